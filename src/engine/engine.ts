@@ -1,0 +1,158 @@
+/**
+ * THE INTERFACE. An engine is memory and the dozen operations that one training step is made of. It knows how to do each
+ * of them on one kind of hardware, and nothing else: not where rows come from, what a learning rate schedule is, when a step is
+ * logged or how a checkpoint looks. `train/step.ts` calls the operations in order; `conformance.ts` says what each must do,
+ * by comparing every engine with `reference.ts`.
+ *
+ * Operations run in the order of the calls, write only what stands after `->`, and return at once. Only `read` waits; what
+ * went wrong in an earlier operation surfaces there. B rows, d inputs, n latents; matrices are row-major.
+ */
+
+import type { Shape } from "../sae/shape.ts";
+
+export type { Shape } from "../sae/shape.ts";
+
+export type DType = "f64" | "f32" | "bf16" | "f16" | "u32" | "u8";
+
+/** What an engine computes in; parameters, moments, codes and err are stored so. */
+export type Real = "f64" | "f32";
+
+export const BYTES: Readonly<Record<DType, number>> = { f64: 8, f32: 4, bf16: 2, f16: 2, u32: 4, u8: 1 };
+
+/** Memory of an engine. Opaque: only the engine that made it may look inside. */
+export interface Tensor {
+  readonly dtype: DType;
+  readonly shape: readonly number[];
+}
+
+/**
+ * At most `k` pairs (latent, value > 0) a row, highest value first, the lower latent first among equals, and the gradient of each
+ * value. Opaque; `pairs` spells them out. An unused slot has latent NONE, value 0 and gradient 0, and no op touches a weight for it.
+ */
+export interface Codes {
+  readonly rows: number;
+  readonly k: number;
+}
+
+/** The latent of an unused slot of Codes. */
+export const NONE = 0xffff_ffff;
+
+/**
+ * One of the two ways through the autoencoder. `err` [B,d] holds first the decoder's sum W z, then (after `residual`) reconstruction minus
+ * target: live W z + b - x; dead W z + live.err. It and the codes' gradient = decoder[latent] . err are stored unscaled;
+ * the factors of the loss are applied by `paramGrad`.
+ */
+export interface Path {
+  readonly codes: Codes;
+  readonly err: Tensor;
+}
+
+/** encoder [n,d], latentBias [n], decoder [n,d] (unit rows: W_dec transposed), preBias [d], all in the engine's `real`. */
+export interface Params {
+  readonly encoder: Tensor;
+  readonly latentBias: Tensor;
+  readonly decoder: Tensor;
+  readonly preBias: Tensor;
+}
+
+export const PARAM_NAMES = ["encoder", "latentBias", "decoder", "preBias"] as const satisfies readonly (keyof Params)[];
+
+/** The shape of each parameter. */
+export function paramShapes({ d, n }: Shape): { readonly [K in keyof Params]: readonly number[] } {
+  return { encoder: [n, d], latentBias: [n], decoder: [n, d], preBias: [d] };
+}
+
+/**
+ * All that training changes. `m`, `v`: Adam's moments. `ema`: the running average, not bias-corrected. `age` u32 [n]: rows of the global batches since
+ * the latent last fired, saturating. `counters` f64 [COUNTERS.length]: only the engine knows which steps were skipped.
+ */
+export interface State {
+  readonly params: Params;
+  readonly m: Params;
+  readonly v: Params;
+  readonly ema?: Params;
+  readonly age: Tensor;
+  readonly counters: Tensor;
+}
+
+/** `adam`: updates applied (Adam's t). `ema`: updates averaged. `skipped`: bad steps, which changed nothing else. */
+export const COUNTERS = ["adam", "ema", "skipped"] as const;
+
+/**
+ * What a step is told in numbers that change from step to step; `hyper` f64 [HYPER.length]. `clip`, `emaDecay`: 0 is off. `rows`: rows of the batch.
+ * `deadAfter`: a latent is dead when its age as the step begins is above it. `firedAbove`: a selected value above it is a firing.
+ */
+export const HYPER = ["lr", "beta1", "beta2", "eps", "clip", "emaDecay", "mseScale", "auxCoef", "rows", "deadAfter", "firedAbove"] as const;
+export type Hyper = { readonly [K in (typeof HYPER)[number]]: number };
+
+/**
+ * Where `sums` f64 [SUMS.length + 2 d] holds what, summed over the batch: squares of err, of the auxiliary err, of x, of x - b_pre; the active latents (L0);
+ * the number of dead latents; then d column sums of err and d column sums of x - b_pre.
+ */
+export const SUMS = ["err2", "auxErr2", "x2", "centred2", "active", "dead"] as const;
+
+/** One step's small tensors: `fired` u32 [n], 1 where the latent fired; `bad` u32 [1], not 0 when something is not finite; `sq` f64 [1]: squared norm of the gradient after projection. */
+export interface Step {
+  readonly hyper: Tensor;
+  readonly sums: Tensor;
+  readonly fired: Tensor;
+  readonly bad: Tensor;
+  readonly sq: Tensor;
+}
+
+/**
+ * The gradient of a step. `preBias` and `latentBias` always exist; encoder and decoder gradients (unprojected) only where they were asked for: else `norm`
+ * and `update` form each row as they need it from what `paramGrad` left in here (opaque), so x and the paths must stay as they were until `update`.
+ */
+export interface Grads {
+  readonly preBias: Tensor;
+  readonly latentBias: Tensor;
+  readonly encoder?: Tensor;
+  readonly decoder?: Tensor;
+}
+
+/** The dead side of `encode`: ages decide which latents are dead; `codes` receive the top auxk of them. */
+export interface Dead {
+  readonly age: Tensor;
+  readonly codes: Codes;
+}
+
+export interface Engine extends AsyncDisposable {
+  readonly name: string;
+  /** For people: "cpu: AMD EPYC, 2 threads, AVX-512". */
+  readonly description: string;
+  readonly real: Real;
+  /** Why this engine cannot run the shape, in words; undefined when it can. */
+  refuses(shape: Shape): string | undefined;
+
+  /** Zero-filled. Throws SaettaError with the bytes needed when there is no room. */
+  alloc(dtype: DType, shape: readonly number[]): Tensor;
+  codes(rows: number, k: number): Codes;
+  /** Room for the gradient of batches of at most `rows` rows; `dense` asks for encoder and decoder gradients. */
+  grads(shape: Shape, rows: number, dense: boolean): Grads;
+  /** Gives memory back, after every operation already called. */
+  free(it: Tensor | Codes | Grads): void;
+  /** Bytes (little-endian elements) into the tensor from byte `at` (default 0). They are copied before it returns. */
+  write(t: Tensor, bytes: Uint8Array, at?: number): void;
+  /** A copy of the tensor's bytes as of this call. Rejects with what went wrong in an earlier operation. */
+  read(t: Tensor): Promise<Uint8Array>;
+  /** latent u32 [B,k], value and grad [B,k] in `real`. Valid until the codes are freed. */
+  pairs(z: Codes): { readonly latent: Tensor; readonly value: Tensor; readonly grad: Tensor };
+
+  /** -> x [B,d]: the rows of raw [m,d] (f16, bf16, f32 or f64) numbered by `rows` u32 [B], converted; t (not hyper) zeroed; bad. */
+  load(raw: Tensor, rows: Tensor, x: Tensor, t: Step): void;
+  /** -> live, dead.codes, fired, sums.dead, bad. Values are relu(top k of encoder (x - preBias) + latentBias), exact; the lower latent wins a tie. */
+  encode(p: Params, x: Tensor, t: Step, live: Codes, dead?: Dead): void;
+  /** -> err: W z, without bias. */
+  decode(p: Params, z: Codes, err: Tensor): void;
+  /** -> path.err, sums, bad. With `live`, path is the dead one. */
+  residual(p: Params, x: Tensor, t: Step, path: Path, live?: Path): void;
+  /** -> the codes' gradient, bad. */
+  codeGrad(p: Params, path: Path, t: Step): void;
+  /** -> g, scaled: the true gradient of loss = mseScale mse + auxCoef auxk_loss. Fixed order of summation, no float atomics. */
+  paramGrad(p: Params, x: Tensor, t: Step, live: Path, dead: Path | undefined, g: Grads): void;
+  /** -> t.sq; bad. Needed when clipping, or to report the norm. */
+  norm(p: Params, g: Grads, t: Step): void;
+  /** -> s. If bad: counters.skipped only. Else project, clip, Adam (every row, also of unused latents), unit decoder rows, EMA, ages. */
+  update(s: State, g: Grads, t: Step): void;
+}

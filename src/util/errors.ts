@@ -1,0 +1,55 @@
+/**
+ * The one family of errors that Saetta raises on purpose. Every message is one line that says where it happened, what is wrong
+ * and how to mend it; the command line prints it without a stack trace. Anything else that reaches the top is a bug and says so.
+ */
+
+export interface Context {
+  /** Where: a path, with row or byte offset where there is one. */
+  readonly where?: string;
+  /** How to mend it, in the imperative. */
+  readonly mend?: string;
+  /** What was caught, kept for `SAETTA_DEBUG=1`. */
+  readonly cause?: unknown;
+}
+
+/** Something in the world is not as it must be: a file, a device, memory. Exit code 1. */
+export class SaettaError extends Error {
+  override readonly name: string = "SaettaError";
+  readonly exitCode: number = 1;
+  readonly where: string | undefined;
+  readonly mend: string | undefined;
+
+  constructor(what: string, context: Context = {}) {
+    const where = context.where === undefined ? "" : `${context.where}: `;
+    const mend = context.mend === undefined ? "" : `; ${context.mend}`;
+    super(oneLine(`${where}${what}${mend}`), context.cause === undefined ? {} : { cause: context.cause });
+    this.where = context.where;
+    this.mend = context.mend;
+  }
+}
+
+/** What was asked for makes no sense: a flag, a value, a combination of them. Exit code 2. */
+export class UsageError extends SaettaError {
+  override readonly name = "UsageError";
+  override readonly exitCode = 2;
+}
+
+/** A file is not what it claims to be, or is damaged. Exit code 1. */
+export class FormatError extends SaettaError {
+  override readonly name = "FormatError";
+}
+
+/** The message of anything that was thrown, on one line. */
+export function messageOf(thrown: unknown): string {
+  return oneLine(thrown instanceof Error ? thrown.message : String(thrown));
+}
+
+/** True for an error of the operating system with the given code, such as "ENOENT". */
+export function hasCode(thrown: unknown, ...codes: readonly string[]): boolean {
+  const code = thrown instanceof Error ? (thrown as NodeJS.ErrnoException).code : undefined;
+  return code !== undefined && codes.includes(code);
+}
+
+function oneLine(text: string): string {
+  return text.replace(/\s*[\r\n]+\s*/g, " ").trim();
+}
