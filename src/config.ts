@@ -1,0 +1,236 @@
+/**
+ * ONE schema behind the flags of `saetta train`, their help, config files, the library's options and config.json. A value is looked up in the flags (or the
+ * library's options), then the config file, then the preset, then the defaults here; what the data decides is filled in by `resolveConfig`.
+ */
+
+import { z } from "zod";
+import { messageOf, UsageError } from "./util/errors.ts";
+
+const count = z.number().int().positive();
+const whole = z.number().int().nonnegative();
+const positive = z.number().positive();
+const fraction = z.number().min(0).max(1);
+
+/** What may be asked for. Everything is optional; `default` in the metadata is what help shows for a value that depends on the data. */
+export const trainOptions = z.strictObject({
+  preset: z.enum(["default", "openai", "simple"]).describe("the values that everything not given starts from"),
+  latents: count.describe("number of latents n").meta({ default: "about 16 x width, less for little data" }),
+  expansion: positive.describe("number of latents as a multiple of the width, instead of --latents"),
+  k: count.describe("active latents a row"),
+  auxk: whole.describe("dead latents a row that the auxiliary loss may use; 0 turns it off"),
+  auxkCoef: z.number().nonnegative().describe("weight of the auxiliary loss"),
+  batch: count.describe("rows a step").meta({ default: "256 to 4096, from the budget" }),
+  tokens: count.describe("budget in rows, such as 10M; past the end of the data a new epoch starts"),
+  epochs: positive.describe("budget in passes over the data").meta({ default: 1 }),
+  lr: positive.describe("learning rate of Adam").meta({ default: "2e-4 / sqrt(latents / 16384)" }),
+  warmup: whole.describe("steps of linear warm-up").meta({ default: "5 % of the steps, at most 1000" }),
+  decay: fraction.describe("share of the steps, at the end, over which the learning rate falls to 0"),
+  eps: positive.describe("epsilon of Adam, outside the bias-corrected root"),
+  clip: z.number().nonnegative().describe("largest global norm of the gradient; 0 is off"),
+  ema: z.number().min(0).lt(1).describe("decay of the running average of the weights, such as 0.999; 0 is off"),
+  deadTokens: count.describe("rows without firing after which a latent is dead").meta({ default: "10M, at most a tenth of the budget" }),
+  firedThreshold: z.number().nonnegative().describe("a latent fires on a row where its value is above this"),
+  mseScale: z.union([z.literal("auto"), positive]).describe("weight of the reconstruction loss; auto: one over the variance"),
+  encoderRescale: z.boolean().describe("scale the encoder so that unit-norm inputs start with unit-norm reconstructions"),
+  nonFinite: z.enum(["stop", "skip"]).describe("what to do with rows or steps that are not finite"),
+  excludeTokens: z
+    .union([z.enum(["start", "none"]), z.array(whole).min(1)])
+    .describe("rows to leave out: start (of documents), none, or token ids with commas")
+    .meta({ default: "start, where the file has tokens" }),
+  holdout: z.number().min(0).max(0.5).describe("share of the sequences kept out of training, for evaluation"),
+  evalEvery: whole.describe("steps between evaluations on the hold-out; 0: only at the end").meta({ default: "a tenth of the steps" }),
+  init: z.string().min(1).describe("start from the weights of this autoencoder (run, checkpoint or folder)"),
+  shuffle: z.boolean().describe("rows in a seeded random order; --no-shuffle: in the order of the file"),
+  dropLast: z.boolean().describe("leave out the last batch when it is not full"),
+  statisticsRows: count.describe("rows sampled for the median and the variance"),
+  seed: whole.describe("seed of everything random"),
+  normalize: z.enum(["none"]).describe("what is done to rows before training"),
+  engine: z.enum(["auto", "cpu", "reference"]).describe("what computes"),
+  dtype: z.enum(["f32"]).describe("what the cpu engine computes in (the reference engine: always float64)"),
+  threads: count.describe("threads of the cpu engine").meta({ default: "all processors" }),
+  checkpointEvery: whole.describe("steps between checkpoints; 0: only at the end").meta({ default: "a tenth of the steps, at most 1000" }),
+  keep: count.describe("checkpoints to keep"),
+  logEvery: count.describe("steps between lines of metrics.jsonl").meta({ default: "a thousandth of the steps" }),
+  dataset: z.string().min(1).describe("name of the dataset in the HDF5 files").meta({ default: "hidden_states" }),
+});
+
+/** What may be asked for, by the names of the library. */
+export type TrainOptions = Partial<z.infer<typeof trainOptions>>;
+
+/** What a run does: every choice made. Stored as config.json, from which any run can be repeated. */
+export type Config = Readonly<
+  Omit<Required<TrainOptions>, "expansion" | "tokens" | "epochs" | "init" | "threads" | "dataset"> &
+    Pick<TrainOptions, "tokens" | "epochs" | "init" | "threads" | "dataset"> & { data: readonly string[] }
+>;
+
+/** What a value is when nobody says otherwise. Options that are not here depend on the data, or are absent. */
+export const DEFAULTS = {
+  preset: "default",
+  k: 32,
+  auxk: 256,
+  auxkCoef: 1 / 32,
+  decay: 0.2,
+  eps: 6.25e-10,
+  clip: 0,
+  ema: 0,
+  firedThreshold: 1e-3,
+  mseScale: "auto",
+  encoderRescale: false,
+  nonFinite: "stop",
+  excludeTokens: "start",
+  holdout: 0.05,
+  shuffle: true,
+  dropLast: true,
+  statisticsRows: 32768,
+  seed: 0,
+  normalize: "none",
+  engine: "auto",
+  dtype: "f32",
+  keep: 2,
+} as const satisfies TrainOptions;
+
+/** Both scripts of the reference, with their constant learning rate and nothing excluded; and what is recommended, which is the defaults. */
+const PRESETS: Readonly<Record<NonNullable<TrainOptions["preset"]>, TrainOptions>> = {
+  default: {},
+  openai: {
+    latents: 32768,
+    batch: 131072,
+    lr: 1e-4,
+    warmup: 0,
+    decay: 0,
+    deadTokens: 10_000_000,
+    encoderRescale: true,
+    excludeTokens: "none",
+  },
+  simple: {
+    latents: 32768,
+    batch: 4096,
+    lr: 1e-4,
+    warmup: 0,
+    decay: 0,
+    eps: 1e-8,
+    clip: 1,
+    deadTokens: 10_000_000,
+    excludeTokens: "none",
+    statisticsRows: 65536,
+  },
+};
+
+/** What the data says when a config is resolved. */
+export interface DataFacts {
+  readonly dIn: number;
+  /** Rows that an epoch visits. */
+  readonly rowsPerEpoch: number;
+}
+
+/** What was asked for over its preset over the defaults; what is still open depends on the data. */
+export function withDefaults(asked: TrainOptions): TrainOptions & Required<Pick<TrainOptions, keyof typeof DEFAULTS>> {
+  const preset = PRESETS[asked.preset ?? "default"];
+  // A width given as an expansion replaces the preset's.
+  return { ...DEFAULTS, ...preset, ...(asked.expansion === undefined ? {} : { latents: undefined }), ...asked };
+}
+
+/** Fills in what depends on the data. Throws UsageError for values that contradict each other. */
+export function resolveConfig(asked: TrainOptions, data: readonly string[], { dIn, rowsPerEpoch }: DataFacts): Config {
+  if (asked.latents !== undefined && asked.expansion !== undefined) {
+    throw new UsageError("--latents and --expansion exclude each other", { mend: "give one of them" });
+  }
+  if (asked.tokens !== undefined && asked.epochs !== undefined) {
+    throw new UsageError("--tokens and --epochs exclude each other", { mend: "give one of them" });
+  }
+  const { expansion, tokens, epochs, ...given } = withDefaults(asked);
+  const budget = budgetRows({ tokens, epochs }, rowsPerEpoch);
+  const latents = given.latents ?? (expansion === undefined ? sensibleLatents(dIn, budget) : Math.max(1, Math.round(expansion * dIn)));
+  const k = asked.k ?? Math.min(given.k, latents);
+  if (k > latents) throw new UsageError(`--k ${k} is more than the ${latents} latents`, { mend: "lower --k or raise --latents" });
+  const batch = given.batch ?? sensibleBatch(budget);
+  const steps = totalSteps(budget, batch, given.dropLast);
+  if (steps === 0) {
+    throw new UsageError(`a budget of ${budget} rows does not fill one batch of ${batch}`, {
+      mend: "lower --batch, raise --tokens or --epochs, or pass --no-drop-last",
+    });
+  }
+  return {
+    ...given,
+    data,
+    latents,
+    k,
+    batch,
+    ...(tokens === undefined ? { epochs: epochs ?? 1 } : { tokens }),
+    auxk: Math.min(given.auxk, latents),
+    lr: given.lr ?? 2e-4 / Math.sqrt(latents / 16384),
+    warmup: given.warmup ?? Math.min(1000, Math.round(steps * 0.05)),
+    deadTokens: given.deadTokens ?? Math.max(1, Math.min(10_000_000, Math.round(budget / 10))),
+    evalEvery: given.evalEvery ?? Math.ceil(steps / 10),
+    checkpointEvery: given.checkpointEvery ?? Math.min(1000, Math.ceil(steps / 10)),
+    logEvery: given.logEvery ?? Math.ceil(steps / 1000),
+  };
+}
+
+/** Rows that the run is to train on. */
+export function budgetRows(config: Pick<TrainOptions, "tokens" | "epochs">, rowsPerEpoch: number): number {
+  return config.tokens ?? Math.round((config.epochs ?? 1) * rowsPerEpoch);
+}
+
+export function totalSteps(budget: number, batch: number, dropLast: boolean): number {
+  return dropLast ? Math.floor(budget / batch) : Math.ceil(budget / batch);
+}
+
+/** Near 16 x the width, a power of two, but few enough that at k = 32 a latent sees some thousand examples. */
+function sensibleLatents(dIn: number, budget: number): number {
+  return 2 ** Math.max(6, Math.round(Math.log2(Math.min(16 * dIn, budget / 100))));
+}
+
+/** A power of two that leaves a thousand steps or more, where the budget allows. */
+function sensibleBatch(budget: number): number {
+  return 2 ** Math.min(12, Math.max(8, Math.floor(Math.log2(budget / 1000))));
+}
+
+const snake = (name: string): string => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+const camel = (name: string): string => name.replace(/[-_]([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
+
+/** The flag of an option: auxkCoef -> --auxk-coef. */
+export function flagOf(name: string): string {
+  return `--${snake(name).replaceAll("_", "-")}`;
+}
+
+/** The object of config.json: names in snake_case, as in the metrics. */
+export function configToJson(config: Config): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(config).map(([name, value]) => [snake(name), value]));
+}
+
+/**
+ * Reads a config file: a JSON object with the names of config.json (or of the flags). Any run's config.json works; its `data` is returned apart.
+ * Throws UsageError naming file and field.
+ */
+export function configFromJson(text: string, where: string): { options: TrainOptions; data: readonly string[] | undefined } {
+  let parsed: unknown;
+  try {
+    parsed = JSON.parse(text);
+  } catch (error) {
+    throw new UsageError(`is not JSON (${messageOf(error)})`, { where });
+  }
+  if (typeof parsed !== "object" || parsed === null || Array.isArray(parsed)) throw new UsageError("must hold a JSON object", { where });
+  const { data, ...rest } = Object.fromEntries(Object.entries(parsed).map(([name, value]) => [camel(name), value]));
+  if (data !== undefined && !z.array(z.string()).safeParse(data).success) throw new UsageError("data must be a list of paths", { where });
+  return { options: checkOptions(rest, where, snake), data: data as readonly string[] | undefined };
+}
+
+/** Checks options of unknown origin. Throws UsageError that names the field as `spell` writes it. */
+export function checkOptions(options: Record<string, unknown>, where: string | undefined, spell: (name: string) => string): TrainOptions {
+  const result = trainOptions.partial().strict().safeParse(options);
+  if (result.success) return result.data;
+  const issue = result.error.issues[0]!;
+  const at = where === undefined ? {} : { where };
+  if (issue.code === "unrecognized_keys") {
+    const [name = ""] = issue.keys;
+    throw new UsageError(`unknown option ${spell(name)}`, at);
+  }
+  const name = String(issue.path[0]);
+  throw new UsageError(`${spell(name)}: ${JSON.stringify(options[name])} is not allowed (${explain(issue)})`, at);
+}
+
+function explain(issue: z.core.$ZodIssue): string {
+  if (issue.code === "invalid_union") return issue.errors.map((errors) => errors.map(({ message }) => message).join(", ")).join(", or ");
+  return issue.message;
+}

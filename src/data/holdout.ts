@@ -1,0 +1,52 @@
+/** The hold-out: whole sequences, a pure function of (seed, fraction), that training never sees and evaluation uses. */
+
+import { hash32, PURPOSE } from "../util/rng.ts";
+import type { RowSet } from "./mask.ts";
+import type { Source } from "./source.ts";
+
+/** Consecutive rows. */
+export interface Range {
+  readonly first: number;
+  readonly count: number;
+}
+
+/** Neighbouring rows of 2-D data are often neighbouring tokens: they are held out together, as a sequence would be. */
+const ROWS_TOGETHER = 64;
+
+/** The held-out sequences as ranges of rows, in file order. Empty when the fraction is 0 or there are fewer than two sequences. */
+export function heldOut(source: Source, fraction: number, seed: number): Range[] {
+  const length = source.sequence ?? ROWS_TOGETHER;
+  const sequences = Math.ceil(source.rows / length);
+  if (fraction === 0 || sequences < 2) return [];
+  const limit = fraction * 0x1_0000_0000;
+  const range = (sequence: number): Range => {
+    const first = sequence * length;
+    return { first, count: Math.min(length, source.rows - first) };
+  };
+  const chosen: Range[] = [];
+  let lowest = 0;
+  let lowestHash = Number.POSITIVE_INFINITY;
+  for (let sequence = 0; sequence < sequences; sequence++) {
+    const hash = hash32(seed, PURPOSE.holdout, sequence);
+    if (hash < limit) chosen.push(range(sequence));
+    if (hash < lowestHash) {
+      lowest = sequence;
+      lowestHash = hash;
+    }
+  }
+  return chosen.length > 0 ? chosen : [range(lowest)];
+}
+
+/** Takes rows out of ranges: what is left, as ranges. */
+export function without(ranges: readonly Range[], excluded: RowSet): Range[] {
+  const left: Range[] = [];
+  for (const { first, count } of ranges) {
+    let start = first;
+    for (let row = first; row <= first + count; row++) {
+      if (row < first + count && !excluded.has(row)) continue;
+      if (row > start) left.push({ first: start, count: row - start });
+      start = row + 1;
+    }
+  }
+  return left;
+}

@@ -1,0 +1,71 @@
+/** Which rows of a source a run may use: one bit a row. */
+
+import { SaettaError } from "../util/errors.ts";
+import type { Source } from "./source.ts";
+
+/** A set of rows, 0 .. rows - 1, one bit each. */
+export class RowSet {
+  readonly rows: number;
+  readonly #bits: Uint8Array;
+  #size = 0;
+
+  constructor(rows: number) {
+    this.rows = rows;
+    this.#bits = new Uint8Array(Math.ceil(rows / 8));
+  }
+
+  get size(): number {
+    return this.#size;
+  }
+
+  has(row: number): boolean {
+    return (this.#bits[Math.floor(row / 8)]! & (1 << (row % 8))) !== 0;
+  }
+
+  add(row: number): void {
+    const byte = Math.floor(row / 8);
+    const bit = 1 << (row % 8);
+    if ((this.#bits[byte]! & bit) !== 0) return;
+    this.#bits[byte]! |= bit;
+    this.#size++;
+  }
+
+  /** How many of [first, first + count) are in the set. */
+  countIn(first: number, count: number): number {
+    if (this.#size === 0) return 0;
+    let found = 0;
+    for (let row = first; row < first + count; row++) if (this.has(row)) found++;
+    return found;
+  }
+}
+
+/** "start": rows of the token that starts every document; "none"; or the token ids to leave out. */
+export type ExcludeTokens = "start" | "none" | readonly number[];
+
+const TOKENS_PER_READ = 1 << 20;
+
+/**
+ * The rows that `exclude` leaves out. Start tokens have massive norms (Sun et al. 2024, "Massive activations in large language models"):
+ * kept, they would own the variance and the FVU.
+ */
+export async function excludedRows(source: Source, exclude: ExcludeTokens): Promise<RowSet> {
+  const excluded = new RowSet(source.rows);
+  if (exclude === "none") return excluded;
+  if (source.tokens === undefined) {
+    if (exclude === "start") return excluded;
+    throw new SaettaError("has no tokens, so none can be excluded", { where: source.paths.join(", "), mend: "leave out --exclude-tokens" });
+  }
+  if (exclude === "start" && source.origin.startToken === undefined) {
+    throw new SaettaError("has tokens but does not say which of them starts a document (attribute start_token)", {
+      where: source.paths.join(", "),
+      mend: "name its id with --exclude-tokens ID, or pass --exclude-tokens none",
+    });
+  }
+  const ids = new Set(exclude === "start" ? [source.origin.startToken!] : exclude);
+  for (let first = 0; first < source.rows; first += TOKENS_PER_READ) {
+    const count = Math.min(TOKENS_PER_READ, source.rows - first);
+    const tokens = await source.tokens(first, count);
+    for (let i = 0; i < count; i++) if (ids.has(tokens[i]!)) excluded.add(first + i);
+  }
+  return excluded;
+}

@@ -1,0 +1,130 @@
+/**
+ * The order of rows: a pure function of (seed, epoch, position), so that a run can be taken up anywhere without reading what came before.
+ *
+ * The file is cut into blocks of neighbouring rows, which a disk reads at full speed. Each epoch permutes the blocks, groups them into
+ * windows that fit in memory, and permutes the rows of each window: a batch mixes rows of some hundred places of the file, and
+ * a file smaller than a window is shuffled whole. Excluded rows are squeezed out of a window as it is read.
+ */
+
+import { PURPOSE, Rng } from "../util/rng.ts";
+import type { Range } from "./holdout.ts";
+import type { RowSet } from "./mask.ts";
+
+export interface Geometry {
+  readonly rows: number;
+  readonly rowBytes: number;
+  /** Rows that the file stores together. */
+  readonly grain: number;
+}
+
+/** A part of an epoch that is in memory at once. */
+export interface Window {
+  /** Two windows with the same key hold the same rows in the same places. */
+  readonly key: string;
+  /** What to read; the rows that are not excluded lie in memory in this order. */
+  readonly blocks: readonly Range[];
+  /** The rows of memory, 0 .. size - 1, in the order of the epoch. */
+  readonly rows: Uint32Array;
+  /** The position in the epoch of rows[0]. */
+  readonly position: number;
+}
+
+export interface OrderOptions {
+  readonly seed: number;
+  readonly shuffle: boolean;
+  /** Rows of a batch: a window holds at least as many, so that a batch never reaches over more than two. */
+  readonly batch: number;
+  /** Bytes that a block and a window hold at least, where the file has as many. */
+  readonly blockBytes?: number;
+  readonly windowBytes?: number;
+}
+
+interface Epoch {
+  readonly epoch: number;
+  readonly blocks: Uint32Array;
+  /** Where each window begins, as an index into blocks and as a position; and the end of the last. */
+  readonly starts: readonly { readonly block: number; readonly position: number }[];
+}
+
+export class Order {
+  /** Rows that an epoch visits. */
+  readonly rowsPerEpoch: number;
+  /** Windows of an epoch. */
+  readonly windows: number;
+  readonly #geometry: Geometry;
+  readonly #options: OrderOptions;
+  readonly #excluded: RowSet;
+  readonly #blockRows: number;
+  /** Blocks with at least one row to visit. */
+  readonly #blocks: Uint32Array;
+  /** Rows to visit of each block of the file. */
+  readonly #visited: Uint32Array;
+  #cached: Epoch | undefined;
+
+  constructor(geometry: Geometry, excluded: RowSet, options: OrderOptions) {
+    this.#geometry = geometry;
+    this.#options = options;
+    this.#excluded = excluded;
+    const { rows, rowBytes, grain } = geometry;
+    const { batch, blockBytes = 256 * 1024, windowBytes = 64 * 1024 * 1024 } = options;
+    this.#blockRows = grain * Math.max(1, Math.floor(blockBytes / (rowBytes * grain)));
+    this.#visited = new Uint32Array(Math.ceil(rows / this.#blockRows));
+    for (let block = 0; block < this.#visited.length; block++) {
+      const { first, count } = this.#range(block);
+      this.#visited[block] = count - excluded.countIn(first, count);
+    }
+    this.#blocks = Uint32Array.from(this.#visited.keys()).filter((block) => this.#visited[block]! > 0);
+    this.rowsPerEpoch = rows - excluded.size;
+    // A window ends at a block's end, so it can fall short of its share of the rows by one block.
+    const share = Math.max(Math.ceil(windowBytes / rowBytes), 2 * batch, 4 * this.#blockRows);
+    this.windows = Math.max(1, Math.floor(this.rowsPerEpoch / share));
+  }
+
+  /** No window holds more rows than this. */
+  get windowRows(): number {
+    return this.windows === 1 ? this.rowsPerEpoch : Math.ceil(this.rowsPerEpoch / this.windows) + this.#blockRows;
+  }
+
+  /** The window that holds the position (0 .. rowsPerEpoch - 1) of the epoch. */
+  window(epoch: number, position: number): Window {
+    const { blocks, starts } = this.#plan(epoch);
+    let w = 0;
+    while (starts[w + 1]!.position <= position) w++;
+    const begin = starts[w]!;
+    const end = starts[w + 1]!;
+    const rows = Uint32Array.from({ length: end.position - begin.position }, (_, row) => row);
+    if (this.#options.shuffle) new Rng(this.#options.seed, PURPOSE.order, epoch, w + 1).shuffle(rows);
+    return {
+      key: this.windows === 1 ? "all" : `${epoch}.${w}`,
+      blocks: Array.from(blocks.subarray(begin.block, end.block), (block) => this.#range(block)),
+      rows,
+      position: begin.position,
+    };
+  }
+
+  isExcluded(row: number): boolean {
+    return this.#excluded.has(row);
+  }
+
+  #range(block: number): Range {
+    const first = block * this.#blockRows;
+    return { first, count: Math.min(this.#blockRows, this.#geometry.rows - first) };
+  }
+
+  #plan(epoch: number): Epoch {
+    if (this.#cached?.epoch === epoch) return this.#cached;
+    const blocks = this.#blocks.slice();
+    // What is in memory whole keeps its place there, so that it need not be read again each epoch.
+    if (this.#options.shuffle && this.windows > 1) new Rng(this.#options.seed, PURPOSE.order, epoch, 0).shuffle(blocks);
+    const starts = [{ block: 0, position: 0 }];
+    let position = 0;
+    blocks.forEach((block, i) => {
+      position += this.#visited[block]!;
+      const due = (starts.length * this.rowsPerEpoch) / this.windows;
+      if (position >= due && starts.length < this.windows) starts.push({ block: i + 1, position });
+    });
+    starts.push({ block: blocks.length, position });
+    this.#cached = { epoch, blocks, starts };
+    return this.#cached;
+  }
+}

@@ -1,0 +1,39 @@
+/**
+ * WHERE DATA ENTERS. A source is rows on demand: `rows` activations of width `dIn`, in one dtype, numbered from 0. Training knows nothing
+ * else about files; a new kind of input is a new Source and nothing more.
+ */
+
+export type RowDType = "f64" | "f32" | "bf16" | "f16";
+
+export interface Source {
+  /** For people: "acts.h5: 204,800 x 256 f16". */
+  readonly description: string;
+  /** The files behind it, as the user named them (recorded in config.json, used by resume and eval). */
+  readonly paths: readonly string[];
+  readonly dIn: number;
+  readonly rows: number;
+  readonly dtype: RowDType;
+  /** Rows a sequence (T of a 3-D dataset); undefined for 2-D data. Sequences start at multiples of it. */
+  readonly sequence: number | undefined;
+  /** Rows that the file stores together (an HDF5 chunk); reads that start and end on multiples of it are the cheapest. At least 1. */
+  readonly grain: number;
+  /** What the file says of its origin; all optional. */
+  readonly origin: Origin;
+  /** Rows [first, first + count) as little-endian elements into the start of `into`. */
+  read(first: number, count: number, into: Uint8Array): Promise<void>;
+  /** Token ids of the rows; undefined where the file has none. */
+  readonly tokens: ((first: number, count: number) => Promise<Int32Array>) | undefined;
+  /** The row, as a person finds it: "acts.h5, row 123 (sequence 0, position 123)". */
+  locate(row: number): string;
+  close(): Promise<void>;
+}
+
+export interface Origin {
+  readonly model?: string;
+  readonly modelSha256?: string;
+  readonly tensor?: string;
+  /** Path of the tokenizer.json used. */
+  readonly tokenizer?: string;
+  /** Id of the token that starts every document. */
+  readonly startToken?: number;
+}

@@ -1,0 +1,119 @@
+/** What a run needs to know of its data before the first step: the geometric median and the variance of a sample of rows. */
+
+import { SaettaError } from "../util/errors.ts";
+import { PURPOSE, Rng } from "../util/rng.ts";
+import { ELEMENT_BYTES } from "./batches.ts";
+import { rowsToFloat32 } from "./convert.ts";
+import type { RowSet } from "./mask.ts";
+import type { Source } from "./source.ts";
+
+/** Rows read together: one seek then serves several rows of the sample. */
+const RUN = 16;
+
+/**
+ * A stride sample of at most `wanted` rows [rows, dIn]: runs of 16 rows at equal distances over the whole file, the first place drawn by seed.
+ * Rows that are excluded or not finite are passed over. All rows when the file has no more than `wanted`.
+ */
+export async function strideSample(source: Source, excluded: RowSet, wanted: number, seed: number): Promise<Float32Array> {
+  const { dIn, dtype, rows } = source;
+  const everything = rows - excluded.size <= wanted;
+  const run = everything ? Math.min(rows, 4096) : RUN;
+  const runs = everything ? Math.ceil(rows / run) : Math.ceil(wanted / run);
+  const stride = everything ? run : rows / runs;
+  const offset = everything ? 0 : new Rng(seed, PURPOSE.sample).uniform() * Math.max(0, stride - run);
+  const sample = new Float32Array(Math.min(wanted, rows) * dIn);
+  const bytes = new Uint8Array(run * dIn * ELEMENT_BYTES[dtype]);
+  let kept = 0;
+  for (let r = 0; r < runs; r++) {
+    const first = Math.floor(r * stride + offset);
+    const count = Math.min(run, rows - first);
+    if (count <= 0) break;
+    await source.read(first, count, bytes);
+    const values = rowsToFloat32(bytes, dtype, count * dIn);
+    for (let i = 0; i < count && kept < wanted; i++) {
+      const row = values.subarray(i * dIn, (i + 1) * dIn);
+      if (excluded.has(first + i) || !row.every(Number.isFinite)) continue;
+      sample.set(row, kept * dIn);
+      kept++;
+    }
+  }
+  return sample.subarray(0, kept * dIn);
+}
+
+/**
+ * Mean over the columns of the biased (1/N) variance, by Welford's recurrence in float64. mse_scale is its inverse.
+ * Throws when it is 0: rows that are all the same cannot be learned from.
+ */
+export function meanVariance(sample: Float32Array, d: number): number {
+  const mean = new Float64Array(d);
+  const squares = new Float64Array(d);
+  const rows = sample.length / d;
+  for (let row = 0; row < rows; row++) {
+    for (let i = 0; i < d; i++) {
+      const value = sample[row * d + i]!;
+      const from = value - mean[i]!;
+      mean[i]! += from / (row + 1);
+      squares[i]! += from * (value - mean[i]!);
+    }
+  }
+  const variance = squares.reduce((sum, square) => sum + square, 0) / (rows * d);
+  if (!(variance > 0)) {
+    throw new SaettaError(`the variance of ${rows} sampled rows is 0: all rows are the same`, {
+      mend: "look at the file with saetta inspect",
+    });
+  }
+  return variance;
+}
+
+export interface Median {
+  readonly median: Float64Array;
+  readonly iterations: number;
+  /** False when the iterations ended before the point stood still. */
+  readonly converged: boolean;
+}
+
+/**
+ * The point [d] with the least sum of distances to the rows, by Weiszfeld's iteration from the mean (each step is the mean of the rows weighted by
+ * one over their distance), with the step of Vardi and Zhang (2000) where rows lie on the point itself. Stops when a step moves the point by less than
+ * `tolerance` of the mean distance.
+ */
+export function geometricMedian(sample: Float32Array, d: number, { tolerance = 1e-6, maxIterations = 200 } = {}): Median {
+  const rows = sample.length / d;
+  let point = columnMeans(sample, d);
+  for (let iteration = 1; iteration <= maxIterations; iteration++) {
+    const pull = new Float64Array(d); // sum of unit vectors from the point to the rows
+    let weights = 0;
+    let distances = 0;
+    let onPoint = 0;
+    for (let row = 0; row < rows; row++) {
+      const start = row * d;
+      let square = 0;
+      for (let i = 0; i < d; i++) {
+        const off = sample[start + i]! - point[i]!;
+        square += off * off;
+      }
+      const distance = Math.sqrt(square);
+      if (distance < 1e-12) {
+        onPoint++;
+        continue;
+      }
+      const weight = 1 / distance;
+      distances += distance;
+      weights += weight;
+      for (let i = 0; i < d; i++) pull[i]! += weight * (sample[start + i]! - point[i]!);
+    }
+    const strength = Math.sqrt(pull.reduce((sum, value) => sum + value * value, 0));
+    // Rows on the point hold it with a force of one each: it leaves only when the others pull more strongly.
+    const step = strength <= onPoint ? 0 : (1 - onPoint / strength) / weights;
+    point = point.map((value, i) => value + step * pull[i]!);
+    if (step * strength <= (tolerance * distances) / rows) return { median: point, iterations: iteration, converged: true };
+  }
+  return { median: point, iterations: maxIterations, converged: false };
+}
+
+function columnMeans(sample: Float32Array, d: number): Float64Array {
+  const mean = new Float64Array(d);
+  for (let at = 0; at < sample.length; at++) mean[at % d]! += sample[at]!;
+  const rows = sample.length / d;
+  return mean.map((sum) => sum / rows);
+}
