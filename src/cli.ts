@@ -1,0 +1,78 @@
+#!/usr/bin/env node
+/** argv -> command. A command's module is loaded when it is called, so that `saetta --help` is quick. */
+
+import { Command, CommanderError } from "commander";
+import { hasCode, messageOf, SaettaError } from "./util/errors.ts";
+import { VERSION } from "./util/version.ts";
+
+interface Entry {
+  readonly name: string;
+  readonly summary: string;
+  readonly load: () => Promise<(program: Command) => void>;
+}
+
+const COMMANDS: readonly Entry[] = [
+  {
+    name: "harvest",
+    summary: "text and an ONNX language model in, a file of activations out",
+    load: async () => (await import("./commands/harvest.ts")).harvestCommand,
+  },
+  { name: "train", summary: "train an autoencoder on activations", load: async () => (await import("./commands/train.ts")).trainCommand },
+  {
+    name: "resume",
+    summary: "go on with a run from its last checkpoint",
+    load: async () => (await import("./commands/resume.ts")).resumeCommand,
+  },
+  {
+    name: "eval",
+    summary: "held-out metrics, and latents in their text",
+    load: async () => (await import("./commands/eval.ts")).evalCommand,
+  },
+  { name: "inspect", summary: "say what a file or folder is", load: async () => (await import("./commands/inspect.ts")).inspectCommand },
+  {
+    name: "doctor",
+    summary: "which engines run here, and whether they compute right",
+    load: async () => (await import("./commands/doctor.ts")).doctorCommand,
+  },
+];
+
+async function main(argv: readonly string[]): Promise<number> {
+  const program = new Command("saetta")
+    .description("Trains TopK sparse autoencoders on language-model activations.")
+    .version(VERSION)
+    .exitOverride()
+    .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, "saetta: ")) })
+    .showHelpAfterError("(saetta --help tells more)")
+    .addHelpText(
+      "after",
+      "\nExample:\n  saetta train acts.h5 --latents 4096 --k 32 --out runs/first\n  saetta eval runs/first --features 5\n",
+    );
+  for (const { name, summary, load } of COMMANDS) {
+    if (argv[0] === name || (argv[0] === "help" && argv[1] === name)) (await load())(program);
+    else program.command(name).description(summary);
+  }
+  for (const command of program.commands) command.copyInheritedSettings(program);
+  try {
+    await program.parseAsync(argv, { from: "user" });
+    return Number(process.exitCode ?? 0);
+  } catch (thrown) {
+    return report(thrown);
+  }
+}
+
+/** One line on stderr, and the exit code of the Contract: 2 for wrong usage, 1 for what failed. */
+function report(thrown: unknown): number {
+  if (thrown instanceof CommanderError) return thrown.exitCode === 0 ? 0 : 2;
+  const known =
+    thrown instanceof SaettaError ||
+    hasCode(thrown, "ENOENT", "EACCES", "EPERM", "ENOSPC", "EISDIR", "ENOTDIR", "EROFS", "EMFILE", "EIO", "EDQUOT");
+  process.stderr.write(`saetta: ${known ? "" : "this is a bug of Saetta, please report it: "}${messageOf(thrown)}\n`);
+  if (process.env.SAETTA_DEBUG === "1" && thrown instanceof Error)
+    process.stderr.write(`${thrown.stack}\n${thrown.cause instanceof Error ? thrown.cause.stack : ""}\n`);
+  return thrown instanceof SaettaError ? thrown.exitCode : 1;
+}
+
+// A reader that went away (`saetta eval ... | head`) is no error of ours.
+for (const stream of [process.stdout, process.stderr]) stream.on("error", (error) => hasCode(error, "EPIPE") || process.exit(1));
+
+process.exitCode = await main(process.argv.slice(2));

@@ -1,0 +1,52 @@
+/** What `train` and `resume` show of a run. Results go to stdout, everything else to stderr. */
+
+import type { Report } from "../train/report.ts";
+import type { TrainRun } from "../train/run.ts";
+import { createProgress, formatCount, formatDuration } from "../util/progress.ts";
+import type { Ending } from "./signals.ts";
+
+/** Follows a run to its end and sets the exit code. */
+export async function follow(run: TrainRun, ending: Ending, json: boolean): Promise<void> {
+  const { config, data } = run;
+  if (!json) {
+    if (run.out !== undefined) say(`run          ${run.out}`);
+    const left = [
+      `${formatCount(data.heldOut)} held out`,
+      ...(data.excluded > 0 ? [`${formatCount(data.excluded)} excluded for their token`] : []),
+    ];
+    say(`data         ${data.description}; ${formatCount(data.rowsPerEpoch)} to train on, ${left.join(", ")}`);
+    say(`autoencoder  ${formatCount(config.latents)} latents, k ${config.k}, auxk ${config.auxk}`);
+    say(`steps        ${formatCount(run.steps)} of ${formatCount(config.batch)} rows, learning rate ${config.lr.toPrecision(3)}`);
+    say(`engine       ${run.engine}`);
+  }
+  const progress = createProgress({ label: "train", total: run.budget, unit: "rows" });
+  for await (const report of run) progress.update(report.tokens, brief(report));
+  progress.done();
+  const result = await run.finished;
+  if (json) say(JSON.stringify({ run: run.out, ...result }));
+  else {
+    const { report } = result;
+    const time =
+      report === undefined ? "" : ` in ${formatDuration(report.elapsed_s)} (${formatCount(result.tokens / report.elapsed_s)} rows/s)`;
+    say(`${result.reason.padEnd(13)}${formatCount(result.steps)} steps, ${formatCount(result.tokens)} rows${time}`);
+    if (report !== undefined) say(`result       ${brief(report)}, ${heldOut(report)}L0 ${figure(report.l0)}`);
+    if (run.out !== undefined) say(`run          ${run.out}`);
+  }
+  process.exitCode = ending.exitCode();
+}
+
+function say(line: string): void {
+  process.stdout.write(`${line}\n`);
+}
+
+function brief({ loss, fvu, dead }: Report): string {
+  return `loss ${figure(loss)}, FVU ${figure(fvu)}, ${formatCount(dead)} dead`;
+}
+
+function heldOut({ holdout_fvu }: Report): string {
+  return holdout_fvu === undefined ? "" : `held-out FVU ${figure(holdout_fvu)}, `;
+}
+
+function figure(value: number | null): string {
+  return value === null ? "not finite" : value.toPrecision(4);
+}

@@ -1,0 +1,35 @@
+/** Ctrl-C, SIGTERM and Slurm's SIGUSR1: the first ends the work in good order, a second Ctrl-C or SIGTERM ends the process at once. */
+
+export interface Ending {
+  /** Aborted by the first signal. */
+  readonly signal: AbortSignal;
+  /** 130 after SIGINT, 143 after SIGTERM, 0 after SIGUSR1 or without a signal. */
+  readonly exitCode: () => number;
+  /** Stops listening. */
+  readonly close: () => void;
+}
+
+const CODES = { SIGINT: 130, SIGTERM: 143, SIGUSR1: 0 } as const;
+
+/** `doing` is told to people: "finishing the step and saving a checkpoint". */
+export function catchSignals(doing: string): Ending {
+  const controller = new AbortController();
+  let code = 0;
+  const listeners = (Object.keys(CODES) as (keyof typeof CODES)[]).map((name) => {
+    const listener = () => {
+      if (controller.signal.aborted && name !== "SIGUSR1") process.exit(CODES[name]);
+      code = CODES[name];
+      process.stderr.write(`\nsaetta: ${name}: ${doing}${name === "SIGINT" ? "; Ctrl-C again ends at once" : ""}\n`);
+      controller.abort();
+    };
+    process.on(name, listener);
+    return { name, listener };
+  });
+  return {
+    signal: controller.signal,
+    exitCode: () => code,
+    close: () => {
+      for (const { name, listener } of listeners) process.off(name, listener);
+    },
+  };
+}

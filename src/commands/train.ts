@@ -1,0 +1,50 @@
+import { readFile } from "node:fs/promises";
+import type { Command } from "commander";
+import { configFromJson } from "../config.ts";
+import { openSource } from "../data/open.ts";
+import { train } from "../train/train.ts";
+import { UsageError } from "../util/errors.ts";
+import { addFlags, givenOptions } from "./flags.ts";
+import { follow } from "./follow.ts";
+import { catchSignals } from "./signals.ts";
+
+interface Flags {
+  readonly out?: string;
+  readonly config?: string;
+  readonly json?: boolean;
+}
+
+export function trainCommand(program: Command): void {
+  const command = program
+    .command("train")
+    .description("train an autoencoder on activations")
+    .argument("[data...]", "HDF5 files of activations")
+    .option("--out <dir>", "run folder (default: runs/<data>-<UTC time>)")
+    .option("--config <file>", "options from a JSON file, such as the config.json of a run; flags beat it")
+    .option("--json", "print the result as one JSON object")
+    .addHelpText("after", "\nExample:\n  saetta train acts.h5 --latents 4096 --k 32 --tokens 10M --out runs/first\n");
+  addFlags(command).action(async (paths: readonly string[], flags: Flags) => {
+    const file = flags.config === undefined ? undefined : configFromJson(await readFile(flags.config, "utf8"), flags.config);
+    const given = givenOptions(command);
+    const options = { ...withoutRivals(file?.options ?? {}, given), ...given };
+    const data = paths.length > 0 ? paths : file?.data;
+    if (data === undefined) throw new UsageError("no data: name the HDF5 files of activations", { mend: "saetta train acts.h5" });
+    const source = await openSource(data, options.dataset === undefined ? {} : { dataset: options.dataset });
+    const ending = catchSignals("finishing the step and saving a checkpoint");
+    try {
+      const onNote = (note: string) => process.stderr.write(`saetta: note: ${note}\n`);
+      await follow(await train(source, { ...options, out: flags.out, signal: ending.signal, onNote }), ending, flags.json === true);
+    } finally {
+      ending.close();
+      await source.close();
+    }
+  });
+}
+
+/** A flag replaces what it excludes in the file. */
+function withoutRivals<T extends { tokens?: unknown; epochs?: unknown; latents?: unknown; expansion?: unknown }>(file: T, given: T): T {
+  const { tokens, epochs, latents, expansion, ...rest } = file;
+  const budget = given.tokens !== undefined || given.epochs !== undefined ? {} : { tokens, epochs };
+  const width = given.latents !== undefined || given.expansion !== undefined ? {} : { latents, expansion };
+  return Object.fromEntries(Object.entries({ ...rest, ...budget, ...width }).filter(([, value]) => value !== undefined)) as T;
+}

@@ -1,0 +1,109 @@
+/** THE LOOP. Everything else in this folder prepares it or tells of it. */
+
+import { type Batch, batches, ELEMENT_BYTES, type Position } from "../data/batches.ts";
+import type { Order } from "../data/order.ts";
+import type { Source } from "../data/source.ts";
+import type { Engine, Hyper, Shape, State, Tensor } from "../engine/engine.ts";
+import { uint32Of } from "../util/bytes.ts";
+import { SaettaError } from "../util/errors.ts";
+import { type Findings, type Report, readFindings } from "./report.ts";
+import { learningRate, type Schedule } from "./schedule.ts";
+import { createTrainStep, type TrainStep } from "./step.ts";
+
+/** How far a run is; with the state of the engine, all that it needs to go on. */
+export interface Progress {
+  /** Steps done. */
+  readonly step: number;
+  /** Rows trained on. */
+  readonly tokens: number;
+  readonly position: Position;
+}
+
+export interface LoopInput {
+  readonly engine: Engine;
+  readonly shape: Shape;
+  readonly state: State;
+  readonly source: Source;
+  readonly order: Order;
+  /** Windows of raw rows, in the dtype of the source. */
+  readonly ring: Tensor;
+  readonly schedule: Schedule;
+  readonly hyper: Omit<Hyper, "lr" | "rows">;
+  readonly batch: number;
+  /** Rows to train on in all; the last batch is short when they do not divide. */
+  readonly budget: number;
+  readonly nonFinite: "stop" | "skip";
+  readonly from: Progress;
+  readonly logEvery: number;
+  /** Steps between evaluations; 0: only at the end. */
+  readonly evalEvery: number;
+  readonly stopped: () => boolean;
+  /** The held-out rows under the weights as they are; undefined when there are none. */
+  readonly evaluate: (() => Promise<HeldOut>) | undefined;
+  readonly onLog: (progress: Progress, lr: number, findings: Findings & Partial<HeldOut>) => void;
+  /** Called after every step; what it awaits holds the run up. */
+  readonly onStep: (progress: Progress) => Promise<void>;
+}
+
+/** What an evaluation on the hold-out finds. */
+export type HeldOut = Pick<Report, "holdout_fvu" | "holdout_mse">;
+
+/** Skipping this many steps in a row is not a passing accident. */
+const MOST_SKIPPED = 100;
+
+/** Trains to the end of the schedule, or until `stopped`. Returns how far it came. */
+export async function trainLoop(input: LoopInput): Promise<Progress> {
+  const { engine, shape, state, schedule, hyper, budget, from } = input;
+  let progress = from;
+  const size = () => (progress.step < schedule.steps && !input.stopped() ? Math.min(input.batch, budget - progress.tokens) : 0);
+  let ops: TrainStep | undefined;
+  let before: Promise<void> | undefined;
+  let skippedInARow = 0;
+  try {
+    for await (const batch of batches(input.source, input.order, input.nonFinite, from.position, size)) {
+      const rows = batch.rows.length;
+      if (ops?.rows !== rows) {
+        ops?.close();
+        ops = createTrainStep(engine, shape, rows);
+      }
+      const lr = learningRate(schedule, progress.step);
+      progress = { step: progress.step + 1, tokens: progress.tokens + rows, position: batch.next };
+      const last = progress.step === schedule.steps;
+      const evaluate = last || (input.evalEvery > 0 && progress.step % input.evalEvery === 0);
+      const log = evaluate || progress.step % input.logEvery === 0;
+      upload(input, batch);
+      ops.run(state, input.ring, batch.rows, { ...hyper, lr, rows }, log);
+      // One step is in flight while the next batch is prepared; a bad one is found then, and has changed nothing.
+      await before;
+      before = settle(ops, progress, lr, log, evaluate);
+      before.catch(() => undefined);
+      if (evaluate) await before;
+      await input.onStep(progress);
+    }
+    await before;
+    return progress;
+  } finally {
+    ops?.close();
+  }
+
+  async function settle(of: TrainStep, at: Progress, lr: number, log: boolean, evaluate: boolean): Promise<void> {
+    const reading = log ? readFindings(engine, of, state, hyper.mseScale, hyper.auxCoef) : undefined;
+    const bad = uint32Of(await engine.read(of.step.bad))[0]! !== 0;
+    skippedInARow = bad ? skippedInARow + 1 : 0;
+    if (bad && (input.nonFinite === "stop" || skippedInARow >= MOST_SKIPPED)) throw diverged(at.step, skippedInARow);
+    const findings = await reading;
+    if (findings !== undefined) input.onLog(at, lr, { ...findings, ...(evaluate ? await input.evaluate?.() : {}) });
+  }
+}
+
+function upload({ engine, ring, source }: LoopInput, { uploads }: Batch): void {
+  const rowBytes = source.dIn * ELEMENT_BYTES[source.dtype];
+  for (const { at, bytes } of uploads) engine.write(ring, bytes, at * rowBytes);
+}
+
+function diverged(step: number, times: number): SaettaError {
+  const what = times > 1 ? `the last ${times} steps were skipped: ` : "";
+  return new SaettaError(`${what}step ${step} is not finite, and changed nothing`, {
+    mend: "lower --lr, set --clip 1, or look at the data with saetta inspect; --non-finite skip passes over single steps",
+  });
+}

@@ -1,0 +1,75 @@
+/** What a run says of itself: one line of metrics.jsonl. Names are part of the Contract. */
+
+import { COUNTERS, type Engine, type State } from "../engine/engine.ts";
+import { namedSums } from "../engine/sums.ts";
+import { losses } from "../sae/math.ts";
+import { float64Of } from "../util/bytes.ts";
+import type { TrainStep } from "./step.ts";
+
+/** One step, as logged. What was not computed or is not finite is null. */
+export interface Report {
+  /** Steps done, this one included. */
+  readonly step: number;
+  /** Rows trained on so far. */
+  readonly tokens: number;
+  /** Passes over the data, such as 1.25. */
+  readonly epoch: number;
+  /** Seconds of training, over all parts of a run that was resumed. */
+  readonly elapsed_s: number;
+  /** mse_scale mse + auxk_coef auxk_loss. */
+  readonly loss: number | null;
+  /** Mean of (x_hat - x)^2 over all elements. */
+  readonly mse: number | null;
+  /** Fraction of variance unexplained: sum (x - x_hat)^2 / sum (x - mean of x)^2, of this batch. */
+  readonly fvu: number | null;
+  /** Mean of (t_hat - t)^2 over the variance of t = x - x_hat; 0 when no latent is dead. */
+  readonly auxk_loss: number | null;
+  /** Mean number of latents with a value above 0. */
+  readonly l0: number | null;
+  /** Latents that had not fired for dead_tokens rows when the step began. */
+  readonly dead: number;
+  readonly dead_fraction: number;
+  readonly lr: number;
+  /** Norm of the whole gradient after projection, before clipping. */
+  readonly grad_norm: number | null;
+  readonly loss_scale: number;
+  /** Steps skipped because something was not finite. */
+  readonly skipped: number;
+  /** Rows passed over because they were not finite. */
+  readonly skipped_rows: number;
+  readonly tokens_per_second: number;
+  /** On held-out rows, at evaluations. */
+  readonly holdout_fvu?: number | null;
+  readonly holdout_mse?: number | null;
+}
+
+/** What the engine knows of a step. */
+export type Findings = Pick<Report, "loss" | "mse" | "fvu" | "auxk_loss" | "l0" | "dead" | "dead_fraction" | "grad_norm" | "skipped">;
+
+/** Reads what a step found, as of this call. */
+export async function readFindings(
+  engine: Engine,
+  { step: t, rows }: TrainStep,
+  state: State,
+  mseScale: number,
+  auxkCoef: number,
+): Promise<Findings> {
+  const [sums, sq, counters] = (await Promise.all([engine.read(t.sums), engine.read(t.sq), engine.read(state.counters)])).map(float64Of);
+  const named = namedSums(sums!);
+  const found = losses(named, rows, mseScale, auxkCoef);
+  return {
+    loss: finite(found.loss),
+    mse: finite(found.mse),
+    fvu: finite(found.fvu),
+    auxk_loss: finite(found.auxkLoss),
+    l0: finite(found.l0),
+    dead: named.dead,
+    dead_fraction: named.dead / state.age.shape[0]!,
+    grad_norm: finite(Math.sqrt(sq![0]!)),
+    skipped: counters![COUNTERS.indexOf("skipped")]!,
+  };
+}
+
+export function finite(value: number): number | null {
+  return Number.isFinite(value) ? value : null;
+}

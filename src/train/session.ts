@@ -1,0 +1,194 @@
+/** A run from the plan to the last checkpoint: what `train` and `resume` have in common. */
+
+import { resolve } from "node:path";
+import { newestCheckpoint } from "../checkpoint/load.ts";
+import { pruneCheckpoints, saveCheckpoint } from "../checkpoint/save.ts";
+import { budgetRows, type Config, resolveConfig, type TrainOptions, totalSteps, withDefaults } from "../config.ts";
+import { ELEMENT_BYTES, ringRows } from "../data/batches.ts";
+import { type Choice, chooseRows } from "../data/choose.ts";
+import { Order } from "../data/order.ts";
+import type { Source } from "../data/source.ts";
+import type { Engine, Hyper, Shape, State } from "../engine/engine.ts";
+import { selectEngine } from "../engine/select.ts";
+import type { SaeDescription } from "../sae/description.ts";
+import { SaettaError } from "../util/errors.ts";
+import type { JsonObject } from "../util/json.ts";
+import { VERSION } from "../util/version.ts";
+import { type Progress, trainLoop } from "./loop.ts";
+import { checkMemory } from "./memory.ts";
+import type { Report } from "./report.ts";
+import type { TrainResult } from "./run.ts";
+import { MetricsFile } from "./run-folder.ts";
+import { freeState } from "./state.ts";
+import { MOST_ROWS, spread, Validator } from "./validate.ts";
+
+/** Everything that is decided before the first step. */
+export interface Plan {
+  readonly source: Source;
+  readonly config: Config;
+  readonly choice: Choice;
+  readonly order: Order;
+  readonly engine: Engine;
+  readonly shape: Shape;
+  readonly budget: number;
+  readonly steps: number;
+}
+
+/** Decides everything, starts the engine, and refuses what cannot run, with the numbers. */
+export async function plan(source: Source, asked: TrainOptions, onNote: (note: string) => void): Promise<Plan> {
+  const choice = await chooseRows(source, withDefaults(asked));
+  const rowsPerEpoch = source.rows - choice.untrained.size;
+  if (rowsPerEpoch === 0)
+    throw new SaettaError("no row is left to train on", {
+      where: source.paths.join(", "),
+      mend: "lower --holdout, or pass --exclude-tokens none",
+    });
+  const config = resolveConfig(
+    asked,
+    source.paths.map((path) => resolve(path)),
+    { dIn: source.dIn, rowsPerEpoch },
+  );
+  const shape: Shape = { d: source.dIn, n: config.latents, k: config.k, auxk: config.auxk };
+  const rowBytes = source.dIn * ELEMENT_BYTES[source.dtype];
+  const order = new Order({ rows: source.rows, rowBytes, grain: source.grain }, choice.untrained, config);
+  const budget = budgetRows(config, rowsPerEpoch);
+  const engine = await selectEngine(config.engine, { threads: config.threads, onNote });
+  try {
+    const refusal = engine.refuses(shape);
+    if (refusal !== undefined) throw new SaettaError(`the ${engine.name} engine cannot run this: ${refusal}`);
+    const ahead = (ringRows(order) + order.windowRows) * rowBytes;
+    checkMemory({ shape, real: engine.real, ema: config.ema > 0, batch: config.batch, rowBytes: ahead }, process.availableMemory());
+  } catch (error) {
+    await engine[Symbol.asyncDispose]();
+    throw error;
+  }
+  return { source, config, choice, order, engine, shape, budget, steps: totalSteps(budget, config.batch, config.dropLast) };
+}
+
+/** Where a run begins: step 0, or a checkpoint. */
+export interface Beginning {
+  readonly progress: Progress;
+  readonly mseScale: number;
+  readonly elapsed: number;
+  readonly metricsBytes: number;
+}
+
+export function hyperOf(config: Config, mseScale: number): Omit<Hyper, "lr" | "rows"> {
+  return {
+    beta1: 0.9,
+    beta2: 0.999,
+    eps: config.eps,
+    clip: config.clip,
+    emaDecay: config.ema,
+    mseScale,
+    auxCoef: config.auxkCoef,
+    deadAfter: config.deadTokens,
+    firedAbove: config.firedThreshold,
+  };
+}
+
+/** Trains from `begin` to the end, logging and saving into `out` (undefined: nowhere). Frees state and engine, whatever happens. */
+export async function trainFrom(
+  { source, config, choice, order, engine, shape, budget, steps }: Plan,
+  state: State,
+  begin: Beginning,
+  out: string | undefined,
+  run: { readonly stopped: () => boolean; readonly publish: (report: Report) => void },
+): Promise<TrainResult> {
+  const metrics = out === undefined ? undefined : await MetricsFile.open(out, begin.metricsBytes);
+  const began = performance.now();
+  const elapsed = () => begin.elapsed + (performance.now() - began) / 1000;
+  const description = describe(source, config, engine, shape);
+  let last: Report | undefined;
+  let checkpoint: string | undefined;
+  let before = { at: elapsed(), tokens: begin.progress.tokens };
+
+  const save = async (at: Progress): Promise<void> => {
+    if (out === undefined || metrics === undefined) return;
+    const progress: JsonObject = {
+      tokens: at.tokens,
+      position: { ...at.position },
+      elapsed_s: elapsed(),
+      metrics_bytes: await metrics.flush(),
+      mse_scale: begin.mseScale,
+      data: factsOf(source),
+    };
+    checkpoint = await saveCheckpoint(out, { engine, state, step: at.step, description, progress });
+    await pruneCheckpoints(out, config.keep);
+  };
+
+  try {
+    const ring = engine.alloc(source.dtype, [ringRows(order), source.dIn]);
+    const hyper = hyperOf(config, begin.mseScale);
+    const held = spread(choice.holdout, MOST_ROWS);
+    const validator = held.length > 0 ? await Validator.open(engine, shape, { ...hyper, lr: 0, rows: 0 }, source, held) : undefined;
+    const end = await trainLoop({
+      engine,
+      shape,
+      state,
+      source,
+      order,
+      ring,
+      hyper,
+      budget,
+      schedule: { lr: config.lr, warmup: config.warmup, decay: config.decay, steps },
+      batch: config.batch,
+      nonFinite: config.nonFinite,
+      from: begin.progress,
+      logEvery: config.logEvery,
+      evalEvery: config.evalEvery,
+      stopped: run.stopped,
+      evaluate: validator && (() => validator.run(state.params)),
+      onLog: (at, lr, findings) => {
+        const now = elapsed();
+        const { step, tokens, position } = at;
+        const { holdout_fvu, holdout_mse, ...found } = findings;
+        last = {
+          step,
+          tokens,
+          epoch: position.epoch + position.row / order.rowsPerEpoch,
+          elapsed_s: now,
+          ...found,
+          lr,
+          loss_scale: 1,
+          skipped_rows: position.skipped,
+          tokens_per_second: (tokens - before.tokens) / Math.max(1e-9, now - before.at),
+          ...(holdout_fvu === undefined ? {} : { holdout_fvu, holdout_mse: holdout_mse ?? null }),
+        };
+        before = { at: now, tokens };
+        metrics?.append(last);
+        run.publish(last);
+      },
+      onStep: async (at) => {
+        if (config.checkpointEvery > 0 && at.step % config.checkpointEvery === 0 && at.step < steps) await save(at);
+      },
+    });
+    if (out !== undefined && (await newestCheckpoint(out, [])).checkpoint?.step !== end.step) await save(end);
+    return { reason: end.step === steps ? "done" : "stopped", steps: end.step, tokens: end.tokens, report: last, checkpoint };
+  } finally {
+    await metrics?.close();
+    freeState(engine, state);
+    await engine[Symbol.asyncDispose]();
+  }
+}
+
+/** What must be the same when a run goes on. */
+export function factsOf({ rows, dIn, dtype }: Source): JsonObject {
+  return { rows, d_in: dIn, dtype };
+}
+
+function describe(source: Source, config: Config, engine: Engine, shape: Shape): SaeDescription {
+  const { model, tensor, tokenizer } = source.origin;
+  return {
+    shape,
+    saetta: {
+      version: VERSION,
+      engine: engine.description,
+      normalization: "none",
+      ...(config.ema > 0 ? { emaDecay: config.ema } : {}),
+      ...(model === undefined ? {} : { model }),
+      ...(tensor === undefined ? {} : { tensor }),
+      ...(tokenizer === undefined ? {} : { tokenizer }),
+    },
+  };
+}

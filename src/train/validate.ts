@@ -1,0 +1,91 @@
+/** The hold-out during training: FVU and MSE of held-out rows under the weights as they are. */
+
+import { ELEMENT_BYTES } from "../data/batches.ts";
+import type { Range } from "../data/holdout.ts";
+import type { Source } from "../data/source.ts";
+import type { Engine, Hyper, Params, Shape } from "../engine/engine.ts";
+import { namedSums, sumsLength } from "../engine/sums.ts";
+import { losses } from "../sae/math.ts";
+import { bytesOf, float64Of } from "../util/bytes.ts";
+import type { HeldOut } from "./loop.ts";
+import { finite } from "./report.ts";
+import { allocStep, freeStep, writeHyper } from "./step.ts";
+
+/** Rows of an evaluation during training; `saetta eval` uses all of them. */
+export const MOST_ROWS = 16_384;
+const ROWS_AT_ONCE = 1024;
+
+/** Whole ranges, evenly spread over all of them, with about `rows` rows. */
+export function spread(ranges: readonly Range[], rows: number): Range[] {
+  const all = ranges.reduce((sum, { count }) => sum + count, 0);
+  const every = Math.max(1, all / rows);
+  return ranges.filter((_, i) => Math.floor(i / every) !== Math.floor((i - 1) / every));
+}
+
+/** Reads the rows of the ranges and holds them in the engine's memory, for evaluations with `run`. */
+export class Validator {
+  readonly #engine: Engine;
+  readonly #shape: Shape;
+  readonly #hyper: Hyper;
+  readonly #chunks: readonly { readonly rows: number; readonly bytes: Uint8Array }[];
+  readonly #dtype: Source["dtype"];
+
+  private constructor(
+    engine: Engine,
+    shape: Shape,
+    hyper: Hyper,
+    dtype: Source["dtype"],
+    chunks: readonly { rows: number; bytes: Uint8Array }[],
+  ) {
+    this.#engine = engine;
+    this.#shape = shape;
+    this.#hyper = hyper;
+    this.#dtype = dtype;
+    this.#chunks = chunks;
+  }
+
+  static async open(engine: Engine, shape: Shape, hyper: Hyper, source: Source, ranges: readonly Range[]): Promise<Validator> {
+    const rowBytes = source.dIn * ELEMENT_BYTES[source.dtype];
+    const rows = ranges.reduce((sum, { count }) => sum + count, 0);
+    const all = new Uint8Array(rows * rowBytes);
+    let at = 0;
+    for (const { first, count } of ranges) {
+      await source.read(first, count, all.subarray(at * rowBytes, (at + count) * rowBytes));
+      at += count;
+    }
+    const chunks = [];
+    for (let first = 0; first < rows; first += ROWS_AT_ONCE) {
+      const count = Math.min(ROWS_AT_ONCE, rows - first);
+      chunks.push({ rows: count, bytes: all.subarray(first * rowBytes, (first + count) * rowBytes) });
+    }
+    return new Validator(engine, shape, hyper, source.dtype, chunks);
+  }
+
+  async run(params: Params): Promise<HeldOut> {
+    const engine = this.#engine;
+    const { d, k } = this.#shape;
+    const total = new Float64Array(sumsLength(d));
+    let rows = 0;
+    for (const chunk of this.#chunks) {
+      const t = allocStep(engine, this.#shape);
+      const raw = engine.alloc(this.#dtype, [chunk.rows, d]);
+      const index = engine.alloc("u32", [chunk.rows]);
+      const x = engine.alloc(engine.real, [chunk.rows, d]);
+      const path = { codes: engine.codes(chunk.rows, k), err: engine.alloc(engine.real, [chunk.rows, d]) };
+      writeHyper(engine, t, { ...this.#hyper, rows: chunk.rows });
+      engine.write(raw, chunk.bytes);
+      engine.write(index, bytesOf(Uint32Array.from({ length: chunk.rows }, (_, row) => row)));
+      engine.load(raw, index, x, t);
+      engine.encode(params, x, t, path.codes);
+      engine.decode(params, path.codes, path.err);
+      engine.residual(params, x, t, path);
+      const sums = float64Of(await engine.read(t.sums));
+      for (let i = 0; i < total.length; i++) total[i]! += sums[i]!;
+      rows += chunk.rows;
+      for (const each of [raw, index, x, path.codes, path.err]) engine.free(each);
+      freeStep(engine, t);
+    }
+    const { fvu, mse } = losses(namedSums(total), rows, 1, 0);
+    return { holdout_fvu: finite(fvu), holdout_mse: finite(mse) };
+  }
+}
