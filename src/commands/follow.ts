@@ -2,6 +2,7 @@
 
 import type { Report } from "../train/report.ts";
 import type { TrainRun } from "../train/run.ts";
+import { type Point, plot } from "../util/plot.ts";
 import { createProgress, formatCount, formatDuration } from "../util/progress.ts";
 import type { Ending } from "./signals.ts";
 
@@ -19,13 +20,19 @@ export async function follow(run: TrainRun, ending: Ending, json: boolean): Prom
     say(`steps        ${formatCount(run.steps)} of ${formatCount(config.batch)} rows, learning rate ${config.lr.toPrecision(3)}`);
     say(`engine       ${run.engine}`);
   }
-  const progress = createProgress({ label: "train", total: run.budget, unit: "rows" });
-  for await (const report of run) progress.update(report.tokens, brief(report));
+  const progress = createProgress({ label: "train", total: run.budget, unit: "rows", start: run.trainedBefore });
+  const curve: Point[] = [];
+  for await (const report of run) {
+    progress.update(report.tokens, brief(report));
+    curve.push({ x: report.step, y: report.loss ?? Number.NaN });
+  }
   progress.done();
   const result = await run.finished;
   if (json) say(JSON.stringify({ run: run.out, ...result }));
   else {
     const { report } = result;
+    const lines = plot(curve);
+    if (lines.length > 0) say(`loss\n${lines.join("\n")}`);
     const time =
       report === undefined ? "" : ` in ${formatDuration(report.elapsed_s)} (${formatCount(result.tokens / report.elapsed_s)} rows/s)`;
     say(`${result.reason.padEnd(13)}${formatCount(result.steps)} steps, ${formatCount(result.tokens)} rows${time}`);

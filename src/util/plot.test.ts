@@ -1,0 +1,38 @@
+import { describe, expect, it } from "vitest";
+import { plot } from "./plot.ts";
+
+describe("plot", () => {
+  it("draws a falling curve from the upper left to the lower right", () => {
+    const lines = plot(
+      Array.from({ length: 100 }, (_, x) => ({ x, y: 10 ** (-x / 50) })),
+      { width: 20, height: 4 },
+    );
+    expect(lines).toHaveLength(6);
+    const columns = lines.slice(0, 4).map((line) => line.slice(10));
+    expect(columns[0]![0]).toBe("█");
+    expect(columns[0]!.trimEnd().length).toBeLessThan(8);
+    expect(columns[3]!.length).toBe(20);
+    expect(columns[3]![19]).toBe("▁");
+    expect(lines[5]!.trim()).toMatch(/^0 +99$/);
+  });
+
+  it("is nothing without two points above 0", () => {
+    expect(plot([{ x: 1, y: 1 }])).toEqual([]);
+    expect(
+      plot([
+        { x: 1, y: 1 },
+        { x: 2, y: 0 },
+        { x: 3, y: Number.NaN },
+      ]),
+    ).toEqual([]);
+  });
+
+  it("draws a constant without dividing by zero", () => {
+    expect(
+      plot([
+        { x: 0, y: 2 },
+        { x: 9, y: 2 },
+      ]).join("\n"),
+    ).not.toContain("NaN");
+  });
+});

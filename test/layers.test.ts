@@ -1,0 +1,69 @@
+import { spawnSync } from "node:child_process";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join, resolve } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+
+const long = (lines: number) => Array.from({ length: lines }, (_, i) => `export const a${i} = ${i};`).join("\n");
+
+const REFUSED: readonly (readonly [file: string, code: string])[] = [
+  ["src/util/a.ts", 'import { train } from "../train/train.ts";\ntrain();'],
+  ["src/util/b.ts", 'import type { Config } from "../config.ts";\nexport type { Config };'],
+  ["src/engine/a.ts", 'import { openSource } from "../data/open.ts";\nopenSource([]);'],
+  ["src/engine/b.ts", 'import { createCpuEngine } from "./cpu/index.ts";\ncreateCpuEngine();'],
+  ["src/engine/cpu/a.ts", 'import { createReferenceEngine } from "../reference.ts";\ncreateReferenceEngine();'],
+  ["src/engine/cpu/b.ts", 'export const other = await import("../cuda/index.ts");'],
+  ["src/data/a.ts", 'export const up = await import("../train/loop.ts");'],
+  ["src/train/a.ts", 'import { train } from "../index.ts";\ntrain();'],
+  ["src/checkpoint/a.ts", 'import { main } from "../cli.ts";\nmain();'],
+];
+
+const ALLOWED: typeof REFUSED = [
+  ["src/train/b.ts", 'import { openSource } from "../data/open.ts";\nopenSource([]);'],
+  ["src/engine/select.ts", 'export const cpu = await import("./cpu/index.ts");'],
+  ["src/cli.ts", 'export const command = await import("./commands/train.ts");'],
+];
+
+const SIZES: typeof REFUSED = [
+  ["src/util/long.ts", long(401)],
+  ["src/util/short.ts", long(399)],
+];
+
+let folder = "";
+/** "file: rule" of all that biome found, with the project's own configuration. */
+let found = new Set<string>();
+
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), "saetta-layers-"));
+  for (const [file, code] of [...REFUSED, ...ALLOWED, ...SIZES]) {
+    mkdirSync(dirname(join(folder, file)), { recursive: true });
+    writeFileSync(join(folder, file), `${code}\n`);
+  }
+  const config: unknown = JSON.parse(readFileSync("biome.json", "utf8"));
+  writeFileSync(join(folder, "biome.json"), JSON.stringify({ ...(config as object), vcs: { enabled: false } }));
+  const biome = resolve("node_modules/@biomejs/biome/bin/biome");
+  const { stdout } = spawnSync(process.execPath, [biome, "lint", "--reporter=github", "--max-diagnostics=none"], {
+    cwd: folder,
+    encoding: "utf8",
+  });
+  found = new Set(Array.from(stdout.matchAll(/title=lint\/\w+\/(\w+),file=([^,]+)/g), ([, rule, file]) => `${file}: ${rule}`));
+});
+
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+describe("the import rule", () => {
+  it.each(REFUSED)("refuses in %s: %s", (file) => {
+    expect(found).toContain(`${file}: noRestrictedImports`);
+  });
+
+  it.each(ALLOWED)("allows in %s: %s", (file) => {
+    expect(found).not.toContain(`${file}: noRestrictedImports`);
+  });
+});
+
+describe("the size rule", () => {
+  it("refuses a file of more than 400 lines", () => {
+    expect(found).toContain("src/util/long.ts: noExcessiveLinesPerFile");
+    expect(found).not.toContain("src/util/short.ts: noExcessiveLinesPerFile");
+  });
+});
