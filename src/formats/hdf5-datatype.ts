@@ -1,0 +1,124 @@
+/**
+ * The datatype message of HDF5 (format specification, IV.A.2.d): which numbers an element holds. What tells bfloat16 from IEEE half is only here, in
+ * the places of exponent and mantissa. Only little-endian numbers have a name; anything else gets a description in words.
+ */
+
+export type Hdf5Float = "f16" | "bf16" | "f32" | "f64";
+export type Hdf5DType = Hdf5Float | "i8" | "u8" | "i16" | "u16" | "i32" | "u32" | "i64" | "u64";
+
+interface FloatLayout {
+  readonly exponentBits: number;
+  readonly mantissaBits: number;
+  readonly bias: number;
+}
+
+const FLOATS: Readonly<Record<Hdf5Float, FloatLayout>> = {
+  f16: { exponentBits: 5, mantissaBits: 10, bias: 15 },
+  bf16: { exponentBits: 8, mantissaBits: 7, bias: 127 },
+  f32: { exponentBits: 8, mantissaBits: 23, bias: 127 },
+  f64: { exponentBits: 11, mantissaBits: 52, bias: 1023 },
+};
+
+/** Bytes of one element. */
+export const HDF5_BYTES: Readonly<Record<Hdf5DType, number>> = {
+  f16: 2,
+  bf16: 2,
+  f32: 4,
+  f64: 8,
+  i8: 1,
+  u8: 1,
+  i16: 2,
+  u16: 2,
+  i32: 4,
+  u32: 4,
+  i64: 8,
+  u64: 8,
+};
+
+export function isFloat(dtype: Hdf5DType | undefined): dtype is Hdf5Float {
+  return dtype !== undefined && dtype in FLOATS;
+}
+
+const CLASSES = [
+  "integer",
+  "float",
+  "time",
+  "string",
+  "bit field",
+  "opaque",
+  "compound",
+  "reference",
+  "enumeration",
+  "variable-length",
+  "array",
+];
+const INTEGER = 0;
+const FLOAT = 1;
+
+/** The message for a little-endian float or signed 32-bit or 64-bit integer. */
+export function encodeDatatype(dtype: "f16" | "f32" | "i32" | "i64"): Buffer {
+  const bytes = HDF5_BYTES[dtype];
+  if (dtype === "i32" || dtype === "i64") {
+    const out = Buffer.alloc(12);
+    out.set([0x10 | INTEGER, 0x08]); // signed
+    out.writeUInt32LE(bytes, 4);
+    out.writeUInt16LE(bytes * 8, 10);
+    return out;
+  }
+  const { exponentBits, mantissaBits, bias } = FLOATS[dtype];
+  const out = Buffer.alloc(20);
+  out.set([0x10 | FLOAT, 0x20, bytes * 8 - 1]); // the mantissa's leading 1 is implied; the sign is the top bit
+  out.writeUInt32LE(bytes, 4);
+  out.writeUInt16LE(bytes * 8, 10);
+  out.set([mantissaBits, exponentBits, 0, mantissaBits], 12);
+  out.writeUInt32LE(bias, 16);
+  return out;
+}
+
+/** The message for a fixed-length UTF-8 string, padded with NUL. */
+export function encodeStringType(bytes: number): Buffer {
+  const out = Buffer.alloc(8);
+  out.set([0x13, 0x11]);
+  out.writeUInt32LE(bytes, 4);
+  return out;
+}
+
+/** The numbers' name, where there is one, and the words for people. */
+export function decodeDatatype(message: Buffer): { readonly dtype?: Hdf5DType; readonly words: string } {
+  if (message.length < 8) return { words: "damaged datatype" };
+  const kind = (message[0] as number) & 15;
+  const flags = message[1] as number;
+  const bytes = message.readUInt32LE(4);
+  if (kind === INTEGER && message.length >= 12) {
+    const dtype = `${(flags & 8) === 0 ? "u" : "i"}${bytes * 8}`;
+    if ((flags & 1) !== 0) return { words: `big-endian ${dtype}` };
+    const whole = message.readUInt16LE(8) === 0 && message.readUInt16LE(10) === bytes * 8;
+    return whole && isName(dtype) ? { dtype, words: dtype } : { words: `${bytes}-byte integer` };
+  }
+  if (kind === FLOAT && message.length >= 20) return decodeFloat(message, bytes);
+  return { words: CLASSES[kind] ?? `datatype of class ${kind}` };
+}
+
+function decodeFloat(message: Buffer, bytes: number): { readonly dtype?: Hdf5DType; readonly words: string } {
+  const flags = message[1] as number;
+  const match = Object.entries(FLOATS).find(
+    ([dtype, { exponentBits, mantissaBits, bias }]) =>
+      HDF5_BYTES[dtype as Hdf5Float] === bytes &&
+      (flags & 0x30) === 0x20 &&
+      message[2] === bytes * 8 - 1 &&
+      message.readUInt16LE(8) === 0 &&
+      message.readUInt16LE(10) === bytes * 8 &&
+      message[12] === mantissaBits &&
+      message[13] === exponentBits &&
+      message[14] === 0 &&
+      message[15] === mantissaBits &&
+      message.readUInt32LE(16) === bias,
+  );
+  if (match === undefined) return { words: `${bytes}-byte float of an unusual layout` };
+  const dtype = match[0] as Hdf5Float;
+  return (flags & 0x41) === 0 ? { dtype, words: dtype } : { words: `big-endian ${dtype}` };
+}
+
+function isName(text: string): text is Hdf5DType {
+  return text in HDF5_BYTES;
+}

@@ -1,0 +1,244 @@
+/**
+ * What is read from an HDF5 file without the HDF5 library: the superblock, and the object header of a dataset: its shape, datatype and layout
+ * (HDF5 file format specification, II and IV). This tells where contiguous data lies, and float16 from bfloat16, and sees virtual and external data before
+ * the library would open other files for them.
+ */
+
+import type { FileHandle } from "node:fs/promises";
+import { formatBytes, readFully } from "../util/bytes.ts";
+import { FormatError } from "../util/errors.ts";
+import { decodeDatatype, type Hdf5DType } from "./hdf5-datatype.ts";
+
+const SIGNATURE = Buffer.of(0x89, 0x48, 0x44, 0x46, 0x0d, 0x0a, 0x1a, 0x0a);
+const UNDEFINED = 0xffff_ffff_ffff_ffffn;
+/** More than any real object header (HDF5 limits a message to 64 KiB). */
+const MAX_HEADER_BYTES = 4 << 20;
+const MAX_HEADER_BLOCKS = 256;
+
+/** An open file, known to begin with a superblock. Addresses in it count from byte `base`. */
+export interface Hdf5Bytes {
+  readonly handle: FileHandle;
+  readonly path: string;
+  readonly size: number;
+  readonly base: number;
+}
+
+/** How the numbers of a dataset are stored. `position` is a byte of the file. */
+export type Hdf5Storage =
+  | { readonly kind: "contiguous"; readonly position: number; readonly bytes: number }
+  | { readonly kind: "chunked"; readonly chunk: readonly number[] }
+  | { readonly kind: "compact" };
+
+export interface DatasetHeader {
+  readonly shape: readonly number[];
+  /** In words: "f16", "big-endian f32", "compound". */
+  readonly type: string;
+  readonly dtype: Hdf5DType | undefined;
+  /** Undefined where the data cannot be read from this file; `problem` says why. */
+  readonly storage: Hdf5Storage | undefined;
+  readonly problem: string | undefined;
+}
+
+/** Finds the superblock: at byte 0, 512, 1024, 2048, ... Throws FormatError when there is none or the file is shorter than it says. */
+export async function readSuperblock(handle: FileHandle, size: number, path: string): Promise<Hdf5Bytes> {
+  if (size === 0) throw new FormatError("the file is empty", { where: path, mend: "write or copy it again" });
+  const block = Buffer.alloc(96);
+  for (let base = 0; base + 48 <= size; base = base === 0 ? 512 : base * 2) {
+    const head = block.subarray(0, Math.min(block.length, size - base));
+    await readFully(handle, head, base, path);
+    if (!head.subarray(0, 8).equals(SIGNATURE)) continue;
+    checkSuperblock(head, base, size, path);
+    return { handle, path, size, base };
+  }
+  throw new FormatError("not an HDF5 file (no HDF5 signature at byte 0)", {
+    where: path,
+    mend: "give a file written by h5py or by saetta harvest",
+  });
+}
+
+function checkSuperblock(head: Buffer, base: number, size: number, path: string): void {
+  const version = head[8] as number;
+  const old = version < 2;
+  const where = `${path}, byte ${base}`;
+  if (version > 3)
+    throw new FormatError(`superblock version ${version} is not known`, { where, mend: "write it with an older library version" });
+  const [address, length] = old ? [head[13], head[14]] : [head[9], head[10]];
+  if (address !== 8 || length !== 8)
+    throw new FormatError(`addresses of ${address} and lengths of ${length} bytes; only 8 are read`, { where });
+  const at = old ? (version === 0 ? 24 : 28) : 12;
+  if (at + 24 > head.length)
+    throw new FormatError("the file is truncated inside its superblock", { where, mend: "copy or write it again" });
+  const stored = head.readBigUInt64LE(at);
+  const end = head.readBigUInt64LE(at + 16);
+  if (end === UNDEFINED || end < stored) throw new FormatError("the superblock gives no end of the file", { where });
+  const needed = end - stored + BigInt(base);
+  if (needed > BigInt(size)) {
+    throw new FormatError(`the file is truncated: it has ${size} of ${needed} bytes`, { where: path, mend: "copy or write it again" });
+  }
+}
+
+/** Reads the object header of the dataset at `address`. Throws FormatError, naming file and byte, when it is damaged. */
+export async function readDatasetHeader(file: Hdf5Bytes, address: bigint): Promise<DatasetHeader> {
+  const messages = await readMessages(file, position(file, address, `${file.path}, object header`));
+  const find = (type: number): Message | undefined => messages.find((m) => m.type === type);
+  const needed = (type: number, name: string): Message => {
+    const found = find(type);
+    if (found === undefined) throw new FormatError(`the dataset has no ${name}`, { where: `${file.path}, byte ${address}` });
+    return found;
+  };
+  const space = needed(0x01, "dataspace");
+  const datatype = needed(0x03, "datatype");
+  const layout = needed(0x08, "layout");
+  const shape = space.shared ? undefined : parseDataspace(file, space);
+  const type = datatype.shared ? { words: "committed datatype" } : decodeDatatype(datatype.data);
+  const stored = find(0x07) === undefined ? parseLayout(file, layout) : "its data is in another file (external storage)";
+  const problem =
+    shape === undefined
+      ? "it has no plain shape"
+      : typeof stored === "string"
+        ? stored
+        : type.dtype === undefined
+          ? `its elements are of type ${type.words}`
+          : undefined;
+  return {
+    shape: shape ?? [],
+    type: type.words,
+    dtype: type.dtype,
+    storage: typeof stored === "string" ? undefined : stored,
+    problem,
+  };
+}
+
+interface Message {
+  readonly type: number;
+  readonly shared: boolean;
+  readonly data: Buffer;
+  /** Byte of the file where the data begins. */
+  readonly at: number;
+}
+
+async function readMessages(file: Hdf5Bytes, start: number): Promise<Message[]> {
+  const { path } = file;
+  const prefix = await readBlock(file, start, Math.min(48, file.size - start));
+  const damaged = (): FormatError => new FormatError("damaged object header", { where: `${path}, byte ${start}` });
+  const messages: Message[] = [];
+  /** Blocks to read: [first byte, bytes]. Version 2 blocks end with a checksum; its continuations begin with a signature. */
+  const blocks: [number, number][] = [];
+  let prefixBytes: number;
+  let trackOrder = false;
+  const modern = prefix.toString("latin1", 0, 4) === "OHDR";
+  if (modern && prefix.length >= 32 && prefix[4] === 2) {
+    const flags = prefix[5] as number;
+    trackOrder = (flags & 4) !== 0;
+    const sizeAt = 6 + ((flags & 0x20) === 0 ? 0 : 16) + ((flags & 0x10) === 0 ? 0 : 4);
+    const width = 1 << (flags & 3);
+    prefixBytes = sizeAt + width;
+    const size = width === 8 ? Number(prefix.readBigUInt64LE(sizeAt)) : prefix.readUIntLE(sizeAt, width);
+    blocks.push([start + prefixBytes, size]);
+  } else if (!modern && prefix.length >= 16 && prefix[0] === 1) {
+    blocks.push([start + 16, prefix.readUInt32LE(8)]);
+  } else throw damaged();
+
+  let total = 0;
+  for (let i = 0; i < blocks.length; i++) {
+    const [first, length] = blocks[i] as [number, number];
+    total += length;
+    if (blocks.length > MAX_HEADER_BLOCKS || total > MAX_HEADER_BYTES) throw damaged();
+    const block = await readBlock(file, first, length);
+    const prefixed = modern ? (trackOrder ? 6 : 4) : 8;
+    let at = modern && i > 0 ? 4 : 0;
+    const end = modern && i > 0 ? length - 4 : length;
+    while (at + prefixed <= end) {
+      const type = modern ? (block[at] as number) : block.readUInt16LE(at);
+      const size = block.readUInt16LE(at + (modern ? 1 : 2));
+      const flags = block[at + (modern ? 3 : 4)] as number;
+      const from = at + prefixed;
+      at = from + size;
+      if (at > end) throw new FormatError("a message runs past its object header", { where: `${path}, byte ${first + from}` });
+      const data = block.subarray(from, at);
+      if (type !== 0x10) messages.push({ type, shared: (flags & 2) !== 0, data, at: first + from });
+      else if (size < 16) throw damaged();
+      else
+        blocks.push([
+          position(file, data.readBigUInt64LE(0), `${path}, byte ${first + from}`),
+          length64(file, data.readBigUInt64LE(8), first + from),
+        ]);
+    }
+  }
+  return messages;
+}
+
+async function readBlock(file: Hdf5Bytes, at: number, length: number): Promise<Buffer> {
+  if (length > MAX_HEADER_BYTES || at + length > file.size) {
+    throw new FormatError(`an object header of ${length} bytes runs past the end of the file`, { where: `${file.path}, byte ${at}` });
+  }
+  const block = Buffer.alloc(length);
+  await readFully(file.handle, block, at, file.path);
+  return block;
+}
+
+/** undefined: no or not a simple extent. */
+function parseDataspace(file: Hdf5Bytes, { data, at }: Message): number[] | undefined {
+  const version = data[0];
+  const rank = data[1] ?? 0;
+  if (version !== 1 && version !== 2)
+    throw new FormatError(`dataspace version ${version} is not known`, { where: `${file.path}, byte ${at}` });
+  if (version === 2 && data[3] === 2) return undefined;
+  const first = version === 1 ? 8 : 4;
+  if (rank > 32 || data.length < first + 8 * rank) throw new FormatError("damaged dataspace", { where: `${file.path}, byte ${at}` });
+  return Array.from({ length: rank }, (_, i) => length64(file, data.readBigUInt64LE(first + 8 * i), at));
+}
+
+/** A string says why the data cannot be read. */
+function parseLayout(file: Hdf5Bytes, { data, at }: Message): Hdf5Storage | string {
+  const [version, kind] = data;
+  if (version === undefined || version < 3 || version > 5) return `layout version ${version} is not known`;
+  const where = `${file.path}, byte ${at}`;
+  const short = (bytes: number): void => {
+    if (data.length < bytes) throw new FormatError("damaged layout message", { where });
+  };
+  if (kind === 0) return { kind: "compact" };
+  if (kind === 1) {
+    short(18);
+    const address = data.readBigUInt64LE(2);
+    if (address === UNDEFINED) return "it was never written";
+    const first = position(file, address, where);
+    const bytes = length64(file, data.readBigUInt64LE(10), at);
+    if (first + bytes > file.size) {
+      throw new FormatError(`the data of ${formatBytes(bytes)} runs past the end of the file`, { where: `${file.path}, byte ${first}` });
+    }
+    return { kind: "contiguous", position: first, bytes };
+  }
+  if (kind === 2) {
+    // The last dimension is the element's size.
+    const rankAt = version === 3 ? 2 : 3;
+    const rank = data[rankAt] ?? 0;
+    const width = version === 3 ? 4 : (data[4] ?? 0);
+    const first = version === 3 ? 11 : 5;
+    if (rank < 2 || rank > 33 || width < 1 || width > 8) throw new FormatError("damaged layout message", { where });
+    short(first + width * rank);
+    const chunk = Array.from({ length: rank - 1 }, (_, i) => readUnsigned(data, first + width * i, width));
+    if (chunk.some((size) => !(size >= 1 && size <= 0xffff_ffff))) throw new FormatError(`chunks of [${chunk.join(", ")}]`, { where });
+    return { kind: "chunked", chunk };
+  }
+  return kind === 3 ? "its data is in other files (virtual dataset)" : `layout class ${kind} is not known`;
+}
+
+function readUnsigned(data: Buffer, at: number, width: number): number {
+  let value = 0;
+  for (let i = width - 1; i >= 0; i--) value = value * 256 + (data[at + i] as number);
+  return value;
+}
+
+/** An address of the file format -> a byte of the file, which has it. */
+function position(file: Hdf5Bytes, address: bigint, where: string): number {
+  if (address === UNDEFINED || address + BigInt(file.base) >= BigInt(file.size)) {
+    throw new FormatError(`address ${address} is outside of the file`, { where });
+  }
+  return Number(address) + file.base;
+}
+
+function length64(file: Hdf5Bytes, value: bigint, at: number): number {
+  if (value > BigInt(Number.MAX_SAFE_INTEGER)) throw new FormatError(`a length of ${value}`, { where: `${file.path}, byte ${at}` });
+  return Number(value);
+}
