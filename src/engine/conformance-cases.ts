@@ -1,0 +1,334 @@
+/** The cases. Whole steps over shapes and states that have broken engines before; then what an operation must do apart from the numbers. */
+
+import { bytesOf, float64Of } from "../util/bytes.ts";
+import { SaettaError } from "../util/errors.ts";
+import { Rng } from "../util/rng.ts";
+import type { Case, Result } from "./conformance.ts";
+import { type Draw, draw } from "./conformance-draw.ts";
+import { checkSteps, type Options, Tally } from "./conformance-step.ts";
+import { type Setup, World } from "./conformance-world.ts";
+import { COUNTERS, type Engine, type Params } from "./engine.ts";
+
+const SMALL: Draw = { d: 13, n: 37, k: 5, auxk: 7, B: 11 };
+
+/** Each draw as a whole step on both engines. */
+function steps(name: string, draws: () => Iterable<Draw>, options: Options & { readonly prepare?: (setup: Setup) => void } = {}): Case {
+  return {
+    name,
+    run: async (engine, reference) => {
+      const tally = new Tally();
+      for (const o of draws()) {
+        const why = engine.refuses({ d: o.d, n: o.n, k: o.k, auxk: o.auxk ?? 0 });
+        if (why !== undefined) return { skipped: why };
+        const shape = `d=${o.d} n=${o.n} k=${o.k} auxk=${o.auxk ?? 0} B=${o.B}`;
+        const setup = draw(o);
+        options.prepare?.(setup);
+        await within(shape, () => checkSteps(tally, engine, reference, setup, options));
+      }
+      return { worst: tally.worst };
+    },
+  };
+}
+
+/** A case on one engine alone, with the setup's tensors. */
+function alone(name: string, setup: () => Setup, body: (world: World, engine: Engine) => Promise<Result | undefined>): Case {
+  return {
+    name,
+    run: async (engine) => {
+      const world = await World.create(engine, setup());
+      try {
+        return (await body(world, engine)) ?? { worst: 0 };
+      } finally {
+        world.free();
+      }
+    },
+  };
+}
+
+function* shapes(
+  list: readonly (readonly [d: number, n: number, k: number, auxk: number, B: number])[],
+  rest: Partial<Draw> = {},
+): Generator<Draw> {
+  for (const [d, n, k, auxk, B] of list) yield { d, n, k, auxk, B, ...rest };
+}
+
+/** Sizes on both sides of what SIMD registers, tiles and chunks hold. */
+const EDGES = [
+  [1, 1, 1, 0, 1],
+  [1, 40, 3, 4, 9],
+  [2, 2, 2, 2, 2],
+  [3, 15, 15, 15, 4],
+  [7, 16, 4, 3, 5],
+  [8, 17, 1, 1, 8],
+  [15, 31, 6, 2, 16],
+  [16, 47, 8, 8, 17],
+  [17, 48, 47, 10, 3],
+  [31, 49, 49, 5, 6],
+  [32, 63, 9, 20, 33],
+  [33, 64, 12, 16, 31],
+  [48, 65, 16, 1, 64],
+  [63, 127, 10, 40, 7],
+  [64, 128, 32, 30, 15],
+  [65, 129, 33, 31, 13],
+  [70, 193, 17, 64, 100],
+  [24, 400, 32, 133, 21],
+] as const;
+
+const WHOLE_STEPS: readonly Case[] = [
+  steps("skewed lists: one latent on in every one of 1500 rows", () =>
+    [true, false].map((dense) => ({
+      d: 17,
+      n: 40,
+      k: 4,
+      auxk: 3,
+      B: 1500,
+      dense,
+      bias: (j: number) => (j === 7 ? 12 : j === 9 ? 6 : undefined),
+    })),
+  ),
+  steps("whole steps: sizes around SIMD widths", () => shapes(EDGES)),
+  steps("whole steps: the same with dense gradients", () => shapes(EDGES, { dense: true, seed: 2 })),
+  steps("whole steps: every width from 1 to 70", () =>
+    Array.from({ length: 70 }, (_, i) => ({
+      d: i + 1,
+      n: 20 + ((i * 7) % 31),
+      k: 1 + (i % 6),
+      auxk: i % 5,
+      B: 1 + (i % 10),
+      dense: i % 2 === 0,
+    })),
+  ),
+  steps("whole steps: exact sums, so that ties abound and the lower latent must win", () => shapes(EDGES, { exact: true, seed: 3 }), {
+    exact: true,
+  }),
+  steps("whole steps: rows in f64", () => shapes(EDGES.slice(4, 8), { raw: "f64" })),
+  steps("selection: all latents equal, the lowest win", () => [{ ...SMALL, exact: true, bias: () => 2 }], {
+    exact: true,
+    prepare: ({ params }) => params.encoder.fill(0),
+  }),
+  steps("selection: fewer latents above 0 than k", () => [{ ...SMALL, k: 30, bias: (j) => (j % 9 === 0 ? undefined : -9), auxk: 20 }]),
+  steps("selection: none above 0", () => [
+    { ...SMALL, bias: () => -40 },
+    { ...SMALL, bias: () => -40, dense: true },
+  ]),
+  steps("dead latents: none, all, fewer than auxk, one", () => [
+    { ...SMALL, age: () => 0 },
+    { ...SMALL, age: () => 9999 },
+    { ...SMALL, auxk: 30, age: (j) => (j % 5 === 0 ? 1001 : 1000) },
+    { ...SMALL, age: (j) => (j === 36 ? 0xffff_ffff : 3) },
+  ]),
+  steps("dead latents: also live in the same step, both gradients add", () => [
+    { ...SMALL, auxk: 3, age: (j) => (j < 2 ? 5000 : 0), bias: (j) => (j < 2 ? 9 : undefined), dense: true },
+    { ...SMALL, k: 37, auxk: 37, age: () => 5000, dense: true },
+  ]),
+  steps("dead latents: a threshold above every age", () => [{ ...SMALL, age: () => 0xffff_ffff, hyper: { deadAfter: 5e9 } }]),
+  steps("dead latents: a single row, whose target does not vary", () => [{ ...SMALL, B: 1, dense: true }]),
+  steps(
+    "update: several steps",
+    () => [
+      { ...SMALL, dense: true, ema: true, hyper: { emaDecay: 0.9, clip: 1 } },
+      { ...SMALL, hyper: { emaDecay: 0.9 } },
+    ],
+    { steps: 5 },
+  ),
+  steps("update: clipped, not reached, off", () => [0.01, 1e6, 0].map((clip) => ({ ...SMALL, hyper: { clip } }))),
+  steps("update: average on, off, never asked for", () => [
+    { ...SMALL, ema: true, hyper: { emaDecay: 0.99 } },
+    { ...SMALL, ema: true, hyper: { emaDecay: 0 } },
+    { ...SMALL, ema: false, hyper: { emaDecay: 0.99 } },
+  ]),
+  steps(
+    "update: latents that are never on take their step too",
+    () => [{ ...SMALL, bias: (j) => (j < 20 ? -50 : undefined), age: () => 0 }],
+    { steps: 3 },
+  ),
+  steps(
+    "update: a decoder row of zeros is drawn anew, the same on every engine",
+    () => [true, false].map((dense) => ({ ...SMALL, dense, bias: (j: number) => (j % 4 === 1 ? -50 : undefined), age: () => 0 })),
+    { steps: 2, prepare: zeroColumns },
+  ),
+];
+
+/** Rows of latents 1, 5, 9 .. of the decoder, and their moments. */
+function zeroColumns({ params, m, v, shape: { d, n } }: Setup): void {
+  for (let j = 1; j < n; j += 4) for (const { decoder } of [params, m, v]) decoder.fill(0, j * d, (j + 1) * d);
+}
+
+const LOADS: readonly Case[] = (["f16", "bf16", "f32", "f64"] as const).map((dtype) => ({
+  name: `load: ${dtype} rows, in any order, twice or never`,
+  run: async (engine: Engine, reference: Engine) => {
+    const tally = new Tally();
+    for (const d of [1, 5, 16, 61]) {
+      const setup = { ...draw({ ...SMALL, d, B: 200 }), ...rawRows(dtype, d, 200) };
+      const [e, r] = [await World.create(engine, setup), await World.create(reference, setup)];
+      await e.load();
+      await r.load();
+      const round = engine.real === "f32" ? Math.fround : (value: number) => value;
+      await within(`d=${d}`, async () => tally.same("x", e.get("x"), r.get("x").map(round)));
+      tally.same("bad", e.get("bad"), [0]);
+      e.free();
+      r.free();
+    }
+    return { worst: tally.worst };
+  },
+}));
+
+/** 16-bit rows go through all bit patterns that are numbers, over the widths; the wider ones through random ones of many sizes. */
+function rawRows(dtype: "f64" | "f32" | "bf16" | "f16", d: number, B: number): Pick<Setup, "raw" | "rows"> {
+  const rng = new Rng(5, d);
+  const patterns = dtype === "f16" || dtype === "bf16";
+  const m = patterns ? Math.ceil(65536 / d) : 50;
+  const size = () => rng.normal() * 2 ** (rng.below(60) - 30);
+  const sixteen = () =>
+    Uint16Array.from({ length: m * d }, (_, i) =>
+      (i & (dtype === "f16" ? 0x7c00 : 0x7f80)) === (dtype === "f16" ? 0x7c00 : 0x7f80) ? 0 : i,
+    );
+  const data = patterns
+    ? sixteen()
+    : dtype === "f32"
+      ? Float32Array.from({ length: m * d }, size)
+      : Float64Array.from({ length: m * d }, size);
+  return { raw: { dtype, bytes: bytesOf(data) }, rows: Uint32Array.from({ length: B }, (_, i) => (i === 0 ? m - 1 : rng.below(m))) };
+}
+
+/** Numbers that are not finite, put into one tensor: some operation up to the norm must mark the step as bad, and the update then only counts it. */
+function badStep(what: string, name: string, value: number, where: readonly number[], options: Partial<Draw> = {}): Case {
+  return alone(
+    `bad step: ${what}`,
+    () => draw({ ...SMALL, ema: true, ...options, hyper: { emaDecay: 0.9, ...options.hyper } }),
+    async (world, engine) => {
+      if (engine.real === "f64" && Number.isFinite(value)) return { skipped: "float64 holds what overflows in float32" };
+      const values = world.get(name);
+      for (const at of where) values[at] = value;
+      await world.set(name, values);
+      await world.whole();
+      if (world.get("bad")[0] === 0) throw new SaettaError(`${name} held ${value}, but the step was not marked as bad`);
+      const counters = world.get("counters");
+      const expected = COUNTERS.map((counter) => (counter === "skipped" ? 1 : 0));
+      new Tally().same("counters", counters, expected);
+      // The next step is judged anew.
+      await world.load();
+      if (name !== "raw") new Tally().same("bad after the next load", world.get("bad"), [0]);
+      return undefined;
+    },
+  );
+}
+
+const row = (j: number) => Array.from({ length: SMALL.d }, (_, i) => j * SMALL.d + i);
+
+const BAD_STEPS: readonly Case[] = [
+  badStep("NaN in a row", "raw", Number.NaN, [3 * SMALL.d + 12]),
+  badStep("infinity in a row", "raw", Number.NEGATIVE_INFINITY, [SMALL.d]),
+  badStep("NaN in the encoder, in a latent that is never selected", "encoder", Number.NaN, [36 * SMALL.d]),
+  badStep("a bias of -infinity", "latentBias", Number.NEGATIVE_INFINITY, [36]),
+  badStep("a bias of infinity", "latentBias", Number.POSITIVE_INFINITY, [17]),
+  badStep("NaN in preBias", "preBias", Number.NaN, [0]),
+  badStep("NaN in the decoder", "decoder", Number.NaN, row(2), { bias: (j) => (j === 2 ? 20 : undefined) }),
+  badStep("a pre-activation beyond float32", "encoder", 3e38, row(5)),
+  badStep("a reconstruction beyond float32", "decoder", 3e38, row(2), { bias: (j) => (j === 2 ? 20 : undefined) }),
+  badStep("a gradient of the codes beyond float32", "decoder", 1e37, row(2), { bias: (j) => (j === 2 ? 20 : undefined) }),
+];
+
+const APART: readonly Case[] = [
+  alone(
+    "bad step: any mark is enough to change nothing but the counters",
+    () => draw({ ...SMALL, ema: true, hyper: { emaDecay: 0.9 } }),
+    async (world) => {
+      await world.whole();
+      await world.set("bad", [2]);
+      await world.update();
+      new Tally().same("counters", world.get("counters"), [1, 1, 1]);
+      return undefined;
+    },
+  ),
+  alone(
+    "ages: saturate, and are 0 after a firing",
+    () => draw({ ...SMALL, age: (j) => 0xffff_ffff - (j % 15) }),
+    async (world) => {
+      await world.whole();
+      const fired = world.get("fired");
+      const expected = Array.from(fired, (f, j) => (f ? 0 : Math.min(0xffff_ffff - (j % 15) + SMALL.B, 0xffff_ffff)));
+      if (!fired.includes(1) || !fired.includes(0)) throw new SaettaError("the case is badly drawn");
+      new Tally().same("age", world.get("age"), expected);
+      return undefined;
+    },
+  ),
+  alone(
+    "fired: only above the threshold",
+    () => draw({ ...SMALL, exact: true, hyper: { firedAbove: 2 }, age: () => 0 }),
+    async (world) => {
+      await world.load();
+      await world.encode();
+      const [latent, value] = [world.get("live.latent"), world.get("live.value")];
+      const expected = new Float64Array(SMALL.n);
+      latent.forEach((j, slot) => {
+        if (value[slot] > 2) expected[j] = 1;
+      });
+      if (!value.some((v) => v > 0 && v <= 2)) throw new SaettaError("the case is badly drawn");
+      new Tally().same("fired", world.get("fired"), expected);
+      return undefined;
+    },
+  ),
+  {
+    name: "memory: zero-filled, written at an offset, read back as of the call",
+    run: async (engine) => {
+      const tensor = engine.alloc("f64", [5]);
+      const before = engine.read(tensor);
+      engine.write(tensor, bytesOf(Float64Array.of(3, 4)), 16);
+      const bytes = bytesOf(Float64Array.of(7));
+      engine.write(tensor, bytes);
+      bytes.fill(0xff);
+      new Tally().same("as allocated", float64Of(await before), [0, 0, 0, 0, 0]);
+      new Tally().same("as written", float64Of(await engine.read(tensor)), [7, 0, 3, 4, 0]);
+      engine.free(tensor);
+      return { worst: 0 };
+    },
+  },
+];
+
+const SAME_BITS: Case = {
+  name: "the same step twice gives the same bits",
+  run: async (engine) => {
+    for (const o of [SMALL, { ...SMALL, d: 65, n: 129, B: 100, dense: true }, { d: 17, n: 40, k: 4, auxk: 3, B: 1500, bias: () => 3 }]) {
+      const [a, b] = [await World.create(engine, draw(o)), await World.create(engine, draw(o))];
+      await a.whole();
+      await b.whole();
+      for (const name of a.names) new Tally().same(name, b.get(name), a.get(name));
+      a.free();
+      b.free();
+    }
+    return { worst: 0 };
+  },
+};
+
+const DENSE_OR_NOT: Case = {
+  name: "update: with and without dense gradients",
+  run: async (engine) => {
+    const tally = new Tally();
+    const setup = draw({ ...SMALL, B: 40, hyper: { clip: 0.5 } });
+    const [lazy, dense] = [await World.create(engine, setup, false), await World.create(engine, setup, true)];
+    await lazy.whole();
+    await dense.whole();
+    const names: readonly (keyof Params)[] = ["encoder", "latentBias", "decoder", "preBias"];
+    const eps = engine.real === "f32" ? 2 ** -24 : 2 ** -53;
+    for (const name of names) {
+      const [a, b] = [lazy.get(`m.${name}`), dense.get(`m.${name}`)];
+      const largest = b.reduce((high, value) => Math.max(high, Math.abs(value)), 0);
+      tally.compare(`m.${name}`, a, b, () => 64 * eps * largest);
+    }
+    lazy.free();
+    dense.free();
+    return { worst: tally.worst };
+  },
+};
+
+export const CASES: readonly Case[] = [SAME_BITS, ...LOADS, ...WHOLE_STEPS, DENSE_OR_NOT, ...BAD_STEPS, ...APART];
+
+async function within(where: string, body: () => Promise<void>): Promise<void> {
+  try {
+    await body();
+  } catch (thrown) {
+    if (thrown instanceof SaettaError) throw new SaettaError(thrown.message, { where, cause: thrown });
+    throw thrown;
+  }
+}

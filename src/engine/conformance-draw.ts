@@ -1,0 +1,112 @@
+/** Random setups for the conformance cases, drawn away from where rounding could change what is selected. */
+
+import type { Weights } from "../sae/math.ts";
+import { bytesOf } from "../util/bytes.ts";
+import { Rng } from "../util/rng.ts";
+import { preActivations, ROUNDING, SLACK } from "./conformance-bounds.ts";
+import type { Setup } from "./conformance-world.ts";
+import type { Hyper } from "./engine.ts";
+
+export interface Draw {
+  readonly d: number;
+  readonly n: number;
+  readonly k: number;
+  readonly auxk?: number;
+  readonly B: number;
+  readonly seed?: number;
+  readonly dense?: boolean;
+  readonly hyper?: Partial<Hyper>;
+  /** Age of latent j; above 1000 is dead. Default: every third is dead. */
+  readonly age?: (j: number) => number;
+  /** Latent bias of latent j in place of a random one. */
+  readonly bias?: (j: number) => number | undefined;
+  /** Small multiples of 1/8 everywhere that selection looks: no sum is rounded in f32, in any order, and ties abound. */
+  readonly exact?: boolean;
+  readonly ema?: boolean;
+  readonly raw?: "f64" | "f32";
+}
+
+export const HYPERS: Hyper = {
+  lr: 1e-3,
+  beta1: 0.9,
+  beta2: 0.999,
+  eps: 1e-8,
+  clip: 0,
+  emaDecay: 0,
+  mseScale: 0.7,
+  auxCoef: 1 / 32,
+  rows: 0,
+  deadAfter: 1000,
+  firedAbove: 1e-3,
+};
+
+export function draw(o: Draw): Setup {
+  const { d, n, k, B } = o;
+  const auxk = o.auxk ?? 0;
+  const rng = new Rng(o.seed ?? 1, d, n, k, auxk, B);
+  const f32 = (length: number, next: () => number) => Float64Array.from({ length }, () => Math.fround(next()));
+  const grid = (largest: number, step: number) => () => (rng.below(2 * largest + 1) - largest) * step;
+  const normal = (scale: number) => () => scale * rng.normal();
+  const decoder = f32(n * d, normal(1));
+  for (let start = 0; start < n * d; start += d) {
+    const row = decoder.subarray(start, start + d);
+    const length = Math.hypot(...row);
+    for (let i = 0; i < d; i++) row[i] = Math.fround(row[i] / length);
+  }
+  const bias = f32(n, o.exact ? grid(4, 1 / 8) : normal(0.3));
+  for (let j = 0; j < n; j++) bias[j] = o.bias?.(j) ?? bias[j];
+  const params: Weights = {
+    encoder: f32(n * d, o.exact ? grid(2, 1 / 2) : normal(1 / Math.sqrt(d))),
+    latentBias: bias,
+    decoder,
+    preBias: f32(d, o.exact ? grid(4, 1 / 4) : normal(0.5)),
+  };
+  const moments = (scale: number, shape: (value: number) => number): Weights => {
+    const make = (length: number) => f32(length, () => shape(scale * rng.normal()));
+    return { encoder: make(n * d), latentBias: make(n), decoder: make(n * d), preBias: make(d) };
+  };
+  const age = Uint32Array.from({ length: n }, (_, j) => (o.age ? o.age(j) : j % 3 === 0 ? 5000 : rng.below(1000)));
+  const hyper = { ...HYPERS, rows: B, ...o.hyper };
+
+  // One row more than the batch, so that a wrong row is seen; the batch takes them in random order.
+  const x = new Float64Array((B + 1) * d);
+  for (let row = 0; row <= B; row++) {
+    for (let tries = 0; tries < 200; tries++) {
+      x.set(f32(d, o.exact ? grid(4, 1 / 4) : normal(1)), row * d);
+      if (o.exact || isClear(params, x.subarray(row * d, (row + 1) * d), k, auxk, hyper, age)) break;
+    }
+  }
+  const rows = Uint32Array.from({ length: B }, (_, b) => b + 1);
+  const dtype = o.raw ?? "f32";
+  return {
+    shape: { d, n, k, auxk },
+    B,
+    hyper,
+    params,
+    m: moments(0.01, (value) => value),
+    v: moments(0.01, (value) => value * value),
+    ema: o.ema ? moments(0.5, (value) => value) : undefined,
+    age,
+    raw: { dtype, bytes: bytesOf(dtype === "f32" ? Float32Array.from(x) : x) },
+    rows: rng.shuffle(rows),
+    dense: o.dense ?? false,
+  };
+}
+
+/** Whether rounding to f32 cannot change what this row [d] selects, or what fires. */
+function isClear(w: Weights, x: Float64Array, k: number, auxk: number, hyper: Hyper, age: Uint32Array): boolean {
+  const { pre, magnitude } = preActivations(w, x);
+  const bound = 2 * SLACK * ROUNDING.f32 * magnitude.reduce((a, b) => Math.max(a, b), 0);
+  if (pre.some((value) => Math.abs(value) < bound || Math.abs(value - hyper.firedAbove) < bound)) return false;
+  const gap = (values: Float64Array, count: number) => {
+    const sorted = values.sort().reverse();
+    return count === 0 || count >= sorted.length || sorted[count - 1] - sorted[count] > bound;
+  };
+  return (
+    gap(pre.slice(), k) &&
+    gap(
+      pre.filter((_, j) => age[j] > hyper.deadAfter),
+      auxk,
+    )
+  );
+}

@@ -1,0 +1,274 @@
+/**
+ * One training step's tensors on one engine, for the conformance cases: every operation is run through here, and after each one every tensor that the
+ * operation may not write, and the guards allocated between them, must hold the bytes they held before.
+ */
+
+import type { Weights } from "../sae/math.ts";
+import { bytesOf, float32Of, float64Of, uint32Of } from "../util/bytes.ts";
+import { SaettaError } from "../util/errors.ts";
+import {
+  COUNTERS,
+  type Codes,
+  type Dead,
+  type DType,
+  type Engine,
+  type Grads,
+  HYPER,
+  type Hyper,
+  PARAM_NAMES,
+  type Params,
+  type Path,
+  paramShapes,
+  type Shape,
+  type State,
+  type Step,
+  type Tensor,
+} from "./engine.ts";
+import { sumsLength } from "./sums.ts";
+
+/** What a step starts from. All numbers can be held in f32. */
+export interface Setup {
+  readonly shape: Shape;
+  /** Rows of the batch. */
+  readonly B: number;
+  readonly hyper: Hyper;
+  readonly params: Weights;
+  readonly m: Weights;
+  readonly v: Weights;
+  readonly ema: Weights | undefined;
+  readonly age: Uint32Array;
+  /** raw [m,d] as bytes of its dtype, and the B rows of it that are loaded. */
+  readonly raw: { readonly dtype: "f64" | "f32" | "bf16" | "f16"; readonly bytes: Uint8Array };
+  readonly rows: Uint32Array;
+  /** Asks for encoder and decoder gradients. */
+  readonly dense: boolean;
+}
+
+export type PathName = "live" | "dead";
+
+export class World {
+  readonly engine: Engine;
+  readonly setup: Setup;
+  readonly state: State;
+  readonly step: Step;
+  readonly live: Path;
+  readonly dead: Path | undefined;
+  readonly g: Grads;
+  readonly #raw: Tensor;
+  readonly #rows: Tensor;
+  readonly #x: Tensor;
+  readonly #tensors = new Map<string, Tensor>();
+  #held = new Map<string, Uint8Array>();
+
+  private constructor(engine: Engine, setup: Setup, dense: boolean) {
+    this.engine = engine;
+    this.setup = setup;
+    const { shape, B } = setup;
+    const shapes = paramShapes(shape);
+    const params = (prefix: string): Params => {
+      const make = (name: keyof Params) => this.#alloc(`${prefix}${name}`, engine.real, shapes[name]);
+      return { encoder: make("encoder"), latentBias: make("latentBias"), decoder: make("decoder"), preBias: make("preBias") };
+    };
+    this.#raw = this.#alloc("raw", setup.raw.dtype, [setup.raw.bytes.length / shape.d / BYTES_OF_ROW[setup.raw.dtype], shape.d]);
+    this.#rows = this.#alloc("rows", "u32", [B]);
+    this.#x = this.#alloc("x", engine.real, [B, shape.d]);
+    this.state = {
+      params: params(""),
+      m: params("m."),
+      v: params("v."),
+      ...(setup.ema === undefined ? {} : { ema: params("ema.") }),
+      age: this.#alloc("age", "u32", [shape.n]),
+      counters: this.#alloc("counters", "f64", [COUNTERS.length]),
+    };
+    this.step = {
+      hyper: this.#alloc("hyper", "f64", [HYPER.length]),
+      sums: this.#alloc("sums", "f64", [sumsLength(shape.d)]),
+      fired: this.#alloc("fired", "u32", [shape.n]),
+      bad: this.#alloc("bad", "u32", [1]),
+      sq: this.#alloc("sq", "f64", [1]),
+    };
+    this.live = this.#path("live", shape.k);
+    this.dead = shape.auxk === 0 ? undefined : this.#path("dead", shape.auxk);
+    this.g = engine.grads(shape, B + 3, dense);
+    for (const name of PARAM_NAMES) {
+      const tensor = this.g[name];
+      if (tensor !== undefined) this.#tensors.set(`g.${name}`, tensor);
+    }
+  }
+
+  static async create(engine: Engine, setup: Setup, dense = setup.dense): Promise<World> {
+    const world = new World(engine, setup, dense);
+    world.#write("raw", setup.raw.bytes);
+    world.#put("rows", setup.rows);
+    world.#put("age", setup.age);
+    world.#put(
+      "hyper",
+      Float64Array.from(HYPER, (name) => setup.hyper[name]),
+    );
+    for (const [prefix, weights] of Object.entries({ "": setup.params, "m.": setup.m, "v.": setup.v, "ema.": setup.ema })) {
+      if (weights) for (const name of PARAM_NAMES) world.#put(`${prefix}${name}`, weights[name]);
+    }
+    for (const name of world.#tensors.keys()) if (name.startsWith("guard")) world.#write(name, GUARD);
+    await world.#snapshot();
+    return world;
+  }
+
+  get names(): readonly string[] {
+    return [...this.#tensors.keys()];
+  }
+
+  /** The tensor's elements as of the last operation. */
+  get(name: string): Float64Array {
+    const bytes = this.#held.get(name);
+    const tensor = this.#tensors.get(name);
+    if (bytes === undefined || tensor === undefined) throw new Error(`no tensor ${name}`);
+    return elements(bytes, tensor.dtype);
+  }
+
+  weights(prefix = ""): Weights {
+    const get = (name: keyof Params) => this.get(`${prefix}${name}`);
+    return { encoder: get("encoder"), latentBias: get("latentBias"), decoder: get("decoder"), preBias: get("preBias") };
+  }
+
+  /** Elements into a tensor, rounded to its dtype. */
+  async set(name: string, values: ArrayLike<number>): Promise<void> {
+    this.#put(name, values);
+    await this.#snapshot();
+  }
+
+  load(): Promise<void> {
+    return this.#run("load", ["x", "sums", "fired", "bad", "sq"], () => this.engine.load(this.#raw, this.#rows, this.#x, this.step));
+  }
+
+  encode(): Promise<void> {
+    const dead: Dead | undefined = this.dead && { age: this.state.age, codes: this.dead.codes };
+    const live = this.live.codes;
+    return this.#run("encode", [...CODES("live"), ...CODES("dead"), "fired", "sums", "bad"], () =>
+      this.engine.encode(this.state.params, this.#x, this.step, live, dead),
+    );
+  }
+
+  decode(name: PathName): Promise<void> {
+    const path = this.#named(name);
+    return this.#run("decode", [`${name}.err`], () => this.engine.decode(this.state.params, path.codes, path.err));
+  }
+
+  residual(name: PathName): Promise<void> {
+    const path = this.#named(name);
+    const live = name === "dead" ? this.live : undefined;
+    return this.#run("residual", [`${name}.err`, "sums", "bad"], () =>
+      this.engine.residual(this.state.params, this.#x, this.step, path, live),
+    );
+  }
+
+  codeGrad(name: PathName): Promise<void> {
+    const path = this.#named(name);
+    return this.#run("codeGrad", [`${name}.grad`, "bad"], () => this.engine.codeGrad(this.state.params, path, this.step));
+  }
+
+  paramGrad(): Promise<void> {
+    return this.#run("paramGrad", GRADS, () => this.engine.paramGrad(this.state.params, this.#x, this.step, this.live, this.dead, this.g));
+  }
+
+  norm(): Promise<void> {
+    return this.#run("norm", ["sq", "bad"], () => this.engine.norm(this.state.params, this.g, this.step));
+  }
+
+  /** A step that is bad may write `counters` and nothing else. */
+  update(): Promise<void> {
+    const bad = this.get("bad")[0] !== 0;
+    const state = ["", "m.", "v.", "ema."].flatMap((prefix) => PARAM_NAMES.map((name) => `${prefix}${name}`));
+    return this.#run("update", bad ? ["counters"] : ["counters", "age", ...state], () => this.engine.update(this.state, this.g, this.step));
+  }
+
+  /** The whole step, unwatched. */
+  async whole(): Promise<void> {
+    await this.load();
+    await this.encode();
+    for (const path of this.paths) {
+      await this.decode(path);
+      await this.residual(path);
+      await this.codeGrad(path);
+    }
+    await this.paramGrad();
+    await this.norm();
+    await this.update();
+  }
+
+  get paths(): readonly PathName[] {
+    return this.dead === undefined ? ["live"] : ["live", "dead"];
+  }
+
+  /** Takes over the other world's numbers, so that the next operation starts from the same ones. */
+  async takeFrom(other: World, names: readonly string[]): Promise<void> {
+    for (const name of names) if (this.#tensors.has(name) && other.#tensors.has(name)) this.#put(name, other.get(name));
+    await this.#snapshot();
+  }
+
+  free(): void {
+    for (const name of this.#tensors.keys()) {
+      const tensor = this.#tensors.get(name);
+      if (tensor !== undefined && !/^g\.|^(live|dead)\.(latent|value|grad)$/.test(name)) this.engine.free(tensor);
+    }
+    for (const path of [this.live, this.dead]) if (path !== undefined) this.engine.free(path.codes);
+    this.engine.free(this.g);
+  }
+
+  #path(name: PathName, k: number): Path {
+    const { shape, B } = this.setup;
+    const codes: Codes = this.engine.codes(B, k);
+    for (const [part, tensor] of Object.entries(this.engine.pairs(codes))) this.#tensors.set(`${name}.${part}`, tensor);
+    return { codes, err: this.#alloc(`${name}.err`, this.engine.real, [B, shape.d]) };
+  }
+
+  #named(name: PathName): Path {
+    const path = name === "live" ? this.live : this.dead;
+    if (path === undefined) throw new Error(`no ${name} path`);
+    return path;
+  }
+
+  #alloc(name: string, dtype: DType, shape: readonly number[]): Tensor {
+    const tensor = this.engine.alloc(dtype, shape);
+    this.#tensors.set(name, tensor);
+    this.#tensors.set(`guard after ${name}`, this.engine.alloc("u8", [GUARD.length]));
+    return tensor;
+  }
+
+  #put(name: string, values: ArrayLike<number>): void {
+    const dtype = this.#tensors.get(name)?.dtype;
+    const typed = dtype === "u32" ? Uint32Array.from(values) : dtype === "f32" ? Float32Array.from(values) : Float64Array.from(values);
+    this.#write(name, bytesOf(typed));
+  }
+
+  #write(name: string, bytes: Uint8Array): void {
+    const tensor = this.#tensors.get(name);
+    if (tensor !== undefined) this.engine.write(tensor, bytes);
+  }
+
+  async #run(what: string, writes: readonly string[], operation: () => void): Promise<void> {
+    const before = this.#held;
+    operation();
+    await this.#snapshot();
+    for (const [name, bytes] of this.#held) {
+      if (!writes.includes(name) && Buffer.compare(bytes, before.get(name) ?? bytes) !== 0) {
+        throw new SaettaError(`${what} wrote to ${name}, which is not its to write`);
+      }
+    }
+  }
+
+  async #snapshot(): Promise<void> {
+    const reads = [...this.#tensors].map(async ([name, tensor]) => [name, await this.engine.read(tensor)] as const);
+    this.#held = new Map(await Promise.all(reads));
+  }
+}
+
+const BYTES_OF_ROW = { f64: 8, f32: 4, bf16: 2, f16: 2 } as const;
+const GUARD = new Uint8Array(52).fill(0xa5);
+const GRADS = PARAM_NAMES.map((name) => `g.${name}`);
+const CODES = (path: PathName) => [`${path}.latent`, `${path}.value`, `${path}.grad`];
+
+function elements(bytes: Uint8Array, dtype: DType): Float64Array {
+  if (dtype === "f64") return float64Of(bytes);
+  if (dtype === "f32") return Float64Array.from(float32Of(bytes));
+  return Float64Array.from(dtype === "u32" ? uint32Of(bytes) : bytes);
+}

@@ -1,0 +1,32 @@
+import { spawnSync } from "node:child_process";
+import { afterAll, describe, expect, it } from "vitest";
+import { CASES, selfTest } from "./conformance.ts";
+import { cpuPaths, createCpuEngine } from "./cpu/index.ts";
+import type { Engine } from "./engine.ts";
+import { createReferenceEngine } from "./reference.ts";
+
+/** All cases on one engine; a case that is skipped says why. `relative`: what the self-test may find. */
+function conformance(name: string, engine: Engine, relative: number): void {
+  describe(`conformance of ${name}`, () => {
+    it.for(CASES)("$name", async ({ run }, { skip }) => {
+      const result = await run(engine, createReferenceEngine());
+      if ("skipped" in result) skip(result.skipped);
+      else expect(result.worst).toBeLessThanOrEqual(1);
+    });
+
+    it("self-test", async () => {
+      expect(await selfTest(engine, 0.2)).toBeLessThan(relative);
+    });
+
+    afterAll(() => engine[Symbol.asyncDispose]());
+  });
+}
+
+conformance("reference", createReferenceEngine(), 1e-14);
+
+const compiler = process.env.CXX || "c++";
+if (spawnSync(compiler, ["--version"]).status !== 0) {
+  it.skip(`conformance of cpu: no compiler, ${compiler} does not run`, () => undefined);
+} else {
+  for (const path of await cpuPaths()) conformance(`cpu, ${path}`, await createCpuEngine({ threads: 3, path }), 1e-4);
+}

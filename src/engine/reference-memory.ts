@@ -1,0 +1,111 @@
+/** The reference engine's memory: bytes with typed views. */
+
+import type { Pairs } from "../sae/math.ts";
+import { SaettaError } from "../util/errors.ts";
+import { BYTES, type Codes, type DType, type Grads, NONE, type Params, type Shape, type Tensor } from "./engine.ts";
+
+const FREED = new Uint8Array(0);
+
+export class ReferenceTensor implements Tensor {
+  readonly dtype: DType;
+  readonly shape: readonly number[];
+  bytes: Uint8Array;
+  #f64: Float64Array | undefined;
+  #u32: Uint32Array | undefined;
+
+  constructor(dtype: DType, shape: readonly number[]) {
+    const elements = shape.reduce((a, b) => a * b, 1);
+    const size = elements * BYTES[dtype];
+    this.dtype = dtype;
+    this.shape = [...shape];
+    try {
+      this.bytes = new Uint8Array(size);
+    } catch (cause) {
+      throw new SaettaError(`no room for a tensor of ${size} bytes (${dtype} [${shape.join(", ")}])`, { where: "reference engine", cause });
+    }
+  }
+
+  get f64(): Float64Array {
+    this.#expect("f64");
+    this.#f64 ??= new Float64Array(this.bytes.buffer);
+    return this.#f64;
+  }
+
+  get u32(): Uint32Array {
+    this.#expect("u32");
+    this.#u32 ??= new Uint32Array(this.bytes.buffer);
+    return this.#u32;
+  }
+
+  free(): void {
+    this.bytes = FREED;
+    this.#f64 = undefined;
+    this.#u32 = undefined;
+  }
+
+  #expect(dtype: DType): void {
+    if (this.dtype !== dtype) {
+      throw new SaettaError(`a tensor of ${dtype} is needed here, this one is ${this.dtype}`, { where: "reference engine" });
+    }
+    if (this.bytes === FREED) throw new SaettaError("a tensor was used after it was freed", { where: "reference engine" });
+  }
+}
+
+export class ReferenceCodes implements Codes, Pairs {
+  readonly rows: number;
+  readonly k: number;
+  readonly tensors: { readonly latent: ReferenceTensor; readonly value: ReferenceTensor; readonly grad: ReferenceTensor };
+
+  constructor(rows: number, k: number) {
+    this.rows = rows;
+    this.k = k;
+    const make = (dtype: DType) => new ReferenceTensor(dtype, [rows, k]);
+    this.tensors = { latent: make("u32"), value: make("f64"), grad: make("f64") };
+    this.latent.fill(NONE);
+  }
+
+  get latent(): Uint32Array {
+    return this.tensors.latent.u32;
+  }
+  get value(): Float64Array {
+    return this.tensors.value.f64;
+  }
+  get grad(): Float64Array {
+    return this.tensors.grad.f64;
+  }
+}
+
+/** Always dense inside; `encoder` and `decoder` are shown only to those who asked for them. */
+export class ReferenceGrads implements Grads {
+  readonly all: { readonly [K in keyof Params]: ReferenceTensor };
+  readonly preBias: Tensor;
+  readonly latentBias: Tensor;
+  readonly encoder?: Tensor;
+  readonly decoder?: Tensor;
+
+  constructor({ d, n }: Shape, dense: boolean) {
+    const make = (...shape: number[]) => new ReferenceTensor("f64", shape);
+    this.all = { encoder: make(n, d), latentBias: make(n), decoder: make(n, d), preBias: make(d) };
+    this.preBias = this.all.preBias;
+    this.latentBias = this.all.latentBias;
+    if (dense) {
+      this.encoder = this.all.encoder;
+      this.decoder = this.all.decoder;
+    }
+  }
+}
+
+export function own(t: object): ReferenceTensor {
+  if (t instanceof ReferenceTensor) return t;
+  throw new SaettaError("a tensor of another engine was given to the reference engine");
+}
+
+export function ownCodes(z: Codes): ReferenceCodes {
+  if (z instanceof ReferenceCodes) return z;
+  throw new SaettaError("codes of another engine were given to the reference engine");
+}
+
+export function ownGrads(g: Grads): ReferenceGrads {
+  if (g instanceof ReferenceGrads) return g;
+  throw new SaettaError("gradients of another engine were given to the reference engine");
+}

@@ -1,0 +1,278 @@
+/**
+ * The engine that is obviously right: every operation of engine.ts over the plain loops of sae/math.ts, in float64, at the call. The others are
+ * compared with it. It deliberately does nothing to be fast.
+ */
+
+import * as maths from "../sae/math.ts";
+import { parameterCount } from "../sae/shape.ts";
+import { SaettaError } from "../util/errors.ts";
+import { decodeBfloat16, decodeFloat16 } from "../util/float16.ts";
+import {
+  COUNTERS,
+  type Codes,
+  type Dead,
+  type DType,
+  type Engine,
+  type Grads,
+  HYPER,
+  type Hyper,
+  NONE,
+  PARAM_NAMES,
+  type Params,
+  type Path,
+  type Shape,
+  type State,
+  type Step,
+  SUMS,
+  type Tensor,
+} from "./engine.ts";
+import { own, ownCodes, ownGrads, ReferenceCodes, ReferenceGrads, ReferenceTensor } from "./reference-memory.ts";
+import { namedSums } from "./sums.ts";
+
+/** Elements above which an array is no longer certain to be allocated. */
+const MAX_ELEMENTS = 2 ** 31;
+
+export function createReferenceEngine(): Engine {
+  return new ReferenceEngine();
+}
+
+class ReferenceEngine implements Engine {
+  readonly name = "reference";
+  readonly description = "reference: plain loops in float64, 1 thread";
+  readonly real = "f64";
+  #failure: { readonly thrown: unknown } | undefined;
+
+  refuses(shape: Shape): string | undefined {
+    return parameterCount(shape) > MAX_ELEMENTS ? `the reference engine holds at most ${MAX_ELEMENTS} parameters` : undefined;
+  }
+
+  alloc(dtype: DType, shape: readonly number[]): Tensor {
+    return new ReferenceTensor(dtype, shape);
+  }
+
+  codes(rows: number, k: number): Codes {
+    return new ReferenceCodes(rows, k);
+  }
+
+  grads(shape: Shape, _rows: number, dense: boolean): Grads {
+    return new ReferenceGrads(shape, dense);
+  }
+
+  free(it: Tensor | Codes | Grads): void {
+    const tensors =
+      it instanceof ReferenceGrads ? Object.values(it.all) : it instanceof ReferenceCodes ? Object.values(it.tensors) : [own(it)];
+    for (const t of tensors) t.free();
+  }
+
+  write(t: Tensor, bytes: Uint8Array, at = 0): void {
+    const into = own(t).bytes;
+    if (at < 0 || at + bytes.length > into.length) {
+      throw new SaettaError(`${bytes.length} bytes at ${at} do not fit a tensor of ${into.length} bytes`, { where: "reference engine" });
+    }
+    into.set(bytes, at);
+  }
+
+  read(t: Tensor): Promise<Uint8Array> {
+    if (this.#failure !== undefined) return Promise.reject(this.#failure.thrown);
+    return Promise.resolve(own(t).bytes.slice());
+  }
+
+  pairs(z: Codes): { readonly latent: Tensor; readonly value: Tensor; readonly grad: Tensor } {
+    return ownCodes(z).tensors;
+  }
+
+  load(raw: Tensor, rows: Tensor, x: Tensor, t: Step): void {
+    this.#run(() => {
+      for (const tensor of [t.sums, t.fired, t.bad, t.sq]) own(tensor).bytes.fill(0);
+      const [m, d] = raw.shape;
+      const into = own(x).f64;
+      const numbers = own(rows).u32;
+      const rowOf = rowsOf(own(raw));
+      for (let b = 0; b < x.shape[0]; b++) {
+        if (numbers[b] >= m) throw new SaettaError(`row ${numbers[b]} was asked for, there are ${m}`, { where: "reference engine, load" });
+        into.set(rowOf(numbers[b]), b * d);
+      }
+      checkFinite(into, t);
+    });
+  }
+
+  encode(p: Params, x: Tensor, t: Step, live: Codes, dead?: Dead): void {
+    this.#run(() => {
+      const w = weightsOf(p);
+      const [B, d] = x.shape;
+      const hyper = hyperOf(t);
+      const fired = own(t.fired).u32;
+      const ages = dead && own(dead.age).u32;
+      const isDead = (j: number) => ages !== undefined && maths.isDead(ages[j], hyper.deadAfter);
+      if (ages !== undefined) own(t.sums).f64[SUMS.indexOf("dead")] = ages.filter((_, j) => isDead(j)).length;
+
+      const pre = new Float64Array(w.latentBias.length);
+      for (let row = 0; row < B; row++) {
+        maths.preActivations(w, own(x).f64.subarray(row * d, (row + 1) * d), pre);
+        checkFinite(pre, t);
+        for (const { latent, value } of selectRow(ownCodes(live), row, pre, () => true)) if (value > hyper.firedAbove) fired[latent] = 1;
+        if (dead) selectRow(ownCodes(dead.codes), row, pre, isDead);
+      }
+    });
+  }
+
+  decode(p: Params, z: Codes, err: Tensor): void {
+    this.#run(() => maths.decode(own(p.decoder).f64, ownCodes(z), own(err).f64));
+  }
+
+  residual(p: Params, x: Tensor, t: Step, path: Path, live?: Path): void {
+    this.#run(() => {
+      const sums = own(t.sums).f64;
+      const add = (name: (typeof SUMS)[number], amount: number) => {
+        sums[SUMS.indexOf(name)] += amount;
+      };
+      const err = own(path.err).f64;
+      if (live) {
+        maths.deadResidual(own(live.err).f64, err);
+        add("auxErr2", maths.squares(err));
+      } else {
+        const rows = own(x).f64;
+        const preBias = own(p.preBias).f64;
+        const d = preBias.length;
+        maths.liveResidual(preBias, rows, err);
+        const centred = rows.map((value, e) => value - preBias[e % d]);
+        add("err2", maths.squares(err));
+        add("x2", maths.squares(rows));
+        add("centred2", maths.squares(centred));
+        add("active", ownCodes(path.codes).value.filter((value) => value > 0).length);
+        const { errColumns, centredColumns } = namedSums(sums);
+        err.forEach((value, e) => {
+          errColumns[e % d] += value;
+          centredColumns[e % d] += centred[e];
+        });
+      }
+      checkFinite(err, t);
+    });
+  }
+
+  codeGrad(p: Params, path: Path, t: Step): void {
+    this.#run(() => {
+      const codes = ownCodes(path.codes);
+      maths.codeGradients(own(p.decoder).f64, codes, own(path.err).f64);
+      checkFinite(codes.grad, t);
+    });
+  }
+
+  paramGrad(p: Params, x: Tensor, t: Step, live: Path, dead: Path | undefined, g: Grads): void {
+    this.#run(() => {
+      const { rows, mseScale, auxCoef } = hyperOf(t);
+      const sums = namedSums(own(t.sums).f64);
+      const scales = maths.lossScales(sums, rows, mseScale, auxCoef);
+      const scaled = (path: Path, scale: number) => ({ codes: ownCodes(path.codes), err: own(path.err).f64, scale });
+      const deadPath = dead && scaled(dead, scales.dead);
+      maths.gradients(weightsOf(p), own(x).f64, sums.errColumns, scaled(live, scales.live), deadPath, weightsOf(ownGrads(g).all));
+    });
+  }
+
+  norm(p: Params, g: Grads, t: Step): void {
+    this.#run(() => {
+      const gradient = weightsOf(ownGrads(g).all);
+      const decoder = gradient.decoder.slice();
+      maths.project(own(p.decoder).f64, decoder, p.preBias.shape[0]);
+      const sq = own(t.sq).f64;
+      sq[0] = PARAM_NAMES.reduce((sum, name) => sum + maths.squares(name === "decoder" ? decoder : gradient[name]), 0);
+      checkFinite(sq, t);
+    });
+  }
+
+  update(s: State, g: Grads, t: Step): void {
+    this.#run(() => {
+      const counters = own(s.counters).f64;
+      const count = (name: (typeof COUNTERS)[number]) => ++counters[COUNTERS.indexOf(name)];
+      if (own(t.bad).u32[0] !== 0) {
+        count("skipped");
+        return;
+      }
+      const hyper = hyperOf(t);
+      const d = s.params.preBias.shape[0];
+      const [w, m, v, gradient] = [weightsOf(s.params), weightsOf(s.m), weightsOf(s.v), weightsOf(ownGrads(g).all)];
+      const decoderGradient = gradient.decoder.slice();
+      maths.project(w.decoder, decoderGradient, d);
+      const factor = maths.clipFactor(Math.sqrt(own(t.sq).f64[0]), hyper.clip);
+      const step = { ...hyper, t: count("adam") };
+      for (const name of PARAM_NAMES) {
+        maths.adam(step, w[name], m[name], v[name], name === "decoder" ? decoderGradient : gradient[name], factor);
+      }
+      maths.unitRows(w.decoder, m.decoder, v.decoder, d, step.t);
+      if (s.ema !== undefined && hyper.emaDecay > 0) {
+        const ema = weightsOf(s.ema);
+        for (const name of PARAM_NAMES) maths.average(ema[name], w[name], hyper.emaDecay);
+        count("ema");
+      }
+      const fired = own(t.fired).u32;
+      const ages = own(s.age).u32;
+      for (let j = 0; j < ages.length; j++) ages[j] = maths.nextAge(ages[j], fired[j] !== 0, hyper.rows);
+    });
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return Promise.resolve();
+  }
+
+  /** What fails in an operation is kept for `read`; nothing runs after it. */
+  #run(operation: () => void): void {
+    if (this.#failure !== undefined) return;
+    try {
+      operation();
+    } catch (thrown) {
+      this.#failure = { thrown };
+    }
+  }
+}
+
+/** Top k of one row into its slots; what is left over is unused. Returns the pairs. */
+function selectRow(
+  z: maths.Pairs,
+  row: number,
+  pre: Float64Array,
+  isCandidate: (j: number) => boolean,
+): { latent: number; value: number }[] {
+  const part = <A extends Uint32Array | Float64Array>(a: A) => a.subarray(row * z.k, (row + 1) * z.k) as A;
+  const latent = part(z.latent);
+  const value = part(z.value);
+  const on = maths.topK(pre, z.k, latent, value, isCandidate);
+  latent.fill(NONE, on);
+  value.fill(0, on);
+  part(z.grad).fill(0);
+  return Array.from(value.subarray(0, on), (v, slot) => ({ latent: latent[slot], value: v }));
+}
+
+function checkFinite(values: Float64Array, t: Step): void {
+  if (!values.every(Number.isFinite)) own(t.bad).u32[0] = 1;
+}
+
+function hyperOf(t: Step): Hyper {
+  const values = own(t.hyper).f64;
+  return Object.fromEntries(HYPER.map((name, i) => [name, values[i]])) as Hyper;
+}
+
+function weightsOf(p: Params): maths.Weights {
+  return { encoder: own(p.encoder).f64, latentBias: own(p.latentBias).f64, decoder: own(p.decoder).f64, preBias: own(p.preBias).f64 };
+}
+
+/** Row r of a tensor of floats [m,d], as numbers. */
+function rowsOf(t: ReferenceTensor): (row: number) => ArrayLike<number> {
+  const d = t.shape[1];
+  const part =
+    <A extends Uint16Array | Float32Array | Float64Array>(a: A) =>
+    (row: number) =>
+      a.subarray(row * d, (row + 1) * d) as A;
+  const buffer = t.bytes.buffer;
+  switch (t.dtype) {
+    case "f64":
+      return part(new Float64Array(buffer));
+    case "f32":
+      return part(new Float32Array(buffer));
+    case "f16":
+      return (row) => decodeFloat16(part(new Uint16Array(buffer))(row));
+    case "bf16":
+      return (row) => decodeBfloat16(part(new Uint16Array(buffer))(row));
+    default:
+      throw new SaettaError(`rows of ${t.dtype} cannot be loaded`, { where: "reference engine, load" });
+  }
+}

@@ -1,0 +1,155 @@
+/**
+ * Twenty steps of the reference's two recipes, from the same start on the same rows, against plain PyTorch in float64 (make_fixtures.py): losses,
+ * gradient norms, dead latents and ages of every step, and all weights and averages of some.
+ */
+
+import { readFileSync } from "node:fs";
+import { describe, expect, it } from "vitest";
+import { type Engine, type Hyper, PARAM_NAMES, type Params } from "../../src/engine/engine.ts";
+import { createReferenceEngine } from "../../src/engine/reference.ts";
+import { namedSums } from "../../src/engine/sums.ts";
+import { losses, squares } from "../../src/sae/math.ts";
+import { allocState, readReals, writeReals } from "../../src/train/state.ts";
+import { createTrainStep } from "../../src/train/step.ts";
+import { bytesOf, float64Of, uint32Of } from "../../src/util/bytes.ts";
+import { cpuEngine, whyNoCpu } from "../support/engines.ts";
+
+interface Run {
+  readonly config: {
+    readonly k: number;
+    readonly auxk: number;
+    readonly lr: number;
+    readonly eps: number;
+    readonly clip: number | null;
+    readonly ema: number | null;
+    readonly dead_rows: number;
+  };
+  readonly steps: readonly {
+    readonly mse: number;
+    readonly auxkLoss: number;
+    readonly loss: number;
+    readonly fvu: number;
+    readonly l0: number;
+    readonly dead: number;
+    readonly gradNorm: number;
+    readonly age: readonly number[];
+    readonly squares: { readonly [K in keyof Params]: number };
+  }[];
+}
+
+interface Fixtures {
+  readonly shape: {
+    readonly d: number;
+    readonly n: number;
+    readonly B: number;
+    readonly fullAt: readonly number[];
+    readonly mseScale: number;
+    readonly auxCoef: number;
+    readonly firedAbove: number;
+  };
+  readonly arrays: Readonly<Record<string, readonly [at: number, length: number]>>;
+  readonly runs: Readonly<Record<string, Run>>;
+}
+
+const folder = new URL("fixtures/", import.meta.url);
+const { shape, arrays, runs } = JSON.parse(readFileSync(new URL("parity.json", folder), "utf8")) as Fixtures;
+const numbers = float64Of(readFileSync(new URL("parity.bin", folder)));
+
+function fixture(name: string): Float64Array {
+  const [at, length] = arrays[name] ?? [0, 0];
+  if (length === 0) throw new Error(`no array ${name}`);
+  return numbers.subarray(at, at + length);
+}
+
+/** Relative to the largest number of the array. */
+function near(what: string, actual: ArrayLike<number>, expected: ArrayLike<number>, tolerance: number): number {
+  let largest = 0;
+  for (let i = 0; i < expected.length; i++) largest = Math.max(largest, Math.abs(expected[i]));
+  let worst = 0;
+  for (let i = 0; i < expected.length; i++) {
+    const off = Math.abs(actual[i] - expected[i]) / (largest || 1);
+    if (!(off <= tolerance)) expect.fail(`${what}[${i}] is ${actual[i]}, PyTorch has ${expected[i]}`);
+    worst = Math.max(worst, off);
+  }
+  return worst;
+}
+
+/** Repeats a run; `check` sees the state after each step. Returns the worst relative error of the losses, and of everything. */
+async function repeat(engine: Engine, title: string, run: Run, tolerance: { readonly losses: number; readonly weights: number }) {
+  const { d, n, B } = shape;
+  const { k, auxk, lr, eps, clip, ema, dead_rows } = run.config;
+  const sae = { d, n, k, auxk };
+  const hyper: Hyper = {
+    lr,
+    beta1: 0.9,
+    beta2: 0.999,
+    eps,
+    clip: clip ?? 0,
+    emaDecay: ema ?? 0,
+    mseScale: shape.mseScale,
+    auxCoef: shape.auxCoef,
+    rows: B,
+    deadAfter: dead_rows,
+    firedAbove: shape.firedAbove,
+  };
+  const state = allocState(engine, sae, ema !== null);
+  for (const name of PARAM_NAMES) writeReals(engine, state.params[name], fixture(`start/${name}`));
+  const data = fixture("data");
+  const raw = engine.alloc("f64", [data.length / d, d]);
+  engine.write(raw, bytesOf(data));
+  const step = createTrainStep(engine, sae, B);
+  let worst = 0;
+  for (const [i, expected] of run.steps.entries()) {
+    const where = `${title}, step ${i + 1}`;
+    const index = Uint32Array.from({ length: B }, (_, row) => i * B + row);
+    step.run(state, raw, index, hyper, true);
+    const sums = namedSums(float64Of(await engine.read(step.step.sums)));
+    const found = losses(sums, B, shape.mseScale, shape.auxCoef);
+    const gradNorm = Math.sqrt(float64Of(await engine.read(step.step.sq))[0]);
+    for (const name of ["mse", "auxkLoss", "loss", "fvu"] as const) {
+      worst = Math.max(worst, near(`${where}: ${name}`, [found[name]], [expected[name]], tolerance.losses));
+    }
+    near(`${where}: gradient norm`, [gradNorm], [expected.gradNorm], tolerance.weights);
+    expect(found.l0, where).toBe(expected.l0);
+    expect(sums.dead, where).toBe(auxk > 0 ? expected.dead : 0); // only counted for the auxiliary loss
+    expect([...uint32Of(await engine.read(state.age))], where).toEqual(expected.age);
+    for (const name of PARAM_NAMES) {
+      const weights = await readReals(engine, state.params[name]);
+      near(`${where}: squares of ${name}`, [squares(Float64Array.from(weights))], [expected.squares[name]], tolerance.weights);
+      if (!shape.fullAt.includes(i + 1)) continue;
+      near(`${where}: ${name}`, weights, fixture(`${title}/${i + 1}/${name}`), tolerance.weights);
+      if (state.ema === undefined) continue;
+      near(
+        `${where}: average of ${name}`,
+        await readReals(engine, state.ema[name]),
+        fixture(`${title}/${i + 1}/ema.${name}`),
+        tolerance.weights,
+      );
+    }
+  }
+  return worst;
+}
+
+describe("parity with PyTorch", () => {
+  it("has runs with and without dead latents, clipping and averages", () => {
+    const all = Object.values(runs);
+    expect(all.some(({ steps }) => steps.some(({ dead }) => dead > 5))).toBe(true);
+    expect(all.some(({ steps }) => steps.every(({ dead }) => dead === 0))).toBe(true);
+    expect(all.some(({ config, steps }) => config.clip !== null && steps.some(({ gradNorm }) => gradNorm > (config.clip ?? 0)))).toBe(true);
+    expect(all.some(({ config }) => config.ema !== null)).toBe(true);
+  });
+
+  it.each(Object.entries(runs))("reference: %s", async (title, run) => {
+    const worst = await repeat(createReferenceEngine(), title, run, { losses: 1e-9, weights: 1e-9 });
+    console.log(`reference, ${title}: ${run.steps.length} steps, losses agree to ${worst.toExponential(0)}`);
+  });
+
+  const noCpu = whyNoCpu();
+  if (noCpu !== undefined) it.skip(`cpu: ${noCpu}`, () => undefined);
+  it.skipIf(noCpu !== undefined).each(Object.entries(runs))("cpu: %s", async (title, run) => {
+    const engine = await cpuEngine();
+    const worst = await repeat(engine, title, run, { losses: 1e-5, weights: 1e-3 });
+    console.log(`cpu, ${title}: ${run.steps.length} steps, losses agree to ${worst.toExponential(0)}`);
+    await engine[Symbol.asyncDispose]();
+  });
+});
