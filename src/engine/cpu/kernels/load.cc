@@ -1,0 +1,94 @@
+// load: rows gathered by number, converted to f32.
+
+#ifndef SAETTA_PATH
+#include "saetta.h"
+
+namespace saetta {
+
+enum Format : uint32_t { F32, F64, F16, BF16 };
+
+struct Load {
+  Format format;
+  const char* raw;
+  size_t m;
+  const uint32_t* rows;
+  float* x;
+  size_t B, d, n;
+  Step t;
+};
+
+}  // namespace saetta
+
+#define SAETTA_FILE "load.cc"
+#include "each_path.h"
+
+extern "C" void saetta_load(saetta::Stream* stream, uint32_t format, const char* raw, uint64_t m, const uint32_t* rows, float* x, uint64_t B, uint64_t d,
+                            uint64_t n, double* hyper, double* sums, uint32_t* fired, uint32_t* bad, double* sq) {
+  using namespace saetta;
+  const Load a = {static_cast<Format>(format), raw, m, rows, x, B, d, n, {hyper, sums, fired, bad, sq}};
+  stream->submit([a](Stream& s) {
+    for (size_t b = 0; b < a.B; b++) {
+      if (a.rows[b] >= a.m) throw std::out_of_range("load: row " + std::to_string(a.rows[b]) + " was asked for, there are " + std::to_string(a.m));
+    }
+    std::memset(a.t.sums, 0, (SUMS + 2 * a.d) * sizeof(double));
+    std::memset(a.t.fired, 0, a.n * sizeof(uint32_t));
+    *a.t.bad = 0;
+    *a.t.sq = 0;
+    SAETTA_RUN(s, loadRows, a);
+  });
+}
+
+#else
+
+static void convertRow(Format format, const char* from, float* __restrict to, size_t d) {
+  if (format == F32) {
+    std::memcpy(to, from, d * sizeof(float));
+  } else if (format == F64) {
+    const double* p = reinterpret_cast<const double*>(from);
+    for (size_t i = 0; i < d; i++) to[i] = static_cast<float>(p[i]);
+  } else if (format == BF16) {
+    const uint16_t* p = reinterpret_cast<const uint16_t*>(from);
+    for (size_t i = 0; i < d; i++) {
+      const uint32_t bits = static_cast<uint32_t>(p[i]) << 16;
+      std::memcpy(to + i, &bits, 4);
+    }
+  } else {
+    const uint16_t* p = reinterpret_cast<const uint16_t*>(from);
+    size_t i = 0;
+#if SAETTA_WIDTH > 4
+    for (; i + 8 <= d; i += 8) _mm256_storeu_ps(to + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + i))));
+#endif
+    for (; i < d; i++) {
+      // Exponent and fraction in their places of a float, whose exponent is then 112 too small; infinities and NaN keep theirs at the top.
+      const uint32_t magnitude = static_cast<uint32_t>(p[i] & 0x7fff) << 13;
+      float value;
+      std::memcpy(&value, &magnitude, 4);
+      value *= 0x1p112f;
+      uint32_t bits;
+      std::memcpy(&bits, &value, 4);
+      bits |= (p[i] & 0x7c00) == 0x7c00 ? 0x7f800000u : 0u;
+      bits |= static_cast<uint32_t>(p[i] & 0x8000) << 16;
+      std::memcpy(to + i, &bits, 4);
+    }
+  }
+}
+
+static void loadRows(Stream& s, const Load& a) {
+  constexpr size_t ROWS = 16;
+  const size_t size = a.format == F64 ? 8 : a.format == F32 ? 4 : 2;
+  s.parallel(ceilDiv(a.B, ROWS), [&](size_t tile, unsigned) {
+    for (size_t b = tile * ROWS; b < std::min(a.B, (tile + 1) * ROWS); b++) {
+      float* to = a.x + b * a.d;
+      convertRow(a.format, a.raw + a.rows[b] * a.d * size, to, a.d);
+      // 0 times what is not finite is NaN, and nothing takes a NaN out of a sum.
+      Vec nan = {};
+      float rest = 0;
+      size_t i = 0;
+      for (; i + W <= a.d; i += W) nan += load<Vec>(to + i) * 0.0f;
+      for (; i < a.d; i++) rest += to[i] * 0.0f;
+      if (std::isnan(total(nan) + rest)) markBad(a.t);
+    }
+  });
+}
+
+#endif

@@ -1,0 +1,217 @@
+// paramGrad: inverts the codes (see gradients.h) and sums what is small: the gradients of both biases.
+
+#ifndef SAETTA_PATH
+#include "gradients.h"
+
+#include <algorithm>
+
+namespace saetta {
+
+Gradients::Gradients(size_t n, size_t d, size_t capacity, Params g)
+    : n(n), d(d), g(g), capacity(capacity), longRows(nullptr), longCapacity(0), x(nullptr), liveErr(nullptr), deadErr(nullptr), preBias(nullptr) {
+  start = static_cast<uint64_t*>(allocate((n + 1) * sizeof(uint64_t)));
+  middle = static_cast<uint64_t*>(allocate(n * sizeof(uint64_t)));
+  longAt = static_cast<uint32_t*>(allocate(n * sizeof(uint32_t)));
+  entries = static_cast<Entry*>(allocate(capacity * sizeof(Entry)));
+}
+
+Gradients::~Gradients() {
+  for (void* address : {static_cast<void*>(start), static_cast<void*>(middle), static_cast<void*>(longAt), static_cast<void*>(entries),
+                        static_cast<void*>(longRows)}) {
+    release(address);
+  }
+}
+
+struct ParamGrad {
+  Params p;
+  const float* x;
+  size_t B;
+  Step t;
+  Codes live, dead;
+  const float *liveErr, *deadErr;
+  Gradients* g;
+};
+
+/// 2 mseScale / (rows d), and 2 auxCoef over the variation of the auxiliary target; 0 when nothing is dead or it hardly varies.
+struct Scales {
+  double live, dead;
+};
+
+static Scales scalesOf(const Step& t, size_t d) {
+  const double rows = t.hyper[ROWS];
+  double variation = t.sums[ERR2];
+  for (size_t i = 0; i < d; i++) variation -= t.sums[SUMS + i] * t.sums[SUMS + i] / rows;
+  const bool off = t.sums[DEAD] == 0 || variation <= 1e-12 * t.sums[X2];
+  return {2 * t.hyper[MSE_SCALE] / (rows * static_cast<double>(d)), off ? 0 : 2 * t.hyper[AUX_COEF] / variation};
+}
+
+}  // namespace saetta
+
+#define SAETTA_FILE "param_grad.cc"
+#include "each_path.h"
+
+extern "C" {
+
+/// Null when there is no room.
+saetta::Gradients* saetta_gradients(uint64_t n, uint64_t d, uint64_t capacity, float* encoder, float* latentBias, float* decoder, float* preBias) {
+  using namespace saetta;
+  Gradients* g = new Gradients(n, d, capacity, {encoder, latentBias, decoder, preBias});
+  if (g->start != nullptr && g->middle != nullptr && g->longAt != nullptr && g->entries != nullptr) return g;
+  delete g;
+  return nullptr;
+}
+
+/// After everything submitted.
+void saetta_gradients_release(saetta::Stream* stream, saetta::Gradients* g) {
+  stream->submit([g](saetta::Stream&) { delete g; }, true);
+}
+
+/// deadErr null: no dead path.
+void saetta_param_grad(saetta::Stream* stream, float* encoder, float* latentBias, float* decoder, float* preBias, const float* x, uint64_t B, double* hyper,
+                       double* sums, uint32_t* fired, uint32_t* bad, double* sq, uint32_t* latent, float* value, float* grad, uint64_t k,
+                       const float* liveErr, uint32_t* deadLatent, float* deadValue, float* deadGrad, uint64_t auxk, const float* deadErr,
+                       saetta::Gradients* g) {
+  using namespace saetta;
+  const ParamGrad a = {{encoder, latentBias, decoder, preBias}, x, B, {hyper, sums, fired, bad, sq}, {latent, value, grad, k},
+                       {deadLatent, deadValue, deadGrad, deadErr == nullptr ? 0 : auxk}, liveErr, deadErr, g};
+  stream->submit([a](Stream& s) { SAETTA_RUN(s, paramGrad, a); });
+}
+
+}  // extern "C"
+
+#else
+
+#include "rows.h"
+
+/// visit(latent - first, slot) for each slot in [from, to) whose latent is in [first, last).
+template <class F>
+static inline void eachOf(const Codes& z, size_t slots, size_t first, size_t last, const F& visit) {
+  for (size_t slot = 0; slot < slots; slot++) {
+    const size_t j = z.latent[slot];
+    if (j >= first && j < last) visit(j, slot);
+  }
+}
+
+/// Each tile takes a range of latents and reads all slots: the lists come out in the order of the rows without any exchange between threads.
+static void invert(Stream& s, const ParamGrad& a, const Scales& scale, bool dead) {
+  Gradients& g = *a.g;
+  const size_t ranges = s.threads, width = ceilDiv(g.n, ranges);
+  const size_t liveSlots = a.B * a.live.k, deadSlots = dead ? a.B * a.dead.k : 0;
+  uint64_t* counts = g.start + 1;
+  s.parallel(ranges, [&](size_t range, unsigned) {
+    const size_t first = std::min(g.n, range * width), last = std::min(g.n, first + width);
+    std::fill(counts + first, counts + last, 0u);
+    eachOf(a.live, liveSlots, first, last, [&](size_t j, size_t) { counts[j]++; });
+    for (size_t j = first; j < last; j++) g.middle[j] = counts[j];
+    eachOf(a.dead, deadSlots, first, last, [&](size_t j, size_t) { counts[j]++; });
+  });
+  uint64_t total = 0;
+  g.start[0] = 0;
+  for (size_t j = 0; j < g.n; j++) {
+    g.middle[j] += total;
+    total += counts[j];
+    counts[j] = total;
+  }
+  if (total > g.capacity) throw std::length_error("paramGrad: more rows than the gradients were made for");
+  uint64_t* at = s.scratch<uint64_t>(0, g.n);
+  s.parallel(ranges, [&](size_t range, unsigned) {
+    const size_t first = std::min(g.n, range * width), last = std::min(g.n, first + width);
+    std::copy(g.start + first, g.start + last, at + first);
+    const auto fill = [&](const Codes& z, size_t slots, double factor) {
+      eachOf(z, slots, first, last, [&](size_t j, size_t slot) {
+        g.entries[at[j]++] = {static_cast<uint32_t>(slot / z.k), static_cast<float>(factor * z.value[slot]), static_cast<float>(factor * z.grad[slot])};
+      });
+    };
+    fill(a.live, liveSlots, scale.live);
+    fill(a.dead, deadSlots, scale.dead);
+  });
+}
+
+/// The rows of every list longer than a chunk. A chunk is at least 256 entries and at most a 1024th of all, so there are at most 2048 of them.
+static void formLong(Stream& s, Gradients& g) {
+  const uint64_t chunk = std::max<uint64_t>(256, ceilDiv(g.start[g.n], 1024));
+  struct Piece {
+    size_t latent;
+    uint64_t first, last;
+  };
+  std::vector<Piece> pieces;
+  std::vector<size_t> firstPiece;
+  for (size_t j = 0; j < g.n; j++) {
+    g.longAt[j] = NONE;
+    if (g.start[j + 1] - g.start[j] <= chunk) continue;
+    g.longAt[j] = static_cast<uint32_t>(pieces.size());
+    firstPiece.push_back(pieces.size());
+    for (uint64_t first = g.start[j]; first < g.start[j + 1]; first += chunk) pieces.push_back({j, first, std::min(first + chunk, g.start[j + 1])});
+  }
+  const size_t needed = pieces.size() * 2 * g.d;
+  if (needed > g.longCapacity) {
+    release(g.longRows);
+    g.longCapacity = 0;
+    g.longRows = static_cast<float*>(allocate(needed * sizeof(float)));
+    if (g.longRows == nullptr) throw std::runtime_error("paramGrad: no room for " + std::to_string(needed * sizeof(float)) + " bytes of working memory");
+    g.longCapacity = needed;
+  }
+  s.parallel(pieces.size(), [&](size_t i, unsigned) {
+    float* rows = g.longRows + i * 2 * g.d;
+    formRows(g, pieces[i].latent, pieces[i].first, pieces[i].last, rows, rows + g.d);
+  });
+  s.parallel(firstPiece.size(), [&](size_t i, unsigned) {
+    const size_t first = firstPiece[i], last = i + 1 < firstPiece.size() ? firstPiece[i + 1] : pieces.size();
+    float* sum = g.longRows + first * 2 * g.d;
+    for (size_t piece = first + 1; piece < last; piece++) {
+      const float* rows = g.longRows + piece * 2 * g.d;
+      for (size_t c = 0; c < 2 * g.d; c++) sum[c] += rows[c];
+    }
+  });
+}
+
+/// Summed in float64, a list in its order: latentBias = sum of g. preBias = live factor * column sums of err - sum_j latentBias_j encoder[j].
+static void biases(Stream& s, const ParamGrad& a, const Scales& scale) {
+  Gradients& g = *a.g;
+  const size_t d = g.d, block = std::max<size_t>(64, ceilDiv(g.n, 128)), blocks = ceilDiv(g.n, block);
+  double* partial = s.scratch<double>(1, blocks * d);
+  s.parallel(blocks, [&](size_t tile, unsigned) {
+    double* __restrict sums = partial + tile * d;
+    std::fill(sums, sums + d, 0.0);
+    for (size_t j = tile * block; j < std::min(g.n, (tile + 1) * block); j++) {
+      double sum = 0;
+      for (uint64_t e = g.start[j]; e < g.start[j + 1]; e++) sum += g.entries[e].grad;
+      g.g.latentBias[j] = static_cast<float>(sum);
+      if (sum == 0) continue;
+      const float* __restrict row = a.p.encoder + j * d;
+      for (size_t i = 0; i < d; i++) sums[i] += sum * row[i];
+    }
+  });
+  for (size_t i = 0; i < d; i++) {
+    double throughInput = 0;
+    for (size_t tile = 0; tile < blocks; tile++) throughInput += partial[tile * d + i];
+    g.g.preBias[i] = static_cast<float>(scale.live * a.t.sums[SUMS + i] - throughInput);
+  }
+}
+
+static void paramGrad(Stream& s, const ParamGrad& a) {
+  Gradients& g = *a.g;
+  g.x = a.x;
+  g.liveErr = a.liveErr;
+  g.deadErr = a.deadErr;
+  g.preBias = a.p.preBias;
+  const Scales scale = scalesOf(a.t, g.d);
+  invert(s, a, scale, a.deadErr != nullptr && scale.dead != 0);
+  formLong(s, g);
+  biases(s, a, scale);
+  if (g.g.encoder == nullptr) return;
+  s.parallel(ceilDiv(g.n, LATENTS_A_TILE), [&](size_t tile, unsigned) {
+    for (size_t j = tile * LATENTS_A_TILE; j < std::min(g.n, (tile + 1) * LATENTS_A_TILE); j++) {
+      float *encoder = g.g.encoder + j * g.d, *decoder = g.g.decoder + j * g.d;
+      if (g.longAt[j] == NONE) {
+        formRows(g, j, g.start[j], g.start[j + 1], encoder, decoder);
+      } else {
+        const float* rows = g.longRows + g.longAt[j] * 2 * g.d;
+        std::copy(rows, rows + g.d, encoder);
+        std::copy(rows + g.d, rows + 2 * g.d, decoder);
+      }
+    }
+  });
+}
+
+#endif

@@ -1,0 +1,289 @@
+// The stream and its pool, memory, and the plain C entries that are no kernels.
+
+#include "saetta.h"
+
+#include <dlfcn.h>
+#include <sys/mman.h>
+
+#include <cstdlib>
+
+namespace saetta {
+
+// ---- memory ----
+
+namespace {
+
+constexpr size_t HUGE_PAGE = size_t{2} << 20;
+
+struct Mapping {
+  void* base;
+  size_t bytes;
+};
+
+// Not destroyed at exit: threads of a stream that nobody closed may still run then.
+std::mutex& mappingMutex = *new std::mutex;
+std::unordered_map<void*, Mapping>& mappings = *new std::unordered_map<void*, Mapping>;
+
+}  // namespace
+
+void* allocate(size_t bytes) {
+  if (bytes < 2 * HUGE_PAGE) {
+    void* address = nullptr;
+    if (posix_memalign(&address, 64, bytes + 64) != 0) return nullptr;
+    return std::memset(address, 0, bytes + 64);
+  }
+  if (bytes > SIZE_MAX / 2) return nullptr;
+  const size_t mapped = bytes + HUGE_PAGE;
+  void* base = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (base == MAP_FAILED) return nullptr;
+  const uintptr_t aligned = (reinterpret_cast<uintptr_t>(base) + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1);
+  void* address = reinterpret_cast<void*>(aligned);
+#if defined(MADV_HUGEPAGE)
+  madvise(address, bytes, MADV_HUGEPAGE);
+#endif
+  std::lock_guard<std::mutex> lock(mappingMutex);
+  mappings[address] = {base, mapped};
+  return address;
+}
+
+void release(void* address) {
+  {
+    std::lock_guard<std::mutex> lock(mappingMutex);
+    const auto found = mappings.find(address);
+    if (found != mappings.end()) {
+      munmap(found->second.base, found->second.bytes);
+      mappings.erase(found);
+      return;
+    }
+  }
+  std::free(address);
+}
+
+void* Stream::scratchBytes(size_t slot, size_t bytes) {
+  if (scratch_.size() <= slot) scratch_.resize(slot + 1);
+  Piece& piece = scratch_[slot];
+  if (piece.bytes < bytes) {
+    release(piece.address);
+    piece = {};
+    piece.address = allocate(bytes);
+    if (piece.address == nullptr) throw std::runtime_error("no room for " + std::to_string(bytes) + " bytes of working memory");
+    piece.bytes = bytes;
+  }
+  return piece.address;
+}
+
+// ---- the pool ----
+
+namespace {
+
+/// About 50 us: shorter than a thread takes to fall asleep and be woken, and nothing to a machine.
+constexpr int SPINS = 1500;
+
+/// Results too small for a normal float become 0. Adam's moments of unused latents would otherwise end there and make every step slow.
+void flushToZero() {
+#if defined(__x86_64__)
+  _mm_setcsr(_mm_getcsr() | 0x8000);
+#elif defined(__aarch64__)
+  uint64_t control;
+  asm volatile("mrs %0, fpcr" : "=r"(control));
+  asm volatile("msr fpcr, %0" : : "r"(control | (uint64_t{1} << 24)));
+#endif
+}
+
+}  // namespace
+
+void Stream::work(uint32_t generation, unsigned thread) {
+  for (;;) {
+    uint64_t next = next_.load(std::memory_order_acquire);
+    const uint32_t tile = static_cast<uint32_t>(next);
+    const size_t tiles = tiles_.load(std::memory_order_relaxed);
+    const Call call = call_.load(std::memory_order_relaxed);
+    const void* context = context_.load(std::memory_order_relaxed);
+    if (next >> 32 != generation || tile >= tiles) return;
+    // Succeeds only while tile `tile` of this job is still to be done: then what was read above belongs to this job.
+    if (!next_.compare_exchange_weak(next, next + 1, std::memory_order_acq_rel)) continue;
+    call(context, tile, thread);
+    if (finished_.fetch_add(1) + 1 == tiles && waiting_.load()) {
+      std::lock_guard<std::mutex> lock(poolMutex_);
+      finish_.notify_all();
+    }
+  }
+}
+
+void Stream::share(size_t tiles, Call call, const void* context) {
+  if (tiles >= NONE) throw std::length_error("an operation has too many tiles");
+  tiles_.store(tiles, std::memory_order_relaxed);
+  call_.store(call, std::memory_order_relaxed);
+  context_.store(context, std::memory_order_relaxed);
+  finished_.store(0, std::memory_order_relaxed);
+  generation_++;
+  next_.store(uint64_t{generation_} << 32);
+  if (sleeping_.load() > 0) {
+    std::lock_guard<std::mutex> lock(poolMutex_);
+    wake_.notify_all();
+  }
+  work(generation_, 0);
+  for (int spin = 0; spin < SPINS; spin++) {
+    if (finished_.load() == tiles) return;
+    pause();
+  }
+  std::unique_lock<std::mutex> lock(poolMutex_);
+  waiting_.store(true);
+  finish_.wait(lock, [&] { return finished_.load() == tiles; });
+  waiting_.store(false);
+}
+
+void Stream::poolThread(unsigned thread) {
+  flushToZero();
+  uint32_t seen = 0;
+  const auto news = [&] { return static_cast<uint32_t>(next_.load() >> 32) != seen || stopping_.load(); };
+  for (;;) {
+    for (int spin = 0; spin < SPINS && !news(); spin++) pause();
+    if (!news()) {
+      std::unique_lock<std::mutex> lock(poolMutex_);
+      sleeping_.fetch_add(1);
+      wake_.wait(lock, news);
+      sleeping_.fetch_sub(1);
+    }
+    if (stopping_.load()) return;
+    seen = static_cast<uint32_t>(next_.load() >> 32);
+    work(seen, thread);
+  }
+}
+
+// ---- the queue ----
+
+Stream::Stream(Path path, unsigned threads) : path(path), threads(threads) {
+  try {
+    for (unsigned thread = 1; thread < threads; thread++) pool_.emplace_back(&Stream::poolThread, this, thread);
+    dispatcher_ = std::thread(&Stream::dispatch, this);
+  } catch (...) {
+    stopping_.store(true);
+    {
+      std::lock_guard<std::mutex> lock(poolMutex_);
+      wake_.notify_all();
+    }
+    for (std::thread& thread : pool_) thread.join();
+    throw;
+  }
+}
+
+Stream::~Stream() {
+  {
+    std::lock_guard<std::mutex> lock(queueMutex_);
+    closing_ = true;
+    queued_.notify_all();
+  }
+  dispatcher_.join();
+  stopping_.store(true);
+  {
+    std::lock_guard<std::mutex> lock(poolMutex_);
+    wake_.notify_all();
+  }
+  for (std::thread& thread : pool_) thread.join();
+  for (const Piece& piece : scratch_) release(piece.address);
+}
+
+uint64_t Stream::submit(std::function<void(Stream&)> operation, bool always) {
+  std::lock_guard<std::mutex> lock(queueMutex_);
+  queue_.push_back({std::move(operation), always});
+  queued_.notify_one();
+  return ++submitted_;
+}
+
+void Stream::dispatch() {
+  flushToZero();
+  std::unique_lock<std::mutex> lock(queueMutex_);
+  for (;;) {
+    queued_.wait(lock, [&] { return closing_ || !queue_.empty(); });
+    if (queue_.empty()) return;
+    Operation operation = std::move(queue_.front());
+    queue_.pop_front();
+    lock.unlock();
+    std::string error;
+    if (!failed_ || operation.always) {
+      try {
+        operation.run(*this);
+      } catch (const std::exception& thrown) {
+        error = thrown.what();
+      }
+    }
+    operation.run = nullptr;
+    lock.lock();
+    if (!error.empty() && !failed_) {
+      error_ = error;
+      failed_ = true;
+    }
+    done_.fetch_add(1, std::memory_order_release);
+    passed_.notify_all();
+  }
+}
+
+void Stream::wait(uint64_t ticket) {
+  std::unique_lock<std::mutex> lock(queueMutex_);
+  passed_.wait(lock, [&] { return done_.load() >= ticket; });
+}
+
+}  // namespace saetta
+
+using saetta::Stream;
+
+extern "C" {
+
+/// Bit i: path i (0 portable, 1 AVX2, 2 AVX-512) runs on this machine.
+uint32_t saetta_paths() {
+  uint32_t paths = 1;
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+                      __builtin_cpu_supports("avx512vl");
+  if (avx2) paths |= 2;
+  if (avx512) paths |= 4;
+#endif
+  return paths;
+}
+
+/// Null when the threads cannot be started.
+Stream* saetta_open(uint32_t path, uint32_t threads) {
+  // The threads live in this library: it must stay mapped, whatever becomes of the handle that loaded it.
+  Dl_info info;
+  if (dladdr(reinterpret_cast<void*>(&saetta_open), &info) != 0) dlopen(info.dli_fname, RTLD_NOW | RTLD_NODELETE);
+  try {
+    return new Stream(static_cast<saetta::Path>(path), threads);
+  } catch (const std::exception&) {
+    return nullptr;
+  }
+}
+
+/// Blocks until everything submitted is done and all threads have ended.
+void saetta_close(Stream* stream) { delete stream; }
+
+void* saetta_allocate(uint64_t bytes) { return saetta::allocate(bytes); }
+/// Gives memory back after everything submitted.
+void saetta_release(Stream* stream, void* address) {
+  stream->submit([address](Stream&) { saetta::release(address); }, true);
+}
+
+/// Bytes to memory in the order of the stream; they are copied before it returns.
+void saetta_write(Stream* stream, void* to, const void* from, uint64_t bytes) {
+  if (stream->idle()) {
+    std::memcpy(to, from, bytes);
+    return;
+  }
+  const char* first = static_cast<const char*>(from);
+  stream->submit([to, staged = std::vector<char>(first, first + bytes)](Stream&) { std::memcpy(to, staged.data(), staged.size()); });
+}
+
+/// Memory to bytes, once the ticket returned is passed.
+uint64_t saetta_read(Stream* stream, const void* from, void* to, uint64_t bytes) {
+  return stream->submit([=](Stream&) { std::memcpy(to, from, bytes); });
+}
+
+/// The last ticket passed.
+uint64_t saetta_done(Stream* stream) { return stream->done(); }
+/// Blocks until the ticket is passed.
+void saetta_wait(Stream* stream, uint64_t ticket) { stream->wait(ticket); }
+const char* saetta_error(Stream* stream) { return stream->error(); }
+
+}  // extern "C"
