@@ -1,0 +1,249 @@
+import { mkdtemp, readdir, readFile, rm, truncate, unlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { COUNTERS, type Engine, type Params, paramShapes, type Shape, type State, type Tensor } from "../engine/engine.ts";
+import { createReferenceEngine } from "../engine/reference.ts";
+import { openSafetensors } from "../formats/safetensors.ts";
+import { bytesOf, float64Of } from "../util/bytes.ts";
+import { messageOf } from "../util/errors.ts";
+import { removeLeftovers } from "./commit.ts";
+import { newestCheckpoint, openCheckpoint, restoreState, setAside } from "./load.ts";
+import { pruneCheckpoints, type Snapshot, saveCheckpoint } from "./save.ts";
+import { disk, type Storage } from "./storage.ts";
+
+const shape: Shape = { d: 3, n: 5, k: 2, auxk: 1 };
+const progress = { epoch: 1, position: 12, tokens: 4096, nested: { list: [1, "two", null] } };
+
+let run: string;
+let engine: Engine;
+beforeEach(async () => {
+  run = await mkdtemp(join(tmpdir(), "saetta-checkpoint-"));
+  engine = createReferenceEngine();
+});
+afterEach(async () => {
+  await engine[Symbol.asyncDispose]();
+  await rm(run, { recursive: true });
+});
+
+function newState(ema: boolean): State {
+  const params = (): Params => {
+    const shapes = paramShapes(shape);
+    const alloc = (name: keyof Params) => engine.alloc(engine.real, shapes[name]);
+    return { encoder: alloc("encoder"), latentBias: alloc("latentBias"), decoder: alloc("decoder"), preBias: alloc("preBias") };
+  };
+  const rest = { age: engine.alloc("u32", [shape.n]), counters: engine.alloc("f64", [COUNTERS.length]) };
+  return { params: params(), m: params(), v: params(), ...(ema ? { ema: params() } : {}), ...rest };
+}
+
+const tensorsOf = ({ params, m, v, ema, age, counters }: State): Tensor[] => [
+  ...[params, m, v, ...(ema === undefined ? [] : [ema])].flatMap((p) => [p.encoder, p.latentBias, p.decoder, p.preBias]),
+  age,
+  counters,
+];
+
+/** Fills every tensor with other numbers, among them a denormal, -0 and what no f32 can hold. */
+function filled(ema: boolean, seed = 1): State {
+  const state = newState(ema);
+  for (const [i, t] of tensorsOf(state).entries()) {
+    const size = t.shape.reduce((a, b) => a * b, 1);
+    if (t.dtype === "u32") engine.write(t, bytesOf(Uint32Array.from({ length: size }, (_, j) => 0xffff_ffff - j * seed)));
+    else
+      engine.write(t, bytesOf(Float64Array.from({ length: size }, (_, j) => [5e-324, -0, Math.PI * (i + seed) + j / 3][j % 3] as number)));
+  }
+  return state;
+}
+
+const contents = async (state: State) =>
+  (await Promise.all(tensorsOf(state).map((t) => engine.read(t)))).map((b) => Buffer.from(b).toString("hex"));
+
+function snapshot(step: number, state = filled(true, step)): Snapshot {
+  const saetta = { version: "0.1.0", engine: engine.description, normalization: "none", emaDecay: 0.999 } as const;
+  return { engine, state, step, description: { shape, saetta }, progress };
+}
+
+describe("a checkpoint", () => {
+  it.each([true, false])("gives the state back bit for bit (average: %s)", async (ema) => {
+    const state = filled(ema);
+    const path = await saveCheckpoint(run, snapshot(7, state));
+    expect(path).toBe(join(run, "checkpoints", "step-00000007"));
+    const checkpoint = await openCheckpoint(path);
+    expect(checkpoint).toMatchObject({ step: 7, progress, real: "f64", description: { shape } });
+    const restored = newState(ema);
+    await restoreState(engine, checkpoint, restored);
+    expect(await contents(restored)).toEqual(await contents(state));
+    expect((await readdir(path)).includes("ema.safetensors")).toBe(ema);
+  });
+
+  it("is read as sparsify reads it, and says what its average is", async () => {
+    const path = await saveCheckpoint(run, snapshot(7));
+    expect(JSON.parse(await readFile(join(path, "cfg.json"), "utf8"))).toMatchObject({ activation: "topk", num_latents: 5, k: 2, d_in: 3 });
+    const weights = await openSafetensors(join(path, "sae.safetensors"));
+    expect(Object.fromEntries([...weights.tensors].map(([name, { dtype, shape }]) => [name, [dtype, shape]]))).toEqual({
+      "encoder.weight": ["F64", [5, 3]],
+      "encoder.bias": ["F64", [5]],
+      W_dec: ["F64", [5, 3]],
+      b_dec: ["F64", [3]],
+    });
+    await weights.close();
+    const average = await openSafetensors(join(path, "ema.safetensors"));
+    const counters = float64Of(await engine.read(filled(true, 7).counters));
+    expect(average.metadata.get("decay")).toBe("0.999");
+    expect(average.metadata.get("updates")).toBe(String(counters[COUNTERS.indexOf("ema")]));
+    await average.close();
+  });
+
+  it("is never overwritten", async () => {
+    const path = await saveCheckpoint(run, snapshot(7));
+    const before = await readFile(join(path, "manifest.json"), "utf8");
+    await expect(saveCheckpoint(run, snapshot(7, filled(true, 99)))).rejects.toThrow(
+      `${path}: exists already, and a checkpoint is never overwritten`,
+    );
+    expect(await readFile(join(path, "manifest.json"), "utf8")).toBe(before);
+  });
+
+  it("refuses a state of another shape, or without the average it needs", async () => {
+    const checkpoint = await openCheckpoint(await saveCheckpoint(run, snapshot(7)));
+    await expect(restoreState(engine, checkpoint, newState(false))).rejects.toThrow(
+      "has a running average of the weights, but the run keeps none",
+    );
+    const state = { ...newState(true), age: engine.alloc("u32", [6]) };
+    await expect(restoreState(engine, checkpoint, state)).rejects.toThrow('optimizer.safetensors: tensor "age" is [5], but [6] is needed');
+  });
+});
+
+describe("a damaged checkpoint", () => {
+  const names = ["cfg.json", "sae.safetensors", "ema.safetensors", "optimizer.safetensors", "state.json", "manifest.json"];
+
+  it.each(names)("is refused, naming %s, and the one before is used", async (name) => {
+    const good = await saveCheckpoint(run, snapshot(1));
+    const bad = await saveCheckpoint(run, snapshot(2));
+    const file = join(bad, name);
+    const bytes = await readFile(file);
+    bytes[bytes.length >> 1] = bytes[bytes.length >> 1] ^ 1;
+    await writeFile(file, bytes);
+    const { checkpoint, refusals } = await newestCheckpoint(run);
+    expect(checkpoint?.path).toBe(good);
+    expect(refusals.map(({ path }) => path)).toEqual([bad]);
+    // A flipped bit in the manifest shows in the file that it speaks of, or as a manifest that makes no sense.
+    if (name !== "manifest.json") {
+      const message = `${file}: damaged: its bytes are not those that were saved (SHA-256 differs); use an earlier checkpoint`;
+      expect(refusals[0]?.error.message).toBe(message);
+    }
+  });
+
+  it.each(names)("is refused when %s is cut short or missing", async (name) => {
+    const path = await saveCheckpoint(run, snapshot(1));
+    const file = join(path, name);
+    const size = (await readFile(file)).byteLength;
+    await truncate(file, size - 3);
+    const cut = name === "manifest.json" ? "not valid JSON" : `damaged: has ${size - 3} bytes, but the manifest says ${size}`;
+    await expect(openCheckpoint(path)).rejects.toThrow(`${file}: ${cut}`);
+    await unlink(file);
+    await expect(openCheckpoint(path)).rejects.toThrow(`${file}: the file is missing`);
+    expect((await newestCheckpoint(run)).checkpoint).toBeUndefined();
+  });
+
+  it("may not point out of its folder", async () => {
+    const path = await saveCheckpoint(run, snapshot(1));
+    const file = join(path, "manifest.json");
+    await writeFile(file, (await readFile(file, "utf8")).replace("cfg.json", "../../cfg.json"));
+    await expect(openCheckpoint(path)).rejects.toThrow(`${file}: lists "../../cfg.json", which is no plain file name`);
+  });
+
+  it("is set aside, so that its step can be saved again", async () => {
+    for (let times = 0; times < 2; times++) {
+      await truncate(join(await saveCheckpoint(run, snapshot(2)), "state.json"), 1);
+      await setAside((await newestCheckpoint(run)).refusals);
+    }
+    await saveCheckpoint(run, snapshot(2));
+    expect((await readdir(join(run, "checkpoints"))).sort()).toEqual(["step-00000002", "step-00000002.damaged", "step-00000002.damaged-2"]);
+    expect((await newestCheckpoint(run)).refusals).toEqual([]);
+  });
+});
+
+/** The disk until call number `limit`, and failing there; with `dead`, every call after it fails as well, as for a process that was killed. */
+function failing(limit: number, dead: boolean): Storage {
+  let calls = 0;
+  const tick = () => {
+    calls++;
+    if (dead ? calls >= limit : calls === limit) throw new Error(`fault ${limit}`);
+    return disk;
+  };
+  return {
+    list: async (folder) => tick().list(folder),
+    makeFolder: async (path) => tick().makeFolder(path),
+    rename: async (from, to) => tick().rename(from, to),
+    remove: async (path) => tick().remove(path),
+    syncFolder: async (path) => tick().syncFolder(path),
+    create: async (path) => {
+      tick();
+      const file = await disk.create(path);
+      return {
+        write: async (bytes) => {
+          const half = bytes.byteLength >> 1;
+          await file.write(bytes.subarray(0, half)); // a fault leaves half of what was to be written
+          tick();
+          await file.write(bytes.subarray(half));
+        },
+        sync: async () => {
+          tick();
+          await file.sync();
+        },
+        close: () => file.close(),
+      };
+    },
+  };
+}
+
+describe("a save that is cut short", () => {
+  it.each([true, false])("at any call leaves the checkpoint before it usable and the next save possible (killed: %s)", async (dead) => {
+    await saveCheckpoint(run, snapshot(1));
+    let finished = 0;
+    let limit = 0;
+    for (let failed = true; failed; ) {
+      limit++;
+      failed = await saveCheckpoint(run, snapshot(2), failing(limit, dead)).then(
+        () => false,
+        (error: unknown) => messageOf(error) === `fault ${limit}`,
+      );
+      const { checkpoint, refusals } = await newestCheckpoint(run);
+      expect(refusals, `call ${limit}`).toEqual([]);
+      expect(checkpoint?.step, `call ${limit}`).toBeOneOf(failed ? [1, 2] : [2]);
+      if (checkpoint?.step !== 2) continue;
+      if (failed) finished++; // only what follows the rename may fail so late
+      await rm(checkpoint.path, { recursive: true });
+    }
+    expect(limit).toBeGreaterThan(30);
+    expect(finished).toBe(1);
+    await saveCheckpoint(run, snapshot(3));
+    expect((await readdir(join(run, "checkpoints"))).sort()).toEqual(["step-00000001", "step-00000003"]);
+  });
+
+  it("has its leftovers removed at the start of the next run", async () => {
+    await saveCheckpoint(run, snapshot(1), failing(12, true)).catch(() => undefined);
+    expect(await readdir(join(run, "checkpoints"))).toEqual([".aside-step-00000001"]);
+    await removeLeftovers(join(run, "checkpoints"));
+    expect(await readdir(join(run, "checkpoints"))).toEqual([]);
+  });
+});
+
+describe("old checkpoints", () => {
+  it("are removed, the newest kept", async () => {
+    for (const step of [9, 10, 100_000_000, 11]) await saveCheckpoint(run, snapshot(step));
+    expect(await pruneCheckpoints(run, 2)).toEqual([10, 9]);
+    expect((await readdir(join(run, "checkpoints"))).sort()).toEqual(["step-00000011", "step-100000000"]);
+    expect(await pruneCheckpoints(run, 0)).toEqual([11]);
+    expect((await newestCheckpoint(run)).checkpoint?.step).toBe(100_000_000);
+  });
+
+  it("are whole or gone when their removal is cut short", async () => {
+    for (const step of [1, 2]) await saveCheckpoint(run, snapshot(step));
+    for (const limit of [1, 2, 3]) {
+      await pruneCheckpoints(run, 1, failing(limit, true)).catch(() => undefined);
+      expect((await newestCheckpoint(run)).refusals).toEqual([]);
+    }
+    await saveCheckpoint(run, snapshot(3));
+    expect((await readdir(join(run, "checkpoints"))).sort()).toEqual(["step-00000002", "step-00000003"]);
+  });
+});

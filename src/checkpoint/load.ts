@@ -1,0 +1,164 @@
+/** A checkpoint folder -> training's whole state, after every byte has been compared with the manifest. */
+
+import { createHash } from "node:crypto";
+import { createReadStream } from "node:fs";
+import { stat } from "node:fs/promises";
+import { basename, join } from "node:path";
+import { COUNTERS, type Engine, PARAM_NAMES, type Params, type Real, type State, type Tensor } from "../engine/engine.ts";
+import { openSafetensors, type Safetensors } from "../formats/safetensors.ts";
+import { parseDescription, type SaeDescription } from "../sae/description.ts";
+import { bytesOf, float32Of, float64Of } from "../util/bytes.ts";
+import { FormatError, hasCode, SaettaError } from "../util/errors.ts";
+import { Fields, type JsonObject, readJsonFile } from "../util/json.ts";
+import { MANIFEST, type ManifestEntry } from "./commit.ts";
+import { AVERAGE, CFG, checkpointsFolder, OPTIMIZER, STATE, savedSteps, stepName, TENSOR_NAMES, WEIGHTS } from "./layout.ts";
+import { disk, type Storage } from "./storage.ts";
+
+export interface Checkpoint {
+  readonly path: string;
+  readonly step: number;
+  readonly description: SaeDescription;
+  /** What the tensors are stored in. */
+  readonly real: Real;
+  readonly progress: JsonObject;
+  readonly files: ReadonlyMap<string, ManifestEntry>;
+}
+
+/** A checkpoint that cannot be used, and why. */
+export interface Refusal {
+  readonly path: string;
+  readonly error: SaettaError;
+}
+
+/** What inference needs; the rest is three times as much to read. */
+export const INFERENCE_FILES = [CFG, STATE, WEIGHTS, AVERAGE] as const;
+
+/** Opens one checkpoint folder. Sizes of all files are compared with the manifest, and the hashes of those in `hashed` (default: all). FormatError names the damaged file. */
+export async function openCheckpoint(path: string, hashed?: readonly string[]): Promise<Checkpoint> {
+  const files = await readManifest(path);
+  for (const name of [CFG, WEIGHTS, OPTIMIZER, STATE]) {
+    if (!files.has(name)) throw new FormatError(`does not list ${name}, which every checkpoint has`, { where: join(path, MANIFEST) });
+  }
+  for (const [name, entry] of files) await compare(join(path, name), entry, hashed === undefined || hashed.includes(name));
+  const description = parseDescription(await readJsonFile(join(path, CFG)), join(path, CFG));
+  const where = join(path, STATE);
+  const state = new Fields(await readJsonFile(where), STATE, where);
+  const real = state.string("real");
+  if (real !== "f32" && real !== "f64") throw new FormatError(`"real" must be "f32" or "f64", but is "${real}"`, { where });
+  return { path, step: state.integer("step"), description, real, progress: state.fields("progress").object, files };
+}
+
+/** The newest checkpoint of a run folder that is whole; what was newer and damaged is returned as refusals. `checkpoint` is undefined when there is none. */
+export async function newestCheckpoint(
+  runDir: string,
+  hashed?: readonly string[],
+): Promise<{ readonly checkpoint: Checkpoint | undefined; readonly refusals: readonly Refusal[] }> {
+  const refusals: Refusal[] = [];
+  for (const step of await savedSteps(runDir)) {
+    const path = join(checkpointsFolder(runDir), stepName(step));
+    try {
+      return { checkpoint: await openCheckpoint(path, hashed), refusals };
+    } catch (error) {
+      if (!(error instanceof SaettaError)) throw error;
+      refusals.push({ path, error });
+    }
+  }
+  return { checkpoint: undefined, refusals };
+}
+
+/** Renames damaged checkpoints to `<step>.damaged`, so that a resumed run can save those steps again. Nothing is deleted. */
+export async function setAside(refusals: readonly Refusal[], storage: Storage = disk): Promise<void> {
+  for (const { path } of refusals) {
+    const folder = join(path, "..");
+    const taken = new Set(await storage.list(folder));
+    let name = `${basename(path)}.damaged`;
+    for (let i = 2; taken.has(name); i++) name = `${basename(path)}.damaged-${i}`;
+    await storage.rename(path, join(folder, name));
+  }
+}
+
+async function readManifest(path: string): Promise<ReadonlyMap<string, ManifestEntry>> {
+  const where = join(path, MANIFEST);
+  const manifest = new Fields(await readJsonFile(where, 1024 * 1024), MANIFEST, where);
+  manifest.integer("format_version", 1);
+  const listed = manifest.fields("files");
+  return new Map(
+    Object.keys(listed.object).map((name) => {
+      if (basename(name) !== name || name === "." || name === "..") {
+        throw new FormatError(`lists ${JSON.stringify(name)}, which is no plain file name`, { where });
+      }
+      const entry = listed.fields(name);
+      return [name, { size: entry.integer("size"), sha256: entry.string("sha256") }];
+    }),
+  );
+}
+
+async function compare(path: string, { size, sha256 }: ManifestEntry, hashed: boolean): Promise<void> {
+  const mend = { where: path, mend: "use an earlier checkpoint" };
+  const found = await stat(path).catch((thrown: unknown) => {
+    if (hasCode(thrown, "ENOENT")) throw new FormatError("the file is missing", mend);
+    throw thrown;
+  });
+  if (found.size !== size) throw new FormatError(`damaged: has ${found.size} bytes, but the manifest says ${size}`, mend);
+  if (!hashed) return;
+  const hash = createHash("sha256");
+  for await (const piece of createReadStream(path, { highWaterMark: 4 * 1024 * 1024 })) hash.update(piece as Uint8Array);
+  if (hash.digest("hex") !== sha256) throw new FormatError("damaged: its bytes are not those that were saved (SHA-256 differs)", mend);
+}
+
+/** Writes a checkpoint into `state`, whose shapes must be those of the checkpoint; f32 and f64 are converted into each other. */
+export async function restoreState(engine: Engine, checkpoint: Checkpoint, state: State): Promise<void> {
+  const average = checkpoint.files.has(AVERAGE);
+  if (average !== (state.ema !== undefined)) {
+    throw new SaettaError(
+      `${average ? "has a" : "has no"} running average of the weights, but the run ${average ? "keeps none" : "needs one"}`,
+      {
+        where: checkpoint.path,
+      },
+    );
+  }
+  await restoreParams(engine, join(checkpoint.path, WEIGHTS), state.params);
+  if (state.ema !== undefined) await restoreParams(engine, join(checkpoint.path, AVERAGE), state.ema);
+  await withFile(join(checkpoint.path, OPTIMIZER), async (file) => {
+    if (file.metadata.get("counters") !== COUNTERS.join(",")) {
+      throw new FormatError(`its counters are not "${COUNTERS.join(",")}"`, { where: file.path });
+    }
+    engine.write(state.counters, await readAs(file, "counters", state.counters));
+    engine.write(state.age, await readAs(file, "age", state.age));
+    for (const name of PARAM_NAMES) {
+      engine.write(state.m[name], await readAs(file, `m.${TENSOR_NAMES[name]}`, state.m[name]));
+      engine.write(state.v[name], await readAs(file, `v.${TENSOR_NAMES[name]}`, state.v[name]));
+    }
+  });
+}
+
+function restoreParams(engine: Engine, path: string, params: Params): Promise<void> {
+  return withFile(path, async (file) => {
+    for (const name of PARAM_NAMES) engine.write(params[name], await readAs(file, TENSOR_NAMES[name], params[name]));
+  });
+}
+
+async function withFile(path: string, use: (file: Safetensors) => Promise<void>): Promise<void> {
+  const file = await openSafetensors(path);
+  try {
+    await use(file);
+  } finally {
+    await file.close();
+  }
+}
+
+/** The bytes of one tensor as `like` stores them. */
+async function readAs(file: Safetensors, name: string, like: Tensor): Promise<Uint8Array> {
+  const entry = file.tensors.get(name);
+  if (entry !== undefined && entry.shape.join() !== like.shape.join()) {
+    throw new FormatError(`tensor "${name}" is [${entry.shape.join(", ")}], but [${like.shape.join(", ")}] is needed`, {
+      where: file.path,
+    });
+  }
+  const bytes = await file.read(name);
+  const stored = entry?.dtype.toLowerCase();
+  if (stored === like.dtype) return bytes;
+  if (stored === "f64" && like.dtype === "f32") return bytesOf(Float32Array.from(float64Of(bytes)));
+  if (stored === "f32" && like.dtype === "f64") return bytesOf(Float64Array.from(float32Of(bytes)));
+  throw new FormatError(`tensor "${name}" is ${entry?.dtype}, which cannot become ${like.dtype}`, { where: file.path });
+}

@@ -1,0 +1,65 @@
+/**
+ * One writer to a run folder. flock(2) on `runDir/lock`: the kernel frees it when its holder dies, however that happens, so there is no stale lock to
+ * judge and no race in taking over; it holds across containers and, on current Linux, over NFS. A file with a process id would need a liveness test, which
+ * is wrong across machines and races; a socket is bound to one machine and to 107 bytes of path. Node has no flock, so it is called through koffi.
+ */
+
+import { closeSync, ftruncateSync, openSync, readFileSync, writeSync } from "node:fs";
+import { hostname } from "node:os";
+import { join } from "node:path";
+import koffi from "koffi";
+import { messageOf, SaettaError } from "../util/errors.ts";
+
+export interface RunLock {
+  /** Why the folder could not be locked though nobody holds it, where the file system has no locks; to be shown as a warning. */
+  readonly warning: string | undefined;
+  release(): void;
+}
+
+/** The file of a run folder that is locked; its text only tells people who holds it. */
+export const LOCK = "lock";
+
+const LOCK_EX = 2;
+const LOCK_NB = 4;
+
+let flock: ((fd: number, operation: number) => number) | undefined;
+
+/** Locks the folder for this process, or throws a SaettaError that names the holder. */
+export function lockRun(runDir: string): RunLock {
+  const path = join(runDir, LOCK);
+  if (process.platform === "win32") return { warning: `${path}: not locked, this system has no flock`, release: () => undefined };
+  flock ??= koffi.load(null).func("int flock(int fd, int operation)") as (fd: number, operation: number) => number;
+  let fd: number;
+  try {
+    fd = openSync(path, "a"); // close-on-exec, as all files of Node: a child does not keep the lock
+  } catch (cause) {
+    throw new SaettaError(`could not be written (${messageOf(cause)})`, {
+      where: path,
+      cause,
+      mend: "choose a folder that you may write to",
+    });
+  }
+  let warning: string | undefined;
+  if (flock(fd, LOCK_EX | LOCK_NB) !== 0) {
+    const code = koffi.errno();
+    if (code === koffi.os.errno.EAGAIN) {
+      const holder = readFileSync(path, "utf8").trim().slice(0, 200);
+      closeSync(fd);
+      throw new SaettaError(`another process is writing to this run${holder === "" ? "" : ` (${holder})`}`, {
+        where: runDir,
+        mend: "wait for it to end, or stop it",
+      });
+    }
+    warning = `${path}: not locked, this file system has no locks (error ${code}); take care that only one process writes to the run`;
+  }
+  ftruncateSync(fd);
+  writeSync(fd, `process ${process.pid} on ${hostname()}\n`);
+  let held = true;
+  return {
+    warning,
+    release() {
+      if (held) closeSync(fd);
+      held = false;
+    },
+  };
+}

@@ -1,0 +1,79 @@
+/** Training's whole state -> a checkpoint folder. */
+
+import type { DType, Engine, Params, Real, State, Tensor } from "../engine/engine.ts";
+import { COUNTERS, PARAM_NAMES } from "../engine/engine.ts";
+import { type SafetensorsDType, type SafetensorsPart, writeSafetensors } from "../formats/safetensors.ts";
+import { descriptionJson, FORMAT_VERSION, type SaeDescription } from "../sae/description.ts";
+import { float64Of } from "../util/bytes.ts";
+import type { JsonObject } from "../util/json.ts";
+import { type Content, commitFolder, removeFolder } from "./commit.ts";
+import { AVERAGE, CFG, checkpointsFolder, OPTIMIZER, STATE, savedSteps, stepName, TENSOR_NAMES, WEIGHTS } from "./layout.ts";
+import { disk, type Storage } from "./storage.ts";
+
+export interface Snapshot {
+  readonly engine: Engine;
+  readonly state: State;
+  readonly step: number;
+  readonly description: SaeDescription;
+  /** Whatever the trainer needs to go on: position in the order, tokens, length of metrics.jsonl. Given back as it is. */
+  readonly progress: JsonObject;
+}
+
+/**
+ * Saves `runDir/checkpoints/step-%08d` and returns its path. The run folder exists. Tensors are read one at a time: nothing may change
+ * the state until the promise is settled. Throws SaettaError when the step was saved already or the disk refuses; nothing saved before is touched.
+ */
+export async function saveCheckpoint(runDir: string, snapshot: Snapshot, storage: Storage = disk): Promise<string> {
+  const { engine, state, step, description, progress } = snapshot;
+  const folder = checkpointsFolder(runDir);
+  if (!(await storage.list(runDir)).includes("checkpoints")) {
+    await storage.makeFolder(folder);
+    await storage.syncFolder(runDir);
+  }
+  const part = (name: string, t: Tensor): SafetensorsPart => ({
+    name,
+    dtype: dtypeName(t.dtype),
+    shape: t.shape,
+    bytes: () => engine.read(t),
+  });
+  const parts = (params: Params, prefix = "") => PARAM_NAMES.map((name) => part(prefix + TENSOR_NAMES[name], params[name]));
+  const optimizer = [part("counters", state.counters), ...parts(state.m, "m."), ...parts(state.v, "v."), part("age", state.age)];
+  const counters = float64Of(await engine.read(state.counters));
+  const { d, n, k, auxk } = description.shape;
+
+  const files: Content[] = [
+    json(CFG, descriptionJson(description)),
+    { name: WEIGHTS, content: (write) => writeSafetensors(write, parts(state.params), { format: "pt" }) },
+    { name: OPTIMIZER, content: (write) => writeSafetensors(write, optimizer, { counters: COUNTERS.join(",") }) },
+    json(STATE, { format_version: FORMAT_VERSION, step, shape: { d, n, k, auxk }, real: engine.real, progress }),
+  ];
+  if (state.ema !== undefined) {
+    const ema = parts(state.ema);
+    const about = {
+      average: "running average from 0, not bias-corrected: divide by 1 - decay^updates",
+      decay: String(description.saetta?.emaDecay ?? ""),
+      updates: String(counters[COUNTERS.indexOf("ema")] ?? 0),
+    };
+    files.splice(2, 0, { name: AVERAGE, content: (write) => writeSafetensors(write, ema, about) });
+  }
+  return commitFolder(folder, stepName(step), files, storage);
+}
+
+function json(name: string, value: JsonObject): Content {
+  const text = `${JSON.stringify(value, undefined, 2)}\n`;
+  return { name, content: (write) => write(new TextEncoder().encode(text)) };
+}
+
+const DTYPE_NAMES: { readonly [D in Real | "u32"]: SafetensorsDType } = { f64: "F64", f32: "F32", u32: "U32" };
+
+function dtypeName(dtype: DType): SafetensorsDType {
+  if (dtype === "f64" || dtype === "f32" || dtype === "u32") return DTYPE_NAMES[dtype];
+  throw new RangeError(`a state has no ${dtype} tensors`);
+}
+
+/** Removes all but the newest `keep` (at least 1) checkpoints. Call it once the newest is saved. Returns the steps removed. */
+export async function pruneCheckpoints(runDir: string, keep: number, storage: Storage = disk): Promise<number[]> {
+  const old = (await savedSteps(runDir, storage)).slice(Math.max(1, keep));
+  for (const step of old) await removeFolder(checkpointsFolder(runDir), stepName(step), storage);
+  return old;
+}

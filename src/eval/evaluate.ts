@@ -1,0 +1,103 @@
+/** What an autoencoder is worth on rows that it was not trained on. Every sum is taken here in float64, from the rows and the reconstructions themselves. */
+
+import { rowsToFloat32 } from "../data/convert.ts";
+import type { RowDType } from "../data/source.ts";
+import type { Sae, SparseCodes } from "../inference/sae.ts";
+import { float64Of } from "../util/bytes.ts";
+import { SaettaError } from "../util/errors.ts";
+import { Moments } from "./moments.ts";
+import type { Chunk } from "./rows.ts";
+
+/** x: a row; x_hat: its reconstruction; sums run over all rows and columns. */
+export interface Evaluation {
+  readonly rows: number;
+  /** sum (x - x_hat)^2 / sum (x - mean of x)^2, the mean per column over these rows; null when all rows are the same. */
+  readonly fvu: number | null;
+  /** sum (x - x_hat)^2 / sum x^2; null when all rows are 0. */
+  readonly normalizedMse: number | null;
+  /** Mean over all elements of (x_hat - x)^2. */
+  readonly mse: number;
+  /** Mean number of latents with a value above 0 in a row. */
+  readonly l0: number;
+  readonly latents: number;
+  /** Latents with no value above 0 in any of these rows. */
+  readonly dead: number;
+  readonly deadFraction: number;
+  readonly density: readonly DensityBin[];
+}
+
+/** Latents whose density - the share of rows in which the value is above 0 - is in (10^from, 10^to]. */
+export interface DensityBin {
+  readonly from: number;
+  readonly to: number;
+  readonly latents: number;
+}
+
+export interface EvaluateOptions {
+  /** Sees every chunk with its codes, in order. */
+  readonly onChunk?: (chunk: Chunk, codes: SparseCodes) => void;
+}
+
+/** Reconstructs all rows, which are of `dtype`, and measures. Throws SaettaError when there are none. */
+export async function evaluate(
+  sae: Sae,
+  dtype: RowDType,
+  chunks: AsyncIterable<Chunk>,
+  options: EvaluateOptions = {},
+): Promise<Evaluation> {
+  const { d, n } = sae.shape;
+  const moments = new Moments(d);
+  const firings = new Float64Array(n);
+  let rows = 0;
+  let active = 0;
+  let err2 = 0;
+  let x2 = 0;
+  for await (const chunk of chunks) {
+    const { codes, output } = await sae.reconstructRaw(chunk.raw, dtype, chunk.rows);
+    const x = dtype === "f64" ? float64Of(chunk.raw) : rowsToFloat32(chunk.raw, dtype, chunk.rows * d);
+    moments.add(x, chunk.rows);
+    for (let i = 0; i < x.length; i++) {
+      const value = x[i];
+      const off = output[i] - value;
+      err2 += off * off;
+      x2 += value * value;
+    }
+    for (let slot = 0; slot < codes.value.length; slot++) {
+      if (!(codes.value[slot] > 0)) continue;
+      active++;
+      firings[codes.latent[slot]]++;
+    }
+    rows += chunk.rows;
+    options.onChunk?.(chunk, codes);
+  }
+  if (rows === 0) throw new SaettaError("there are no rows to evaluate on");
+  const dead = firings.reduce((count, times) => count + (times === 0 ? 1 : 0), 0);
+  return {
+    rows,
+    fvu: ratio(err2, moments.spread),
+    normalizedMse: ratio(err2, x2),
+    mse: err2 / (rows * d),
+    l0: active / rows,
+    latents: n,
+    dead,
+    deadFraction: dead / n,
+    density: densityBins(firings, rows),
+  };
+}
+
+function ratio(part: number, whole: number): number | null {
+  return whole > 0 ? part / whole : null;
+}
+
+/** Bins of half a decade, from the one that a single firing falls into up to always. */
+function densityBins(firings: Float64Array, rows: number): DensityBin[] {
+  const binOf = (times: number) => Math.min(0, Math.ceil(2 * Math.log10(times / rows) - 1e-9));
+  const counts = new Map<number, number>();
+  for (const times of firings) if (times > 0) counts.set(binOf(times), (counts.get(binOf(times)) ?? 0) + 1);
+  const first = binOf(1);
+  return Array.from({ length: 1 - first }, (_, i) => ({
+    from: (first + i - 1) / 2,
+    to: (first + i) / 2,
+    latents: counts.get(first + i) ?? 0,
+  }));
+}

@@ -1,0 +1,194 @@
+import { describe, expect, it } from "vitest";
+import type { Source } from "../data/source.ts";
+import type { Tokenizer } from "../language-model/tokenizer.ts";
+import { chooseFeatures, type RowTokens } from "./features.ts";
+import type { FiringLists } from "./firings.ts";
+import { pageOf, reportText } from "./print.ts";
+import type { EvalReport } from "./report.ts";
+import { examplesOf, rowTokens } from "./text.ts";
+
+const WORDS = ["<start>", " the", " cat", " cats", " dog", " sat", "\n", "x", "\u001b[31m"];
+const tokenizer: Tokenizer = {
+  path: "tokenizer.json",
+  vocabSize: WORDS.length,
+  startToken: 0,
+  encode: () => new Int32Array(0),
+  decode: (ids) => Array.from(ids, (id) => WORDS[id]).join(""),
+  pieces: (ids) => Array.from(ids, (id) => WORDS[id]),
+};
+const textOf = (token: number) => WORDS[token];
+
+/** A file of 2-D or 3-D data that has these tokens. */
+function sourceOf(tokens: readonly number[], sequence?: number): Source {
+  return {
+    description: "memory",
+    paths: ["memory"],
+    dIn: 1,
+    rows: tokens.length,
+    dtype: "f32",
+    sequence,
+    grain: 1,
+    origin: { startToken: 0 },
+    tokens: async (first, count) => Int32Array.from(tokens.slice(first, first + count)),
+    read: async () => undefined,
+    locate: (row) => `memory, row ${row}`,
+    close: async () => undefined,
+  };
+}
+
+/** Lists from the firings of each latent: [row, value]. */
+function listsOf(rows: number, latents: readonly (readonly (readonly [number, number])[])[]): FiringLists {
+  const offsets = Uint32Array.from({ length: latents.length + 1 }, (_, j) => latents.slice(0, j).flat().length);
+  const all = latents.flat();
+  return {
+    offsets,
+    row: Uint32Array.from(all, ([row]) => row),
+    value: Float32Array.from(all, ([, value]) => value),
+    numbers: Float64Array.from({ length: rows }, (_, row) => row),
+  };
+}
+
+/** 2,000 rows in 40 contexts of 50; in each: a cat at 10, cats at 20, a dog at 30, x at 40. */
+const ids = Int32Array.from({ length: 2000 }, (_, row) => ({ 10: 2, 20: 3, 30: 4, 40: 7 })[row % 50] ?? 1);
+const corpus: RowTokens = { ids, contexts: Uint32Array.from(ids, (_, row) => Math.floor(row / 50)) };
+const at = (place: number, contexts: number, value = 1) => Array.from({ length: contexts }, (_, i) => [i * 50 + place, value] as const);
+
+describe("chooseFeatures", () => {
+  it("prefers a latent with several related tokens to one with a single token, to one that fires anywhere", () => {
+    const cats = [...at(10, 10), ...at(20, 10)];
+    const dog = at(30, 20);
+    const anywhere = at(5, 20);
+    const features = chooseFeatures(listsOf(2000, [anywhere, dog, cats]), corpus, 3, 1, textOf);
+    expect(features.map(({ latent }) => latent)).toEqual([2, 1, 0]);
+    expect(features[0]).toMatchObject({ latent: 2, firings: 20, density: 0.01, contexts: 10, max: 1 });
+    expect(features[0]?.tokens.map(({ token, firings, occurrences }) => [token, firings, occurrences])).toEqual([
+      [2, 10, 40],
+      [3, 10, 40],
+    ]);
+    expect(features[0]?.energyShare).toBeCloseTo(1 / 3, 6);
+  });
+
+  it("prefers whole words to their fragments", () => {
+    // Everything is the same, but that "dog" at 30 is followed by "x" in one text and by " the" in the other.
+    const followed = (next: number): RowTokens => ({ ...corpus, ids: ids.map((id, row) => (row % 50 === 31 ? next : id)) });
+    const score = (rows: RowTokens) => chooseFeatures(listsOf(2000, [at(30, 20)]), rows, 1, 1, textOf)[0]?.score ?? 0;
+    expect(score(followed(7))).toBeCloseTo(score(followed(1)) / 10, 12);
+    expect(score(followed(1))).toBeGreaterThan(0);
+  });
+
+  it("leaves out what fires too seldom, too often, or in too few contexts", () => {
+    const seldom = [...at(10, 5), ...at(20, 4)];
+    const often = [...at(10, 40), ...at(20, 40)];
+    const local = Array.from({ length: 20 }, (_, i) => [i, 1] as const);
+    const lists = listsOf(2000, [seldom, often, local, ...Array.from({ length: 97 }, () => [])]);
+    expect(chooseFeatures(lists, corpus, 3, 1, textOf)).toEqual([]);
+    // With k / n = 4 % even the second is no more than usual.
+    expect(chooseFeatures(lists, corpus, 3, 4, textOf).map(({ latent }) => latent)).toEqual([1]);
+  });
+
+  it("shows different kinds: one a band of density, none with a main token of another", () => {
+    const strong = [...at(10, 19, 9), ...at(20, 19, 9)];
+    const alike = [...at(10, 18, 9), ...at(20, 18, 9)];
+    const other = [...at(30, 8), ...at(40, 8), ...at(5, 3)];
+    const features = chooseFeatures(listsOf(2000, [strong, alike, other]), corpus, 2, 1, textOf);
+    expect(new Set(features.map(({ latent }) => latent))).toEqual(new Set([0, 2]));
+  });
+});
+
+describe("rowTokens", () => {
+  it("numbers contexts by sequence and by document, and reads only what is asked for", async () => {
+    const tokens = [0, 1, 2, 0, 4, 5, 0, 1, 2, 3, 4, 5];
+    const { ids, contexts } = await rowTokens(sourceOf(tokens, 6), Float64Array.of(1, 2, 4, 5, 7, 9, 11));
+    expect([...ids]).toEqual([1, 2, 4, 5, 1, 3, 5]);
+    expect([...contexts]).toEqual([1, 1, 2, 2, 3, 3, 3]);
+  });
+});
+
+describe("examplesOf", () => {
+  it("takes the strongest firings, from different contexts, with the text of their own document", async () => {
+    const tokens = [0, 1, 2, 5, 0, 1, 3, 5, 0, 1, 4, 5, 0, 1, 2, 5, 0, 1, 2, 6];
+    const rows = await rowTokens(
+      sourceOf(tokens),
+      Float64Array.from(tokens, (_, i) => i),
+    );
+    const lists = listsOf(tokens.length, [
+      [
+        [2, 5],
+        [3, 4.5],
+        [6, 7],
+        [10, 3],
+        [14, 6],
+        [18, 5.5],
+      ],
+    ]);
+    const feature = { latent: 0 } as Parameters<typeof examplesOf>[0];
+    const examples = await examplesOf(feature, lists, rows, sourceOf(tokens), tokenizer, 5);
+    // Row 2 is a third " cat"; row 3 is weaker, but the strongest of its context that is left.
+    expect(examples).toEqual([
+      { value: 7, where: "memory, row 6", before: " the", token: " cats", after: " sat" },
+      { value: 6, where: "memory, row 14", before: " the", token: " cat", after: " sat" },
+      { value: 5.5, where: "memory, row 18", before: " the", token: " cat", after: "\n" },
+      { value: 4.5, where: "memory, row 3", before: " the cat", token: " sat", after: "" },
+      { value: 3, where: "memory, row 10", before: " the", token: " dog", after: " sat" },
+    ]);
+  });
+});
+
+describe("the printed report", () => {
+  const report: EvalReport = {
+    autoencoder: "runs/a",
+    step: 1234,
+    weights: "raw",
+    engine: "reference",
+    data: "memory",
+    metrics: {
+      rows: 1000,
+      fvu: 0.25,
+      normalizedMse: null,
+      mse: 0.5,
+      l0: 3,
+      latents: 100,
+      dead: 1,
+      deadFraction: 0.01,
+      density: [{ from: -0.5, to: 0, latents: 99 }],
+    },
+    fvuWithoutUnitDecoder: null,
+    features: [
+      {
+        latent: 7,
+        firings: 20,
+        density: 0.02,
+        energyShare: 0.001,
+        contexts: 9,
+        max: 3,
+        score: 1,
+        tokens: [
+          { token: 2, firings: 10, occurrences: 12, share: 0.5, text: " cat" },
+          { token: 2, firings: 3, occurrences: 4, share: 0.5, text: "Cat" },
+        ],
+        examples: [{ value: 3, where: "memory, row 2", before: `${"long ".repeat(40)}\u001b[31m the`, token: " cat", after: " sat\non" }],
+      },
+    ],
+  };
+
+  it("states each number with its definition, and marks the token in its text", () => {
+    const lines = reportText(report, { columns: 80, bold: false }).split("\n");
+    expect(lines).toContain("FVU                0.2500   fraction of variance unexplained: sum (x - x_hat)^2 / sum (x - mean of x)^2");
+    expect(lines).toContain("normalised MSE  undefined   sum (x - x_hat)^2 / sum x^2");
+    expect(lines).toContain("dead                    1   of 100 latents (1 %) have no value above 0 in any of these rows");
+    expect(lines).toContain("  32 % to 100 %             99  ████████████████████████████████████████");
+    expect(lines).toContain("latent 7   fires on 2 % of the tokens (20, in 9 contexts), 0.1 % of all energy");
+    expect(lines).toContain("  on: cat 13/16");
+    const last = lines.at(-1) ?? "";
+    expect(last).toMatch(/^ {4}3\.00 {2}…(ng|g|) ?(long )+·\[31m the ›cat‹ sat⏎on$/);
+    expect([...last].length).toBeLessThanOrEqual(80);
+  });
+
+  it("uses bold on a terminal only, and no control characters of the text", () => {
+    const text = reportText(report, { columns: 80, bold: true });
+    expect(text).toContain(" the \u001b[1mcat\u001b[22m sat");
+    expect(text).not.toContain("\u001b[31m");
+    expect(pageOf({ isTTY: false })).toEqual({ columns: 110, bold: false });
+    expect(pageOf({ isTTY: true, columns: 10 }).columns).toBe(60);
+  });
+});

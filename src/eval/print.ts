@@ -1,0 +1,142 @@
+/** An evaluation as text for people. */
+
+import { formatCount } from "../util/progress.ts";
+import type { Evaluation } from "./evaluate.ts";
+import type { EvalReport, ShownFeature } from "./report.ts";
+
+export interface Page {
+  /** Characters a line. */
+  readonly columns: number;
+  /** Whether the terminal can set the activating token in bold; else it stands between ›‹. */
+  readonly bold: boolean;
+}
+
+/** The page for a stream: its width, and bold on a terminal unless NO_COLOR is set. */
+export function pageOf(stream: { readonly isTTY?: boolean; readonly columns?: number }): Page {
+  const bold = stream.isTTY === true && (process.env.NO_COLOR ?? "") === "" && process.env.TERM !== "dumb";
+  return { columns: Math.min(160, Math.max(60, stream.columns ?? 110)), bold };
+}
+
+/** Everything that `saetta eval` prints. */
+export function reportText(report: EvalReport, page: Page): string {
+  const { autoencoder, step, weights, engine, data, metrics, fvuWithoutUnitDecoder, features } = report;
+  const about = [
+    `autoencoder  ${autoencoder}${step === null ? "" : `, step ${formatCount(step)}`}`,
+    `weights      ${weights === "ema" ? "running average (ema), bias-corrected, decoder rows of norm 1" : "raw, of the last step"}`,
+    `engine       ${engine}`,
+    `data         ${formatCount(metrics.rows)} rows of ${data}`,
+  ];
+  const parts = [about, metricLines(metrics, fvuWithoutUnitDecoder), densityLines(metrics)];
+  if (features.length > 0) parts.push(featureHead(features), ...features.map((feature) => featureLines(feature, page)));
+  return parts.map((lines) => lines.join("\n")).join("\n\n");
+}
+
+function metricLines(metrics: Evaluation, fvuShort: number | null): string[] {
+  const { fvu, normalizedMse, mse, l0, dead, deadFraction, latents } = metrics;
+  const line = (name: string, value: string, meaning: string) => `${name.padEnd(15)}${value.padStart(10)}   ${meaning}`;
+  const number = (value: number | null) => (value === null ? "undefined" : value.toPrecision(4));
+  return [
+    line("FVU", number(fvu), "fraction of variance unexplained: sum (x - x_hat)^2 / sum (x - mean of x)^2"),
+    ...(fvuShort === null ? [] : [line("", number(fvuShort), "the same with the averaged decoder rows left shorter than 1")]),
+    line("normalised MSE", number(normalizedMse), "sum (x - x_hat)^2 / sum x^2"),
+    line("MSE", number(mse), "mean of (x_hat - x)^2 over all elements"),
+    line("L0", l0.toFixed(2), "mean number of latents with a value above 0 in a row"),
+    line(
+      "dead",
+      formatCount(dead),
+      `of ${formatCount(latents)} latents (${percent(deadFraction)}) have no value above 0 in any of these rows`,
+    ),
+  ];
+}
+
+const BAR = 40;
+
+function densityLines({ density, dead, latents }: Evaluation): string[] {
+  const most = Math.max(1, dead, ...density.map((bin) => bin.latents));
+  const bar = (count: number) => "█".repeat(count === 0 ? 0 : Math.max(1, Math.round((count / most) * BAR)));
+  const line = (name: string, count: number) => `  ${name.padEnd(20)}${formatCount(count).padStart(8)}  ${bar(count)}`.trimEnd();
+  return [
+    `density of the ${formatCount(latents)} latents: the share of rows in which the value is above 0`,
+    line("never", dead),
+    ...density.map(({ from, to, latents: count }) => line(`${share(from)} to ${share(to)}`, count)),
+  ];
+}
+
+/** 10^exponent as a percentage of two digits. */
+function share(exponent: number): string {
+  return percent(10 ** exponent);
+}
+
+function percent(fraction: number): string {
+  const value = fraction * 100;
+  return `${value === 0 || value >= 10 ? Math.round(value) : Number(value.toPrecision(2))} %`;
+}
+
+function featureHead(features: readonly ShownFeature[]): string[] {
+  return [
+    features.length === 1 ? "a latent in its text" : `${features.length} latents in their text`,
+    "  the most readable of as many bands of density; the strongest firings of each in different contexts,",
+    "  at most two on the same token; the value of the latent on the marked token in front;",
+    "  on: the tokens with most of its energy, each with firings / occurrences",
+  ];
+}
+
+function featureLines({ latent, density, firings, contexts, energyShare, tokens, examples }: ShownFeature, page: Page): string[] {
+  const head = `latent ${latent}   fires on ${percent(density)} of the tokens (${formatCount(firings)}, in ${formatCount(contexts)} contexts), ${percent(energyShare)} of all energy`;
+  const lines = [page.bold ? `\u001b[1m${head}\u001b[22m` : head];
+  lines.push(`  on: ${clipList(usesOf(tokens), page.columns - 6)}`);
+  // The marked tokens stand below each other, as in a concordance.
+  const width = Math.floor((page.columns - 12 - Math.max(...examples.map(({ token }) => visible(token).length))) / 2);
+  for (const { value, before, token, after } of examples) {
+    const shown = visible(token);
+    const space = shown.startsWith(" ") ? " " : "";
+    const left = takeEnd(`${visible(before)}${space}`, width);
+    const right = takeStart(visible(after), width);
+    const marked = page.bold ? `\u001b[1m${shown.trimStart()}\u001b[22m` : `›${shown.trimStart()}‹`;
+    lines.push(`  ${value.toFixed(2).padStart(6)}  ${left.padStart(width)}${marked}${right}`.trimEnd());
+  }
+  return lines;
+}
+
+/** "can 19/19": 19 firings on 19 occurrences. Tokens that differ in case and spaces only are counted together. */
+function usesOf(tokens: ShownFeature["tokens"]): string[] {
+  const words = new Map<string, { text: string; on: number; of: number }>();
+  for (const { text, firings, occurrences } of tokens) {
+    const shown = visible(text).trim() || "␣";
+    const word = words.get(shown.toLowerCase()) ?? { text: shown, on: 0, of: 0 };
+    words.set(shown.toLowerCase(), { text: word.text, on: word.on + firings, of: word.of + occurrences });
+  }
+  return [...words.values()].map(({ text, on, of }) => `${text} ${on}/${of}`);
+}
+
+/** One line, no control characters: what a terminal would obey is shown as a symbol. */
+function visible(text: string): string {
+  return [...text]
+    .map((char) => {
+      const code = char.codePointAt(0) ?? 0;
+      if (char === "\n") return "⏎";
+      if (code < 0x20 || (code >= 0x7f && code < 0xa0)) return "·";
+      return char;
+    })
+    .join("");
+}
+
+function takeEnd(text: string, width: number): string {
+  const chars = [...text];
+  return chars.length <= width ? text : `…${chars.slice(chars.length - width + 1).join("")}`;
+}
+
+function takeStart(text: string, width: number): string {
+  const chars = [...text];
+  return chars.length <= width ? text : `${chars.slice(0, width - 1).join("")}…`;
+}
+
+/** As many items as fit, at least one. */
+function clipList(items: readonly string[], width: number): string {
+  let text = items[0] ?? "";
+  for (const item of items.slice(1)) {
+    if (text.length + 3 + item.length > width) break;
+    text += `   ${item}`;
+  }
+  return text;
+}

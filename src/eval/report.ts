@@ -1,0 +1,119 @@
+/** `saetta eval`: an autoencoder and rows in, everything it prints out. */
+
+import type { NonFinite } from "../data/batches.ts";
+import type { Range } from "../data/holdout.ts";
+import type { Source } from "../data/source.ts";
+import { loadSae, type Sae } from "../inference/sae.ts";
+import { loadTokenizer, type Tokenizer } from "../language-model/tokenizer.ts";
+import { hasCode, SaettaError } from "../util/errors.ts";
+import { type Evaluation, evaluate } from "./evaluate.ts";
+import { chooseFeatures, type Feature } from "./features.ts";
+import { Firings } from "./firings.ts";
+import { atMost, countRows, rowsOf } from "./rows.ts";
+import { type Example, examplesOf, rowTokens, tokensOf } from "./text.ts";
+
+export interface ShownFeature extends Omit<Feature, "tokens"> {
+  readonly tokens: readonly (Feature["tokens"][number] & { readonly text: string })[];
+  readonly examples: readonly Example[];
+}
+
+export interface EvalReport {
+  readonly autoencoder: string;
+  /** Training steps behind the weights; null in files of others. */
+  readonly step: number | null;
+  readonly weights: "ema" | "raw";
+  readonly engine: string;
+  readonly data: string;
+  readonly metrics: Evaluation;
+  /** FVU of the averaged weights with their decoder rows as short as averaging makes them; null where raw weights are used. */
+  readonly fvuWithoutUnitDecoder: number | null;
+  readonly features: readonly ShownFeature[];
+}
+
+export interface ReportOptions {
+  /** Latents to show in their text. */
+  readonly features?: number | undefined;
+  readonly maxRows?: number | undefined;
+  readonly nonFinite?: NonFinite | undefined;
+  readonly onProgress?: ((done: number, total: number) => void) | undefined;
+}
+
+/** Lines of text a latent. */
+const EXAMPLES = 5;
+/** Tokens a latent whose names are given. */
+const TOKENS = 16;
+
+/** Evaluates `sae` on the rows of the ranges. Throws SaettaError when the widths differ, there are no rows, or features are asked for and there is no text. */
+export async function evalReport(sae: Sae, source: Source, ranges: readonly Range[], options: ReportOptions = {}): Promise<EvalReport> {
+  const { features = 0, maxRows = Number.POSITIVE_INFINITY, nonFinite = "stop", onProgress } = options;
+  const { d, n, k } = sae.shape;
+  if (source.dIn !== d) {
+    throw new SaettaError(`rows have ${source.dIn} numbers, but the autoencoder in ${sae.path} takes ${d}`, {
+      where: source.paths.join(", "),
+    });
+  }
+  const chosen = atMost(ranges, maxRows);
+  const tokenizer = features > 0 ? await tokenizerOf(sae, source) : undefined;
+  const firings = features > 0 ? new Firings(n) : undefined;
+  const total = countRows(chosen);
+  let done = 0;
+  const metrics = await evaluate(sae, source.dtype, rowsOf(source, chosen, nonFinite), {
+    onChunk: (chunk, codes) => {
+      firings?.add(chunk.numbers, chunk.rows, codes);
+      done += chunk.rows;
+      onProgress?.(done, total);
+    },
+  });
+  let fvuWithoutUnitDecoder: number | null = null;
+  if (sae.weights === "ema") {
+    await using short = await loadSae(sae.path, { engine: sae.engine, weights: "ema", unitDecoder: false });
+    fvuWithoutUnitDecoder = (await evaluate(short, source.dtype, rowsOf(source, chosen, nonFinite))).fvu;
+  }
+  const shown = tokenizer && firings ? await showFeatures(source, firings, tokenizer, features, k) : [];
+  return {
+    autoencoder: sae.path,
+    step: sae.found.step ?? null,
+    weights: sae.weights,
+    engine: sae.engine.description,
+    data: source.description,
+    metrics,
+    fvuWithoutUnitDecoder,
+    features: shown,
+  };
+}
+
+async function tokenizerOf(sae: Sae, source: Source): Promise<Tokenizer> {
+  tokensOf(source);
+  const path = source.origin.tokenizer ?? sae.description.saetta?.tokenizer;
+  if (path === undefined) {
+    throw new SaettaError("does not say which tokenizer its tokens are of (attribute tokenizer)", {
+      where: source.paths.join(", "),
+      mend: "leave out --features",
+    });
+  }
+  return loadTokenizer(path).catch((cause: unknown) => {
+    if (!hasCode(cause, "ENOENT") && cause instanceof SaettaError && !hasCode(cause.cause, "ENOENT")) throw cause;
+    throw new SaettaError("the tokenizer that the activations were made with is not there any more", {
+      where: path,
+      mend: "put it back, or leave out --features",
+      cause,
+    });
+  });
+}
+
+async function showFeatures(source: Source, firings: Firings, tokenizer: Tokenizer, count: number, k: number): Promise<ShownFeature[]> {
+  const lists = firings.lists();
+  const rows = await rowTokens(source, lists.numbers);
+  const texts = new Map<number, string>();
+  const textOf = (token: number): string => {
+    const text = texts.get(token) ?? tokenizer.pieces([token])[0];
+    texts.set(token, text);
+    return text;
+  };
+  const shown: ShownFeature[] = [];
+  for (const feature of chooseFeatures(lists, rows, count, k, textOf)) {
+    const tokens = feature.tokens.slice(0, TOKENS).map((use) => ({ ...use, text: textOf(use.token) }));
+    shown.push({ ...feature, tokens, examples: await examplesOf(feature, lists, rows, source, tokenizer, EXAMPLES) });
+  }
+  return shown;
+}

@@ -1,0 +1,248 @@
+/** A trained autoencoder, ready to encode and decode rows on any engine. */
+
+import type { RowDType } from "../data/source.ts";
+import {
+  BYTES,
+  type Codes,
+  type Engine,
+  HYPER,
+  PARAM_NAMES,
+  type Params,
+  paramShapes,
+  type Shape,
+  type Step,
+  type Tensor,
+} from "../engine/engine.ts";
+import { selectEngine } from "../engine/select.ts";
+import { sumsLength } from "../engine/sums.ts";
+import type { SaeDescription } from "../sae/description.ts";
+import { bytesOf, float32Of, float64Of, uint32Of } from "../util/bytes.ts";
+import { SaettaError, UsageError } from "../util/errors.ts";
+import { type FoundSae, findSae, type WeightsKind, writeParams } from "./weights.ts";
+
+/** At most k active latents a row, the strongest first: [B,k] each. An unused slot has latent NONE (2^32 - 1) and value 0. */
+export interface SparseCodes {
+  readonly k: number;
+  readonly latent: Uint32Array;
+  readonly value: Float32Array;
+}
+
+export interface LoadOptions {
+  /** Stays the caller's. Default: the fastest that runs here, closed with the autoencoder. */
+  readonly engine?: Engine;
+  /** Default: the running average where training kept one. */
+  readonly weights?: WeightsKind;
+  /** false: the average's decoder rows are left as short as averaging makes them. Only to measure what that changes. */
+  readonly unitDecoder?: boolean;
+}
+
+/** Rows that go through the engine at once. */
+const CAPACITY = 2048;
+
+/** Loads an autoencoder from a run folder, a checkpoint folder, or sparsify's cfg.json and sae.safetensors. */
+export async function loadSae(path: string, options: LoadOptions = {}): Promise<Sae> {
+  const found = await findSae(path, options.weights);
+  const engine = options.engine ?? (await selectEngine("auto"));
+  const close = async () => {
+    if (options.engine === undefined) await engine[Symbol.asyncDispose]();
+  };
+  try {
+    const refusal = engine.refuses(found.description.shape);
+    if (refusal !== undefined) throw new SaettaError(refusal, { where: path });
+    const shapes = paramShapes(found.description.shape);
+    const params = Object.fromEntries(PARAM_NAMES.map((name) => [name, engine.alloc(engine.real, shapes[name])])) as unknown as Params;
+    await writeParams(engine, found, params, options.unitDecoder);
+    const bytes = await engine.read(params.preBias);
+    const preBias = engine.real === "f64" ? float64Of(bytes) : Float64Array.from(float32Of(bytes));
+    return new Sae(found, engine, params, preBias, close);
+  } catch (thrown) {
+    await close();
+    throw thrown;
+  }
+}
+
+export class Sae implements AsyncDisposable {
+  /** The folder that the weights came from. */
+  readonly path: string;
+  readonly description: SaeDescription;
+  readonly shape: Shape;
+  /** Which weights these are: the running average ("ema") or those of the last step ("raw"). */
+  readonly weights: WeightsKind;
+  readonly found: FoundSae;
+  readonly engine: Engine;
+  readonly #params: Params;
+  readonly #preBias: Float64Array;
+  readonly #close: () => Promise<void>;
+  readonly #step: Step;
+  readonly #rooms = new Map<string, Room>();
+  #turn: Promise<unknown> = Promise.resolve();
+  #life: "open" | "closed" = "open";
+
+  constructor(found: FoundSae, engine: Engine, params: Params, preBias: Float64Array, close: () => Promise<void>) {
+    this.path = found.path;
+    this.description = found.description;
+    this.shape = found.description.shape;
+    this.weights = found.weights;
+    this.found = found;
+    this.engine = engine;
+    this.#params = params;
+    this.#preBias = preBias;
+    this.#close = close;
+    const { d, n } = this.shape;
+    this.#step = {
+      hyper: engine.alloc("f64", [HYPER.length]),
+      sums: engine.alloc("f64", [sumsLength(d)]),
+      fired: engine.alloc("u32", [n]),
+      bad: engine.alloc("u32", [1]),
+      sq: engine.alloc("f64", [1]),
+    };
+  }
+
+  /** rows [B*d] -> their codes. Throws SaettaError when a row is not finite. */
+  encode(rows: Float32Array): Promise<SparseCodes> {
+    return this.encodeRaw(bytesOf(rows), "f32", this.#rowsIn(rows.length));
+  }
+
+  /** The same for `count` rows as little-endian bytes, in any dtype of activations, without a detour through JavaScript numbers. */
+  encodeRaw(raw: Uint8Array, dtype: RowDType, count: number): Promise<SparseCodes> {
+    return this.#inTurn(async () => (await this.#forward(raw, dtype, count, false)).codes);
+  }
+
+  /** The codes of the rows and their reconstruction [B*d], pre-bias added. */
+  reconstructRaw(raw: Uint8Array, dtype: RowDType, count: number): Promise<{ readonly codes: SparseCodes; readonly output: Float32Array }> {
+    return this.#inTurn(() => this.#forward(raw, dtype, count, true));
+  }
+
+  /** codes of B rows -> their reconstruction [B*d]: the sum of value times decoder row, plus the pre-bias. */
+  decode(codes: SparseCodes): Promise<Float32Array> {
+    const { k, latent, value } = codes;
+    const { d, n } = this.shape;
+    const rows = latent.length / k;
+    if (!Number.isInteger(rows) || value.length !== latent.length) {
+      throw new UsageError(`codes of ${latent.length} latents and ${value.length} values make no whole rows of ${k}`);
+    }
+    for (const [slot, j] of latent.entries()) {
+      if (value[slot] !== 0 && j >= n) throw new UsageError(`latent ${j} is in the codes, but there are only ${n}`);
+    }
+    return this.#inTurn(async () => {
+      const output = new Float32Array(rows * d);
+      for (let first = 0; first < rows; first += CAPACITY) {
+        const count = Math.min(CAPACITY, rows - first);
+        const room = this.#room(count, "f32", k);
+        const pairs = this.engine.pairs(room.codes);
+        const part = value.subarray(first * k, (first + count) * k);
+        this.engine.write(pairs.latent, bytesOf(latent.subarray(first * k, (first + count) * k)));
+        this.engine.write(pairs.value, bytesOf(this.engine.real === "f32" ? part : Float64Array.from(part)));
+        this.engine.decode(this.#params, room.codes, room.out);
+        this.#addBias(await this.#reals(room.out), output.subarray(first * d, (first + count) * d));
+      }
+      return output;
+    });
+  }
+
+  async close(): Promise<void> {
+    if (this.#life === "closed") return;
+    this.#life = "closed";
+    await this.#turn;
+    const rooms = [...this.#rooms.values()].flatMap(({ raw, index, x, out, codes }) => [raw, index, x, out, codes]);
+    for (const it of [...rooms, ...Object.values(this.#params), ...Object.values(this.#step)]) this.engine.free(it);
+    await this.#close();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #forward(raw: Uint8Array, dtype: RowDType, count: number, decode: boolean): Promise<{ codes: SparseCodes; output: Float32Array }> {
+    const { d, k } = this.shape;
+    const rowBytes = d * BYTES[dtype];
+    if (raw.byteLength !== count * rowBytes) {
+      throw new UsageError(`${raw.byteLength} bytes are not ${count} rows of ${d} ${dtype}, the autoencoder's inputs`);
+    }
+    const latent = new Uint32Array(count * k);
+    const value = new Float32Array(count * k);
+    const output = new Float32Array(decode ? count * d : 0);
+    for (let first = 0; first < count; first += CAPACITY) {
+      const rows = Math.min(CAPACITY, count - first);
+      const room = this.#room(rows, dtype, k);
+      const { codes, raw: into, index, x, out } = room;
+      const { engine } = this;
+      engine.write(into, raw.subarray(first * rowBytes, (first + rows) * rowBytes));
+      this.#index(room, rows);
+      engine.load(into, index, x, this.#step);
+      engine.encode(this.#params, x, this.#step, codes);
+      if (decode) engine.decode(this.#params, codes, out);
+      const pairs = engine.pairs(codes);
+      latent.set(uint32Of(await engine.read(pairs.latent)).subarray(0, rows * k), first * k);
+      value.set((await this.#reals(pairs.value)).subarray(0, rows * k), first * k);
+      if (decode) this.#addBias(await this.#reals(out), output.subarray(first * d, (first + rows) * d));
+      if (uint32Of(await engine.read(this.#step.bad))[0] !== 0) throw new SaettaError("a row that was to be encoded is not finite");
+    }
+    return { codes: { k, latent, value }, output };
+  }
+
+  #addBias(sums: Float32Array | Float64Array, into: Float32Array): void {
+    const { d } = this.shape;
+    for (let at = 0; at < into.length; at += d) {
+      for (let i = 0; i < d; i++) into[at + i] = sums[at + i] + this.#preBias[i];
+    }
+  }
+
+  async #reals(t: Tensor): Promise<Float32Array | Float64Array> {
+    const bytes = await this.engine.read(t);
+    return t.dtype === "f64" ? float64Of(bytes) : float32Of(bytes);
+  }
+
+  /** Memory for a number of rows, rounded up to a power of two so that few sizes are ever made. */
+  #room(rows: number, dtype: RowDType, k: number): Room {
+    const size = 2 ** Math.ceil(Math.log2(rows));
+    const key = `${size} ${dtype} ${k}`;
+    const { engine } = this;
+    const { d } = this.shape;
+    let room = this.#rooms.get(key);
+    if (room === undefined) {
+      room = {
+        raw: engine.alloc(dtype, [size, d]),
+        index: engine.alloc("u32", [size]),
+        x: engine.alloc(engine.real, [size, d]),
+        out: engine.alloc(engine.real, [size, d]),
+        codes: engine.codes(size, k),
+        rows: 0,
+      };
+      this.#rooms.set(key, room);
+    }
+    return room;
+  }
+
+  /** A room is used whole: what it holds past the last row repeats that row, and is not looked at. */
+  #index(room: Room, rows: number): void {
+    if (room.rows === rows) return;
+    const size = room.codes.rows;
+    this.engine.write(room.index, bytesOf(Uint32Array.from({ length: size }, (_, row) => Math.min(row, rows - 1))));
+    room.rows = rows;
+  }
+
+  #rowsIn(length: number): number {
+    const rows = length / this.shape.d;
+    if (!Number.isInteger(rows)) throw new UsageError(`${length} numbers are no whole rows of ${this.shape.d}, the autoencoder's inputs`);
+    return rows;
+  }
+
+  /** The rooms are shared: calls go one after the other. */
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    if (this.#life === "closed") throw new UsageError("the autoencoder was closed");
+    const result = this.#turn.then(work);
+    this.#turn = result.catch(() => undefined);
+    return result;
+  }
+}
+
+interface Room {
+  readonly raw: Tensor;
+  readonly index: Tensor;
+  readonly x: Tensor;
+  readonly out: Tensor;
+  readonly codes: Codes;
+  /** How many of its rows `index` names. */
+  rows: number;
+}

@@ -1,0 +1,69 @@
+import { describe, expect, it } from "vitest";
+import { descriptionJson, parseDescription, type SaeDescription } from "./description.ts";
+
+const full: SaeDescription = {
+  shape: { d: 4, n: 10, k: 3, auxk: 2 },
+  saetta: {
+    version: "0.1.0",
+    engine: "reference",
+    normalization: "none",
+    emaDecay: 0.999,
+    model: "m.onnx",
+    tensor: "t",
+    tokenizer: "tokenizer.json",
+  },
+};
+
+describe("cfg.json", () => {
+  it("is read back as it was written", () => {
+    expect(parseDescription(descriptionJson(full), "cfg.json")).toEqual(full);
+    const bare: SaeDescription = { ...full, saetta: { version: "0.1.0", engine: "cpu", normalization: "none" } };
+    expect(parseDescription(descriptionJson(bare), "cfg.json")).toEqual(bare);
+  });
+
+  it("has sparsify's keys", () => {
+    expect(descriptionJson({ ...full, saetta: undefined })).toEqual({
+      activation: "topk",
+      expansion_factor: 3,
+      normalize_decoder: true,
+      num_latents: 10,
+      k: 3,
+      multi_topk: false,
+      skip_connection: false,
+      transcode: false,
+      d_in: 4,
+    });
+  });
+
+  it("is read as sparsify writes it", () => {
+    expect(parseDescription({ expansion_factor: 8, num_latents: 0, k: 3, d_in: 4 }, "cfg.json")).toEqual({
+      shape: { d: 4, n: 32, k: 3, auxk: 0 },
+      saetta: undefined,
+    });
+  });
+
+  const cfg = descriptionJson(full);
+  it.each<[string, object, string]>([
+    ["another activation", { activation: "groupmax" }, 'cfg.json: activation "groupmax" is not "topk", the only one that Saetta computes'],
+    ["a skip connection", { skip_connection: true }, 'cfg.json: "skip_connection" is true, which Saetta does not compute'],
+    ["a transcoder", { transcode: true }, 'cfg.json: "transcode" is true, which Saetta does not compute'],
+    ["signed latents", { signed: true }, 'cfg.json: "signed" is true, which Saetta does not compute'],
+    ["more active latents than there are", { k: 11 }, "cfg.json: k is 11, but there are only 10 latents"],
+    ["a missing k", { k: undefined }, 'cfg.json: "k" must be a whole number of at least 1, but is missing'],
+    ["a fraction of inputs", { d_in: 1.5 }, 'cfg.json: "d_in" must be a whole number of at least 1, but is 1.5'],
+    [
+      "a later format",
+      { saetta: { format_version: 2 } },
+      "cfg.json: format version 2 is later than 1, the last that this Saetta knows; install a newer Saetta",
+    ],
+    [
+      "a normalization of the future",
+      { saetta: { ...Object(cfg.saetta), normalization: "unit" } },
+      'cfg.json: normalization "unit" is unknown',
+    ],
+    ["a decay of 1", { saetta: { ...Object(cfg.saetta), ema_decay: 1 } }, 'cfg.json: "ema_decay" must be between 0 and 1, but is 1'],
+  ])("with %s is refused", (_, change, message) => {
+    const changed = JSON.parse(JSON.stringify({ ...cfg, ...change }));
+    expect(() => parseDescription(changed, "cfg.json")).toThrow(message);
+  });
+});

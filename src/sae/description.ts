@@ -1,0 +1,100 @@
+/**
+ * cfg.json of a checkpoint: sparsify's keys, so that it loads there as it is, and an object `saetta` with what sparsify has no key for
+ * (https://github.com/EleutherAI/sparsify, SparseCoderConfig). Files of sparsify itself have no `saetta`.
+ */
+
+import { FormatError } from "../util/errors.ts";
+import { Fields, type Json, type JsonObject } from "../util/json.ts";
+import type { Shape } from "./shape.ts";
+
+/** The version of the files in a checkpoint folder; a reader refuses a later one. */
+export const FORMAT_VERSION = 1;
+
+/** Where an autoencoder comes from and how its inputs were prepared. */
+export interface Provenance {
+  /** Version of Saetta that wrote it. */
+  readonly version: string;
+  /** The engine's description. */
+  readonly engine: string;
+  /** Inputs are rows as they are. */
+  readonly normalization: "none";
+  /** m of the running average of the weights; undefined when none is kept. */
+  readonly emaDecay?: number;
+  /** Names of the language model and of its tensor, and the path of its tokenizer, as the activations file gives them. */
+  readonly model?: string;
+  readonly tensor?: string;
+  readonly tokenizer?: string;
+}
+
+export interface SaeDescription {
+  readonly shape: Shape;
+  /** undefined in files of others. */
+  readonly saetta: Provenance | undefined;
+}
+
+/** The object to write as cfg.json; keys in a fixed order. */
+export function descriptionJson({ shape, saetta }: SaeDescription): JsonObject {
+  const { d, n, k, auxk } = shape;
+  const sparsify = {
+    activation: "topk",
+    expansion_factor: Math.ceil(n / d), // whole, as sparsify declares it; num_latents is what counts
+    normalize_decoder: true,
+    num_latents: n,
+    k,
+    multi_topk: false,
+    skip_connection: false,
+    transcode: false,
+    d_in: d,
+  };
+  if (saetta === undefined) return sparsify;
+  const { version, engine, normalization, emaDecay, model, tensor, tokenizer } = saetta;
+  const optional = { ema_decay: emaDecay, model, tensor, tokenizer };
+  const given = Object.fromEntries(Object.entries(optional).filter((entry): entry is [string, string | number] => entry[1] !== undefined));
+  return { ...sparsify, saetta: { format_version: FORMAT_VERSION, version, engine, auxk, normalization, ...given } };
+}
+
+/** Parses cfg.json strictly: what would make the autoencoder compute something else than Saetta does is refused, not ignored. `where` names the file in errors. */
+export function parseDescription(json: Json, where: string): SaeDescription {
+  const cfg = new Fields(json, "cfg.json", where);
+  const activation = cfg.has("activation") ? cfg.string("activation") : "topk"; // the first versions of sparsify had no other
+  if (activation !== "topk")
+    throw new FormatError(`activation "${activation}" is not "topk", the only one that Saetta computes`, { where });
+  for (const key of ["skip_connection", "transcode", "signed"]) {
+    if (cfg.boolean(key, false)) throw new FormatError(`"${key}" is true, which Saetta does not compute`, { where });
+  }
+  const d = cfg.integer("d_in", 1);
+  const stated = cfg.has("num_latents") ? cfg.integer("num_latents") : 0;
+  const n = stated > 0 ? stated : d * cfg.integer("expansion_factor", 1);
+  const k = cfg.integer("k", 1);
+  if (k > n) throw new FormatError(`k is ${k}, but there are only ${n} latents`, { where });
+  if (!Number.isSafeInteger(n * d) || n >= 0xffff_ffff) throw new FormatError(`${n} latents x ${d} inputs are too many`, { where });
+  if (!cfg.has("saetta")) return { shape: { d, n, k, auxk: 0 }, saetta: undefined };
+  const own = cfg.fields("saetta");
+  const version = own.integer("format_version", 1);
+  if (version > FORMAT_VERSION) {
+    throw new FormatError(`format version ${version} is later than ${FORMAT_VERSION}, the last that this Saetta knows`, {
+      where,
+      mend: "install a newer Saetta",
+    });
+  }
+  return { shape: { d, n, k, auxk: own.integer("auxk") }, saetta: parseProvenance(own) };
+}
+
+function parseProvenance(own: Fields): Provenance {
+  const normalization = own.string("normalization");
+  if (normalization !== "none") throw new FormatError(`normalization "${normalization}" is unknown`, { where: own.where });
+  const text = (name: "model" | "tensor" | "tokenizer") => (own.has(name) ? { [name]: own.string(name) } : {});
+  const emaDecay = own.has("ema_decay") ? own.number("ema_decay") : undefined;
+  if (emaDecay !== undefined && !(emaDecay > 0 && emaDecay < 1)) {
+    throw new FormatError(`"ema_decay" must be between 0 and 1, but is ${emaDecay}`, { where: own.where });
+  }
+  return {
+    version: own.string("version"),
+    engine: own.string("engine"),
+    normalization,
+    ...(emaDecay === undefined ? {} : { emaDecay }),
+    ...text("model"),
+    ...text("tensor"),
+    ...text("tokenizer"),
+  };
+}
