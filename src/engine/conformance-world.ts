@@ -141,7 +141,7 @@ export class World {
   }
 
   encode(): Promise<void> {
-    const dead: Dead | undefined = this.dead && { age: this.state.age, codes: this.dead.codes };
+    const dead: Dead = { age: this.state.age, codes: this.dead?.codes };
     const live = this.live.codes;
     return this.#run("encode", [...CODES("live"), ...CODES("dead"), "fired", "sums", "bad"], () =>
       this.engine.encode(this.state.params, this.#x, this.step, live, dead),

@@ -111,10 +111,10 @@ export interface Grads {
   readonly decoder?: Tensor;
 }
 
-/** The dead side of `encode`: ages decide which latents are dead; `codes` receive the top auxk of them. */
+/** The dead side of `encode`: ages decide which latents are dead; `codes` receive the top auxk of them (undefined: they are only counted). */
 export interface Dead {
   readonly age: Tensor;
-  readonly codes: Codes;
+  readonly codes?: Codes | undefined;
 }
 
 export interface Engine extends AsyncDisposable {
@@ -141,11 +141,11 @@ export interface Engine extends AsyncDisposable {
 
   /** -> x [B,d]: the rows of raw [m,d] (f16, bf16, f32 or f64) numbered by `rows` u32 [B], converted; t (not hyper) zeroed; bad. */
   load(raw: Tensor, rows: Tensor, x: Tensor, t: Step): void;
-  /** -> live, dead.codes, fired, sums.dead, bad. Values are relu(top k of encoder (x - preBias) + latentBias), exact; the lower latent wins a tie. */
+  /** -> live, dead.codes, fired, sums.dead (0 without `dead`), bad. Values are relu(top k of encoder (x - preBias) + latentBias), exact; the lower latent wins a tie. */
   encode(p: Params, x: Tensor, t: Step, live: Codes, dead?: Dead): void;
   /** -> err: W z, without bias. */
   decode(p: Params, z: Codes, err: Tensor): void;
-  /** -> path.err, sums, bad. With `live`, path is the dead one. */
+  /** -> path.err, sums (added to), bad. With `live`, path is the dead one. */
   residual(p: Params, x: Tensor, t: Step, path: Path, live?: Path): void;
   /** -> the codes' gradient, bad. */
   codeGrad(p: Params, path: Path, t: Step): void;

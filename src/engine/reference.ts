@@ -111,7 +111,7 @@ class ReferenceEngine implements Engine {
         maths.preActivations(w, own(x).f64.subarray(row * d, (row + 1) * d), pre);
         checkFinite(pre, t);
         for (const { latent, value } of selectRow(ownCodes(live), row, pre, () => true)) if (value > hyper.firedAbove) fired[latent] = 1;
-        if (dead) selectRow(ownCodes(dead.codes), row, pre, isDead);
+        if (dead?.codes) selectRow(ownCodes(dead.codes), row, pre, isDead);
       }
     });
   }

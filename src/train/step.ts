@@ -62,7 +62,7 @@ export function createTrainStep(engine: Engine, shape: Shape, rows: number, dens
       writeHyper(engine, t, hyper);
       engine.write(rowsOfRaw, bytesOf(index));
       engine.load(raw, rowsOfRaw, x, t);
-      engine.encode(p, x, t, live.codes, dead && { age: s.age, codes: dead.codes });
+      engine.encode(p, x, t, live.codes, { age: s.age, codes: dead?.codes });
 
       engine.decode(p, live.codes, live.err);
       engine.residual(p, x, t, live);

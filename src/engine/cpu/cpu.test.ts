@@ -2,27 +2,13 @@ import { createHash } from "node:crypto";
 import { totalmem } from "node:os";
 import { describe, expect, it } from "vitest";
 import { bytesOf } from "../../util/bytes.ts";
-import { CASES, selfTest } from "../conformance.ts";
 import { draw } from "../conformance-draw.ts";
 import { World } from "../conformance-world.ts";
 import { createReferenceEngine } from "../reference.ts";
 import { cpuPaths, createCpuEngine, type InstructionSet } from "./index.ts";
 
-const paths = await cpuPaths();
-
-for (const path of paths) {
-  const engine = await createCpuEngine({ threads: 3, path });
-  describe(`conformance of cpu, ${path}`, () => {
-    it.each(CASES)("$name", async ({ run }) => {
-      const result = await run(engine, createReferenceEngine());
-      if (!("skipped" in result)) expect(result.worst).toBeLessThanOrEqual(1);
-    });
-
-    it("self-test", async () => {
-      expect(await selfTest(engine, 0.2)).toBeLessThan(1e-5);
-    });
-  });
-}
+// Without a compiler these tests have nothing to run on; conformance.test.ts says so.
+const paths = await cpuPaths().catch(() => []);
 
 /** Hash of every tensor after some steps: several panels, groups and stretches of encode, blocks of rows, and a long list. */
 async function hashAfterSteps(path: InstructionSet, threads: number): Promise<string> {
@@ -38,7 +24,7 @@ async function hashAfterSteps(path: InstructionSet, threads: number): Promise<st
   return hash.digest("hex");
 }
 
-describe("threads", () => {
+describe.skipIf(paths.length === 0)("threads", () => {
   it.each(paths)("any number of them gives the same bits, %s", async (path) => {
     const one = await hashAfterSteps(path, 1);
     for (const threads of [2, 3, 5]) expect(await hashAfterSteps(path, threads), `${threads} threads`).toBe(one);
@@ -50,7 +36,7 @@ describe("threads", () => {
   });
 });
 
-describe("the engine", () => {
+describe.skipIf(paths.length === 0)("the engine", () => {
   it("describes itself", async () => {
     await using engine = await createCpuEngine({ threads: 1, path: "portable" });
     expect(engine.description).toMatch(/^cpu: .+, 1 thread, portable$/);

@@ -243,7 +243,8 @@ class CpuEngine implements Engine {
     const [n, d] = p.encoder.shape;
     const [B] = x.shape;
     checkStep(t, n, d);
-    const deadSide = dead === undefined ? [0, 0, 0, 0, 0] : [at(dead.age, "u32", n), ...ownCodes(dead.codes).addresses(B)];
+    const deadCodes = dead?.codes === undefined ? [0, 0, 0, 0] : ownCodes(dead.codes).addresses(B);
+    const deadSide = [dead === undefined ? 0 : at(dead.age, "u32", n), ...deadCodes];
     const rows = at(x, "f32", B, d);
     const codes = ownCodes(live).addresses(B);
     this.#native.encode(this.#stream, ...paramAddresses(p, n, d), rows, B, d, n, ...stepAddresses(t), ...codes, ...deadSide);

@@ -17,7 +17,7 @@ struct Encode {
   size_t B, d, n;
   Step t;
   Codes live, dead;
-  /// Null: no dead side.
+  /// Null: the dead are neither counted nor selected. dead.k of 0: counted only.
   const uint32_t* age;
 };
 
@@ -166,12 +166,12 @@ static void encode(Stream& s, const Encode& a) {
     isDead[j] = a.age != nullptr && a.age[j] > a.t.hyper[DEAD_AFTER];
     deadLatents += isDead[j];
   }
+  if (a.age != nullptr) a.t.sums[DEAD] = static_cast<double>(deadLatents);
+  // Without codes for them the dead are only counted.
+  const bool selectDead = deadLatents > 0 && a.dead.k > 0;
   Selection dead = {};
-  if (deadLatents > 0) dead = makeSelection(s, 5, a.B, panels * PANEL_ROWS, a.dead.k);
-  if (a.age != nullptr) {
-    a.t.sums[DEAD] = static_cast<double>(deadLatents);
-    if (deadLatents == 0) clear(a.dead, a.B);
-  }
+  if (selectDead) dead = makeSelection(s, 5, a.B, panels * PANEL_ROWS, a.dead.k);
+  else if (a.dead.k > 0) clear(a.dead, a.B);
 
   // Groups of panels of at most 512 KiB; tiles of under a millisecond, so that threads end together.
   const size_t groupPanels = std::max<size_t>(1, std::min((size_t{512} << 10) / (panelSize * 4), ceilDiv(panels, s.threads)));
@@ -214,7 +214,7 @@ static void encode(Stream& s, const Encode& a) {
               const int lane = __builtin_ctz(bits);
               live.add(b + lane, pre[lane], static_cast<uint32_t>(j));
             }
-            if (!isDead[j]) continue;
+            if (!selectDead || !isDead[j]) continue;
             for (uint32_t bits = above(pre, load<Vec>(dead.thresholds + b)); bits != 0; bits &= bits - 1) {
               const int lane = __builtin_ctz(bits);
               dead.add(b + lane, pre[lane], static_cast<uint32_t>(j));
@@ -231,7 +231,7 @@ static void encode(Stream& s, const Encode& a) {
   s.parallel(ceilDiv(a.B, ROWS), [&](size_t tile, unsigned) {
     for (size_t b = tile * ROWS; b < std::min(a.B, (tile + 1) * ROWS); b++) {
       live.finish(b, a.live, &a.t);
-      if (deadLatents > 0) dead.finish(b, a.dead, nullptr);
+      if (selectDead) dead.finish(b, a.dead, nullptr);
     }
   });
 }
