@@ -37,27 +37,43 @@ const COMMANDS: readonly Entry[] = [
 ];
 
 async function main(argv: readonly string[]): Promise<number> {
+  try {
+    await (await programFor(argv)).parseAsync(argv, { from: "user" });
+    return Number(process.exitCode ?? 0);
+  } catch (thrown) {
+    return report(thrown);
+  }
+}
+
+/** The program with the command that `argv` names; of the others, what `--help` says of them. */
+async function programFor(argv: readonly string[]): Promise<Command> {
+  const called = argv.find((word) => COMMANDS.some(({ name }) => name === word));
   const program = new Command("saetta")
     .description("Trains TopK sparse autoencoders on language-model activations.")
     .version(VERSION)
     .exitOverride()
-    .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, "saetta: ")) })
-    .showHelpAfterError("(saetta --help tells more)")
+    .configureOutput({
+      outputError: (text, write) =>
+        write(`saetta: ${plainly(text)}; saetta ${called === undefined ? "" : `${called} `}--help tells more\n`),
+    })
     .addHelpText(
       "after",
       "\nExample:\n  saetta train acts.h5 --latents 4096 --k 32 --out runs/first\n  saetta eval runs/first --features 5\n",
     );
   for (const { name, summary, load } of COMMANDS) {
-    if (argv[0] === name || (argv[0] === "help" && argv[1] === name)) (await load())(program);
+    if (name === called) (await load())(program);
     else program.command(name).description(summary);
   }
   for (const command of program.commands) command.copyInheritedSettings(program);
-  try {
-    await program.parseAsync(argv, { from: "user" });
-    return Number(process.exitCode ?? 0);
-  } catch (thrown) {
-    return report(thrown);
-  }
+  return program;
+}
+
+/** "error: unknown option '--kk'\n(Did you mean --k?)" on one line. */
+function plainly(text: string): string {
+  return text
+    .replace(/^error: /, "")
+    .trim()
+    .replaceAll("\n", " ");
 }
 
 /** One line on stderr, and the exit code of the Contract: 2 for wrong usage, 1 for what failed. */
@@ -74,5 +90,8 @@ function report(thrown: unknown): number {
 
 // A reader that went away (`saetta eval ... | head`) is no error of ours.
 for (const stream of [process.stdout, process.stderr]) stream.on("error", (error) => hasCode(error, "EPIPE") || process.exit(1));
+
+// What nobody awaited still ends with one line.
+process.on("uncaughtException", (thrown) => process.exit(report(thrown)));
 
 process.exitCode = await main(process.argv.slice(2));

@@ -181,9 +181,10 @@ function sensibleLatents(dIn: number, budget: number): number {
   return 2 ** Math.max(6, Math.round(Math.log2(Math.min(16 * dIn, budget / 100))));
 }
 
-/** A power of two that leaves a thousand steps or more, where the budget allows. */
+/** A power of two that leaves a thousand steps or more, where the budget allows, and at least one. */
 function sensibleBatch(budget: number): number {
-  return 2 ** Math.min(12, Math.max(8, Math.floor(Math.log2(budget / 1000))));
+  const best = Math.min(12, Math.max(8, Math.floor(Math.log2(budget / 1000))));
+  return 2 ** Math.max(0, Math.min(best, Math.floor(Math.log2(budget))));
 }
 
 const snake = (name: string): string => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
@@ -216,9 +217,10 @@ export function configFromJson(text: string, where: string): { options: TrainOpt
   return { options: checkOptions(rest, where, snake), data: data as readonly string[] | undefined };
 }
 
-/** Checks options of unknown origin. Throws UsageError that names the field as `spell` writes it. */
+/** Checks options of unknown origin; what is undefined was not given. Throws UsageError that names the field as `spell` writes it. */
 export function checkOptions(options: Record<string, unknown>, where: string | undefined, spell: (name: string) => string): TrainOptions {
-  const result = trainOptions.partial().strict().safeParse(options);
+  const given = Object.entries(options).filter(([, value]) => value !== undefined);
+  const result = trainOptions.partial().safeParse(Object.fromEntries(given));
   if (result.success) return result.data;
   const issue = result.error.issues[0]!;
   const at = where === undefined ? {} : { where };

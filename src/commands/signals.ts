@@ -15,9 +15,11 @@ const CODES = { SIGINT: 130, SIGTERM: 143, SIGUSR1: 0 } as const;
 export function catchSignals(doing: string): Ending {
   const controller = new AbortController();
   let code = 0;
+  let asked = 0; // by SIGINT or SIGTERM; a scheduler sends SIGTERM some time after SIGUSR1, which is no reason to lose the checkpoint
   const listeners = (Object.keys(CODES) as (keyof typeof CODES)[]).map((name) => {
     const listener = () => {
-      if (controller.signal.aborted && name !== "SIGUSR1") process.exit(CODES[name]);
+      if (name !== "SIGUSR1" && asked++ > 0) process.exit(CODES[name]);
+      if (controller.signal.aborted) return;
       code = CODES[name];
       process.stderr.write(`\nsaetta: ${name}: ${doing}${name === "SIGINT" ? "; Ctrl-C again ends at once" : ""}\n`);
       controller.abort();

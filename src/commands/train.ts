@@ -3,7 +3,7 @@ import type { Command } from "commander";
 import { configFromJson } from "../config.ts";
 import { openSource } from "../data/open.ts";
 import { train } from "../train/train.ts";
-import { UsageError } from "../util/errors.ts";
+import { messageOf, SaettaError, UsageError } from "../util/errors.ts";
 import { addFlags, givenOptions } from "./flags.ts";
 import { follow } from "./follow.ts";
 import { catchSignals } from "./signals.ts";
@@ -24,7 +24,7 @@ export function trainCommand(program: Command): void {
     .option("--json", "print the result as one JSON object")
     .addHelpText("after", "\nExample:\n  saetta train acts.h5 --latents 4096 --k 32 --tokens 10M --out runs/first\n");
   addFlags(command).action(async (paths: readonly string[], flags: Flags) => {
-    const file = flags.config === undefined ? undefined : configFromJson(await readFile(flags.config, "utf8"), flags.config);
+    const file = flags.config === undefined ? undefined : configFromJson(await readText(flags.config), flags.config);
     const given = givenOptions(command);
     const options = { ...withoutRivals(file?.options ?? {}, given), ...given };
     const data = paths.length > 0 ? paths : file?.data;
@@ -38,6 +38,12 @@ export function trainCommand(program: Command): void {
       ending.close();
       await source.close();
     }
+  });
+}
+
+async function readText(path: string): Promise<string> {
+  return readFile(path, "utf8").catch((cause: unknown) => {
+    throw new SaettaError(`cannot be read (${messageOf(cause)})`, { where: path, mend: "name a JSON file with --config", cause });
   });
 }
 

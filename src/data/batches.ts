@@ -59,30 +59,38 @@ export async function* batches(
 ): AsyncGenerator<Batch, void, void> {
   const reader = new WindowReader(source, order, nonFinite);
   let { row, skipped } = start;
-  let window = await reader.load(start.epoch, row);
+  // A batch that ended with its epoch left off at the row after the last.
+  if (row === order.rowsPerEpoch) row = 0;
+  let window = await reader.load(start.epoch + (row < start.row ? 1 : 0), row);
   let next: Promise<Loaded> | undefined;
   let fresh: Loaded[] = [window];
+  let barren = 0; // windows in a row without a finite row
   try {
     for (let rows = size(); rows > 0; rows = size()) {
       const chosen = new Uint32Array(rows);
-      let touched = 1;
+      const from = new Set<Loaded>();
       for (let used = 0; used < rows; ) {
         const { position, rows: inOrder } = window.window;
         if (row === position + inOrder.length) {
           const epochEnds = row === order.rowsPerEpoch;
           if (epochEnds) row = 0;
+          barren = isBarren(window) ? barren + 1 : 0;
+          if (barren > order.windows) throw tooManyBad(source, skipped); // a whole epoch, wherever it began
           window = await (next ?? reader.load(window.epoch + (epochEnds ? 1 : 0), row, window));
           next = undefined;
           fresh.push(window);
-          // Three windows in one batch would overwrite the first before it was used; only rows passed over can lead here.
-          if (++touched > 2 && order.windows > 1) throw tooManyBad(source, skipped);
-          if (touched > rows + 2) throw tooManyBad(source, skipped);
           continue;
         }
         const at = inOrder[row - position]!;
         row++;
-        if (window.bad.has(at)) skipped++;
-        else chosen[used++] = window.at + at;
+        if (window.bad.has(at)) {
+          skipped++;
+          continue;
+        }
+        from.add(window);
+        // A third window would overwrite the first before the batch is used; only rows passed over can lead here.
+        if (from.size > 2 && order.windows > 1) throw tooManyBad(source, skipped);
+        chosen[used++] = window.at + at;
       }
       const uploads = fresh.flatMap(({ at, bytes }) => (bytes === undefined ? [] : [{ at, bytes }]));
       yield { uploads, rows: chosen, next: { epoch: window.epoch, row, skipped } };
@@ -97,6 +105,10 @@ export async function* batches(
   } finally {
     await next?.catch(() => undefined);
   }
+}
+
+function isBarren({ window, bad }: Loaded): boolean {
+  return bad.size === window.rows.length;
 }
 
 function tooManyBad(source: Source, skipped: number): SaettaError {
@@ -121,7 +133,9 @@ class WindowReader {
     const window = this.#order.window(epoch, row);
     if (before !== undefined && before.window.key === window.key)
       return { epoch, window, at: before.at, bytes: undefined, bad: before.bad };
-    const at = before === undefined || before.at > 0 ? 0 : this.#order.windowRows;
+    // The other half of the ring; a window of which nothing is used gives up its own.
+    const half = this.#order.windowRows;
+    const at = before === undefined ? 0 : isBarren(before) ? before.at : half - before.at;
     const { dIn, dtype } = this.#source;
     const rowBytes = dIn * ELEMENT_BYTES[dtype];
     const longest = window.blocks.reduce((most, { count }) => Math.max(most, count), 0);
@@ -138,23 +152,29 @@ class WindowReader {
         used++;
       }
       for (const badRow of nonFiniteRows(memory, dtype, dIn, block, used)) bad.add(badRow);
-      if (bad.size > 0 && this.#nonFinite === "stop") throw this.#notFinite(first, [...bad][0]! - block);
+      if (bad.size > 0 && this.#nonFinite === "stop") throw notFinite(this.#source, this.#rowOf(first, [...bad][0]! - block));
     }
     return { epoch, window, at, bytes: memory.subarray(0, used * rowBytes), bad };
   }
 
-  #notFinite(first: number, visited: number): SaettaError {
+  /** The row of the file after `visited` rows, from `first` on, that are not excluded. */
+  #rowOf(first: number, visited: number): number {
     let row = first;
     for (let left = visited; left > 0 || this.#order.isExcluded(row); row++) if (!this.#order.isExcluded(row)) left--;
-    return new SaettaError("holds NaN or Inf", {
-      where: this.#source.locate(row),
-      mend: "mend the file, or pass --non-finite skip to leave such rows out and count them",
-    });
+    return row;
   }
 }
 
+/** The error for a row that holds NaN or Inf, where such rows stop the run. */
+export function notFinite(source: Source, row: number): SaettaError {
+  return new SaettaError("holds NaN or Inf", {
+    where: source.locate(row),
+    mend: "mend the file, or pass --non-finite skip to leave such rows out and count them",
+  });
+}
+
 /** Rows [begin, end) of memory that hold something not finite. */
-function nonFiniteRows(memory: Uint8Array, dtype: RowDType, dIn: number, begin: number, end: number): number[] {
+export function nonFiniteRows(memory: Uint8Array, dtype: RowDType, dIn: number, begin: number, end: number): number[] {
   const found: number[] = [];
   for (let row = begin; row < end; row++) {
     const element = firstNonFinite(memory, dtype, row * dIn, (end - row) * dIn);

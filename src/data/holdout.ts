@@ -13,7 +13,7 @@ export interface Range {
 /** Neighbouring rows of 2-D data are often neighbouring tokens: they are held out together, as a sequence would be. */
 const ROWS_TOGETHER = 64;
 
-/** The held-out sequences as ranges of rows, in file order. Empty when the fraction is 0 or there are fewer than two sequences. */
+/** The held-out sequences as ranges of rows, in file order: at least one and not all. Empty when the fraction is 0 or there are fewer than two sequences. */
 export function heldOut(source: Source, fraction: number, seed: number): Range[] {
   const length = source.sequence ?? ROWS_TOGETHER;
   const sequences = Math.ceil(source.rows / length);
@@ -23,18 +23,18 @@ export function heldOut(source: Source, fraction: number, seed: number): Range[]
     const first = sequence * length;
     return { first, count: Math.min(length, source.rows - first) };
   };
-  const chosen: Range[] = [];
-  let lowest = 0;
-  let lowestHash = Number.POSITIVE_INFINITY;
+  const chosen: number[] = [];
+  let lowest = { sequence: 0, hash: Number.POSITIVE_INFINITY };
+  let highest = { sequence: 0, hash: -1 };
   for (let sequence = 0; sequence < sequences; sequence++) {
     const hash = hash32(seed, PURPOSE.holdout, sequence);
-    if (hash < limit) chosen.push(range(sequence));
-    if (hash < lowestHash) {
-      lowest = sequence;
-      lowestHash = hash;
-    }
+    if (hash < limit) chosen.push(sequence);
+    if (hash < lowest.hash) lowest = { sequence, hash };
+    if (hash > highest.hash) highest = { sequence, hash };
   }
-  return chosen.length > 0 ? chosen : [range(lowest)];
+  if (chosen.length === 0) chosen.push(lowest.sequence);
+  if (chosen.length === sequences) chosen.splice(highest.sequence, 1);
+  return chosen.map(range);
 }
 
 /** Takes rows out of ranges: what is left, as ranges. */

@@ -88,11 +88,13 @@ export class Order {
   /** The window that holds the position (0 .. rowsPerEpoch - 1) of the epoch. */
   window(epoch: number, position: number): Window {
     const { blocks, starts } = this.#plan(epoch);
+    if (!(position >= 0 && position < this.rowsPerEpoch)) throw new RangeError(`position ${position} of ${this.rowsPerEpoch}`);
     let w = 0;
     while (starts[w + 1]!.position <= position) w++;
     const begin = starts[w]!;
     const end = starts[w + 1]!;
-    const rows = Uint32Array.from({ length: end.position - begin.position }, (_, row) => row);
+    const rows = new Uint32Array(end.position - begin.position);
+    for (let row = 0; row < rows.length; row++) rows[row] = row;
     if (this.#options.shuffle) new Rng(this.#options.seed, PURPOSE.order, epoch, w + 1).shuffle(rows);
     return {
       key: this.windows === 1 ? "all" : `${epoch}.${w}`,

@@ -1,8 +1,9 @@
 /** What a run needs to know of its data before the first step: the geometric median and the variance of a sample of rows. */
 
 import { SaettaError } from "../util/errors.ts";
+import { firstNonFinite } from "../util/float16.ts";
 import { PURPOSE, Rng } from "../util/rng.ts";
-import { ELEMENT_BYTES } from "./batches.ts";
+import { ELEMENT_BYTES, type NonFinite, notFinite } from "./batches.ts";
 import { rowsToFloat32 } from "./convert.ts";
 import type { RowSet } from "./mask.ts";
 import type { Source } from "./source.ts";
@@ -12,14 +13,21 @@ const RUN = 16;
 
 /**
  * A stride sample of at most `wanted` rows [rows, dIn]: runs of 16 rows at equal distances over the whole file, the first place drawn by seed.
- * Rows that are excluded or not finite are passed over. All rows when the file has no more than `wanted`.
+ * Excluded rows are passed over, and so are those that are not finite unless `nonFinite` is "stop". All rows when the file has no more than `wanted`.
+ * Throws when a row stops it, and when none is left.
  */
-export async function strideSample(source: Source, excluded: RowSet, wanted: number, seed: number): Promise<Float32Array> {
+export async function strideSample(
+  source: Source,
+  excluded: RowSet,
+  wanted: number,
+  seed: number,
+  nonFinite: NonFinite = "stop",
+): Promise<Float32Array> {
   const { dIn, dtype, rows } = source;
   const everything = rows - excluded.size <= wanted;
-  const run = everything ? Math.min(rows, 4096) : RUN;
-  const runs = everything ? Math.ceil(rows / run) : Math.ceil(wanted / run);
-  const stride = everything ? run : rows / runs;
+  const runs = everything ? Math.ceil(rows / 4096) : Math.ceil(wanted / RUN);
+  const stride = everything ? 4096 : rows / runs;
+  const run = everything ? Math.min(rows, stride) : Math.min(RUN, Math.floor(stride));
   const offset = everything ? 0 : new Rng(seed, PURPOSE.sample).uniform() * Math.max(0, stride - run);
   const sample = new Float32Array(Math.min(wanted, rows) * dIn);
   const bytes = new Uint8Array(run * dIn * ELEMENT_BYTES[dtype]);
@@ -32,10 +40,18 @@ export async function strideSample(source: Source, excluded: RowSet, wanted: num
     const values = rowsToFloat32(bytes, dtype, count * dIn);
     for (let i = 0; i < count && kept < wanted; i++) {
       const row = values.subarray(i * dIn, (i + 1) * dIn);
-      if (excluded.has(first + i) || !row.every(Number.isFinite)) continue;
+      if (excluded.has(first + i)) continue;
+      if (nonFinite === "stop" && firstNonFinite(bytes, dtype, i * dIn, dIn) >= 0) throw notFinite(source, first + i);
+      if (!row.every(Number.isFinite)) continue; // also what is beyond f32
       sample.set(row, kept * dIn);
       kept++;
     }
+  }
+  if (kept === 0) {
+    throw new SaettaError("no row of the sample for the statistics is finite", {
+      where: source.paths.join(", "),
+      mend: "look at the file with saetta inspect",
+    });
   }
   return sample.subarray(0, kept * dIn);
 }
@@ -80,20 +96,17 @@ export interface Median {
 export function geometricMedian(sample: Float32Array, d: number, { tolerance = 1e-6, maxIterations = 200 } = {}): Median {
   const rows = sample.length / d;
   let point = columnMeans(sample, d);
+  const all = Array.from({ length: rows }, (_, row) => row * d);
+  // A row nearer than this is on the point: its weight, one over its distance, would hold the point wherever it is.
+  const near = (tolerance * all.reduce((sum, start) => sum + distanceTo(sample, start, point), 0)) / rows;
   for (let iteration = 1; iteration <= maxIterations; iteration++) {
     const pull = new Float64Array(d); // sum of unit vectors from the point to the rows
     let weights = 0;
     let distances = 0;
     let onPoint = 0;
-    for (let row = 0; row < rows; row++) {
-      const start = row * d;
-      let square = 0;
-      for (let i = 0; i < d; i++) {
-        const off = sample[start + i]! - point[i]!;
-        square += off * off;
-      }
-      const distance = Math.sqrt(square);
-      if (distance < 1e-12) {
+    for (const start of all) {
+      const distance = distanceTo(sample, start, point);
+      if (distance <= near) {
         onPoint++;
         continue;
       }
@@ -109,6 +122,16 @@ export function geometricMedian(sample: Float32Array, d: number, { tolerance = 1
     if (step * strength <= (tolerance * distances) / rows) return { median: point, iterations: iteration, converged: true };
   }
   return { median: point, iterations: maxIterations, converged: false };
+}
+
+/** From the row that begins at `start` to the point [d]. */
+function distanceTo(sample: Float32Array, start: number, point: Float64Array): number {
+  let square = 0;
+  for (let i = 0; i < point.length; i++) {
+    const off = sample[start + i]! - point[i]!;
+    square += off * off;
+  }
+  return Math.sqrt(square);
 }
 
 function columnMeans(sample: Float32Array, d: number): Float64Array {

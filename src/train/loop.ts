@@ -41,8 +41,10 @@ export interface LoopInput {
   /** The held-out rows under the weights as they are; undefined when there are none. */
   readonly evaluate: (() => Promise<HeldOut>) | undefined;
   readonly onLog: (progress: Progress, lr: number, findings: Findings & Partial<HeldOut>) => void;
-  /** Called after every step; what it awaits holds the run up. */
-  readonly onStep: (progress: Progress) => Promise<void>;
+  /** Steps between checkpoints, the last step apart; 0: none. */
+  readonly saveEvery: number;
+  /** Saves the state as it is after the step, of which everything is logged by then. */
+  readonly onSave: (progress: Progress) => Promise<void>;
 }
 
 /** What an evaluation on the hold-out finds. */
@@ -77,8 +79,10 @@ export async function trainLoop(input: LoopInput): Promise<Progress> {
       await before;
       before = settle(ops, progress, lr, log, evaluate);
       before.catch(() => undefined);
-      if (evaluate) await before;
-      await input.onStep(progress);
+      const save = !last && input.saveEvery > 0 && progress.step % input.saveEvery === 0;
+      if (evaluate || save) await before;
+      if (save) await input.onSave(progress);
+      await macrotask();
     }
     await before;
     return progress;
@@ -87,13 +91,22 @@ export async function trainLoop(input: LoopInput): Promise<Progress> {
   }
 
   async function settle(of: TrainStep, at: Progress, lr: number, log: boolean, evaluate: boolean): Promise<void> {
-    const reading = log ? readFindings(engine, of, state, hyper.mseScale, hyper.auxCoef) : undefined;
-    const bad = uint32Of(await engine.read(of.step.bad))[0]! !== 0;
+    const [flag, findings] = await Promise.all([
+      engine.read(of.step.bad),
+      log ? readFindings(engine, of, state, hyper.mseScale, hyper.auxCoef) : undefined,
+    ]);
+    const bad = uint32Of(flag)[0]! !== 0;
     skippedInARow = bad ? skippedInARow + 1 : 0;
     if (bad && (input.nonFinite === "stop" || skippedInARow >= MOST_SKIPPED)) throw diverged(at.step, skippedInARow);
-    const findings = await reading;
     if (findings !== undefined) input.onLog(at, lr, { ...findings, ...(evaluate ? await input.evaluate?.() : {}) });
   }
+}
+
+/** Lets signals, timers and the run's readers in, for which an engine that computes at the call leaves no gap. */
+function macrotask(): Promise<void> {
+  return new Promise((resolve) => {
+    setImmediate(resolve);
+  });
 }
 
 function upload({ engine, ring, source }: LoopInput, { uploads }: Batch): void {

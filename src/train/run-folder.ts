@@ -1,7 +1,7 @@
 /** A run folder: config.json, metrics.jsonl, checkpoints/. */
 
 import { type FileHandle, mkdir, open, readFile, rename, rm, rmdir, stat } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { LOCK, lockRun, type RunLock } from "../checkpoint/lock.ts";
 import { type Config, configFromJson, configToJson, type TrainOptions } from "../config.ts";
 import { hasCode, messageOf, SaettaError } from "../util/errors.ts";
@@ -12,26 +12,44 @@ export const METRICS = "metrics.jsonl";
 
 /** Makes the folder, locks it and writes config.json. Throws SaettaError when it exists or cannot be written. */
 export async function createRunFolder(dir: string, config: Config): Promise<RunLock> {
+  const parent = dirname(dir);
+  await makeFolders(parent).catch((thrown: unknown) => {
+    throw unwritable(parent, thrown);
+  });
+  await mkdir(dir).catch((thrown: unknown) => {
+    if (!hasCode(thrown, "EEXIST")) throw unwritable(dir, thrown);
+    throw new SaettaError("exists already, and a run never writes over another", {
+      where: dir,
+      mend: "choose another --out, or go on with saetta resume",
+    });
+  });
+  let lock: RunLock | undefined;
   try {
-    await mkdir(join(dir, ".."), { recursive: true });
-    await mkdir(dir);
-    const lock = lockRun(dir);
+    lock = lockRun(dir);
     await writeConfig(dir, config);
     return lock;
   } catch (thrown) {
-    if (hasCode(thrown, "EEXIST")) {
-      throw new SaettaError("exists already, and a run never writes over another", {
-        where: dir,
-        mend: "choose another --out, or go on with saetta resume",
-      });
-    }
-    throw unwritable(dir, thrown);
+    if (lock !== undefined) await discardRunFolder(dir, lock);
+    throw thrown instanceof SaettaError ? thrown : unwritable(dir, thrown);
   }
+}
+
+/** As `mkdir -p`; that of Node goes round for ever where a file system refuses with ENOENT, as /proc does. */
+async function makeFolders(path: string): Promise<void> {
+  const make = () =>
+    mkdir(path).catch((thrown: unknown) => {
+      if (!hasCode(thrown, "EEXIST")) throw thrown;
+    });
+  await make().catch(async (thrown: unknown) => {
+    if (!hasCode(thrown, "ENOENT") || dirname(path) === path) throw thrown;
+    await makeFolders(dirname(path));
+    await make();
+  });
 }
 
 /** Takes back a folder in which no run began. */
 export async function discardRunFolder(dir: string, lock: RunLock): Promise<void> {
-  for (const name of [CONFIG, METRICS, LOCK]) await rm(join(dir, name), { force: true });
+  for (const name of [CONFIG, `${CONFIG}.tmp`, METRICS, LOCK]) await rm(join(dir, name), { force: true });
   lock.release();
   await rmdir(dir).catch(() => undefined); // something of somebody else's is in it
 }

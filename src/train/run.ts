@@ -35,15 +35,19 @@ export class TrainRun implements AsyncIterable<Report> {
   /** The engine that computes, for people. */
   readonly engine: string;
   readonly data: DataInUse;
+  /** Rows trained on before, in the parts of the run that this one goes on from. */
+  readonly trainedBefore: number;
   /** Resolves when the run is over and everything is saved; rejects when it failed. */
   readonly finished: Promise<TrainResult>;
   #newest: Report | undefined;
   #over = false;
   #stopped = false;
-  #wake: () => void = () => undefined;
+  #waiting: (() => void)[] = [];
 
   constructor(
-    about: Pick<TrainRun, "config" | "out" | "steps" | "budget" | "engine" | "data"> & { readonly signal?: AbortSignal | undefined },
+    about: Pick<TrainRun, "config" | "out" | "steps" | "budget" | "engine" | "data" | "trainedBefore"> & {
+      readonly signal?: AbortSignal | undefined;
+    },
     body: (run: { stopped: () => boolean; publish: (report: Report) => void }) => Promise<TrainResult>,
   ) {
     this.config = about.config;
@@ -52,6 +56,7 @@ export class TrainRun implements AsyncIterable<Report> {
     this.budget = about.budget;
     this.engine = about.engine;
     this.data = about.data;
+    this.trainedBefore = about.trainedBefore;
     const { signal } = about;
     const stopped = () => this.#stopped || (signal?.aborted ?? false);
     const publish = (report: Report) => {
@@ -71,20 +76,25 @@ export class TrainRun implements AsyncIterable<Report> {
     return this.finished;
   }
 
+  #wake(): void {
+    for (const resolve of this.#waiting.splice(0)) resolve();
+  }
+
   /** The reports as they come; never slows the run: a slow reader gets the newest. Leaving the loop stops the run. */
   async *[Symbol.asyncIterator](): AsyncGenerator<Report, void, void> {
+    let seen: Report | undefined;
     try {
       while (true) {
         const report = this.#newest;
-        if (report !== undefined) {
-          this.#newest = undefined;
+        if (report !== undefined && report !== seen) {
+          seen = report;
           yield report;
         } else if (this.#over) {
           await this.finished;
           return;
         } else {
           await new Promise<void>((resolve) => {
-            this.#wake = resolve;
+            this.#waiting.push(resolve);
           });
         }
       }

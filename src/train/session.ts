@@ -15,7 +15,7 @@ import { SaettaError } from "../util/errors.ts";
 import type { JsonObject } from "../util/json.ts";
 import { VERSION } from "../util/version.ts";
 import { type Progress, trainLoop } from "./loop.ts";
-import { checkMemory } from "./memory.ts";
+import { availableMemory, checkMemory } from "./memory.ts";
 import type { Report } from "./report.ts";
 import type { TrainResult } from "./run.ts";
 import { MetricsFile } from "./run-folder.ts";
@@ -55,9 +55,12 @@ export async function plan(source: Source, asked: TrainOptions, onNote: (note: s
   const engine = await selectEngine(config.engine, { threads: config.threads, onNote });
   try {
     const refusal = engine.refuses(shape);
-    if (refusal !== undefined) throw new SaettaError(`the ${engine.name} engine cannot run this: ${refusal}`);
+    if (refusal !== undefined) throw new SaettaError(`the ${engine.name} engine cannot run this: ${refusal}`, { mend: "lower --latents" });
     const ahead = (ringRows(order) + order.windowRows) * rowBytes;
-    checkMemory({ shape, real: engine.real, ema: config.ema > 0, batch: config.batch, rowBytes: ahead }, process.availableMemory());
+    checkMemory(
+      { shape, real: engine.real, ema: config.ema > 0, batch: Math.min(config.batch, budget), rowBytes: ahead },
+      availableMemory(),
+    );
   } catch (error) {
     await engine[Symbol.asyncDispose]();
     throw error;
@@ -95,7 +98,7 @@ export async function trainFrom(
   out: string | undefined,
   run: { readonly stopped: () => boolean; readonly publish: (report: Report) => void },
 ): Promise<TrainResult> {
-  const metrics = out === undefined ? undefined : await MetricsFile.open(out, begin.metricsBytes);
+  let metrics: MetricsFile | undefined;
   const began = performance.now();
   const elapsed = () => begin.elapsed + (performance.now() - began) / 1000;
   const description = describe(source, config, engine, shape);
@@ -118,10 +121,12 @@ export async function trainFrom(
   };
 
   try {
+    if (out !== undefined) metrics = await MetricsFile.open(out, begin.metricsBytes);
     const ring = engine.alloc(source.dtype, [ringRows(order), source.dIn]);
     const hyper = hyperOf(config, begin.mseScale);
     const held = spread(choice.holdout, MOST_ROWS);
-    const validator = held.length > 0 ? await Validator.open(engine, shape, { ...hyper, lr: 0, rows: 0 }, source, held) : undefined;
+    const validator =
+      held.length > 0 ? await Validator.open(engine, shape, { ...hyper, lr: 0, rows: 0 }, source, held, config.nonFinite) : undefined;
     const end = await trainLoop({
       engine,
       shape,
@@ -159,11 +164,12 @@ export async function trainFrom(
         metrics?.append(last);
         run.publish(last);
       },
-      onStep: async (at) => {
-        if (config.checkpointEvery > 0 && at.step % config.checkpointEvery === 0 && at.step < steps) await save(at);
-      },
+      saveEvery: config.checkpointEvery,
+      onSave: save,
     });
-    if (out !== undefined && (await newestCheckpoint(out, [])).checkpoint?.step !== end.step) await save(end);
+    const newest = out === undefined ? undefined : (await newestCheckpoint(out, [])).checkpoint;
+    if (newest?.step === end.step) checkpoint = newest.path;
+    else await save(end);
     return { reason: end.step === steps ? "done" : "stopped", steps: end.step, tokens: end.tokens, report: last, checkpoint };
   } finally {
     await metrics?.close();
@@ -173,8 +179,8 @@ export async function trainFrom(
 }
 
 /** What must be the same when a run goes on. */
-export function factsOf({ rows, dIn, dtype }: Source): JsonObject {
-  return { rows, d_in: dIn, dtype };
+export function factsOf({ rows, dIn, dtype, sequence, grain }: Source): JsonObject {
+  return { rows, d_in: dIn, dtype, sequence: sequence ?? null, grain };
 }
 
 function describe(source: Source, config: Config, engine: Engine, shape: Shape): SaeDescription {

@@ -40,8 +40,8 @@ export function freeState(engine: Engine, { params, m, v, ema, age, counters }: 
 
 /** Writes numbers into a tensor of the engine's `real`. */
 export function writeReals(engine: Engine, tensor: Tensor, values: Float32Array | Float64Array): void {
-  const typed = tensor.dtype === "f64" ? Float64Array.from(values) : Float32Array.from(values);
-  engine.write(tensor, bytesOf(typed));
+  const same = values instanceof Float64Array === (tensor.dtype === "f64");
+  engine.write(tensor, bytesOf(same ? values : tensor.dtype === "f64" ? Float64Array.from(values) : Float32Array.from(values)));
 }
 
 /** Reads a tensor of the engine's `real`, or of f64. */

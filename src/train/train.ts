@@ -3,15 +3,16 @@
 import { basename, join } from "node:path";
 import { type Checkpoint, newestCheckpoint, restoreState, setAside } from "../checkpoint/load.ts";
 import { lockRun, type RunLock } from "../checkpoint/lock.ts";
-import { flagOf, type TrainOptions } from "../config.ts";
+import { checkOptions, flagOf, type TrainOptions, totalSteps } from "../config.ts";
 import { START } from "../data/batches.ts";
 import { openSource } from "../data/open.ts";
 import type { Source } from "../data/source.ts";
 import { geometricMedian, meanVariance, strideSample } from "../data/statistics.ts";
 import type { State } from "../engine/engine.ts";
 import { type FoundSae, findSae, writeParams } from "../inference/weights.ts";
-import { SaettaError, UsageError } from "../util/errors.ts";
+import { FormatError, SaettaError, UsageError } from "../util/errors.ts";
 import { Fields } from "../util/json.ts";
+import type { Progress } from "./loop.ts";
 import { TrainRun } from "./run.ts";
 import { createRunFolder, discardRunFolder, readRunConfig, writeConfig } from "./run-folder.ts";
 import { type Beginning, factsOf, hyperOf, type Plan, plan, trainFrom } from "./session.ts";
@@ -34,14 +35,16 @@ export interface TrainArguments extends RunOptions {
  * source once `finished` is settled.
  */
 export async function train(source: Source, options: TrainOptions & TrainArguments = {}): Promise<TrainRun> {
-  const { out, signal, onNote = () => undefined, ...asked } = options;
+  const { out, signal, onNote = () => undefined, ...given } = options;
+  const asked = checkOptions(given, undefined, (name) => name);
   const dir = out === false ? undefined : (out ?? defaultOut(source, new Date()));
   const initial = asked.init === undefined ? undefined : await findSae(asked.init);
   const planned = await plan(source, initial === undefined ? asked : likeInitial(asked, initial, source), onNote);
-  const state = await allocOrClose(planned);
   let lock: RunLock | undefined;
   try {
+    const state = allocState(planned.engine, planned.shape, planned.config.ema > 0);
     if (dir !== undefined) lock = await createRunFolder(dir, planned.config);
+    if (lock?.warning !== undefined) onNote(lock.warning);
     const mseScale = await start(planned, state, initial, onNote);
     return launch(planned, state, lock, dir, signal, {
       progress: { step: 0, tokens: 0, position: START },
@@ -67,7 +70,8 @@ export async function resume(
   dir: string,
   changes: TrainOptions & { readonly data?: readonly string[] } & RunOptions = {},
 ): Promise<TrainRun> {
-  const { signal, onNote = () => undefined, data: moved, ...changed } = changes;
+  const { signal, onNote = () => undefined, data: moved, ...given } = changes;
+  const changed = checkOptions(given, undefined, (name) => name);
   const { options, data } = await readRunConfig(dir);
   checkChanges(dir, options, changed);
   const lock = lockRun(dir);
@@ -81,7 +85,8 @@ export async function resume(
     const { tokens, epochs, ...rest } = options;
     const budget = changed.tokens !== undefined || changed.epochs !== undefined ? {} : tokens === undefined ? { epochs } : { tokens };
     planned = await plan(source, { ...rest, ...budget, ...changed }, onNote);
-    const state = await allocOrClose(planned);
+    planned = goOn(planned, beginning.progress, checkpoint.path);
+    const state = allocState(planned.engine, planned.shape, planned.config.ema > 0);
     await restoreState(planned.engine, checkpoint, state);
     await writeConfig(dir, planned.config);
     const run = launch(planned, state, lock, dir, signal, beginning);
@@ -100,10 +105,13 @@ function checkChanges(dir: string, options: TrainOptions, changed: TrainOptions)
   for (const [name, value] of Object.entries(changed) as [keyof TrainOptions, unknown][]) {
     const fixed = options[name];
     if (FREE.includes(name) || JSON.stringify(value) === JSON.stringify(fixed)) continue;
-    throw new UsageError(`${flagOf(name)} is ${JSON.stringify(fixed)} in this run and cannot be changed`, {
-      where: dir,
-      mend: "start a new run, with --init to begin from these weights",
-    });
+    throw new UsageError(
+      `${flagOf(name)} is ${fixed === undefined ? "not set" : JSON.stringify(fixed)} in this run and cannot be changed`,
+      {
+        where: dir,
+        mend: "start a new run, with --init to begin from these weights",
+      },
+    );
   }
 }
 
@@ -114,13 +122,27 @@ async function usableCheckpoint(dir: string, onNote: (note: string) => void): Pr
       refusals.length > 0 ? `none of its checkpoints is whole (${refusals[0]!.error.message})` : "has no checkpoint to go on from",
       {
         where: dir,
-        mend: "start again with saetta train",
+        mend: "start again with saetta train and another --out",
       },
     );
   }
   for (const { error } of refusals) onNote(`${error.message} (it is set aside, and step ${checkpoint.step} is used)`);
   await setAside(refusals);
   return checkpoint;
+}
+
+/** The plan with the steps that are still to come after `progress`. */
+function goOn(planned: Plan, progress: Progress, where: string): Plan {
+  const { budget, config, order } = planned;
+  const { step, tokens, position } = progress;
+  if (position.row > order.rowsPerEpoch || tokens < step) throw new FormatError("its place in the data makes no sense", { where });
+  if (tokens > budget) {
+    throw new UsageError(`the run has trained on ${tokens} rows already, more than the budget of ${budget}`, {
+      where,
+      mend: "raise --tokens or --epochs",
+    });
+  }
+  return { ...planned, steps: step + totalSteps(budget - tokens, config.batch, config.dropLast) };
 }
 
 function launch(
@@ -138,18 +160,10 @@ function launch(
     heldOut: choice.holdout.reduce((sum, { count }) => sum + count, 0),
     excluded: choice.excluded,
   };
-  return new TrainRun({ config, out, steps, budget, engine: engine.description, data, signal }, (run) =>
+  const trainedBefore = begin.progress.tokens;
+  return new TrainRun({ config, out, steps, budget, engine: engine.description, data, trainedBefore, signal }, (run) =>
     trainFrom(planned, state, begin, out, run).finally(() => lock?.release()),
   );
-}
-
-async function allocOrClose({ engine, shape, config }: Plan): Promise<State> {
-  try {
-    return allocState(engine, shape, config.ema > 0);
-  } catch (error) {
-    await engine[Symbol.asyncDispose]();
-    throw error;
-  }
 }
 
 /** Fills the parameters of a new run and returns mse_scale. */
@@ -160,7 +174,9 @@ async function start(
   onNote: (note: string) => void,
 ): Promise<number> {
   const sampled = config.mseScale === "auto" || initial === undefined;
-  const sample = sampled ? await strideSample(source, choice.untrained, config.statisticsRows, config.seed) : new Float32Array(0);
+  const sample = sampled
+    ? await strideSample(source, choice.untrained, config.statisticsRows, config.seed, config.nonFinite)
+    : new Float32Array(0);
   const mseScale = config.mseScale === "auto" ? 1 / meanVariance(sample, shape.d) : config.mseScale;
   if (initial !== undefined) {
     await writeParams(engine, initial, state.params);

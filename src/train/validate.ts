@@ -1,6 +1,6 @@
 /** The hold-out during training: FVU and MSE of held-out rows under the weights as they are. */
 
-import { ELEMENT_BYTES } from "../data/batches.ts";
+import { ELEMENT_BYTES, type NonFinite, nonFiniteRows, notFinite } from "../data/batches.ts";
 import type { Range } from "../data/holdout.ts";
 import type { Source } from "../data/source.ts";
 import type { Engine, Hyper, Params, Shape } from "../engine/engine.ts";
@@ -15,11 +15,19 @@ import { allocStep, freeStep, writeHyper } from "./step.ts";
 export const MOST_ROWS = 16_384;
 const ROWS_AT_ONCE = 1024;
 
-/** Whole ranges, evenly spread over all of them, with about `rows` rows. */
+const ROWS_TOGETHER = 256;
+
+/** Pieces of the ranges, evenly spread over all of them, with about `rows` rows. */
 export function spread(ranges: readonly Range[], rows: number): Range[] {
   const all = ranges.reduce((sum, { count }) => sum + count, 0);
   const every = Math.max(1, all / rows);
-  return ranges.filter((_, i) => Math.floor(i / every) !== Math.floor((i - 1) / every));
+  const pieces = ranges.flatMap(({ first, count }) =>
+    Array.from({ length: Math.ceil(count / ROWS_TOGETHER) }, (_, i) => ({
+      first: first + i * ROWS_TOGETHER,
+      count: Math.min(ROWS_TOGETHER, count - i * ROWS_TOGETHER),
+    })),
+  );
+  return pieces.filter((_, i) => Math.floor(i / every) !== Math.floor((i - 1) / every));
 }
 
 /** Reads the rows of the ranges and holds them in the engine's memory, for evaluations with `run`. */
@@ -44,14 +52,28 @@ export class Validator {
     this.#chunks = chunks;
   }
 
-  static async open(engine: Engine, shape: Shape, hyper: Hyper, source: Source, ranges: readonly Range[]): Promise<Validator> {
+  /** Rows that are not finite stop it or are left out. */
+  static async open(
+    engine: Engine,
+    shape: Shape,
+    hyper: Hyper,
+    source: Source,
+    ranges: readonly Range[],
+    nonFinite: NonFinite = "stop",
+  ): Promise<Validator> {
     const rowBytes = source.dIn * ELEMENT_BYTES[source.dtype];
-    const rows = ranges.reduce((sum, { count }) => sum + count, 0);
-    const all = new Uint8Array(rows * rowBytes);
-    let at = 0;
+    const all = new Uint8Array(ranges.reduce((sum, { count }) => sum + count, 0) * rowBytes);
+    let rows = 0;
     for (const { first, count } of ranges) {
-      await source.read(first, count, all.subarray(at * rowBytes, (at + count) * rowBytes));
-      at += count;
+      await source.read(first, count, all.subarray(rows * rowBytes, (rows + count) * rowBytes));
+      const begin = rows;
+      const bad = nonFiniteRows(all, source.dtype, source.dIn, begin, begin + count);
+      if (bad.length > 0 && nonFinite === "stop") throw notFinite(source, first + bad[0]! - begin);
+      for (let row = begin; row < begin + count; row++) {
+        if (bad.includes(row)) continue;
+        if (row > rows) all.copyWithin(rows * rowBytes, row * rowBytes, (row + 1) * rowBytes);
+        rows++;
+      }
     }
     const chunks = [];
     for (let first = 0; first < rows; first += ROWS_AT_ONCE) {

@@ -1,0 +1,78 @@
+import { type Command, Option } from "commander";
+import { harvest } from "../harvest/harvest.ts";
+import { loadModel } from "../language-model/load.ts";
+import { listTensors } from "../language-model/tensors.ts";
+import { messageOf, UsageError } from "../util/errors.ts";
+import { parseCount } from "../util/numbers.ts";
+import { createProgress, formatCount, formatDuration, type Progress } from "../util/progress.ts";
+import { catchSignals } from "./signals.ts";
+
+interface Flags {
+  readonly model: string;
+  readonly text?: string;
+  readonly tensor?: string;
+  readonly out?: string;
+  readonly tokens?: number;
+  readonly context?: number;
+  readonly dtype: "f16" | "f32";
+  readonly listTensors?: boolean;
+  readonly json?: boolean;
+}
+
+export function harvestCommand(program: Command): void {
+  program
+    .command("harvest")
+    .description("text and an ONNX language model in, a file of activations out")
+    .requiredOption("--model <path>", "a .onnx file with tokenizer.json beside it, or a folder with model.onnx and tokenizer.json")
+    .option("--text <file>", 'UTF-8 text, documents separated by blank lines; or .jsonl with a "text" a line; either may be .gz')
+    .option("--tensor <name>", "the tensor [batch, sequence, width] inside the model to harvest")
+    .option("--out <file>", "the HDF5 file to write")
+    .option("--tokens <n>", "how many tokens, rounded up to whole contexts (default: all)", (text) => parseCount(text, "--tokens"))
+    .option("--context <n>", "tokens a context (default: the model's maximum, at most 1024)", (text) => parseCount(text, "--context", 2))
+    .addOption(new Option("--dtype <dtype>", "how values are stored").choices(["f16", "f32"]).default("f16"))
+    .option("--list-tensors", "print the tensors of the model that can be harvested, and stop")
+    .option("--json", "print the result as JSON")
+    .action((flags: Flags) => (flags.listTensors ? list(flags) : run(flags)));
+}
+
+async function list({ model, json }: Flags): Promise<void> {
+  const tensors = await listTensors((await loadModel(model)).graph);
+  const lines = tensors.map((it) => `[${it.shape.join(", ")}]`.padEnd(26) + (it.residual ? "residual  " : "").padEnd(10) + it.name);
+  process.stdout.write(json ? `${JSON.stringify(tensors)}\n` : `${lines.join("\n")}\n`);
+}
+
+async function run({ text, tensor, out, json, ...flags }: Flags): Promise<void> {
+  if (text === undefined || tensor === undefined || out === undefined) {
+    const missing = Object.entries({ text, tensor, out }).filter(([, value]) => value === undefined);
+    throw new UsageError(`harvest also needs ${missing.map(([name]) => `--${name}`).join(", ")}`, { mend: "see saetta harvest --help" });
+  }
+  const ending = catchSignals("stopping; nothing is kept");
+  let shown: { readonly stage: string; readonly line: Progress } | undefined;
+  try {
+    const result = await harvest({
+      ...flags,
+      text,
+      tensor,
+      out,
+      signal: ending.signal,
+      onNote: (note) => process.stderr.write(`saetta: note: ${note}\n`),
+      onProgress: ({ stage, done, total }) => {
+        if (shown?.stage !== stage) {
+          shown?.line.done();
+          shown = { stage, line: createProgress({ label: stage, total, unit: "tokens" }) };
+        }
+        shown.line.update(done);
+      },
+    }).finally(() => shown?.line.done());
+    const { rows, width, seconds, sequences, context } = result;
+    const speed = `${formatDuration(seconds)} (${formatCount(rows / seconds)} tokens/s)`;
+    const line = `harvested    ${formatCount(rows)} rows of width ${width}, ${sequences} contexts of ${context}, in ${speed}: ${out}`;
+    process.stdout.write(`${json ? JSON.stringify(result) : line}\n`);
+  } catch (thrown) {
+    if (!ending.signal.aborted) throw thrown;
+    process.exitCode = ending.exitCode() || 1;
+    process.stderr.write(`saetta: ${messageOf(thrown)}\n`);
+  } finally {
+    ending.close();
+  }
+}

@@ -1,0 +1,199 @@
+import { describe, expect, it } from "vitest";
+import {
+  budgetRows,
+  checkOptions,
+  configFromJson,
+  configToJson,
+  flagOf,
+  resolveConfig,
+  type TrainOptions,
+  totalSteps,
+  withDefaults,
+} from "./config.ts";
+import { UsageError } from "./util/errors.ts";
+
+const FACTS = { dIn: 64, rowsPerEpoch: 1_000_000 };
+const resolve = (asked: TrainOptions, facts = FACTS) => resolveConfig(asked, ["/data/a.h5"], facts);
+
+/** The UsageError that `call` throws. */
+function usage(call: () => unknown): string {
+  try {
+    call();
+  } catch (thrown) {
+    expect(thrown).toBeInstanceOf(UsageError);
+    return (thrown as Error).message;
+  }
+  throw new Error("nothing was thrown");
+}
+
+describe("options that nobody gave", () => {
+  it("are what the reference uses, where the data does not decide", () => {
+    expect(resolve({})).toMatchObject({
+      preset: "default",
+      k: 32,
+      auxk: 256,
+      auxkCoef: 1 / 32,
+      eps: 6.25e-10,
+      clip: 0,
+      ema: 0,
+      firedThreshold: 1e-3,
+      mseScale: "auto",
+      holdout: 0.05,
+      excludeTokens: "start",
+      nonFinite: "stop",
+      shuffle: true,
+      dropLast: true,
+      epochs: 1,
+      seed: 0,
+    });
+  });
+
+  it("follow the data", () => {
+    const config = resolve({});
+    expect(config.latents).toBe(1024);
+    expect(config.lr).toBeCloseTo(2e-4 / Math.sqrt(1024 / 16384), 12);
+    expect(config.batch).toBe(512);
+    expect(config.deadTokens).toBe(100_000);
+    expect(config.warmup).toBe(Math.round(Math.floor(1e6 / 512) * 0.05));
+    expect(resolve({ tokens: 1e9 }).deadTokens).toBe(10_000_000);
+    expect(resolve({ tokens: 1e9 }).warmup).toBe(1000);
+    expect(resolve({ tokens: 1e9 }).batch).toBe(4096);
+    expect(resolve({}, { dIn: 64, rowsPerEpoch: 10_000 }).latents).toBe(128);
+  });
+
+  it.each([1, 3, 31, 200, 257, 5000])("make a step of any data, also of %i rows", (rowsPerEpoch) => {
+    const config = resolve({}, { dIn: 4, rowsPerEpoch });
+    expect(totalSteps(rowsPerEpoch, config.batch, true)).toBeGreaterThan(0);
+    expect(config.k).toBeLessThanOrEqual(config.latents);
+  });
+});
+
+describe("presets", () => {
+  const notes = {
+    latents: 32768,
+    k: 32,
+    auxk: 256,
+    auxkCoef: 1 / 32,
+    lr: 1e-4,
+    warmup: 0,
+    decay: 0,
+    deadTokens: 10_000_000,
+    ema: 0,
+    excludeTokens: "none",
+  };
+
+  it("hold the values of the reference", () => {
+    const many = { dIn: 768, rowsPerEpoch: 1e7 };
+    expect(resolve({ preset: "openai" }, many)).toMatchObject({
+      ...notes,
+      batch: 131072,
+      eps: 6.25e-10,
+      clip: 0,
+      statisticsRows: 32768,
+      encoderRescale: true,
+    });
+    expect(resolve({ preset: "simple" }, many)).toMatchObject({
+      ...notes,
+      batch: 4096,
+      eps: 1e-8,
+      clip: 1,
+      statisticsRows: 65536,
+      encoderRescale: false,
+    });
+  });
+
+  it("give way to what was asked for", () => {
+    expect(resolve({ preset: "simple", eps: 1e-9, batch: 100 })).toMatchObject({ eps: 1e-9, batch: 100, clip: 1 });
+    expect(resolve({ preset: "simple", expansion: 4 }).latents).toBe(256);
+    expect(withDefaults({ preset: "simple" }).statisticsRows).toBe(65536);
+  });
+});
+
+describe("values that contradict each other", () => {
+  it.each([
+    [{ latents: 10, expansion: 2 }, "--latents and --expansion exclude each other; give one of them"],
+    [{ tokens: 10, epochs: 2 }, "--tokens and --epochs exclude each other; give one of them"],
+    [{ latents: 10, k: 11 }, "--k 11 is more than the 10 latents; lower --k or raise --latents"],
+    [
+      { batch: 2_000_000 },
+      "a budget of 1000000 rows does not fill one batch of 2000000; lower --batch, raise --tokens or --epochs, or pass --no-drop-last",
+    ],
+  ])("%j are refused", (asked, message) => {
+    expect(usage(() => resolve(asked))).toBe(message);
+  });
+
+  it("are not seen where a default gives way", () => {
+    expect(resolve({ latents: 10 })).toMatchObject({ k: 10, auxk: 10 });
+    expect(resolve({ batch: 2_000_000, dropLast: false }).batch).toBe(2_000_000);
+  });
+});
+
+describe("the budget", () => {
+  it("is in rows, or in passes over the data", () => {
+    expect(resolve({ tokens: 5000 })).toMatchObject({ tokens: 5000 });
+    expect(resolve({ tokens: 5000 }).epochs).toBeUndefined();
+    expect(budgetRows(resolve({ tokens: 5000 }), 1000)).toBe(5000);
+    expect(budgetRows(resolve({ epochs: 2.5 }), 1000)).toBe(2500);
+    expect(budgetRows(resolve({}), 1000)).toBe(1000);
+    expect(totalSteps(1000, 300, true)).toBe(3);
+    expect(totalSteps(1000, 300, false)).toBe(4);
+  });
+
+  it("is met by --expansion in whole latents", () => {
+    expect(resolve({ expansion: 1.5 }).latents).toBe(96);
+    expect(resolve({ expansion: 0.001 })).toMatchObject({ latents: 1, k: 1 });
+  });
+});
+
+describe("config.json", () => {
+  it("is the whole config, in snake case, and gives the same config again", () => {
+    for (const asked of [
+      {},
+      { preset: "openai", tokens: 1_000_000, excludeTokens: [1, 2], mseScale: 0.5, ema: 0.99, init: "a/b", threads: 3 },
+    ] as const) {
+      const config = resolve({ ...asked, excludeTokens: [1, 2] });
+      const json = JSON.stringify(configToJson(config));
+      expect(json).toContain('"dead_tokens":');
+      const { options, data } = configFromJson(json, "config.json");
+      expect(data).toEqual(["/data/a.h5"]);
+      expect(resolve(options, { dIn: 64, rowsPerEpoch: 1_000_000 })).toEqual(config);
+    }
+  });
+
+  it("may be written by hand, with the names of the flags too", () => {
+    expect(configFromJson('{"auxk-coef": 0.5, "dead_tokens": 7, "logEvery": 3}', "x").options).toEqual({
+      auxkCoef: 0.5,
+      deadTokens: 7,
+      logEvery: 3,
+    });
+    expect(configFromJson("{}", "x").data).toBeUndefined();
+  });
+
+  it.each([
+    ["{", /^c\.json: is not JSON \(/],
+    ["[1]", /^c\.json: must hold a JSON object$/],
+    ["null", /^c\.json: must hold a JSON object$/],
+    ['{"data": "a.h5"}', /^c\.json: data must be a list of paths$/],
+    ['{"latent_count": 4}', /^c\.json: unknown option latent_count$/],
+    ['{"__proto__": {"k": 1}}', /^c\.json: unknown option __proto__$/],
+    ['{"k": "4"}', /^c\.json: k: "4" is not allowed \(.*number.*\)$/],
+    ['{"k": 4.5}', /^c\.json: k: 4\.5 is not allowed/],
+    ['{"k": null}', /^c\.json: k: null is not allowed/],
+    ['{"dead_tokens": 0}', /^c\.json: dead_tokens: 0 is not allowed/],
+    ['{"lr": -1}', /^c\.json: lr: -1 is not allowed/],
+    ['{"lr": 1e999}', /^c\.json: lr: null is not allowed/],
+    ['{"engine": "gpu"}', /^c\.json: engine: "gpu" is not allowed \(.*"auto".*"cpu".*"reference".*\)$/],
+    ['{"exclude_tokens": [1, -2]}', /^c\.json: exclude_tokens: \[1,-2\] is not allowed/],
+    ['{"mse_scale": "big"}', /^c\.json: mse_scale: "big" is not allowed/],
+    ['{"holdout": 0.9}', /^c\.json: holdout: 0\.9 is not allowed/],
+    ['{"ema": 1}', /^c\.json: ema: 1 is not allowed/],
+    ['{"shuffle": 1}', /^c\.json: shuffle: 1 is not allowed/],
+  ])("%s is refused with file and field", (text, message) => {
+    expect(usage(() => configFromJson(text, "c.json"))).toMatch(message);
+  });
+});
+
+it("what is undefined was not given", () => {
+  expect(checkOptions({ k: undefined, lr: 1 }, undefined, flagOf)).toEqual({ lr: 1 });
+  expect(usage(() => checkOptions({ kk: 1 }, undefined, flagOf))).toBe("unknown option --kk");
+});

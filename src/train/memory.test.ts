@@ -1,0 +1,37 @@
+import { freemem } from "node:os";
+import { describe, expect, it } from "vitest";
+import { availableMemory, bytesNeeded, checkMemory, type Needs } from "./memory.ts";
+
+const needs: Needs = { shape: { d: 768, n: 32768, k: 32, auxk: 256 }, real: "f32", ema: false, batch: 4096, rowBytes: 2 ** 28 };
+const parameters = 2 * 768 * 32768 + 32768 + 768;
+
+describe("the memory that a run needs", () => {
+  it("is parameters, moments and average, a batch, and rows read ahead", () => {
+    const { weights, batch, rows, total } = bytesNeeded(needs);
+    expect(weights).toBe(parameters * 4 * 3);
+    expect(bytesNeeded({ ...needs, ema: true }).weights).toBe(parameters * 4 * 4);
+    expect(bytesNeeded({ ...needs, real: "f64" }).weights).toBe(parameters * 8 * 3);
+    expect(batch).toBeGreaterThan(4096 * 768 * 4 * 3);
+    expect(bytesNeeded({ ...needs, batch: 8192 }).batch).toBe(2 * batch);
+    expect(bytesNeeded({ ...needs, shape: { ...needs.shape, auxk: 0 } }).batch).toBeLessThan(batch);
+    expect(total).toBe(weights + batch + rows);
+  });
+
+  it("is at least what the start needs before there is a batch", () => {
+    expect(bytesNeeded({ ...needs, batch: 1, rowBytes: 0 }).total).toBe(parameters * 4 * 4);
+  });
+
+  it("is refused with the numbers when there is less", () => {
+    const { total } = bytesNeeded(needs);
+    expect(() => checkMemory(needs, total)).not.toThrow();
+    expect(() => checkMemory(needs, total - 1)).toThrow(
+      /^the run needs 8\d\d\.\d MiB of memory and 8\d\d\.\d MiB are free: 576\.\d MiB for 32768 latents x 768 inputs with their moments, \d+\.\d MiB for a batch of 4096 rows, 256\.0 MiB for rows read ahead; lower --latents$/,
+    );
+    expect(() => checkMemory({ ...needs, batch: 1e6 }, total)).toThrow(/lower --batch$/);
+  });
+
+  it("is compared with what the machine has", () => {
+    expect(availableMemory()).toBeGreaterThan(0);
+    expect(availableMemory()).toBeLessThanOrEqual(freemem() * 1.5);
+  });
+});

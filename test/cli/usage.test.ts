@@ -1,0 +1,79 @@
+import { readFileSync } from "node:fs";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { saetta } from "./saetta.ts";
+
+let folder: string;
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), "saetta-usage-"));
+});
+afterAll(async () => {
+  await rm(folder, { recursive: true });
+});
+
+const { version } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")) as { version: string };
+
+describe("help", () => {
+  it("of saetta lists the commands, with an example", async () => {
+    const [{ code, out, err }, versioned] = await Promise.all([saetta(folder, "--help"), saetta(folder, "--version")]);
+    expect({ code, err }).toEqual({ code: 0, err: "" });
+    for (const command of ["harvest", "train", "resume", "eval", "inspect", "doctor"])
+      expect(out).toMatch(new RegExp(`^  ${command} .*\\w`, "m"));
+    expect(out).toContain("Example:");
+    expect(versioned).toEqual({ code: 0, out: `${version}\n`, err: "" });
+  });
+
+  it.each(["harvest", "train", "resume", "eval", "inspect", "doctor"])("of %s says what it takes, with an example", async (command) => {
+    const { code, out, err } = await saetta(folder, command, "--help");
+    expect({ code, err }).toEqual({ code: 0, err: "" });
+    expect(out).toContain(`Usage: saetta ${command}`);
+    if (!["harvest", "inspect", "eval"].includes(command)) expect(out).toMatch(new RegExp(`Example:\\n  saetta ${command}`));
+    expect(out).not.toMatch(/undefined|\[object/);
+  });
+
+  it("is also had by saetta help train", async () => {
+    const [asked, flag] = await Promise.all([saetta(folder, "help", "train"), saetta(folder, "train", "--help")]);
+    expect(asked).toEqual(flag);
+  });
+});
+
+describe("wrong usage exits 2 with one line on stderr", () => {
+  it.each([
+    [["trian"], "saetta: unknown command 'trian' (Did you mean train?); saetta --help tells more"],
+    [["train", "--latent", "3"], "saetta: unknown option '--latent' (Did you mean --latents?); saetta train --help tells more"],
+    [["--verbose", "train"], /^saetta: unknown option '--verbose'/],
+    [["train"], "saetta: no data: name the HDF5 files of activations; saetta train acts.h5"],
+    [["resume"], "saetta: missing required argument 'run'; saetta resume --help tells more"],
+    [["train", "--lr"], "saetta: option '--lr <X>' argument missing; saetta train --help tells more"],
+    [["train", "a.h5", "--engine", "gpu"], /^saetta: --engine: "gpu" is not allowed \(/],
+    [["train", "a.h5", "--tokens", "many"], /^saetta: --tokens must be a whole number of at least 1/],
+    [["doctor", "me"], /^saetta: too many arguments for 'doctor'/],
+  ])("%j", async (argv, line) => {
+    const { code, out, err } = await saetta(folder, ...argv);
+    expect({ code, out }).toEqual({ code: 2, out: "" });
+    expect(err).toMatch(/^[^\n]+\n$/);
+    expect(err.trimEnd()).toMatch(line);
+  });
+
+  it("and shows the help when nothing was said", async () => {
+    const { code, out, err } = await saetta(folder);
+    expect({ code, out }).toEqual({ code: 2, out: "" });
+    expect(err).toContain("Usage: saetta");
+  });
+});
+
+it("doctor says which engines run here, in lines or as one JSON object", async () => {
+  const lines = await saetta(folder, "doctor"); // compiles the kernels where nobody has so far
+  const json = await saetta(folder, "doctor", "--json");
+  expect({ code: lines.code, err: lines.err }).toEqual({ code: 0, err: "" });
+  expect(lines.out).toContain(`saetta            ${version} on Node ${process.versions.node}`);
+  expect(lines.out).toMatch(/^ok {2}engine reference {2}/m);
+  expect(lines.out).toMatch(
+    /^(ok {2}engine cpu .*\n(.*\n)*ok {2}self-test .*cpu agrees with reference: \de-\d+|no {2}engine cpu .*\n(.*\n)*)$/m,
+  );
+  const { sound, checks } = JSON.parse(json.out) as { sound: boolean; checks: { name: string }[] };
+  expect(sound).toBe(true);
+  expect(checks.map(({ name }) => name)).toEqual(expect.arrayContaining(["saetta", "engine reference", "engine cpu", "harvest"]));
+}, 300_000);
