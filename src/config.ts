@@ -195,9 +195,10 @@ export function flagOf(name: string): string {
   return `--${snake(name).replaceAll("_", "-")}`;
 }
 
-/** The object of config.json: names in snake_case, as in the metrics. */
+/** The object of config.json: names in snake_case, as in the metrics; the data first, then the options in the order of the schema. */
 export function configToJson(config: Config): Record<string, unknown> {
-  return Object.fromEntries(Object.entries(config).map(([name, value]) => [snake(name), value]));
+  const names = ["data", ...Object.keys(trainOptions.shape)] as (keyof Config)[];
+  return Object.fromEntries(names.filter((name) => config[name] !== undefined).map((name) => [snake(name), config[name]]));
 }
 
 /**

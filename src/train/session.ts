@@ -35,7 +35,8 @@ export interface Plan {
 }
 
 /** Decides everything, starts the engine, and refuses what cannot run, with the numbers. */
-export async function plan(source: Source, asked: TrainOptions, onNote: (note: string) => void): Promise<Plan> {
+export async function plan(source: Source, wanted: TrainOptions, onNote: (note: string) => void): Promise<Plan> {
+  const asked = excludable(source, wanted, onNote);
   const choice = await chooseRows(source, withDefaults(asked));
   const rowsPerEpoch = source.rows - choice.untrained.size;
   if (rowsPerEpoch === 0)
@@ -66,6 +67,16 @@ export async function plan(source: Source, asked: TrainOptions, onNote: (note: s
     throw error;
   }
   return { source, config, choice, order, engine, shape, budget, steps: totalSteps(budget, config.batch, config.dropLast) };
+}
+
+/** Start tokens are left out unless somebody decides otherwise; where the file does not say which they are, that is said, and nothing is left out. */
+function excludable(source: Source, asked: TrainOptions, onNote: (note: string) => void): TrainOptions {
+  const decided = withDefaults(asked).excludeTokens !== "start" || asked.excludeTokens !== undefined;
+  if (decided || source.tokens === undefined || source.origin.startToken !== undefined) return asked;
+  onNote(
+    `${source.paths.join(", ")} has tokens but no attribute start_token, so no row is left out; name start tokens with --exclude-tokens ID`,
+  );
+  return { ...asked, excludeTokens: "none" };
 }
 
 /** Where a run begins: step 0, or a checkpoint. */

@@ -101,6 +101,31 @@ describe("train", () => {
   });
 });
 
+describe("start tokens", () => {
+  const tokens = Array.from({ length: 512 }, (_, row) => (row % 16 === 0 ? 7 : 1));
+  const started = (origin: { startToken?: number }, extra: TrainOptions, onNote?: (note: string) => void) =>
+    train(memorySource(learnableRows(512, D, 12), D, { sequence: 16, tokens, origin }), { ...options, ...extra, out: false, onNote });
+
+  it("are left out where the file names them", async () => {
+    const run = await started({ startToken: 7 }, {});
+    await run.finished;
+    expect(run.data.excluded).toBe(32);
+  });
+
+  it("stay, and it is said, where the file does not name them and nobody asked", async () => {
+    const notes: string[] = [];
+    const run = await started({}, {}, (note) => notes.push(note));
+    await run.finished;
+    expect(run.data.excluded).toBe(0);
+    expect(run.config.excludeTokens).toBe("none");
+    expect(notes.join()).toContain("no attribute start_token");
+  });
+
+  it("are an error where the file does not name them and somebody asked", async () => {
+    await expect(started({}, { excludeTokens: "start" })).rejects.toThrow(/start_token/);
+  });
+});
+
 describe("a run that is stopped", () => {
   it.each([
     ["by its signal before it began", 0],
