@@ -1,0 +1,215 @@
+/**
+ * An ONNX model as a graph of named tensors, and the one edit harvesting needs: cutting it at named tensors. What is kept is kept byte for byte. Field
+ * numbers are those of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto.
+ */
+
+import { FormatError, SaettaError } from "../util/errors.ts";
+import { type Field, fieldsOf, integersOf, type Message, textOf, wrap } from "./protobuf.ts";
+
+const MODEL = { graph: 7 };
+const GRAPH = { node: 1, initializer: 5, input: 11, output: 12, valueInfo: 13, quantization: 14, sparseInitializer: 15 };
+const NODE = { input: 1, output: 2, opType: 4, attribute: 5 };
+const ATTRIBUTE = { tensor: 5, graph: 6, tensors: 10, graphs: 11, sparseTensor: 22, sparseTensors: 23 };
+const TENSOR = { dims: 1, name: 8, dataLocation: 14 };
+const SPARSE = { values: 1, indices: 2 };
+/** Deeper nesting of If and Loop bodies than any exporter writes; bounds the recursion. */
+const MAX_DEPTH = 32;
+
+/** One operation. `inputs`: the tensors it reads, those that its If and Loop bodies take from outside included. */
+export interface Node {
+  readonly op: string;
+  readonly inputs: readonly string[];
+  readonly outputs: readonly string[];
+  readonly raw: Uint8Array;
+}
+
+interface Named {
+  readonly name: string;
+  readonly raw: Uint8Array;
+}
+
+/** A weight: `shape` [..] as stored. */
+export interface Initializer extends Named {
+  readonly shape: readonly number[];
+}
+
+export interface OnnxGraph {
+  readonly file: string;
+  /** In an order in which they can run. */
+  readonly nodes: readonly Node[];
+  readonly initializers: ReadonlyMap<string, Initializer>;
+  /** Inputs that a run must be given, by name. */
+  readonly inputs: readonly string[];
+  readonly outputs: readonly string[];
+  readonly parts: {
+    readonly model: readonly Uint8Array[];
+    readonly graph: readonly Uint8Array[];
+    readonly inputs: readonly Named[];
+    readonly notes: readonly Named[];
+  };
+}
+
+/**
+ * The graph of the bytes of a .onnx file. Throws FormatError when they are not one, and SaettaError when weights lie in other files (external data).
+ */
+export function parseOnnx(bytes: Uint8Array, file: string): OnnxGraph {
+  const model: Uint8Array[] = [];
+  const graph: Uint8Array[] = [];
+  const nodes: Node[] = [];
+  const initializers = new Map<string, Initializer>();
+  const inputs: Named[] = [];
+  const notes: Named[] = [];
+  const outputs: string[] = [];
+  for (const part of fieldsOf({ file, at: 0, bytes })) {
+    if (part.number !== MODEL.graph) model.push(part.raw);
+    else {
+      for (const field of fieldsOf(messageIn(part))) {
+        if (field.number === GRAPH.node) nodes.push(nodeOf(messageIn(field), field.raw, 0));
+        else if (field.number === GRAPH.initializer || field.number === GRAPH.sparseInitializer) {
+          const weight = initializerOf(field);
+          initializers.set(weight.name, weight);
+        } else if (field.number === GRAPH.input) inputs.push(namedOf(field));
+        else if (field.number === GRAPH.output) outputs.push(namedOf(field).name);
+        else if (field.number === GRAPH.valueInfo || field.number === GRAPH.quantization) notes.push(namedOf(field));
+        else graph.push(field.raw);
+      }
+    }
+  }
+  if (nodes.length === 0) throw new FormatError("not an ONNX model: it has no graph with nodes", { where: file });
+  const required = inputs.map(({ name }) => name).filter((name) => !initializers.has(name));
+  return { file, nodes, initializers, inputs: required, outputs, parts: { model, graph, inputs, notes } };
+}
+
+/** The names of all tensors that nodes write, in the order of the graph. */
+export function tensorNames(graph: OnnxGraph): string[] {
+  return graph.nodes.flatMap((node) => node.outputs);
+}
+
+/** The node that writes each tensor. Throws FormatError when two write the same one. */
+export function producersOf(graph: OnnxGraph): Map<string, Node> {
+  const producers = new Map<string, Node>();
+  for (const node of graph.nodes) {
+    for (const name of node.outputs) {
+      if (producers.has(name)) throw new FormatError(`not a valid ONNX graph: two nodes write '${name}'`, { where: graph.file });
+      producers.set(name, node);
+    }
+  }
+  return producers;
+}
+
+/**
+ * The bytes of a model whose outputs are the tensors `names` and nothing else: nodes, weights and inputs that they do not need are gone. The
+ * outputs carry no type; the runtime infers it. Every name must be one of `tensorNames`.
+ */
+export function cutAt(graph: OnnxGraph, names: readonly string[]): Uint8Array {
+  const producers = producersOf(graph);
+  const needed = new Set<string>();
+  const kept = new Set<Node>();
+  const open = [...names];
+  for (let name = open.pop(); name !== undefined; name = open.pop()) {
+    if (needed.has(name)) continue;
+    needed.add(name);
+    const node = producers.get(name);
+    if (node === undefined || kept.has(node)) continue;
+    kept.add(node);
+    for (const input of node.inputs) open.push(input);
+  }
+  const isNeeded = ({ name }: Named): boolean => needed.has(name);
+  const body = [
+    ...graph.parts.graph,
+    ...graph.nodes.filter((node) => kept.has(node)).map(({ raw }) => raw),
+    ...[...graph.initializers.values()].filter(isNeeded).map(({ raw }) => raw),
+    ...graph.parts.inputs.filter(isNeeded).map(({ raw }) => raw),
+    ...graph.parts.notes.filter((it) => isNeeded(it) && !names.includes(it.name)).map(({ raw }) => raw),
+    ...names.flatMap((name) => wrap(GRAPH.output, wrap(1, [new TextEncoder().encode(name)]))),
+  ];
+  return Buffer.concat([...graph.parts.model, ...wrap(MODEL.graph, body)]);
+}
+
+function messageIn(field: Field): Message {
+  if (field.type === "bytes") return field.body;
+  throw new FormatError(`not an ONNX model: field ${field.number} before byte ${field.body.at} is not a message`, {
+    where: field.body.file,
+  });
+}
+
+function nodeOf(message: Message, raw: Uint8Array, depth: number): Node {
+  let op = "";
+  const inputs: string[] = [];
+  const outputs: string[] = [];
+  for (const field of fieldsOf(message)) {
+    // An empty name stands for an optional input or output that is left out.
+    if (field.number === NODE.input && field.body.bytes.length > 0) inputs.push(textOf(field));
+    else if (field.number === NODE.output && field.body.bytes.length > 0) outputs.push(textOf(field));
+    else if (field.number === NODE.opType) op = textOf(field);
+    else if (field.number === NODE.attribute) addReadsOfAttribute(inputs, messageIn(field), depth);
+  }
+  return { op, inputs, outputs, raw };
+}
+
+/** Adds what the bodies inside an attribute read: their nodes' inputs and their outputs, minus what they make themselves. */
+function addReadsOfAttribute(reads: string[], message: Message, depth: number): void {
+  for (const field of fieldsOf(message)) {
+    if (field.number === ATTRIBUTE.tensor || field.number === ATTRIBUTE.tensors) tensorOf(messageIn(field));
+    else if (field.number === ATTRIBUTE.sparseTensor || field.number === ATTRIBUTE.sparseTensors) sparseTensorOf(messageIn(field));
+    else if (field.number === ATTRIBUTE.graph || field.number === ATTRIBUTE.graphs) {
+      for (const name of readsOfBody(messageIn(field), depth + 1)) reads.push(name);
+    }
+  }
+}
+
+function readsOfBody(message: Message, depth: number): string[] {
+  if (depth > MAX_DEPTH)
+    throw new FormatError(`the graph nests more than ${MAX_DEPTH} bodies at byte ${message.at}`, { where: message.file });
+  const reads = new Set<string>();
+  const own = new Set<string>();
+  for (const field of fieldsOf(message)) {
+    if (field.number === GRAPH.node) {
+      const node = nodeOf(messageIn(field), field.raw, depth);
+      for (const name of node.inputs) reads.add(name);
+      for (const name of node.outputs) own.add(name);
+    } else if (field.number === GRAPH.output) reads.add(namedOf(field).name);
+    else if (field.number === GRAPH.input) own.add(namedOf(field).name);
+    else if (field.number === GRAPH.initializer || field.number === GRAPH.sparseInitializer) own.add(initializerOf(field).name);
+  }
+  return [...reads].filter((name) => !own.has(name));
+}
+
+/** A ValueInfoProto or TensorAnnotation: its name is field 1. */
+function namedOf(field: Field): Named {
+  let name = "";
+  for (const part of fieldsOf(messageIn(field))) if (part.number === 1) name = textOf(part);
+  return { name, raw: field.raw };
+}
+
+function initializerOf(field: Field): Initializer {
+  const message = messageIn(field);
+  return { ...(field.number === GRAPH.initializer ? tensorOf(message) : sparseTensorOf(message)), raw: field.raw };
+}
+
+function sparseTensorOf(message: Message): Omit<Initializer, "raw"> {
+  let name = "";
+  for (const field of fieldsOf(message)) {
+    if (field.number === SPARSE.values) name = tensorOf(messageIn(field)).name;
+    else if (field.number === SPARSE.indices) tensorOf(messageIn(field));
+  }
+  return { name, shape: [] };
+}
+
+function tensorOf(message: Message): Omit<Initializer, "raw"> {
+  let name = "";
+  let external = false;
+  const shape: number[] = [];
+  for (const field of fieldsOf(message)) {
+    if (field.number === TENSOR.name) name = textOf(field);
+    else if (field.number === TENSOR.dims) for (const size of integersOf(field)) shape.push(size);
+    else if (field.number === TENSOR.dataLocation) external = field.value !== 0;
+  }
+  if (external) {
+    throw new SaettaError(`the weights of '${name}' are in another file (ONNX external data), which is not supported`, {
+      where: message.file,
+      mend: "save the model as one file: onnx.save(onnx.load(path), path, save_as_external_data=False)",
+    });
+  }
+  return { name, shape };
+}
