@@ -15,6 +15,7 @@ import type { Source } from "./data/source.ts";
 export type { Config, TrainOptions } from "./config.ts";
 export type { Origin, RowDType, Source } from "./data/source.ts";
 export { type EngineName, selectEngine } from "./engine/select.ts";
+export { type HarvestOptions, type HarvestResult, harvest } from "./harvest/harvest.ts";
 export { type LoadOptions, loadSae, type Sae, type SparseCodes } from "./inference/sae.ts";
 export type { Report } from "./train/report.ts";
 export type { TrainResult, TrainRun } from "./train/run.ts";

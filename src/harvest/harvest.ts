@@ -1,6 +1,6 @@
 /** Text and a language model in, a file of activations out: tokenise, pack into contexts, run the model up to one of its tensors, write. */
 
-import { access, constants, mkdir, stat } from "node:fs/promises";
+import { access, constants, stat } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { dirname } from "node:path";
 import { createHdf5, type Hdf5Writer } from "../formats/hdf5-write.ts";
@@ -10,8 +10,9 @@ import { openSession, type Session } from "../language-model/session.ts";
 import { checkTensorName } from "../language-model/tensors.ts";
 import type { Tokenizer } from "../language-model/tokenizer.ts";
 import { bytesOf } from "../util/bytes.ts";
-import { hasCode, messageOf, SaettaError, UsageError } from "../util/errors.ts";
+import { messageOf, SaettaError, UsageError } from "../util/errors.ts";
 import { encodeFloat16, firstNonFinite } from "../util/float16.ts";
+import { makeFolders } from "../util/folders.ts";
 import { Packer } from "./pack.ts";
 import { checkText, documentsOf } from "./text.ts";
 
@@ -108,21 +109,11 @@ async function checkOut(out: string): Promise<void> {
   }
   const folder = dirname(out);
   try {
-    await makeFolder(folder);
+    await makeFolders(folder);
     await access(folder, constants.W_OK);
   } catch (cause) {
     throw new SaettaError(`nothing can be written there (${messageOf(cause)})`, { where: folder, mend: "choose another --out", cause });
   }
-}
-
-/** As mkdir's `recursive`, which never returns where a folder's parent exists but takes none, as in /proc. */
-async function makeFolder(folder: string): Promise<void> {
-  if ((await stat(folder).catch(() => undefined))?.isDirectory()) return;
-  await mkdir(folder).catch(async (cause: unknown) => {
-    if (!hasCode(cause, "ENOENT")) throw cause;
-    await makeFolder(dirname(folder));
-    await mkdir(folder);
-  });
 }
 
 async function chooseContext(wanted: number | undefined, model: LanguageModel, session: Session): Promise<number> {

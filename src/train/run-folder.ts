@@ -5,6 +5,7 @@ import { dirname, join } from "node:path";
 import { LOCK, lockRun, type RunLock } from "../checkpoint/lock.ts";
 import { type Config, configFromJson, configToJson, type TrainOptions } from "../config.ts";
 import { hasCode, messageOf, SaettaError } from "../util/errors.ts";
+import { makeFolders } from "../util/folders.ts";
 import type { Report } from "./report.ts";
 
 export const CONFIG = "config.json";
@@ -32,19 +33,6 @@ export async function createRunFolder(dir: string, config: Config): Promise<RunL
     if (lock !== undefined) await discardRunFolder(dir, lock);
     throw thrown instanceof SaettaError ? thrown : unwritable(dir, thrown);
   }
-}
-
-/** As `mkdir -p`; that of Node goes round for ever where a file system refuses with ENOENT, as /proc does. */
-async function makeFolders(path: string): Promise<void> {
-  const make = () =>
-    mkdir(path).catch((thrown: unknown) => {
-      if (!hasCode(thrown, "EEXIST")) throw thrown;
-    });
-  await make().catch(async (thrown: unknown) => {
-    if (!hasCode(thrown, "ENOENT") || dirname(path) === path) throw thrown;
-    await makeFolders(dirname(path));
-    await make();
-  });
 }
 
 /** Takes back a folder in which no run began. */

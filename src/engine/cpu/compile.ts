@@ -6,11 +6,12 @@
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
-import { mkdir, mkdtemp, readdir, readFile, rename, rm } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rename, rm } from "node:fs/promises";
 import { availableParallelism, homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { hasCode, messageOf, SaettaError } from "../../util/errors.ts";
+import { makeFolders } from "../../util/folders.ts";
 
 const KERNELS = fileURLToPath(new URL("kernels/", import.meta.url));
 /** src/engine/cpu and dist/engine/cpu are equally deep in the package. */
@@ -78,7 +79,7 @@ async function writableFolder(folders: readonly string[]): Promise<string> {
   let last: unknown;
   for (const folder of folders) {
     try {
-      await mkdir(folder, { recursive: true });
+      await makeFolders(folder);
       await rm(await mkdtemp(join(folder, ".probe-")), { recursive: true });
       return folder;
     } catch (cause) {
