@@ -167,7 +167,9 @@ export class World {
   }
 
   paramGrad(): Promise<void> {
-    return this.#run("paramGrad", GRADS, () => this.engine.paramGrad(this.state.params, this.#x, this.step, this.live, this.dead, this.g));
+    return this.#run("paramGrad", [...GRADS, "bad"], () =>
+      this.engine.paramGrad(this.state.params, this.#x, this.step, this.live, this.dead, this.g),
+    );
   }
 
   norm(): Promise<void> {

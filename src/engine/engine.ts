@@ -149,7 +149,10 @@ export interface Engine extends AsyncDisposable {
   residual(p: Params, x: Tensor, t: Step, path: Path, live?: Path): void;
   /** -> the codes' gradient, bad. */
   codeGrad(p: Params, path: Path, t: Step): void;
-  /** -> g, scaled: the true gradient of loss = mseScale mse + auxCoef auxk_loss. Fixed order of summation, no float atomics. */
+  /**
+   * -> g, scaled: the true gradient of loss = mseScale mse + auxCoef auxk_loss, in a fixed order of summation, without float atomics; bad, when an element (or a
+   * bound on it) is so large that its square does not fit `real`.
+   */
   paramGrad(p: Params, x: Tensor, t: Step, live: Path, dead: Path | undefined, g: Grads): void;
   /** -> t.sq; bad. Needed when clipping, or to report the norm. */
   norm(p: Params, g: Grads, t: Step): void;

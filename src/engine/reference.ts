@@ -165,7 +165,9 @@ class ReferenceEngine implements Engine {
       const scales = maths.lossScales(sums, rows, mseScale, auxCoef);
       const scaled = (path: Path, scale: number) => ({ codes: ownCodes(path.codes), err: own(path.err).f64, scale });
       const deadPath = dead && scaled(dead, scales.dead);
-      maths.gradients(weightsOf(p), own(x).f64, sums.errColumns, scaled(live, scales.live), deadPath, weightsOf(ownGrads(g).all));
+      const gradient = weightsOf(ownGrads(g).all);
+      maths.gradients(weightsOf(p), own(x).f64, sums.errColumns, scaled(live, scales.live), deadPath, gradient);
+      for (const name of PARAM_NAMES) if (!gradient[name].every((each) => Number.isFinite(each * each))) own(t.bad).u32[0] = 1;
     });
   }
 

@@ -4,6 +4,7 @@
 #include "gradients.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace saetta {
 
@@ -165,17 +166,29 @@ static void formLong(Stream& s, Gradients& g) {
   });
 }
 
+/// Gradients beyond this are bad: their squares, which Adam and the norm need, would not fit an f32.
+constexpr double LARGEST_GRADIENT = 1e18;
+
 /// Summed in float64, a list in its order: latentBias = sum of g. preBias = live factor * column sums of err - sum_j latentBias_j encoder[j].
+/// No weight may change in a step that is not finite, and rows are formed only as weights change: a bound on every element is checked here instead,
+/// the sum of absolute factors times the norm of all that they may stand before.
 static void biases(Stream& s, const ParamGrad& a, const Scales& scale) {
   Gradients& g = *a.g;
   const size_t d = g.d, block = std::max<size_t>(64, ceilDiv(g.n, 128)), blocks = ceilDiv(g.n, block);
   double* partial = s.scratch<double>(1, blocks * d);
+  const double largestInput = std::sqrt(a.t.sums[CENTRED2]), largestErr = std::sqrt(std::max(a.t.sums[ERR2], a.t.sums[AUX_ERR2]));
   s.parallel(blocks, [&](size_t tile, unsigned) {
     double* __restrict sums = partial + tile * d;
     std::fill(sums, sums + d, 0.0);
     for (size_t j = tile * block; j < std::min(g.n, (tile + 1) * block); j++) {
-      double sum = 0;
-      for (uint64_t e = g.start[j]; e < g.start[j + 1]; e++) sum += g.entries[e].grad;
+      double sum = 0, grads = 0, values = 0;
+      for (uint64_t e = g.start[j]; e < g.start[j + 1]; e++) {
+        sum += g.entries[e].grad;
+        grads += std::fabs(g.entries[e].grad);
+        values += std::fabs(g.entries[e].value);
+      }
+      const bool fits = grads * std::max(largestInput, 1.0) < LARGEST_GRADIENT && values * largestErr < LARGEST_GRADIENT;
+      if (!fits) markBad(a.t);
       g.g.latentBias[j] = static_cast<float>(sum);
       if (sum == 0) continue;
       const float* __restrict row = a.p.encoder + j * d;
@@ -185,7 +198,9 @@ static void biases(Stream& s, const ParamGrad& a, const Scales& scale) {
   for (size_t i = 0; i < d; i++) {
     double throughInput = 0;
     for (size_t tile = 0; tile < blocks; tile++) throughInput += partial[tile * d + i];
-    g.g.preBias[i] = static_cast<float>(scale.live * a.t.sums[SUMS + i] - throughInput);
+    const double gradient = scale.live * a.t.sums[SUMS + i] - throughInput;
+    if (!(std::fabs(gradient) < LARGEST_GRADIENT)) markBad(a.t);
+    g.g.preBias[i] = static_cast<float>(gradient);
   }
 }
 
