@@ -89,7 +89,7 @@ describe("bad input exits 1 or 2 with one line that says what, where and how to 
       "an unwritable output folder",
       1,
       ["good.h5", "--out", "file/run"],
-      /^saetta: file\/run: cannot be written \(ENOTDIR.*\); choose another --out/,
+      /^saetta: file: cannot be written \(EEXIST.*\); choose another --out/,
     ],
     [
       "an output folder where there can be none",

@@ -111,7 +111,7 @@ async function repeat(engine: Engine, title: string, run: Run, tolerance: { read
     }
     near(`${where}: gradient norm`, [gradNorm], [expected.gradNorm], tolerance.weights);
     expect(found.l0, where).toBe(expected.l0);
-    expect(sums.dead, where).toBe(auxk > 0 ? expected.dead : 0); // only counted for the auxiliary loss
+    expect(sums.dead, where).toBe(expected.dead);
     expect([...uint32Of(await engine.read(state.age))], where).toEqual(expected.age);
     for (const name of PARAM_NAMES) {
       const weights = await readReals(engine, state.params[name]);
