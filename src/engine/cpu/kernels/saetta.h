@@ -129,8 +129,8 @@ class Stream {
   std::atomic<bool> failed_{false};
   std::string error_;
 
-  // The job that the pool works on. `next_` holds its generation (high half) and its next tile: a thread that comes late cannot claim a tile of
-  // another job, since the exchange that claims compares the generation too.
+  // The job that the pool works on. `next_` holds its generation (high half) and how many of its tiles nobody has taken. A thread that comes late finds
+  // another generation or no tile left; were tiles counted up to `tiles_`, it could find a tile in the number of the next job's.
   std::atomic<uint64_t> next_{0};
   std::atomic<size_t> tiles_{0}, finished_{0};
   std::atomic<Call> call_{nullptr};

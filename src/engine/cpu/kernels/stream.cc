@@ -95,14 +95,14 @@ void flushToZero() {
 void Stream::work(uint32_t generation, unsigned thread) {
   for (;;) {
     uint64_t next = next_.load(std::memory_order_acquire);
-    const uint32_t tile = static_cast<uint32_t>(next);
+    const uint32_t left = static_cast<uint32_t>(next);
     const size_t tiles = tiles_.load(std::memory_order_relaxed);
     const Call call = call_.load(std::memory_order_relaxed);
     const void* context = context_.load(std::memory_order_relaxed);
-    if (next >> 32 != generation || tile >= tiles) return;
-    // Succeeds only while tile `tile` of this job is still to be done: then what was read above belongs to this job.
-    if (!next_.compare_exchange_weak(next, next + 1, std::memory_order_acq_rel)) continue;
-    call(context, tile, thread);
+    if (next >> 32 != generation || left == 0) return;
+    // Succeeds only while a tile of this job was to be done from the first line on: then share() had not begun the next, and what was read belongs to this one.
+    if (!next_.compare_exchange_weak(next, next - 1, std::memory_order_acq_rel)) continue;
+    call(context, tiles - left, thread);
     if (finished_.fetch_add(1) + 1 == tiles && waiting_.load()) {
       std::lock_guard<std::mutex> lock(poolMutex_);
       finish_.notify_all();
@@ -117,7 +117,7 @@ void Stream::share(size_t tiles, Call call, const void* context) {
   context_.store(context, std::memory_order_relaxed);
   finished_.store(0, std::memory_order_relaxed);
   generation_++;
-  next_.store(uint64_t{generation_} << 32);
+  next_.store(uint64_t{generation_} << 32 | tiles);
   if (sleeping_.load() > 0) {
     std::lock_guard<std::mutex> lock(poolMutex_);
     wake_.notify_all();
