@@ -34,7 +34,25 @@ const COMMANDS: readonly Entry[] = [
     summary: "which engines run here, and whether they compute right",
     load: async () => (await import("./commands/doctor.ts")).doctorCommand,
   },
+  {
+    name: "bench",
+    summary: "time a training step here; or find a known dictionary again",
+    load: async () => (await import("./commands/bench.ts")).benchCommand,
+  },
+  {
+    name: "completion",
+    summary: "print a script that completes saetta's words in your shell",
+    load: async () => {
+      const { completionCommand } = await import("./commands/completion.ts");
+      return (program) => completionCommand(program, defineAll);
+    },
+  },
 ];
+
+/** Defines every command, for those who want to know them all. */
+async function defineAll(program: Command): Promise<void> {
+  for (const { load } of COMMANDS) (await load())(program);
+}
 
 async function main(argv: readonly string[]): Promise<number> {
   try {
@@ -51,6 +69,7 @@ async function programFor(argv: readonly string[]): Promise<Command> {
   const program = new Command("saetta")
     .description("Trains TopK sparse autoencoders on language-model activations.")
     .version(VERSION)
+    .configureHelp({ minWidthToWrap: 24 })
     .exitOverride()
     .configureOutput({
       outputError: (text, write) =>
@@ -64,7 +83,6 @@ async function programFor(argv: readonly string[]): Promise<Command> {
     if (name === called) (await load())(program);
     else program.command(name).description(summary);
   }
-  for (const command of program.commands) command.copyInheritedSettings(program);
   return program;
 }
 
@@ -73,6 +91,7 @@ function plainly(text: string): string {
   return text
     .replace(/^error: /, "")
     .trim()
+    .replace(/\.$/, "")
     .replaceAll("\n", " ");
 }
 

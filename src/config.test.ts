@@ -182,7 +182,7 @@ describe("config.json", () => {
     ['{"dead_tokens": 0}', /^c\.json: dead_tokens: 0 is not allowed/],
     ['{"lr": -1}', /^c\.json: lr: -1 is not allowed/],
     ['{"lr": 1e999}', /^c\.json: lr: null is not allowed/],
-    ['{"engine": "gpu"}', /^c\.json: engine: "gpu" is not allowed \(.*"auto".*"cpu".*"reference".*\)$/],
+    ['{"engine": "gpu"}', /^c\.json: engine: "gpu" is not allowed \(.*"auto".*"cpu".*"reference".*\); did you mean cpu\?$/],
     ['{"exclude_tokens": [1, -2]}', /^c\.json: exclude_tokens: \[1,-2\] is not allowed/],
     ['{"mse_scale": "big"}', /^c\.json: mse_scale: "big" is not allowed/],
     ['{"holdout": 0.9}', /^c\.json: holdout: 0\.9 is not allowed/],
@@ -195,5 +195,5 @@ describe("config.json", () => {
 
 it("what is undefined was not given", () => {
   expect(checkOptions({ k: undefined, lr: 1 }, undefined, flagOf)).toEqual({ lr: 1 });
-  expect(usage(() => checkOptions({ kk: 1 }, undefined, flagOf))).toBe("unknown option --kk");
+  expect(usage(() => checkOptions({ kk: 1 }, undefined, flagOf))).toBe("unknown option --kk; did you mean --k?");
 });

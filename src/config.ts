@@ -4,6 +4,7 @@
  */
 
 import { z } from "zod";
+import { didYouMean } from "./util/closest.ts";
 import { messageOf, UsageError } from "./util/errors.ts";
 
 const count = z.number().int().positive();
@@ -11,7 +12,7 @@ const whole = z.number().int().nonnegative();
 const positive = z.number().positive();
 const fraction = z.number().min(0).max(1);
 
-/** What may be asked for. Everything is optional; `default` in the metadata is what help shows for a value that depends on the data. */
+/** What may be asked for. Everything is optional; in the metadata `default` is what help shows for a value that depends on the data, `placeholder` for text. */
 export const trainOptions = z.strictObject({
   preset: z.enum(["default", "openai", "simple"]).describe("the values that everything not given starts from"),
   latents: count.describe("number of latents n").meta({ default: "about 16 x width, less for little data" }),
@@ -39,19 +40,27 @@ export const trainOptions = z.strictObject({
     .meta({ default: "start, where the file has tokens" }),
   holdout: z.number().min(0).max(0.5).describe("share of the sequences kept out of training, for evaluation"),
   evalEvery: whole.describe("steps between evaluations on the hold-out; 0: only at the end").meta({ default: "a tenth of the steps" }),
-  init: z.string().min(1).describe("start from the weights of this autoencoder (run, checkpoint or folder)"),
+  init: z.string().min(1).describe("start from the weights of this autoencoder (run, checkpoint or folder)").meta({ placeholder: "PATH" }),
   shuffle: z.boolean().describe("rows in a seeded random order; --no-shuffle: in the order of the file"),
   dropLast: z.boolean().describe("leave out the last batch when it is not full"),
   statisticsRows: count.describe("rows sampled for the median and the variance"),
   seed: whole.describe("seed of everything random"),
-  normalize: z.enum(["none"]).describe("what is done to rows before training"),
+  normalize: z
+    .enum(["none", "scale", "unit", "layer_norm"])
+    .describe(
+      "what is done to rows first: scale (all by one factor), unit (each less its mean, norm 1), layer_norm (each less its mean, spread 1)",
+    ),
   engine: z.enum(["auto", "cpu", "reference"]).describe("what computes"),
   dtype: z.enum(["f32"]).describe("what the cpu engine computes in (the reference engine: always float64)"),
   threads: count.describe("threads of the cpu engine").meta({ default: "all processors" }),
   checkpointEvery: whole.describe("steps between checkpoints; 0: only at the end").meta({ default: "a tenth of the steps, at most 1000" }),
   keep: count.describe("checkpoints to keep"),
   logEvery: count.describe("steps between lines of metrics.jsonl").meta({ default: "a thousandth of the steps" }),
-  dataset: z.string().min(1).describe("name of the dataset in the HDF5 files").meta({ default: "hidden_states" }),
+  dataset: z
+    .string()
+    .min(1)
+    .describe("name of the dataset (HDF5) or tensor (safetensors)")
+    .meta({ default: "hidden_states", placeholder: "NAME" }),
 });
 
 /** What may be asked for, by the names of the library. */
@@ -115,6 +124,18 @@ const PRESETS: Readonly<Record<NonNullable<TrainOptions["preset"]>, TrainOptions
     statisticsRows: 65536,
   },
 };
+
+/** What may change when a run goes on, because it does not change the maths of the steps that are done. */
+export const CHANGEABLE: readonly (keyof TrainOptions)[] = [
+  "tokens",
+  "epochs",
+  "engine",
+  "threads",
+  "evalEvery",
+  "checkpointEvery",
+  "keep",
+  "logEvery",
+];
 
 /** What the data says when a config is resolved. */
 export interface DataFacts {
@@ -227,10 +248,18 @@ export function checkOptions(options: Record<string, unknown>, where: string | u
   const at = where === undefined ? {} : { where };
   if (issue.code === "unrecognized_keys") {
     const [name = ""] = issue.keys;
-    throw new UsageError(`unknown option ${spell(name)}`, at);
+    throw new UsageError(`unknown option ${spell(name)}${didYouMean(spell(name), Object.keys(trainOptions.shape).map(spell))}`, at);
   }
   const name = String(issue.path[0]);
-  throw new UsageError(`${spell(name)}: ${JSON.stringify(options[name])} is not allowed (${explain(issue)})`, at);
+  const value = options[name];
+  const meant = typeof value === "string" ? didYouMean(value, wordsOf(issue)) : "";
+  throw new UsageError(`${spell(name)}: ${JSON.stringify(value)} is not allowed (${explain(issue)})${meant}`, at);
+}
+
+/** The words that would have been allowed. */
+function wordsOf(issue: z.core.$ZodIssue): string[] {
+  if (issue.code === "invalid_union") return issue.errors.flat().flatMap(wordsOf);
+  return issue.code === "invalid_value" ? issue.values.map(String) : [];
 }
 
 function explain(issue: z.core.$ZodIssue): string {

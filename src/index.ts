@@ -1,28 +1,43 @@
 /**
  * The library. What the command line does, from TypeScript:
  *
- *     const acts = await openActivations("acts.h5");
- *     const run = await train(acts, { latents: 4096, k: 32, out: "runs/a" });
- *     for await (const report of run) console.log(report.step, report.fvu);
- *     await run.finished;
- *     const sae = await loadSae("runs/a");
- *     const codes = await sae.encode(rows); // Float32Array [B*d] -> { k, latent [B*k], value [B*k] }
+ *     const acts = await openActivations("acts.h5");              // or fromRows(() => myRows(), { dIn: 64, rows: 2560 })
+ *     const run = await train(acts, { latents: 4096, k: 32, out: "runs/a", signal });
+ *     for await (const s of run) if (s.fvu < 0.1) await run.stop();
+ *     const { sae, reason } = await run.finished;
+ *     const z = await (await loadSae("runs/a")).encode(rows);     // Float32Array [B*d] -> { k, latent [B*k], value [B*k] }
+ *
+ * Whatever holds files, memory or threads has `close()`, and is closed by `await using` too. Errors are those of the command line: UsageError for what was asked for,
+ * FormatError for a file, SaettaError (of which both are kinds) for all else that is expected; their messages are one line that says how to mend it.
  */
 
 import { openSource } from "./data/open.ts";
 import type { Source } from "./data/source.ts";
 
 export type { Config, TrainOptions } from "./config.ts";
+export { fromRows, type RowChunk, type Rows, type RowsOptions } from "./data/rows-source.ts";
 export type { Origin, RowDType, Source } from "./data/source.ts";
-export { type EngineName, selectEngine } from "./engine/select.ts";
+export { type Engine, NONE, type Shape } from "./engine/engine.ts";
+export { type EngineName, type SelectOptions, selectEngine } from "./engine/select.ts";
 export { type HarvestOptions, type HarvestResult, harvest } from "./harvest/harvest.ts";
-export { type LoadOptions, loadSae, type Sae, type SparseCodes } from "./inference/sae.ts";
+export { type LoadOptions, loadSae, type RowStatistics, type Sae, type SparseCodes } from "./inference/sae.ts";
+export type { WeightsKind } from "./inference/weights.ts";
 export type { Report } from "./train/report.ts";
-export type { TrainResult, TrainRun } from "./train/run.ts";
-export { type RunOptions, resume, type TrainArguments, train } from "./train/train.ts";
+export type { DataInUse, TrainResult, TrainRun } from "./train/run.ts";
+export { type ResumeArguments, type RunOptions, resume, type TrainArguments, train } from "./train/train.ts";
 export { FormatError, SaettaError, UsageError } from "./util/errors.ts";
 
-/** Opens one or many HDF5 files of activations, 3-D [n_seq, T, d] or 2-D [n, d], as one source of rows. Close it when done. */
-export function openActivations(paths: string | readonly string[], options: { readonly dataset?: string } = {}): Promise<Source> {
-  return openSource(typeof paths === "string" ? [paths] : paths, options);
+/** Activations as `openActivations` and `fromRows` give them: a source of rows that `await using` closes. */
+export type Activations = Source & AsyncDisposable;
+
+/**
+ * Opens files of activations as one source of rows [rows, d]: 3-D arrays [n_seq, T, d] or 2-D ones [n, d], of one width and dtype, in HDF5, npy or safetensors. `dataset`
+ * names the array in files that name theirs. Rejects with SaettaError or FormatError, naming the file, when one cannot be read. Close it when done.
+ */
+export async function openActivations(
+  paths: string | readonly string[],
+  options: { readonly dataset?: string } = {},
+): Promise<Activations> {
+  const source = await openSource(typeof paths === "string" ? [paths] : paths, options);
+  return { ...source, [Symbol.asyncDispose]: () => source.close() };
 }

@@ -15,10 +15,13 @@ const REFUSED: readonly (readonly [file: string, code: string])[] = [
   ["src/engine/cpu/b.ts", 'export const other = await import("../cuda/index.ts");'],
   ["src/data/a.ts", 'export const up = await import("../train/loop.ts");'],
   ["src/train/a.ts", 'import { train } from "../index.ts";\ntrain();'],
+  ["src/eval/a.ts", 'import { timeStep } from "../bench/step.ts";\ntimeStep();'],
+  ["src/bench/a.ts", 'import { harvest } from "../harvest/harvest.ts";\nharvest();'],
   ["src/checkpoint/a.ts", 'import { main } from "../cli.ts";\nmain();'],
 ];
 
 const ALLOWED: typeof REFUSED = [
+  ["src/bench/b.ts", 'import { train } from "../train/train.ts";\ntrain();'],
   ["src/train/b.ts", 'import { openSource } from "../data/open.ts";\nopenSource([]);'],
   ["src/engine/select.ts", 'export const cpu = await import("./cpu/index.ts");'],
   ["src/cli.ts", 'export const command = await import("./commands/train.ts");'],

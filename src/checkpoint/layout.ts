@@ -2,14 +2,20 @@
 
 import { join } from "node:path";
 import type { Params } from "../engine/engine.ts";
+import { normalizationOf, type SaeDescription } from "../sae/description.ts";
 import { disk, type Storage } from "./storage.ts";
 
 /** Files of a checkpoint folder, beside manifest.json. */
 export const CFG = "cfg.json";
 export const WEIGHTS = "sae.safetensors";
+/** In place of WEIGHTS where rows must be normalised first: other readers, which would not, do not take it for what it is not. */
+export const OWN_WEIGHTS = "saetta.safetensors";
 export const AVERAGE = "ema.safetensors";
 export const OPTIMIZER = "optimizer.safetensors";
 export const STATE = "state.json";
+
+/** Before the names of parameters, in optimizer.safetensors: as training has them, where the weights file holds them divided (fold.ts). */
+export const TRAINED = "train.";
 
 /** Name of each parameter in safetensors files: sparsify's. */
 export const TENSOR_NAMES: { readonly [K in keyof Params]: string } = {
@@ -18,6 +24,12 @@ export const TENSOR_NAMES: { readonly [K in keyof Params]: string } = {
   decoder: "W_dec",
   preBias: "b_dec",
 };
+
+/** The file that holds the weights of an autoencoder. */
+export function weightsFile(description: SaeDescription): string {
+  const { kind } = normalizationOf(description);
+  return kind === "none" || kind === "scale" ? WEIGHTS : OWN_WEIGHTS;
+}
 
 export function checkpointsFolder(runDir: string): string {
   return join(runDir, "checkpoints");

@@ -6,12 +6,26 @@ import { stat } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { COUNTERS, type Engine, PARAM_NAMES, type Params, type Real, type State, type Tensor } from "../engine/engine.ts";
 import { openSafetensors, type Safetensors } from "../formats/safetensors.ts";
-import { parseDescription, type SaeDescription } from "../sae/description.ts";
+import { normalizationOf, parseDescription, type SaeDescription } from "../sae/description.ts";
 import { bytesOf, float32Of, float64Of } from "../util/bytes.ts";
 import { FormatError, hasCode, SaettaError } from "../util/errors.ts";
 import { Fields, type JsonObject, readJsonFile } from "../util/json.ts";
 import { MANIFEST, type ManifestEntry } from "./commit.ts";
-import { AVERAGE, CFG, checkpointsFolder, OPTIMIZER, STATE, savedSteps, stepName, TENSOR_NAMES, WEIGHTS } from "./layout.ts";
+import { FOLDED } from "./fold.ts";
+import {
+  AVERAGE,
+  CFG,
+  checkpointsFolder,
+  OPTIMIZER,
+  OWN_WEIGHTS,
+  STATE,
+  savedSteps,
+  stepName,
+  TENSOR_NAMES,
+  TRAINED,
+  WEIGHTS,
+  weightsFile,
+} from "./layout.ts";
 import { disk, type Storage } from "./storage.ts";
 
 export interface Checkpoint {
@@ -31,16 +45,18 @@ export interface Refusal {
 }
 
 /** What inference needs; the rest is three times as much to read. */
-export const INFERENCE_FILES = [CFG, STATE, WEIGHTS, AVERAGE] as const;
+export const INFERENCE_FILES = [CFG, STATE, WEIGHTS, OWN_WEIGHTS, AVERAGE] as const;
 
 /** Opens one checkpoint folder. Sizes of all files are compared with the manifest, and the hashes of those in `hashed` (default: all). FormatError names the damaged file. */
 export async function openCheckpoint(path: string, hashed?: readonly string[]): Promise<Checkpoint> {
   const files = await readManifest(path);
-  for (const name of [CFG, WEIGHTS, OPTIMIZER, STATE]) {
-    if (!files.has(name)) throw new FormatError(`does not list ${name}, which every checkpoint has`, { where: join(path, MANIFEST) });
-  }
+  const mustList = (name: string): void => {
+    if (!files.has(name)) throw new FormatError(`does not list ${name}, which the checkpoint must have`, { where: join(path, MANIFEST) });
+  };
+  for (const name of [CFG, OPTIMIZER, STATE]) mustList(name);
   for (const [name, entry] of files) await compare(join(path, name), entry, hashed === undefined || hashed.includes(name));
   const description = parseDescription(await readJsonFile(join(path, CFG)), join(path, CFG));
+  mustList(weightsFile(description));
   const where = join(path, STATE);
   const state = new Fields(await readJsonFile(where), STATE, where);
   const real = state.string("real");
@@ -117,7 +133,7 @@ export async function restoreState(engine: Engine, checkpoint: Checkpoint, state
       },
     );
   }
-  await restoreParams(engine, join(checkpoint.path, WEIGHTS), state.params);
+  await restoreParams(engine, join(checkpoint.path, weightsFile(checkpoint.description)), state.params);
   if (state.ema !== undefined) await restoreParams(engine, join(checkpoint.path, AVERAGE), state.ema);
   await withFile(join(checkpoint.path, OPTIMIZER), async (file) => {
     if (file.metadata.get("counters") !== COUNTERS.join(",")) {
@@ -125,6 +141,13 @@ export async function restoreState(engine: Engine, checkpoint: Checkpoint, state
     }
     engine.write(state.counters, await readAs(file, "counters", state.counters));
     engine.write(state.age, await readAs(file, "age", state.age));
+    const restoreFolded = async (params: Params, prefix: string): Promise<void> => {
+      for (const name of FOLDED) engine.write(params[name], await readAs(file, prefix + TENSOR_NAMES[name], params[name]));
+    };
+    if (normalizationOf(checkpoint.description).kind === "scale") {
+      await restoreFolded(state.params, TRAINED);
+      if (state.ema !== undefined) await restoreFolded(state.ema, `${TRAINED}ema.`);
+    }
     for (const name of PARAM_NAMES) {
       engine.write(state.m[name], await readAs(file, `m.${TENSOR_NAMES[name]}`, state.m[name]));
       engine.write(state.v[name], await readAs(file, `v.${TENSOR_NAMES[name]}`, state.v[name]));

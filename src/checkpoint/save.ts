@@ -3,11 +3,12 @@
 import type { DType, Engine, Params, Real, State, Tensor } from "../engine/engine.ts";
 import { COUNTERS, PARAM_NAMES } from "../engine/engine.ts";
 import { type SafetensorsDType, type SafetensorsPart, writeSafetensors } from "../formats/safetensors.ts";
-import { descriptionJson, FORMAT_VERSION, type SaeDescription } from "../sae/description.ts";
+import { descriptionJson, FORMAT_VERSION, normalizationOf, type SaeDescription } from "../sae/description.ts";
 import { float64Of } from "../util/bytes.ts";
 import type { JsonObject } from "../util/json.ts";
 import { type Content, commitFolder, removeFolder } from "./commit.ts";
-import { AVERAGE, CFG, checkpointsFolder, OPTIMIZER, STATE, savedSteps, stepName, TENSOR_NAMES, WEIGHTS } from "./layout.ts";
+import { divided, FOLDED, isFolded } from "./fold.ts";
+import { AVERAGE, CFG, checkpointsFolder, OPTIMIZER, STATE, savedSteps, stepName, TENSOR_NAMES, TRAINED, weightsFile } from "./layout.ts";
 import { disk, type Storage } from "./storage.ts";
 
 export interface Snapshot {
@@ -30,25 +31,33 @@ export async function saveCheckpoint(runDir: string, snapshot: Snapshot, storage
     await storage.makeFolder(folder);
     await storage.syncFolder(runDir);
   }
-  const part = (name: string, t: Tensor): SafetensorsPart => ({
+  const { kind, factor } = normalizationOf(description);
+  const part = (name: string, t: Tensor, by = 1): SafetensorsPart => ({
     name,
     dtype: dtypeName(t.dtype),
     shape: t.shape,
-    bytes: () => engine.read(t),
+    bytes: async () => (by === 1 ? engine.read(t) : divided(await engine.read(t), t.dtype, by)),
   });
-  const parts = (params: Params, prefix = "") => PARAM_NAMES.map((name) => part(prefix + TENSOR_NAMES[name], params[name]));
+  const parts = (params: Params, prefix: string) => PARAM_NAMES.map((name) => part(prefix + TENSOR_NAMES[name], params[name]));
+  const weights = (params: Params) => PARAM_NAMES.map((name) => part(TENSOR_NAMES[name], params[name], isFolded(name) ? factor : 1));
+  const trained = (params: Params, prefix: string) => FOLDED.map((name) => part(prefix + TENSOR_NAMES[name], params[name]));
   const optimizer = [part("counters", state.counters), ...parts(state.m, "m."), ...parts(state.v, "v."), part("age", state.age)];
+  // Division rounds: what was divided is kept as it was, too, for a run that goes on.
+  if (kind === "scale") {
+    optimizer.push(...trained(state.params, TRAINED));
+    if (state.ema !== undefined) optimizer.push(...trained(state.ema, `${TRAINED}ema.`));
+  }
   const counters = float64Of(await engine.read(state.counters));
   const { d, n, k, auxk } = description.shape;
 
   const files: Content[] = [
     json(CFG, descriptionJson(description)),
-    { name: WEIGHTS, content: (write) => writeSafetensors(write, parts(state.params), { format: "pt" }) },
+    { name: weightsFile(description), content: (write) => writeSafetensors(write, weights(state.params), { format: "pt" }) },
     { name: OPTIMIZER, content: (write) => writeSafetensors(write, optimizer, { counters: COUNTERS.join(",") }) },
     json(STATE, { format_version: FORMAT_VERSION, step, shape: { d, n, k, auxk }, real: engine.real, progress }),
   ];
   if (state.ema !== undefined) {
-    const ema = parts(state.ema);
+    const ema = weights(state.ema);
     const about = {
       average: "running average from 0, not bias-corrected: divide by 1 - decay^updates",
       decay: String(description.saetta?.emaDecay ?? ""),

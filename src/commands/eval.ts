@@ -1,11 +1,10 @@
 import { resolve } from "node:path";
-import type { Command } from "commander";
+import { type Command, Option } from "commander";
 import { selectEngine } from "../engine/select.ts";
 import { pageOf, reportText } from "../eval/print.ts";
 import { evalReport } from "../eval/report.ts";
 import { loadSae } from "../inference/sae.ts";
 import type { WeightsKind } from "../inference/weights.ts";
-import { UsageError } from "../util/errors.ts";
 import { snakeCase } from "../util/json.ts";
 import { parseCount } from "../util/numbers.ts";
 import { createProgress } from "../util/progress.ts";
@@ -24,9 +23,9 @@ export function evalCommand(program: Command): void {
     .command("eval")
     .description("measure an autoencoder on held-out rows, and show latents in their text")
     .argument("<sae>", "run folder, checkpoint folder, or a folder of sparsify")
-    .argument("[data...]", "HDF5 files of activations (default: the hold-out of the run)")
+    .argument("[data...]", "files or folders of activations (default: the hold-out of the run)")
     .option("--features <N>", "show N latents in their text (default: 0)", (text) => parseCount(text, "--features", 0))
-    .option("--weights <ema|raw>", "running average or raw weights (default: ema where there is one)", parseWeights)
+    .addOption(new Option("--weights <kind>", "running average or raw weights (default: ema where there is one)").choices(["ema", "raw"]))
     .option("--max-rows <N>", "look at no more than N rows, evenly spread", (text) => parseCount(text, "--max-rows"))
     .option("--json", "print one JSON object")
     .addHelpText("after", "\nExample:\n  saetta eval runs/first --features 5\n");
@@ -49,9 +48,4 @@ export function evalCommand(program: Command): void {
       await source.close();
     }
   });
-}
-
-function parseWeights(text: string): WeightsKind {
-  if (text === "ema" || text === "raw") return text;
-  throw new UsageError(`--weights: "${text}" is neither ema nor raw`);
 }

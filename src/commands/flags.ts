@@ -14,23 +14,87 @@ interface Field {
   readonly minimum?: number;
   readonly description?: string;
   readonly default?: unknown;
+  readonly placeholder?: string;
 }
 
-const FIELDS = Object.entries(z.toJSONSchema(trainOptions.partial(), { io: "input" }).properties as Record<string, Field>);
+const FIELDS = Object.entries(z.toJSONSchema(trainOptions.partial(), { io: "input" }).properties as Record<string, Field>) as [
+  keyof TrainOptions,
+  Field,
+][];
 
-/** Adds a flag for each option in `names` (default: all). */
-export function addFlags(command: Command, names?: readonly (keyof TrainOptions)[]): Command {
-  for (const [name, field] of FIELDS) {
-    if (names !== undefined && !names.includes(name as keyof TrainOptions)) continue;
+const HEADINGS = ["Autoencoder:", "Optimisation:", "Data:", "Run:"] as const;
+
+/** Under which heading of --help a flag stands. */
+const HEADING: Readonly<Record<keyof TrainOptions, (typeof HEADINGS)[number]>> = {
+  preset: "Autoencoder:",
+  latents: "Autoencoder:",
+  expansion: "Autoencoder:",
+  k: "Autoencoder:",
+  auxk: "Autoencoder:",
+  deadTokens: "Autoencoder:",
+  firedThreshold: "Autoencoder:",
+  init: "Autoencoder:",
+  encoderRescale: "Autoencoder:",
+  auxkCoef: "Optimisation:",
+  batch: "Optimisation:",
+  tokens: "Optimisation:",
+  epochs: "Optimisation:",
+  lr: "Optimisation:",
+  warmup: "Optimisation:",
+  decay: "Optimisation:",
+  eps: "Optimisation:",
+  clip: "Optimisation:",
+  ema: "Optimisation:",
+  mseScale: "Optimisation:",
+  nonFinite: "Data:",
+  excludeTokens: "Data:",
+  holdout: "Data:",
+  shuffle: "Data:",
+  dropLast: "Data:",
+  statisticsRows: "Data:",
+  normalize: "Data:",
+  dataset: "Data:",
+  evalEvery: "Run:",
+  seed: "Run:",
+  engine: "Run:",
+  dtype: "Run:",
+  threads: "Run:",
+  checkpointEvery: "Run:",
+  keep: "Run:",
+  logEvery: "Run:",
+};
+
+/** The words that each flag of the schema takes, for completion. */
+const WORDS = new WeakMap<Option, readonly string[]>();
+
+/** The words that an option takes; none where it takes something else. */
+export function wordsOf(option: Option): readonly string[] {
+  return option.argChoices ?? WORDS.get(option) ?? [];
+}
+
+/** Adds a flag for each option in `names`, or all under their headings. `defaults`: what help says of a value that the command itself fills in. */
+export function addFlags(
+  command: Command,
+  names?: readonly (keyof TrainOptions)[],
+  defaults: Readonly<Partial<Record<keyof TrainOptions, unknown>>> = {},
+): Command {
+  const chosen = (names ?? HEADINGS.flatMap((heading) => FIELDS.map(([name]) => name).filter((name) => HEADING[name] === heading))).map(
+    (name) => [name, FIELDS.find(([each]) => each === name)![1]] as const,
+  );
+  for (const [name, field] of chosen) {
     const flag = flagOf(name);
-    const fixed = (DEFAULTS as Record<string, unknown>)[name] ?? field.default;
+    const fixed = defaults[name] ?? field.default ?? (DEFAULTS as TrainOptions)[name];
     const help = `${field.description}${fixed === undefined ? "" : ` (default: ${shown(fixed)})`}`;
+    const option = new Option(field.type === "boolean" ? flag : `${flag} ${placeholder(field)}`, help);
+    if (names === undefined) command.optionsGroup(HEADING[name]);
     if (field.type === "boolean") {
-      command.addOption(new Option(flag, help));
-      command.addOption(new Option(flag.replace("--", "--no-"), `the opposite of ${flag}`));
+      option.flags = flag.replace("--", "--[no-]"); // help has one line for both
+      command.addOption(new Option(flag.replace("--", "--no-")).hideHelp());
     } else {
-      command.addOption(new Option(`${flag} ${placeholder(field)}`, help).argParser((text: string) => parse(field, text, flag)));
+      option.argParser((text: string) => parse(field, text, flag));
+      WORDS.set(option, words(field));
     }
+    command.addOption(option);
   }
   return command;
 }
@@ -46,13 +110,17 @@ function shown(value: unknown): string {
 }
 
 function placeholder(field: Field): string {
-  const words = (each: Field): string => {
-    if (each.anyOf) return each.anyOf.map(words).join("|");
-    if (each.enum) return each.enum.join("|");
-    if (each.const !== undefined) return each.const;
-    return { integer: "N", number: "X", array: "IDS" }[each.type ?? ""] ?? "TEXT";
+  const rest = (each: Field): string[] => {
+    if (each.anyOf) return each.anyOf.flatMap(rest);
+    return words(each).length > 0 ? [] : [{ integer: "N", number: "X", array: "IDS" }[each.type ?? ""] ?? each.placeholder ?? "TEXT"];
   };
-  return `<${words(field)}>`;
+  return `<${[...words(field), ...rest(field)].join("|")}>`;
+}
+
+/** The words that are allowed as they are. */
+function words(field: Field): readonly string[] {
+  if (field.anyOf) return field.anyOf.flatMap(words);
+  return field.enum ?? (field.const === undefined ? [] : [field.const]);
 }
 
 function parse(field: Field, text: string, flag: string): unknown {

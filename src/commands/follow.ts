@@ -1,7 +1,9 @@
 /** What `train` and `resume` show of a run. Results go to stdout, everything else to stderr. */
 
+import { preflightLine } from "../data/preflight-words.ts";
 import type { Report } from "../train/report.ts";
 import type { TrainRun } from "../train/run.ts";
+import { formatBytes } from "../util/bytes.ts";
 import { type Point, plot } from "../util/plot.ts";
 import { createProgress, formatCount, formatDuration } from "../util/progress.ts";
 import type { Ending } from "./signals.ts";
@@ -16,18 +18,23 @@ export async function follow(run: TrainRun, ending: Ending, json: boolean): Prom
       ...(data.excluded > 0 ? [`${formatCount(data.excluded)} excluded for their token`] : []),
     ];
     say(`data         ${data.description}; ${formatCount(data.rowsPerEpoch)} to train on, ${left.join(", ")}`);
+    if (data.preflight !== undefined) say(`rows         ${preflightLine(data.preflight)}`);
     say(`autoencoder  ${formatCount(config.latents)} latents, k ${config.k}, auxk ${config.auxk}`);
     say(`steps        ${formatCount(run.steps)} of ${formatCount(config.batch)} rows, learning rate ${config.lr.toPrecision(3)}`);
     say(`engine       ${run.engine}`);
+    const { memory, seconds } = run.forecast;
+    const time = seconds === undefined ? "" : seconds < 1 ? ", less than a second" : `, about ${formatDuration(seconds)}`;
+    say(`needs        ${formatBytes(memory.needed)} of memory, ${formatBytes(memory.free)} are free${time}`);
   }
   const progress = createProgress({ label: "train", total: run.budget, unit: "rows", start: run.trainedBefore });
   const curve: Point[] = [];
   for await (const report of run) {
     progress.update(report.tokens, brief(report));
-    curve.push({ x: report.step, y: report.loss ?? Number.NaN });
+    curve.push({ x: report.step, y: report.loss });
   }
   progress.done();
-  const result = await run.finished;
+  const { sae, ...result } = await run.finished;
+  await sae.close();
   if (json) say(JSON.stringify({ run: run.out, ...result }));
   else {
     const { report } = result;
@@ -54,6 +61,6 @@ function heldOut({ holdout_fvu }: Report): string {
   return holdout_fvu === undefined ? "" : `held-out FVU ${figure(holdout_fvu)}, `;
 }
 
-function figure(value: number | null): string {
-  return value === null ? "not finite" : value.toPrecision(4);
+function figure(value: number): string {
+  return Number.isFinite(value) ? value.toPrecision(4) : "not finite";
 }

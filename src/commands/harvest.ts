@@ -32,6 +32,7 @@ export function harvestCommand(program: Command): void {
     .addOption(new Option("--dtype <dtype>", "how values are stored").choices(["f16", "f32"]).default("f16"))
     .option("--list-tensors", "print the tensors of the model that can be harvested, and stop")
     .option("--json", "print the result as JSON")
+    .addHelpText("after", "\nExample:\n  saetta harvest --model gpt2 --text my.txt --tensor NAME --out acts.h5\n")
     .action((flags: Flags) => (flags.listTensors ? list(flags) : run(flags)));
 }
 

@@ -5,11 +5,13 @@
 
 import { SaettaError } from "../util/errors.ts";
 import { firstNonFinite } from "../util/float16.ts";
+import { screenedMemory } from "../util/screen.ts";
+import type { Range } from "./holdout.ts";
 import type { Order, Window } from "./order.ts";
 import type { RowDType, Source } from "./source.ts";
 
 export interface Batch {
-  /** To be written into the ring, from row `at` on, before the batch is used. */
+  /** To be written into the ring, from row `at` on, before the batch is used. The bytes are overwritten once the next batch is asked for. */
   readonly uploads: readonly { readonly at: number; readonly bytes: Uint8Array }[];
   /** Rows of the ring. */
   readonly rows: Uint32Array;
@@ -36,7 +38,7 @@ interface Loaded {
   readonly window: Window;
   /** Where in the ring it belongs, in rows, and what to put there; undefined when it is there already. */
   readonly at: number;
-  readonly bytes: Uint8Array | undefined;
+  bytes: Uint8Array<ArrayBuffer> | undefined;
   /** Rows of the window that hold something not finite. */
   readonly bad: ReadonlySet<number>;
 }
@@ -47,8 +49,9 @@ export function ringRows(order: Order): number {
 }
 
 /**
- * Batches of `size()` rows from `start` on, epoch after epoch; one may reach into the next epoch. Ends when `size` returns 0. Rejects when
- * a row cannot be read, or is not finite and `nonFinite` is "stop" (naming file and row).
+ * Batches of `size()` rows from `start` on, epoch after epoch; one may reach into the next epoch. Ends when `size` returns 0, when the signal is aborted while
+ * a stream is waited for, and after the last full batch of rows that are read once. Rejects when a row cannot be read, or is not finite and `nonFinite` is
+ * "stop" (naming file and row).
  */
 export async function* batches(
   source: Source,
@@ -56,16 +59,25 @@ export async function* batches(
   nonFinite: NonFinite,
   start: Position,
   size: () => number,
+  signal?: AbortSignal,
 ): AsyncGenerator<Batch, void, void> {
-  const reader = new WindowReader(source, order, nonFinite);
+  // Also tells a window that is being read ahead that nobody wants it any more.
+  const reading = new AbortController();
+  const reader = new WindowReader(
+    source,
+    order,
+    nonFinite,
+    signal === undefined ? reading.signal : AbortSignal.any([signal, reading.signal]),
+  );
+  const once = source.stream === "once";
   let { row, skipped } = start;
   // A batch that ended with its epoch left off at the row after the last.
   if (row === order.rowsPerEpoch) row = 0;
-  let window = await reader.load(start.epoch + (row < start.row ? 1 : 0), row);
   let next: Promise<Loaded> | undefined;
-  let fresh: Loaded[] = [window];
   let barren = 0; // windows in a row without a finite row
   try {
+    let window = await reader.load(start.epoch + (row < start.row ? 1 : 0), row);
+    let fresh: Loaded[] = [window];
     for (let rows = size(); rows > 0; rows = size()) {
       const chosen = new Uint32Array(rows);
       const from = new Set<Loaded>();
@@ -73,6 +85,7 @@ export async function* batches(
         const { position, rows: inOrder } = window.window;
         if (row === position + inOrder.length) {
           const epochEnds = row === order.rowsPerEpoch;
+          if (epochEnds && once) return;
           if (epochEnds) row = 0;
           barren = isBarren(window) ? barren + 1 : 0;
           if (barren > order.windows) throw tooManyBad(source, skipped); // a whole epoch, wherever it began
@@ -94,15 +107,20 @@ export async function* batches(
       }
       const uploads = fresh.flatMap(({ at, bytes }) => (bytes === undefined ? [] : [{ at, bytes }]));
       yield { uploads, rows: chosen, next: { epoch: window.epoch, row, skipped } };
+      for (const loaded of fresh) reader.takeBack(loaded);
       fresh = [];
       if (next === undefined && order.windows > 1) {
         const end = window.window.position + window.window.rows.length;
         const epochEnds = end === order.rowsPerEpoch;
+        if (epochEnds && once) continue;
         next = reader.load(window.epoch + (epochEnds ? 1 : 0), epochEnds ? 0 : end, window);
         next.catch(() => undefined); // reported when the window is needed
       }
     }
+  } catch (thrown) {
+    if (signal?.aborted !== true || thrown !== signal.reason) throw thrown;
   } finally {
+    reading.abort();
     await next?.catch(() => undefined);
   }
 }
@@ -118,15 +136,30 @@ function tooManyBad(source: Source, skipped: number): SaettaError {
   });
 }
 
+/** Blocks whose reads are under way at once. */
+const AHEAD = 4;
+
+/** A block on its way to row `at` of memory. */
+interface Block {
+  readonly at: number;
+  readonly rows: number;
+  readonly read: Promise<void>;
+}
+
 class WindowReader {
   readonly #source: Source;
   readonly #order: Order;
   readonly #nonFinite: NonFinite;
+  readonly #signal: AbortSignal;
+  /** Memory of a window that is in the ring by now, and of blocks of which rows are excluded. */
+  #spare: Uint8Array<ArrayBuffer> | undefined;
+  readonly #aside: (Uint8Array | undefined)[] = [];
 
-  constructor(source: Source, order: Order, nonFinite: NonFinite) {
+  constructor(source: Source, order: Order, nonFinite: NonFinite, signal: AbortSignal) {
     this.#source = source;
     this.#order = order;
     this.#nonFinite = nonFinite;
+    this.#signal = signal;
   }
 
   async load(epoch: number, row: number, before?: Loaded): Promise<Loaded> {
@@ -138,23 +171,69 @@ class WindowReader {
     const at = before === undefined ? 0 : isBarren(before) ? before.at : half - before.at;
     const { dIn, dtype } = this.#source;
     const rowBytes = dIn * ELEMENT_BYTES[dtype];
-    const longest = window.blocks.reduce((most, { count }) => Math.max(most, count), 0);
-    // Room for one whole block at the end, before its excluded rows are squeezed out.
-    const memory = new Uint8Array((window.rows.length + longest) * rowBytes);
+    const memory = this.#memory(window.rows.length * rowBytes);
     const bad = new Set<number>();
+    const blocks: Block[] = [];
     let used = 0;
-    for (const { first, count } of window.blocks) {
-      await this.#source.read(first, count, memory.subarray(used * rowBytes, (used + count) * rowBytes));
-      const block = used;
-      for (let i = 0; i < count; i++) {
-        if (this.#order.isExcluded(first + i)) continue;
-        if (used !== block + i) memory.copyWithin(used * rowBytes, (block + i) * rowBytes, (block + i + 1) * rowBytes);
-        used++;
+    try {
+      for (const [i, { first }] of window.blocks.entries()) {
+        // Several reads are under way while one block is looked at; a stream is read in order.
+        const ahead = this.#source.stream === undefined ? AHEAD : 1;
+        for (const range of window.blocks.slice(blocks.length, i + ahead)) {
+          const block = this.#begin(range, memory, used, blocks.length % AHEAD);
+          block.read.catch(() => undefined); // reported when its turn comes
+          blocks.push(block);
+          used += block.rows;
+        }
+        const { at: begin, rows, read } = blocks[i]!;
+        await read;
+        const found = nonFiniteRows(memory, dtype, dIn, begin, begin + rows);
+        for (const badRow of found) bad.add(badRow);
+        if (found.length > 0 && this.#nonFinite === "stop") throw notFinite(this.#source, this.#rowOf(first, found[0]! - begin));
       }
-      for (const badRow of nonFiniteRows(memory, dtype, dIn, block, used)) bad.add(badRow);
-      if (bad.size > 0 && this.#nonFinite === "stop") throw notFinite(this.#source, this.#rowOf(first, [...bad][0]! - block));
+    } finally {
+      await Promise.allSettled(blocks.map(({ read }) => read));
     }
-    return { epoch, window, at, bytes: memory.subarray(0, used * rowBytes), bad };
+    return { epoch, window, at, bytes: memory, bad };
+  }
+
+  /** The window is in the ring: its memory may hold another. */
+  takeBack(loaded: Loaded): void {
+    if (loaded.bytes !== undefined && this.#order.windows > 1) this.#spare = loaded.bytes;
+    loaded.bytes = undefined;
+  }
+
+  /** Fresh memory costs more than what is read into it: the system clears every page. */
+  #memory(bytes: number): Uint8Array<ArrayBuffer> {
+    const spare = this.#spare?.buffer;
+    this.#spare = undefined;
+    if (spare !== undefined && spare.byteLength >= bytes) return new Uint8Array(spare, 0, bytes);
+    const rowBytes = this.#source.dIn * ELEMENT_BYTES[this.#source.dtype];
+    return new Uint8Array(screenedMemory(this.#order.windowRows * rowBytes), 0, bytes);
+  }
+
+  /** Begins to read a block, whose rows that are not excluded go to row `at` of memory. */
+  #begin({ first, count }: Range, memory: Uint8Array, at: number, slot: number): Block {
+    const { dIn, dtype } = this.#source;
+    const rowBytes = dIn * ELEMENT_BYTES[dtype];
+    const runs = this.#order.visited(first, count);
+    const rows = runs.reduce((sum, run) => sum + run.count, 0);
+    if (rows === count) {
+      const read = this.#source.read(first, count, memory.subarray(at * rowBytes, (at + count) * rowBytes), this.#signal);
+      return { at, rows, read };
+    }
+    const aside = this.#aside[slot];
+    const whole = aside !== undefined && aside.length >= count * rowBytes ? aside : new Uint8Array(count * rowBytes);
+    this.#aside[slot] = whole;
+    const read = this.#source.read(first, count, whole, this.#signal).then(() => {
+      let to = at;
+      for (const run of runs) {
+        const from = (run.first - first) * rowBytes;
+        memory.set(whole.subarray(from, from + run.count * rowBytes), to * rowBytes);
+        to += run.count;
+      }
+    });
+    return { at, rows, read };
   }
 
   /** The row of the file after `visited` rows, from `first` on, that are not excluded. */

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { memorySource, numberedRows } from "../../test/support/memory-source.ts";
 import { chooseRows } from "./choose.ts";
-import { heldOut, without } from "./holdout.ts";
+import { heldOut, isIn, without } from "./holdout.ts";
 import { RowSet } from "./mask.ts";
 
 const source = (rows: number, sequence?: number) => memorySource(numberedRows(rows), 1, sequence === undefined ? {} : { sequence });
@@ -76,4 +76,14 @@ describe("the choice of rows", () => {
     }
     expect(untrained.size).toBe(40 + held.size);
   });
+});
+
+it("isIn finds the rows of ranges and no others", () => {
+  const ranges = [
+    { first: 2, count: 3 },
+    { first: 5, count: 1 },
+    { first: 9, count: 2 },
+  ];
+  expect(Array.from({ length: 12 }, (_, row) => row).filter((row) => isIn(ranges, row))).toEqual([2, 3, 4, 5, 9, 10]);
+  expect(isIn([], 0)).toBe(false);
 });

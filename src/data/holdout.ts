@@ -37,8 +37,21 @@ export function heldOut(source: Source, fraction: number, seed: number): Range[]
   return chosen.map(range);
 }
 
+/** Whether a row is in one of the ranges, which are in order. */
+export function isIn(ranges: readonly Range[], row: number): boolean {
+  let [low, high] = [0, ranges.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (ranges[middle]!.first <= row) low = middle + 1;
+    else high = middle;
+  }
+  const range = ranges[low - 1];
+  return range !== undefined && row < range.first + range.count;
+}
+
 /** Takes rows out of ranges: what is left, as ranges. */
 export function without(ranges: readonly Range[], excluded: RowSet): Range[] {
+  if (excluded.size === 0) return [...ranges];
   const left: Range[] = [];
   for (const { first, count } of ranges) {
     let start = first;

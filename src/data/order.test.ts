@@ -165,3 +165,33 @@ describe("the order of rows", () => {
     expect(() => small(100).window(0, 100)).toThrow(RangeError);
   });
 });
+
+describe("a stream", () => {
+  const rows = 4096;
+  const options = { seed: 3, batch: 16, blockBytes: 64, windowBytes: 4096 };
+  const order = (shuffle: boolean, windowBytes?: number) =>
+    new Order({ rows, rowBytes: 8, grain: 1, stream: "again" }, new RowSet(rows), { ...options, windowBytes, shuffle });
+
+  it("is read from the first row to the last in every epoch, and shuffled within its windows", () => {
+    const shuffled = order(true, 4096);
+    expect(shuffled.windows).toBeGreaterThan(4);
+    for (const epoch of [0, 1]) {
+      let next = 0;
+      for (let position = 0; position < rows; ) {
+        const window = shuffled.window(epoch, position);
+        for (const { first, count } of window.blocks) {
+          expect(first).toBe(next);
+          next += count;
+        }
+        expect(Array.from(window.rows)).not.toEqual(Array.from(window.rows.keys()));
+        position += window.rows.length;
+      }
+      expect(next).toBe(rows);
+    }
+  });
+
+  it("that is not shuffled is not waited for longer than a few batches take", () => {
+    expect(order(false).windowRows).toBeLessThan(100);
+    expect(order(true).windows).toBe(1);
+  });
+});

@@ -7,14 +7,17 @@
  */
 
 import { PURPOSE, Rng } from "../util/rng.ts";
-import type { Range } from "./holdout.ts";
+import { type Range, without } from "./holdout.ts";
 import type { RowSet } from "./mask.ts";
+import type { Source } from "./source.ts";
 
 export interface Geometry {
   readonly rows: number;
   readonly rowBytes: number;
   /** Rows that the file stores together. */
   readonly grain: number;
+  /** Blocks keep their order, and windows are short when nothing is shuffled: the rows arrive one after the other, perhaps slowly. */
+  readonly stream?: Source["stream"];
 }
 
 /** A part of an epoch that is in memory at once. */
@@ -66,7 +69,8 @@ export class Order {
     this.#options = options;
     this.#excluded = excluded;
     const { rows, rowBytes, grain } = geometry;
-    const { batch, blockBytes = 256 * 1024, windowBytes = 64 * 1024 * 1024 } = options;
+    const waits = geometry.stream !== undefined && !options.shuffle;
+    const { batch, blockBytes = 256 * 1024, windowBytes = waits ? 0 : 64 * 1024 * 1024 } = options;
     this.#blockRows = grain * Math.max(1, Math.floor(blockBytes / (rowBytes * grain)));
     this.#visited = new Uint32Array(Math.ceil(rows / this.#blockRows));
     for (let block = 0; block < this.#visited.length; block++) {
@@ -108,6 +112,11 @@ export class Order {
     return this.#excluded.has(row);
   }
 
+  /** What is visited of [first, first + count), as ranges. */
+  visited(first: number, count: number): Range[] {
+    return without([{ first, count }], this.#excluded);
+  }
+
   #range(block: number): Range {
     const first = block * this.#blockRows;
     return { first, count: Math.min(this.#blockRows, this.#geometry.rows - first) };
@@ -117,7 +126,8 @@ export class Order {
     if (this.#cached?.epoch === epoch) return this.#cached;
     const blocks = this.#blocks.slice();
     // What is in memory whole keeps its place there, so that it need not be read again each epoch.
-    if (this.#options.shuffle && this.windows > 1) new Rng(this.#options.seed, PURPOSE.order, epoch, 0).shuffle(blocks);
+    const moves = this.#options.shuffle && this.windows > 1 && this.#geometry.stream === undefined;
+    if (moves) new Rng(this.#options.seed, PURPOSE.order, epoch, 0).shuffle(blocks);
     const starts = [{ block: 0, position: 0 }];
     let position = 0;
     blocks.forEach((block, i) => {

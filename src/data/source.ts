@@ -19,8 +19,10 @@ export interface Source {
   readonly grain: number;
   /** What the file says of its origin; all optional. */
   readonly origin: Origin;
-  /** Rows [first, first + count) as little-endian elements into the start of `into`. */
-  read(first: number, count: number, into: Uint8Array): Promise<void>;
+  /** Set for rows that are read from the first to the last only: as often as wanted ("again": a read that goes back starts over), or "once". */
+  readonly stream?: "again" | "once";
+  /** Rows [first, first + count) as little-endian elements into the start of `into`. A stream rejects with the signal's reason when it is aborted. */
+  read(first: number, count: number, into: Uint8Array, signal?: AbortSignal): Promise<void>;
   /** Token ids of the rows; undefined where the file has none. */
   readonly tokens: ((first: number, count: number) => Promise<Int32Array>) | undefined;
   /** The row, as a person finds it: "acts.h5, row 123 (sequence 0, position 123)". */

@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { memorySource, numberedRows } from "../../test/support/memory-source.ts";
 import { Rng } from "../util/rng.ts";
 import { RowSet } from "./mask.ts";
-import { geometricMedian, meanVariance, strideSample } from "./statistics.ts";
+import { geometricMedian, meanVariance, normalizationFor, normalizeRows, strideSample } from "./statistics.ts";
 
 const none = (rows: number) => new RowSet(rows);
 
@@ -153,5 +153,24 @@ describe("the geometric median", () => {
     const { median, converged } = medianOf(rows);
     expect(converged).toBe(true);
     expect(Math.hypot(median[0]! - 1, median[1]! - 2, median[2]!)).toBeLessThan(0.4);
+  });
+});
+
+describe("the normalisation of a run", () => {
+  it("scales rows to a mean norm of sqrt(d)", () => {
+    const sample = Float32Array.of(3, 4, 0, 0, 0, 0, 10, 0);
+    const scale = normalizationFor("scale", sample, 2);
+    expect(scale).toEqual({ kind: "scale", factor: Math.sqrt(2) / (15 / 4) });
+    normalizeRows(sample, 2, scale);
+    const norms = [0, 2, 4, 6].map((at) => Math.hypot(sample[at]!, sample[at + 1]!));
+    expect(norms.reduce((a, b) => a + b) / 4).toBeCloseTo(Math.sqrt(2), 6);
+    expect(() => normalizationFor("scale", new Float32Array(4), 2)).toThrow("all 2 sampled rows are 0, so they have no scale");
+  });
+
+  it("has no number where each row is normalised by itself", () => {
+    const sample = Float32Array.of(3, 4, 5, 0);
+    expect(normalizationFor("unit", sample, 2)).toEqual({ kind: "unit", factor: 1 });
+    normalizeRows(sample, 2, { kind: "unit", factor: 1 });
+    expect([...sample]).toEqual([-1, 1, 1, -1].map((value) => Math.fround(value * Math.SQRT1_2)));
   });
 });

@@ -1,5 +1,6 @@
 /** What a run needs to know of its data before the first step: the geometric median and the variance of a sample of rows. */
 
+import { type Normalization, normalizeRow } from "../sae/math.ts";
 import { SaettaError } from "../util/errors.ts";
 import { firstNonFinite } from "../util/float16.ts";
 import { PURPOSE, Rng } from "../util/rng.ts";
@@ -12,8 +13,9 @@ import type { Source } from "./source.ts";
 const RUN = 16;
 
 /**
- * A stride sample of at most `wanted` rows [rows, dIn]: runs of 16 rows at equal distances over the whole file, the first place drawn by seed.
- * Excluded rows are passed over, and so are those that are not finite unless `nonFinite` is "stop". All rows when the file has no more than `wanted`.
+ * A stride sample of at most `wanted` rows [rows, dIn]: runs of 16 rows at equal distances over the whole file, the first place drawn by seed; of rows that
+ * are read once, the first.
+ * Excluded rows are passed over, which `passedOver` is told of, and so are those that are not finite unless `nonFinite` is "stop". All rows when the file has no more than `wanted`.
  * Throws when a row stops it, and when none is left.
  */
 export async function strideSample(
@@ -22,8 +24,10 @@ export async function strideSample(
   wanted: number,
   seed: number,
   nonFinite: NonFinite = "stop",
+  passedOver: (row: number, values: Float32Array) => void = () => undefined,
 ): Promise<Float32Array> {
-  const { dIn, dtype, rows } = source;
+  const { dIn, dtype } = source;
+  const rows = source.stream === "once" ? Math.min(source.rows, wanted) : source.rows; // keepingHead has the first ones
   const everything = rows - excluded.size <= wanted;
   const runs = everything ? Math.ceil(rows / 4096) : Math.ceil(wanted / RUN);
   const stride = everything ? 4096 : rows / runs;
@@ -40,9 +44,16 @@ export async function strideSample(
     const values = rowsToFloat32(bytes, dtype, count * dIn);
     for (let i = 0; i < count && kept < wanted; i++) {
       const row = values.subarray(i * dIn, (i + 1) * dIn);
-      if (excluded.has(first + i)) continue;
+      if (excluded.has(first + i)) {
+        passedOver(first + i, row);
+        continue;
+      }
       if (nonFinite === "stop" && firstNonFinite(bytes, dtype, i * dIn, dIn) >= 0) throw notFinite(source, first + i);
-      if (!row.every(Number.isFinite)) continue; // also what is beyond f32
+      // Also what is beyond f32.
+      if (!row.every(Number.isFinite)) {
+        passedOver(first + i, row);
+        continue;
+      }
       sample.set(row, kept * dIn);
       kept++;
     }
@@ -54,6 +65,23 @@ export async function strideSample(
     });
   }
   return sample.subarray(0, kept * dIn);
+}
+
+/** The normalisation of a run. The factor of "scale" brings the mean norm of the sampled rows [rows, d] to sqrt(d). Throws when that is 0. */
+export function normalizationFor(kind: Normalization["kind"], sample: Float32Array, d: number): Normalization {
+  if (kind !== "scale") return { kind, factor: 1 };
+  const rows = sample.length / d;
+  const origin = new Float64Array(d);
+  let norms = 0;
+  for (let start = 0; start < sample.length; start += d) norms += distanceTo(sample, start, origin);
+  const factor = (Math.sqrt(d) * rows) / norms;
+  if (Number.isFinite(factor)) return { kind, factor };
+  throw new SaettaError(`all ${rows} sampled rows are 0, so they have no scale`, { mend: "look at the file with saetta inspect" });
+}
+
+/** -> sample [rows, d]: every row normalised. */
+export function normalizeRows(sample: Float32Array, d: number, by: Normalization): void {
+  for (let start = 0; start < sample.length; start += d) normalizeRow(sample.subarray(start, start + d), by);
 }
 
 /**

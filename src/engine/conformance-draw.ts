@@ -5,7 +5,7 @@ import { bytesOf } from "../util/bytes.ts";
 import { Rng } from "../util/rng.ts";
 import { preActivations, ROUNDING, SLACK } from "./conformance-bounds.ts";
 import type { Setup } from "./conformance-world.ts";
-import type { Hyper } from "./engine.ts";
+import type { Hyper, Normalization } from "./engine.ts";
 
 export interface Draw {
   readonly d: number;
@@ -24,6 +24,7 @@ export interface Draw {
   readonly exact?: boolean;
   readonly ema?: boolean;
   readonly raw?: "f64" | "f32";
+  readonly normalization?: Normalization;
 }
 
 export const HYPERS: Hyper = {
@@ -89,6 +90,7 @@ export function draw(o: Draw): Setup {
     age,
     raw: { dtype, bytes: bytesOf(dtype === "f32" ? Float32Array.from(x) : x) },
     rows: rng.shuffle(rows),
+    normalization: o.normalization,
     dense: o.dense ?? false,
   };
 }

@@ -34,6 +34,35 @@ const FAULTS: Readonly<Record<string, Partial<Maths>>> = {
     },
   },
   "dead at the threshold": { isDead: (age, deadAfter) => age >= deadAfter },
+  "rows normalised without their mean taken off": {
+    normalizeRow: (x, by) => {
+      if (by.kind === "none" || by.kind === "scale") return maths.normalizeRow(x, by);
+      const { size } = maths.rowStatistics(x, by);
+      for (let i = 0; i < x.length; i++) x[i] /= size;
+    },
+  },
+  "the biased spread of a row": {
+    normalizeRow: (x, by) => {
+      maths.normalizeRow(x, by);
+      if (by.kind === "layer_norm") for (let i = 0; i < x.length; i++) x[i] *= Math.sqrt(x.length / (x.length - 1));
+    },
+  },
+  "NaN for a constant row": {
+    normalizeRow: (x, by) => {
+      const constant = by.kind !== "none" && maths.rowStatistics(x, by).size === 0;
+      maths.normalizeRow(x, by);
+      if (constant) x.fill(Number.NaN);
+    },
+  },
+  "zeros for a row that is not finite": {
+    normalizeRow: (x, by) => {
+      maths.normalizeRow(x, by);
+      for (let i = 0; i < x.length; i++) x[i] = Number.isFinite(x[i]) ? x[i] : 0;
+    },
+  },
+  "rows divided by the factor": {
+    normalizeRow: (x, by) => maths.normalizeRow(x, { ...by, factor: 1 / by.factor }),
+  },
   "the inputs are not centred": {
     preActivations: (w, x, pre) => maths.preActivations({ ...w, preBias: new Float64Array(x.length) }, x, pre),
   },

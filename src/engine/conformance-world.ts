@@ -15,6 +15,7 @@ import {
   type Grads,
   HYPER,
   type Hyper,
+  type Normalization,
   PARAM_NAMES,
   type Params,
   type Path,
@@ -40,6 +41,7 @@ export interface Setup {
   /** raw [m,d] as bytes of its dtype, and the B rows of it that are loaded. */
   readonly raw: { readonly dtype: "f64" | "f32" | "bf16" | "f16"; readonly bytes: Uint8Array };
   readonly rows: Uint32Array;
+  readonly normalization?: Normalization | undefined;
   /** Asks for encoder and decoder gradients. */
   readonly dense: boolean;
 }
@@ -137,7 +139,9 @@ export class World {
   }
 
   load(): Promise<void> {
-    return this.#run("load", ["x", "sums", "fired", "bad", "sq"], () => this.engine.load(this.#raw, this.#rows, this.#x, this.step));
+    return this.#run("load", ["x", "sums", "fired", "bad", "sq"], () =>
+      this.engine.load(this.#raw, this.#rows, this.#x, this.step, this.setup.normalization),
+    );
   }
 
   encode(): Promise<void> {

@@ -8,8 +8,10 @@
  * went wrong in an earlier operation surfaces there. B rows, d inputs, n latents; matrices are row-major.
  */
 
+import type { Normalization } from "../sae/math.ts";
 import type { Shape } from "../sae/shape.ts";
 
+export type { Normalization } from "../sae/math.ts";
 export type { Shape } from "../sae/shape.ts";
 
 export type DType = "f64" | "f32" | "bf16" | "f16" | "u32" | "u8";
@@ -122,6 +124,8 @@ export interface Engine extends AsyncDisposable {
   /** For people: "cpu: AMD EPYC, 2 threads, AVX-512". */
   readonly description: string;
   readonly real: Real;
+  /** Gives everything back, after every operation already called; may be called again. The same as asyncDispose. */
+  close(): Promise<void>;
   /** Why this engine cannot run the shape, in words; undefined when it can. */
   refuses(shape: Shape): string | undefined;
 
@@ -139,8 +143,11 @@ export interface Engine extends AsyncDisposable {
   /** latent u32 [B,k], value and grad [B,k] in `real`. Valid until the codes are freed. */
   pairs(z: Codes): { readonly latent: Tensor; readonly value: Tensor; readonly grad: Tensor };
 
-  /** -> x [B,d]: the rows of raw [m,d] (f16, bf16, f32 or f64) numbered by `rows` u32 [B], converted; t (not hyper) zeroed; bad. */
-  load(raw: Tensor, rows: Tensor, x: Tensor, t: Step): void;
+  /**
+   * -> x [B,d]: the rows of raw [m,d] (f16, bf16, f32 or f64) numbered by `rows` u32 [B], converted to `real`, then normalised with statistics of each row in float64 (default:
+   * as they are); t (not hyper) zeroed; bad. The normalisation is one for a whole run, so a recorded step may hold it.
+   */
+  load(raw: Tensor, rows: Tensor, x: Tensor, t: Step, normalization?: Normalization): void;
   /** -> live, dead.codes, fired, sums.dead (0 without `dead`), bad. Values are relu(top k of encoder (x - preBias) + latentBias), exact; the lower latent wins a tie. */
   encode(p: Params, x: Tensor, t: Step, live: Codes, dead?: Dead): void;
   /** -> err: W z, without bias. */

@@ -81,7 +81,7 @@ class ReferenceEngine implements Engine {
     return ownCodes(z).tensors;
   }
 
-  load(raw: Tensor, rows: Tensor, x: Tensor, t: Step): void {
+  load(raw: Tensor, rows: Tensor, x: Tensor, t: Step, normalization = maths.NO_NORMALIZATION): void {
     this.#run(() => {
       for (const tensor of [t.sums, t.fired, t.bad, t.sq]) own(tensor).bytes.fill(0);
       const [m, d] = raw.shape;
@@ -91,6 +91,7 @@ class ReferenceEngine implements Engine {
       for (let b = 0; b < x.shape[0]; b++) {
         if (numbers[b] >= m) throw new SaettaError(`row ${numbers[b]} was asked for, there are ${m}`, { where: "reference engine, load" });
         into.set(rowOf(numbers[b]), b * d);
+        maths.normalizeRow(into.subarray(b * d, (b + 1) * d), normalization);
       }
       checkFinite(into, t);
     });
@@ -212,8 +213,12 @@ class ReferenceEngine implements Engine {
     });
   }
 
-  [Symbol.asyncDispose](): Promise<void> {
+  close(): Promise<void> {
     return Promise.resolve();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
   }
 
   /** What fails in an operation is kept for `read`; nothing runs after it. */

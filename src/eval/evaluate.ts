@@ -3,16 +3,21 @@
 import { rowsToFloat32 } from "../data/convert.ts";
 import type { RowDType } from "../data/source.ts";
 import type { Sae, SparseCodes } from "../inference/sae.ts";
+import { normalizationOf } from "../sae/description.ts";
+import { type Normalization, normalizeRow } from "../sae/math.ts";
 import { float64Of } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
 import { Moments } from "./moments.ts";
 import type { Chunk } from "./rows.ts";
 
-/** x: a row; x_hat: its reconstruction; sums run over all rows and columns. */
+/** x: a row as in training, normalised where the run normalises; x_hat: its reconstruction; sums run over all rows and columns. */
 export interface Evaluation {
   readonly rows: number;
+  readonly normalization: Normalization["kind"];
   /** sum (x - x_hat)^2 / sum (x - mean of x)^2, the mean per column over these rows; null when all rows are the same. */
   readonly fvu: number | null;
+  /** FVU of the rows as they are in the activations, normalisation undone; null also where there is none to undo. */
+  readonly rawFvu: number | null;
   /** sum (x - x_hat)^2 / sum x^2; null when all rows are 0. */
   readonly normalizedMse: number | null;
   /** Mean over all elements of (x_hat - x)^2. */
@@ -46,22 +51,35 @@ export async function evaluate(
   options: EvaluateOptions = {},
 ): Promise<Evaluation> {
   const { d, n } = sae.shape;
+  const normalization = normalizationOf(sae.description);
+  // With "scale" the factor is in the weights, which reconstruct rows as they are.
+  const folded = normalization.kind === "scale" ? normalization.factor : 1;
   const moments = new Moments(d);
+  const rawMoments = new Moments(d);
   const firings = new Float64Array(n);
   let rows = 0;
   let active = 0;
   let err2 = 0;
+  let rawErr2 = 0;
   let x2 = 0;
   for await (const chunk of chunks) {
-    const { codes, output } = await sae.reconstructRaw(chunk.raw, dtype, chunk.rows);
-    const x = dtype === "f64" ? float64Of(chunk.raw) : rowsToFloat32(chunk.raw, dtype, chunk.rows * d);
-    moments.add(x, chunk.rows);
-    for (let i = 0; i < x.length; i++) {
-      const value = x[i];
-      const off = output[i] - value;
-      err2 += off * off;
-      x2 += value * value;
+    const { codes, output } = await sae.reconstructRaw(chunk.raw, dtype, chunk.rows, "normalized");
+    const raw = dtype === "f64" ? float64Of(chunk.raw) : rowsToFloat32(chunk.raw, dtype, chunk.rows * d);
+    const x = new Float64Array(raw);
+    for (let row = 0; row < chunk.rows; row++) {
+      const part = x.subarray(row * d, (row + 1) * d);
+      normalizeRow(part, normalization);
+      let square = 0;
+      for (let i = 0; i < d; i++) {
+        const off = output[row * d + i] * folded - part[i];
+        square += off * off;
+        x2 += part[i] * part[i];
+      }
+      err2 += square;
+      rawErr2 += square * (codes.rows?.size[row] ?? 1 / folded) ** 2;
     }
+    moments.add(x, chunk.rows);
+    if (normalization.kind !== "none") rawMoments.add(raw, chunk.rows);
     for (let slot = 0; slot < codes.value.length; slot++) {
       if (!(codes.value[slot] > 0)) continue;
       active++;
@@ -74,7 +92,9 @@ export async function evaluate(
   const dead = firings.reduce((count, times) => count + (times === 0 ? 1 : 0), 0);
   return {
     rows,
+    normalization: normalization.kind,
     fvu: ratio(err2, moments.spread),
+    rawFvu: normalization.kind === "none" ? null : ratio(rawErr2, rawMoments.spread),
     normalizedMse: ratio(err2, x2),
     mse: err2 / (rows * d),
     l0: active / rows,

@@ -143,7 +143,9 @@ describe("the printed report", () => {
     data: "memory",
     metrics: {
       rows: 1000,
+      normalization: "none",
       fvu: 0.25,
+      rawFvu: null,
       normalizedMse: null,
       mse: 0.5,
       l0: 3,

@@ -5,9 +5,9 @@ import { formatCount } from "../util/progress.ts";
 import type { Fact, Facts, Inspection } from "./inspect.ts";
 
 /** The lines of `saetta inspect`. */
-export function inspectionText({ path, kind, bytes, facts }: Inspection): string {
+export function inspectionText({ path, kind, bytes, facts, advice = [] }: Inspection): string {
   const head = `${path}: ${kind}${bytes === undefined ? "" : `, ${formatBytes(bytes)}`}`;
-  return [head, ...factLines(facts, "  ")].join("\n");
+  return [head, ...factLines(facts, "  "), ...advice.map((each) => `  note: ${each}`)].join("\n");
 }
 
 function factLines(facts: Facts, indent: string): string[] {

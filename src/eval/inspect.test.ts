@@ -1,16 +1,20 @@
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { writeActivations } from "../../test/support/activations.ts";
 import { saveCheckpoint } from "../checkpoint/save.ts";
 import { COUNTERS, type Params, paramShapes, type Shape } from "../engine/engine.ts";
 import { createReferenceEngine } from "../engine/reference.ts";
 import { createHdf5 } from "../formats/hdf5-write.ts";
 import { writeSafetensors } from "../formats/safetensors.ts";
-import { inspect } from "./inspect.ts";
+import { Rng } from "../util/rng.ts";
+import { type Facts, inspect } from "./inspect.ts";
 import { inspectionText } from "./inspect-print.ts";
 
 const EXAMPLE = join(import.meta.dirname, "../../examples/brown-gpt");
+
+const FIXTURES = join(import.meta.dirname, "../formats/fixtures");
 
 let folder: string;
 beforeAll(async () => {
@@ -29,7 +33,7 @@ describe("inspect", () => {
     });
     await file.write("hidden_states", 0, new Uint8Array(48));
     await file.close();
-    expect((await text(path)).slice(1)).toEqual([
+    expect((await text(path)).slice(1, 6)).toEqual([
       "  datasets",
       "    hidden_states  [2, 3, 4]  f16  contiguous",
       "  attributes",
@@ -43,12 +47,12 @@ describe("inspect", () => {
       const path = join(folder, name);
       const pieces: Uint8Array[] = [];
       const bytes = async () => new Uint8Array(24);
-      await writeSafetensors(async (piece) => void pieces.push(piece), [{ name: "w", dtype: "F32", shape: [2, 3], bytes }], { by: "me" });
+      await writeSafetensors(async (piece) => void pieces.push(piece), [{ name: "w", dtype: "F32", shape: [6], bytes }], { by: "me" });
       await writeFile(path, Buffer.concat(pieces));
       expect(await text(path)).toEqual([
         `${path}: safetensors file, ${Buffer.concat(pieces).length} B`,
         "  tensors",
-        "    w  F32  [2, 3]  24 B",
+        "    w  F32  [6]  24 B",
         "  metadata",
         "    by  me",
       ]);
@@ -105,13 +109,61 @@ describe("inspect", () => {
     const path = join(folder, "thing");
     await expect(inspect(path)).rejects.toThrow(`${path}: there is no such file or folder`);
     await writeFile(path, "");
-    await expect(inspect(path)).rejects.toThrow(`${path}: the file is empty; it reads HDF5, safetensors`);
+    await expect(inspect(path)).rejects.toThrow(`${path}: the file is empty; it reads HDF5, npy, safetensors`);
     await writeFile(path, "some words that are nothing");
-    await expect(inspect(path)).rejects.toThrow(`${path}: is of no kind that Saetta knows; it reads HDF5, safetensors`);
+    await expect(inspect(path)).rejects.toThrow(`${path}: is of no kind that Saetta knows; it reads HDF5, npy, safetensors`);
     await writeFile(path, "{ broken");
     await expect(inspect(path)).rejects.toThrow(`${path}: not valid JSON`);
-    await expect(inspect(folder)).rejects.toThrow(`${folder}: is no run folder (config.json, metrics.jsonl), and no autoencoder`);
+    const empty = join(folder, "empty");
+    await mkdir(empty);
+    await expect(inspect(empty)).rejects.toThrow(`${empty}: is no run folder (config.json, metrics.jsonl), no autoencoder (cfg.json and`);
     await writeFile(join(folder, "empty.h5"), "");
     await expect(inspect(join(folder, "empty.h5"))).rejects.toThrow(/empty\.h5: /);
+  });
+
+  it("says of activations what training will meet, with a word of advice", async () => {
+    // 40 sequences of 8: rows with an outlier in variance (5) and one in mean (7), start tokens of norm 80, one row spoilt and one repeated.
+    const rng = new Rng(1, 1);
+    const [rows, d] = [320, 64];
+    const values = Float32Array.from({ length: rows * d }, (_, at) => rng.normal() * (at % d === 5 ? 12 : 1) + (at % d === 7 ? 30 : 0));
+    for (let row = 0; row < rows; row += 8) for (let i = 0; i < d; i++) values[row * d + i] = 10;
+    values[100 * d + 3] = Number.NaN;
+    values.copyWithin(201 * d, 202 * d, 203 * d);
+    const tokens = Int32Array.from({ length: rows }, (_, row) => row % 8);
+    const path = await writeActivations(join(folder, "preflight.h5"), values, [40, 8, d], { tokens });
+    const { facts, advice = [] } = await inspect(path);
+    expect(facts.activations).toMatchObject({ rows, width: d, dtype: "f32", sequence: 8, sampled_rows: rows, non_finite_rows: 1 });
+    const found = facts.activations as { duplicate_share: number; outlier_dimensions: { dimension: number }[]; start_tokens: Facts };
+    expect(found.duplicate_share).toBeCloseTo(1 / 279, 5);
+    expect(found.outlier_dimensions.map(({ dimension }) => dimension)).toEqual([5, 7]);
+    expect(found.start_tokens).toMatchObject({ rows: 40, norms: { mean: 80, median: 80, p99: 80, max: 80 } });
+    expect(advice[0]).toBe(
+      `1 of 320 sampled rows hold NaN or Inf, first ${path}, row 100 (sequence 12, position 4): training stops there unless --non-finite skip is given`,
+    );
+    expect(advice[1]).toMatch(/^start tokens have 2\.\d\d x the norm of the others: they are left out by default$/);
+    expect(advice.at(-1)).toMatch(/^2 dimensions are outliers \(.*\); 5 has \d\d % of the variance, /);
+    expect((await text(path)).at(-1)).toBe(`  note: ${advice.at(-1)}`);
+  });
+
+  it("looks at the shards of a folder or of a pattern together, and says why a file cannot be trained on", async () => {
+    const shards = join(folder, "shards");
+    await mkdir(shards);
+    for (const i of [2, 10]) await copyFile(join(FIXTURES, "npy-f16.npy"), join(shards, `s-${i}.npy`));
+    for (const path of [shards, join(shards, "s-*.npy")]) {
+      const found = await inspect(path);
+      expect(found).toMatchObject({
+        kind: "activations in 2 files",
+        facts: { activations: { rows: 24, width: 5, dtype: "f16", duplicate_share: 0.5 } },
+      });
+      expect(found.facts.files).toEqual([join(shards, "s-2.npy"), join(shards, "s-10.npy")]);
+      expect(found.advice?.at(-1)).toBe("50 % of the sampled rows repeat another one: check how the file was made");
+    }
+    const fortran = await inspect(join(FIXTURES, "npy-fortran.npy"));
+    expect(fortran).toMatchObject({ kind: "npy file", facts: { shape: [12, 5], dtype: "f32" } });
+    expect(fortran.advice?.[0]).toMatch(/^cannot be trained on: .*Fortran order/);
+    const filters = join(FIXTURES, "hdf5-filters-old.h5");
+    expect((await inspect(filters)).advice?.[0]).toContain("name one with --dataset");
+    expect((await inspect(filters, { dataset: "gzip" })).facts.activations).toMatchObject({ rows: 12, width: 5 });
+    await expect(inspect(filters, { dataset: "lzf" })).rejects.toThrow("(lzf)");
   });
 });

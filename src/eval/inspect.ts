@@ -1,75 +1,86 @@
 /** What a file or folder is: everything that Saetta reads or writes, recognised by what is in it. */
 
-import { open, readFile, stat } from "node:fs/promises";
+import { readFile, stat } from "node:fs/promises";
 import { basename, extname, join } from "node:path";
-import { AVERAGE, CFG, checkpointsFolder, savedSteps, stepName, WEIGHTS } from "../checkpoint/layout.ts";
+import { AVERAGE, CFG, checkpointsFolder, OWN_WEIGHTS, savedSteps, stepName, WEIGHTS, weightsFile } from "../checkpoint/layout.ts";
 import { openCheckpoint } from "../checkpoint/load.ts";
 import { disk } from "../checkpoint/storage.ts";
+import { isActivationsName } from "../data/shards.ts";
 import { openHdf5 } from "../formats/hdf5-read.ts";
+import { openNpy } from "../formats/npy.ts";
+import { firstBytes, formatOf } from "../formats/open-file.ts";
 import { openSafetensors } from "../formats/safetensors.ts";
 import { parseOnnx } from "../language-model/onnx-graph.ts";
 import { loadTokenizer } from "../language-model/tokenizer.ts";
 import { parseDescription } from "../sae/description.ts";
-import { readFully } from "../util/bytes.ts";
 import { FormatError, hasCode, messageOf, SaettaError } from "../util/errors.ts";
 import { asObject, type JsonObject, readJsonFile, snakeCase } from "../util/json.ts";
+import { activationShards, activationsIn } from "./inspect-activations.ts";
 
-/** `kind` in words; `facts` as plain JSON. Lists of objects are tables. */
+/** `kind` in words; `facts` as plain JSON. Lists of objects are tables. `advice`: what is off, a sentence each. */
 export interface Inspection {
   readonly path: string;
   readonly kind: string;
   readonly bytes?: number;
   readonly facts: Facts;
+  readonly advice?: readonly string[];
 }
 export type Fact = string | number | boolean | undefined | readonly (string | number)[];
 export interface Facts {
   readonly [name: string]: Fact | Facts | readonly Facts[];
 }
 
-/** Looks at one file or folder. Throws FormatError when it is damaged or of no kind that Saetta knows, SaettaError when it cannot be read. */
-export async function inspect(path: string): Promise<Inspection> {
+/**
+ * Looks at one file or folder, or at the shards of a folder or a quoted pattern together. `dataset`: the activations in a file that has several arrays. Throws
+ * FormatError when it is damaged or of no kind that Saetta knows, SaettaError when it cannot be read.
+ */
+export async function inspect(path: string, { dataset }: { readonly dataset?: string } = {}): Promise<Inspection> {
   const found = await stat(path).catch((cause: unknown) => {
+    if (hasCode(cause, "ENOENT") && /[*?]/.test(basename(path))) return undefined;
     const what = hasCode(cause, "ENOENT") ? "there is no such file or folder" : `cannot be read (${messageOf(cause)})`;
     throw new SaettaError(what, { where: path, cause });
   });
-  if (found.isDirectory()) return inspectFolder(path);
+  if (found === undefined) return inspectShards(path, dataset);
+  if (found.isDirectory()) return inspectFolder(path, dataset);
   const bytes = found.size;
-  const magic = await firstBytes(path, bytes);
-  const read = readerOf(path, bytes, magic);
+  const first = await firstBytes(path);
+  const read = readerOf(path, first);
   if (read === undefined) {
     throw new FormatError(bytes === 0 ? "the file is empty" : "is of no kind that Saetta knows", {
       where: path,
-      mend: "it reads HDF5, safetensors, ONNX models, tokenizer.json, cfg.json, run folders and checkpoint folders",
+      mend: "it reads HDF5, npy, safetensors, ONNX models, tokenizer.json, cfg.json, run folders and checkpoint folders",
     });
   }
-  return { path, bytes, ...(await read(path)) };
+  const { kind, facts } = await read(path);
+  const arrays = kind === HDF5 || kind === NPY || kind === SAFETENSORS;
+  if (!arrays) return { path, bytes, kind, facts };
+  // A safetensors file of several tensors is more often an autoencoder or a model than activations.
+  const { activations, advice } = await activationsIn(path, dataset, kind === SAFETENSORS);
+  return { path, bytes, kind, facts: { ...facts, ...(activations && { activations }) }, ...(advice && { advice }) };
+}
+
+async function inspectShards(path: string, dataset: string | undefined): Promise<Inspection> {
+  return { path, ...(await activationShards(path, dataset)) };
 }
 
 type Found = Pick<Inspection, "kind" | "facts">;
 
-async function firstBytes(path: string, size: number): Promise<Uint8Array> {
-  const file = await open(path, "r");
-  try {
-    const bytes = new Uint8Array(Math.min(size, 16));
-    await readFully(file, bytes, 0, path);
-    return bytes;
-  } finally {
-    await file.close();
-  }
-}
-
 /** A protobuf message ends here. */
 const MOST_ONNX = 2 ** 31 - 1;
-const HDF5_MAGIC = "\x89HDF\r\n\x1a\n";
 const OPENING = "{".charCodeAt(0);
+const HDF5 = "HDF5 file";
+const NPY = "npy file";
+const SAFETENSORS = "safetensors file";
 
-function readerOf(path: string, size: number, magic: Uint8Array): ((path: string) => Promise<Found>) | undefined {
+function readerOf(path: string, first: Uint8Array): ((path: string) => Promise<Found>) | undefined {
   const extension = extname(path).toLowerCase();
-  if (Buffer.from(magic).toString("latin1").startsWith(HDF5_MAGIC) || [".h5", ".hdf5"].includes(extension)) return hdf5;
+  const format = formatOf(first);
+  if (format === "hdf5" || [".h5", ".hdf5"].includes(extension)) return hdf5;
+  if (format === "npy" || extension === ".npy") return npy;
   if (extension === ".safetensors") return safetensors;
   if (extension === ".onnx") return onnx;
-  if (magic[0] === OPENING) return json;
-  if (size > 8 && magic[8] === OPENING) return safetensors;
+  if (format === "safetensors") return safetensors;
+  if (first[0] === OPENING) return json;
   return undefined;
 }
 
@@ -83,17 +94,23 @@ async function hdf5(path: string): Promise<Found> {
       layout: chunk === undefined ? layout : `${layout} [${chunk.join(", ")}]`,
       problem,
     }));
-    return { kind: "HDF5 file", facts: { datasets, attributes: Object.fromEntries(file.attributes) } };
+    return { kind: HDF5, facts: { datasets, attributes: Object.fromEntries(file.attributes) } };
   } finally {
     await file.close();
   }
+}
+
+async function npy(path: string): Promise<Found> {
+  const { handle, shape, type, problem } = await openNpy(path);
+  await handle.close();
+  return { kind: NPY, facts: { shape: [...shape], dtype: type, problem: problem?.what } };
 }
 
 async function safetensors(path: string): Promise<Found> {
   const file = await openSafetensors(path);
   await file.close();
   const tensors = [...file.tensors].map(([name, { dtype, shape, begin, end }]) => ({ name, dtype, shape: [...shape], bytes: end - begin }));
-  return { kind: "safetensors file", facts: { tensors, metadata: Object.fromEntries(file.metadata) } };
+  return { kind: SAFETENSORS, facts: { tensors, metadata: Object.fromEntries(file.metadata) } };
 }
 
 async function onnx(path: string): Promise<Found> {
@@ -132,24 +149,30 @@ function sae(object: JsonObject, where: string): Facts {
   };
 }
 
-async function inspectFolder(path: string): Promise<Inspection> {
+async function inspectFolder(path: string, dataset: string | undefined): Promise<Inspection> {
   const names = new Set(await disk.list(path));
   if (names.has("config.json") && (names.has("checkpoints") || names.has("metrics.jsonl"))) return runFolder(path);
-  if (!names.has(CFG) || !names.has(WEIGHTS)) {
-    throw new FormatError(`is no run folder (config.json, metrics.jsonl), and no autoencoder (${CFG} and ${WEIGHTS})`, {
-      where: path,
-      mend: "name a file in it",
-    });
+  if (!names.has(CFG) || (!names.has(WEIGHTS) && !names.has(OWN_WEIGHTS))) {
+    if ([...names].some(isActivationsName)) return inspectShards(path, dataset);
+    throw new FormatError(
+      `is no run folder (config.json, metrics.jsonl), no autoencoder (${CFG} and ${WEIGHTS}), and has no files of activations`,
+      {
+        where: path,
+        mend: "name a file in it",
+      },
+    );
   }
   const where = join(path, CFG);
-  const about = sae(asObject(await readJsonFile(where), "the file", where), where);
-  const { facts } = await safetensors(join(path, WEIGHTS));
+  const object = asObject(await readJsonFile(where), "the file", where);
+  const about = sae(object, where);
+  const file = weightsFile(parseDescription(object, where));
+  const { facts } = await safetensors(join(path, file));
   const weights = facts.tensors as readonly Facts[];
-  if (!names.has("manifest.json")) return { path, kind: "autoencoder", facts: { ...about, [WEIGHTS]: weights } };
+  if (!names.has("manifest.json")) return { path, kind: "autoencoder", facts: { ...about, [file]: weights } };
   const { step, files } = await openCheckpoint(path);
   const listed = [...files].map(([name, { size, sha256 }]) => ({ name, bytes: size, sha256 }));
   const average = files.has(AVERAGE);
-  return { path, kind: "checkpoint, whole", facts: { step, ...about, average, files: listed, [WEIGHTS]: weights } };
+  return { path, kind: "checkpoint, whole", facts: { step, ...about, average, files: listed, [file]: weights } };
 }
 
 async function runFolder(path: string): Promise<Inspection> {

@@ -25,6 +25,9 @@ export function reportText(report: EvalReport, page: Page): string {
     `weights      ${weights === "ema" ? "running average (ema), bias-corrected, decoder rows of norm 1" : "raw, of the last step"}`,
     `engine       ${engine}`,
     `data         ${formatCount(metrics.rows)} rows of ${data}`,
+    ...(metrics.normalization === "none"
+      ? []
+      : [`rows         normalised as in training: ${metrics.normalization}; x below are normalised rows`]),
   ];
   const parts = [about, metricLines(metrics, fvuWithoutUnitDecoder), densityLines(metrics)];
   if (features.length > 0) parts.push(featureHead(features), ...features.map((feature) => featureLines(feature, page)));
@@ -32,11 +35,12 @@ export function reportText(report: EvalReport, page: Page): string {
 }
 
 function metricLines(metrics: Evaluation, fvuShort: number | null): string[] {
-  const { fvu, normalizedMse, mse, l0, dead, deadFraction, latents } = metrics;
+  const { fvu, rawFvu, normalizedMse, mse, l0, dead, deadFraction, latents } = metrics;
   const line = (name: string, value: string, meaning: string) => `${name.padEnd(15)}${value.padStart(10)}   ${meaning}`;
   const number = (value: number | null) => (value === null ? "undefined" : value.toPrecision(4));
   return [
     line("FVU", number(fvu), "fraction of variance unexplained: sum (x - x_hat)^2 / sum (x - mean of x)^2"),
+    ...(rawFvu === null ? [] : [line("", number(rawFvu), "the same of the rows as they are, normalisation undone")]),
     ...(fvuShort === null ? [] : [line("", number(fvuShort), "the same with the averaged decoder rows left shorter than 1")]),
     line("normalised MSE", number(normalizedMse), "sum (x - x_hat)^2 / sum x^2"),
     line("MSE", number(mse), "mean of (x_hat - x)^2 over all elements"),

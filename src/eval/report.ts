@@ -48,9 +48,12 @@ export async function evalReport(sae: Sae, source: Source, ranges: readonly Rang
   const { features = 0, maxRows = Number.POSITIVE_INFINITY, nonFinite = "stop", onProgress } = options;
   const { d, n, k } = sae.shape;
   if (source.dIn !== d) {
-    throw new SaettaError(`rows have ${source.dIn} numbers, but the autoencoder in ${sae.path} takes ${d}`, {
-      where: source.paths.join(", "),
-    });
+    throw new SaettaError(
+      `rows have ${source.dIn} numbers, but the autoencoder${sae.path === undefined ? "" : ` in ${sae.path}`} takes ${d}`,
+      {
+        where: source.paths.join(", "),
+      },
+    );
   }
   const chosen = atMost(ranges, maxRows);
   const tokenizer = features > 0 ? await tokenizerOf(sae, source) : undefined;
@@ -65,13 +68,13 @@ export async function evalReport(sae: Sae, source: Source, ranges: readonly Rang
     },
   });
   let fvuWithoutUnitDecoder: number | null = null;
-  if (sae.weights === "ema") {
+  if (sae.weights === "ema" && sae.path !== undefined) {
     await using short = await loadSae(sae.path, { engine: sae.engine, weights: "ema", unitDecoder: false });
     fvuWithoutUnitDecoder = (await evaluate(short, source.dtype, rowsOf(source, chosen, nonFinite))).fvu;
   }
   const shown = tokenizer && firings ? await showFeatures(source, firings, tokenizer, features, k) : [];
   return {
-    autoencoder: sae.path,
+    autoencoder: sae.path ?? "in memory",
     step: sae.found.step ?? null,
     weights: sae.weights,
     engine: sae.engine.description,

@@ -8,6 +8,7 @@ import type { FileHandle } from "node:fs/promises";
 import { formatBytes, readFully } from "../util/bytes.ts";
 import { FormatError } from "../util/errors.ts";
 import { decodeDatatype, type Hdf5DType } from "./hdf5-datatype.ts";
+import { unknownFilter } from "./hdf5-filters.ts";
 
 const SIGNATURE = Buffer.of(0x89, 0x48, 0x44, 0x46, 0x0d, 0x0a, 0x1a, 0x0a);
 const UNDEFINED = 0xffff_ffff_ffff_ffffn;
@@ -91,7 +92,14 @@ export async function readDatasetHeader(file: Hdf5Bytes, address: bigint): Promi
   const layout = needed(0x08, "layout");
   const shape = space.shared ? undefined : parseDataspace(file, space);
   const type = datatype.shared ? { words: "committed datatype" } : decodeDatatype(datatype.data);
-  const stored = find(0x07) === undefined ? parseLayout(file, layout) : "its data is in another file (external storage)";
+  const pipeline = find(0x0b);
+  const filter = pipeline === undefined ? undefined : pipeline.shared ? "shared" : unknownFilter(pipeline.data);
+  const stored =
+    find(0x07) !== undefined
+      ? "its data is in another file (external storage)"
+      : filter === undefined
+        ? parseLayout(file, layout)
+        : `it is compressed with a filter that is not known here (${filter})`;
   const problem =
     shape === undefined
       ? "it has no plain shape"

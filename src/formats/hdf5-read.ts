@@ -3,15 +3,15 @@
  * with plain reads at its offset, off the event loop. Soft, external and virtual references are never followed, so no other file is ever opened.
  */
 
-import { type FileHandle, open } from "node:fs/promises";
 import { resolve } from "node:path";
 import { setImmediate } from "node:timers/promises";
 import { readFully } from "../util/bytes.ts";
-import { FormatError, hasCode, messageOf, SaettaError } from "../util/errors.ts";
+import { FormatError, messageOf, SaettaError } from "../util/errors.ts";
 import { HDF5_BYTES, type Hdf5DType } from "./hdf5-datatype.ts";
 import { type DatasetHeader, type Hdf5Bytes, type Hdf5Storage, readDatasetHeader, readSuperblock } from "./hdf5-header.ts";
 import { ask, type Hdf5Library, loadHdf5 } from "./hdf5-library.ts";
 import { type Grid, gridOf, slabs } from "./hdf5-slabs.ts";
+import { cannotOpen, openToRead } from "./open-file.ts";
 
 export interface Hdf5Dataset {
   /** Without the leading slash: "hidden_states", "group/name". */
@@ -48,12 +48,9 @@ const MAX_CHUNK_BYTES = 512 << 20;
 
 /** Opens a file and lists it. Throws FormatError when it is not HDF5, empty, truncated or damaged; SaettaError when it cannot be read at all. */
 export async function openHdf5(path: string): Promise<Hdf5File> {
-  let handle: FileHandle | undefined;
+  const { handle, size } = await openToRead(path);
   try {
-    handle = await open(path, "r");
-    const stats = await handle.stat();
-    if (!stats.isFile()) throw new SaettaError("not a file", { where: path, mend: "name an HDF5 file" });
-    const bytes = await readSuperblock(handle, stats.size, path);
+    const bytes = await readSuperblock(handle, size, path);
     const library = await loadHdf5();
     const found = list(library, path);
     const datasets = new Map<string, [Hdf5Dataset, DatasetHeader]>();
@@ -63,14 +60,8 @@ export async function openHdf5(path: string): Promise<Hdf5File> {
     }
     return new Hdf5File(bytes, library, datasets, found.attributes);
   } catch (cause) {
-    await handle?.close();
-    if (cause instanceof SaettaError) throw cause;
-    const mend = hasCode(cause, "ENOENT")
-      ? "check the path"
-      : hasCode(cause, "EMFILE")
-        ? "raise the limit on open files (ulimit -n)"
-        : "check that it may be read";
-    throw new SaettaError(hasCode(cause, "ENOENT") ? "no such file" : `cannot be read (${messageOf(cause)})`, { where: path, mend, cause });
+    await handle.close();
+    throw cannotOpen(path, cause);
   }
 }
 
@@ -115,7 +106,10 @@ export class Hdf5File {
     if (found === undefined) throw new SaettaError(`no dataset ${name}`, { where });
     const { shape, dtype, storage, problem } = found[1];
     if (problem !== undefined || dtype === undefined || storage === undefined) {
-      throw new FormatError(`${name} cannot be read: ${problem}`, { where, mend: "write it as plain little-endian numbers in this file" });
+      throw new FormatError(`${name} cannot be read: ${problem}`, {
+        where,
+        mend: "write it as plain little-endian numbers in this file, uncompressed or with gzip",
+      });
     }
     if (shape.length < axes || shape.length > axes + 1) throw new RangeError(`${name} of shape [${shape.join(", ")}] by ${axes} axes`);
     const total = shape.reduce((product, size) => product * size, HDF5_BYTES[dtype]);

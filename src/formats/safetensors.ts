@@ -3,10 +3,11 @@
  * (strings only); the tensors, little-endian, row-major, without holes (https://github.com/huggingface/safetensors, "Format").
  */
 
-import { type FileHandle, open } from "node:fs/promises";
+import type { FileHandle } from "node:fs/promises";
 import { readFully } from "../util/bytes.ts";
-import { FormatError, messageOf, SaettaError } from "../util/errors.ts";
+import { FormatError } from "../util/errors.ts";
 import { asObject, Fields, type JsonObject, parseJson } from "../util/json.ts";
+import { openToRead } from "./open-file.ts";
 
 /** Bytes of one element. */
 export const SAFETENSORS_DTYPES = {
@@ -43,6 +44,8 @@ export interface Safetensors {
   readonly tensors: ReadonlyMap<string, SafetensorsEntry>;
   /** The bytes of one tensor; a FormatError when there is none of that name. */
   read(name: string): Promise<Uint8Array>;
+  /** For reads of parts of tensors, at the places that `tensors` gives. */
+  readonly handle: FileHandle;
   close(): Promise<void>;
 }
 
@@ -51,15 +54,14 @@ const METADATA = "__metadata__";
 
 /** Opens a file and checks its whole header: after this no read can leave the file. Throws FormatError naming file, tensor and byte. */
 export async function openSafetensors(path: string): Promise<Safetensors> {
-  const file = await open(path, "r").catch((cause: unknown) => {
-    throw new SaettaError(`cannot be opened (${messageOf(cause)})`, { where: path, cause });
-  });
+  const { handle: file, size } = await openToRead(path);
   try {
-    const { metadata, tensors } = await readHeader(file, path);
+    const { metadata, tensors } = await readHeader(file, size, path);
     return {
       path,
       metadata,
       tensors,
+      handle: file,
       async read(name) {
         const entry = tensors.get(name);
         if (entry === undefined) throw new FormatError(`has no tensor "${name}", only ${listOf(tensors.keys())}`, { where: path });
@@ -75,19 +77,17 @@ export async function openSafetensors(path: string): Promise<Safetensors> {
   }
 }
 
-async function readHeader(file: FileHandle, path: string): Promise<Pick<Safetensors, "metadata" | "tensors">> {
+async function readHeader(file: FileHandle, size: number, path: string): Promise<Pick<Safetensors, "metadata" | "tensors">> {
   const refuse = (what: string): never => {
     throw new FormatError(`${what}; this is no whole safetensors file`, { where: path });
   };
-  const stat = await file.stat();
-  if (!stat.isFile()) refuse("is not a file");
-  if (stat.size < 8) refuse(`has ${stat.size} bytes, fewer than the 8 that state the length of the header`);
+  if (size < 8) refuse(`has ${size} bytes, fewer than the 8 that state the length of the header`);
   const prefix = new Uint8Array(8);
   await readFully(file, prefix, 0, path);
   const length = new DataView(prefix.buffer).getBigUint64(0, true);
   if (length > BigInt(MAX_HEADER)) refuse(`byte 0: states a header of ${length} bytes, more than the ${MAX_HEADER} allowed`);
   const data = 8 + Number(length);
-  if (data > stat.size) refuse(`byte 0: states a header of ${length} bytes, but the file ends at byte ${stat.size}`);
+  if (data > size) refuse(`byte 0: states a header of ${length} bytes, but the file ends at byte ${size}`);
   const header = new Uint8Array(Number(length));
   await readFully(file, header, 8, path);
   if (header[0] !== "{".charCodeAt(0)) refuse('byte 8: the header does not start with "{"');
@@ -102,8 +102,8 @@ async function readHeader(file: FileHandle, path: string): Promise<Pick<Safetens
     if (entry.begin > end) refuse(`bytes ${end} to ${entry.begin}, before tensor "${name}", belong to no tensor`);
     end = entry.end;
   }
-  if (end > stat.size) refuse(`the tensors end at byte ${end}, but the file at byte ${stat.size}`);
-  if (end < stat.size) refuse(`the tensors end at byte ${end}, but ${stat.size - end} more bytes follow`);
+  if (end > size) refuse(`the tensors end at byte ${end}, but the file at byte ${size}`);
+  if (end < size) refuse(`the tensors end at byte ${end}, but ${size - end} more bytes follow`);
   return { metadata: metadataOf(object, path), tensors: new Map(entries) };
 }
 

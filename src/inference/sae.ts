@@ -1,11 +1,13 @@
 /** A trained autoencoder, ready to encode and decode rows on any engine. */
 
+import { rowsToFloat32 } from "../data/convert.ts";
 import type { RowDType } from "../data/source.ts";
 import {
   BYTES,
   type Codes,
   type Engine,
   HYPER,
+  type Normalization,
   PARAM_NAMES,
   type Params,
   paramShapes,
@@ -15,16 +17,25 @@ import {
 } from "../engine/engine.ts";
 import { selectEngine } from "../engine/select.ts";
 import { sumsLength } from "../engine/sums.ts";
-import type { SaeDescription } from "../sae/description.ts";
+import { normalizationOf, type SaeDescription } from "../sae/description.ts";
+import { NO_NORMALIZATION, rowStatistics } from "../sae/math.ts";
 import { bytesOf, float32Of, float64Of, uint32Of } from "../util/bytes.ts";
 import { SaettaError, UsageError } from "../util/errors.ts";
-import { type FoundSae, findSae, type WeightsKind, writeParams } from "./weights.ts";
+import { findSae, type SaeOrigin, type WeightsKind, writeParams } from "./weights.ts";
 
 /** At most k active latents a row, the strongest first: [B,k] each. An unused slot has latent NONE (2^32 - 1) and value 0. */
 export interface SparseCodes {
   readonly k: number;
   readonly latent: Uint32Array;
   readonly value: Float32Array;
+  /** What `decode` needs to give rows back, where each row is normalised by itself ("unit", "layer_norm"). */
+  readonly rows?: RowStatistics;
+}
+
+/** mean and size [B]: a row is its normalised row times size, plus mean. Means of 0 and sizes of 1 stand for the space of normalised rows. */
+export interface RowStatistics {
+  readonly mean: Float64Array;
+  readonly size: Float64Array;
 }
 
 export interface LoadOptions {
@@ -39,8 +50,11 @@ export interface LoadOptions {
 /** Rows that go through the engine at once. */
 const CAPACITY = 2048;
 
-/** Loads an autoencoder from a run folder, a checkpoint folder, or sparsify's cfg.json and sae.safetensors. */
-export async function loadSae(path: string, options: LoadOptions = {}): Promise<Sae> {
+/**
+ * Loads an autoencoder from a run folder, a checkpoint folder, or sparsify's cfg.json and sae.safetensors. It takes and gives rows as they are in the activations: what training
+ * did to them ("unit", "layer_norm") it does first and undoes last; "scale" is in the weights.
+ */
+export async function loadSae(path: string, options: LoadOptions = {}): Promise<Sae & { readonly path: string }> {
   const found = await findSae(path, options.weights);
   const engine = options.engine ?? (await selectEngine("auto"));
   const close = async () => {
@@ -52,24 +66,31 @@ export async function loadSae(path: string, options: LoadOptions = {}): Promise<
     const shapes = paramShapes(found.description.shape);
     const params = Object.fromEntries(PARAM_NAMES.map((name) => [name, engine.alloc(engine.real, shapes[name])])) as unknown as Params;
     await writeParams(engine, found, params, options.unitDecoder);
-    const bytes = await engine.read(params.preBias);
-    const preBias = engine.real === "f64" ? float64Of(bytes) : Float64Array.from(float32Of(bytes));
-    return new Sae(found, engine, params, preBias, close);
+    return (await saeOver(found, engine, params, close)) as Sae & { readonly path: string };
   } catch (thrown) {
     await close();
     throw thrown;
   }
 }
 
+/** An autoencoder over parameters that are in the engine already, which it owns; `close` is called when it is closed. */
+export async function saeOver(found: SaeOrigin, engine: Engine, params: Params, close: () => Promise<void>): Promise<Sae> {
+  const bytes = await engine.read(params.preBias);
+  const preBias = engine.real === "f64" ? float64Of(bytes) : Float64Array.from(float32Of(bytes));
+  return new Sae(found, engine, params, preBias, close);
+}
+
 export class Sae implements AsyncDisposable {
-  /** The folder that the weights came from. */
-  readonly path: string;
+  /** The folder that the weights came from; undefined where they were never saved. */
+  readonly path: string | undefined;
   readonly description: SaeDescription;
   readonly shape: Shape;
   /** Which weights these are: the running average ("ema") or those of the last step ("raw"). */
   readonly weights: WeightsKind;
-  readonly found: FoundSae;
+  readonly found: SaeOrigin;
   readonly engine: Engine;
+  /** What is done to rows before they are encoded. */
+  readonly #normalization: Normalization;
   readonly #params: Params;
   readonly #preBias: Float64Array;
   readonly #close: () => Promise<void>;
@@ -78,13 +99,15 @@ export class Sae implements AsyncDisposable {
   #turn: Promise<unknown> = Promise.resolve();
   #life: "open" | "closed" = "open";
 
-  constructor(found: FoundSae, engine: Engine, params: Params, preBias: Float64Array, close: () => Promise<void>) {
+  constructor(found: SaeOrigin, engine: Engine, params: Params, preBias: Float64Array, close: () => Promise<void>) {
     this.path = found.path;
     this.description = found.description;
     this.shape = found.description.shape;
     this.weights = found.weights;
     this.found = found;
     this.engine = engine;
+    const trained = normalizationOf(found.description);
+    this.#normalization = trained.kind === "scale" ? NO_NORMALIZATION : trained;
     this.#params = params;
     this.#preBias = preBias;
     this.#close = close;
@@ -105,15 +128,23 @@ export class Sae implements AsyncDisposable {
 
   /** The same for `count` rows as little-endian bytes, in any dtype of activations, without a detour through JavaScript numbers. */
   encodeRaw(raw: Uint8Array, dtype: RowDType, count: number): Promise<SparseCodes> {
-    return this.#inTurn(async () => (await this.#forward(raw, dtype, count, false)).codes);
+    return this.#inTurn(async () => (await this.#forward(raw, dtype, count, undefined)).codes);
   }
 
-  /** The codes of the rows and their reconstruction [B*d], pre-bias added. */
-  reconstructRaw(raw: Uint8Array, dtype: RowDType, count: number): Promise<{ readonly codes: SparseCodes; readonly output: Float32Array }> {
-    return this.#inTurn(() => this.#forward(raw, dtype, count, true));
+  /** The codes of the rows and their reconstruction [B*d], pre-bias added, in the space of the rows; or of normalised rows, where each is normalised by itself. */
+  reconstructRaw(
+    raw: Uint8Array,
+    dtype: RowDType,
+    count: number,
+    space: "rows" | "normalized" = "rows",
+  ): Promise<{ readonly codes: SparseCodes; readonly output: Float32Array }> {
+    return this.#inTurn(() => this.#forward(raw, dtype, count, space));
   }
 
-  /** codes of B rows -> their reconstruction [B*d]: the sum of value times decoder row, plus the pre-bias. */
+  /**
+   * codes of B rows -> their reconstruction [B*d]: the sum of value times decoder row, plus the pre-bias; where each row is normalised by itself, times its size
+   * and plus its mean, which are in the codes that `encode` returned. Throws UsageError for codes without them.
+   */
   decode(codes: SparseCodes): Promise<Float32Array> {
     const { k, latent, value } = codes;
     const { d, n } = this.shape;
@@ -124,6 +155,7 @@ export class Sae implements AsyncDisposable {
     for (const [slot, j] of latent.entries()) {
       if (value[slot] !== 0 && j >= n) throw new UsageError(`latent ${j} is in the codes, but there are only ${n}`);
     }
+    const statistics = this.#statisticsIn(codes, rows);
     return this.#inTurn(async () => {
       const output = new Float32Array(rows * d);
       for (let first = 0; first < rows; first += CAPACITY) {
@@ -134,7 +166,7 @@ export class Sae implements AsyncDisposable {
         this.engine.write(pairs.latent, bytesOf(latent.subarray(first * k, (first + count) * k)));
         this.engine.write(pairs.value, bytesOf(this.engine.real === "f32" ? part : Float64Array.from(part)));
         this.engine.decode(this.#params, room.codes, room.out);
-        this.#addBias(await this.#reals(room.out), output.subarray(first * d, (first + count) * d));
+        this.#finish(await this.#reals(room.out), output, first, count, statistics);
       }
       return output;
     });
@@ -153,7 +185,12 @@ export class Sae implements AsyncDisposable {
     return this.close();
   }
 
-  async #forward(raw: Uint8Array, dtype: RowDType, count: number, decode: boolean): Promise<{ codes: SparseCodes; output: Float32Array }> {
+  async #forward(
+    raw: Uint8Array,
+    dtype: RowDType,
+    count: number,
+    decode: "rows" | "normalized" | undefined,
+  ): Promise<{ codes: SparseCodes; output: Float32Array }> {
     const { d, k } = this.shape;
     const rowBytes = d * BYTES[dtype];
     if (raw.byteLength !== count * rowBytes) {
@@ -162,6 +199,7 @@ export class Sae implements AsyncDisposable {
     const latent = new Uint32Array(count * k);
     const value = new Float32Array(count * k);
     const output = new Float32Array(decode ? count * d : 0);
+    const statistics = this.#statisticsOf(raw, dtype, count);
     for (let first = 0; first < count; first += CAPACITY) {
       const rows = Math.min(CAPACITY, count - first);
       const room = this.#room(rows, dtype, k);
@@ -169,23 +207,55 @@ export class Sae implements AsyncDisposable {
       const { engine } = this;
       engine.write(into, raw.subarray(first * rowBytes, (first + rows) * rowBytes));
       this.#index(room, rows);
-      engine.load(into, index, x, this.#step);
+      engine.load(into, index, x, this.#step, this.#normalization);
       engine.encode(this.#params, x, this.#step, codes);
       if (decode) engine.decode(this.#params, codes, out);
       const pairs = engine.pairs(codes);
       latent.set(uint32Of(await engine.read(pairs.latent)).subarray(0, rows * k), first * k);
       value.set((await this.#reals(pairs.value)).subarray(0, rows * k), first * k);
-      if (decode) this.#addBias(await this.#reals(out), output.subarray(first * d, (first + rows) * d));
+      if (decode) this.#finish(await this.#reals(out), output, first, rows, decode === "rows" ? statistics : undefined);
       if (uint32Of(await engine.read(this.#step.bad))[0] !== 0) throw new SaettaError("a row that was to be encoded is not finite");
     }
-    return { codes: { k, latent, value }, output };
+    return { codes: { k, latent, value, ...(statistics && { rows: statistics }) }, output };
   }
 
-  #addBias(sums: Float32Array | Float64Array, into: Float32Array): void {
+  /** Sums of `count` rows -> rows of `into` from `first` on: the pre-bias added, the normalisation undone. */
+  #finish(
+    sums: Float32Array | Float64Array,
+    into: Float32Array,
+    first: number,
+    count: number,
+    statistics: RowStatistics | undefined,
+  ): void {
     const { d } = this.shape;
-    for (let at = 0; at < into.length; at += d) {
-      for (let i = 0; i < d; i++) into[at + i] = sums[at + i] + this.#preBias[i];
+    for (let row = 0; row < count; row++) {
+      const size = statistics?.size[first + row] ?? 1;
+      const mean = statistics?.mean[first + row] ?? 0;
+      for (let i = 0; i < d; i++) into[(first + row) * d + i] = (sums[row * d + i] + this.#preBias[i]) * size + mean;
     }
+  }
+
+  /** undefined where nothing is done to rows. */
+  #statisticsOf(raw: Uint8Array, dtype: RowDType, count: number): RowStatistics | undefined {
+    if (this.#normalization.kind === "none") return undefined;
+    const { d } = this.shape;
+    const values = dtype === "f64" ? float64Of(raw) : rowsToFloat32(raw, dtype, count * d);
+    const statistics = { mean: new Float64Array(count), size: new Float64Array(count) };
+    for (let row = 0; row < count; row++) {
+      const { mean, size } = rowStatistics(values.subarray(row * d, (row + 1) * d), this.#normalization);
+      statistics.mean[row] = mean;
+      statistics.size[row] = size;
+    }
+    return statistics;
+  }
+
+  #statisticsIn({ rows: given }: SparseCodes, rows: number): RowStatistics | undefined {
+    const { kind } = this.#normalization;
+    if (kind === "none") return undefined;
+    if (given?.mean.length === rows && given.size.length === rows) return given;
+    throw new UsageError(`the autoencoder normalises each row (${kind}), and the codes do not say the mean and size of ${rows} rows`, {
+      mend: "decode the codes that encode returned, or give means of 0 and sizes of 1 for the space of normalised rows",
+    });
   }
 
   async #reals(t: Tensor): Promise<Float32Array | Float64Array> {

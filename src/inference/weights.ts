@@ -2,13 +2,13 @@
 
 import { stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
-import { AVERAGE, CFG, TENSOR_NAMES, WEIGHTS } from "../checkpoint/layout.ts";
+import { AVERAGE, CFG, OWN_WEIGHTS, TENSOR_NAMES, WEIGHTS, weightsFile } from "../checkpoint/layout.ts";
 import { INFERENCE_FILES, newestCheckpoint, openCheckpoint, type Refusal } from "../checkpoint/load.ts";
 import { disk } from "../checkpoint/storage.ts";
 import { rowsToFloat32 } from "../data/convert.ts";
 import { type Engine, PARAM_NAMES, type Params, paramShapes } from "../engine/engine.ts";
 import { openSafetensors, type Safetensors } from "../formats/safetensors.ts";
-import { parseDescription, type SaeDescription } from "../sae/description.ts";
+import { normalizationOf, parseDescription, type SaeDescription } from "../sae/description.ts";
 import { bytesOf, float64Of } from "../util/bytes.ts";
 import { FormatError, SaettaError, UsageError } from "../util/errors.ts";
 import { firstNonFinite } from "../util/float16.ts";
@@ -16,9 +16,10 @@ import { readJsonFile } from "../util/json.ts";
 
 export type WeightsKind = "ema" | "raw";
 
-export interface FoundSae {
-  /** The folder that holds the weights. */
-  readonly path: string;
+/** Where weights come from. */
+export interface SaeOrigin {
+  /** The folder that holds the weights; undefined where they were never saved. */
+  readonly path: string | undefined;
   readonly description: SaeDescription;
   /** "ema": the running average of the weights. */
   readonly weights: WeightsKind;
@@ -26,6 +27,10 @@ export interface FoundSae {
   readonly step: number | undefined;
   /** Newer checkpoints of the run that are damaged. */
   readonly refusals: readonly Refusal[];
+}
+
+export interface FoundSae extends SaeOrigin {
+  readonly path: string;
 }
 
 /**
@@ -38,7 +43,7 @@ export async function findSae(path: string, weights?: WeightsKind): Promise<Foun
   });
   const folder = found.isDirectory() ? path : dirname(path);
   const names = new Set(await disk.list(folder));
-  if (!found.isDirectory() && basename(path) !== WEIGHTS && basename(path) !== CFG) {
+  if (!found.isDirectory() && ![WEIGHTS, OWN_WEIGHTS, CFG].includes(basename(path))) {
     throw new SaettaError(`is no autoencoder that Saetta reads: a folder with ${CFG} and ${WEIGHTS}, or a run folder`, { where: path });
   }
   if (names.has("checkpoints") && !names.has(CFG)) {
@@ -47,7 +52,7 @@ export async function findSae(path: string, weights?: WeightsKind): Promise<Foun
     const { step, description, files } = checkpoint;
     return { path: checkpoint.path, description, weights: chosen(checkpoint.path, files.has(AVERAGE), weights), step, refusals };
   }
-  if (!names.has(CFG) || !names.has(WEIGHTS)) {
+  if (!names.has(CFG) || (!names.has(WEIGHTS) && !names.has(OWN_WEIGHTS))) {
     throw new SaettaError(`holds no autoencoder: no checkpoints, and no ${CFG} with ${WEIGHTS}`, { where: path });
   }
   if (names.has("manifest.json")) {
@@ -56,6 +61,11 @@ export async function findSae(path: string, weights?: WeightsKind): Promise<Foun
   }
   const where = join(folder, CFG);
   const description = parseDescription(await readJsonFile(where), where);
+  const file = weightsFile(description);
+  if (!names.has(file)) {
+    const { kind } = normalizationOf(description);
+    throw new FormatError(`says that rows were normalised by ${kind}, so the weights must be in ${file}, which is not there`, { where });
+  }
   return { path: folder, description, weights: chosen(folder, names.has(AVERAGE), weights), step: undefined, refusals: [] };
 }
 
@@ -67,18 +77,17 @@ function chosen(path: string, hasAverage: boolean, asked: WeightsKind | undefine
 }
 
 /**
- * Writes the weights into the engine's `params`. The average is bias-corrected by 1 - m^t (Adam's correction, Kingma and Ba 2015) and, unless
- * `unitDecoder` is false, its decoder rows are brought back to norm 1, which averaging shortens. Throws when a shape is wrong or a weight is not finite.
+ * Writes the weights into the engine's `params`, as saved: where training multiplied rows by one factor, they take rows as they are (checkpoint/fold.ts).
+ * The average is bias-corrected by 1 - m^t (Adam's correction, Kingma and Ba 2015) and, unless `unitDecoder` is false, its decoder rows are brought back to norm 1, which averaging shortens. Throws when a shape is wrong or a weight is not finite.
  */
 export async function writeParams(engine: Engine, found: FoundSae, params: Params, unitDecoder = true): Promise<void> {
-  const file = await openSafetensors(join(found.path, found.weights === "ema" ? AVERAGE : WEIGHTS));
+  const file = await openSafetensors(join(found.path, found.weights === "ema" ? AVERAGE : weightsFile(found.description)));
   try {
-    const factor = found.weights === "ema" ? 1 / averagedShare(file) : 1;
+    const average = found.weights === "ema" ? averageOf(file) : undefined;
     const shapes = paramShapes(found.description.shape);
     for (const name of PARAM_NAMES) {
       const values = await floats(file, TENSOR_NAMES[name], shapes[name]);
-      if (factor !== 1) for (let i = 0; i < values.length; i++) values[i] = values[i] * factor;
-      if (name === "decoder" && found.weights === "ema" && unitDecoder) unitRows(values, found.description.shape.d);
+      if (average !== undefined) corrected(name, values, found.description.shape.d, average, unitDecoder);
       const same = (values instanceof Float32Array ? "f32" : "f64") === engine.real;
       engine.write(params[name], bytesOf(same ? values : engine.real === "f32" ? Float32Array.from(values) : Float64Array.from(values)));
     }
@@ -87,15 +96,34 @@ export async function writeParams(engine: Engine, found: FoundSae, params: Param
   }
 }
 
-/** 1 - m^t: the share of the average that is weights and not the zeros it started from. */
-function averagedShare(file: Safetensors): number {
+/** The decay m of a running average that began with zeros, and the number t of its updates. */
+export interface Average {
+  readonly decay: number;
+  readonly updates: number;
+}
+
+/** Divides an average, in place, by 1 - m^t, the share of it that is weights and not the zeros it started from; rows of the decoder get norm 1. */
+export function corrected<T extends Float32Array | Float64Array>(
+  name: keyof Params,
+  values: T,
+  d: number,
+  { decay, updates }: Average,
+  unitDecoder = true,
+): T {
+  const factor = -1 / Math.expm1(updates * Math.log(decay));
+  for (let i = 0; i < values.length; i++) values[i] = values[i]! * factor;
+  if (name === "decoder" && unitDecoder) unitRows(values, d);
+  return values;
+}
+
+function averageOf(file: Safetensors): Average {
   const decay = Number(file.metadata.get("decay"));
   const updates = Number(file.metadata.get("updates"));
   if (!(decay > 0 && decay < 1)) throw new FormatError("its metadata do not say the decay of the average", { where: file.path });
   if (!Number.isSafeInteger(updates) || updates < 1) {
     throw new FormatError("the average holds no step yet", { where: file.path, mend: "use --weights raw" });
   }
-  return -Math.expm1(updates * Math.log(decay));
+  return { decay, updates };
 }
 
 async function floats(file: Safetensors, name: string, shape: readonly number[]): Promise<Float32Array | Float64Array> {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { descriptionJson, parseDescription, type SaeDescription } from "./description.ts";
+import { descriptionJson, normalizationOf, parseDescription, type SaeDescription } from "./description.ts";
 
 const full: SaeDescription = {
   shape: { d: 4, n: 10, k: 3, auxk: 2 },
@@ -19,6 +19,17 @@ describe("cfg.json", () => {
     expect(parseDescription(descriptionJson(full), "cfg.json")).toEqual(full);
     const bare: SaeDescription = { ...full, saetta: { version: "0.1.0", engine: "cpu", normalization: "none" } };
     expect(parseDescription(descriptionJson(bare), "cfg.json")).toEqual(bare);
+    expect(normalizationOf(bare)).toEqual({ kind: "none", factor: 1 });
+    for (const how of [
+      { normalization: "scale", normalizationFactor: 1 / 3 },
+      { normalization: "unit" },
+      { normalization: "layer_norm" },
+    ] as const) {
+      const normalized: SaeDescription = { ...full, saetta: { version: "0.1.0", engine: "cpu", ...how } };
+      const read = parseDescription(JSON.parse(JSON.stringify(descriptionJson(normalized))), "cfg.json");
+      expect(read).toEqual(normalized);
+      expect(normalizationOf(read)).toEqual({ kind: how.normalization, factor: how.normalization === "scale" ? 1 / 3 : 1 });
+    }
   });
 
   it("has sparsify's keys", () => {
@@ -58,8 +69,18 @@ describe("cfg.json", () => {
     ],
     [
       "a normalization of the future",
-      { saetta: { ...Object(cfg.saetta), normalization: "unit" } },
-      'cfg.json: normalization "unit" is unknown',
+      { saetta: { ...Object(cfg.saetta), normalization: "whitened" } },
+      'cfg.json: normalization "whitened" is unknown',
+    ],
+    [
+      "a scale without its factor",
+      { saetta: { ...Object(cfg.saetta), normalization: "scale" } },
+      'cfg.json: "normalization_factor" must be a finite number, but is missing',
+    ],
+    [
+      "a factor of 0",
+      { saetta: { ...Object(cfg.saetta), normalization: "scale", normalization_factor: 0 } },
+      'cfg.json: "normalization_factor" must be above 0, but is 0',
     ],
     ["a decay of 1", { saetta: { ...Object(cfg.saetta), ema_decay: 1 } }, 'cfg.json: "ema_decay" must be between 0 and 1, but is 1'],
   ])("with %s is refused", (_, change, message) => {

@@ -5,6 +5,7 @@
 
 import { FormatError } from "../util/errors.ts";
 import { Fields, type Json, type JsonObject } from "../util/json.ts";
+import { NO_NORMALIZATION, type Normalization } from "./math.ts";
 import type { Shape } from "./shape.ts";
 
 /** The version of the files in a checkpoint folder; a reader refuses a later one. */
@@ -16,8 +17,10 @@ export interface Provenance {
   readonly version: string;
   /** The engine's description. */
   readonly engine: string;
-  /** Inputs are rows as they are. */
-  readonly normalization: "none";
+  /** What was done to rows before training. */
+  readonly normalization: Normalization["kind"];
+  /** What "scale" multiplied rows by; it is folded into the saved weights, which take rows as they are. */
+  readonly normalizationFactor?: number;
   /** m of the running average of the weights; undefined when none is kept. */
   readonly emaDecay?: number;
   /** Names of the language model and of its tensor, and the path of its tokenizer, as the activations file gives them. */
@@ -30,6 +33,11 @@ export interface SaeDescription {
   readonly shape: Shape;
   /** undefined in files of others. */
   readonly saetta: Provenance | undefined;
+}
+
+/** How rows were normalised in training. */
+export function normalizationOf({ saetta }: SaeDescription): Normalization {
+  return saetta === undefined ? NO_NORMALIZATION : { kind: saetta.normalization, factor: saetta.normalizationFactor ?? 1 };
 }
 
 /** The object to write as cfg.json; keys in a fixed order. */
@@ -47,8 +55,8 @@ export function descriptionJson({ shape, saetta }: SaeDescription): JsonObject {
     d_in: d,
   };
   if (saetta === undefined) return sparsify;
-  const { version, engine, normalization, emaDecay, model, tensor, tokenizer } = saetta;
-  const optional = { ema_decay: emaDecay, model, tensor, tokenizer };
+  const { version, engine, normalization, normalizationFactor, emaDecay, model, tensor, tokenizer } = saetta;
+  const optional = { normalization_factor: normalizationFactor, ema_decay: emaDecay, model, tensor, tokenizer };
   const given = Object.fromEntries(Object.entries(optional).filter((entry): entry is [string, string | number] => entry[1] !== undefined));
   return { ...sparsify, saetta: { format_version: FORMAT_VERSION, version, engine, auxk, normalization, ...given } };
 }
@@ -80,9 +88,16 @@ export function parseDescription(json: Json, where: string): SaeDescription {
   return { shape: { d, n, k, auxk: own.integer("auxk") }, saetta: parseProvenance(own) };
 }
 
+const NORMALIZATIONS: readonly Normalization["kind"][] = ["none", "scale", "unit", "layer_norm"];
+
 function parseProvenance(own: Fields): Provenance {
-  const normalization = own.string("normalization");
-  if (normalization !== "none") throw new FormatError(`normalization "${normalization}" is unknown`, { where: own.where });
+  const stated = own.string("normalization");
+  const normalization = NORMALIZATIONS.find((kind) => kind === stated);
+  if (normalization === undefined) throw new FormatError(`normalization "${stated}" is unknown`, { where: own.where });
+  const factor = normalization === "scale" ? own.number("normalization_factor") : undefined;
+  if (factor !== undefined && !(factor > 0)) {
+    throw new FormatError(`"normalization_factor" must be above 0, but is ${factor}`, { where: own.where });
+  }
   const text = (name: "model" | "tensor" | "tokenizer") => (own.has(name) ? { [name]: own.string(name) } : {});
   const emaDecay = own.has("ema_decay") ? own.number("ema_decay") : undefined;
   if (emaDecay !== undefined && !(emaDecay > 0 && emaDecay < 1)) {
@@ -92,6 +107,7 @@ function parseProvenance(own: Fields): Provenance {
     version: own.string("version"),
     engine: own.string("engine"),
     normalization,
+    ...(factor === undefined ? {} : { normalizationFactor: factor }),
     ...(emaDecay === undefined ? {} : { emaDecay }),
     ...text("model"),
     ...text("tensor"),

@@ -43,6 +43,50 @@ describe("topK", () => {
   });
 });
 
+describe("normalisation", () => {
+  const normalized = (kind: maths.Normalization["kind"], row: readonly number[], factor = 1) => {
+    const x = Float64Array.from(row);
+    maths.normalizeRow(x, { kind, factor });
+    return [...x];
+  };
+
+  it("scales, centres to norm 1, or to an unbiased spread of almost 1", () => {
+    expect(normalized("none", [1, 2, 6])).toEqual([1, 2, 6]);
+    expect(normalized("scale", [1, 2, 6], 0.5)).toEqual([0.5, 1, 3]);
+    expect(normalized("unit", [1, 2, 6])).toEqual([-2, -1, 3].map((value) => value / Math.sqrt(14)));
+    expect(normalized("layer_norm", [1, 2, 6])).toEqual([-2, -1, 3].map((value) => value / (Math.sqrt(7) + 1e-5)));
+  });
+
+  it("makes zeros of constant rows, whatever their mean does to the last digit", () => {
+    for (const kind of ["unit", "layer_norm"] as const) {
+      for (const row of [[0, 0, 0], [0.1, 0.1, 0.1], [1e150, 1e150, 1e150], [7]]) expect(normalized(kind, row)).toEqual(row.map(() => 0));
+      // The smallest difference of an element that f32 can hold is no rounding.
+      expect(normalized(kind, [1, 1, 1 + 2 ** -23])[2]).toBeGreaterThan(0);
+    }
+  });
+
+  it("keeps what is not finite visible", () => {
+    for (const kind of ["unit", "layer_norm"] as const) {
+      for (const bad of [Number.NaN, Number.POSITIVE_INFINITY, 1e200]) expect(normalized(kind, [1, bad, 2]).every(Number.isNaN)).toBe(true);
+    }
+  });
+
+  it("can be undone", () => {
+    for (const kind of ["scale", "unit", "layer_norm"] as const) {
+      const by = { kind, factor: kind === "scale" ? 3 : 1 };
+      for (const row of [
+        [1, 2, 6],
+        [5, 5, 5],
+      ]) {
+        const { mean, size } = maths.rowStatistics(Float64Array.from(row), by);
+        normalized(kind, row, by.factor).forEach((value, i) => {
+          expect(value * size + mean).toBeCloseTo(row[i], 14);
+        });
+      }
+    }
+  });
+});
+
 const sums: maths.Sums = {
   err2: 20,
   auxErr2: 6,

@@ -82,7 +82,7 @@ async function start(
     logEvery: 1,
     evalEvery: 0,
     saveEvery: 0,
-    stopped: () => false,
+    signal: new AbortController().signal,
     evaluate: undefined,
     onLog: ({ step }, lr, findings) => logged.push({ step, lr, ...findings }),
     onSave: async ({ step }) => {
@@ -118,8 +118,8 @@ describe("the loop", () => {
   });
 
   it.each([1, 2, 17, 37, 38, 59])("stopped after step %i and gone on with, ends with the same bits and reports", async (stop) => {
-    let steps = 0;
-    const first = await start({ stopped: () => steps++ >= stop });
+    const stopping = new AbortController();
+    const first = await start({ saveEvery: stop, onSave: async () => stopping.abort(), signal: stopping.signal });
     const progress = await first.run;
     expect(progress.step).toBe(stop);
     const second = await start({}, { state: first.state, progress });
@@ -159,11 +159,7 @@ describe("the loop", () => {
   });
 
   it("lets timers and signals in while an engine computes at the call", async () => {
-    let stopped = false;
-    const { run } = await start({ stopped: () => stopped });
-    setTimeout(() => {
-      stopped = true;
-    }, 1);
+    const { run } = await start({ signal: AbortSignal.timeout(1) });
     expect((await run).step).toBeLessThan(60);
   });
 

@@ -3,7 +3,7 @@
 import { type Batch, batches, ELEMENT_BYTES, type Position } from "../data/batches.ts";
 import type { Order } from "../data/order.ts";
 import type { Source } from "../data/source.ts";
-import type { Engine, Hyper, Shape, State, Tensor } from "../engine/engine.ts";
+import type { Engine, Hyper, Normalization, Shape, State, Tensor } from "../engine/engine.ts";
 import { uint32Of } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
 import { type Findings, type Report, readFindings } from "./report.ts";
@@ -33,11 +33,14 @@ export interface LoopInput {
   /** Rows to train on in all; the last batch is short when they do not divide. */
   readonly budget: number;
   readonly nonFinite: "stop" | "skip";
+  /** Default: rows as they are. */
+  readonly normalization?: Normalization;
   readonly from: Progress;
   readonly logEvery: number;
   /** Steps between evaluations; 0: only at the end. */
   readonly evalEvery: number;
-  readonly stopped: () => boolean;
+  /** Ends the loop after the step under way. */
+  readonly signal: AbortSignal;
   /** The held-out rows under the weights as they are; undefined when there are none. */
   readonly evaluate: (() => Promise<HeldOut>) | undefined;
   readonly onLog: (progress: Progress, lr: number, findings: Findings & Partial<HeldOut>) => void;
@@ -53,20 +56,20 @@ export type HeldOut = Pick<Report, "holdout_fvu" | "holdout_mse">;
 /** Skipping this many steps in a row is not a passing accident. */
 const MOST_SKIPPED = 100;
 
-/** Trains to the end of the schedule, or until `stopped`. Returns how far it came. */
+/** Trains to the end of the schedule, or until the signal is aborted or rows that are read once are used up. Returns how far it came. */
 export async function trainLoop(input: LoopInput): Promise<Progress> {
   const { engine, shape, state, schedule, hyper, budget, from } = input;
   let progress = from;
-  const size = () => (progress.step < schedule.steps && !input.stopped() ? Math.min(input.batch, budget - progress.tokens) : 0);
+  const size = () => (progress.step < schedule.steps && !input.signal.aborted ? Math.min(input.batch, budget - progress.tokens) : 0);
   let ops: TrainStep | undefined;
   let before: Promise<void> | undefined;
   let skippedInARow = 0;
   try {
-    for await (const batch of batches(input.source, input.order, input.nonFinite, from.position, size)) {
+    for await (const batch of batches(input.source, input.order, input.nonFinite, from.position, size, input.signal)) {
       const rows = batch.rows.length;
       if (ops?.rows !== rows) {
         ops?.close();
-        ops = createTrainStep(engine, shape, rows);
+        ops = createTrainStep(engine, shape, rows, false, input.normalization);
       }
       const lr = learningRate(schedule, progress.step);
       progress = { step: progress.step + 1, tokens: progress.tokens + rows, position: batch.next };

@@ -2,7 +2,7 @@ import { freemem } from "node:os";
 import { describe, expect, it } from "vitest";
 import { availableMemory, bytesNeeded, checkMemory, type Needs } from "./memory.ts";
 
-const needs: Needs = { shape: { d: 768, n: 32768, k: 32, auxk: 256 }, real: "f32", ema: false, batch: 4096, rowBytes: 2 ** 28 };
+const needs: Needs = { shape: { d: 768, n: 32768, k: 32, auxk: 256 }, real: "f32", ema: false, batch: 4096, rowBytes: 2 ** 28, sampled: 0 };
 const parameters = 2 * 768 * 32768 + 32768 + 768;
 
 describe("the memory that a run needs", () => {
@@ -12,20 +12,26 @@ describe("the memory that a run needs", () => {
     expect(bytesNeeded({ ...needs, ema: true }).weights).toBe(parameters * 4 * 4);
     expect(bytesNeeded({ ...needs, real: "f64" }).weights).toBe(parameters * 8 * 3);
     expect(batch).toBeGreaterThan(4096 * 768 * 4 * 3);
-    expect(bytesNeeded({ ...needs, batch: 8192 }).batch).toBe(2 * batch);
+    const counts = 40 * 32768;
+    expect(bytesNeeded({ ...needs, batch: 8192 }).batch - counts).toBe(2 * (batch - counts));
     expect(bytesNeeded({ ...needs, shape: { ...needs.shape, auxk: 0 } }).batch).toBeLessThan(batch);
-    expect(total).toBe(weights + batch + rows);
+    expect(total).toBeGreaterThan(weights + batch + rows + 64 * 2 ** 20);
+    expect(total).toBeLessThan(weights + batch + rows + 256 * 2 ** 20);
   });
 
-  it("is at least what the start needs before there is a batch", () => {
-    expect(bytesNeeded({ ...needs, batch: 1, rowBytes: 0 }).total).toBe(parameters * 4 * 4);
+  it("is what the start holds, or what training holds later, whichever is more", () => {
+    const tensor = 768 * 32768 * 4;
+    expect(bytesNeeded({ ...needs, rowBytes: 2 ** 32 }).rows).toBe(2 ** 32 + tensor);
+    // The parameters twice, and the sample.
+    expect(bytesNeeded({ ...needs, rowBytes: 0 }).rows).toBe(2 * 4 * parameters);
+    expect(bytesNeeded({ ...needs, rowBytes: 0, sampled: 1000 }).rows).toBe(2 * 4 * parameters + 4 * 768 * 1000);
   });
 
   it("is refused with the numbers when there is less", () => {
     const { total } = bytesNeeded(needs);
-    expect(() => checkMemory(needs, total)).not.toThrow();
+    expect(checkMemory(needs, total)).toBe(total);
     expect(() => checkMemory(needs, total - 1)).toThrow(
-      /^the run needs 8\d\d\.\d MiB of memory and 8\d\d\.\d MiB are free: 576\.\d MiB for 32768 latents x 768 inputs with their moments, \d+\.\d MiB for a batch of 4096 rows, 256\.0 MiB for rows read ahead; lower --latents$/,
+      /^the run needs 1\.\d GiB of memory and 1\.\d GiB are free: 576\.\d MiB for 32768 latents x 768 inputs with their moments, \d+\.\d MiB for a batch of 4096 rows, 3\d\d\.\d MiB for rows read ahead and work; lower --latents$/,
     );
     expect(() => checkMemory({ ...needs, batch: 1e6 }, total)).toThrow(/lower --batch$/);
   });

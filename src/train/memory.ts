@@ -12,20 +12,34 @@ export interface Needs {
   readonly real: Real;
   readonly ema: boolean;
   readonly batch: number;
-  /** Bytes of raw rows held at once: the ring, and a window on its way. */
+  /** Bytes of raw rows: the ring, a window that is being read, and one on its way into the ring. */
   readonly rowBytes: number;
+  /** Rows sampled before the start, as f32. */
+  readonly sampled: number;
 }
 
-/** Bytes of parameters with their moments and average, of a batch with its codes, and of raw rows. */
-export function bytesNeeded({ shape, real, ema, batch, rowBytes }: Needs): { weights: number; batch: number; rows: number; total: number } {
-  const weights = parameterCount(shape) * BYTES[real] * (ema ? 4 : 3);
-  // x and an error a path; latent, value and gradient of each code, once more in the inverted lists.
-  const paths = shape.auxk > 0 ? 2 : 1;
-  const codes = 2 * (shape.k + shape.auxk) * (4 + 2 * BYTES[real]);
-  const ofBatch = batch * ((1 + paths) * shape.d * BYTES[real] + codes);
-  // The start is drawn in f32 before there is any batch.
-  const start = Math.max(0, parameterCount(shape) * BYTES.f32 - ofBatch - rowBytes);
-  return { weights: weights + start, batch: ofBatch, rows: rowBytes, total: weights + start + ofBatch + rowBytes };
+/** What the program itself takes: Node, its libraries, the engine's code and garbage that is not collected yet. Measured with `bench/memory.mjs`. */
+const PROGRAM = 144 * 2 ** 20;
+/** Bytes of an entry of the inverted lists. */
+const ENTRY = 12;
+
+/** The most bytes held at once: of parameters with their moments and average, of a batch with its codes, and of raw rows or of what the start needs. */
+export function bytesNeeded({ shape, real, ema, batch, rowBytes, sampled }: Needs): {
+  readonly weights: number;
+  readonly batch: number;
+  readonly rows: number;
+  readonly total: number;
+} {
+  const { d, n, k, auxk } = shape;
+  const parameters = parameterCount(shape);
+  const weights = parameters * BYTES[real] * (ema ? 4 : 3);
+  // x and an error a path; latent, value and gradient of each code, and the inverted lists with the count and place of each latent.
+  const paths = auxk > 0 ? 2 : 1;
+  const ofBatch = batch * ((1 + paths) * d * BYTES[real] + (k + auxk) * (4 + 2 * BYTES[real] + ENTRY)) + 40 * n;
+  // The sample, which nobody may have collected when the first window comes. At the start also the parameters as drawn and as kept while steps are timed; later
+  // raw rows, and the largest tensor as a checkpoint reads it.
+  const rows = sampled * d * BYTES.f32 + Math.max(2 * parameters * BYTES[real], rowBytes + n * d * BYTES[real]);
+  return { weights, batch: ofBatch, rows, total: PROGRAM + weights + ofBatch + rows };
 }
 
 /** Bytes that the system can still give. In a container libuv counts the cache of files as taken, though the kernel gives it back when it is needed. */
@@ -40,14 +54,14 @@ export function availableMemory(): number {
   return Math.min(freemem(), process.availableMemory() + cache);
 }
 
-/** Throws SaettaError with the numbers when the run cannot fit into what is available. */
-export function checkMemory(needs: Needs, available: number): void {
+/** Returns the bytes needed; throws SaettaError with the numbers when the run cannot fit into what is available. */
+export function checkMemory(needs: Needs, available: number): number {
   const { weights, batch, rows, total } = bytesNeeded(needs);
-  if (total <= available) return;
+  if (total <= available) return total;
   const { n, d } = needs.shape;
   throw new SaettaError(
     `the run needs ${formatBytes(total)} of memory and ${formatBytes(available)} are free: ${formatBytes(weights)} for ${n} latents x ${d} inputs with their moments, ` +
-      `${formatBytes(batch)} for a batch of ${needs.batch} rows, ${formatBytes(rows)} for rows read ahead`,
+      `${formatBytes(batch)} for a batch of ${needs.batch} rows, ${formatBytes(rows)} for rows read ahead and work`,
     { mend: weights > batch ? "lower --latents" : "lower --batch" },
   );
 }

@@ -6,7 +6,7 @@ import { losses } from "../sae/math.ts";
 import { float64Of } from "../util/bytes.ts";
 import type { TrainStep } from "./step.ts";
 
-/** One step, as logged. What was not computed or is not finite is null. */
+/** One step, as logged. What was not computed or is not finite is null. x are rows as the autoencoder sees them: normalised, where the run normalises. */
 export interface Report {
   /** Steps done, this one included. */
   readonly step: number;
@@ -17,21 +17,21 @@ export interface Report {
   /** Seconds of training, over all parts of a run that was resumed. */
   readonly elapsed_s: number;
   /** mse_scale mse + auxk_coef auxk_loss. */
-  readonly loss: number | null;
+  readonly loss: number;
   /** Mean of (x_hat - x)^2 over all elements. */
-  readonly mse: number | null;
+  readonly mse: number;
   /** Fraction of variance unexplained: sum (x - x_hat)^2 / sum (x - mean of x)^2, of this batch. */
-  readonly fvu: number | null;
+  readonly fvu: number;
   /** Mean of (t_hat - t)^2 over the variance of t = x - x_hat; 0 when no latent is dead. */
-  readonly auxk_loss: number | null;
+  readonly auxk_loss: number;
   /** Mean number of latents with a value above 0. */
-  readonly l0: number | null;
+  readonly l0: number;
   /** Latents that had not fired for dead_tokens rows when the step began. */
   readonly dead: number;
   readonly dead_fraction: number;
   readonly lr: number;
   /** Norm of the whole gradient after projection, before clipping. */
-  readonly grad_norm: number | null;
+  readonly grad_norm: number;
   readonly loss_scale: number;
   /** Steps skipped because something was not finite. */
   readonly skipped: number;
@@ -39,8 +39,8 @@ export interface Report {
   readonly skipped_rows: number;
   readonly tokens_per_second: number;
   /** On held-out rows, at evaluations. */
-  readonly holdout_fvu?: number | null;
-  readonly holdout_mse?: number | null;
+  readonly holdout_fvu?: number;
+  readonly holdout_mse?: number;
 }
 
 /** What the engine knows of a step. */
@@ -58,18 +58,14 @@ export async function readFindings(
   const named = namedSums(sums!);
   const found = losses(named, rows, mseScale, auxkCoef);
   return {
-    loss: finite(found.loss),
-    mse: finite(found.mse),
-    fvu: finite(found.fvu),
-    auxk_loss: finite(found.auxkLoss),
-    l0: finite(found.l0),
+    loss: found.loss,
+    mse: found.mse,
+    fvu: found.fvu,
+    auxk_loss: found.auxkLoss,
+    l0: found.l0,
     dead: named.dead,
     dead_fraction: named.dead / state.age.shape[0]!,
-    grad_norm: finite(Math.sqrt(sq![0]!)),
+    grad_norm: Math.sqrt(sq![0]!),
     skipped: counters![COUNTERS.indexOf("skipped")]!,
   };
-}
-
-export function finite(value: number): number | null {
-  return Number.isFinite(value) ? value : null;
 }

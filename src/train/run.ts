@@ -1,6 +1,9 @@
 /** A run as its caller sees it: reports while it goes on, and how it ended. */
 
 import type { Config } from "../config.ts";
+import type { RunPreflight } from "../data/preflight.ts";
+import type { Sae } from "../inference/sae.ts";
+import type { Forecast } from "./estimate.ts";
 import type { Report } from "./report.ts";
 
 export interface TrainResult {
@@ -13,6 +16,11 @@ export interface TrainResult {
   readonly report: Report | undefined;
   /** The folder of the last checkpoint; undefined with `out: false`. */
   readonly checkpoint: string | undefined;
+  /**
+   * The autoencoder, ready to use: the average of the weights where one was kept. It is the run's own memory, now with the weights alone, and its engine: close it when
+   * done (`sae.close()`, or `run.close()`).
+   */
+  readonly sae: Sae;
 }
 
 /** What the run trains on, in rows. */
@@ -21,10 +29,23 @@ export interface DataInUse {
   readonly rowsPerEpoch: number;
   readonly heldOut: number;
   readonly excluded: number;
+  /** What the sample says that a new run draws for its start; undefined where none was drawn. */
+  readonly preflight?: RunPreflight | undefined;
 }
 
-/** What a run is told and tells while it goes on; `body` does the work. */
-export class TrainRun implements AsyncIterable<Report> {
+/** What the work of a run is told, and tells. */
+export interface RunControl {
+  /** Aborted when the run is to finish the step, save a checkpoint and end. */
+  readonly signal: AbortSignal;
+  readonly publish: (report: Report) => void;
+}
+
+/**
+ * A run that is under way. Iterating gives its reports, and leaving the loop stops it; `stop()` and the signal given to `train` stop it too. Stopped runs have saved a
+ * checkpoint, if they save at all.
+ */
+export class TrainRun implements AsyncIterable<Report>, AsyncDisposable {
+  /** Every choice made: what config.json holds. */
   readonly config: Config;
   /** The run folder; undefined with `out: false`. */
   readonly out: string | undefined;
@@ -35,20 +56,22 @@ export class TrainRun implements AsyncIterable<Report> {
   /** The engine that computes, for people. */
   readonly engine: string;
   readonly data: DataInUse;
+  /** Memory and time that the run will take, as estimated before its first step. */
+  readonly forecast: Forecast;
   /** Rows trained on before, in the parts of the run that this one goes on from. */
   readonly trainedBefore: number;
   /** Resolves when the run is over and everything is saved; rejects when it failed. */
   readonly finished: Promise<TrainResult>;
+  readonly #stopping = new AbortController();
   #newest: Report | undefined;
   #over = false;
-  #stopped = false;
   #waiting: (() => void)[] = [];
 
   constructor(
-    about: Pick<TrainRun, "config" | "out" | "steps" | "budget" | "engine" | "data" | "trainedBefore"> & {
+    about: Pick<TrainRun, "config" | "out" | "steps" | "budget" | "engine" | "data" | "forecast" | "trainedBefore"> & {
       readonly signal?: AbortSignal | undefined;
     },
-    body: (run: { stopped: () => boolean; publish: (report: Report) => void }) => Promise<TrainResult>,
+    body: (run: RunControl) => Promise<TrainResult>,
   ) {
     this.config = about.config;
     this.out = about.out;
@@ -56,14 +79,14 @@ export class TrainRun implements AsyncIterable<Report> {
     this.budget = about.budget;
     this.engine = about.engine;
     this.data = about.data;
+    this.forecast = about.forecast;
     this.trainedBefore = about.trainedBefore;
-    const { signal } = about;
-    const stopped = () => this.#stopped || (signal?.aborted ?? false);
+    const signal = about.signal === undefined ? this.#stopping.signal : AbortSignal.any([about.signal, this.#stopping.signal]);
     const publish = (report: Report) => {
       this.#newest = report;
       this.#wake();
     };
-    this.finished = body({ stopped, publish }).finally(() => {
+    this.finished = body({ signal, publish }).finally(() => {
       this.#over = true;
       this.#wake();
     });
@@ -72,8 +95,18 @@ export class TrainRun implements AsyncIterable<Report> {
 
   /** Finishes the step, saves a checkpoint and ends the run. */
   async stop(): Promise<TrainResult> {
-    this.#stopped = true;
+    this.#stopping.abort();
     return this.finished;
+  }
+
+  /** Stops the run if it still goes on, and closes its autoencoder. Never rejects: what went wrong is told by `finished`. */
+  async close(): Promise<void> {
+    const result = await this.stop().catch(() => undefined);
+    await result?.sae.close();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
   }
 
   #wake(): void {

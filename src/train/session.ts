@@ -7,19 +7,21 @@ import { budgetRows, type Config, resolveConfig, type TrainOptions, totalSteps, 
 import { ELEMENT_BYTES, ringRows } from "../data/batches.ts";
 import { type Choice, chooseRows } from "../data/choose.ts";
 import { Order } from "../data/order.ts";
+import { keepingHead, stoppable } from "../data/rows-source.ts";
 import type { Source } from "../data/source.ts";
-import type { Engine, Hyper, Shape, State } from "../engine/engine.ts";
+import type { Engine, Hyper, Normalization, Shape, State } from "../engine/engine.ts";
 import { selectEngine } from "../engine/select.ts";
+import { trainedSae } from "../inference/trained.ts";
 import type { SaeDescription } from "../sae/description.ts";
-import { SaettaError } from "../util/errors.ts";
+import { SaettaError, UsageError } from "../util/errors.ts";
 import type { JsonObject } from "../util/json.ts";
 import { VERSION } from "../util/version.ts";
+import type { Forecast } from "./estimate.ts";
 import { type Progress, trainLoop } from "./loop.ts";
 import { availableMemory, checkMemory } from "./memory.ts";
 import type { Report } from "./report.ts";
-import type { TrainResult } from "./run.ts";
+import type { RunControl, TrainResult } from "./run.ts";
 import { MetricsFile } from "./run-folder.ts";
-import { freeState } from "./state.ts";
 import { MOST_ROWS, spread, Validator } from "./validate.ts";
 
 /** Everything that is decided before the first step. */
@@ -32,11 +34,14 @@ export interface Plan {
   readonly shape: Shape;
   readonly budget: number;
   readonly steps: number;
+  readonly memory: Forecast["memory"];
 }
 
 /** Decides everything, starts the engine, and refuses what cannot run, with the numbers. */
-export async function plan(source: Source, wanted: TrainOptions, onNote: (note: string) => void): Promise<Plan> {
-  const asked = excludable(source, wanted, onNote);
+export async function plan(given: Source, wanted: TrainOptions, onNote: (note: string) => void): Promise<Plan> {
+  const once = given.stream === "once";
+  const asked = excludable(given, once ? inOnePass(wanted) : wanted, onNote);
+  const source = once ? keepingHead(given, withDefaults(asked).statisticsRows) : given;
   const choice = await chooseRows(source, withDefaults(asked));
   const rowsPerEpoch = source.rows - choice.untrained.size;
   if (rowsPerEpoch === 0)
@@ -51,22 +56,39 @@ export async function plan(source: Source, wanted: TrainOptions, onNote: (note: 
   );
   const shape: Shape = { d: source.dIn, n: config.latents, k: config.k, auxk: config.auxk };
   const rowBytes = source.dIn * ELEMENT_BYTES[source.dtype];
-  const order = new Order({ rows: source.rows, rowBytes, grain: source.grain }, choice.untrained, config);
+  const order = new Order({ rows: source.rows, rowBytes, grain: source.grain, stream: source.stream }, choice.untrained, config);
   const budget = budgetRows(config, rowsPerEpoch);
+  if (once && budget > rowsPerEpoch) throw notTwice(`trained on for ${budget} rows, being ${rowsPerEpoch}`);
   const engine = await selectEngine(config.engine, { threads: config.threads, onNote });
+  let memory: Forecast["memory"];
   try {
     const refusal = engine.refuses(shape);
     if (refusal !== undefined) throw new SaettaError(`the ${engine.name} engine cannot run this: ${refusal}`, { mend: "lower --latents" });
-    const ahead = (ringRows(order) + order.windowRows) * rowBytes;
-    checkMemory(
-      { shape, real: engine.real, ema: config.ema > 0, batch: Math.min(config.batch, budget), rowBytes: ahead },
-      availableMemory(),
+    const held = Math.min(
+      MOST_ROWS,
+      choice.holdout.reduce((sum, { count }) => sum + count, 0),
     );
+    const raw = (ringRows(order) + 2 * order.windowRows + held) * rowBytes;
+    const free = availableMemory();
+    const sampled = Math.min(config.statisticsRows, rowsPerEpoch);
+    const batch = Math.min(config.batch, budget);
+    memory = { free, needed: checkMemory({ shape, real: engine.real, ema: config.ema > 0, batch, rowBytes: raw, sampled }, free) };
   } catch (error) {
     await engine[Symbol.asyncDispose]();
     throw error;
   }
-  return { source, config, choice, order, engine, shape, budget, steps: totalSteps(budget, config.batch, config.dropLast) };
+  return { source, config, choice, order, engine, shape, budget, memory, steps: totalSteps(budget, config.batch, config.dropLast) };
+}
+
+/** What rows that are read once allow: their own order, and none kept for evaluation. */
+function inOnePass(asked: TrainOptions): TrainOptions {
+  if (asked.shuffle === true) throw notTwice("shuffled");
+  if ((asked.holdout ?? 0) > 0) throw notTwice("held out");
+  return { ...asked, shuffle: false, holdout: 0 };
+}
+
+function notTwice(what: string): UsageError {
+  return new UsageError(`rows that are read once cannot be ${what}`, { mend: "give a function that returns the rows anew" });
 }
 
 /** Start tokens are left out unless somebody decides otherwise; where the file does not say which they are, that is said, and nothing is left out. */
@@ -83,6 +105,7 @@ function excludable(source: Source, asked: TrainOptions, onNote: (note: string) 
 export interface Beginning {
   readonly progress: Progress;
   readonly mseScale: number;
+  readonly normalization: Normalization;
   readonly elapsed: number;
   readonly metricsBytes: number;
 }
@@ -101,21 +124,26 @@ export function hyperOf(config: Config, mseScale: number): Omit<Hyper, "lr" | "r
   };
 }
 
-/** Trains from `begin` to the end, logging and saving into `out` (undefined: nowhere). Frees state and engine, whatever happens. */
+/** Trains from `begin` to the end, logging and saving into `out` (undefined: nowhere). State and engine go over to the autoencoder of the result, or are freed. */
 export async function trainFrom(
-  { source, config, choice, order, engine, shape, budget, steps }: Plan,
+  { source: planned, config, choice, order, engine, shape, budget, steps }: Plan,
   state: State,
   begin: Beginning,
   out: string | undefined,
-  run: { readonly stopped: () => boolean; readonly publish: (report: Report) => void },
+  { signal, publish }: RunControl,
 ): Promise<TrainResult> {
+  const source = stoppable(planned, signal);
   let metrics: MetricsFile | undefined;
   const began = performance.now();
   const elapsed = () => begin.elapsed + (performance.now() - began) / 1000;
-  const description = describe(source, config, engine, shape);
+  const description = describe(source, config, engine, shape, begin.normalization);
   let last: Report | undefined;
   let checkpoint: string | undefined;
   let before = { at: elapsed(), tokens: begin.progress.tokens };
+
+  const unlessStopped = (thrown: unknown): undefined => {
+    if (!signal.aborted || thrown !== signal.reason) throw thrown;
+  };
 
   const save = async (at: Progress): Promise<void> => {
     if (out === undefined || metrics === undefined) return;
@@ -137,7 +165,11 @@ export async function trainFrom(
     const hyper = hyperOf(config, begin.mseScale);
     const held = spread(choice.holdout, MOST_ROWS);
     const validator =
-      held.length > 0 ? await Validator.open(engine, shape, { ...hyper, lr: 0, rows: 0 }, source, held, config.nonFinite) : undefined;
+      held.length > 0
+        ? await Validator.open(engine, shape, { ...hyper, lr: 0, rows: 0 }, source, held, config.nonFinite, begin.normalization).catch(
+            unlessStopped,
+          )
+        : undefined;
     const end = await trainLoop({
       engine,
       shape,
@@ -150,10 +182,11 @@ export async function trainFrom(
       schedule: { lr: config.lr, warmup: config.warmup, decay: config.decay, steps },
       batch: config.batch,
       nonFinite: config.nonFinite,
+      normalization: begin.normalization,
       from: begin.progress,
       logEvery: config.logEvery,
       evalEvery: config.evalEvery,
-      stopped: run.stopped,
+      signal,
       evaluate: validator && (() => validator.run(state.params)),
       onLog: (at, lr, findings) => {
         const now = elapsed();
@@ -169,11 +202,11 @@ export async function trainFrom(
           loss_scale: 1,
           skipped_rows: position.skipped,
           tokens_per_second: (tokens - before.tokens) / Math.max(1e-9, now - before.at),
-          ...(holdout_fvu === undefined ? {} : { holdout_fvu, holdout_mse: holdout_mse ?? null }),
+          ...(holdout_fvu === undefined ? {} : { holdout_fvu, holdout_mse }),
         };
         before = { at: now, tokens };
         metrics?.append(last);
-        run.publish(last);
+        publish(last);
       },
       saveEvery: config.checkpointEvery,
       onSave: save,
@@ -181,27 +214,33 @@ export async function trainFrom(
     const newest = out === undefined ? undefined : (await newestCheckpoint(out, [])).checkpoint;
     if (newest?.step === end.step) checkpoint = newest.path;
     else await save(end);
-    return { reason: end.step === steps ? "done" : "stopped", steps: end.step, tokens: end.tokens, report: last, checkpoint };
+    validator?.close();
+    engine.free(ring);
+    const reason = end.step < steps && signal.aborted ? "stopped" : "done";
+    const sae = await trainedSae(engine, state, description, { path: checkpoint, step: end.step });
+    return { reason, steps: end.step, tokens: end.tokens, report: last, checkpoint, sae };
+  } catch (thrown) {
+    await engine.close();
+    throw thrown;
   } finally {
     await metrics?.close();
-    freeState(engine, state);
-    await engine[Symbol.asyncDispose]();
   }
 }
 
 /** What must be the same when a run goes on. */
-export function factsOf({ rows, dIn, dtype, sequence, grain }: Source): JsonObject {
-  return { rows, d_in: dIn, dtype, sequence: sequence ?? null, grain };
+export function factsOf({ rows, dIn, dtype, sequence, grain, stream }: Source): JsonObject {
+  return { rows, d_in: dIn, dtype, sequence: sequence ?? null, grain, ...(stream === undefined ? {} : { stream: true }) };
 }
 
-function describe(source: Source, config: Config, engine: Engine, shape: Shape): SaeDescription {
+function describe(source: Source, config: Config, engine: Engine, shape: Shape, { kind, factor }: Normalization): SaeDescription {
   const { model, tensor, tokenizer } = source.origin;
   return {
     shape,
     saetta: {
       version: VERSION,
       engine: engine.description,
-      normalization: "none",
+      normalization: kind,
+      ...(kind === "scale" ? { normalizationFactor: factor } : {}),
       ...(config.ema > 0 ? { emaDecay: config.ema } : {}),
       ...(model === undefined ? {} : { model }),
       ...(tensor === undefined ? {} : { tensor }),

@@ -1,5 +1,6 @@
 /** All that training changes: its memory, and its start. */
 
+import { FOLDED } from "../checkpoint/fold.ts";
 import {
   COUNTERS,
   type Engine,
@@ -56,6 +57,18 @@ export function startParams(engine: Engine, params: Params, shape: Shape, seed: 
   writeReals(engine, params.encoder, encoder);
   writeReals(engine, params.decoder, decoder);
   writeReals(engine, params.preBias, preBias);
+}
+
+/** Weights as saved -> as trained: what `scale` divided is multiplied again (checkpoint/fold.ts). */
+export async function unfold(engine: Engine, params: Params, factor: number): Promise<void> {
+  for (const name of FOLDED) {
+    const values = await readReals(engine, params[name]);
+    writeReals(
+      engine,
+      params[name],
+      Float64Array.from(values, (value) => value * factor),
+    );
+  }
 }
 
 const PROBES = 256;

@@ -3,7 +3,18 @@
  * spelled out in `sae/math.ts`.
  */
 
-import { type Engine, type Grads, HYPER, type Hyper, type Path, type Shape, type State, type Step, type Tensor } from "../engine/engine.ts";
+import {
+  type Engine,
+  type Grads,
+  HYPER,
+  type Hyper,
+  type Normalization,
+  type Path,
+  type Shape,
+  type State,
+  type Step,
+  type Tensor,
+} from "../engine/engine.ts";
 import { sumsLength } from "../engine/sums.ts";
 import { bytesOf } from "../util/bytes.ts";
 
@@ -40,8 +51,8 @@ export function writeHyper(engine: Engine, t: Step, hyper: Hyper): void {
   engine.write(t.hyper, bytesOf(Float64Array.from(HYPER, (name) => hyper[name])));
 }
 
-/** `dense`: keep the gradients of encoder and decoder, for those who want to look at them. */
-export function createTrainStep(engine: Engine, shape: Shape, rows: number, dense = false): TrainStep {
+/** `dense`: keep the gradients of encoder and decoder, for those who want to look at them. `normalization`: of the rows; default: as they are. */
+export function createTrainStep(engine: Engine, shape: Shape, rows: number, dense = false, normalization?: Normalization): TrainStep {
   const { d, k, auxk } = shape;
   const t = allocStep(engine, shape);
   const rowsOfRaw = engine.alloc("u32", [rows]);
@@ -61,7 +72,7 @@ export function createTrainStep(engine: Engine, shape: Shape, rows: number, dens
       const p = s.params;
       writeHyper(engine, t, hyper);
       engine.write(rowsOfRaw, bytesOf(index));
-      engine.load(raw, rowsOfRaw, x, t);
+      engine.load(raw, rowsOfRaw, x, t, normalization);
       engine.encode(p, x, t, live.codes, { age: s.age, codes: dead?.codes });
 
       engine.decode(p, live.codes, live.err);

@@ -3,20 +3,26 @@
 import { basename, join } from "node:path";
 import { type Checkpoint, newestCheckpoint, restoreState, setAside } from "../checkpoint/load.ts";
 import { lockRun, type RunLock } from "../checkpoint/lock.ts";
-import { checkOptions, flagOf, type TrainOptions, totalSteps } from "../config.ts";
+import { CHANGEABLE, checkOptions, flagOf, type TrainOptions, totalSteps } from "../config.ts";
 import { START } from "../data/batches.ts";
+import { isIn } from "../data/holdout.ts";
 import { openSource } from "../data/open.ts";
+import { PassedOver, preflight, type RunPreflight } from "../data/preflight.ts";
+import { stoppable } from "../data/rows-source.ts";
 import type { Source } from "../data/source.ts";
-import { geometricMedian, meanVariance, strideSample } from "../data/statistics.ts";
-import type { State } from "../engine/engine.ts";
+import { geometricMedian, meanVariance, normalizationFor, normalizeRows, strideSample } from "../data/statistics.ts";
+import type { Normalization, State } from "../engine/engine.ts";
 import { type FoundSae, findSae, writeParams } from "../inference/weights.ts";
+import { normalizationOf } from "../sae/description.ts";
 import { FormatError, SaettaError, UsageError } from "../util/errors.ts";
 import { Fields } from "../util/json.ts";
+import { type Pace, secondsFor, timeSteps } from "./estimate.ts";
 import type { Progress } from "./loop.ts";
 import { TrainRun } from "./run.ts";
 import { createRunFolder, discardRunFolder, readRunConfig, writeConfig } from "./run-folder.ts";
 import { type Beginning, factsOf, hyperOf, type Plan, plan, trainFrom } from "./session.ts";
-import { allocState, rescaleEncoder, startParams } from "./state.ts";
+import { allocState, rescaleEncoder, startParams, unfold } from "./state.ts";
+import { MOST_ROWS } from "./validate.ts";
 
 export interface RunOptions {
   /** Stops the run, with a checkpoint. */
@@ -31,12 +37,14 @@ export interface TrainArguments extends RunOptions {
 }
 
 /**
- * Trains an autoencoder on the rows of `source`. Resolves when the run is under way; rejects with UsageError or SaettaError when it cannot be. The caller closes the
- * source once `finished` is settled.
+ * Trains an autoencoder on the rows of `source` (TopK with an auxiliary loss over dead latents: Gao et al. 2024, "Scaling and evaluating sparse autoencoders"). The
+ * options are those of `saetta train`, in camelCase. Resolves when the run is under way. Rejects when it cannot be: UsageError for options that make no sense, SaettaError for
+ * what the world does not have (rows, memory, a folder to write into). The caller closes the source once `finished` is settled.
  */
-export async function train(source: Source, options: TrainOptions & TrainArguments = {}): Promise<TrainRun> {
-  const { out, signal, onNote = () => undefined, ...given } = options;
-  const asked = checkOptions(given, undefined, (name) => name);
+export async function train(given: Source, options: TrainOptions & TrainArguments = {}): Promise<TrainRun> {
+  const { out, signal, onNote = () => undefined, ...rest } = options;
+  const source = stoppable(given, signal);
+  const asked = checkOptions(rest, undefined, (name) => name);
   const dir = out === false ? undefined : (out ?? defaultOut(source, new Date()));
   const initial = asked.init === undefined ? undefined : await findSae(asked.init);
   const planned = await plan(source, initial === undefined ? asked : likeInitial(asked, initial, source), onNote);
@@ -45,31 +53,27 @@ export async function train(source: Source, options: TrainOptions & TrainArgumen
     const state = allocState(planned.engine, planned.shape, planned.config.ema > 0);
     if (dir !== undefined) lock = await createRunFolder(dir, planned.config);
     if (lock?.warning !== undefined) onNote(lock.warning);
-    const mseScale = await start(planned, state, initial, onNote);
-    return launch(planned, state, lock, dir, signal, {
-      progress: { step: 0, tokens: 0, position: START },
-      mseScale,
-      elapsed: 0,
-      metricsBytes: 0,
-    });
+    const { found, pace, ...started } = await start(planned, state, initial, onNote);
+    const begin = { progress: { step: 0, tokens: 0, position: START }, ...started, elapsed: 0, metricsBytes: 0 };
+    return launch(planned, state, lock, dir, signal, begin, pace && secondsOf(planned, pace), found);
   } catch (error) {
-    await planned.engine[Symbol.asyncDispose]();
+    await planned.engine.close();
     if (dir !== undefined && lock !== undefined) await discardRunFolder(dir, lock);
     throw error;
   }
 }
 
-/** What may change when a run goes on, because it does not change the maths of the steps that are done. */
-const FREE: readonly (keyof TrainOptions)[] = ["tokens", "epochs", "engine", "threads", "evalEvery", "checkpointEvery", "keep", "logEvery"];
+/** What a run may be given when it goes on; everything else is fixed. */
+export interface ResumeArguments extends RunOptions {
+  /** Where the files are now, or the source of rows that came from the program. The caller closes a source. */
+  readonly data?: readonly string[] | Source;
+}
 
 /**
  * Goes on from the newest checkpoint of a run folder that is whole. `changes` may extend the budget, move the data, or change engine and intervals; anything
- * else is a UsageError naming the fixed value.
+ * else is a UsageError naming the fixed value. The options of the run are in its config.json.
  */
-export async function resume(
-  dir: string,
-  changes: TrainOptions & { readonly data?: readonly string[] } & RunOptions = {},
-): Promise<TrainRun> {
+export async function resume(dir: string, changes: TrainOptions & ResumeArguments = {}): Promise<TrainRun> {
   const { signal, onNote = () => undefined, data: moved, ...given } = changes;
   const changed = checkOptions(given, undefined, (name) => name);
   const { options, data } = await readRunConfig(dir);
@@ -80,31 +84,54 @@ export async function resume(
   let planned: Plan | undefined;
   try {
     const checkpoint = await usableCheckpoint(dir, onNote);
-    source = await openSource(moved ?? data, options.dataset === undefined ? {} : { dataset: options.dataset });
+    source = stoppable(await sourceToGoOn(dir, moved ?? data, options.dataset), signal);
     const beginning = beginningOf(checkpoint, source);
     const { tokens, epochs, ...rest } = options;
     const budget = changed.tokens !== undefined || changed.epochs !== undefined ? {} : tokens === undefined ? { epochs } : { tokens };
     planned = await plan(source, { ...rest, ...budget, ...changed }, onNote);
+    checkNormalization(planned, beginning.normalization, checkpoint.path);
     planned = goOn(planned, beginning.progress, checkpoint.path);
+    if (planned.steps === beginning.progress.step) onNote("the run has spent its budget already; --tokens or --epochs extend it");
     const state = allocState(planned.engine, planned.shape, planned.config.ema > 0);
     await restoreState(planned.engine, checkpoint, state);
     await writeConfig(dir, planned.config);
-    const run = launch(planned, state, lock, dir, signal, beginning);
+    const { step } = beginning.progress;
+    const run = launch(planned, state, lock, dir, signal, beginning, (beginning.elapsed / step) * (planned.steps - step));
     const opened = source;
-    run.finished.finally(() => opened.close()).catch(() => undefined);
+    if (!isSource(moved)) run.finished.finally(() => opened.close()).catch(() => undefined);
     return run;
   } catch (error) {
-    await planned?.engine[Symbol.asyncDispose]();
-    await source?.close();
+    await planned?.engine.close();
+    if (!isSource(moved)) await source?.close();
     lock.release();
     throw error;
   }
 }
 
+function isSource(data: readonly string[] | Source | undefined): data is Source {
+  return data !== undefined && "read" in data;
+}
+
+async function sourceToGoOn(dir: string, data: readonly string[] | Source, dataset: string | undefined): Promise<Source> {
+  if (!isSource(data)) {
+    if (data.length > 0) return openSource(data, dataset === undefined ? {} : { dataset });
+    throw new UsageError("was trained on rows of a program, not on files", {
+      where: dir,
+      mend: "give them again: resume(dir, { data: fromRows(...) })",
+    });
+  }
+  if (data.stream === "once")
+    throw new UsageError("a run cannot go on with rows that are read once", {
+      where: dir,
+      mend: "give a function that returns the rows anew",
+    });
+  return data;
+}
+
 function checkChanges(dir: string, options: TrainOptions, changed: TrainOptions): void {
   for (const [name, value] of Object.entries(changed) as [keyof TrainOptions, unknown][]) {
     const fixed = options[name];
-    if (FREE.includes(name) || JSON.stringify(value) === JSON.stringify(fixed)) continue;
+    if (CHANGEABLE.includes(name) || JSON.stringify(value) === JSON.stringify(fixed)) continue;
     throw new UsageError(
       `${flagOf(name)} is ${fixed === undefined ? "not set" : JSON.stringify(fixed)} in this run and cannot be changed`,
       {
@@ -113,6 +140,14 @@ function checkChanges(dir: string, options: TrainOptions, changed: TrainOptions)
       },
     );
   }
+}
+
+function checkNormalization({ config }: Plan, { kind }: Normalization, where: string): void {
+  if (config.normalize === kind) return;
+  throw new UsageError(`was trained with --normalize ${kind}, but the config of the run says ${config.normalize}`, {
+    where,
+    mend: "put the config back as it was",
+  });
 }
 
 async function usableCheckpoint(dir: string, onNote: (note: string) => void): Promise<Checkpoint> {
@@ -152,46 +187,71 @@ function launch(
   out: string | undefined,
   signal: AbortSignal | undefined,
   begin: Beginning,
+  seconds: number | undefined,
+  found?: RunPreflight,
 ): TrainRun {
-  const { config, steps, budget, engine, source, order, choice } = planned;
+  const { config, steps, budget, engine, source, order, choice, memory } = planned;
   const data = {
     description: source.description,
     rowsPerEpoch: order.rowsPerEpoch,
     heldOut: choice.holdout.reduce((sum, { count }) => sum + count, 0),
     excluded: choice.excluded,
+    preflight: found,
   };
+  const forecast = { memory, seconds };
   const trainedBefore = begin.progress.tokens;
-  return new TrainRun({ config, out, steps, budget, engine: engine.description, data, trainedBefore, signal }, (run) =>
+  return new TrainRun({ config, out, steps, budget, engine: engine.description, data, forecast, trainedBefore, signal }, (run) =>
     trainFrom(planned, state, begin, out, run).finally(() => lock?.release()),
   );
 }
 
-/** Fills the parameters of a new run and returns mse_scale. */
+/** Fills the parameters of a new run, from normalised rows; says what the sample of them shows, and times the run's steps on it. */
 async function start(
-  { source, choice, config, engine, shape }: Plan,
+  planned: Plan,
   state: State,
   initial: FoundSae | undefined,
   onNote: (note: string) => void,
-): Promise<number> {
+): Promise<Pick<Beginning, "mseScale" | "normalization"> & { readonly found?: RunPreflight; readonly pace?: Pace }> {
+  const { source, choice, config, engine, shape, budget } = planned;
   const sampled = config.mseScale === "auto" || initial === undefined;
+  const passed = new PassedOver((row) => isIn(choice.holdout, row));
   const sample = sampled
-    ? await strideSample(source, choice.untrained, config.statisticsRows, config.seed, config.nonFinite)
+    ? await strideSample(source, choice.untrained, config.statisticsRows, config.seed, config.nonFinite, passed.note)
     : new Float32Array(0);
+  // Of the rows as they are in the file.
+  const found = sampled ? { ...preflight(sample, shape.d), nonFinite: passed.nonFinite, excluded: passed.excluded } : undefined;
+  const normalization = initial === undefined ? normalizationFor(config.normalize, sample, shape.d) : normalizationOf(initial.description);
+  normalizeRows(sample, shape.d, normalization);
+  const { kind, factor } = normalization;
+  if (kind !== "none") {
+    onNote(
+      `rows are normalised (${kind}${kind === "scale" ? `, times ${factor.toPrecision(4)}` : ""}); losses and FVU are of normalised rows`,
+    );
+  }
   const mseScale = config.mseScale === "auto" ? 1 / meanVariance(sample, shape.d) : config.mseScale;
-  if (initial !== undefined) {
+  const hyper = { ...hyperOf(config, mseScale), lr: config.lr };
+  if (initial === undefined) {
+    const { median, converged, iterations } = geometricMedian(sample, shape.d);
+    if (!converged) onNote(`the geometric median still moved after ${iterations} iterations; the run starts from where it was`);
+    startParams(engine, state.params, shape, config.seed, median);
+    if (config.encoderRescale) await rescaleEncoder(engine, state.params, shape, config.seed, { ...hyper, lr: 0, rows: 1 });
+  } else {
     await writeParams(engine, initial, state.params);
-    return mseScale;
+    if (kind === "scale") await unfold(engine, state.params, factor);
   }
-  const { median, converged, iterations } = geometricMedian(sample, shape.d);
-  if (!converged) onNote(`the geometric median still moved after ${iterations} iterations; the run starts from where it was`);
-  startParams(engine, state.params, shape, config.seed, median);
-  if (config.encoderRescale) {
-    await rescaleEncoder(engine, state.params, shape, config.seed, { ...hyperOf(config, mseScale), lr: 0, rows: 1 });
-  }
-  return mseScale;
+  if (found === undefined) return { mseScale, normalization };
+  const pace = await timeSteps(engine, shape, state, sample, Math.min(config.batch, budget), hyper);
+  return { mseScale, normalization, found, pace };
 }
 
-/** Width and k come from the autoencoder that the run starts from, where they are not asked for. */
+/** Seconds of the run's steps and evaluations. */
+function secondsOf({ config, choice, steps, budget }: Plan, pace: Pace): number {
+  const heldOut = choice.holdout.reduce((sum, { count }) => sum + count, 0);
+  const evaluations = config.evalEvery > 0 ? Math.ceil(steps / config.evalEvery) : 1;
+  return secondsFor(pace, steps, Math.min(config.batch, budget), evaluations, Math.min(MOST_ROWS, heldOut));
+}
+
+/** Width, k and normalisation come from the autoencoder that the run starts from, where they are not asked for. */
 function likeInitial(asked: TrainOptions, initial: FoundSae, source: Source): TrainOptions {
   const { d, n, k } = initial.description.shape;
   const where = asked.init ?? "";
@@ -200,10 +260,14 @@ function likeInitial(asked: TrainOptions, initial: FoundSae, source: Source): Tr
   const latents = asked.latents ?? (asked.expansion === undefined ? n : Math.round(asked.expansion * d));
   if (latents !== n)
     throw new UsageError(`has ${n} latents, but ${latents} were asked for`, { where, mend: "leave out --latents and --expansion" });
+  const { kind } = normalizationOf(initial.description);
+  if (asked.normalize !== undefined && asked.normalize !== kind) {
+    throw new UsageError(`was trained with --normalize ${kind}, not ${asked.normalize}`, { where, mend: "leave out --normalize" });
+  }
   const { expansion: _, ...rest } = asked;
   // The weights already have their scale; rescaling them would not be starting from them.
   if (asked.encoderRescale) throw new UsageError("--encoder-rescale and --init exclude each other", { mend: "leave one of them out" });
-  return { ...rest, latents: n, k: asked.k ?? k, encoderRescale: false };
+  return { ...rest, latents: n, k: asked.k ?? k, normalize: kind, encoderRescale: false };
 }
 
 function beginningOf(checkpoint: Checkpoint, source: Source): Beginning {
@@ -225,6 +289,7 @@ function beginningOf(checkpoint: Checkpoint, source: Source): Beginning {
       position: { epoch: position.integer("epoch"), row: position.integer("row"), skipped: position.integer("skipped") },
     },
     mseScale: progress.number("mse_scale"),
+    normalization: normalizationOf(checkpoint.description),
     elapsed: progress.number("elapsed_s"),
     metricsBytes: progress.integer("metrics_bytes"),
   };

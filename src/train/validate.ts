@@ -3,12 +3,11 @@
 import { ELEMENT_BYTES, type NonFinite, nonFiniteRows, notFinite } from "../data/batches.ts";
 import type { Range } from "../data/holdout.ts";
 import type { Source } from "../data/source.ts";
-import type { Engine, Hyper, Params, Shape } from "../engine/engine.ts";
+import type { Engine, Hyper, Normalization, Params, Path, Shape, Step, Tensor } from "../engine/engine.ts";
 import { namedSums, sumsLength } from "../engine/sums.ts";
 import { losses } from "../sae/math.ts";
 import { bytesOf, float64Of } from "../util/bytes.ts";
 import type { HeldOut } from "./loop.ts";
-import { finite } from "./report.ts";
 import { allocStep, freeStep, writeHyper } from "./step.ts";
 
 /** Rows of an evaluation during training; `saetta eval` uses all of them. */
@@ -30,6 +29,15 @@ export function spread(ranges: readonly Range[], rows: number): Range[] {
   return pieces.filter((_, i) => Math.floor(i / every) !== Math.floor((i - 1) / every));
 }
 
+/** What an evaluation of some rows needs of the engine's memory. */
+interface Room {
+  readonly t: Step;
+  readonly raw: Tensor;
+  readonly index: Tensor;
+  readonly x: Tensor;
+  readonly path: Path;
+}
+
 /** Reads the rows of the ranges and holds them in the engine's memory, for evaluations with `run`. */
 export class Validator {
   readonly #engine: Engine;
@@ -37,6 +45,8 @@ export class Validator {
   readonly #hyper: Hyper;
   readonly #chunks: readonly { readonly rows: number; readonly bytes: Uint8Array }[];
   readonly #dtype: Source["dtype"];
+  readonly #normalization: Normalization | undefined;
+  readonly #rooms = new Map<number, Room>();
 
   private constructor(
     engine: Engine,
@@ -44,15 +54,17 @@ export class Validator {
     hyper: Hyper,
     dtype: Source["dtype"],
     chunks: readonly { rows: number; bytes: Uint8Array }[],
+    normalization: Normalization | undefined,
   ) {
     this.#engine = engine;
     this.#shape = shape;
     this.#hyper = hyper;
     this.#dtype = dtype;
     this.#chunks = chunks;
+    this.#normalization = normalization;
   }
 
-  /** Rows that are not finite stop it or are left out. */
+  /** Rows that are not finite stop it or are left out. `normalization`: default: rows as they are. */
   static async open(
     engine: Engine,
     shape: Shape,
@@ -60,6 +72,7 @@ export class Validator {
     source: Source,
     ranges: readonly Range[],
     nonFinite: NonFinite = "stop",
+    normalization?: Normalization,
   ): Promise<Validator> {
     const rowBytes = source.dIn * ELEMENT_BYTES[source.dtype];
     const all = new Uint8Array(ranges.reduce((sum, { count }) => sum + count, 0) * rowBytes);
@@ -80,34 +93,51 @@ export class Validator {
       const count = Math.min(ROWS_AT_ONCE, rows - first);
       chunks.push({ rows: count, bytes: all.subarray(first * rowBytes, (first + count) * rowBytes) });
     }
-    return new Validator(engine, shape, hyper, source.dtype, chunks);
+    return new Validator(engine, shape, hyper, source.dtype, chunks, normalization);
   }
 
   async run(params: Params): Promise<HeldOut> {
     const engine = this.#engine;
-    const { d, k } = this.#shape;
-    const total = new Float64Array(sumsLength(d));
+    const total = new Float64Array(sumsLength(this.#shape.d));
     let rows = 0;
     for (const chunk of this.#chunks) {
-      const t = allocStep(engine, this.#shape);
-      const raw = engine.alloc(this.#dtype, [chunk.rows, d]);
-      const index = engine.alloc("u32", [chunk.rows]);
-      const x = engine.alloc(engine.real, [chunk.rows, d]);
-      const path = { codes: engine.codes(chunk.rows, k), err: engine.alloc(engine.real, [chunk.rows, d]) };
+      const { t, raw, index, x, path } = this.#room(chunk.rows);
       writeHyper(engine, t, { ...this.#hyper, rows: chunk.rows });
       engine.write(raw, chunk.bytes);
       engine.write(index, bytesOf(Uint32Array.from({ length: chunk.rows }, (_, row) => row)));
-      engine.load(raw, index, x, t);
+      engine.load(raw, index, x, t, this.#normalization);
       engine.encode(params, x, t, path.codes);
       engine.decode(params, path.codes, path.err);
       engine.residual(params, x, t, path);
       const sums = float64Of(await engine.read(t.sums));
       for (let i = 0; i < total.length; i++) total[i]! += sums[i]!;
       rows += chunk.rows;
-      for (const each of [raw, index, x, path.codes, path.err]) engine.free(each);
-      freeStep(engine, t);
     }
     const { fvu, mse } = losses(namedSums(total), rows, 1, 0);
-    return { holdout_fvu: finite(fvu), holdout_mse: finite(mse) };
+    return { holdout_fvu: fvu, holdout_mse: mse };
+  }
+
+  /** Gives the engine's memory back. */
+  close(): void {
+    for (const { t, raw, index, x, path } of this.#rooms.values()) {
+      for (const each of [raw, index, x, path.codes, path.err]) this.#engine.free(each);
+      freeStep(this.#engine, t);
+    }
+    this.#rooms.clear();
+  }
+
+  /** Memory for a chunk of so many rows: all chunks but the last have the same. */
+  #room(rows: number): Room {
+    const engine = this.#engine;
+    const { d, k } = this.#shape;
+    const room = this.#rooms.get(rows) ?? {
+      t: allocStep(engine, this.#shape),
+      raw: engine.alloc(this.#dtype, [rows, d]),
+      index: engine.alloc("u32", [rows]),
+      x: engine.alloc(engine.real, [rows, d]),
+      path: { codes: engine.codes(rows, k), err: engine.alloc(engine.real, [rows, d]) },
+    };
+    this.#rooms.set(rows, room);
+    return room;
   }
 }

@@ -20,7 +20,7 @@ export class SaettaError extends Error {
   readonly mend: string | undefined;
 
   constructor(what: string, context: Context = {}) {
-    const where = context.where === undefined ? "" : `${context.where}: `;
+    const where = context.where === undefined || context.where === "" ? "" : `${context.where}: `;
     const mend = context.mend === undefined ? "" : `; ${context.mend}`;
     super(oneLine(`${where}${what}${mend}`), context.cause === undefined ? {} : { cause: context.cause });
     this.where = context.where;

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { decodeBfloat16, decodeFloat16, encodeBfloat16, encodeFloat16, firstNonFinite } from "./float16.ts";
+import { screenedMemory, screenOf } from "./screen.ts";
 
 const all = Uint16Array.from({ length: 0x10000 }, (_, bits) => bits);
 
@@ -106,6 +107,36 @@ describe("firstNonFinite", () => {
       expect(firstNonFinite(bytes, dtype, 1, 2)).toBe(-1);
       expect(firstNonFinite(bytes, dtype, 4, 1)).toBe(-1);
       expect(() => firstNonFinite(bytes, dtype, 3, 3)).toThrow(RangeError);
+    }
+  });
+
+  it.each([
+    "f16",
+    "bf16",
+    "f32",
+    "f64",
+  ] as const)("finds one anywhere among %s of all signs and exponents, and nothing among the finite", (dtype) => {
+    const width = { f16: 2, bf16: 2, f32: 4, f64: 8 }[dtype];
+    const count = 9001;
+    const bytes = new Uint8Array(count * width);
+    // The largest finite value of either sign, and low bits of any kind.
+    const [low, high] = { f16: [0xff, 0x7b], bf16: [0x7f, 0x7f], f32: [0x7f, 0x7f], f64: [0xef, 0x7f] }[dtype] as [number, number];
+    for (let i = 0; i < count; i++) {
+      bytes.fill(255, i * width, (i + 1) * width);
+      bytes.set([low, high | (i % 3 === 0 ? 0x80 : 0)], (i + 1) * width - 2);
+    }
+    expect(firstNonFinite(bytes, dtype, 0, count)).toBe(-1);
+    const screened = new Uint8Array(screenedMemory(bytes.length + 4), 4, bytes.length);
+    expect(screenOf(screened.buffer)).toBeDefined();
+    screened.set(bytes);
+    expect(firstNonFinite(screened, dtype, 0, count)).toBe(-1);
+    for (const at of [0, 1, 2, 7, 8, 2047, 2048, 4095, 4096, 8191, 8192, 8999, 9000]) {
+      const spoilt = at % 2 === 0 ? bytes.slice() : screened;
+      spoilt.set(bytes);
+      spoilt.set({ f16: [0, 0xfc], bf16: [0x80, 0x7f], f32: [0x80, 0x7f], f64: [0xf0, 0xff] }[dtype], (at + 1) * width - 2);
+      expect(firstNonFinite(spoilt, dtype, 0, count)).toBe(at);
+      expect(firstNonFinite(spoilt, dtype, 0, at)).toBe(-1);
+      expect(firstNonFinite(spoilt, dtype, at + 1, count - at - 1)).toBe(-1);
     }
   });
 });

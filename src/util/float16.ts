@@ -3,6 +3,8 @@
  * of an f32 (bf16). Narrowing rounds to nearest, ties to even; a NaN stays a NaN.
  */
 
+import { screenOf } from "./screen.ts";
+
 let table: Float32Array | undefined;
 
 /** The value of each of the 65,536 f16 bit patterns. */
@@ -86,8 +88,12 @@ export function encodeBfloat16(values: Float32Array, into: Uint16Array): number 
   return overflow;
 }
 
-/** Bytes of one element of what may be scanned for non-finite values. */
+/** Bytes of one element of what may be scanned for non-finite values, and the bits of its exponent in the word that holds them. */
 const WIDTH = { f16: 2, bf16: 2, f32: 4, f64: 8 } as const;
+const EXPONENT = { f16: 0x7c00, bf16: 0x7f80, f32: 0x7f80_0000, f64: 0x7ff0_0000 } as const;
+
+/** Words of 4 bytes that are screened together. */
+const SCREENED = 2048;
 
 /**
  * Index of the first NaN or infinity among the elements [first, first + count) of little-endian `bytes`, or -1. The index counts from the start of `bytes`.
@@ -97,18 +103,57 @@ export function firstNonFinite(bytes: Uint8Array, dtype: keyof typeof WIDTH, fir
   if (first < 0 || count < 0 || (first + count) * width > bytes.byteLength) {
     throw new RangeError(`elements ${first} to ${first + count} of ${Math.floor(bytes.byteLength / width)}`);
   }
-  // f64 is looked at in halves of 4 bytes: the exponent is in the upper one.
-  const step = Math.min(width, 4);
   const part = bytes.subarray(first * width, (first + count) * width);
-  const aligned = part.byteOffset % step === 0 ? part : part.slice();
-  const length = aligned.byteLength / step;
-  const words =
-    step === 2 ? new Uint16Array(aligned.buffer, aligned.byteOffset, length) : new Uint32Array(aligned.buffer, aligned.byteOffset, length);
-  const mask = { f16: 0x7c00, bf16: 0x7f80, f32: 0x7f80_0000, f64: 0x7ff0_0000 }[dtype];
-  const stride = width / step;
-  for (let i = stride - 1; i < length; i += stride) {
-    if (((words[i] as number) & mask) === mask) return first + (i - (stride - 1)) / stride;
+  const aligned = part.byteOffset % 4 === 0 ? part : part.slice();
+  const words = new Int32Array(aligned.buffer, aligned.byteOffset, Math.floor(aligned.byteLength / 4));
+  const together = (SCREENED * 4) / width;
+  for (let begin = 0; begin < count; begin += together) {
+    const end = Math.min(count, begin + together);
+    // The odd last element of 2 bytes is in no whole word.
+    const screened = width < 8 && ((end - begin) * width) % 4 === 0;
+    if (screened && allFinite(words, (begin * width) / 4, (end * width) / 4, EXPONENT[dtype], width === 2)) continue;
+    const found = firstFull(aligned, width, begin, end, EXPONENT[dtype]);
+    if (found >= 0) return first + found;
   }
+  return -1;
+}
+
+/**
+ * Adding the lowest bit of the exponent to the exponent alone carries into the place of the sign where it is all ones, and only there. `halves`: two elements a
+ * word, of which the lower cannot carry into the upper.
+ */
+function allFinite(words: Int32Array, begin: number, end: number, exponent: number, halves: boolean): boolean {
+  const mask = halves ? exponent | (exponent << 16) : exponent;
+  const lowest = halves ? (0x8000 - exponent) | ((0x8000 - exponent) << 16) : 0x80_0000;
+  const sign = halves ? 0x8000_8000 : 0x8000_0000;
+  const screen = (end - begin) % 16 === 0 ? screenOf(words.buffer) : undefined;
+  if (screen !== undefined) return (screen(words.byteOffset + 4 * begin, words.byteOffset + 4 * end, mask, lowest) & sign) === 0;
+  const unrolled = begin + Math.floor((end - begin) / 8) * 8;
+  let [a, b, c, d] = [0, 0, 0, 0];
+  let i = begin;
+  for (; i < unrolled; i += 8) {
+    a |= ((words[i] as number) & mask) + lowest;
+    b |= ((words[i + 1] as number) & mask) + lowest;
+    c |= ((words[i + 2] as number) & mask) + lowest;
+    d |= ((words[i + 3] as number) & mask) + lowest;
+    a |= ((words[i + 4] as number) & mask) + lowest;
+    b |= ((words[i + 5] as number) & mask) + lowest;
+    c |= ((words[i + 6] as number) & mask) + lowest;
+    d |= ((words[i + 7] as number) & mask) + lowest;
+  }
+  for (; i < end; i++) a |= ((words[i] as number) & mask) + lowest;
+  return ((a | b | c | d) & sign) === 0;
+}
+
+/** The first element of [begin, end) whose exponent is all ones, or -1. Of 8 bytes the upper 4 hold it. */
+function firstFull(bytes: Uint8Array, width: number, begin: number, end: number, exponent: number): number {
+  const step = Math.min(width, 4);
+  const words =
+    step === 2
+      ? new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 2)
+      : new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
+  const stride = width / step;
+  for (let i = begin; i < end; i++) if (((words[(i + 1) * stride - 1] as number) & exponent) === exponent) return i;
   return -1;
 }
 

@@ -15,22 +15,35 @@ afterAll(async () => {
 
 const { version } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")) as { version: string };
 
+const COMMANDS = ["harvest", "train", "resume", "eval", "inspect", "doctor", "bench", "completion"];
+
 describe("help", () => {
   it("of saetta lists the commands, with an example", async () => {
     const [{ code, out, err }, versioned] = await Promise.all([saetta(folder, "--help"), saetta(folder, "--version")]);
     expect({ code, err }).toEqual({ code: 0, err: "" });
-    for (const command of ["harvest", "train", "resume", "eval", "inspect", "doctor"])
-      expect(out).toMatch(new RegExp(`^  ${command} .*\\w`, "m"));
+    for (const command of COMMANDS) expect(out).toMatch(new RegExp(`^  ${command} .*\\w`, "m"));
     expect(out).toContain("Example:");
     expect(versioned).toEqual({ code: 0, out: `${version}\n`, err: "" });
   });
 
-  it.each(["harvest", "train", "resume", "eval", "inspect", "doctor"])("of %s says what it takes, with an example", async (command) => {
+  it.each(COMMANDS)("of %s says what it takes, with an example", async (command) => {
     const { code, out, err } = await saetta(folder, command, "--help");
     expect({ code, err }).toEqual({ code: 0, err: "" });
     expect(out).toContain(`Usage: saetta ${command}`);
-    if (!["harvest", "inspect", "eval"].includes(command)) expect(out).toMatch(new RegExp(`Example:\\n  saetta ${command}`));
+    expect(out).toMatch(new RegExp(`\\nExamples?:\\n  .*saetta ${command}`));
+    for (const line of out.split("\n").filter((each) => !each.includes("saetta "))) expect(line.length).toBeLessThanOrEqual(80);
     expect(out).not.toMatch(/undefined|\[object/);
+  });
+
+  it("of train has every flag once, under headings; that of resume only what may be changed", async () => {
+    const [train, resume] = await Promise.all([saetta(folder, "train", "--help"), saetta(folder, "resume", "--help")]);
+    const headings = Array.from(train.out.matchAll(/^(\w+):$/gm), ([, heading]) => heading);
+    expect(headings).toEqual(["Arguments", "Autoencoder", "Optimisation", "Data", "Run", "Example"]);
+    const flags = Array.from(train.out.matchAll(/^ {2}(--\S+)/gm), ([, flag]) => flag!);
+    expect(flags).toEqual(expect.arrayContaining(["--latents", "--[no-]shuffle", "--out", "--config"]));
+    expect(new Set(flags).size).toBe(flags.length);
+    expect(resume.out).toContain("--tokens <N>");
+    expect(resume.out).not.toMatch(/--latents|--seed|default:/);
   });
 
   it("is also had by saetta help train", async () => {
@@ -44,11 +57,15 @@ describe("wrong usage exits 2 with one line on stderr", () => {
     [["trian"], "saetta: unknown command 'trian' (Did you mean train?); saetta --help tells more"],
     [["train", "--latent", "3"], "saetta: unknown option '--latent' (Did you mean --latents?); saetta train --help tells more"],
     [["--verbose", "train"], /^saetta: unknown option '--verbose'/],
-    [["train"], "saetta: no data: name the HDF5 files of activations; saetta train acts.h5"],
+    [["train"], "saetta: no data: name the files of activations; saetta train acts.h5"],
     [["resume"], "saetta: missing required argument 'run'; saetta resume --help tells more"],
     [["train", "--lr"], "saetta: option '--lr <X>' argument missing; saetta train --help tells more"],
     [["train", "a.h5", "--engine", "gpu"], /^saetta: --engine: "gpu" is not allowed \(/],
     [["train", "a.h5", "--tokens", "many"], /^saetta: --tokens must be a whole number of at least 1/],
+    [["train", "a.h5", "--engine", "refernce"], /^saetta: --engine: "refernce" is not allowed \(.*\); did you mean reference\?$/],
+    [["train", "a.h5", "--mse-scale", "atuo"], /^saetta: --mse-scale: "atuo" is not allowed \(.*\); did you mean auto\?$/],
+    [["eval", "a", "--weights", "raaw"], /^saetta: option '--weights <kind>' argument 'raaw' is invalid. Allowed choices are ema, raw; /],
+    [["completion", "tcsh"], /^saetta: .*'tcsh' is invalid for argument 'shell'. Allowed choices are bash, zsh, fish; /],
     [["doctor", "me"], /^saetta: too many arguments for 'doctor'/],
   ])("%j", async (argv, line) => {
     const { code, out, err } = await saetta(folder, ...argv);

@@ -112,10 +112,11 @@ describe("row 23", () => {
       await cp(broken, moved, { recursive: true, filter: (path) => !/step-\d+/.test(path) || path.startsWith(newest) });
       await rm(broken, { recursive: true });
       const resumed = await (await resume(moved)).finished;
-      expect({ ...resumed, report: undefined, checkpoint: undefined }).toEqual({
+      expect({ ...resumed, report: undefined, checkpoint: undefined, sae: undefined }).toEqual({
         ...uninterrupted,
         report: undefined,
         checkpoint: undefined,
+        sae: undefined,
       });
       for (const file of ["sae.safetensors", "ema.safetensors", "optimizer.safetensors", "cfg.json"]) {
         const [a, b] = await Promise.all([resumed, uninterrupted].map(({ checkpoint }) => readFile(join(checkpoint ?? "", file))));

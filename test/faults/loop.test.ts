@@ -53,7 +53,7 @@ function loopOver(engine: Engine, watching: Engine, changes: Partial<LoopInput> 
     from: { step: 0, tokens: 0, position: { epoch: 0, row: 0, skipped: 0 } },
     logEvery: 1000,
     evalEvery: 0,
-    stopped: () => false,
+    signal: new AbortController().signal,
     evaluate: undefined,
     onLog: () => undefined,
     saveEvery: 0,

@@ -3,9 +3,8 @@
  * gradient norms, dead latents and ages of every step, and all weights and averages of some.
  */
 
-import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { type Engine, type Hyper, PARAM_NAMES, type Params } from "../../src/engine/engine.ts";
+import { type Engine, PARAM_NAMES } from "../../src/engine/engine.ts";
 import { createReferenceEngine } from "../../src/engine/reference.ts";
 import { namedSums } from "../../src/engine/sums.ts";
 import { losses, squares } from "../../src/sae/math.ts";
@@ -13,85 +12,14 @@ import { allocState, readReals, writeReals } from "../../src/train/state.ts";
 import { createTrainStep } from "../../src/train/step.ts";
 import { bytesOf, float64Of, uint32Of } from "../../src/util/bytes.ts";
 import { cpuEngine, whyNoCpu } from "../support/engines.ts";
-
-interface Run {
-  readonly config: {
-    readonly k: number;
-    readonly auxk: number;
-    readonly lr: number;
-    readonly eps: number;
-    readonly clip: number | null;
-    readonly ema: number | null;
-    readonly dead_rows: number;
-  };
-  readonly steps: readonly {
-    readonly mse: number;
-    readonly auxkLoss: number;
-    readonly loss: number;
-    readonly fvu: number;
-    readonly l0: number;
-    readonly dead: number;
-    readonly gradNorm: number;
-    readonly age: readonly number[];
-    readonly squares: { readonly [K in keyof Params]: number };
-  }[];
-}
-
-interface Fixtures {
-  readonly shape: {
-    readonly d: number;
-    readonly n: number;
-    readonly B: number;
-    readonly fullAt: readonly number[];
-    readonly mseScale: number;
-    readonly auxCoef: number;
-    readonly firedAbove: number;
-  };
-  readonly arrays: Readonly<Record<string, readonly [at: number, length: number]>>;
-  readonly runs: Readonly<Record<string, Run>>;
-}
-
-const folder = new URL("fixtures/", import.meta.url);
-const { shape, arrays, runs } = JSON.parse(readFileSync(new URL("parity.json", folder), "utf8")) as Fixtures;
-const numbers = float64Of(readFileSync(new URL("parity.bin", folder)));
-
-function fixture(name: string): Float64Array {
-  const [at, length] = arrays[name] ?? [0, 0];
-  if (length === 0) throw new Error(`no array ${name}`);
-  return numbers.subarray(at, at + length);
-}
-
-/** Relative to the largest number of the array. */
-function near(what: string, actual: ArrayLike<number>, expected: ArrayLike<number>, tolerance: number): number {
-  let largest = 0;
-  for (let i = 0; i < expected.length; i++) largest = Math.max(largest, Math.abs(expected[i]));
-  let worst = 0;
-  for (let i = 0; i < expected.length; i++) {
-    const off = Math.abs(actual[i] - expected[i]) / (largest || 1);
-    if (!(off <= tolerance)) expect.fail(`${what}[${i}] is ${actual[i]}, PyTorch has ${expected[i]}`);
-    worst = Math.max(worst, off);
-  }
-  return worst;
-}
+import { fixture, hyperOf, near, type Run, runs, shape } from "./fixtures.ts";
 
 /** Repeats a run; `check` sees the state after each step. Returns the worst relative error of the losses, and of everything. */
 async function repeat(engine: Engine, title: string, run: Run, tolerance: { readonly losses: number; readonly weights: number }) {
   const { d, n, B } = shape;
-  const { k, auxk, lr, eps, clip, ema, dead_rows } = run.config;
+  const { k, auxk, ema } = run.config;
   const sae = { d, n, k, auxk };
-  const hyper: Hyper = {
-    lr,
-    beta1: 0.9,
-    beta2: 0.999,
-    eps,
-    clip: clip ?? 0,
-    emaDecay: ema ?? 0,
-    mseScale: shape.mseScale,
-    auxCoef: shape.auxCoef,
-    rows: B,
-    deadAfter: dead_rows,
-    firedAbove: shape.firedAbove,
-  };
+  const hyper = hyperOf(run.config);
   const state = allocState(engine, sae, ema !== null);
   for (const name of PARAM_NAMES) writeReals(engine, state.params[name], fixture(`start/${name}`));
   const data = fixture("data");

@@ -14,9 +14,10 @@ const paths = await cpuPaths().catch(() => []);
 async function hashAfterSteps(path: InstructionSet, threads: number): Promise<string> {
   await using engine = await createCpuEngine({ threads, path });
   const bias = (j: number) => (j === 7 ? 12 : undefined);
+  const normalization = { kind: "layer_norm", factor: 1 } as const;
   const world = await World.create(
     engine,
-    draw({ d: 35, n: 600, k: 9, auxk: 13, B: 300, bias, ema: true, hyper: { emaDecay: 0.9, clip: 1 } }),
+    draw({ d: 35, n: 600, k: 9, auxk: 13, B: 300, bias, ema: true, normalization, hyper: { emaDecay: 0.9, clip: 1 } }),
   );
   for (let step = 0; step < 2; step++) await world.whole();
   const hash = createHash("sha256");

@@ -4,6 +4,7 @@
  */
 
 import { availableParallelism, cpus, totalmem } from "node:os";
+import { NO_NORMALIZATION } from "../../sae/math.ts";
 import { parameterCount } from "../../sae/shape.ts";
 import { messageOf, SaettaError, UsageError } from "../../util/errors.ts";
 import {
@@ -15,6 +16,7 @@ import {
   type Engine,
   type Grads,
   HYPER,
+  type Normalization,
   type Params,
   type Path,
   type Shape,
@@ -40,6 +42,8 @@ const WHERE = "cpu engine";
 const NAMES: Readonly<Record<InstructionSet, string>> = { portable: "portable", avx2: "AVX2", avx512: "AVX-512" };
 /** Formats of raw rows, in the order of kernels/load.cc. */
 const FORMATS: readonly DType[] = ["f32", "f64", "f16", "bf16"];
+/** Normalisations, in the order of kernels/load.cc. */
+const NORMALIZATIONS: readonly Normalization["kind"][] = ["none", "scale", "unit", "layer_norm"];
 const MAX_THREADS = 1024;
 /** Rows of a batch are u32 in the lists of the gradients, as latents are in the codes. */
 const MAX_COUNT = 2 ** 32 - 2;
@@ -226,7 +230,7 @@ class CpuEngine implements Engine {
     return ownCodes(z).tensors;
   }
 
-  load(raw: Tensor, rows: Tensor, x: Tensor, t: Step): void {
+  load(raw: Tensor, rows: Tensor, x: Tensor, t: Step, { kind, factor } = NO_NORMALIZATION): void {
     this.#open();
     const [B, d] = x.shape;
     const [m] = raw.shape;
@@ -235,7 +239,8 @@ class CpuEngine implements Engine {
     if (rows.shape[0] < B) throw new SaettaError(`${rows.shape[0]} row numbers for a batch of ${B}`, { where: WHERE });
     const from = at(raw, raw.dtype, m, d);
     at(t.sums, "f64", sumsLength(d));
-    this.#native.load(this.#stream, format, from, m, at(rows, "u32"), at(x, "f32"), B, d, t.fired.shape[0], ...stepAddresses(t));
+    const batch = [at(rows, "u32"), at(x, "f32"), B, d, t.fired.shape[0], ...stepAddresses(t)];
+    this.#native.load(this.#stream, format, from, m, ...batch, NORMALIZATIONS.indexOf(kind), factor);
   }
 
   encode(p: Params, x: Tensor, t: Step, live: Codes, dead?: Dead): void {
@@ -310,9 +315,13 @@ class CpuEngine implements Engine {
   }
 
   /** After everything already called. Reads under way are answered first; all memory is given back. */
-  [Symbol.asyncDispose](): Promise<void> {
+  close(): Promise<void> {
     this.#closed ??= this.#close();
     return this.#closed;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
   }
 
   async #close(): Promise<void> {

@@ -39,7 +39,7 @@ export interface Native {
   addressOf(bytes: Uint8Array): Address;
 }
 
-/** Parameters of each function: p an address, u a number, b bytes of JavaScript; `>` what it returns. */
+/** Parameters of each function: p an address, u a number, f a number in float64, b bytes of JavaScript; `>` what it returns. */
 export const SIGNATURES = {
   paths: "saetta_paths >u",
   open: "saetta_open u u >p",
@@ -51,7 +51,7 @@ export const SIGNATURES = {
   block: "saetta_wait p p",
   gradients: "saetta_gradients p p p p p p p >p",
   gradientsRelease: "saetta_gradients_release p p",
-  load: "saetta_load p u p p p p p p p p p p p p",
+  load: "saetta_load p u p p p p p p p p p p p p u f",
   encode: `saetta_encode ${"p ".repeat(23)}`,
   decode: `saetta_decode ${"p ".repeat(10)}`,
   residual: `saetta_residual ${"p ".repeat(14)}`,
@@ -62,7 +62,7 @@ export const SIGNATURES = {
 } as const;
 
 /** Addresses, and numbers of 64 bits, both passed as such. */
-const TYPES: Readonly<Record<string, string>> = { p: "uint64_t", u: "uint32_t", b: "const void *" };
+const TYPES: Readonly<Record<string, string>> = { p: "uint64_t", u: "uint32_t", f: "double", b: "const void *" };
 
 export async function loadNative(path: string): Promise<Native> {
   const { default: koffi } = await import("koffi");

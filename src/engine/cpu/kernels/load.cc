@@ -1,4 +1,4 @@
-// load: rows gathered by number, converted to f32.
+// load: rows gathered by number, converted to f32, normalised.
 
 #ifndef SAETTA_PATH
 #include "saetta.h"
@@ -6,6 +6,10 @@
 namespace saetta {
 
 enum Format : uint32_t { F32, F64, F16, BF16 };
+enum Normalization : uint32_t { AS_IT_IS, SCALE, UNIT, LAYER_NORM };
+
+/// CONSTANT_ROW and LAYER_NORM_EPS of ../../../sae/math.ts.
+constexpr double CONSTANT_ROW = 1e-12, LAYER_NORM_EPS = 1e-5;
 
 struct Load {
   Format format;
@@ -15,6 +19,8 @@ struct Load {
   float* x;
   size_t B, d, n;
   Step t;
+  Normalization normalization;
+  double factor;
 };
 
 }  // namespace saetta
@@ -23,9 +29,9 @@ struct Load {
 #include "each_path.h"
 
 extern "C" void saetta_load(saetta::Stream* stream, uint32_t format, const char* raw, uint64_t m, const uint32_t* rows, float* x, uint64_t B, uint64_t d,
-                            uint64_t n, double* hyper, double* sums, uint32_t* fired, uint32_t* bad, double* sq) {
+                            uint64_t n, double* hyper, double* sums, uint32_t* fired, uint32_t* bad, double* sq, uint32_t normalization, double factor) {
   using namespace saetta;
-  const Load a = {static_cast<Format>(format), raw, m, rows, x, B, d, n, {hyper, sums, fired, bad, sq}};
+  const Load a = {static_cast<Format>(format), raw, m, rows, x, B, d, n, {hyper, sums, fired, bad, sq}, static_cast<Normalization>(normalization), factor};
   stream->submit([a](Stream& s) {
     for (size_t b = 0; b < a.B; b++) {
       if (a.rows[b] >= a.m) throw std::out_of_range("load: row " + std::to_string(a.rows[b]) + " was asked for, there are " + std::to_string(a.m));
@@ -73,6 +79,61 @@ static void convertRow(Format format, const char* from, float* __restrict to, si
   }
 }
 
+/// 0 times what is not finite is NaN, and nothing takes a NaN out of a sum.
+static bool isFinite(const float* x, size_t d) {
+  Vec nan = {};
+  float rest = 0;
+  size_t i = 0;
+  for (; i + W <= d; i += W) nan += load<Vec>(x + i) * 0.0f;
+  for (; i < d; i++) rest += x[i] * 0.0f;
+  return !std::isnan(total(nan) + rest);
+}
+
+struct Spread {
+  double sum, squares;
+};
+
+/// Sums of x - from and of its square over d elements, in float64, in an order that depends on d only.
+static Spread spreadFrom(double from, const float* x, size_t d) {
+  constexpr size_t H = W / 2;
+  Wide sums[2] = {}, squares[2] = {};
+  size_t i = 0;
+  for (; i + 2 * H <= d; i += 2 * H) {
+    for (size_t u = 0; u < 2; u++) {
+      const Wide v = __builtin_convertvector(*reinterpret_cast<const HalfInMemory*>(x + i + u * H), Wide) - from;
+      sums[u] += v;
+      squares[u] += v * v;
+    }
+  }
+  Spread all = {0, 0};
+  for (; i < d; i++) {
+    const double v = x[i] - from;
+    all.sum += v;
+    all.squares += v * v;
+  }
+  for (size_t l = 0; l < H; l++) {
+    all.sum += sums[0][l] + sums[1][l];
+    all.squares += squares[0][l] + squares[1][l];
+  }
+  return all;
+}
+
+/// A row of finite elements; squares of floats cannot overflow in float64.
+static void normalizeRow(Normalization kind, double factor, float* __restrict x, size_t d) {
+  double mean = 0;
+  if (kind != SCALE) {
+    const Spread all = spreadFrom(0, x, d);
+    mean = all.sum / static_cast<double>(d);
+    const double spread = spreadFrom(mean, x, d).squares;
+    if (std::sqrt(spread) <= CONSTANT_ROW * std::sqrt(all.squares)) {
+      std::fill(x, x + d, 0.0f);
+      return;
+    }
+    factor = 1 / (kind == UNIT ? std::sqrt(spread) : std::sqrt(spread / static_cast<double>(d - 1)) + LAYER_NORM_EPS);
+  }
+  for (size_t i = 0; i < d; i++) x[i] = static_cast<float>((x[i] - mean) * factor);
+}
+
 static void loadRows(Stream& s, const Load& a) {
   constexpr size_t ROWS = 16;
   const size_t size = a.format == F64 ? 8 : a.format == F32 ? 4 : 2;
@@ -80,13 +141,12 @@ static void loadRows(Stream& s, const Load& a) {
     for (size_t b = tile * ROWS; b < std::min(a.B, (tile + 1) * ROWS); b++) {
       float* to = a.x + b * a.d;
       convertRow(a.format, a.raw + a.rows[b] * a.d * size, to, a.d);
-      // 0 times what is not finite is NaN, and nothing takes a NaN out of a sum.
-      Vec nan = {};
-      float rest = 0;
-      size_t i = 0;
-      for (; i + W <= a.d; i += W) nan += load<Vec>(to + i) * 0.0f;
-      for (; i < a.d; i++) rest += to[i] * 0.0f;
-      if (std::isnan(total(nan) + rest)) markBad(a.t);
+      bool finite = isFinite(to, a.d);
+      if (finite && a.normalization != AS_IT_IS) {
+        normalizeRow(a.normalization, a.factor, to, a.d);
+        finite = isFinite(to, a.d);
+      }
+      if (!finite) markBad(a.t);
     }
   });
 }

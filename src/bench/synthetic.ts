@@ -1,0 +1,98 @@
+/** Trains an autoencoder on a random dictionary, as `train` trains any, and says how much of the dictionary it found. */
+
+import type { TrainOptions } from "../config.ts";
+import type { Sae } from "../inference/sae.ts";
+import type { Report } from "../train/report.ts";
+import { train } from "../train/train.ts";
+import { type DictionaryOptions, syntheticDictionary } from "./dictionary.ts";
+import { type Recovery, recovery } from "./recovery.ts";
+
+export const DICTIONARY: DictionaryOptions = {
+  directions: 256,
+  width: 64,
+  active: 4,
+  amplitude: [0.5, 1.5],
+  noise: 0.02,
+  together: 0,
+  rows: 3_000_000,
+  seed: 0,
+};
+
+/** What training is told when nobody says otherwise: one pass over the rows, none of which it sees twice. */
+export const TRAINING = { latents: 512, k: 4, batch: 1024, lr: 1e-3, auxk: 0 } as const satisfies TrainOptions;
+
+export interface SyntheticOptions {
+  readonly dictionary?: Partial<DictionaryOptions>;
+  readonly training?: Omit<TrainOptions, "seed" | "holdout" | "tokens" | "epochs">;
+  readonly signal?: AbortSignal | undefined;
+  readonly onNote?: ((note: string) => void) | undefined;
+  readonly onReport?: ((report: Report) => void) | undefined;
+}
+
+export interface SyntheticReport {
+  readonly dictionary: DictionaryOptions;
+  readonly training: Pick<TrainOptions, "latents" | "k" | "auxk" | "batch" | "lr" | "warmup" | "decay" | "deadTokens" | "ema">;
+  readonly engine: string;
+  readonly reason: "done" | "stopped";
+  /** Rows trained on, and the seconds that making them and training on them took. */
+  readonly rows: number;
+  readonly seconds: number;
+  /** Of the last batch, which training had not seen before; NaN when there was none or it is not finite. */
+  readonly fvu: number;
+  readonly dead: DeadLatents;
+  readonly recovery: Recovery;
+}
+
+/** Latents that did not fire for `deadTokens` rows, over the logged steps. */
+export interface DeadLatents {
+  readonly most: number;
+  readonly mostAtStep: number;
+  /** Sum of all falls of their number from one logged step to the next: so many at least fired again. */
+  readonly revived: number;
+  readonly atEnd: number;
+}
+
+/** Runs the bench; nothing is written. Rejects as `train` does. */
+export async function benchSynthetic(options: SyntheticOptions = {}): Promise<SyntheticReport> {
+  const dictionary = { ...DICTIONARY, ...options.dictionary };
+  const source = syntheticDictionary(dictionary);
+  const { signal, onNote, onReport } = options;
+  // Rows are independent of each other already.
+  const fixed = { seed: dictionary.seed, epochs: 1, holdout: 0, shuffle: false, out: false, signal, onNote } as const;
+  await using run = await train(source, { ...TRAINING, ...options.training, ...fixed });
+  const dead = { most: 0, mostAtStep: 0, revived: 0, atEnd: 0 };
+  for await (const report of run) {
+    follow(dead, report);
+    onReport?.(report);
+  }
+  const { reason, tokens, report, sae } = await run.finished;
+  const { latents, k, auxk, batch, lr, warmup, decay, deadTokens, ema } = run.config;
+  return {
+    dictionary,
+    training: { latents, k, auxk, batch, lr, warmup, decay, deadTokens, ema },
+    engine: run.engine,
+    reason,
+    rows: tokens,
+    seconds: report?.elapsed_s ?? 0,
+    fvu: report?.fvu ?? Number.NaN,
+    dead,
+    recovery: recovery(source.truth, await decoderOf(sae), dictionary.width),
+  };
+}
+
+function follow(dead: { -readonly [K in keyof DeadLatents]: number }, report: Report): void {
+  dead.revived += Math.max(0, dead.atEnd - report.dead);
+  dead.atEnd = report.dead;
+  if (report.dead <= dead.most) return;
+  dead.most = report.dead;
+  dead.mostAtStep = report.step;
+}
+
+/** The decoder rows [n, d]: what a code of one latent with value 1 adds to a code of none. */
+async function decoderOf(sae: Sae): Promise<Float32Array> {
+  const { d, n } = sae.shape;
+  const bias = await sae.decode({ k: 1, latent: new Uint32Array(1), value: new Float32Array(1) });
+  const rows = await sae.decode({ k: 1, latent: Uint32Array.from({ length: n }, (_, j) => j), value: new Float32Array(n).fill(1) });
+  for (let at = 0; at < rows.length; at++) rows[at] -= bias[at % d];
+  return rows;
+}

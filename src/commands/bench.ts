@@ -1,0 +1,46 @@
+import type { Command } from "commander";
+import { stepText, syntheticText } from "../bench/print.ts";
+import { timeStep } from "../bench/step.ts";
+import { benchSynthetic, DICTIONARY } from "../bench/synthetic.ts";
+import type { TrainOptions } from "../config.ts";
+import type { Report } from "../train/report.ts";
+import { snakeCase } from "../util/json.ts";
+import { createProgress } from "../util/progress.ts";
+import { type BenchFlags, checkPlace, defineBench, STEP } from "./bench-flags.ts";
+import { givenOptions } from "./flags.ts";
+import { catchSignals } from "./signals.ts";
+
+export function benchCommand(program: Command): void {
+  const command = defineBench(program);
+  command.action(async (flags: BenchFlags) => {
+    checkPlace(command, flags.synthetic === true);
+    const asked = givenOptions(command);
+    const found = await (flags.synthetic ? synthetic(flags, asked) : timing(flags, asked));
+    process.stdout.write(`${flags.json ? JSON.stringify(snakeCase(found.findings)) : found.text}\n`);
+  });
+}
+
+const onNote = (note: string) => process.stderr.write(`saetta: note: ${note}\n`);
+
+async function timing(flags: BenchFlags, asked: TrainOptions) {
+  const { latents: n, k, auxk, batch } = { ...STEP, ...asked };
+  const shape = { d: flags.width ?? STEP.width, n, k, auxk: Math.min(auxk, n) };
+  const findings = await timeStep({ shape, batch, seconds: flags.seconds, engine: asked.engine, threads: asked.threads, onNote });
+  return { findings, text: `${findings.engine}\n${stepText(findings)}` };
+}
+
+async function synthetic({ width, directions, active, amplitude, noise, together, rows }: BenchFlags, asked: TrainOptions) {
+  const { seed = DICTIONARY.seed, ...training } = asked;
+  const dictionary = { directions, width: width ?? DICTIONARY.width, active, amplitude, noise, together, rows, seed };
+  const ending = catchSignals("finishing the step; what was found so far follows");
+  const progress = createProgress({ label: "train", total: rows, unit: "rows" });
+  try {
+    const onReport = ({ tokens, fvu, dead }: Report) => progress.update(tokens, `FVU ${fvu.toPrecision(3)}, ${dead} dead`);
+    const findings = await benchSynthetic({ dictionary, training, signal: ending.signal, onNote, onReport });
+    progress.done();
+    process.exitCode = ending.exitCode();
+    return { findings, text: syntheticText(findings) };
+  } finally {
+    ending.close();
+  }
+}

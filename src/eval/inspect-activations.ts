@@ -1,0 +1,64 @@
+/** What `saetta inspect` says of activations: the preflight of what `saetta train` would read. */
+
+import { openSource } from "../data/open.ts";
+import { preflightOf } from "../data/preflight.ts";
+import { advice } from "../data/preflight-words.ts";
+import { messageOf, SaettaError } from "../util/errors.ts";
+import { snakeCase } from "../util/json.ts";
+import type { Facts, Inspection } from "./inspect.ts";
+
+interface Found {
+  readonly activations?: Facts;
+  readonly advice?: readonly string[];
+}
+
+/**
+ * The activations of a file. Where it has none that can be trained on, the reason is the advice, or, with `others`, nothing is said; where `dataset` names them
+ * it is thrown.
+ */
+export async function activationsIn(path: string, dataset: string | undefined, others: boolean): Promise<Found> {
+  try {
+    const { files: _, ...found } = await look(path, dataset);
+    return found;
+  } catch (thrown) {
+    if (dataset !== undefined || !(thrown instanceof SaettaError)) throw thrown;
+    return others ? {} : { advice: [`cannot be trained on: ${messageOf(thrown)}`] };
+  }
+}
+
+/** The activations of a folder's files, or those that a pattern names, together. */
+export async function activationShards(path: string, dataset: string | undefined): Promise<Omit<Inspection, "path">> {
+  const { files, activations, advice: said } = await look(path, dataset);
+  return { kind: `activations in ${files.length} ${files.length === 1 ? "file" : "files"}`, facts: { files, activations }, advice: said };
+}
+
+async function look(path: string, dataset: string | undefined): Promise<Required<Found> & { readonly files: readonly string[] }> {
+  const source = await openSource([path], dataset === undefined ? {} : { dataset });
+  try {
+    const found = await preflightOf(source);
+    const { rows, sampled, nonFinite, norms, meanToSpread, duplicates, outliers, startTokens } = found;
+    const activations = {
+      rows: source.rows,
+      width: source.dIn,
+      dtype: source.dtype,
+      sequence: source.sequence,
+      sampledRows: sampled,
+      nonFiniteRows: nonFinite,
+      ...(rows === 0 ? {} : { meanToSpread, duplicateShare: duplicates, norms, outlierDimensions: outliers }),
+      ...(startTokens === undefined
+        ? {}
+        : { startTokens: { rows: startTokens.rows, ...(startTokens.rows > 0 && { norms: startTokens.norms }) } }),
+    };
+    return { files: source.paths, activations: snakeCase(rounded(activations)) as Facts, advice: advice(found) };
+  } finally {
+    await source.close();
+  }
+}
+
+/** Six digits are more than a sample can tell. */
+function rounded(value: unknown): unknown {
+  if (typeof value === "number") return Number.isInteger(value) ? value : Number(value.toPrecision(6));
+  if (Array.isArray(value)) return value.map(rounded);
+  if (typeof value !== "object" || value === null) return value;
+  return Object.fromEntries(Object.entries(value).map(([name, inner]) => [name, rounded(inner)]));
+}

@@ -1,0 +1,40 @@
+/** The autoencoder that training leaves in its engine's memory. */
+
+import { divided, isFolded } from "../checkpoint/fold.ts";
+import { COUNTERS, type Engine, PARAM_NAMES, type State } from "../engine/engine.ts";
+import { normalizationOf, type SaeDescription } from "../sae/description.ts";
+import { bytesOf, float32Of, float64Of } from "../util/bytes.ts";
+import { type Sae, saeOver } from "./sae.ts";
+import { corrected } from "./weights.ts";
+
+/**
+ * An autoencoder over the state's own weights, or their running average where one was kept and has seen a step. Nothing is copied; all else of the state is given back. The
+ * autoencoder owns the engine and closes it.
+ */
+export async function trainedSae(
+  engine: Engine,
+  state: State,
+  description: SaeDescription,
+  where: { readonly path: string | undefined; readonly step: number },
+): Promise<Sae> {
+  const { params, m, v, ema, age, counters } = state;
+  const updates = float64Of(await engine.read(counters))[COUNTERS.indexOf("ema")]!;
+  const decay = description.saetta?.emaDecay;
+  const average = ema !== undefined && decay !== undefined && updates > 0 ? { decay, updates } : undefined;
+  const weights = average === undefined ? params : ema!;
+  for (const group of [m, v, params, ema]) if (group && group !== weights) for (const name of PARAM_NAMES) engine.free(group[name]);
+  engine.free(age);
+  engine.free(counters);
+  // As a checkpoint does when it saves, and a reader when it loads.
+  const { kind, factor } = normalizationOf(description);
+  for (const name of PARAM_NAMES) {
+    const folds = kind === "scale" && isFolded(name);
+    if (!folds && average === undefined) continue;
+    const bytes = await engine.read(weights[name]);
+    const folded = folds ? divided(bytes, engine.real, factor) : bytes;
+    const values = engine.real === "f64" ? float64Of(folded) : float32Of(folded);
+    engine.write(weights[name], bytesOf(average === undefined ? values : corrected(name, values, description.shape.d, average)));
+  }
+  const found = { ...where, description, weights: average === undefined ? "raw" : "ema", refusals: [] } as const;
+  return saeOver(found, engine, weights, () => engine.close());
+}

@@ -1,0 +1,40 @@
+import { tmpdir } from "node:os";
+import { describe, expect, it } from "vitest";
+import { start } from "./saetta.ts";
+
+const bench = (...args: string[]) => start(tmpdir(), "bench", ...args).ended;
+
+describe("saetta bench", () => {
+  it("trains on a synthetic dictionary and tells how much of it was found", async () => {
+    const size = "--directions 16 --width 12 --active 2 --rows 2k --latents 32 --k 2 --batch 100 --engine reference".split(" ");
+    const { code, out, err } = await bench("--synthetic", ...size, "--amplitude", "1..2", "--together", "0.5", "--json");
+    expect(err).toBe("");
+    expect(code).toBe(0);
+    const { dictionary, training, rows, recovery } = JSON.parse(out);
+    expect(dictionary).toMatchObject({ directions: 16, width: 12, active: 2, amplitude: [1, 2], together: 0.5, noise: 0.02 });
+    expect(training).toMatchObject({ latents: 32, k: 2, batch: 100, lr: 1e-3, auxk: 0 });
+    expect(rows).toBe(2000);
+    expect(recovery.mean_max_cosine).toBeGreaterThan(0.4);
+    expect(recovery.above.map(({ cosine }: { cosine: number }) => cosine)).toEqual([0.9, 0.95, 0.99]);
+  });
+
+  it("times a step", async () => {
+    const { code, out } = await bench(..."--latents 32 --width 8 --k 2 --auxk 0 --batch 16 --seconds 0.01 --engine reference".split(" "));
+    expect(code).toBe(0);
+    expect(out).toMatch(/d 8, n 32, k 2, auxk 0, batch 16: [\d.]+ ms a step, [\d,]+ rows\/s/);
+  });
+
+  it.each([
+    [["--noise", "0.1"], "--noise means nothing without --synthetic"],
+    [["--synthetic", "--seconds", "1"], "--seconds means nothing with --synthetic"],
+    [["--synthetic", "--amplitude", "1..x"], '--amplitude: "x" is not a number'],
+    [["--synthetic", "--amplitude", "1..2..3"], '--amplitude: "1..2..3" is no range'],
+    [["--synthetic", "--active", "200"], "200 active directions a row are more than half of 256"],
+    [["--latents", "4"], "--k 32 is more than the 4 latents"],
+  ])("refuses %j", async (args, message) => {
+    const { code, out, err } = await bench(...args);
+    expect(err).toContain(message);
+    expect(err.trim().split("\n").length).toBe(1);
+    expect({ code, out }).toEqual({ code: 2, out: "" });
+  });
+});
