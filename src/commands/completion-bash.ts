@@ -1,6 +1,6 @@
 /** Completion for bash 4 and later. */
 
-import type { Completed } from "./completion.ts";
+import type { Completed } from "./completed.ts";
 
 /** Where nothing is offered, `-o default` completes files. */
 export function bashScript(commands: readonly Completed[]): string {

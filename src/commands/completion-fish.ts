@@ -1,6 +1,6 @@
 /** Completion for fish 3 and later. */
 
-import type { Completed, CompletedFlag } from "./completion.ts";
+import type { Completed, CompletedFlag } from "./completed.ts";
 
 export function fishScript(commands: readonly Completed[]): string {
   const lines = commands.flatMap(({ name, summary, flags, words }) => {

@@ -1,6 +1,6 @@
 /** Completion for zsh. */
 
-import type { Completed, CompletedFlag } from "./completion.ts";
+import type { Completed, CompletedFlag } from "./completed.ts";
 
 export function zshScript(commands: readonly Completed[]): string {
   const named = commands.map(({ name, summary }) => `    ${quoted(`${name}:${summary}`)}`);

@@ -5,7 +5,7 @@ import { preflightOf } from "../data/preflight.ts";
 import { advice } from "../data/preflight-words.ts";
 import { messageOf, SaettaError } from "../util/errors.ts";
 import { snakeCase } from "../util/json.ts";
-import type { Facts, Inspection } from "./inspect.ts";
+import type { Facts, Inspection } from "./inspection.ts";
 
 interface Found {
   readonly activations?: Facts;

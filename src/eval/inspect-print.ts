@@ -2,7 +2,7 @@
 
 import { formatBytes } from "../util/bytes.ts";
 import { formatCount } from "../util/progress.ts";
-import type { Fact, Facts, Inspection } from "./inspect.ts";
+import type { Fact, Facts, Inspection } from "./inspection.ts";
 
 /** The lines of `saetta inspect`. */
 export function inspectionText({ path, kind, bytes, facts, advice = [] }: Inspection): string {

@@ -9,8 +9,9 @@ import { createReferenceEngine } from "../engine/reference.ts";
 import { createHdf5 } from "../formats/hdf5-write.ts";
 import { writeSafetensors } from "../formats/safetensors.ts";
 import { Rng } from "../util/rng.ts";
-import { type Facts, inspect } from "./inspect.ts";
+import { inspect } from "./inspect.ts";
 import { inspectionText } from "./inspect-print.ts";
+import type { Facts } from "./inspection.ts";
 
 const EXAMPLE = join(import.meta.dirname, "../../examples/brown-gpt");
 

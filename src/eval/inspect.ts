@@ -16,19 +16,7 @@ import { parseDescription } from "../sae/description.ts";
 import { FormatError, hasCode, messageOf, SaettaError } from "../util/errors.ts";
 import { asObject, type JsonObject, readJsonFile, snakeCase } from "../util/json.ts";
 import { activationShards, activationsIn } from "./inspect-activations.ts";
-
-/** `kind` in words; `facts` as plain JSON. Lists of objects are tables. `advice`: what is off, a sentence each. */
-export interface Inspection {
-  readonly path: string;
-  readonly kind: string;
-  readonly bytes?: number;
-  readonly facts: Facts;
-  readonly advice?: readonly string[];
-}
-export type Fact = string | number | boolean | undefined | readonly (string | number)[];
-export interface Facts {
-  readonly [name: string]: Fact | Facts | readonly Facts[];
-}
+import type { Facts, Inspection } from "./inspection.ts";
 
 /**
  * Looks at one file or folder, or at the shards of a folder or a quoted pattern together. `dataset`: the activations in a file that has several arrays. Throws
