@@ -8,6 +8,7 @@ import { snakeCase } from "../util/json.ts";
 import { createProgress } from "../util/progress.ts";
 import { type BenchFlags, checkPlace, defineBench, STEP } from "./bench-flags.ts";
 import { givenOptions } from "./flags.ts";
+import { note } from "./note.ts";
 import { catchSignals } from "./signals.ts";
 
 export function benchCommand(program: Command): void {
@@ -20,12 +21,10 @@ export function benchCommand(program: Command): void {
   });
 }
 
-const onNote = (note: string) => process.stderr.write(`saetta: note: ${note}\n`);
-
 async function timing(flags: BenchFlags, asked: TrainOptions) {
   const { latents: n, k, auxk, batch } = { ...STEP, ...asked };
   const shape = { d: flags.width ?? STEP.width, n, k, auxk: Math.min(auxk, n) };
-  const findings = await timeStep({ shape, batch, seconds: flags.seconds, engine: asked.engine, threads: asked.threads, onNote });
+  const findings = await timeStep({ shape, batch, seconds: flags.seconds, engine: asked.engine, threads: asked.threads, onNote: note });
   return { findings, text: `${findings.engine}\n${stepText(findings)}` };
 }
 
@@ -36,7 +35,7 @@ async function synthetic({ width, directions, active, amplitude, noise, together
   const progress = createProgress({ label: "train", total: rows, unit: "rows" });
   try {
     const onReport = ({ tokens, fvu, dead }: Report) => progress.update(tokens, `FVU ${fvu.toPrecision(3)}, ${dead} dead`);
-    const findings = await benchSynthetic({ dictionary, training, signal: ending.signal, onNote, onReport });
+    const findings = await benchSynthetic({ dictionary, training, signal: ending.signal, onNote: note, onReport });
     progress.done();
     process.exitCode = ending.exitCode();
     return { findings, text: syntheticText(findings) };

@@ -10,6 +10,7 @@ import { parseCount } from "../util/numbers.ts";
 import { createProgress } from "../util/progress.ts";
 import { evalData } from "./eval-data.ts";
 import { addFlags, givenOptions } from "./flags.ts";
+import { note } from "./note.ts";
 
 interface Flags {
   readonly features?: number;
@@ -32,7 +33,6 @@ export function evalCommand(program: Command): void {
   addFlags(command, ["engine", "threads", "dataset", "nonFinite", "excludeTokens"]);
   command.action(async (path: string, data: readonly string[], { features, weights, maxRows, json }: Flags) => {
     const asked = givenOptions(command);
-    const note = (text: string) => process.stderr.write(`saetta: note: ${text}\n`);
     await using engine = await selectEngine(asked.engine ?? "auto", { threads: asked.threads, onNote: note });
     await using sae = await loadSae(path, weights === undefined ? { engine } : { engine, weights });
     for (const { error } of sae.found.refusals) note(`passed over a damaged checkpoint: ${error.message}`);

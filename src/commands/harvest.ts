@@ -5,6 +5,7 @@ import { listTensors } from "../language-model/tensors.ts";
 import { messageOf, UsageError } from "../util/errors.ts";
 import { parseCount } from "../util/numbers.ts";
 import { createProgress, formatCount, formatDuration, type Progress } from "../util/progress.ts";
+import { note } from "./note.ts";
 import { catchSignals } from "./signals.ts";
 
 interface Flags {
@@ -56,7 +57,7 @@ async function run({ text, tensor, out, json, ...flags }: Flags): Promise<void> 
       tensor,
       out,
       signal: ending.signal,
-      onNote: (note) => process.stderr.write(`saetta: note: ${note}\n`),
+      onNote: note,
       onProgress: ({ stage, done, total }) => {
         if (shown?.stage !== stage) {
           shown?.line.done();

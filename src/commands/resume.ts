@@ -1,6 +1,7 @@
 import type { Command } from "commander";
 import { CHANGEABLE } from "../config.ts";
 import { addFlags, givenOptions } from "./flags.ts";
+import { note } from "./note.ts";
 
 export function resumeCommand(program: Command): void {
   const command = program
@@ -20,9 +21,12 @@ export function resumeCommand(program: Command): void {
       ]);
       const ending = catchSignals("finishing the step and saving a checkpoint");
       try {
-        const onNote = (note: string) => process.stderr.write(`saetta: note: ${note}\n`);
         const moved = flags.data === undefined ? {} : { data: flags.data };
-        await follow(await resume(dir, { ...givenOptions(command), ...moved, signal: ending.signal, onNote }), ending, flags.json === true);
+        await follow(
+          await resume(dir, { ...givenOptions(command), ...moved, signal: ending.signal, onNote: note }),
+          ending,
+          flags.json === true,
+        );
       } finally {
         ending.close();
       }

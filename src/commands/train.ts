@@ -3,6 +3,7 @@ import type { Command } from "commander";
 import { configFromJson } from "../config.ts";
 import { messageOf, SaettaError, UsageError } from "../util/errors.ts";
 import { addFlags, givenOptions } from "./flags.ts";
+import { note } from "./note.ts";
 
 interface Flags {
   readonly out?: string;
@@ -33,8 +34,7 @@ export function trainCommand(program: Command): void {
       const source = await openSource(data, options.dataset === undefined ? {} : { dataset: options.dataset });
       const ending = catchSignals("finishing the step and saving a checkpoint");
       try {
-        const onNote = (note: string) => process.stderr.write(`saetta: note: ${note}\n`);
-        await follow(await train(source, { ...options, out: flags.out, signal: ending.signal, onNote }), ending, flags.json === true);
+        await follow(await train(source, { ...options, out: flags.out, signal: ending.signal, onNote: note }), ending, flags.json === true);
       } finally {
         ending.close();
         await source.close();

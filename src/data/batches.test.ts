@@ -1,7 +1,8 @@
 import { describe, expect, it } from "vitest";
 import { type MemoryOptions, memorySource, numberedRows } from "../../test/support/memory-source.ts";
+import { BYTES } from "../engine/engine.ts";
 import { Rng } from "../util/rng.ts";
-import { type Batch, batches, ELEMENT_BYTES, type NonFinite, type Position, ringRows, START } from "./batches.ts";
+import { type Batch, batches, type NonFinite, type Position, ringRows, START } from "./batches.ts";
 import { rowsToFloat32 } from "./convert.ts";
 import { RowSet } from "./mask.ts";
 import { Order } from "./order.ts";
@@ -41,14 +42,14 @@ class Ring {
 
   constructor(source: Source, order: Order) {
     this.#source = source;
-    this.#rowBytes = source.dIn * ELEMENT_BYTES[source.dtype];
+    this.#rowBytes = source.dIn * BYTES[source.dtype];
     this.#bytes = new Uint8Array(ringRows(order) * this.#rowBytes).fill(0x77);
   }
 
   /** The rows of the file that the batch is made of. */
   take({ uploads, rows }: Batch): number[] {
     for (const { at, bytes } of uploads) this.#bytes.set(bytes, at * this.#rowBytes);
-    const values = rowsToFloat32(this.#bytes, this.#source.dtype, this.#bytes.length / ELEMENT_BYTES[this.#source.dtype]);
+    const values = rowsToFloat32(this.#bytes, this.#source.dtype, this.#bytes.length / BYTES[this.#source.dtype]);
     return Array.from(rows, (row) => {
       const own = values.subarray(row * D, (row + 1) * D);
       expect(own.every((value) => value === own[0])).toBe(true);

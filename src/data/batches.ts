@@ -3,6 +3,7 @@
  * disk. A batch says what to put into the ring before it, and which rows of the ring it is.
  */
 
+import { BYTES } from "../engine/engine.ts";
 import { SaettaError } from "../util/errors.ts";
 import { firstNonFinite } from "../util/float16.ts";
 import { screenedMemory } from "../util/screen.ts";
@@ -30,8 +31,6 @@ export const START: Position = { epoch: 0, row: 0, skipped: 0 };
 
 /** What to do with a row that holds NaN or Inf. */
 export type NonFinite = "stop" | "skip";
-
-export const ELEMENT_BYTES: Readonly<Record<RowDType, number>> = { f64: 8, f32: 4, bf16: 2, f16: 2 };
 
 interface Loaded {
   readonly epoch: number;
@@ -170,7 +169,7 @@ class WindowReader {
     const half = this.#order.windowRows;
     const at = before === undefined ? 0 : isBarren(before) ? before.at : half - before.at;
     const { dIn, dtype } = this.#source;
-    const rowBytes = dIn * ELEMENT_BYTES[dtype];
+    const rowBytes = dIn * BYTES[dtype];
     const memory = this.#memory(window.rows.length * rowBytes);
     const bad = new Set<number>();
     const blocks: Block[] = [];
@@ -208,14 +207,14 @@ class WindowReader {
     const spare = this.#spare?.buffer;
     this.#spare = undefined;
     if (spare !== undefined && spare.byteLength >= bytes) return new Uint8Array(spare, 0, bytes);
-    const rowBytes = this.#source.dIn * ELEMENT_BYTES[this.#source.dtype];
+    const rowBytes = this.#source.dIn * BYTES[this.#source.dtype];
     return new Uint8Array(screenedMemory(this.#order.windowRows * rowBytes), 0, bytes);
   }
 
   /** Begins to read a block, whose rows that are not excluded go to row `at` of memory. */
   #begin({ first, count }: Range, memory: Uint8Array, at: number, slot: number): Block {
     const { dIn, dtype } = this.#source;
-    const rowBytes = dIn * ELEMENT_BYTES[dtype];
+    const rowBytes = dIn * BYTES[dtype];
     const runs = this.#order.visited(first, count);
     const rows = runs.reduce((sum, run) => sum + run.count, 0);
     if (rows === count) {

@@ -1,9 +1,9 @@
 /** Activations of one .npy file as a Source. The format has no names, so there are no token ids and no origin. */
 
+import { BYTES } from "../engine/engine.ts";
 import { openNpy } from "../formats/npy.ts";
 import { FormatError, UsageError } from "../util/errors.ts";
 import { arraySource, axesOf, plainRows } from "./array-source.ts";
-import { ELEMENT_BYTES } from "./batches.ts";
 import type { Source } from "./source.ts";
 
 /** Throws FormatError naming the file; UsageError when a dataset is named. */
@@ -16,7 +16,7 @@ export async function openNpySource(path: string, dataset?: string): Promise<Sou
     axesOf(shape, `the array (${type} [${shape.join(", ")}])`, path);
     const width = shape.at(-1) as number;
     const rows = shape.slice(0, -1).reduce((product, size) => product * size, 1);
-    const read = plainRows(handle, path, position, rows, width * ELEMENT_BYTES[dtype]);
+    const read = plainRows(handle, path, position, rows, width * BYTES[dtype]);
     return arraySource({ path, shape, dtype, grain: 1, origin: {}, read, tokens: undefined, close: () => handle.close() });
   } catch (thrown) {
     await handle.close();

@@ -1,7 +1,8 @@
 /** What can be seen of activations before training: norms, how far the mean is from the rest, outlier dimensions, duplicates, rows that are not finite, start tokens. */
 
+import { BYTES } from "../engine/engine.ts";
 import { fmix32, PURPOSE, Rng } from "../util/rng.ts";
-import { ELEMENT_BYTES, nonFiniteRows } from "./batches.ts";
+import { nonFiniteRows } from "./batches.ts";
 import { rowsToFloat32 } from "./convert.ts";
 import type { Source } from "./source.ts";
 
@@ -160,7 +161,7 @@ export async function preflightOf(source: Source, seed = 0, wanted = SAMPLED): P
   const runs = everything ? Math.ceil(rows / length) : Math.floor(most / RUN);
   const stride = everything ? length : rows / runs;
   const offset = everything ? 0 : new Rng(seed, PURPOSE.sample).uniform() * (stride - RUN);
-  const bytes = new Uint8Array(length * dIn * ELEMENT_BYTES[dtype]);
+  const bytes = new Uint8Array(length * dIn * BYTES[dtype]);
   const sample = new Float32Array(Math.min(rows, runs * length) * dIn);
   const starts: number[] = [];
   let [kept, sampled, nonFinite] = [0, 0, 0];

@@ -1,8 +1,8 @@
 /** Rows that a program makes, as a Source: read from the first to the last, once or as often as they can be made anew. */
 
+import { BYTES } from "../engine/engine.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { SaettaError, UsageError } from "../util/errors.ts";
-import { ELEMENT_BYTES } from "./batches.ts";
 import type { Source } from "./source.ts";
 
 /** One or more whole rows: [m*dIn] numbers. Stored as f32. */
@@ -58,7 +58,7 @@ export function fromRows(rows: Rows | (() => Rows), options: RowsOptions): Sourc
 
 /** The source with its first `rows` rows kept until rows beyond them are read, so that those of a stream that is read once serve twice. */
 export function keepingHead(source: Source, rows: number): Source {
-  const rowBytes = source.dIn * ELEMENT_BYTES[source.dtype];
+  const rowBytes = source.dIn * BYTES[source.dtype];
   const kept = Math.min(rows, source.rows);
   let head: Uint8Array | undefined = new Uint8Array(kept * rowBytes);
   let have = 0;
@@ -122,7 +122,7 @@ class Reader {
     if (!(first >= 0 && count >= 0 && end <= this.#total)) throw new RangeError(`rows ${first} to ${end} of ${this.#total}`);
     if (this.#closed) throw new UsageError("read after it was closed", { where: NAME, mend: "close the source when the run is over" });
     if (this.#iterator === undefined || first < this.#at) await this.#begin();
-    const rowBytes = this.#dIn * ELEMENT_BYTES.f32;
+    const rowBytes = this.#dIn * BYTES.f32;
     let breath = performance.now();
     while (this.#at < end) {
       if (this.#rest.length === 0) this.#rest = await this.#next(signal);

@@ -1,10 +1,11 @@
 /** What a run needs to know of its data before the first step: the geometric median and the variance of a sample of rows. */
 
+import { BYTES } from "../engine/engine.ts";
 import { type Normalization, normalizeRow } from "../sae/math.ts";
 import { SaettaError } from "../util/errors.ts";
 import { firstNonFinite } from "../util/float16.ts";
 import { PURPOSE, Rng } from "../util/rng.ts";
-import { ELEMENT_BYTES, type NonFinite, notFinite } from "./batches.ts";
+import { type NonFinite, notFinite } from "./batches.ts";
 import { rowsToFloat32 } from "./convert.ts";
 import type { RowSet } from "./mask.ts";
 import type { Source } from "./source.ts";
@@ -34,7 +35,7 @@ export async function strideSample(
   const run = everything ? Math.min(rows, stride) : Math.min(RUN, Math.floor(stride));
   const offset = everything ? 0 : new Rng(seed, PURPOSE.sample).uniform() * Math.max(0, stride - run);
   const sample = new Float32Array(Math.min(wanted, rows) * dIn);
-  const bytes = new Uint8Array(run * dIn * ELEMENT_BYTES[dtype]);
+  const bytes = new Uint8Array(run * dIn * BYTES[dtype]);
   let kept = 0;
   for (let r = 0; r < runs; r++) {
     const first = Math.floor(r * stride + offset);

@@ -1,9 +1,9 @@
 /** Chosen rows of a source, in chunks for evaluation. */
 
 import type { NonFinite } from "../data/batches.ts";
-import { ELEMENT_BYTES } from "../data/batches.ts";
 import type { Range } from "../data/holdout.ts";
 import type { Source } from "../data/source.ts";
+import { BYTES } from "../engine/engine.ts";
 import { SaettaError } from "../util/errors.ts";
 import { firstNonFinite } from "../util/float16.ts";
 
@@ -26,7 +26,7 @@ export async function* rowsOf(
   nonFinite: NonFinite = "stop",
   chunkRows = CHUNK_ROWS,
 ): AsyncGenerator<Chunk> {
-  const rowBytes = source.dIn * ELEMENT_BYTES[source.dtype];
+  const rowBytes = source.dIn * BYTES[source.dtype];
   let raw = new Uint8Array(chunkRows * rowBytes);
   let numbers = new Float64Array(chunkRows);
   let rows = 0;
@@ -58,7 +58,7 @@ function withoutNonFinite(
   nonFinite: NonFinite,
 ): number {
   const { dIn, dtype } = source;
-  const rowBytes = dIn * ELEMENT_BYTES[dtype];
+  const rowBytes = dIn * BYTES[dtype];
   let left = end;
   for (let from = begin; from < left; ) {
     const element = firstNonFinite(raw, dtype, from * dIn, (left - from) * dIn);

@@ -2,21 +2,9 @@
 
 import { rowsToFloat32 } from "../data/convert.ts";
 import type { RowDType } from "../data/source.ts";
-import {
-  BYTES,
-  type Codes,
-  type Engine,
-  HYPER,
-  type Normalization,
-  PARAM_NAMES,
-  type Params,
-  paramShapes,
-  type Shape,
-  type Step,
-  type Tensor,
-} from "../engine/engine.ts";
+import { allocParams, allocStep } from "../engine/allocate.ts";
+import { BYTES, type Codes, type Engine, type Normalization, type Params, type Shape, type Step, type Tensor } from "../engine/engine.ts";
 import { selectEngine } from "../engine/select.ts";
-import { sumsLength } from "../engine/sums.ts";
 import { normalizationOf, type SaeDescription } from "../sae/description.ts";
 import { NO_NORMALIZATION, rowStatistics } from "../sae/math.ts";
 import { bytesOf, float32Of, float64Of, uint32Of } from "../util/bytes.ts";
@@ -63,8 +51,7 @@ export async function loadSae(path: string, options: LoadOptions = {}): Promise<
   try {
     const refusal = engine.refuses(found.description.shape);
     if (refusal !== undefined) throw new SaettaError(refusal, { where: path });
-    const shapes = paramShapes(found.description.shape);
-    const params = Object.fromEntries(PARAM_NAMES.map((name) => [name, engine.alloc(engine.real, shapes[name])])) as unknown as Params;
+    const params = allocParams(engine, found.description.shape);
     await writeParams(engine, found, params, options.unitDecoder);
     return (await saeOver(found, engine, params, close)) as Sae & { readonly path: string };
   } catch (thrown) {
@@ -111,14 +98,7 @@ export class Sae implements AsyncDisposable {
     this.#params = params;
     this.#preBias = preBias;
     this.#close = close;
-    const { d, n } = this.shape;
-    this.#step = {
-      hyper: engine.alloc("f64", [HYPER.length]),
-      sums: engine.alloc("f64", [sumsLength(d)]),
-      fired: engine.alloc("u32", [n]),
-      bad: engine.alloc("u32", [1]),
-      sq: engine.alloc("f64", [1]),
-    };
+    this.#step = allocStep(engine, this.shape);
   }
 
   /** rows [B*d] -> their codes. Throws SaettaError when a row is not finite. */

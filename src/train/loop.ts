@@ -1,9 +1,9 @@
 /** THE LOOP. Everything else in this folder prepares it or tells of it. */
 
-import { type Batch, batches, ELEMENT_BYTES, type Position } from "../data/batches.ts";
+import { type Batch, batches, type Position } from "../data/batches.ts";
 import type { Order } from "../data/order.ts";
 import type { Source } from "../data/source.ts";
-import type { Engine, Hyper, Normalization, Shape, State, Tensor } from "../engine/engine.ts";
+import { BYTES, type Engine, type Hyper, type Normalization, type Shape, type State, type Tensor } from "../engine/engine.ts";
 import { uint32Of } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
 import { type Findings, type Report, readFindings } from "./report.ts";
@@ -113,7 +113,7 @@ function macrotask(): Promise<void> {
 }
 
 function upload({ engine, ring, source }: LoopInput, { uploads }: Batch): void {
-  const rowBytes = source.dIn * ELEMENT_BYTES[source.dtype];
+  const rowBytes = source.dIn * BYTES[source.dtype];
   for (const { at, bytes } of uploads) engine.write(ring, bytes, at * rowBytes);
 }
 

@@ -4,12 +4,12 @@ import { resolve } from "node:path";
 import { newestCheckpoint } from "../checkpoint/load.ts";
 import { pruneCheckpoints, saveCheckpoint } from "../checkpoint/save.ts";
 import { budgetRows, type Config, resolveConfig, type TrainOptions, totalSteps, withDefaults } from "../config.ts";
-import { ELEMENT_BYTES, ringRows } from "../data/batches.ts";
+import { ringRows } from "../data/batches.ts";
 import { type Choice, chooseRows } from "../data/choose.ts";
 import { Order } from "../data/order.ts";
 import { keepingHead, stoppable } from "../data/rows-source.ts";
 import type { Source } from "../data/source.ts";
-import type { Engine, Hyper, Normalization, Shape, State } from "../engine/engine.ts";
+import { BYTES, type Engine, type Hyper, type Normalization, type Shape, type State } from "../engine/engine.ts";
 import { selectEngine } from "../engine/select.ts";
 import { trainedSae } from "../inference/trained.ts";
 import type { SaeDescription } from "../sae/description.ts";
@@ -55,7 +55,7 @@ export async function plan(given: Source, wanted: TrainOptions, onNote: (note: s
     { dIn: source.dIn, rowsPerEpoch },
   );
   const shape: Shape = { d: source.dIn, n: config.latents, k: config.k, auxk: config.auxk };
-  const rowBytes = source.dIn * ELEMENT_BYTES[source.dtype];
+  const rowBytes = source.dIn * BYTES[source.dtype];
   const order = new Order({ rows: source.rows, rowBytes, grain: source.grain, stream: source.stream }, choice.untrained, config);
   const budget = budgetRows(config, rowsPerEpoch);
   if (once && budget > rowsPerEpoch) throw notTwice(`trained on for ${budget} rows, being ${rowsPerEpoch}`);

@@ -1,28 +1,15 @@
 /** All that training changes: its memory, and its start. */
 
 import { FOLDED } from "../checkpoint/fold.ts";
-import {
-  COUNTERS,
-  type Engine,
-  type Hyper,
-  PARAM_NAMES,
-  type Params,
-  paramShapes,
-  type Shape,
-  type State,
-  type Tensor,
-} from "../engine/engine.ts";
+import { allocParams, allocStep, freeStep, writeHyper } from "../engine/allocate.ts";
+import { COUNTERS, type Engine, type Hyper, PARAM_NAMES, type Params, type Shape, type State, type Tensor } from "../engine/engine.ts";
 import { tiedStart, unitProbes } from "../sae/init.ts";
 import { bytesOf, float32Of, float64Of } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
-import { allocStep, freeStep, writeHyper } from "./step.ts";
 
 /** Zero-filled state; `ema` only when an average is kept. */
 export function allocState(engine: Engine, shape: Shape, ema: boolean): State {
-  const params = (): Params => {
-    const shapes = paramShapes(shape);
-    return Object.fromEntries(PARAM_NAMES.map((name) => [name, engine.alloc(engine.real, shapes[name])])) as unknown as Params;
-  };
+  const params = () => allocParams(engine, shape);
   return {
     params: params(),
     m: params(),

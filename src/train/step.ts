@@ -3,19 +3,8 @@
  * spelled out in `sae/math.ts`.
  */
 
-import {
-  type Engine,
-  type Grads,
-  HYPER,
-  type Hyper,
-  type Normalization,
-  type Path,
-  type Shape,
-  type State,
-  type Step,
-  type Tensor,
-} from "../engine/engine.ts";
-import { sumsLength } from "../engine/sums.ts";
+import { allocStep, freeStep, writeHyper } from "../engine/allocate.ts";
+import type { Engine, Grads, Hyper, Normalization, Path, Shape, State, Step, Tensor } from "../engine/engine.ts";
 import { bytesOf } from "../util/bytes.ts";
 
 export interface TrainStep {
@@ -30,25 +19,6 @@ export interface TrainStep {
   run(state: State, raw: Tensor, index: Uint32Array, hyper: Hyper, norm: boolean): void;
   /** Gives the memory back. */
   close(): void;
-}
-
-/** The small tensors that every step writes its findings to. */
-export function allocStep(engine: Engine, { d, n }: Shape): Step {
-  return {
-    hyper: engine.alloc("f64", [HYPER.length]),
-    sums: engine.alloc("f64", [sumsLength(d)]),
-    fired: engine.alloc("u32", [n]),
-    bad: engine.alloc("u32", [1]),
-    sq: engine.alloc("f64", [1]),
-  };
-}
-
-export function freeStep(engine: Engine, t: Step): void {
-  for (const tensor of Object.values(t) as Tensor[]) engine.free(tensor);
-}
-
-export function writeHyper(engine: Engine, t: Step, hyper: Hyper): void {
-  engine.write(t.hyper, bytesOf(Float64Array.from(HYPER, (name) => hyper[name])));
 }
 
 /** `dense`: keep the gradients of encoder and decoder, for those who want to look at them. `normalization`: of the rows; default: as they are. */

@@ -1,14 +1,24 @@
 /** The hold-out during training: FVU and MSE of held-out rows under the weights as they are. */
 
-import { ELEMENT_BYTES, type NonFinite, nonFiniteRows, notFinite } from "../data/batches.ts";
+import { type NonFinite, nonFiniteRows, notFinite } from "../data/batches.ts";
 import type { Range } from "../data/holdout.ts";
 import type { Source } from "../data/source.ts";
-import type { Engine, Hyper, Normalization, Params, Path, Shape, Step, Tensor } from "../engine/engine.ts";
+import { allocStep, freeStep, writeHyper } from "../engine/allocate.ts";
+import {
+  BYTES,
+  type Engine,
+  type Hyper,
+  type Normalization,
+  type Params,
+  type Path,
+  type Shape,
+  type Step,
+  type Tensor,
+} from "../engine/engine.ts";
 import { namedSums, sumsLength } from "../engine/sums.ts";
 import { losses } from "../sae/math.ts";
 import { bytesOf, float64Of } from "../util/bytes.ts";
 import type { HeldOut } from "./loop.ts";
-import { allocStep, freeStep, writeHyper } from "./step.ts";
 
 /** Rows of an evaluation during training; `saetta eval` uses all of them. */
 export const MOST_ROWS = 16_384;
@@ -74,7 +84,7 @@ export class Validator {
     nonFinite: NonFinite = "stop",
     normalization?: Normalization,
   ): Promise<Validator> {
-    const rowBytes = source.dIn * ELEMENT_BYTES[source.dtype];
+    const rowBytes = source.dIn * BYTES[source.dtype];
     const all = new Uint8Array(ranges.reduce((sum, { count }) => sum + count, 0) * rowBytes);
     let rows = 0;
     for (const { first, count } of ranges) {
