@@ -45,6 +45,7 @@ describe("options that nobody gave", () => {
       dropLast: true,
       epochs: 1,
       seed: 0,
+      dtype: "auto",
     });
   });
 
@@ -160,6 +161,14 @@ describe("config.json", () => {
     }
   });
 
+  it("keeps the dtype that was asked for: auto as auto, and f32 in a run from before there was a choice", () => {
+    expect(configToJson(resolve({}))).toMatchObject({ dtype: "auto" });
+    for (const dtype of ["f32", "bf16"] as const) {
+      const { options } = configFromJson(JSON.stringify({ ...configToJson(resolve({})), dtype }), "x");
+      expect(resolve(options).dtype).toBe(dtype);
+    }
+  });
+
   it("may be written by hand, with the names of the flags too", () => {
     expect(configFromJson('{"auxk-coef": 0.5, "dead_tokens": 7, "logEvery": 3}', "x").options).toEqual({
       auxkCoef: 0.5,
@@ -183,6 +192,7 @@ describe("config.json", () => {
     ['{"lr": -1}', /^c\.json: lr: -1 is not allowed/],
     ['{"lr": 1e999}', /^c\.json: lr: null is not allowed/],
     ['{"engine": "gpu"}', /^c\.json: engine: "gpu" is not allowed \(.*"auto".*"cpu".*"reference".*\); did you mean cpu\?$/],
+    ['{"dtype": "bf61"}', /^c\.json: dtype: "bf61" is not allowed \(.*"auto".*"f32".*"bf16".*\); did you mean bf16\?$/],
     ['{"exclude_tokens": [1, -2]}', /^c\.json: exclude_tokens: \[1,-2\] is not allowed/],
     ['{"mse_scale": "big"}', /^c\.json: mse_scale: "big" is not allowed/],
     ['{"holdout": 0.9}', /^c\.json: holdout: 0\.9 is not allowed/],

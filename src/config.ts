@@ -51,7 +51,12 @@ export const trainOptions = z.strictObject({
       "what is done to rows first: scale (all by one factor), unit (each less its mean, norm 1), layer_norm (each less its mean, spread 1)",
     ),
   engine: z.enum(["auto", "cpu", "reference"]).describe("what computes"),
-  dtype: z.enum(["f32"]).describe("what the cpu engine computes in (the reference engine: always float64)"),
+  dtype: z
+    .enum(["auto", "f32", "bf16"])
+    .describe(
+      "what the encoder's product is computed in; on the cpu bf16 is only a screen and the results have the same bits; " +
+        "auto: the fastest that is exact (the reference engine: always float64)",
+    ),
   threads: count.describe("threads of the cpu engine").meta({ default: "all processors" }),
   checkpointEvery: whole.describe("steps between checkpoints; 0: only at the end").meta({ default: "a tenth of the steps, at most 1000" }),
   keep: count.describe("checkpoints to keep"),
@@ -94,7 +99,7 @@ export const DEFAULTS = {
   seed: 0,
   normalize: "none",
   engine: "auto",
-  dtype: "f32",
+  dtype: "auto",
   keep: 2,
 } as const satisfies TrainOptions;
 
@@ -125,11 +130,16 @@ const PRESETS: Readonly<Record<NonNullable<TrainOptions["preset"]>, TrainOptions
   },
 };
 
-/** What may change when a run goes on, because it does not change the maths of the steps that are done. */
+/**
+ * What may change when a run goes on, because it does not change the maths of the steps that are done. `dtype` changes no bit of those
+ * to come either: the cpu engine's bf16 only says which pre-activations are worth computing in float32. So a run that was asked for bf16
+ * can go on where there is none.
+ */
 export const CHANGEABLE: readonly (keyof TrainOptions)[] = [
   "tokens",
   "epochs",
   "engine",
+  "dtype",
   "threads",
   "evalEvery",
   "checkpointEvery",

@@ -5,10 +5,11 @@ import { SAME } from "./recovery.ts";
 import type { StepTime } from "./step.ts";
 import type { SyntheticReport } from "./synthetic.ts";
 
-export function stepText({ shape, batch, steps, millisecondsPerStep, rowsPerSecond, cpuPerWall }: StepTime): string {
+export function stepText({ shape, batch, steps, dead, millisecondsPerStep, rowsPerSecond, cpuPerWall }: StepTime): string {
   const { d, n, k, auxk } = shape;
   const rate = `${millisecondsPerStep.toFixed(1)} ms a step, ${formatCount(rowsPerSecond)} rows/s`;
-  return `d ${d}, n ${n}, k ${k}, auxk ${auxk}, batch ${batch}: ${rate}, CPU/wall ${cpuPerWall.toFixed(2)} (median of ${steps} steps)`;
+  const counted = `median of ${steps} steps, ${formatCount(dead)} latents dead`;
+  return `d ${d}, n ${n}, k ${k}, auxk ${auxk}, batch ${batch}: ${rate}, CPU/wall ${cpuPerWall.toFixed(2)} (${counted})`;
 }
 
 export function syntheticText({

@@ -1,12 +1,15 @@
 /** The time of the whole training step, as `train` runs it, on rows of noise. */
 
-import type { Shape } from "../engine/engine.ts";
-import { type EngineName, selectEngine } from "../engine/select.ts";
-import { allocState, startParams } from "../train/state.ts";
-import { createTrainStep } from "../train/step.ts";
-import { bytesOf } from "../util/bytes.ts";
+import type { Engine, Shape, State, Tensor } from "../engine/engine.ts";
+import { type EngineName, type SelectOptions, selectEngine } from "../engine/select.ts";
+import { namedSums } from "../engine/sums.ts";
+import { tiedStart } from "../sae/init.ts";
+import { allocState, writeReals } from "../train/state.ts";
+import { createTrainStep, type TrainStep } from "../train/step.ts";
+import { bytesOf, float64Of, uint32Of } from "../util/bytes.ts";
 import { SaettaError, UsageError } from "../util/errors.ts";
-import { PURPOSE, Rng } from "../util/rng.ts";
+import { cpuPerWall, median, type Sample } from "./statistics.ts";
+import { agesOf, DEAD_AFTER, drawRows, heavyLatents, heldBack, type Situation } from "./workload.ts";
 
 export interface StepOptions {
   readonly shape: Shape;
@@ -15,6 +18,7 @@ export interface StepOptions {
   readonly seconds?: number | undefined;
   readonly engine?: EngineName | undefined;
   readonly threads?: number | undefined;
+  readonly dtype?: SelectOptions["dtype"];
   readonly onNote?: ((note: string) => void) | undefined;
 }
 
@@ -23,6 +27,8 @@ export interface StepTime {
   readonly batch: number;
   readonly engine: string;
   readonly steps: number;
+  /** Latents that were dead in the last step. */
+  readonly dead: number;
   /** Medians over the counted steps. */
   readonly millisecondsPerStep: number;
   readonly rowsPerSecond: number;
@@ -30,11 +36,16 @@ export interface StepTime {
   readonly cpuPerWall: number;
 }
 
+/** One step's time, and how many latents were dead in it. */
+export interface StepSample extends Sample {
+  readonly dead: number;
+}
+
 const WARM_UP = 2;
 const MIN_STEPS = 5;
 
-/** Every fourth latent starts dead and, with rows of noise and so small a learning rate, most stay so. */
-const HYPER = {
+/** So small a learning rate leaves the weights, and with them what is selected, as they are. */
+export const BENCH_HYPER = {
   lr: 1e-5,
   beta1: 0.9,
   beta2: 0.999,
@@ -43,46 +54,102 @@ const HYPER = {
   emaDecay: 0,
   mseScale: 1,
   auxCoef: 1 / 32,
-  deadAfter: 1e9,
+  deadAfter: DEAD_AFTER,
   firedAbove: 1e-3,
 };
 
 /** Times steps of `batch` rows that are in the engine's memory already. Throws UsageError when k is more than n, SaettaError when the engine cannot run the shape. */
-export async function timeStep({ shape, batch, seconds = 6, engine: name = "auto", threads, onNote }: StepOptions): Promise<StepTime> {
+export async function timeStep({ shape, batch, seconds = 6, engine: name = "auto", ...options }: StepOptions): Promise<StepTime> {
   if (shape.k > shape.n)
     throw new UsageError(`--k ${shape.k} is more than the ${shape.n} latents`, { mend: "lower --k or raise --latents" });
-  await using engine = await selectEngine(name, { threads, onNote });
-  const refusal = engine.refuses(shape);
-  if (refusal !== undefined) throw new SaettaError(`the ${engine.name} engine cannot run this: ${refusal}`, { mend: "lower --latents" });
-  const { d, n } = shape;
-  const state = allocState(engine, shape, false);
-  startParams(engine, state.params, shape, 0, new Float64Array(d));
-  engine.write(state.age, bytesOf(Uint32Array.from({ length: n }, (_, j) => (j % 4 === 0 ? 2 * HYPER.deadAfter : 0))));
-  const rng = new Rng(0, PURPOSE.synthetic, 3);
-  const raw = engine.alloc("f32", [batch, d]);
-  engine.write(raw, bytesOf(Float32Array.from({ length: batch * d }, () => rng.uniform() - 0.5)));
-  const rows = Uint32Array.from({ length: batch }, (_, row) => row);
-  const step = createTrainStep(engine, shape, batch);
-  const one = async (): Promise<number> => {
-    const began = performance.now();
-    step.run(state, raw, rows, { ...HYPER, rows: batch }, false);
-    await engine.read(step.step.bad);
-    return performance.now() - began;
-  };
-  for (let i = 0; i < WARM_UP; i++) await one();
-  const times: number[] = [];
-  const cpu = process.cpuUsage();
+  await using engine = await selectEngine(name, options);
+  const bench = new StepBench(engine, shape, batch);
+  bench.enter(shape.auxk, { name: "noise", dead: true, skewed: false });
+  for (let i = 0; i < WARM_UP; i++) await bench.step();
+  const samples: StepSample[] = [];
   const began = performance.now();
-  while (times.length < MIN_STEPS || performance.now() - began < seconds * 1000) times.push(await one());
-  const used = process.cpuUsage(cpu);
-  const median = times.sort((a, b) => a - b)[times.length >> 1];
+  while (samples.length < MIN_STEPS || performance.now() - began < seconds * 1000) samples.push(await bench.step());
+  const middle = median(samples.map(({ ms }) => ms));
   return {
     shape,
     batch,
     engine: engine.description,
-    steps: times.length,
-    millisecondsPerStep: median,
-    rowsPerSecond: (batch / median) * 1000,
-    cpuPerWall: (used.user + used.system) / 1000 / (performance.now() - began),
+    steps: samples.length,
+    dead: samples[samples.length - 1].dead,
+    millisecondsPerStep: middle,
+    rowsPerSecond: (batch / middle) * 1000,
+    cpuPerWall: cpuPerWall(samples),
   };
+}
+
+/** Steps of one engine in several situations, in any order, on the same memory. It gives nothing back: the engine does, when it is closed. */
+export class StepBench {
+  /** What the steps change: parameters, moments, ages. */
+  readonly state: State;
+  readonly #engine: Engine;
+  readonly #shape: Shape;
+  readonly #batch: number;
+  readonly #start: { readonly encoder: Float32Array; readonly decoder: Float32Array };
+  readonly #raw: Tensor;
+  readonly #rows: Uint32Array;
+  readonly #steps = new Map<number, TrainStep>();
+  readonly #drawn = new Map<string, { readonly encoder: Float32Array; readonly raw: Float32Array }>();
+  #current: TrainStep | undefined;
+
+  /** Throws SaettaError when the engine cannot run the shape; `start` (default: drawn) can be shared among benches of one shape. */
+  constructor(engine: Engine, shape: Shape, batch: number, start = tiedStart(shape, 0)) {
+    const refusal = engine.refuses(shape);
+    if (refusal !== undefined) throw new SaettaError(`the ${engine.name} engine cannot run this: ${refusal}`, { mend: "lower --latents" });
+    this.#engine = engine;
+    this.#shape = shape;
+    this.#batch = batch;
+    this.#start = start;
+    this.state = allocState(engine, shape, false);
+    writeReals(engine, this.state.params.decoder, start.decoder);
+    this.#raw = engine.alloc("f32", [batch, shape.d]);
+    this.#rows = Uint32Array.from({ length: batch }, (_, row) => row);
+  }
+
+  /** Weights, ages and rows of the situation. The first step after it is not like the others: caches are cold, and what an engine keeps of the weights is stale. */
+  enter(auxk: number, situation: Situation): void {
+    const { n, d } = this.#shape;
+    let drawn = this.#drawn.get(situation.name);
+    if (drawn === undefined) {
+      const { encoder, decoder } = this.#start;
+      drawn = { encoder: heldBack(encoder, d, situation), raw: drawRows(this.#shape, this.#batch, situation, decoder) };
+      this.#drawn.set(situation.name, drawn);
+    }
+    writeReals(this.#engine, this.state.params.encoder, drawn.encoder);
+    this.#engine.write(this.state.age, bytesOf(agesOf(n, situation)));
+    this.#engine.write(this.#raw, bytesOf(drawn.raw));
+    this.#current = this.#steps.get(auxk) ?? createTrainStep(this.#engine, { ...this.#shape, auxk }, this.#batch);
+    this.#steps.set(auxk, this.#current);
+  }
+
+  /** One step, from the call to the end of its last operation. */
+  async step(): Promise<StepSample> {
+    const step = this.#entered();
+    const cpu = process.cpuUsage();
+    const began = performance.now();
+    step.run(this.state, this.#raw, this.#rows, { ...BENCH_HYPER, rows: this.#batch }, false);
+    await this.#engine.read(step.step.bad);
+    const ms = performance.now() - began;
+    const { user, system } = process.cpuUsage(cpu);
+    const sums = namedSums(float64Of(await this.#engine.read(step.step.sums)));
+    return { ms, cpuMs: (user + system) / 1000, dead: sums.dead };
+  }
+
+  /** The share of the batch's rows that each of the heavy latents was active on in the last step; the least of them. */
+  async heavyShare(): Promise<number> {
+    const { n } = this.#shape;
+    const latents = uint32Of(await this.#engine.read(this.#engine.pairs(this.#entered().live.codes).latent));
+    const rows = new Uint32Array(n);
+    for (const latent of latents) if (latent < n) rows[latent]++;
+    return Math.min(...heavyLatents(n).map((latent) => rows[latent])) / this.#batch;
+  }
+
+  #entered(): TrainStep {
+    if (this.#current === undefined) throw new Error("a step before a situation was entered");
+    return this.#current;
+  }
 }

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { whyNoCpu } from "../../test/support/engines.ts";
-import { syntheticText } from "./print.ts";
+import { stepText, syntheticText } from "./print.ts";
 import { timeStep } from "./step.ts";
 import { benchSynthetic } from "./synthetic.ts";
 
@@ -48,6 +48,7 @@ describe("the time of a step", () => {
     const shape = { d: 8, n: 16, k: 2, auxk: 4 };
     const time = await timeStep({ shape, batch: 10, seconds: 0, engine: "reference" });
     expect(time).toMatchObject({ shape, batch: 10, steps: 5 });
+    expect(stepText(time)).toMatch(/^d 8, n 16, k 2, auxk 4, batch 10: .* \(median of 5 steps, \d latents dead\)$/);
     expect(time.rowsPerSecond).toBeCloseTo(10_000 / time.millisecondsPerStep);
   });
 });

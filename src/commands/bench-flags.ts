@@ -21,7 +21,21 @@ export interface BenchFlags {
 
 /** What the timing takes where nothing is said. */
 export const STEP = { latents: 2048, width: 256, k: 32, auxk: 256, batch: 1024 } as const;
-const TRAINED = ["latents", "k", "auxk", "auxkCoef", "batch", "lr", "warmup", "decay", "deadTokens", "seed", "engine", "threads"] as const;
+const TRAINED = [
+  "latents",
+  "k",
+  "auxk",
+  "auxkCoef",
+  "batch",
+  "lr",
+  "warmup",
+  "decay",
+  "deadTokens",
+  "seed",
+  "engine",
+  "dtype",
+  "threads",
+] as const;
 const ONLY_SYNTHETIC = "directions active amplitude noise together rows auxkCoef lr warmup decay deadTokens seed".split(" ");
 
 /** Defines the command. */

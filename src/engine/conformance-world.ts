@@ -187,11 +187,27 @@ export class World {
     return this.#run("update", bad ? ["counters"] : ["counters", "age", ...state], () => this.engine.update(this.state, this.g, this.step));
   }
 
-  /** The whole step, unwatched. */
-  async whole(): Promise<void> {
+  /** decode, residual and codeGrad with nothing between them, as a step calls them. */
+  reconstruct(name: PathName): Promise<void> {
+    const path = this.#named(name);
+    const live = name === "dead" ? this.live : undefined;
+    const params = this.state.params;
+    return this.#run("decode, residual and codeGrad", [`${name}.err`, `${name}.grad`, "sums", "bad"], () => {
+      this.engine.decode(params, path.codes, path.err);
+      this.engine.residual(params, this.#x, this.step, path, live);
+      this.engine.codeGrad(params, path, this.step);
+    });
+  }
+
+  /** The whole step; `together`: decode, residual and codeGrad in a row, else with everything looked at after each. */
+  async whole(together = false): Promise<void> {
     await this.load();
     await this.encode();
     for (const path of this.paths) {
+      if (together) {
+        await this.reconstruct(path);
+        continue;
+      }
       await this.decode(path);
       await this.residual(path);
       await this.codeGrad(path);

@@ -5,7 +5,7 @@ import { arch, cpus, release, type } from "node:os";
 import { messageOf } from "../util/errors.ts";
 import { VERSION } from "../util/version.ts";
 import { selfTest } from "./conformance.ts";
-import { selectEngine } from "./select.ts";
+import { cpuPaths, selectEngine } from "./select.ts";
 
 export interface Check {
   readonly name: string;
@@ -33,6 +33,8 @@ export async function examine(): Promise<Findings> {
   add("engine reference", true, "float64 in TypeScript; always runs, slowly");
   const cpu = await selectEngine("cpu").catch((error: unknown) => messageOf(error));
   add("engine cpu", typeof cpu !== "string", typeof cpu === "string" ? cpu : cpu.description);
+  const paths = await cpuPaths().catch(() => []);
+  if (paths.length > 0) add("cpu paths", true, paths.join(", "));
   add("harvest", ...languageModels());
   let sound = true;
   if (typeof cpu !== "string") {

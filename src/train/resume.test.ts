@@ -1,12 +1,14 @@
 import { cp, mkdtemp, readdir, readFile, rename, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { writeActivations } from "../../test/support/activations.ts";
+import { whyNoCpu } from "../../test/support/engines.ts";
 import { learnableRows } from "../../test/support/memory-source.ts";
 import { checkpointOf, checkpointsOf, metricsOf } from "../../test/support/runs.ts";
 import type { TrainOptions } from "../config.ts";
 import { openSource } from "../data/open.ts";
+import { cpuPaths } from "../engine/select.ts";
 import { UsageError } from "../util/errors.ts";
 import { resume, train } from "./train.ts";
 
@@ -119,6 +121,30 @@ describe("a run that goes on", () => {
     expect(notes.join()).toMatch(/step-00000014.optimizer\.safetensors: damaged.*set aside, and step 7 is used/);
     expect(await checkpointsOf(run)).toContain("step-00000014.damaged");
     await expectWhole(run);
+  });
+
+  it("on the cpu engine may change the dtype, which changes no bit", { timeout: 180_000 }, async (context) => {
+    const reason = whyNoCpu();
+    if (reason !== undefined) context.skip(reason);
+    const best = (await cpuPaths()).at(-1)!;
+    if (best !== "avx512_bf16" && best !== "amx") context.skip(`no product in bf16 here: ${best}`);
+    vi.stubEnv("SAETTA_CPU", "");
+    try {
+      const cpu: TrainOptions = { engine: "cpu", threads: 2, latents: 300 };
+      const [exact, changed] = [fresh(), fresh()];
+      const { sae } = await start(exact, { ...cpu, dtype: "f32" });
+      expect(sae.engine.description).toMatch(/AVX-512$/);
+      await sae.close();
+      await start(changed, { ...cpu, dtype: "f32" }, 13);
+      const going = await resume(changed, { dtype: "bf16" });
+      expect(going.engine).toContain("product in bf16");
+      await going.finished;
+      expect(await checkpointOf(changed, LAST)).toEqual(await checkpointOf(exact, LAST));
+      expect(await metricsOf(changed)).toEqual(await metricsOf(exact));
+      expect(JSON.parse(await readFile(join(changed, "config.json"), "utf8"))).toMatchObject({ dtype: "bf16" });
+    } finally {
+      vi.unstubAllEnvs();
+    }
   });
 
   it("goes on from the end of an epoch into a larger budget", async () => {

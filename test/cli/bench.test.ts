@@ -1,5 +1,6 @@
 import { tmpdir } from "node:os";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
+import { whyNoCpu } from "../support/engines.ts";
 import { start } from "./saetta.ts";
 
 const bench = (...args: string[]) => start(tmpdir(), "bench", ...args).ended;
@@ -23,6 +24,18 @@ describe("saetta bench", () => {
     expect(code).toBe(0);
     expect(out).toMatch(/d 8, n 32, k 2, auxk 0, batch 16: [\d.]+ ms a step, [\d,]+ rows\/s/);
   });
+
+  it.skipIf(whyNoCpu() !== undefined).each(["cpu", "auto"])(
+    "refuses bf16 where there is none, with --engine %s",
+    async (engine) => {
+      vi.stubEnv("SAETTA_CPU", "portable");
+      const { code, out, err } = await bench("--dtype", "bf16", "--engine", engine, "--seconds", "0.01");
+      vi.unstubAllEnvs();
+      expect({ code, out }).toEqual({ code: 2, out: "" });
+      expect(err).toMatch(/^saetta: .*portable has no product in bf16; .*\n$/);
+    },
+    180_000,
+  );
 
   it.each([
     [["--noise", "0.1"], "--noise means nothing without --synthetic"],

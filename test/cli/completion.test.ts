@@ -46,6 +46,7 @@ describe.skipIf(missing("bash") !== undefined)("bash completes", () => {
     ["flags that turn something off", ["train", "--no-sh"], ["--no-shuffle"]],
     ["flags after data and other flags", ["train", "acts one.h5", "--k", "4", "--aux"], ["--auxk", "--auxk-coef"]],
     ["words of the schema", ["train", "--engine", ""], ["auto", "cpu", "reference"]],
+    ["words of the schema that another command has otherwise", ["train", "--dtype", ""], ["auto", "f32", "bf16"]],
     ["words after an equals sign", ["train", "--non-finite", "=", "s"], ["stop", "skip"]],
     ["the only word beside a number", ["train", "--mse-scale", "a"], ["auto"]],
     ["words of other commands", ["harvest", "--dtype", "f3"], ["f32"]],

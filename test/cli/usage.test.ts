@@ -43,6 +43,7 @@ describe("help", () => {
     expect(flags).toEqual(expect.arrayContaining(["--latents", "--[no-]shuffle", "--out", "--config"]));
     expect(new Set(flags).size).toBe(flags.length);
     expect(resume.out).toContain("--tokens <N>");
+    expect(resume.out).toContain("--dtype <auto|f32|bf16>");
     expect(resume.out).not.toMatch(/--latents|--seed|default:/);
   });
 
@@ -63,6 +64,7 @@ describe("wrong usage exits 2 with one line on stderr", () => {
     [["train", "a.h5", "--engine", "gpu"], /^saetta: --engine: "gpu" is not allowed \(/],
     [["train", "a.h5", "--tokens", "many"], /^saetta: --tokens must be a whole number of at least 1/],
     [["train", "a.h5", "--engine", "refernce"], /^saetta: --engine: "refernce" is not allowed \(.*\); did you mean reference\?$/],
+    [["train", "a.h5", "--dtype", "f16"], /^saetta: --dtype: "f16" is not allowed \(.*"auto".*"f32".*"bf16".*\)/],
     [["train", "a.h5", "--mse-scale", "atuo"], /^saetta: --mse-scale: "atuo" is not allowed \(.*\); did you mean auto\?$/],
     [["eval", "a", "--weights", "raaw"], /^saetta: option '--weights <kind>' argument 'raaw' is invalid. Allowed choices are ema, raw; /],
     [["completion", "tcsh"], /^saetta: .*'tcsh' is invalid for argument 'shell'. Allowed choices are bash, zsh, fish; /],
@@ -90,6 +92,10 @@ it("doctor says which engines run here, in lines or as one JSON object", async (
   expect(lines.out).toMatch(
     /^(ok {2}engine cpu .*\n(.*\n)*ok {2}self-test .*cpu agrees with reference: \de-\d+|no {2}engine cpu .*\n(.*\n)*)$/m,
   );
+  // Where the engine runs, the line before says what in, this one what else there is.
+  if (/^ok {2}engine cpu/m.test(lines.out)) {
+    expect(lines.out).toMatch(/^ok {2}engine cpu {8}cpu: .+, \d+ threads?, .+\nok {2}cpu paths {9}portable(, [a-z0-9_]+)*$/m);
+  }
   const { sound, checks } = JSON.parse(json.out) as { sound: boolean; checks: { name: string }[] };
   expect(sound).toBe(true);
   expect(checks.map(({ name }) => name)).toEqual(expect.arrayContaining(["saetta", "engine reference", "engine cpu", "harvest"]));

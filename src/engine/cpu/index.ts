@@ -1,53 +1,35 @@
 /**
- * The engine for CPUs: kernels/*.cc, one operation a file, over a stream of native threads. An operation here checks what it is given and queues the
- * kernel; what a kernel does is written there. Results do not depend on the number of threads, bit for bit.
+ * The engine for CPUs: kernels/*.cc, one operation a file, over a stream of native threads; here it is chosen which instructions they use. Results do
+ * not depend on the number of threads, nor on whether the encoder's product is screened in bfloat16, bit for bit.
  */
 
-import { availableParallelism, cpus, totalmem } from "node:os";
-import { NO_NORMALIZATION } from "../../sae/math.ts";
-import { parameterCount } from "../../sae/shape.ts";
+import { availableParallelism, cpus } from "node:os";
 import { messageOf, SaettaError, UsageError } from "../../util/errors.ts";
-import {
-  BYTES,
-  COUNTERS,
-  type Codes,
-  type Dead,
-  type DType,
-  type Engine,
-  type Grads,
-  HYPER,
-  type Normalization,
-  type Params,
-  type Path,
-  type Shape,
-  type State,
-  type Step,
-  type Tensor,
-} from "../engine.ts";
-import { sumsLength } from "../sums.ts";
+import type { Engine } from "../engine.ts";
 import { kernelLibrary } from "./compile.ts";
-import { at, CpuCodes, CpuGrads, CpuTensor, ownCodes, ownGrads, ownTensor, paramAddresses, stepAddresses } from "./memory.ts";
-import { type Address, type Path as InstructionSet, loadNative, type Native, PATHS } from "./native.ts";
+import { CpuEngine } from "./cpu-engine.ts";
+import { type Path as InstructionSet, loadNative, type Native, PATHS } from "./native.ts";
 
 export interface CpuOptions {
   /** Default: as many as the machine gives this process. */
   readonly threads?: number;
   /** Instruction set; default: `$SAETTA_CPU`, else the best that the machine has. */
   readonly path?: InstructionSet;
+  /** What the encoder's product is computed in; the codes have the same bits. Default: bf16 where the instruction set has it. */
+  readonly dtype?: "f32" | "bf16";
 }
 
 export type { Path as InstructionSet } from "./native.ts";
 
 const WHERE = "cpu engine";
-const NAMES: Readonly<Record<InstructionSet, string>> = { portable: "portable", avx2: "AVX2", avx512: "AVX-512" };
-/** Formats of raw rows, in the order of kernels/load.cc. */
-const FORMATS: readonly DType[] = ["f32", "f64", "f16", "bf16"];
-/** Normalisations, in the order of kernels/load.cc. */
-const NORMALIZATIONS: readonly Normalization["kind"][] = ["none", "scale", "unit", "layer_norm"];
+const NAMES: Readonly<Record<InstructionSet, string>> = {
+  portable: "portable",
+  avx2: "AVX2",
+  avx512: "AVX-512",
+  avx512_bf16: "AVX-512, product in bf16",
+  amx: "AVX-512, product in bf16 (AMX)",
+};
 const MAX_THREADS = 1024;
-/** Rows of a batch are u32 in the lists of the gradients, as latents are in the codes. */
-const MAX_COUNT = 2 ** 32 - 2;
-const ENTRY_BYTES = 12;
 
 let library: Promise<Native> | undefined;
 
@@ -87,11 +69,19 @@ export async function createCpuEngine(options: CpuOptions = {}): Promise<Engine>
       mend: `use ${possible.join(" or ")}`,
     });
   }
+  const hasHalf = PATHS.indexOf(chosen) > PATHS.indexOf("avx512");
+  if (options.dtype === "bf16" && !hasHalf) {
+    throw new UsageError(`${chosen} has no product in bf16`, {
+      where: WHERE,
+      mend: "leave --dtype out (the codes are the same), or use a processor with AVX512_BF16 or AMX",
+    });
+  }
+  const used = options.dtype === "f32" && hasHalf ? "avx512" : chosen;
   const calls = await native();
-  const stream = calls.open(PATHS.indexOf(chosen), threads);
+  const stream = calls.open(PATHS.indexOf(used), threads);
   if (stream === 0) throw new SaettaError(`${threads} threads cannot be started`, { where: WHERE, mend: "use fewer (--threads)" });
   const model = cpus()[0]?.model.trim() || process.arch;
-  return new CpuEngine(calls, stream, `cpu: ${model}, ${threads} thread${threads === 1 ? "" : "s"}, ${NAMES[chosen]}`);
+  return new CpuEngine(calls, stream, `cpu: ${model}, ${threads} thread${threads === 1 ? "" : "s"}, ${NAMES[used]}`);
 }
 
 /** The kernels of this process. A failure is not kept: the compiler may have been installed since. */
@@ -103,290 +93,4 @@ function native(): Promise<Native> {
       throw error;
     });
   return library;
-}
-
-interface Pending {
-  readonly ticket: number;
-  readonly bytes: Uint8Array;
-  readonly resolve: (bytes: Uint8Array) => void;
-  readonly reject: (error: unknown) => void;
-}
-
-/** Engines with reads under way. When the process exits their bytes are given back, so the streams must be done writing there. */
-const reading = new Set<CpuEngine>();
-process.once("exit", () => {
-  for (const engine of reading) engine.settle();
-});
-
-class CpuEngine implements Engine {
-  readonly name = "cpu";
-  readonly description: string;
-  readonly real = "f32";
-  readonly #native: Native;
-  readonly #stream: Address;
-  /** Everything not given back yet. */
-  readonly #held = new Set<CpuTensor | CpuGrads>();
-  #bytesHeld = 0;
-  /** Reads under way, in the order of their tickets; only the first is waited for. */
-  readonly #pending: Pending[] = [];
-  #drained: Promise<void> = Promise.resolve();
-  #closed: Promise<void> | undefined;
-
-  constructor(calls: Native, stream: Address, description: string) {
-    this.#native = calls;
-    this.#stream = stream;
-    this.description = description;
-  }
-
-  refuses(shape: Shape): string | undefined {
-    const { d, n, k, auxk } = shape;
-    if (![d, n, k].every((size) => Number.isInteger(size) && size >= 1) || !Number.isInteger(auxk) || auxk < 0) {
-      return "d, n and k must be whole numbers from 1, auxk from 0";
-    }
-    if (k > n) return `k = ${k} is more than the ${n} latents`;
-    if (auxk > n) return `auxk = ${auxk} is more than the ${n} latents`;
-    if (n > MAX_COUNT) return `at most ${MAX_COUNT} latents can be numbered`;
-    const needed = 3 * 4 * parameterCount(shape);
-    return needed > memoryLimit() ? `weights and moments take ${needed} bytes, this machine has ${memoryLimit()}` : undefined;
-  }
-
-  alloc(dtype: DType, shape: readonly number[]): CpuTensor {
-    const size = shape.reduce((a, b) => a * b, BYTES[dtype]);
-    const address = this.#reserve(size, `a tensor ${dtype} [${shape}]`, () => this.#native.allocate(size));
-    const tensor = new CpuTensor(dtype, shape, size, address);
-    this.#held.add(tensor);
-    return tensor;
-  }
-
-  codes(rows: number, k: number): Codes {
-    const codes = new CpuCodes(rows, k, (dtype, shape) => this.alloc(dtype, shape));
-    this.write(codes.tensors.latent, new Uint8Array(codes.tensors.latent.size).fill(0xff));
-    return codes;
-  }
-
-  grads(shape: Shape, rows: number, dense: boolean): Grads {
-    const { d, n, k, auxk } = shape;
-    const capacity = rows * (k + auxk);
-    const latentBias = this.alloc("f32", [n]);
-    const preBias = this.alloc("f32", [d]);
-    const rowsOf = dense ? { encoder: this.alloc("f32", [n, d]), decoder: this.alloc("f32", [n, d]) } : undefined;
-    const size = capacity * ENTRY_BYTES + 20 * n;
-    const handle = this.#reserve(size, `the gradients of ${rows} rows`, () =>
-      this.#native.gradients(
-        n,
-        d,
-        capacity,
-        rowsOf?.encoder.address ?? 0,
-        latentBias.address,
-        rowsOf?.decoder.address ?? 0,
-        preBias.address,
-      ),
-    );
-    const grads = new CpuGrads({ latentBias, preBias, ...rowsOf }, size, rows, handle);
-    this.#held.add(grads);
-    return grads;
-  }
-
-  free(it: Tensor | Codes | Grads): void {
-    this.#open();
-    if (it instanceof CpuCodes) {
-      for (const tensor of Object.values(it.tensors)) this.#free(tensor);
-    } else if (it instanceof CpuGrads) {
-      for (const tensor of [it.preBias, it.latentBias, it.encoder, it.decoder]) if (tensor !== undefined) this.#free(tensor);
-      this.#free(it);
-    } else {
-      this.#free(ownTensor(it));
-    }
-  }
-
-  write(t: Tensor, bytes: Uint8Array, at = 0): void {
-    this.#open();
-    const { address, size } = ownTensor(t);
-    if (!Number.isInteger(at) || at < 0 || at + bytes.length > size) {
-      throw new SaettaError(`${bytes.length} bytes at ${at} do not fit a tensor of ${size} bytes`, { where: WHERE });
-    }
-    this.#native.write(this.#stream, address + at, bytes, bytes.length);
-  }
-
-  read(t: Tensor): Promise<Uint8Array> {
-    this.#open();
-    const { address, size } = ownTensor(t);
-    // On an ArrayBuffer of its own: its bytes never move, so the stream can write there.
-    const bytes = new Uint8Array(new ArrayBuffer(size));
-    const ticket = this.#native.read(this.#stream, address, size === 0 ? 0 : this.#native.addressOf(bytes), size);
-    return new Promise((resolve, reject) => {
-      this.#pending.push({ ticket, bytes, resolve, reject });
-      if (this.#pending.length === 1) this.#drained = this.#drain();
-    });
-  }
-
-  /** Blocks until no bytes are being written for a read. */
-  settle(): void {
-    const last = this.#pending.at(-1);
-    if (last !== undefined) this.#native.block(this.#stream, last.ticket);
-  }
-
-  pairs(z: Codes): { readonly latent: Tensor; readonly value: Tensor; readonly grad: Tensor } {
-    return ownCodes(z).tensors;
-  }
-
-  load(raw: Tensor, rows: Tensor, x: Tensor, t: Step, { kind, factor } = NO_NORMALIZATION): void {
-    this.#open();
-    const [B, d] = x.shape;
-    const [m] = raw.shape;
-    const format = FORMATS.indexOf(raw.dtype);
-    if (format === -1) throw new SaettaError(`rows of ${raw.dtype} cannot be loaded`, { where: WHERE });
-    if (rows.shape[0] < B) throw new SaettaError(`${rows.shape[0]} row numbers for a batch of ${B}`, { where: WHERE });
-    const from = at(raw, raw.dtype, m, d);
-    at(t.sums, "f64", sumsLength(d));
-    const batch = [at(rows, "u32"), at(x, "f32"), B, d, t.fired.shape[0], ...stepAddresses(t)];
-    this.#native.load(this.#stream, format, from, m, ...batch, NORMALIZATIONS.indexOf(kind), factor);
-  }
-
-  encode(p: Params, x: Tensor, t: Step, live: Codes, dead?: Dead): void {
-    this.#open();
-    const [n, d] = p.encoder.shape;
-    const [B] = x.shape;
-    checkStep(t, n, d);
-    const deadCodes = dead?.codes === undefined ? [0, 0, 0, 0] : ownCodes(dead.codes).addresses(B);
-    const deadSide = [dead === undefined ? 0 : at(dead.age, "u32", n), ...deadCodes];
-    const rows = at(x, "f32", B, d);
-    const codes = ownCodes(live).addresses(B);
-    this.#native.encode(this.#stream, ...paramAddresses(p, n, d), rows, B, d, n, ...stepAddresses(t), ...codes, ...deadSide);
-  }
-
-  decode(p: Params, z: Codes, err: Tensor): void {
-    this.#open();
-    const [n, d] = p.decoder.shape;
-    const [B] = err.shape;
-    this.#native.decode(this.#stream, at(p.decoder, "f32", n, d), ...ownCodes(z).addresses(B), at(err, "f32", B, d), B, d, n);
-  }
-
-  residual(p: Params, x: Tensor, t: Step, path: Path, live?: Path): void {
-    this.#open();
-    const [B, d] = x.shape;
-    at(t.sums, "f64", sumsLength(d));
-    const liveErr = live === undefined ? 0 : at(live.err, "f32", B, d);
-    const [, value, , k] = ownCodes(path.codes).addresses(B);
-    const [preBias, rows, err] = [at(p.preBias, "f32", d), at(x, "f32"), at(path.err, "f32", B, d)];
-    this.#native.residual(this.#stream, preBias, rows, err, liveErr, value, k, B, d, ...stepAddresses(t));
-  }
-
-  codeGrad(p: Params, path: Path, t: Step): void {
-    this.#open();
-    const [n, d] = p.decoder.shape;
-    const [B] = path.err.shape;
-    const err = at(path.err, "f32", B, d);
-    const codes = ownCodes(path.codes).addresses(B);
-    this.#native.codeGrad(this.#stream, at(p.decoder, "f32", n, d), ...codes, err, B, d, n, ...stepAddresses(t));
-  }
-
-  paramGrad(p: Params, x: Tensor, t: Step, live: Path, dead: Path | undefined, g: Grads): void {
-    this.#open();
-    const [n, d] = p.encoder.shape;
-    const [B] = x.shape;
-    const grads = ownGrads(g);
-    if (B > grads.rows) throw new SaettaError(`a batch of ${B} rows, the gradients have room for ${grads.rows}`, { where: WHERE });
-    checkStep(t, n, d);
-    at(grads.latentBias, "f32", n);
-    at(grads.preBias, "f32", d);
-    const side = ({ codes, err }: Path) => [...ownCodes(codes).addresses(B), at(err, "f32", B, d)];
-    const [params, rows] = [paramAddresses(p, n, d), at(x, "f32", B, d)];
-    const sides = [...side(live), ...(dead === undefined ? [0, 0, 0, 0, 0] : side(dead))];
-    this.#native.paramGrad(this.#stream, ...params, rows, B, ...stepAddresses(t), ...sides, grads.handle);
-  }
-
-  norm(p: Params, g: Grads, t: Step): void {
-    this.#open();
-    const grads = ownGrads(g);
-    const decoder = at(p.decoder, "f32", grads.latentBias.shape[0], grads.preBias.shape[0]);
-    this.#native.norm(this.#stream, decoder, grads.handle, ...stepAddresses(t));
-  }
-
-  update(s: State, g: Grads, t: Step): void {
-    this.#open();
-    const grads = ownGrads(g);
-    const [[n], [d]] = [grads.latentBias.shape, grads.preBias.shape];
-    checkStep(t, n, d);
-    const addresses = [s.params, s.m, s.v].flatMap((p) => paramAddresses(p, n, d));
-    const ema = s.ema === undefined ? [0, 0, 0, 0] : paramAddresses(s.ema, n, d);
-    const [age, counters] = [at(s.age, "u32", n), at(s.counters, "f64", COUNTERS.length)];
-    this.#native.update(this.#stream, ...addresses, ...ema, age, counters, grads.handle, ...stepAddresses(t));
-  }
-
-  /** After everything already called. Reads under way are answered first; all memory is given back. */
-  close(): Promise<void> {
-    this.#closed ??= this.#close();
-    return this.#closed;
-  }
-
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.close();
-  }
-
-  async #close(): Promise<void> {
-    await this.#drained;
-    for (const it of this.#held) this.#free(it);
-    await this.#native.close(this.#stream);
-  }
-
-  #open(): void {
-    if (this.#closed !== undefined) throw new SaettaError("the engine was used after it was closed", { where: WHERE });
-  }
-
-  #free(it: CpuTensor | CpuGrads): void {
-    if (it.freed) return;
-    if (it instanceof CpuTensor) this.#native.release(this.#stream, it.address);
-    else this.#native.gradientsRelease(this.#stream, it.handle);
-    it.freed = true;
-    this.#held.delete(it);
-    this.#bytesHeld -= it.size;
-  }
-
-  /** Memory is promised before it exists, so what this process may hold at all is checked here. */
-  #reserve(size: number, what: string, allocate: () => Address): Address {
-    this.#open();
-    const limit = memoryLimit();
-    const fits = Number.isSafeInteger(size) && size >= 0 && this.#bytesHeld + size <= limit;
-    const address = fits ? allocate() : 0;
-    if (address === 0) {
-      throw new SaettaError(`no room for ${size} bytes (${what}): ${this.#bytesHeld} bytes are in use, this machine has ${limit}`, {
-        where: WHERE,
-        mend: "use fewer latents or a smaller batch",
-      });
-    }
-    this.#bytesHeld += size;
-    return address;
-  }
-
-  /** Answers the reads, one wait at a time: each blocks a thread of libuv's pool, which others need too. */
-  async #drain(): Promise<void> {
-    reading.add(this);
-    for (let next = this.#pending[0]; next !== undefined; next = this.#pending[0]) {
-      try {
-        if (this.#native.done(this.#stream) < next.ticket) await this.#native.wait(this.#stream, next.ticket);
-        const error = this.#native.error(this.#stream);
-        if (error === "") next.resolve(next.bytes);
-        else next.reject(new SaettaError(error, { where: WHERE }));
-      } catch (error) {
-        next.reject(error);
-      }
-      this.#pending.shift();
-    }
-    reading.delete(this);
-  }
-}
-
-function checkStep(t: Step, n: number, d: number): void {
-  at(t.hyper, "f64", HYPER.length);
-  at(t.sums, "f64", sumsLength(d));
-  at(t.fired, "u32", n);
-  at(t.bad, "u32", 1);
-  at(t.sq, "f64", 1);
-}
-
-/** Bytes of memory that this process can have. */
-function memoryLimit(): number {
-  const constrained = process.constrainedMemory();
-  return constrained > 0 ? Math.min(constrained, totalmem()) : totalmem();
 }

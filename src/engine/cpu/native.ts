@@ -5,7 +5,7 @@ import { SaettaError } from "../../util/errors.ts";
 export type Address = number;
 
 /** Instruction sets, in the order of kernels/saetta.h. */
-export const PATHS = ["portable", "avx2", "avx512"] as const;
+export const PATHS = ["portable", "avx2", "avx512", "avx512_bf16", "amx"] as const;
 export type Path = (typeof PATHS)[number];
 
 type Call = (...args: (number | Uint8Array)[]) => number;
@@ -15,6 +15,9 @@ export interface Native {
   open: Call;
   /** Blocks in another thread. */
   close(stream: Address): Promise<void>;
+  held: Call;
+  peak: Call;
+  resetPeak: Call;
   allocate: Call;
   release: Call;
   write: Call;
@@ -33,6 +36,7 @@ export interface Native {
   decode: Call;
   residual: Call;
   codeGrad: Call;
+  reconstruct: Call;
   paramGrad: Call;
   norm: Call;
   update: Call;
@@ -43,6 +47,9 @@ export interface Native {
 export const SIGNATURES = {
   paths: "saetta_paths >u",
   open: "saetta_open u u >p",
+  held: "saetta_held >p",
+  peak: "saetta_peak >p",
+  resetPeak: "saetta_reset_peak",
   allocate: "saetta_allocate p >p",
   release: "saetta_release p p",
   write: "saetta_write p p b p",
@@ -56,6 +63,7 @@ export const SIGNATURES = {
   decode: `saetta_decode ${"p ".repeat(10)}`,
   residual: `saetta_residual ${"p ".repeat(14)}`,
   codeGrad: `saetta_code_grad ${"p ".repeat(15)}`,
+  reconstruct: `saetta_reconstruct ${"p ".repeat(18)}`,
   paramGrad: `saetta_param_grad ${"p ".repeat(23)}`,
   norm: `saetta_norm ${"p ".repeat(8)}`,
   update: `saetta_update ${"p ".repeat(25)}`,

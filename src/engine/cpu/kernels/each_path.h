@@ -39,7 +39,7 @@ SAETTA_TARGET_END
 #undef SAETTA_WIDTH
 
 #define SAETTA_RUN(stream, operation, ...)                                                                        \
-  ((stream).path == AVX512 ? avx512::operation(stream, __VA_ARGS__)                                               \
+  ((stream).path >= AVX512 ? avx512::operation(stream, __VA_ARGS__)                                               \
                            : (stream).path == AVX2 ? avx2::operation(stream, __VA_ARGS__) : portable::operation(stream, __VA_ARGS__))
 #else
 #define SAETTA_RUN(stream, operation, ...) portable::operation(stream, __VA_ARGS__)

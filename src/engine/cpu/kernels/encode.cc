@@ -5,21 +5,9 @@
 // run in the order of the latents, on whichever thread, so what a row sees does not depend on the threads, and an equal value that comes later loses.
 
 #ifndef SAETTA_PATH
-#include "saetta.h"
-
-#include <algorithm>
+#include "encode.h"
 
 namespace saetta {
-
-struct Encode {
-  Params p;
-  const float* x;
-  size_t B, d, n;
-  Step t;
-  Codes live, dead;
-  /// Null: the dead are neither counted nor selected. dead.k of 0: counted only.
-  const uint32_t* age;
-};
 
 /// The candidates of one row: at most `capacity` keys, whose order is that of the codes. A key is the bits of the value (positive floats are ordered as
 /// their bits are) above the latent's complement: higher value first, then the lower latent.
@@ -54,28 +42,25 @@ struct Selection {
     uint64_t* candidates = row(b);
     std::sort(candidates, candidates + counts[b], std::greater<uint64_t>());
     for (size_t i = 0; i < k; i++) {
-      const size_t slot = b * k + i;
-      to.grad[slot] = 0;
       if (i >= counts[b]) {
-        to.latent[slot] = NONE;
-        to.value[slot] = 0;
+        writeCode(to, b * k + i, NONE, 0, nullptr);
         continue;
       }
       const uint32_t bits = static_cast<uint32_t>(candidates[i] >> 32);
-      to.latent[slot] = NONE - static_cast<uint32_t>(candidates[i]);
-      std::memcpy(&to.value[slot], &bits, 4);
-      if (firing != nullptr && to.value[slot] > firing->hyper[FIRED_ABOVE]) {
-        __atomic_store_n(&firing->fired[to.latent[slot]], 1u, __ATOMIC_RELAXED);
-      }
+      float value;
+      std::memcpy(&value, &bits, 4);
+      writeCode(to, b * k + i, NONE - static_cast<uint32_t>(candidates[i]), value, firing);
     }
   }
 };
+
+static size_t capacityOf(size_t k) { return 2 * k + 64; }
 
 /// `slot` and the two after it of the scratch. Rows are counted in whole panels; those that are only padding never have a candidate.
 static Selection makeSelection(Stream& s, size_t slot, size_t B, size_t padded, size_t k) {
   Selection z;
   z.k = k;
-  z.capacity = 2 * k + 64;
+  z.capacity = capacityOf(k);
   z.keys = s.scratch<uint64_t>(slot, B * z.capacity);
   z.counts = s.scratch<uint32_t>(slot + 1, B);
   z.thresholds = s.scratch<float>(slot + 2, padded);
@@ -83,12 +68,6 @@ static Selection makeSelection(Stream& s, size_t slot, size_t B, size_t padded, 
   std::fill(z.thresholds, z.thresholds + B, 0.0f);
   std::fill(z.thresholds + B, z.thresholds + padded, INFINITY);
   return z;
-}
-
-static void clear(const Codes& z, size_t B) {
-  std::fill(z.latent, z.latent + B * z.k, NONE);
-  std::fill(z.value, z.value + B * z.k, 0.0f);
-  std::fill(z.grad, z.grad + B * z.k, 0.0f);
 }
 
 }  // namespace saetta
@@ -103,7 +82,10 @@ extern "C" void saetta_encode(saetta::Stream* stream, float* encoder, float* lat
   using namespace saetta;
   const Encode a = {{encoder, latentBias, decoder, preBias}, x, B, d, n, {hyper, sums, fired, bad, sq}, {latent, value, grad, k},
                     {deadLatent, deadValue, deadGrad, auxk}, age};
-  stream->submit([a](Stream& s) { SAETTA_RUN(s, encode, a); });
+  stream->submit([a](Stream& s) {
+    if (s.path >= AVX512_BF16) encodeScreened(s, a);
+    else SAETTA_RUN(s, encode, a);
+  });
 }
 
 #else
@@ -152,33 +134,23 @@ static void pack(const Encode& a, size_t first, int V, float* to) {
   }
 }
 
-static void encode(Stream& s, const Encode& a) {
+/// Rows that stay in cache; `isDead` is null when no dead latent is to be selected.
+static void encodePiece(Stream& s, const Encode& a, const uint8_t* isDead) {
   const size_t panels = ceilDiv(a.B, PANEL_ROWS);
   const auto vectors = [&](size_t panel) { return static_cast<int>(ceilDiv(std::min(PANEL_ROWS, a.B - panel * PANEL_ROWS), W)); };
   const size_t panelSize = PANEL_ROWS * a.d;
-  float* packed = s.scratch<float>(0, panels * panelSize);
+  float* packed = s.scratch<float>(PACKED, panels * panelSize);
   s.parallel(panels, [&](size_t panel, unsigned) { pack(a, panel * PANEL_ROWS, vectors(panel), packed + panel * panelSize); });
-
-  const Selection live = makeSelection(s, 1, a.B, panels * PANEL_ROWS, a.live.k);
-  uint8_t* isDead = s.scratch<uint8_t>(4, a.n);
-  size_t deadLatents = 0;
-  for (size_t j = 0; j < a.n; j++) {
-    isDead[j] = a.age != nullptr && a.age[j] > a.t.hyper[DEAD_AFTER];
-    deadLatents += isDead[j];
-  }
-  if (a.age != nullptr) a.t.sums[DEAD] = static_cast<double>(deadLatents);
-  // Without codes for them the dead are only counted.
-  const bool selectDead = deadLatents > 0 && a.dead.k > 0;
-  Selection dead = {};
-  if (selectDead) dead = makeSelection(s, 5, a.B, panels * PANEL_ROWS, a.dead.k);
-  else if (a.dead.k > 0) clear(a.dead, a.B);
+  const Selection live = makeSelection(s, LIVE_SELECTION, a.B, panels * PANEL_ROWS, a.live.k);
+  const bool selectDead = isDead != nullptr;
+  const Selection dead = selectDead ? makeSelection(s, DEAD_SELECTION, a.B, panels * PANEL_ROWS, a.dead.k) : Selection{};
 
   // Groups of panels of at most 512 KiB; tiles of under a millisecond, so that threads end together.
   const size_t groupPanels = std::max<size_t>(1, std::min((size_t{512} << 10) / (panelSize * 4), ceilDiv(panels, s.threads)));
   const size_t groups = ceilDiv(panels, groupPanels);
   const size_t stretch = std::max<size_t>(LATENTS, std::min<size_t>(256, ceilDiv(size_t{1} << 18, a.d)) / LATENTS * LATENTS);
   const size_t stretches = ceilDiv(a.n, stretch);
-  std::atomic<size_t>* passed = s.scratch<std::atomic<size_t>>(8, groups);
+  std::atomic<size_t>* passed = s.scratch<std::atomic<size_t>>(PASSED, groups);
   for (size_t g = 0; g < groups; g++) new (passed + g) std::atomic<size_t>(0);
 
   s.parallel(stretches * groups, [&](size_t tile, unsigned) {
@@ -234,6 +206,13 @@ static void encode(Stream& s, const Encode& a) {
       if (selectDead) dead.finish(b, a.dead, nullptr);
     }
   });
+}
+
+static void encode(Stream& s, const Encode& a) {
+  const uint8_t* isDead = markDead(s, a);
+  if (isDead == nullptr && a.dead.k > 0) clear(a.dead, a.B);
+  const size_t keys = capacityOf(a.live.k) + (isDead != nullptr ? capacityOf(a.dead.k) : 0);
+  inPieces(a, a.d * sizeof(float) + keys * sizeof(uint64_t), PANEL_ROWS, [&](const Encode& part) { encodePiece(s, part, isDead); });
 }
 
 #endif

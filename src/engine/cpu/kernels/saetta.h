@@ -24,12 +24,15 @@
 #include <immintrin.h>
 #endif
 
+#include "half.h"
+
 namespace saetta {
 
 /// The latent of an unused slot of codes.
 constexpr uint32_t NONE = 0xffffffffu;
 
-enum Path : uint32_t { PORTABLE = 0, AVX2 = 1, AVX512 = 2 };
+/// The last two are AVX-512 with the encoder's product in bfloat16; see encode_bf16.cc.
+enum Path : uint32_t { PORTABLE = 0, AVX2 = 1, AVX512 = 2, AVX512_BF16 = 3, AMX = 4 };
 
 /// HYPER of engine.ts.
 enum Hyper { LR, BETA1, BETA2, EPS, CLIP, EMA_DECAY, MSE_SCALE, AUX_COEF, ROWS, DEAD_AFTER, FIRED_ABOVE };
@@ -75,6 +78,7 @@ class Stream {
  public:
   const Path path;
   const unsigned threads;
+  HalfEncoders halves;
 
   Stream(Path path, unsigned threads);
   /// After everything submitted.
@@ -110,6 +114,7 @@ class Stream {
 
   void share(size_t tiles, Call call, const void* context);
   void work(uint32_t generation, unsigned thread);
+  void startThread(unsigned thread);
   void poolThread(unsigned thread);
   void dispatch();
   void* scratchBytes(size_t slot, size_t bytes);
@@ -147,6 +152,8 @@ class Stream {
     size_t bytes = 0;
   };
   std::vector<Piece> scratch_;
+  /// Where each thread is pinned; empty: nowhere.
+  const std::vector<int> cpus_;
   std::vector<std::thread> pool_;
   std::thread dispatcher_;
 };

@@ -1,11 +1,17 @@
 // The stream and its pool, memory, and the plain C entries that are no kernels.
 
-#include "saetta.h"
+#include "encode.h"
 
 #include <dlfcn.h>
+#include <pthread.h>
+#include <sched.h>
 #include <sys/mman.h>
 
 #include <cstdlib>
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
 
 namespace saetta {
 
@@ -14,23 +20,41 @@ namespace saetta {
 namespace {
 
 constexpr size_t HUGE_PAGE = size_t{2} << 20;
+#if defined(__SANITIZE_ADDRESS__)
+// AddressSanitizer guards what malloc gives, to the byte: no slack, and no pages of our own but for what is too large to be touched.
+constexpr size_t SLACK = 0, OWN_PAGES = size_t{1} << 30;
+#else
+constexpr size_t SLACK = 64, OWN_PAGES = 2 * HUGE_PAGE;
+#endif
 
-struct Mapping {
-  void* base;
+/// Memory given out. `base` is null where malloc gave it; else pages of our own.
+struct Block {
   size_t bytes;
+  void* base;
+  size_t mapped;
 };
 
 // Not destroyed at exit: threads of a stream that nobody closed may still run then.
-std::mutex& mappingMutex = *new std::mutex;
-std::unordered_map<void*, Mapping>& mappings = *new std::unordered_map<void*, Mapping>;
+std::mutex& blocksMutex = *new std::mutex;
+std::unordered_map<void*, Block>& blocks = *new std::unordered_map<void*, Block>;
+/// Bytes of all blocks, and the most there have been; changed under the mutex.
+std::atomic<uint64_t> heldBytes{0}, peakBytes{0};
+
+void* keep(void* address, const Block& block) {
+  std::lock_guard<std::mutex> lock(blocksMutex);
+  blocks[address] = block;
+  heldBytes += block.bytes;
+  peakBytes = std::max(peakBytes.load(), heldBytes.load());
+  return address;
+}
 
 }  // namespace
 
 void* allocate(size_t bytes) {
-  if (bytes < 2 * HUGE_PAGE) {
+  if (bytes < OWN_PAGES) {
     void* address = nullptr;
-    if (posix_memalign(&address, 64, bytes + 64) != 0) return nullptr;
-    return std::memset(address, 0, bytes + 64);
+    if (posix_memalign(&address, 64, bytes + SLACK) != 0) return nullptr;
+    return keep(std::memset(address, 0, bytes + SLACK), {bytes, nullptr, 0});
   }
   if (bytes > SIZE_MAX / 2) return nullptr;
   const size_t mapped = bytes + HUGE_PAGE;
@@ -41,22 +65,24 @@ void* allocate(size_t bytes) {
 #if defined(MADV_HUGEPAGE)
   madvise(address, bytes, MADV_HUGEPAGE);
 #endif
-  std::lock_guard<std::mutex> lock(mappingMutex);
-  mappings[address] = {base, mapped};
-  return address;
+  return keep(address, {bytes, base, mapped});
 }
 
 void release(void* address) {
+  if (address == nullptr) return;
+  Block block = {};
   {
-    std::lock_guard<std::mutex> lock(mappingMutex);
-    const auto found = mappings.find(address);
-    if (found != mappings.end()) {
-      munmap(found->second.base, found->second.bytes);
-      mappings.erase(found);
-      return;
+    std::lock_guard<std::mutex> lock(blocksMutex);
+    const auto found = blocks.find(address);
+    // What was given back before goes to free, which says so.
+    if (found != blocks.end()) {
+      block = found->second;
+      blocks.erase(found);
+      heldBytes -= block.bytes;
     }
   }
-  std::free(address);
+  if (block.base == nullptr) std::free(address);
+  else munmap(block.base, block.mapped);
 }
 
 void* Stream::scratchBytes(size_t slot, size_t bytes) {
@@ -69,6 +95,12 @@ void* Stream::scratchBytes(size_t slot, size_t bytes) {
     if (piece.address == nullptr) throw std::runtime_error("no room for " + std::to_string(bytes) + " bytes of working memory");
     piece.bytes = bytes;
   }
+#if defined(__SANITIZE_ADDRESS__)
+  // What an earlier operation left is no more to be read than what lies beyond: NaN, and out of bounds.
+  ASAN_UNPOISON_MEMORY_REGION(piece.address, piece.bytes);
+  std::memset(piece.address, 0xff, bytes);
+  ASAN_POISON_MEMORY_REGION(static_cast<char*>(piece.address) + bytes, piece.bytes - bytes);
+#endif
   return piece.address;
 }
 
@@ -87,6 +119,33 @@ void flushToZero() {
   uint64_t control;
   asm volatile("mrs %0, fpcr" : "=r"(control));
   asm volatile("msr fpcr, %0" : : "r"(control | (uint64_t{1} << 24)));
+#endif
+}
+
+/// The cpu of each of a stream's threads; empty: they go where the kernel puts them. Only a stream with a thread for every cpu of the process is pinned:
+/// two processes of one thread each would otherwise share the first cpu and leave the others idle.
+std::vector<int> cpusOf(unsigned threads) {
+  std::vector<int> cpus;
+#if defined(__linux__)
+  cpu_set_t mask;
+  // Fails where the machine has more cpus than the mask has bits.
+  if (threads < 2 || sched_getaffinity(0, sizeof mask, &mask) != 0 || CPU_COUNT(&mask) != static_cast<int>(threads)) return cpus;
+  for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+    if (CPU_ISSET(cpu, &mask)) cpus.push_back(cpu);
+  }
+#endif
+  return cpus;
+}
+
+/// The calling thread stays on that cpu. It runs all the same where that is refused, for the cpu may have been taken away since.
+void pinTo(int cpu) {
+#if defined(__linux__)
+  cpu_set_t mask;
+  CPU_ZERO(&mask);
+  CPU_SET(cpu, &mask);
+  pthread_setaffinity_np(pthread_self(), sizeof mask, &mask);
+#else
+  static_cast<void>(cpu);
 #endif
 }
 
@@ -133,8 +192,16 @@ void Stream::share(size_t tiles, Call call, const void* context) {
   waiting_.store(false);
 }
 
-void Stream::poolThread(unsigned thread) {
+void Stream::startThread(unsigned thread) {
   flushToZero();
+  if (!cpus_.empty()) pinTo(cpus_[thread]);
+#if defined(__linux__)
+  pthread_setname_np(pthread_self(), "saetta");
+#endif
+}
+
+void Stream::poolThread(unsigned thread) {
+  startThread(thread);
   uint32_t seen = 0;
   const auto news = [&] { return static_cast<uint32_t>(next_.load() >> 32) != seen || stopping_.load(); };
   for (;;) {
@@ -153,7 +220,7 @@ void Stream::poolThread(unsigned thread) {
 
 // ---- the queue ----
 
-Stream::Stream(Path path, unsigned threads) : path(path), threads(threads) {
+Stream::Stream(Path path, unsigned threads) : path(path), threads(threads), cpus_(cpusOf(threads)) {
   try {
     for (unsigned thread = 1; thread < threads; thread++) pool_.emplace_back(&Stream::poolThread, this, thread);
     dispatcher_ = std::thread(&Stream::dispatch, this);
@@ -192,7 +259,7 @@ uint64_t Stream::submit(std::function<void(Stream&)> operation, bool always) {
 }
 
 void Stream::dispatch() {
-  flushToZero();
+  startThread(0);
   std::unique_lock<std::mutex> lock(queueMutex_);
   for (;;) {
     queued_.wait(lock, [&] { return closing_ || !queue_.empty(); });
@@ -230,16 +297,17 @@ using saetta::Stream;
 
 extern "C" {
 
-/// Bit i: path i (0 portable, 1 AVX2, 2 AVX-512) runs on this machine.
+/// Bit i: path i runs on this machine.
 uint32_t saetta_paths() {
-  uint32_t paths = 1;
+  uint32_t paths = 1u << saetta::PORTABLE;
 #if defined(__x86_64__)
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512vl");
-  if (avx2) paths |= 2;
-  if (avx512) paths |= 4;
+  if (avx2) paths |= 1u << saetta::AVX2;
+  if (avx512) paths |= 1u << saetta::AVX512;
+  if (avx512) paths |= saetta::screenPaths();
 #endif
   return paths;
 }
@@ -259,20 +327,37 @@ Stream* saetta_open(uint32_t path, uint32_t threads) {
 /// Blocks until everything submitted is done and all threads have ended.
 void saetta_close(Stream* stream) { delete stream; }
 
+/// Bytes that this process has allocated here and not given back, of all streams; the most there have been since saetta_reset_peak.
+uint64_t saetta_held() { return saetta::heldBytes.load(); }
+uint64_t saetta_peak() { return saetta::peakBytes.load(); }
+void saetta_reset_peak() {
+  std::lock_guard<std::mutex> lock(saetta::blocksMutex);
+  saetta::peakBytes = saetta::heldBytes.load();
+}
+
 void* saetta_allocate(uint64_t bytes) { return saetta::allocate(bytes); }
 /// Gives memory back after everything submitted.
 void saetta_release(Stream* stream, void* address) {
-  stream->submit([address](Stream&) { saetta::release(address); }, true);
+  stream->submit(
+      [address](Stream& s) {
+        s.halves.drop(address);
+        saetta::release(address);
+      },
+      true);
 }
 
 /// Bytes to memory in the order of the stream; they are copied before it returns.
 void saetta_write(Stream* stream, void* to, const void* from, uint64_t bytes) {
   if (stream->idle()) {
+    stream->halves.changed(to, bytes);
     std::memcpy(to, from, bytes);
     return;
   }
   const char* first = static_cast<const char*>(from);
-  stream->submit([to, staged = std::vector<char>(first, first + bytes)](Stream&) { std::memcpy(to, staged.data(), staged.size()); });
+  stream->submit([to, staged = std::vector<char>(first, first + bytes)](Stream& s) {
+    s.halves.changed(to, staged.size());
+    std::memcpy(to, staged.data(), staged.size());
+  });
 }
 
 /// Memory to bytes, once the ticket returned is passed.

@@ -74,6 +74,7 @@ extern "C" void saetta_update(saetta::Stream* stream, float* encoder, float* lat
 #else
 
 #include "rows.h"
+#include "half_row.h"
 
 /// Adam on d elements; `along` times w is taken out of the gradient first.
 static void adam(const Adam& o, float* __restrict w, float* __restrict m, float* __restrict v, const float* __restrict gradient, float along, size_t d) {
@@ -126,6 +127,9 @@ static void update(Stream& s, const Update& a) {
   const bool averages = a.ema.encoder != nullptr && a.t.hyper[EMA_DECAY] > 0;
   const double rows = a.t.hyper[ROWS];
   float* buffers = s.scratch<float>(0, s.threads * 2 * d);
+  HalfEncoder* half = s.halves.find(a.p.encoder);
+  if (half != nullptr && !half->fresh) half = nullptr;
+  if (averages) s.halves.changed(a.ema.encoder, n * d * sizeof(float));
   s.parallel(ceilDiv(n, LATENTS_A_TILE), [&](size_t tile, unsigned thread) {
     const size_t first = tile * LATENTS_A_TILE, last = std::min(n, first + LATENTS_A_TILE);
     for (size_t j = first; j < last; j++) {
@@ -140,6 +144,7 @@ static void update(Stream& s, const Update& a) {
         adam(o, decoder, a.m.decoder + row, a.v.decoder + row, gradient.decoder, static_cast<float>(dot(decoder, gradient.decoder, d)), d);
       }
       unitRow(decoder, a.m.decoder + row, a.v.decoder + row, static_cast<uint32_t>(j), static_cast<uint32_t>(t), d);
+      if (half != nullptr) setRow(*half, j, encoder);
       if (averages) {
         average(o, a.ema.encoder + row, encoder, d);
         average(o, a.ema.decoder + row, decoder, d);

@@ -1,0 +1,75 @@
+// What both ways of encoding share: their input, which latents are dead, and how rows are taken in pieces.
+
+#pragma once
+
+#include "saetta.h"
+
+#include <algorithm>
+
+namespace saetta {
+
+struct Encode {
+  Params p;
+  const float* x;
+  size_t B, d, n;
+  Step t;
+  Codes live, dead;
+  /// Null: the dead are neither counted nor selected. dead.k of 0: counted only.
+  const uint32_t* age;
+};
+
+/// Scratch slots: encode's own from here on.
+enum EncodeScratch : size_t { IS_DEAD, PACKED, PASSED, LIVE_SELECTION, DEAD_SELECTION = LIVE_SELECTION + 4, ENCODE_REST = DEAD_SELECTION + 4 };
+
+/// A 1 for each dead latent; null when none is to be selected. Sets sums[DEAD].
+inline const uint8_t* markDead(Stream& s, const Encode& a) {
+  if (a.age == nullptr) return nullptr;
+  uint8_t* isDead = s.scratch<uint8_t>(IS_DEAD, a.n);
+  size_t count = 0;
+  for (size_t j = 0; j < a.n; j++) {
+    isDead[j] = a.age[j] > a.t.hyper[DEAD_AFTER];
+    count += isDead[j];
+  }
+  a.t.sums[DEAD] = static_cast<double>(count);
+  return count > 0 && a.dead.k > 0 ? isDead : nullptr;
+}
+
+inline void clear(const Codes& z, size_t B) {
+  std::fill(z.latent, z.latent + B * z.k, NONE);
+  std::fill(z.value, z.value + B * z.k, 0.0f);
+  std::fill(z.grad, z.grad + B * z.k, 0.0f);
+}
+
+/// f(part, first row) for pieces of the batch, so that what is kept a row takes no more than a fixed amount of memory.
+template <class F>
+void inPieces(const Encode& a, size_t bytesARow, size_t multiple, const F& f) {
+  constexpr size_t BYTES = size_t{24} << 20;
+  const size_t rows = std::max<size_t>(1, BYTES / bytesARow / multiple) * multiple;
+  for (size_t first = 0; first < a.B; first += rows) {
+    Encode part = a;
+    part.B = std::min(rows, a.B - first);
+    part.x += first * a.d;
+    for (Codes* z : {&part.live, &part.dead}) {
+      const size_t slots = first * z->k;
+      z->latent += slots;
+      z->value += slots;
+      z->grad += slots;
+    }
+    f(part);
+  }
+}
+
+/// The code of slot `slot`, and that its latent fired where `firing` is given.
+inline void writeCode(const Codes& to, size_t slot, uint32_t latent, float value, const Step* firing) {
+  to.latent[slot] = latent;
+  to.value[slot] = value;
+  to.grad[slot] = 0;
+  if (firing != nullptr && latent != NONE && value > firing->hyper[FIRED_ABOVE]) __atomic_store_n(&firing->fired[latent], 1u, __ATOMIC_RELAXED);
+}
+
+/// encode with the product in bf16 as a screen; see encode_bf16.cc.
+void encodeScreened(Stream& s, const Encode& a);
+/// Bits of the paths of AVX512_BF16 and AMX, where compiler, processor and kernel have them; AVX-512 is there.
+uint32_t screenPaths();
+
+}  // namespace saetta

@@ -1,0 +1,50 @@
+// decode, residual and codeGrad of one path in one pass over the rows: a row's part of the decoder (k rows of it) comes from memory once and is still in
+// the L2 cache when its products with err are taken; the next row's is asked for meanwhile.
+
+#ifndef SAETTA_PATH
+#include "path.h"
+
+namespace saetta {
+
+struct Reconstruct {
+  const float* decoder;
+  Codes z;
+  size_t n;
+  Residual residual;
+};
+
+}  // namespace saetta
+
+#define SAETTA_FILE "reconstruct.cc"
+#include "each_path.h"
+
+extern "C" void saetta_reconstruct(saetta::Stream* stream, const float* decoder, uint32_t* latent, float* value, float* grad, uint64_t k, float* err,
+                                   uint64_t B, uint64_t d, uint64_t n, const float* preBias, const float* x, const float* live, double* hyper, double* sums,
+                                   uint32_t* fired, uint32_t* bad, double* sq) {
+  using namespace saetta;
+  const Reconstruct a = {decoder, {latent, value, grad, k}, n, {preBias, x, err, live, value, k, B, d, {hyper, sums, fired, bad, sq}}};
+  stream->submit([a](Stream& s) { SAETTA_RUN(s, reconstruct, a); });
+}
+
+#else
+
+#include "reconstruct.h"
+
+static void reconstruct(Stream& s, const Reconstruct& a) {
+  const Residual& r = a.residual;
+  const Blocks blocks(s, r);
+  s.parallel(blocks.count, [&](size_t block, unsigned) {
+    double* sums = blocks.begin(block, r.d);
+    const size_t end = std::min(r.B, (block + 1) * blocks.rows);
+    float nan = 0;
+    for (size_t b = block * blocks.rows; b < end; b++) {
+      decodeRow(a.decoder, a.z, r.err, b, r.d, a.n);
+      residualRow(r, b, sums);
+      nan += codeGradRow(a.decoder, a.z, r.err, b, r.d, a.n, b + 1, end);
+    }
+    if (std::isnan(nan)) markBad(r.t);
+  });
+  addUp(r, blocks);
+}
+
+#endif

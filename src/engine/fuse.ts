@@ -1,0 +1,74 @@
+/**
+ * Puts decode, residual and codeGrad of one path together for engines that can do the three in one pass. An operation is held back until the next call
+ * shows whether it belongs to the three; anything else lets it go first. What an operation does, and the order of all operations, stay as they are.
+ */
+
+import type { Codes, Params, Path, Step, Tensor } from "./engine.ts";
+
+interface Held {
+  readonly decoder: Tensor;
+  readonly codes: Codes;
+  readonly err: Tensor;
+  /** Queues the operation alone; everything it is given has been checked. */
+  readonly run: () => void;
+  /** Of the residual that followed. */
+  residual?: {
+    readonly x: Tensor;
+    readonly step: Step;
+    readonly preBias: Tensor;
+    readonly live: Path | undefined;
+    readonly run: () => void;
+  };
+}
+
+/** What the three have in common, for the operation that does all of them. */
+export interface Reconstruct {
+  readonly x: Tensor;
+  readonly live: Path | undefined;
+}
+
+export class Fusion {
+  #held: Held | undefined;
+
+  /** `run` queues the decode alone. */
+  decode(p: Params, codes: Codes, err: Tensor, run: () => void): void {
+    this.flush();
+    this.#held = { decoder: p.decoder, codes, err, run };
+  }
+
+  /** `run` queues the residual alone. */
+  residual(p: Params, x: Tensor, step: Step, path: Path, live: Path | undefined, run: () => void): void {
+    const held = this.#held;
+    if (held !== undefined && held.residual === undefined && belongs(held, p, path) && live?.err !== path.err) {
+      held.residual = { x, step, preBias: p.preBias, live, run };
+      return;
+    }
+    this.flush();
+    run();
+  }
+
+  /** `run` queues the codes' gradient alone, `all` the three operations at once. */
+  codeGrad(p: Params, path: Path, step: Step, run: () => void, all: (it: Reconstruct) => void): void {
+    const held = this.#held;
+    const residual = held?.residual;
+    if (held !== undefined && residual?.step === step && residual.preBias === p.preBias && belongs(held, p, path)) {
+      this.#held = undefined;
+      all({ x: residual.x, live: residual.live });
+      return;
+    }
+    this.flush();
+    run();
+  }
+
+  /** Lets go what is held back; before every other operation. */
+  flush(): void {
+    const held = this.#held;
+    this.#held = undefined;
+    held?.run();
+    held?.residual?.run();
+  }
+}
+
+function belongs(held: Held, p: Params, path: Path): boolean {
+  return held.decoder === p.decoder && held.codes === path.codes && held.err === path.err;
+}

@@ -1,0 +1,55 @@
+import { afterEach, describe, expect, it, vi } from "vitest";
+import { whyNoCpu } from "../../test/support/engines.ts";
+import { UsageError } from "../util/errors.ts";
+import { cpuPaths, selectEngine } from "./select.ts";
+
+/** The first test may have to wait for the kernels to be compiled. */
+const COMPILING = 180_000;
+
+afterEach(() => vi.unstubAllEnvs());
+
+describe("auto", () => {
+  it("falls back where the cpu engine cannot run, and says why", async () => {
+    vi.stubEnv("CXX", "no-such-compiler");
+    const notes: string[] = [];
+    await using engine = await selectEngine("auto", { dtype: "bf16", onNote: (note) => notes.push(note) });
+    expect(engine).toMatchObject({ name: "reference", real: "f64" });
+    expect(notes).toEqual([expect.stringMatching(/^the cpu engine cannot run \(.*no-such-compiler.*\); the reference engine is used/)]);
+  });
+});
+
+describe.skipIf(whyNoCpu() !== undefined)("on the cpu engine", { timeout: COMPILING }, () => {
+  it.each(["cpu", "auto"] as const)("%s with what the processor does not have is a UsageError, and nothing else is used", async (name) => {
+    vi.stubEnv("SAETTA_CPU", "portable");
+    const refused = await selectEngine(name, { dtype: "bf16" }).catch((thrown: unknown) => thrown);
+    expect(refused).toBeInstanceOf(UsageError);
+    expect(String(refused)).toContain("portable has no product in bf16");
+    for (const dtype of ["auto", "f32", undefined] as const) {
+      await using engine = await selectEngine(name, { dtype });
+      expect(engine.description).toMatch(/portable$/);
+    }
+  });
+
+  it("dtype decides whether the product is in bf16", async (context) => {
+    vi.stubEnv("SAETTA_CPU", "");
+    const best = (await cpuPaths()).at(-1)!;
+    if (best !== "avx512_bf16" && best !== "amx") context.skip(`no product in bf16 here: ${best}`);
+    for (const dtype of ["auto", "bf16", undefined] as const) {
+      await using engine = await selectEngine("cpu", { dtype });
+      expect(engine.description).toContain("product in bf16");
+    }
+    await using engine = await selectEngine("cpu", { dtype: "f32" });
+    expect(engine.description).toMatch(/AVX-512$/);
+  });
+
+  it("paths begin with the one that every machine has", async () => {
+    expect((await cpuPaths())[0]).toBe("portable");
+  });
+});
+
+it("the reference engine takes any dtype, and computes in float64", async () => {
+  for (const dtype of ["auto", "f32", "bf16"] as const) {
+    await using engine = await selectEngine("reference", { dtype });
+    expect(engine.real).toBe("f64");
+  }
+});
