@@ -152,18 +152,17 @@ const HALF = 2 ** -8;
 function encoderAtItsBound(first: boolean): Input {
   const [d, n] = [1000, 140];
   const isTop = (j: number) => (first ? j < 40 : j >= 100);
-  const element = (j: number, i: number) =>
-    1.5 + (isTop(j) ? 0.999 * HALF : i % 20 === 0 ? -0.999 * HALF : 1.001 * HALF) - (isTop(j) ? 0 : 0.002 * HALF);
+  const element = (j: number, i: number) => 1.5 + HALF * (isTop(j) ? 0.999 : i % 20 === 0 ? -0.999 : 1.001);
   const encoder = Float32Array.from({ length: n * d }, (_, at) => element(Math.floor(at / d), at % d));
   return { d, n, x: new Float32Array(3 * d).fill(1), encoder };
 }
 
-/** The rows' rounding at its bound: it is a multiple of the 40 highest latents, and of the opposite of the 100 others but for two elements. */
+/** The rows' rounding at its bound: it is a multiple of the 40 highest latents, and of the opposite of the 100 others but for five elements. */
 function rowsAtTheirBound(first: boolean): Input {
-  const [d, n] = [1024, 140];
+  const [d, n] = [2048, 140];
   const isTop = (j: number) => (first ? j < 40 : j >= 100);
   const sign = (i: number) => (i % 2 === 0 ? 1 : -1);
-  const element = (j: number, i: number) => (isTop(j) ? sign(i) : i === 1 + 2 * j || i === 0 ? 1 : -sign(i));
+  const element = (j: number, i: number) => (isTop(j) ? sign(i) : i % 2 === 0 && (i < 8 || i === 8 + 2 * j) ? 1 : -sign(i));
   const encoder = Float32Array.from({ length: n * d }, (_, at) => element(Math.floor(at / d), at % d));
   return { d, n, x: Float32Array.from({ length: 3 * d }, (_, at) => 1.5 + sign(at % d) * 0.999 * HALF), encoder };
 }

@@ -73,7 +73,7 @@ export async function createCpuEngine(options: CpuOptions = {}): Promise<Engine>
   if (options.dtype === "bf16" && !hasHalf) {
     throw new UsageError(`${chosen} has no product in bf16`, {
       where: WHERE,
-      mend: "leave --dtype out (the codes are the same), or use a processor with AVX512_BF16 or AMX",
+      mend: "pass --dtype auto: the codes are the same",
     });
   }
   const used = options.dtype === "f32" && hasHalf ? "avx512" : chosen;

@@ -3,9 +3,9 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { describe, expect, it } from "vitest";
+import { beforeAll, describe, expect, it } from "vitest";
 import { whyNoCpu } from "../../../test/support/engines.ts";
-import { createCpuEngine } from "./index.ts";
+import { createCpuEngine, prepareCpuKernels } from "./index.ts";
 
 const here = (name: string) => fileURLToPath(new URL(name, import.meta.url));
 
@@ -50,6 +50,8 @@ function whyNotPinned(): string | undefined {
 const why = whyNotPinned();
 describe.skipIf(why !== undefined)(`threads${why === undefined ? "" : ` (skipped: ${why})`}`, () => {
   const cpus = why === undefined ? cpusIn("/proc/thread-self/status") : [];
+  // Compiling them may take longer than a test may.
+  beforeAll(prepareCpuKernels, 300_000);
 
   it("stay each on a cpu of its own, where there is one for every cpu of the process", async () => {
     expect((await cpusOfThreads(cpus.length)).sort(([a], [b]) => a! - b!)).toEqual(cpus.map((cpu) => [cpu]));

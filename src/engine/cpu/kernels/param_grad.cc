@@ -82,6 +82,7 @@ void saetta_param_grad(saetta::Stream* stream, float* encoder, float* latentBias
 
 #else
 
+#include "dense.h"
 #include "rows.h"
 
 /// visit(latent - first, slot) for each slot in [from, to) whose latent is in [first, last).
@@ -128,8 +129,9 @@ static void invert(Stream& s, const ParamGrad& a, const Scales& scale, bool dead
   });
 }
 
-/// The rows of every list longer than a chunk. A chunk is at least 256 entries and at most a 1024th of all, so there are at most 2048 of them.
-static void formLong(Stream& s, Gradients& g) {
+/// The rows of latents that the dense way takes, and of every list longer than a chunk. A chunk is at least 256 entries and at most a 1024th of all, so there are at most 2048 of them.
+static void formLong(Stream& s, const ParamGrad& a, const Scales& scale, const Dense& dense) {
+  Gradients& g = *a.g;
   const uint64_t chunk = std::max<uint64_t>(256, ceilDiv(g.start[g.n], 1024));
   struct Piece {
     size_t latent;
@@ -138,13 +140,14 @@ static void formLong(Stream& s, Gradients& g) {
   std::vector<Piece> pieces;
   std::vector<size_t> firstPiece;
   for (size_t j = 0; j < g.n; j++) {
-    g.longAt[j] = NONE;
+    g.longAt[j] = dense.count > 0 ? dense.place[j] : NONE;
+    if (g.longAt[j] != NONE) continue;
     if (g.start[j + 1] - g.start[j] <= chunk) continue;
-    g.longAt[j] = static_cast<uint32_t>(pieces.size());
+    g.longAt[j] = static_cast<uint32_t>(dense.count + pieces.size());
     firstPiece.push_back(pieces.size());
     for (uint64_t first = g.start[j]; first < g.start[j + 1]; first += chunk) pieces.push_back({j, first, std::min(first + chunk, g.start[j + 1])});
   }
-  const size_t needed = pieces.size() * 2 * g.d;
+  const size_t needed = (dense.count + pieces.size()) * 2 * g.d;
   if (needed > g.longCapacity) {
     release(g.longRows);
     g.longCapacity = 0;
@@ -152,15 +155,27 @@ static void formLong(Stream& s, Gradients& g) {
     if (g.longRows == nullptr) throw std::runtime_error("paramGrad: no room for " + std::to_string(needed * sizeof(float)) + " bytes of working memory");
     g.longCapacity = needed;
   }
+  if (dense.count > 0) {
+    gradientsDense(s, dense, a.dead, g.x, g.preBias, g.deadErr, a.B, g.d, g.n, static_cast<float>(scale.dead), g.longRows);
+    float* buffers = s.scratch<float>(2, s.threads * 2 * g.d);
+    s.parallel(dense.count, [&](size_t i, unsigned thread) {
+      const size_t j = dense.latents[i];
+      if (g.start[j] == g.middle[j]) return;
+      float *live = buffers + thread * 2 * g.d, *rows = g.longRows + i * 2 * g.d;
+      formRows(g, j, g.start[j], g.middle[j], live, live + g.d);
+      for (size_t c = 0; c < 2 * g.d; c++) rows[c] += live[c];
+    });
+  }
+  float* longRows = g.longRows + dense.count * 2 * g.d;
   s.parallel(pieces.size(), [&](size_t i, unsigned) {
-    float* rows = g.longRows + i * 2 * g.d;
+    float* rows = longRows + i * 2 * g.d;
     formRows(g, pieces[i].latent, pieces[i].first, pieces[i].last, rows, rows + g.d);
   });
   s.parallel(firstPiece.size(), [&](size_t i, unsigned) {
     const size_t first = firstPiece[i], last = i + 1 < firstPiece.size() ? firstPiece[i + 1] : pieces.size();
-    float* sum = g.longRows + first * 2 * g.d;
+    float* sum = longRows + first * 2 * g.d;
     for (size_t piece = first + 1; piece < last; piece++) {
-      const float* rows = g.longRows + piece * 2 * g.d;
+      const float* rows = longRows + piece * 2 * g.d;
       for (size_t c = 0; c < 2 * g.d; c++) sum[c] += rows[c];
     }
   });
@@ -211,8 +226,9 @@ static void paramGrad(Stream& s, const ParamGrad& a) {
   g.deadErr = a.deadErr;
   g.preBias = a.p.preBias;
   const Scales scale = scalesOf(a.t, g.d);
-  invert(s, a, scale, a.deadErr != nullptr && scale.dead != 0);
-  formLong(s, g);
+  const bool dead = a.deadErr != nullptr && scale.dead != 0;
+  invert(s, a, scale, dead);
+  formLong(s, a, scale, dead ? denseLatents(s, a.dead, a.B, g.n, g.d) : Dense{});
   biases(s, a, scale);
   if (g.g.encoder == nullptr) return;
   s.parallel(ceilDiv(g.n, LATENTS_A_TILE), [&](size_t tile, unsigned) {

@@ -28,16 +28,30 @@ extern "C" void saetta_reconstruct(saetta::Stream* stream, const float* decoder,
 
 #else
 
+#include "dense.h"
 #include "reconstruct.h"
 
 static void reconstruct(Stream& s, const Reconstruct& a) {
   const Residual& r = a.residual;
   const Blocks blocks(s, r);
-  s.parallel(blocks.count, [&](size_t block, unsigned) {
+  Dense dense = denseLatents(s, a.z, r.B, a.n, r.d);
+  if (dense.count > 0) {
+    packDecoder(s, dense, a.decoder, r.d);
+    turnDecoder(s, dense, a.decoder, r.d);
+  }
+  float* buffers = s.scratch<float>(DENSE_THREADS, s.threads * blocks.rows * dense.padded);
+  s.parallel(blocks.count, [&](size_t block, unsigned thread) {
     double* sums = blocks.begin(block, r.d);
-    const size_t end = std::min(r.B, (block + 1) * blocks.rows);
+    const size_t first = block * blocks.rows, end = std::min(r.B, first + blocks.rows);
     float nan = 0;
-    for (size_t b = block * blocks.rows; b < end; b++) {
+    if (dense.count > 0) {
+      float* buffer = buffers + thread * blocks.rows * dense.padded;
+      decodeDense(dense, a.z, r.err, first, end, r.d, a.n, buffer);
+      for (size_t b = first; b < end; b++) residualRow(r, b, sums);
+      if (std::isnan(codeGradDense(dense, a.z, r.err, first, end, r.d, a.n, buffer))) markBad(r.t);
+      return;
+    }
+    for (size_t b = first; b < end; b++) {
       decodeRow(a.decoder, a.z, r.err, b, r.d, a.n);
       residualRow(r, b, sums);
       nan += codeGradRow(a.decoder, a.z, r.err, b, r.d, a.n, b + 1, end);
