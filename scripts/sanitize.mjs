@@ -7,7 +7,7 @@
 // those of UndefinedBehaviorSanitizer, which finds its file taken by the other, from what the tests print.
 import { spawn, spawnSync } from "node:child_process";
 import { mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
-import { isAbsolute, join, resolve } from "node:path";
+import { dirname, isAbsolute, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 
 process.chdir(fileURLToPath(new URL("..", import.meta.url)));
@@ -19,6 +19,8 @@ const STRESS = "src/engine/cpu";
 const ALWAYS = ["-fno-omit-frame-pointer", "-g"];
 /** Tests whose engine is the default one, run again on each other instruction set; those of the engine go through all by themselves. */
 const BY_DEFAULT = ["test/gradients", "test/parity", "test/faults", "src/train", "src/inference", "src/bench"];
+/** Tests that run kernels, without what starts shells or threads of other libraries. */
+const KERNELS = ["src/engine", "src/train", "src/inference", "src/bench", "test/gradients", "test/parity", "test/faults", "test/sanitize"];
 
 const SANITIZERS = {
   address: {
@@ -38,6 +40,7 @@ const SANITIZERS = {
       misaligned: "misaligned address",
       cast_beyond: "outside the range of representable values",
     },
+    files: [],
     exclude: [],
   },
   thread: {
@@ -46,8 +49,9 @@ const SANITIZERS = {
     flags: ["-fsanitize=thread", ...ALWAYS],
     options: { TSAN_OPTIONS: `suppressions=${resolve("test/sanitize/thread.supp")}:history_size=4:second_deadlock_stack=1:exitcode=99` },
     faults: { race: "data race", race_of_copies: "data race" },
-    // They start shells, which crash under this runtime; the engine does nothing in them that src/train does not see it do.
-    exclude: ["test/cli/**", "test/package/**", "src/engine/cpu/compile.test.ts"],
+    // The shell that it starts crashes under this runtime.
+    files: KERNELS,
+    exclude: ["src/engine/cpu/compile.test.ts"],
   },
 };
 const REPORT = /ERROR: AddressSanitizer|runtime error:|(WARNING|FATAL|ERROR): ThreadSanitizer|Sanitizer: CHECK failed/;
@@ -61,7 +65,7 @@ try {
   rmSync(FOLDER, { recursive: true, force: true });
   mkdirSync(REPORTS, { recursive: true });
   const { cpuPaths } = await import("../dist/engine/cpu/index.js");
-  const paths = await cpuPaths();
+  const paths = await cpuPaths().catch(impossible);
   for (const name of names) await sanitize(SANITIZERS[name], paths);
   if (failures.length === 0)
     console.log(`\nNothing found by ${names.map((name) => SANITIZERS[name].title).join(" or ")}: ${paths.join(", ")}`);
@@ -73,7 +77,7 @@ for (const failure of failures) console.error(`test:sanitize: ${failure}`);
 process.exitCode = failures.length === 0 ? 0 : 1;
 
 async function sanitize(sanitizer, paths) {
-  const { title, flags, options, faults, exclude } = sanitizer;
+  const { title, flags, options, faults, files, exclude } = sanitizer;
   const began = performance.now();
   console.log(`\n== ${title}`);
   const env = { ...process.env, SAETTA_CXXFLAGS: flags.join(" ") };
@@ -93,26 +97,24 @@ async function sanitize(sanitizer, paths) {
 
   // Compiled before the tests: no compiler is to run under the sanitizer.
   const { kernelLibrary } = await import("../dist/engine/cpu/compile.js");
-  await kernelLibrary({ flags }).catch((error) => {
-    throw new Impossible(error.message);
-  });
+  const library = await kernelLibrary({ flags }).catch(impossible);
   for (const name of readdirSync(STRESS).filter((each) => each.endsWith(".stress.cc"))) {
     const program = join(FOLDER, "stress");
-    compile([...flags, "-O2", "-std=c++17", "-pthread", join(STRESS, name), join(STRESS, "kernels/stream.cc"), "-o", program, "-ldl"]);
+    compile([...flags, "-O2", "-std=c++17", "-pthread", join(STRESS, name), library, `-Wl,-rpath,${dirname(library)}`, "-o", program]);
     console.log(`\n-- ${title}: ${name}`);
     judge(`${name} under ${title}`, await run([program], env, true));
   }
 
   const vitest = ["node_modules/vitest/vitest.mjs", "run", "--no-file-parallelism", "--testTimeout=600000", "--hookTimeout=600000"];
   vitest.push(...exclude.flatMap((pattern) => ["--exclude", pattern]));
-  const test = async (what, files, more) => {
+  const test = async (what, chosen, more) => {
     console.log(`\n-- ${title}: ${what}`);
-    judge(`${what} under ${title}`, await node([...vitest, ...files], more, true));
+    judge(`${what} under ${title}`, await node([...vitest, ...chosen], more, true));
   };
   if (words.length > 0) {
     for (const path of paths) await test(`${words.join(" ")} on ${path}`, words, { SAETTA_CPU: path });
   } else {
-    await test("all tests", [], {});
+    await test(files.length > 0 ? "tests of kernels" : "all tests", files, {});
     for (const path of paths.slice(0, -1)) await test(`tests on ${path}`, BY_DEFAULT, { SAETTA_CPU: path });
   }
   console.log(`\n${title}: ${Math.round((performance.now() - began) / 1000)} s`);
@@ -134,6 +136,10 @@ async function launcher({ title, runtime }, env) {
     if (status === 0 && reports === "") return node;
   }
   throw new Impossible(`${title}: node does not start with ${library} loaded before it`);
+}
+
+function impossible({ message }) {
+  throw new Impossible(message);
 }
 
 /** Output of the compiler. */

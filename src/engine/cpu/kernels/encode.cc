@@ -2,7 +2,7 @@
 //
 // x - preBias is packed into panels of ROWS rows, lanes of a vector along the rows, so that an element of the encoder meets whole vectors. A tile is a
 // group of panels that fits the L2 cache and a stretch of latents. Each row keeps the candidates above its k-th value so far; the tiles of a group
-// run in the order of the latents, on whichever thread, so what a row sees does not depend on the threads, and an equal value that comes later loses.
+// are done in the order of the latents, by whichever thread, so what a row sees does not depend on the threads, and an equal value that comes later loses.
 
 #ifndef SAETTA_PATH
 #include "encode.h"
@@ -150,17 +150,10 @@ static void encodePiece(Stream& s, const Encode& a, const uint8_t* isDead) {
   const size_t groups = ceilDiv(panels, groupPanels);
   const size_t stretch = std::max<size_t>(LATENTS, std::min<size_t>(256, ceilDiv(size_t{1} << 18, a.d)) / LATENTS * LATENTS);
   const size_t stretches = ceilDiv(a.n, stretch);
-  std::atomic<size_t>* passed = s.scratch<std::atomic<size_t>>(PASSED, groups);
-  for (size_t g = 0; g < groups; g++) new (passed + g) std::atomic<size_t>(0);
+  Turns turns(s, groups, stretches);
 
-  s.parallel(stretches * groups, [&](size_t tile, unsigned) {
-    const size_t at = tile / groups, group = tile % groups;
+  const auto work = [&](size_t group, size_t at) {
     const size_t firstPanel = group * groupPanels, lastPanel = std::min(panels, firstPanel + groupPanels);
-    // Tiles are claimed in order, so the one before this one in the group is done or is being worked on by another thread.
-    for (int spin = 0; passed[group].load(std::memory_order_acquire) != at; spin++) {
-      if (spin < 1000) pause();
-      else std::this_thread::yield();
-    }
     float out[LATENTS * PANEL_ROWS] __attribute__((aligned(64)));
     Vec nan = {};
     const size_t end = std::min(a.n, (at + 1) * stretch);
@@ -196,8 +189,8 @@ static void encodePiece(Stream& s, const Encode& a, const uint8_t* isDead) {
       }
     }
     if (std::isnan(total(nan))) markBad(a.t);
-    passed[group].store(at + 1, std::memory_order_release);
-  });
+  };
+  s.parallel(stretches * groups, [&](size_t, unsigned) { turns.one(work); });
 
   constexpr size_t ROWS = 16;
   s.parallel(ceilDiv(a.B, ROWS), [&](size_t tile, unsigned) {

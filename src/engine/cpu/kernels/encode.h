@@ -67,6 +67,43 @@ inline void writeCode(const Codes& to, size_t slot, uint32_t latent, float value
   if (firing != nullptr && latent != NONE && value > firing->hyper[FIRED_ABOVE]) __atomic_store_n(&firing->fired[latent], 1u, __ATOMIC_RELAXED);
 }
 
+/// Which groups of rows are how far: a group takes the stretches of latents in order, one thread at a time. A thread that loses its processor holds up its
+/// own group only; the others go on with theirs and then catch up.
+class Turns {
+ public:
+  Turns(Stream& s, size_t groups, size_t stretches) : states_(s.scratch<std::atomic<uint64_t>>(PASSED, groups)), groups_(groups), stretches_(stretches) {
+    for (size_t g = 0; g < groups; g++) new (states_ + g) std::atomic<uint64_t>(0);
+  }
+
+  /// f(group, stretch) for one of them, the group that is least far of those that nobody works on. To be called groups x stretches times.
+  template <class F>
+  void one(const F& f) {
+    for (int spin = 0;; spin++) {
+      size_t group = groups_;
+      uint64_t state = UINT64_MAX;
+      for (size_t g = 0; g < groups_; g++) {
+        const uint64_t found = states_[g].load(std::memory_order_relaxed);
+        if ((found & BUSY) != 0 || found >= state || found / 2 == stretches_) continue;
+        group = g;
+        state = found;
+      }
+      if (group < groups_ && states_[group].compare_exchange_strong(state, state | BUSY, std::memory_order_acquire)) {
+        f(group, state / 2);
+        states_[group].fetch_add(1, std::memory_order_release);
+        return;
+      }
+      if (spin < 1000) pause();
+      else std::this_thread::yield();
+    }
+  }
+
+ private:
+  /// States count twice the stretches done.
+  static constexpr uint64_t BUSY = 1;
+  std::atomic<uint64_t>* states_;
+  size_t groups_, stretches_;
+};
+
 /// encode with the product in bf16 as a screen; see encode_bf16.cc.
 void encodeScreened(Stream& s, const Encode& a);
 /// Bits of the paths of AVX512_BF16 and AMX, where compiler, processor and kernel have them; AVX-512 is there.

@@ -373,21 +373,14 @@ static void encodePiece(Stream& s, const Encode& a, const HalfEncoder& w, const 
   // Groups of panels of at most 640 KiB; tiles of under a millisecond, so that threads end together.
   const size_t step = amx ? 2 : MAX_PANELS, latents = amx ? MAX_LATENTS : 8;
   const size_t most = std::max(step, (size_t{640} << 10) / (blocks * TILE * 2) / step * step);
-  const size_t groupPanels = std::min(most, ceilDiv(ceilDiv(panels, s.threads), step) * step);
+  const size_t groupPanels = std::min(most, ceilDiv(ceilDiv(panels, 2 * s.threads), step) * step);
   const size_t groups = ceilDiv(panels, groupPanels);
   const size_t stretch = std::max<size_t>(MAX_LATENTS, std::min<size_t>(512, (size_t{1} << 19) / a.d) / MAX_LATENTS * MAX_LATENTS);
   const size_t stretches = ceilDiv(a.n, stretch);
-  std::atomic<size_t>* passed = s.scratch<std::atomic<size_t>>(PASSED, groups);
-  for (size_t g = 0; g < groups; g++) new (passed + g) std::atomic<size_t>(0);
+  Turns turns(s, groups, stretches);
 
-  s.parallel(stretches * groups, [&](size_t tile, unsigned thread) {
-    const size_t at = tile / groups, group = tile % groups;
+  const auto screenTile = [&](size_t group, size_t at, unsigned thread) {
     const size_t firstPanel = group * groupPanels, lastPanel = std::min(panels, firstPanel + groupPanels);
-    // A row's list belongs to one thread at a time. Tiles are claimed in order: the one before is done or being worked on.
-    for (int spin = 0; passed[group].load(std::memory_order_acquire) != at; spin++) {
-      if (spin < 1000) pause();
-      else std::this_thread::yield();
-    }
     const Workspace work = workOf(thread);
     float out[MAX_LATENTS * 2 * PANEL] __attribute__((aligned(64)));
     Vec nan = {};
@@ -407,8 +400,9 @@ static void encodePiece(Stream& s, const Encode& a, const HalfEncoder& w, const 
     }
     if (amx) releaseTiles();
     if (std::isnan(total(nan))) markBad(a.t);
-    passed[group].store(at + 1, std::memory_order_release);
-  });
+  };
+  // A row's list belongs to one thread at a time.
+  s.parallel(stretches * groups, [&](size_t, unsigned thread) { turns.one([&](size_t group, size_t at) { screenTile(group, at, thread); }); });
 
   constexpr size_t ROWS = 8;
   s.parallel(ceilDiv(a.B, ROWS), [&](size_t tile, unsigned thread) {

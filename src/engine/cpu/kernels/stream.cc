@@ -98,7 +98,7 @@ void* Stream::scratchBytes(size_t slot, size_t bytes) {
 #if defined(__SANITIZE_ADDRESS__)
   // What an earlier operation left is no more to be read than what lies beyond: NaN, and out of bounds.
   ASAN_UNPOISON_MEMORY_REGION(piece.address, piece.bytes);
-  std::memset(piece.address, 0xff, bytes);
+  if (bytes > 0) std::memset(piece.address, 0xff, bytes);
   ASAN_POISON_MEMORY_REGION(static_cast<char*>(piece.address) + bytes, piece.bytes - bytes);
 #endif
   return piece.address;
