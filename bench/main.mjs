@@ -22,6 +22,7 @@ const STEPS_A_ROUND = 2;
 const LAST_ROUND_AT = 270;
 /** What the engine can be asked to compute in; those that a path has not are left out. */
 const DTYPES = ["f32", "bf16"];
+const HAS_BF16 = /bf16|amx/;
 const SITUATIONS = [
   { name: "no AuxK", auxk: 0, dead: false, skewed: false },
   { name: "auxk 256, 25 % dead", auxk: 256, dead: true, skewed: false },
@@ -52,6 +53,8 @@ async function openEngines(start) {
   const wanted = possible.filter((name) => (process.env.SAETTA_CPU ? name === process.env.SAETTA_CPU : name !== "portable"));
   for (const path of wanted.length > 0 ? wanted : possible) {
     for (const dtype of DTYPES) {
+      // In float32 the paths that have bf16 are avx512.
+      if (dtype === "f32" && HAS_BF16.test(path)) continue;
       let engine;
       try {
         engine = await createCpuEngine({ threads, path, dtype });
