@@ -60,7 +60,6 @@ static size_t capacityOf(size_t k) { return 3 * k + 64; }
 /// What a thread needs to compute candidates again.
 struct Workspace {
   float* centred;
-  float* ends;
   uint64_t* keys;
 };
 
@@ -139,23 +138,46 @@ static uint64_t keyOf(float value, uint32_t latent) {
   return uint64_t{bits} << 32 | (NONE - latent);
 }
 
+/// The k-th largest of `count` floats, 0 when it is negative or there are fewer. Bit by bit from the highest, by counting: positive floats are ordered as
+/// their bits are, and nothing here branches on the data, which costs a sorting algorithm most of its time.
+static float kthLargest(const float* of, size_t count, size_t k) {
+  int32_t found = 0;
+  if (count < k) return 0;
+  for (int bit = 30; bit >= 0; bit--) {
+    const int32_t asked = found | int32_t{1} << bit;
+    const __m512i least = _mm512_set1_epi32(asked);
+    size_t above = 0;
+    for (size_t i = 0; i < count; i += 16) {
+      const __mmask16 mask = static_cast<__mmask16>(count - i >= 16 ? 0xffff : (1u << (count - i)) - 1);
+      above += static_cast<size_t>(__builtin_popcount(_mm512_mask_cmpge_epi32_mask(mask, _mm512_maskz_loadu_epi32(mask, of + i), least)));
+    }
+    if (above >= k) found = asked;
+  }
+  float value;
+  std::memcpy(&value, &found, 4);
+  return value;
+}
+
 /// Raises the threshold to the k-th lower end and forgets what cannot be in the top k.
-static void prune(const Candidates& z, size_t b, const Workspace& work) {
+static void prune(const Candidates& z, size_t b) {
   float *low = z.low + b * z.capacity, *high = z.high + b * z.capacity;
   uint32_t* latent = z.latent + b * z.capacity;
   const size_t count = z.counts[b];
-  if (count >= z.k) {
-    std::copy(low, low + count, work.ends);
-    std::nth_element(work.ends, work.ends + (z.k - 1), work.ends + count, std::greater<float>());
-    z.thresholds[b] = std::max(z.thresholds[b], work.ends[z.k - 1]);
-  }
+  z.thresholds[b] = std::max(z.thresholds[b], kthLargest(low, count, z.k));
+  const __m512 threshold = _mm512_set1_ps(z.thresholds[b]);
   size_t kept = 0;
-  for (size_t i = 0; i < count; i++) {
-    // Equal ends stay: only the latents' numbers decide there.
-    if (high[i] < z.thresholds[b]) continue;
-    low[kept] = low[i];
-    high[kept] = high[i];
-    latent[kept++] = latent[i];
+  for (size_t i = 0; i < count; i += 16) {
+    const __mmask16 mask = static_cast<__mmask16>(count - i >= 16 ? 0xffff : (1u << (count - i)) - 1);
+    const __m512 lows = _mm512_maskz_loadu_ps(mask, low + i), highs = _mm512_maskz_loadu_ps(mask, high + i);
+    const __m512i latents = _mm512_maskz_loadu_epi32(mask, latent + i);
+    // Equal ends stay: only the latents' numbers decide there. So does NaN, which is found later.
+    const __mmask16 stay = _mm512_mask_cmp_ps_mask(mask, highs, threshold, _CMP_NLT_UQ);
+    const auto some = static_cast<unsigned>(__builtin_popcount(stay));
+    const __mmask16 to = static_cast<__mmask16>((1u << some) - 1);
+    _mm512_mask_storeu_ps(low + kept, to, _mm512_maskz_compress_ps(stay, lows));
+    _mm512_mask_storeu_ps(high + kept, to, _mm512_maskz_compress_ps(stay, highs));
+    _mm512_mask_storeu_epi32(latent + kept, to, _mm512_maskz_compress_epi32(stay, latents));
+    kept += some;
   }
   z.counts[b] = static_cast<uint32_t>(kept);
 }
@@ -188,7 +210,7 @@ static inline void add(const Encode& a, const Candidates& z, size_t b, float pre
   z.high[slot] = pre + error;
   z.latent[slot] = latent;
   if (z.counts[b] < z.capacity) return;
-  prune(z, b, work);
+  prune(z, b);
   // Hardly anything gone: the bounds do not tell these apart.
   if (z.counts[b] > z.capacity - z.capacity / 4) settle(a, z, b, work);
 }
@@ -340,7 +362,7 @@ static Candidates makeCandidates(Stream& s, size_t slot, size_t B, size_t padded
 
 /// The codes of a row, from its candidates.
 static void finish(const Encode& a, const Candidates& z, size_t b, const Codes& to, const Step* firing, const Workspace& work) {
-  prune(z, b, work);
+  prune(z, b);
   settle(a, z, b, work);
   const size_t first = b * z.capacity;
   for (size_t i = 0; i < z.k; i++) {
@@ -353,12 +375,11 @@ static void encodePiece(Stream& s, const Encode& a, const HalfEncoder& w, const 
   const bool amx = s.path == AMX;
   const size_t blocks = w.blocks, panels = ceilDiv(a.B, 2 * PANEL) * 2, padded = panels * PANEL;
   const size_t widest = std::max(capacityOf(a.live.k), capacityOf(a.dead.k));
-  const size_t rowBytes = ceilDiv(a.d, 16) * 64, workBytes = rowBytes + ceilDiv(widest, 16) * 64 * 3 + blocks * TILE * 2;
+  const size_t rowBytes = ceilDiv(a.d, 16) * 64, workBytes = rowBytes + ceilDiv(widest, 16) * 64 * 2 + blocks * TILE * 2;
   char* works = s.scratch<char>(ENCODE_REST, s.threads * workBytes);
   const auto workOf = [&](unsigned thread) {
     char* at = works + thread * workBytes;
-    return Workspace{reinterpret_cast<float*>(at), reinterpret_cast<float*>(at + rowBytes),
-                     reinterpret_cast<uint64_t*>(at + rowBytes + ceilDiv(widest, 16) * 64)};
+    return Workspace{reinterpret_cast<float*>(at), reinterpret_cast<uint64_t*>(at + rowBytes)};
   };
   const auto halfOf = [&](unsigned thread) { return reinterpret_cast<uint16_t*>(works + (thread + 1) * workBytes - blocks * TILE * 2); };
 

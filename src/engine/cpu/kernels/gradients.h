@@ -26,13 +26,16 @@ struct Gradients {
   uint32_t* longAt;
   float* longRows;
   size_t longCapacity;
-  /// Of the last paramGrad.
+  /// Of the last paramGrad; the factors of the loss are 0 where a path has no entries.
+  double liveScale, deadScale;
   const float *x, *liveErr, *deadErr, *preBias;
 
   Gradients(size_t n, size_t d, size_t capacity, Params g);
   ~Gradients();
 };
 
+/// Entries are read so far past the end of a list, and of all, to ask for their rows in time.
+constexpr size_t ENTRIES_AHEAD = 8;
 /// Latents that a thread takes at a time.
 constexpr size_t LATENTS_A_TILE = 64;
 

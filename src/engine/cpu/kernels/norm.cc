@@ -1,4 +1,6 @@
 // norm: the squared norm of the whole gradient, decoder rows projected, in float64: each latent on its own, then the latents in order.
+//
+// |g - (w . g) w|^2 = |g|^2 - (w . g)^2 for a unit row w, and w . g is known from the codes, so the decoder is not read.
 
 #ifndef SAETTA_PATH
 #include "gradients.h"
@@ -29,23 +31,29 @@ extern "C" void saetta_norm(saetta::Stream* stream, const float* decoder, const 
 
 #include "rows.h"
 
+/// w . g of the decoder's row of latent j, without reading w: the sum of value (w . err), and w . err is the gradient of the value. Both are scaled in entries.
+static double alongOf(const Gradients& g, size_t j) {
+  const auto sum = [&](uint64_t first, uint64_t last) {
+    double products = 0;
+    for (uint64_t e = first; e < last; e++) products += static_cast<double>(g.entries[e].value) * g.entries[e].grad;
+    return products;
+  };
+  const double live = sum(g.start[j], g.middle[j]), dead = sum(g.middle[j], g.start[j + 1]);
+  return (live == 0 ? 0 : live / g.liveScale) + (dead == 0 ? 0 : dead / g.deadScale);
+}
+
 static void norm(Stream& s, const Norm& a) {
   const Gradients& g = *a.g;
   const size_t d = g.d;
   double* squares = s.scratch<double>(0, g.n);
   float* buffers = s.scratch<float>(1, s.threads * 2 * d);
   s.parallel(ceilDiv(g.n, LATENTS_A_TILE), [&](size_t tile, unsigned thread) {
-    float* buffer = buffers + thread * 2 * d;
     for (size_t j = tile * LATENTS_A_TILE; j < std::min(g.n, (tile + 1) * LATENTS_A_TILE); j++) {
-      const Rows rows = rowsOf(g, j, buffer);
+      const Rows rows = rowsOf(g, j, buffers + thread * 2 * d);
       squares[j] = static_cast<double>(g.g.latentBias[j]) * g.g.latentBias[j];
       if (rows.encoder == nullptr) continue;
-      squares[j] += dot(rows.encoder, rows.encoder, d);
-      const float* w = a.decoder + j * d;
-      const float along = static_cast<float>(dot(w, rows.decoder, d));
-      float* __restrict projected = buffer + d;
-      for (size_t i = 0; i < d; i++) projected[i] = rows.decoder[i] - along * w[i];
-      squares[j] += dot(projected, projected, d);
+      const double along = alongOf(g, j);
+      squares[j] += dot(rows.encoder, rows.encoder, d) + std::max(0.0, dot(rows.decoder, rows.decoder, d) - along * along);
     }
   });
   double sum = dot(g.g.preBias, g.g.preBias, d);

@@ -9,11 +9,12 @@
 namespace saetta {
 
 Gradients::Gradients(size_t n, size_t d, size_t capacity, Params g)
-    : n(n), d(d), g(g), capacity(capacity), longRows(nullptr), longCapacity(0), x(nullptr), liveErr(nullptr), deadErr(nullptr), preBias(nullptr) {
+    : n(n), d(d), g(g), capacity(capacity), longRows(nullptr), longCapacity(0), liveScale(0), deadScale(0), x(nullptr), liveErr(nullptr),
+      deadErr(nullptr), preBias(nullptr) {
   start = static_cast<uint64_t*>(allocate((n + 1) * sizeof(uint64_t)));
   middle = static_cast<uint64_t*>(allocate(n * sizeof(uint64_t)));
   longAt = static_cast<uint32_t*>(allocate(n * sizeof(uint32_t)));
-  entries = static_cast<Entry*>(allocate(capacity * sizeof(Entry)));
+  entries = static_cast<Entry*>(allocate((capacity + ENTRIES_AHEAD) * sizeof(Entry)));
 }
 
 Gradients::~Gradients() {
@@ -85,47 +86,50 @@ void saetta_param_grad(saetta::Stream* stream, float* encoder, float* latentBias
 #include "dense.h"
 #include "rows.h"
 
-/// visit(latent - first, slot) for each slot in [from, to) whose latent is in [first, last).
-template <class F>
-static inline void eachOf(const Codes& z, size_t slots, size_t first, size_t last, const F& visit) {
-  for (size_t slot = 0; slot < slots; slot++) {
-    const size_t j = z.latent[slot];
-    if (j >= first && j < last) visit(j, slot);
-  }
-}
-
-/// Each tile takes a range of latents and reads all slots: the lists come out in the order of the rows without any exchange between threads.
+/// Counts how often latent j is on in each of a few blocks of rows, then writes the lists: wherever the borders of the blocks are, the same ones.
 static void invert(Stream& s, const ParamGrad& a, const Scales& scale, bool dead) {
   Gradients& g = *a.g;
-  const size_t ranges = s.threads, width = ceilDiv(g.n, ranges);
-  const size_t liveSlots = a.B * a.live.k, deadSlots = dead ? a.B * a.dead.k : 0;
-  uint64_t* counts = g.start + 1;
-  s.parallel(ranges, [&](size_t range, unsigned) {
-    const size_t first = std::min(g.n, range * width), last = std::min(g.n, first + width);
-    std::fill(counts + first, counts + last, 0u);
-    eachOf(a.live, liveSlots, first, last, [&](size_t j, size_t) { counts[j]++; });
-    for (size_t j = first; j < last; j++) g.middle[j] = counts[j];
-    eachOf(a.dead, deadSlots, first, last, [&](size_t j, size_t) { counts[j]++; });
+  constexpr size_t MOST_BLOCKS = 8;
+  const size_t n = g.n, blocks = std::min<size_t>(s.threads, MOST_BLOCKS), rows = ceilDiv(a.B, blocks);
+  const size_t columns = dead ? 2 * blocks : blocks;
+  // [columns][n]: the live blocks, then the dead; first how many, then where in the list.
+  uint32_t* counts = s.scratch<uint32_t>(0, columns * n);
+  const auto eachSlot = [&](size_t column, const auto& visit) {
+    const Codes& z = column < blocks ? a.live : a.dead;
+    const size_t block = column % blocks;
+    for (size_t b = block * rows; b < std::min(a.B, (block + 1) * rows); b++) {
+      for (size_t slot = b * z.k; slot < (b + 1) * z.k; slot++) {
+        const size_t j = z.latent[slot];
+        if (j < n) visit(b, j, z.value[slot], z.grad[slot]);
+      }
+    }
+  };
+  s.parallel(columns, [&](size_t column, unsigned) {
+    uint32_t* count = counts + column * n;
+    std::fill(count, count + n, 0u);
+    eachSlot(column, [&](size_t, size_t j, float, float) { count[j]++; });
   });
   uint64_t total = 0;
-  g.start[0] = 0;
-  for (size_t j = 0; j < g.n; j++) {
-    g.middle[j] += total;
-    total += counts[j];
-    counts[j] = total;
+  for (size_t j = 0; j < n; j++) {
+    g.start[j] = total;
+    uint32_t length = 0;
+    for (size_t column = 0; column < columns; column++) {
+      if (column == blocks) g.middle[j] = total + length;
+      const uint32_t here = counts[column * n + j];
+      counts[column * n + j] = length;
+      length += here;
+    }
+    total += length;
+    if (!dead) g.middle[j] = total;
   }
+  g.start[n] = total;
   if (total > g.capacity) throw std::length_error("paramGrad: more rows than the gradients were made for");
-  uint64_t* at = s.scratch<uint64_t>(0, g.n);
-  s.parallel(ranges, [&](size_t range, unsigned) {
-    const size_t first = std::min(g.n, range * width), last = std::min(g.n, first + width);
-    std::copy(g.start + first, g.start + last, at + first);
-    const auto fill = [&](const Codes& z, size_t slots, double factor) {
-      eachOf(z, slots, first, last, [&](size_t j, size_t slot) {
-        g.entries[at[j]++] = {static_cast<uint32_t>(slot / z.k), static_cast<float>(factor * z.value[slot]), static_cast<float>(factor * z.grad[slot])};
-      });
-    };
-    fill(a.live, liveSlots, scale.live);
-    fill(a.dead, deadSlots, scale.dead);
+  s.parallel(columns, [&](size_t column, unsigned) {
+    uint32_t* at = counts + column * n;
+    const double factor = column < blocks ? scale.live : scale.dead;
+    eachSlot(column, [&](size_t b, size_t j, float value, float grad) {
+      g.entries[g.start[j] + at[j]++] = {static_cast<uint32_t>(b), static_cast<float>(factor * value), static_cast<float>(factor * grad)};
+    });
   });
 }
 
@@ -184,6 +188,18 @@ static void formLong(Stream& s, const ParamGrad& a, const Scales& scale, const D
 /// Gradients beyond this are bad: their squares, which Adam and the norm need, would not fit an f32.
 constexpr double LARGEST_GRADIENT = 1e18;
 
+/// A row of the encoder and what it is multiplied by.
+struct Weighted {
+  const float* row;
+  double weight;
+};
+
+/// sums [d] += a.weight a.row + b.weight b.row.
+static void addWeighted(const Weighted& a, const Weighted& b, double* __restrict sums, size_t d) {
+  const float *__restrict x = a.row, *__restrict y = b.row;
+  for (size_t i = 0; i < d; i++) sums[i] += a.weight * x[i] + b.weight * y[i];
+}
+
 /// Summed in float64, a list in its order: latentBias = sum of g. preBias = live factor * column sums of err - sum_j latentBias_j encoder[j].
 /// No weight may change in a step that is not finite, and rows are formed only as weights change: a bound on every element is checked here instead,
 /// the sum of absolute factors times the norm of all that they may stand before.
@@ -193,8 +209,10 @@ static void biases(Stream& s, const ParamGrad& a, const Scales& scale) {
   double* partial = s.scratch<double>(1, blocks * d);
   const double largestInput = std::sqrt(a.t.sums[CENTRED2]), largestErr = std::sqrt(std::max(a.t.sums[ERR2], a.t.sums[AUX_ERR2]));
   s.parallel(blocks, [&](size_t tile, unsigned) {
-    double* __restrict sums = partial + tile * d;
+    double* sums = partial + tile * d;
     std::fill(sums, sums + d, 0.0);
+    // Latents that are on wait for one more, so that the sums are gone through half as often.
+    Weighted waiting = {nullptr, 0};
     for (size_t j = tile * block; j < std::min(g.n, (tile + 1) * block); j++) {
       double sum = 0, grads = 0, values = 0;
       for (uint64_t e = g.start[j]; e < g.start[j + 1]; e++) {
@@ -206,14 +224,22 @@ static void biases(Stream& s, const ParamGrad& a, const Scales& scale) {
       if (!fits) markBad(a.t);
       g.g.latentBias[j] = static_cast<float>(sum);
       if (sum == 0) continue;
-      const float* __restrict row = a.p.encoder + j * d;
-      for (size_t i = 0; i < d; i++) sums[i] += sum * row[i];
+      const Weighted here = {a.p.encoder + j * d, sum};
+      for (size_t byte = 0; byte < d * sizeof(float); byte += 64) __builtin_prefetch(reinterpret_cast<const char*>(here.row) + byte, 0, 2);
+      if (waiting.row == nullptr) {
+        waiting = here;
+        continue;
+      }
+      addWeighted(waiting, here, sums, d);
+      waiting.row = nullptr;
     }
+    if (waiting.row != nullptr) addWeighted(waiting, {waiting.row, 0}, sums, d);
   });
+  for (size_t tile = 1; tile < blocks; tile++) {
+    for (size_t i = 0; i < d; i++) partial[i] += partial[tile * d + i];
+  }
   for (size_t i = 0; i < d; i++) {
-    double throughInput = 0;
-    for (size_t tile = 0; tile < blocks; tile++) throughInput += partial[tile * d + i];
-    const double gradient = scale.live * a.t.sums[SUMS + i] - throughInput;
+    const double gradient = scale.live * a.t.sums[SUMS + i] - partial[i];
     if (!(std::fabs(gradient) < LARGEST_GRADIENT)) markBad(a.t);
     g.g.preBias[i] = static_cast<float>(gradient);
   }
@@ -226,6 +252,8 @@ static void paramGrad(Stream& s, const ParamGrad& a) {
   g.deadErr = a.deadErr;
   g.preBias = a.p.preBias;
   const Scales scale = scalesOf(a.t, g.d);
+  g.liveScale = scale.live;
+  g.deadScale = scale.dead;
   const bool dead = a.deadErr != nullptr && scale.dead != 0;
   invert(s, a, scale, dead);
   formLong(s, a, scale, dead ? denseLatents(s, a.dead, a.B, g.n, g.d) : Dense{});

@@ -1,6 +1,14 @@
 // Gradient rows of a latent; included in the namespace of an instruction set by the operations that need them.
 
-/// sums += entries [first, last): columns [c, c + N lanes) of from[row], less `minus` where there is one, times the factor.
+/// Asks for N whole vectors of floats at p.
+template <class T, int N>
+static inline void fetch(const float* p) {
+  if (lanes<T> == 1) return;
+  for (size_t byte = 0; byte < N * sizeof(T); byte += 64) __builtin_prefetch(reinterpret_cast<const char*>(p) + byte, 0, 2);
+}
+
+/// sums += entries [first, last): columns [c, c + N lanes) of from[row], less `minus` where there is one, times the factor. What the entry ENTRIES_AHEAD
+/// later, of this list or another, will need of `from` is asked for meanwhile.
 template <class T, int N>
 static inline void addEntries(T (&sums)[N], const Entry* first, const Entry* last, float Entry::*factor, const float* from, const float* minus, size_t d,
                               size_t c) {
@@ -12,6 +20,7 @@ static inline void addEntries(T (&sums)[N], const Entry* first, const Entry* las
     for (; first < end; first++) {
       const float f = first->*factor;
       const float* row = from + first->row * d + c;
+      fetch<T, N>(from + first[ENTRIES_AHEAD].row * d + c);
       for (int u = 0; u < N; u++) {
         T element = load<T>(row + u * lanes<T>);
         if (minus != nullptr) element -= load<T>(minus + c + u * lanes<T>);
