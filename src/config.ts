@@ -50,8 +50,10 @@ export const trainOptions = z.strictObject({
     .describe(
       "what is done to rows first: scale (all by one factor), unit (each less its mean, norm 1), layer_norm (each less its mean, spread 1)",
     ),
-  engine: z.enum(["auto", "cpu", "reference"]).describe("what computes"),
-  dtype: z.enum(["f32"]).describe("what the cpu engine computes in (the reference engine: always float64)"),
+  engine: z.enum(["auto", "cpu", "cuda", "reference"]).describe("what computes; auto: an NVIDIA card where there is one"),
+  dtype: z
+    .enum(["auto", "f32", "bf16", "fp16"])
+    .describe("what products are computed in; auto: bf16 on the cuda engine, f32 on the cpu engine (the reference engine: always float64)"),
   threads: count.describe("threads of the cpu engine").meta({ default: "all processors" }),
   checkpointEvery: whole.describe("steps between checkpoints; 0: only at the end").meta({ default: "a tenth of the steps, at most 1000" }),
   keep: count.describe("checkpoints to keep"),
@@ -94,7 +96,7 @@ export const DEFAULTS = {
   seed: 0,
   normalize: "none",
   engine: "auto",
-  dtype: "f32",
+  dtype: "auto",
   keep: 2,
 } as const satisfies TrainOptions;
 

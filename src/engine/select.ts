@@ -1,13 +1,17 @@
 /** The engines by name: the only place that knows them all. They are loaded when asked for. */
 
-import { messageOf, SaettaError } from "../util/errors.ts";
+import { messageOf, SaettaError, UsageError } from "../util/errors.ts";
 import type { Engine } from "./engine.ts";
 
-export type EngineName = "auto" | "cpu" | "reference";
+export type EngineName = "auto" | "cpu" | "cuda" | "reference";
+
+/** What products are computed in; "auto": bf16 on a card, f32 elsewhere. */
+export type Dtype = "auto" | "f32" | "bf16" | "fp16";
 
 export interface SelectOptions {
   /** Threads of the cpu engine; default: all processors. */
   readonly threads?: number | undefined;
+  readonly dtype?: Dtype | undefined;
   /** Told when "auto" falls back, and why. */
   readonly onNote?: ((note: string) => void) | undefined;
 }
@@ -15,13 +19,47 @@ export interface SelectOptions {
 /** Starts an engine. "auto" is the fastest that can run here. Rejects with SaettaError when the named one cannot. */
 export async function selectEngine(name: EngineName, options: SelectOptions = {}): Promise<Engine> {
   if (name === "reference") return (await import("./reference.ts")).createReferenceEngine();
+  if (name === "cuda") return cuda(options);
+  if (name === "cpu") return cpu(options);
+  return (await cudaIfThere(options)) ?? cpuIfThere(options);
+}
+
+/** What the cuda engine has found, and where. */
+export async function cudaLibraries(): Promise<readonly string[]> {
+  return (await import("./cuda/index.ts")).findLibraries();
+}
+
+async function cuda({ dtype = "auto" }: SelectOptions): Promise<Engine> {
+  const { createCudaEngine } = await import("./cuda/index.ts");
+  return createCudaEngine(dtype === "auto" ? {} : { dtype });
+}
+
+async function cpu({ dtype = "auto", threads }: SelectOptions): Promise<Engine> {
+  if (dtype !== "auto" && dtype !== "f32") {
+    throw new UsageError(`the cpu engine does not compute in ${dtype}`, { mend: "use --dtype f32, or --engine cuda" });
+  }
   const { createCpuEngine } = await import("./cpu/index.ts");
-  const threads = options.threads === undefined ? {} : { threads: options.threads };
-  if (name === "cpu") return createCpuEngine(threads);
+  return createCpuEngine(threads === undefined ? {} : { threads });
+}
+
+/** A card that is there and cannot be used is worth a note; one that is not there is not. */
+async function cudaIfThere(options: SelectOptions): Promise<Engine | undefined> {
+  const { cardIsThere } = await import("./cuda/libraries.ts");
+  if (!cardIsThere()) return undefined;
   try {
-    return await createCpuEngine(threads);
+    return await cuda(options);
   } catch (error) {
     if (!(error instanceof SaettaError)) throw error;
+    options.onNote?.(`there is an NVIDIA card, which cannot be used (${messageOf(error)}); the cpu engine is used`);
+    return undefined;
+  }
+}
+
+async function cpuIfThere(options: SelectOptions): Promise<Engine> {
+  try {
+    return await cpu(options);
+  } catch (error) {
+    if (!(error instanceof SaettaError) || error instanceof UsageError) throw error;
     options.onNote?.(`the cpu engine cannot run (${messageOf(error)}); the reference engine is used, which is some hundred times slower`);
     return selectEngine("reference");
   }

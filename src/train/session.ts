@@ -59,7 +59,7 @@ export async function plan(given: Source, wanted: TrainOptions, onNote: (note: s
   const order = new Order({ rows: source.rows, rowBytes, grain: source.grain, stream: source.stream }, choice.untrained, config);
   const budget = budgetRows(config, rowsPerEpoch);
   if (once && budget > rowsPerEpoch) throw notTwice(`trained on for ${budget} rows, being ${rowsPerEpoch}`);
-  const engine = await selectEngine(config.engine, { threads: config.threads, onNote });
+  const engine = await selectEngine(config.engine, { threads: config.threads, dtype: config.dtype, onNote });
   let memory: Forecast["memory"];
   try {
     const refusal = engine.refuses(shape);

@@ -57,7 +57,7 @@ describe("types", () => {
     expectTypeOf<TrainResult["checkpoint"]>().toEqualTypeOf<string | undefined>();
     expectTypeOf<Report["fvu"]>().toEqualTypeOf<number>();
     expectTypeOf<Report["holdout_fvu"]>().toEqualTypeOf<number | undefined>();
-    expectTypeOf<TrainOptions["engine"]>().toEqualTypeOf<"auto" | "cpu" | "reference" | undefined>();
+    expectTypeOf<TrainOptions["engine"]>().toEqualTypeOf<"auto" | "cpu" | "cuda" | "reference" | undefined>();
     expectTypeOf<TrainOptions["mseScale"]>().toEqualTypeOf<number | "auto" | undefined>();
     expectTypeOf<Config["latents"]>().toEqualTypeOf<number>();
     const check = async (acts: Activations, signal: AbortSignal) => {
