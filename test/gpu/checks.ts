@@ -20,7 +20,7 @@ import {
 } from "../../src/engine/engine.ts";
 import { createReferenceEngine } from "../../src/engine/reference.ts";
 import { createTrainStep } from "../../src/train/step.ts";
-import { bytesOf, float64Of } from "../../src/util/bytes.ts";
+import { bytesOf, float32Of, float64Of } from "../../src/util/bytes.ts";
 import { Rng } from "../../src/util/rng.ts";
 
 export type Make = (options: CudaOptions) => Promise<Engine>;
@@ -52,6 +52,8 @@ interface Run {
   /** Rows [m,d] that batches are taken from. */
   readonly rows: Float32Array;
   readonly ema: boolean;
+  /** latentBias to begin with. */
+  readonly bias: (j: number) => number;
   /** Ages to begin with. */
   readonly ages: (j: number) => number;
   /** Whether the norm of this step is asked for. */
@@ -79,11 +81,12 @@ const SMALL: Run = {
   shape: { d: 32, n: 600, k: 8, auxk: 24 },
   B: 300,
   steps: 14,
-  hyper: { ...HYPER, clip: 1, emaDecay: 0.9, rows: 300 },
+  hyper: { ...HYPER, deadAfter: 4000, clip: 1, emaDecay: 0.9, rows: 300 },
   rows: rowsOf(32, 1000, 1),
   ema: true,
-  // Some die at once, most after a few steps, so that the room for the dead changes on the way.
-  ages: (j) => (j % 50 === 0 ? 2500 : 900),
+  // A tenth of the latents is on all the time. Most of the others are dead; the rest dies, so that the room for the dead changes on the way: it is counted after step 4.
+  bias: (j) => (j % 10 === 0 ? 5 : 0),
+  ages: (j) => (j % 10 === 0 ? 0 : j % 12 === 1 ? 1400 : 5000),
   norm: (step) => step % 3 === 0,
 };
 
@@ -122,6 +125,10 @@ class Trainer {
       for (let i = 0; i < shape.d; i++) row[i]! /= length;
     }
     for (const name of ["encoder", "decoder"] as const) this.#put(this.state.params[name], unit);
+    this.#put(
+      this.state.params.latentBias,
+      Float64Array.from({ length: shape.n }, (_, j) => run.bias(j)),
+    );
     engine.write(this.state.age, bytesOf(Uint32Array.from({ length: shape.n }, (_, j) => ages(j))));
     this.#raw = engine.alloc("f32", [rows.length / shape.d, shape.d]);
     engine.write(this.#raw, bytesOf(rows));
@@ -241,6 +248,24 @@ export const CHECKS: readonly Check[] = [
     },
   },
   {
+    name: "working memory that grows between recorded steps",
+    run: async (make, dtype) => {
+      await using engine = await make({ dtype });
+      const results: string[] = [];
+      for (const by of [engine, plain(engine)]) {
+        const trainer = new Trainer(by, SMALL);
+        for (let step = 0; step < 12; step++) {
+          trainer.step();
+          // More rows than ever before.
+          if (step === 5) new Trainer(by, { ...SMALL, B: by === engine ? 1500 : 2100 }).step();
+        }
+        results.push(hash(await trainer.save()));
+      }
+      same("recorded and not", results[0]!, results[1]!);
+      return results[0]!;
+    },
+  },
+  {
     name: "weights that are written between recorded steps are used",
     run: async (make, dtype) => {
       await using engine = await make({ dtype });
@@ -248,8 +273,8 @@ export const CHECKS: readonly Check[] = [
       for (const by of [engine, plain(engine)]) {
         const trainer = new Trainer(by, SMALL);
         for (let step = 0; step < 6; step++) trainer.step();
-        const encoder = await by.read(trainer.state.params.encoder);
-        by.write(trainer.state.params.encoder, encoder.reverse());
+        const encoder = float32Of(await by.read(trainer.state.params.encoder));
+        by.write(trainer.state.params.encoder, bytesOf(encoder.reverse()));
         for (let step = 0; step < 3; step++) trainer.step();
         results.push(hash(await trainer.save()));
       }
@@ -268,6 +293,7 @@ export const CHECKS: readonly Check[] = [
         hyper: { ...HYPER, rows: 64 },
         rows: rowsOf(16, 640, 4),
         ema: false,
+        bias: () => 0,
         ages: () => 0,
         norm: () => false,
       };

@@ -50,7 +50,6 @@ const SIGNATURES = {
   cuEventCreate: "a u",
   cuEventDestroy_v2: "p",
   cuEventRecord: "p p",
-  cuEventRecordWithFlags: "p p u",
   cuEventSynchronize: "p",
   cuEventQuery: "p",
   cuEventElapsedTime: "a p p",

@@ -11,9 +11,6 @@ import { at, type CudaCodes, checked, EMPTY, ownCodes, PAIRS, stepAddresses, typ
 const FORMATS: readonly DType[] = ["f32", "f64", "f16", "bf16"];
 /** Normalisations, in the order of kernels/load.cu. */
 const NORMALIZATIONS: readonly Normalization["kind"][] = ["none", "scale", "unit", "layer_norm"];
-/** CU_EVENT_RECORD_EXTERNAL: in a recorded step, an event that others can wait for. */
-const EXTERNAL = 1;
-
 /** Bytes of pre-activations that exist at a time: larger chunks are no faster; a small card has no room for so many. */
 const LARGEST_CHUNK = 512 * 1024 * 1024;
 const PART_OF_CARD = 64;
@@ -43,15 +40,14 @@ export function load(m: Machine, raw: Tensor, rows: Tensor, x: Tensor, t: Step, 
   const numbers = at(rows, "u32", B);
   kernels.launch("load_begin", { blocks: Math.ceil(Math.max(n, SUMS.length + 2 * d) / 256), threads: 256 }, sums, fired, bad, sq, n, d);
   from.inflow ??= { used: device.event(), written: device.event(), pending: false };
-  if (from.inflow.pending && !device.recording) {
+  if (from.inflow.pending) {
     driver.call("waiting for rows", "cuStreamWaitEvent", stream, from.inflow.written, 0);
     from.inflow.pending = false;
   }
   const grid = { blocks: Math.ceil(B / 8), threads: 256 };
   const normalization = NORMALIZATIONS.indexOf(kind);
   kernels.launch("load_rows", grid, format, from.address, rawRows, numbers, own.address, B, d, bad, normalization, factor, fault);
-  if (device.recording) driver.call("marking rows as read", "cuEventRecordWithFlags", from.inflow.used, stream, EXTERNAL);
-  else driver.call("marking rows as read", "cuEventRecord", from.inflow.used, stream);
+  driver.call("marking rows as read", "cuEventRecord", from.inflow.used, stream);
   m.wrote(own);
 }
 
@@ -128,7 +124,7 @@ function clear({ device }: Machine, { tensors }: CudaCodes): void {
 
 function chunkRows(m: Machine, B: number, stride: number): number {
   const bytes = Math.min(LARGEST_CHUNK, m.device.memory / PART_OF_CARD);
-  return Math.min(B, Math.max(FEWEST_ROWS, Math.floor(bytes / (stride * m.bytes))));
+  return Math.min(B, Math.max(FEWEST_ROWS, 128 * Math.floor(bytes / (128 * stride * m.bytes))));
 }
 
 /** Candidates that select.cu has room for. */

@@ -190,7 +190,7 @@ class CudaEngine implements Engine {
     try {
       this.#queue(() => this.#fuse.flush());
       this.#settle(tensor);
-      tensor.dead?.restart();
+
       return this.#downloads.receive(tensor.address, tensor.size);
     } catch (error) {
       return Promise.reject(this.#failure ?? error);
@@ -203,9 +203,14 @@ class CudaEngine implements Engine {
   }
 
   load(raw: Tensor, rows: Tensor, x: Tensor, t: Step, normalization: Normalization = NO_NORMALIZATION): void {
-    this.#operation(() => {
-      load(this.#m, raw, rows, x, t, this.#fault, normalization);
-      this.#findings?.raw.add(ownTensor(raw));
+    this.#open();
+    this.#queue(() => {
+      this.#fuse.flush();
+      const queue = () => load(this.#m, raw, rows, x, t, this.#fault, normalization);
+      this.#findings?.loads.push(queue);
+      if (this.#findings?.others) this.#findings.mixed = true;
+      // A recorded step queues its loads itself.
+      if (!this.#m.device.recording) queue();
     });
   }
 
@@ -217,18 +222,15 @@ class CudaEngine implements Engine {
   }
 
   decode(p: Params, z: Codes, err: Tensor): void {
-    this.#open();
-    this.#queue(() => this.#fuse.decode(p, z, err));
+    this.#holdable(() => this.#fuse.decode(p, z, err));
   }
 
   residual(p: Params, x: Tensor, t: Step, path: Path, live?: Path): void {
-    this.#open();
-    this.#queue(() => this.#fuse.residual(p, x, t, path, live));
+    this.#holdable(() => this.#fuse.residual(p, x, t, path, live));
   }
 
   codeGrad(p: Params, path: Path, t: Step): void {
-    this.#open();
-    this.#queue(() => this.#fuse.codeGrad(p, path, t));
+    this.#holdable(() => this.#fuse.codeGrad(p, path, t));
   }
 
   paramGrad(p: Params, x: Tensor, t: Step, live: Path, dead: Path | undefined, g: Grads): void {
@@ -292,10 +294,20 @@ class CudaEngine implements Engine {
     if (this.#closed !== undefined) throw new SaettaError("the engine was used after it was closed", { where: WHERE });
   }
 
-  /** An operation that is not held back. */
+  /** An operation that may be held back. */
+  #holdable(body: () => void): void {
+    this.#open();
+    this.#queue(() => {
+      if (this.#findings !== undefined) this.#findings.others = true;
+      body();
+    });
+  }
+
+  /** One that is not. */
   #operation(body: () => void): void {
     this.#open();
     this.#queue(() => {
+      if (this.#findings !== undefined) this.#findings.others = true;
       this.#fuse.flush();
       body();
     });

@@ -69,8 +69,8 @@ interface Loaded {
   shared: number;
 }
 
-/** A block has so much without being asked. */
-const DEFAULT_SHARED = 48 * 1024;
+/** A block has 48 KiB without being asked, of which a kernel takes some for itself. */
+const DEFAULT_SHARED = 32 * 1024;
 const MAX_DYNAMIC_SHARED = 8;
 /** More than any kernel's arguments take. */
 const ARGUMENT_BYTES = 1024;
@@ -85,7 +85,8 @@ export class Kernels {
   readonly #loaded = new Map<Kernel, Loaded>();
   readonly #resident = new Map<string, number>();
   readonly #multiprocessors: number;
-  readonly #synchronous: boolean;
+  /** Each kernel is waited for, to find the one that fails; then nothing can be recorded. */
+  readonly synchronous: boolean;
   readonly #data = new DataView(new ArrayBuffer(ARGUMENT_BYTES));
   readonly #size = new BigUint64Array(1);
   /** What cuLaunchKernel's last argument points at: where the arguments are, and how many bytes. */
@@ -96,7 +97,7 @@ export class Kernels {
     this.#driver = driver;
     this.#stream = stream;
     this.#multiprocessors = multiprocessors;
-    this.#synchronous = process.env.SAETTA_CUDA_SYNC === "1";
+    this.synchronous = process.env.SAETTA_CUDA_SYNC === "1";
     const [pointer, bytes, end] = [1n, 2n, 0n];
     this.#extra = BigUint64Array.of(pointer, BigInt(driver.addressOf(this.#data)), bytes, BigInt(driver.addressOf(this.#size)), end);
     this.#extraAt = driver.addressOf(this.#extra);
@@ -138,7 +139,7 @@ export class Kernels {
     this.#size[0] = BigInt(at);
     const [driver, stream] = [this.#driver, this.#stream];
     driver.call(`launching the kernel ${kernel}`, "cuLaunchKernel", handle, x, y, 1, width, height, 1, shared, stream, 0, this.#extraAt);
-    if (this.#synchronous) driver.call(`running the kernel ${kernel}`, "cuStreamSynchronize", stream);
+    if (this.synchronous) driver.call(`running the kernel ${kernel}`, "cuStreamSynchronize", stream);
   }
 
   /** How many blocks the card runs at once. */

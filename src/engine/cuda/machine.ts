@@ -29,6 +29,7 @@ export class Room {
       this.#pieces.delete(name);
       // What was recorded knows the old address.
       this.#machine.generation++;
+
     }
     const address = device.alloc(size, name);
     this.#pieces.set(name, { address, size });

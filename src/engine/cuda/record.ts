@@ -1,6 +1,7 @@
 /**
  * A step recorded as a CUDA graph and replayed with one call. What it takes is fixed then: addresses, shapes and the room for dead latents, so there is a graph for
- * each such room. A step runs once as it is, which allocates what it needs and finds its products, before it is recorded.
+ * each such room. A step runs once as it is, which allocates what it needs and finds its products, before it is recorded. Loads are queued apart, before the graph:
+ * whoever brings new rows waits for them, and for no more of the step.
  */
 
 import { NotRecordable } from "./device.ts";
@@ -14,10 +15,17 @@ const RELAXED = 2;
 export interface Findings {
   /** The dead sides of encodes. */
   readonly dead: Set<DeadUse>;
-  /** Raw rows that are loaded. */
-  readonly raw: Set<CudaTensor>;
+  /** Loads, which come first. */
+  readonly loads: (() => void)[];
+  /** Another operation was called; a load after it stands where it cannot be queued apart. */
+  others: boolean;
+  mixed: boolean;
   /** Tensors whose copies in the compute type are used. */
   readonly copied: Set<CudaTensor>;
+}
+
+function nothing(): Findings {
+  return { dead: new Set(), loads: [], others: false, mixed: false, copied: new Set() };
 }
 
 export class Recording {
@@ -38,21 +46,17 @@ export class Recording {
 
   run(): void {
     const m = this.#m;
-    if (this.#findings === undefined || this.#generation !== m.generation) {
+    const found = this.#findings;
+    if (found === undefined || found.mixed || this.#generation !== m.generation || m.kernels.synchronous) {
       this.forget();
       this.#runAsItIs();
       return;
     }
     const { driver, stream } = m.device;
-    for (const { inflow } of this.#findings.raw) {
-      if (!inflow?.pending) continue;
-      driver.call("waiting for rows", "cuStreamWaitEvent", stream, inflow.written, 0);
-      inflow.pending = false;
-    }
     // Written from outside since: what is recorded takes the copies for right.
-    for (const tensor of this.#findings.copied) if (!tensor.freed) m.copyOf(tensor);
-    for (const { list, ages, hyper } of this.#findings.dead) list.begin(m, ages, hyper);
-    const key = [...this.#findings.dead].map(({ list }) => list.capacity).join();
+    for (const tensor of found.copied) if (!tensor.freed) m.copyOf(tensor);
+    for (const { list, ages, hyper } of found.dead) list.begin(m, ages, hyper);
+    const key = [...found.dead].map(({ list }) => list.capacity).join();
     let graph = this.#graphs.get(key);
     if (graph === undefined && this.#graphs.has(key)) {
       graph = this.#record();
@@ -62,8 +66,9 @@ export class Recording {
       this.#runAsItIs(key);
       return;
     }
+    for (const load of found.loads) load();
     driver.call("replaying a step", "cuGraphLaunch", graph, stream);
-    for (const { list } of this.#findings.dead) list.end();
+    for (const { list } of found.dead) list.end();
     m.epoch++;
   }
 
@@ -74,7 +79,7 @@ export class Recording {
   }
 
   #runAsItIs(key?: string): void {
-    const found: Findings = { dead: new Set(), raw: new Set(), copied: new Set() };
+    const found = nothing();
     this.#watched(this.#step, found);
     this.#findings = found;
     this.#generation = this.#m.generation;
@@ -90,7 +95,7 @@ export class Recording {
     let isWhole = false;
     const graph = new BigUint64Array(1);
     try {
-      this.#watched(this.#step, { dead: new Set(), raw: new Set(), copied: new Set() });
+      this.#watched(this.#step, nothing());
       isWhole = true;
     } catch (thrown) {
       if (!(thrown instanceof NotRecordable)) throw thrown;

@@ -11,6 +11,8 @@ namespace standin {
 
 /// Of a block, as on a card of 9.0.
 constexpr size_t MOST_SHARED = 227 * 1024;
+/// Dynamic, without being asked: 48 KiB less what a kernel may take for itself.
+constexpr int UNASKED = 32 * 1024;
 constexpr uint32_t NONE = 0xffffffffu;
 
 void complain(const char* format, ...);
