@@ -50,12 +50,12 @@ export const trainOptions = z.strictObject({
     .describe(
       "what is done to rows first: scale (all by one factor), unit (each less its mean, norm 1), layer_norm (each less its mean, spread 1)",
     ),
-  engine: z.enum(["auto", "cpu", "reference"]).describe("what computes"),
+  engine: z.enum(["auto", "cpu", "cuda", "reference"]).describe("what computes; auto: an NVIDIA card where there is one"),
   dtype: z
-    .enum(["auto", "f32", "bf16"])
+    .enum(["auto", "f32", "bf16", "fp16"])
     .describe(
-      "what the encoder's product is computed in; on the cpu bf16 is only a screen and the results have the same bits; " +
-        "auto: the fastest that is exact (the reference engine: always float64)",
+      "what products are computed in; on the cpu bf16 is only a screen of the encoder's product and the results have the same bits; " +
+        "auto: bf16 on the cuda engine, on the cpu the fastest that is exact (the reference engine: always float64)",
     ),
   threads: count.describe("threads of the cpu engine").meta({ default: "all processors" }),
   checkpointEvery: whole.describe("steps between checkpoints; 0: only at the end").meta({ default: "a tenth of the steps, at most 1000" }),

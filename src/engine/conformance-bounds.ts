@@ -10,6 +10,9 @@ import type { Real } from "./engine.ts";
 /** Units of rounding allowed for each absolute value summed. Long sums stay far below: their errors have random signs. */
 export const SLACK = 16;
 
+/** Roundings to the type that products are computed in, where that is narrower: of both factors and of the result. */
+export const NARROWINGS = 3;
+
 /** Half the distance from 1 to the next number. */
 export const ROUNDING: Readonly<Record<Real, number>> = { f64: 2 ** -53, f32: 2 ** -24 };
 

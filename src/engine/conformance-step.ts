@@ -7,6 +7,7 @@ import {
   absolutePairs,
   centred,
   gradientMagnitudes,
+  NARROWINGS,
   preActivations,
   projectedMagnitudes,
   ROUNDING,
@@ -65,14 +66,17 @@ class Comparison {
   readonly #e: World;
   readonly #r: World;
   readonly #exact: boolean;
+  /** What a product may be off by, as a part of the sum of absolute values, because its factors are rounded to a narrower type; 0 where they are not. */
+  readonly #narrow: number;
   readonly #unit: number;
 
   constructor(tally: Tally, e: World, r: World, exact: boolean) {
     this.#tally = tally;
     this.#e = e;
     this.#r = r;
-    this.#exact = exact;
-    this.#unit = SLACK * ROUNDING[e.engine.real];
+    this.#narrow = NARROWINGS * (e.engine.rounding ?? 0);
+    this.#exact = exact && this.#narrow === 0;
+    this.#unit = SLACK * ROUNDING[e.engine.real] + this.#narrow;
   }
 
   async step(): Promise<void> {
@@ -132,13 +136,15 @@ class Comparison {
   }
 
   #encode(): void {
-    for (const name of ["fired", "sums", "bad"]) this.#tally.same(`encode: ${name}`, this.#e.get(name), this.#r.get(name));
-    const { magnitude } = preActivations(this.#r.weights(), this.#r.get("x"));
+    for (const name of ["sums", "bad"]) this.#tally.same(`encode: ${name}`, this.#e.get(name), this.#r.get(name));
+    this.#tally.same("encode: fired", this.#e.get("fired"), this.#narrow === 0 ? this.#r.get("fired") : this.#firings());
+    const { pre, magnitude } = preActivations(this.#r.weights(), this.#r.get("x"));
     for (const path of this.#r.paths) {
       if (this.#exact) {
         for (const name of [`${path}.latent`, `${path}.value`]) this.#tally.same(name, this.#e.get(name), this.#r.get(name));
       }
-      this.#selection(path, magnitude);
+      if (this.#narrow === 0) this.#selection(path, magnitude);
+      else this.#nearSelection(path, pre, magnitude);
     }
     this.#unusedGradients();
   }
@@ -171,6 +177,45 @@ class Comparison {
       const surplus = latent.subarray(first + on, first + slots).findIndex((j) => j !== NONE);
       if (surplus !== -1)
         throw new SaettaError(`${path} codes, row ${row}: latent ${latent[first + on + surplus]} is on, the reference has ${on} others`);
+    }
+    this.#tally.compare(`${path}.value`, value, expected, (slot) =>
+      latent[slot] === NONE ? 0 : this.#unit * magnitude[Math.floor(slot / slots) * n + latent[slot]],
+    );
+  }
+
+  /** What the engine's own codes fire. */
+  #firings(): Float64Array {
+    const fired = new Float64Array(this.#r.setup.shape.n);
+    const [latent, value] = [this.#e.get("live.latent"), this.#e.get("live.value")];
+    for (let slot = 0; slot < latent.length; slot++) if (value[slot] > this.#r.setup.hyper.firedAbove) fired[latent[slot]] = 1;
+    return fired;
+  }
+
+  /** The same for products in a narrower type: latents may change places with the reference's where their values are that near. */
+  #nearSelection(path: PathName, pre: Float64Array, magnitude: Float64Array): void {
+    const { n, k, auxk } = this.#r.setup.shape;
+    const slots = path === "live" ? k : auxk;
+    const [latent, value] = [this.#e.get(`${path}.latent`), this.#e.get(`${path}.value`)];
+    const { age, hyper } = { age: this.#r.get("age"), hyper: this.#r.setup.hyper };
+    const expected = new Float64Array(value.length);
+    for (let first = 0; first < latent.length; first += slots) {
+      const row = first / slots;
+      const candidates = Array.from({ length: n }, (_, j) => j).filter((j) => path === "live" || maths.isDead(age[j], hyper.deadAfter));
+      const near = (j: number) => this.#unit * magnitude[row * n + j];
+      const chosen = latent.subarray(first, first + slots).filter((j) => j !== NONE);
+      const where = `${path} codes, row ${row}`;
+      if (new Set(chosen).size < chosen.length || !chosen.every((j) => candidates.includes(j)))
+        throw new SaettaError(`${where}: a latent is here twice or cannot be selected`);
+      // Whoever is left out is at most as high as the lowest that is on, or as 0 where there is room, give or take.
+      const lowest = chosen.length < slots ? 0 : value[first + slots - 1];
+      const left = candidates.find((j) => !chosen.includes(j) && pre[row * n + j] > lowest + near(j));
+      if (left !== undefined) throw new SaettaError(`${where}: latent ${left} with ${pre[row * n + left]} is left out, ${lowest} is on`);
+      chosen.forEach((j, i) => {
+        const slot = first + i;
+        expected[slot] = pre[row * n + j];
+        const ordered = i === 0 || value[slot] < value[slot - 1] || (value[slot] === value[slot - 1] && j > chosen[i - 1]);
+        if (!ordered || !(value[slot] > 0) || latent[slot] !== j) throw new SaettaError(`${where}: slot ${i} is out of order`);
+      });
     }
     this.#tally.compare(`${path}.value`, value, expected, (slot) =>
       latent[slot] === NONE ? 0 : this.#unit * magnitude[Math.floor(slot / slots) * n + latent[slot]],

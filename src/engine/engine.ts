@@ -124,6 +124,8 @@ export interface Engine extends AsyncDisposable {
   /** For people: "cpu: AMD EPYC, 2 threads, AVX-512". */
   readonly description: string;
   readonly real: Real;
+  /** Where products are computed in numbers narrower than `real`: half the distance from 1 to the next of them. */
+  readonly rounding?: number | undefined;
   /** Gives everything back, after every operation already called; may be called again. The same as asyncDispose. */
   close(): Promise<void>;
   /** Why this engine cannot run the shape, in words; undefined when it can. */
@@ -165,4 +167,10 @@ export interface Engine extends AsyncDisposable {
   norm(p: Params, g: Grads, t: Step): void;
   /** -> s. If bad: counters.skipped only. Else project, clip, Adam (every row, also of unused latents), unit decoder rows, EMA, ages. */
   update(s: State, g: Grads, t: Step): void;
+
+  /**
+   * A function that does what `step` does each time it is called: operations, always the same on the same tensors, and nothing else (what changes is written before). An
+   * engine may call `step` some times, remember its operations and not call it again.
+   */
+  record(step: () => void): () => void;
 }

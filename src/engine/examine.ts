@@ -5,7 +5,8 @@ import { arch, cpus, release, type } from "node:os";
 import { messageOf } from "../util/errors.ts";
 import { VERSION } from "../util/version.ts";
 import { selfTest } from "./conformance.ts";
-import { cpuPaths, selectEngine } from "./select.ts";
+import type { Engine } from "./engine.ts";
+import { cpuPaths, cudaLibraries, selectEngine } from "./select.ts";
 
 export interface Check {
   readonly name: string;
@@ -21,8 +22,9 @@ export interface Findings {
   readonly checks: readonly Check[];
 }
 
-/** float32 has 24 bits; a step adds up some hundred products. */
+/** float32 has 24 bits; a step adds up some hundred products. Where these are of narrower numbers, some of their roundings. */
 const LARGEST_ERROR = { f32: 1e-4, f64: 1e-9 } as const;
+const ROUNDINGS = 8;
 
 export async function examine(): Promise<Findings> {
   const checks: Check[] = [];
@@ -31,22 +33,28 @@ export async function examine(): Promise<Findings> {
   const processor = cpus()[0]?.model.trim() ?? "unknown processor";
   add("saetta", true, `${VERSION} on Node ${process.versions.node}, ${type()} ${release()} ${arch()}, ${processor} x ${cpus().length}`);
   add("engine reference", true, "float64 in TypeScript; always runs, slowly");
-  const cpu = await selectEngine("cpu").catch((error: unknown) => messageOf(error));
-  add("engine cpu", typeof cpu !== "string", typeof cpu === "string" ? cpu : cpu.description);
+  const engines: Engine[] = [];
+  for (const name of ["cpu", "cuda"] as const) {
+    const engine = await selectEngine(name).catch((error: unknown) => messageOf(error));
+    add(`engine ${name}`, typeof engine !== "string", typeof engine === "string" ? engine : engine.description);
+    if (typeof engine !== "string") engines.push(engine);
+    if (name === "cuda" && typeof engine !== "string") add("cuda libraries", true, (await cudaLibraries()).join(", "));
+  }
   const paths = await cpuPaths().catch(() => []);
   if (paths.length > 0) add("cpu paths", true, paths.join(", "));
   add("harvest", ...languageModels());
   let sound = true;
-  if (typeof cpu !== "string") {
+  for (const engine of engines) {
     try {
-      const error = await selfTest(cpu, 1);
-      sound = error <= LARGEST_ERROR[cpu.real];
-      add("self-test", sound, `cpu ${sound ? "agrees" : "does NOT agree"} with reference: ${error.toExponential(0)}`);
+      const error = await selfTest(engine, 1);
+      const agrees = error <= Math.max(LARGEST_ERROR[engine.real], ROUNDINGS * (engine.rounding ?? 0));
+      sound &&= agrees;
+      add("self-test", agrees, `${engine.name} ${agrees ? "agrees" : "does NOT agree"} with reference: ${error.toExponential(0)}`);
     } catch (error) {
       sound = false;
       add("self-test", false, messageOf(error));
     } finally {
-      await cpu[Symbol.asyncDispose]();
+      await engine[Symbol.asyncDispose]();
     }
   }
   return { sound, checks };

@@ -213,6 +213,10 @@ class ReferenceEngine implements Engine {
     });
   }
 
+  record(step: () => void): () => void {
+    return step;
+  }
+
   close(): Promise<void> {
     return Promise.resolve();
   }

@@ -3,16 +3,18 @@
 import { messageOf, SaettaError, UsageError } from "../util/errors.ts";
 import type { Engine } from "./engine.ts";
 
-export type EngineName = "auto" | "cpu" | "reference";
+export type EngineName = "auto" | "cpu" | "cuda" | "reference";
+
+/** What products are computed in; "auto": bf16 on a card, on the cpu the fastest that is exact. */
+export type Dtype = "auto" | "f32" | "bf16" | "fp16";
 
 export interface SelectOptions {
   /** Threads of the cpu engine; default: all processors. */
   readonly threads?: number | undefined;
   /**
-   * What the cpu engine computes the encoder's product in; the codes have the same bits. Default "auto": bf16 where the processor has it.
-   * The reference engine: always float64.
+   * On the cpu only the encoder's product can be in bf16, and the codes have the same bits. Default "auto". The reference engine: always float64.
    */
-  readonly dtype?: "auto" | "f32" | "bf16" | undefined;
+  readonly dtype?: Dtype | undefined;
   /** Told when "auto" falls back, and why. */
   readonly onNote?: ((note: string) => void) | undefined;
 }
@@ -23,21 +25,53 @@ export interface SelectOptions {
  */
 export async function selectEngine(name: EngineName, options: SelectOptions = {}): Promise<Engine> {
   if (name === "reference") return (await import("./reference.ts")).createReferenceEngine();
+  if (name === "cuda") return cuda(options);
+  if (name === "cpu") return cpu(options);
+  return (await cudaIfThere(options)) ?? cpuIfThere(options);
+}
+
+/** Code paths of the cpu engine that this machine can run, the best last. Rejects with SaettaError when the engine cannot run at all. */
+export async function cpuPaths(): Promise<readonly string[]> {
+  return (await import("./cpu/index.ts")).cpuPaths();
+}
+
+/** What the cuda engine has found, and where. */
+export async function cudaLibraries(): Promise<readonly string[]> {
+  return (await import("./cuda/index.ts")).findLibraries();
+}
+
+async function cuda({ dtype = "auto" }: SelectOptions): Promise<Engine> {
+  const { createCudaEngine } = await import("./cuda/index.ts");
+  return createCudaEngine(dtype === "auto" ? {} : { dtype });
+}
+
+async function cpu({ threads, dtype = "auto" }: SelectOptions): Promise<Engine> {
+  if (dtype === "fp16")
+    throw new UsageError("the cpu engine does not compute in fp16", { mend: "use --dtype f32 or bf16, or --engine cuda" });
   const { createCpuEngine } = await import("./cpu/index.ts");
-  const { threads, dtype = "auto" } = options;
-  const asked = { ...(threads === undefined ? {} : { threads }), ...(dtype === "auto" ? {} : { dtype }) };
-  if (name === "cpu") return createCpuEngine(asked);
+  return createCpuEngine({ ...(threads === undefined ? {} : { threads }), ...(dtype === "auto" ? {} : { dtype }) });
+}
+
+/** A card that is there and cannot be used is worth a note; one that is not there is not. */
+async function cudaIfThere(options: SelectOptions): Promise<Engine | undefined> {
+  const { cardIsThere } = await import("./cuda/libraries.ts");
+  if (!cardIsThere()) return undefined;
   try {
-    return await createCpuEngine(asked);
+    return await cuda(options);
+  } catch (error) {
+    if (!(error instanceof SaettaError) || error instanceof UsageError) throw error;
+    options.onNote?.(`there is an NVIDIA card, which cannot be used (${messageOf(error)}); the cpu engine is used`);
+    return undefined;
+  }
+}
+
+async function cpuIfThere(options: SelectOptions): Promise<Engine> {
+  try {
+    return await cpu(options);
   } catch (error) {
     // What was asked for and cannot be is no reason to do something else.
     if (!(error instanceof SaettaError) || error instanceof UsageError) throw error;
     options.onNote?.(`the cpu engine cannot run (${messageOf(error)}); the reference engine is used, which is some hundred times slower`);
     return selectEngine("reference");
   }
-}
-
-/** Code paths of the cpu engine that this machine can run, the best last. Rejects with SaettaError when the engine cannot run at all. */
-export async function cpuPaths(): Promise<readonly string[]> {
-  return (await import("./cpu/index.ts")).cpuPaths();
 }

@@ -31,6 +31,29 @@ export function createTrainStep(engine: Engine, shape: Shape, rows: number, dens
   const live = path(k);
   const dead = auxk > 0 ? path(auxk) : undefined;
   const g = engine.grads(shape, rows, dense);
+
+  const operations = (s: State, raw: Tensor, norm: boolean) => {
+    const p = s.params;
+    engine.load(raw, rowsOfRaw, x, t, normalization);
+    engine.encode(p, x, t, live.codes, { age: s.age, codes: dead?.codes });
+
+    engine.decode(p, live.codes, live.err);
+    engine.residual(p, x, t, live);
+    engine.codeGrad(p, live, t);
+    if (dead) {
+      engine.decode(p, dead.codes, dead.err);
+      engine.residual(p, x, t, dead, live);
+      engine.codeGrad(p, dead, t);
+    }
+
+    engine.paramGrad(p, x, t, live, dead, g);
+    if (norm) engine.norm(p, g, t);
+    engine.update(s, g, t);
+  };
+  /** The operations on the last state and rows, with the norm and without. */
+  const recorded = new Map<boolean, () => void>();
+  let last: readonly [State, Tensor] | undefined;
+
   return {
     rows,
     step: t,
@@ -39,24 +62,14 @@ export function createTrainStep(engine: Engine, shape: Shape, rows: number, dens
     grads: g,
 
     run(s, raw, index, hyper, norm) {
-      const p = s.params;
+      if (last?.[0] !== s || last[1] !== raw) recorded.clear();
+      last = [s, raw];
+      const withNorm = norm || hyper.clip > 0;
+      const replay = recorded.get(withNorm) ?? engine.record(() => operations(s, raw, withNorm));
+      recorded.set(withNorm, replay);
       writeHyper(engine, t, hyper);
       engine.write(rowsOfRaw, bytesOf(index));
-      engine.load(raw, rowsOfRaw, x, t, normalization);
-      engine.encode(p, x, t, live.codes, { age: s.age, codes: dead?.codes });
-
-      engine.decode(p, live.codes, live.err);
-      engine.residual(p, x, t, live);
-      engine.codeGrad(p, live, t);
-      if (dead) {
-        engine.decode(p, dead.codes, dead.err);
-        engine.residual(p, x, t, dead, live);
-        engine.codeGrad(p, dead, t);
-      }
-
-      engine.paramGrad(p, x, t, live, dead, g);
-      if (norm || hyper.clip > 0) engine.norm(p, g, t);
-      engine.update(s, g, t);
+      replay();
     },
 
     close() {

@@ -57,8 +57,8 @@ describe("types", () => {
     expectTypeOf<TrainResult["checkpoint"]>().toEqualTypeOf<string | undefined>();
     expectTypeOf<Report["fvu"]>().toEqualTypeOf<number>();
     expectTypeOf<Report["holdout_fvu"]>().toEqualTypeOf<number | undefined>();
-    expectTypeOf<TrainOptions["engine"]>().toEqualTypeOf<"auto" | "cpu" | "reference" | undefined>();
-    expectTypeOf<TrainOptions["dtype"]>().toEqualTypeOf<"auto" | "f32" | "bf16" | undefined>();
+    expectTypeOf<TrainOptions["engine"]>().toEqualTypeOf<"auto" | "cpu" | "cuda" | "reference" | undefined>();
+    expectTypeOf<TrainOptions["dtype"]>().toEqualTypeOf<"auto" | "f32" | "bf16" | "fp16" | undefined>();
     expectTypeOf<TrainOptions["mseScale"]>().toEqualTypeOf<number | "auto" | undefined>();
     expectTypeOf<Config["latents"]>().toEqualTypeOf<number>();
     const check = async (acts: Activations, signal: AbortSignal) => {

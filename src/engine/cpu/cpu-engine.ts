@@ -260,6 +260,10 @@ export class CpuEngine implements Engine {
     this.#native.update(this.#stream, ...addresses, ...ema, age, counters, grads.handle, ...stepAddresses(t));
   }
 
+  record(step: () => void): () => void {
+    return step;
+  }
+
   /** After everything already called. Reads under way are answered first; all memory is given back. */
   close(): Promise<void> {
     this.#closed ??= this.#close();

@@ -1,0 +1,135 @@
+/** load and encode: rows gathered; the encoder's product in chunks of rows, from each of which the top k are taken before the next is computed. */
+
+import { SaettaError } from "../../util/errors.ts";
+import { type Codes, type Dead, type DType, type Normalization, type Params, type Step, SUMS, type Tensor } from "../engine.ts";
+import { DeadList } from "./dead.ts";
+import { WHERE } from "./libraries.ts";
+import type { Machine } from "./machine.ts";
+import { at, type CudaCodes, checked, EMPTY, ownCodes, PAIRS, stepAddresses, type Way } from "./memory.ts";
+
+/** Formats of raw rows, in the order of kernels/load.cu. */
+const FORMATS: readonly DType[] = ["f32", "f64", "f16", "bf16"];
+/** Normalisations, in the order of kernels/load.cu. */
+const NORMALIZATIONS: readonly Normalization["kind"][] = ["none", "scale", "unit", "layer_norm"];
+/** Bytes of pre-activations that exist at a time: larger chunks are no faster; a small card has no room for so many. */
+const LARGEST_CHUNK = 512 * 1024 * 1024;
+const PART_OF_CARD = 64;
+const FEWEST_ROWS = 1024;
+
+/** The most that select.cu takes. */
+export const MOST_LIVE = 1024;
+export const MOST_DEAD = 2048;
+
+/** Products over all dead latents are faster than pair by pair up to so many of them, and so many for each code of a row. */
+const MOST_DENSE = 16384;
+const DENSE_A_CODE = 64;
+
+export function load(m: Machine, raw: Tensor, rows: Tensor, x: Tensor, t: Step, fault: number, { kind, factor }: Normalization): void {
+  const { device, kernels } = m;
+  const { driver, stream } = device;
+  const [B, d] = x.shape as [number, number];
+  const [rawRows, width] = raw.shape as [number, number];
+  const [n] = t.fired.shape as [number];
+  const format = FORMATS.indexOf(raw.dtype);
+  if (raw.shape.length !== 2 || width !== d || format < 0) {
+    throw new SaettaError(`load: rows ${raw.dtype} [${raw.shape}] cannot become x [${x.shape}]`, { where: WHERE });
+  }
+  const from = checked(raw, raw.dtype);
+  const { sums, fired, bad, sq } = stepAddresses(t);
+  const own = checked(x, "f32", B, d);
+  const numbers = at(rows, "u32", B);
+  kernels.launch("load_begin", { blocks: Math.ceil(Math.max(n, SUMS.length + 2 * d) / 256), threads: 256 }, sums, fired, bad, sq, n, d);
+  from.inflow ??= { used: device.event(), written: device.event(), pending: false };
+  if (from.inflow.pending) {
+    driver.call("waiting for rows", "cuStreamWaitEvent", stream, from.inflow.written, 0);
+    from.inflow.pending = false;
+  }
+  const grid = { blocks: Math.ceil(B / 8), threads: 256 };
+  const normalization = NORMALIZATIONS.indexOf(kind);
+  kernels.launch("load_rows", grid, format, from.address, rawRows, numbers, own.address, B, d, bad, normalization, factor, fault);
+  driver.call("marking rows as read", "cuEventRecord", from.inflow.used, stream);
+  m.wrote(own);
+}
+
+/** What a recorded step must say before it runs, for each encode with a dead side. */
+export interface DeadUse {
+  readonly list: DeadList;
+  readonly ages: number;
+  readonly hyper: number;
+}
+
+export function encode(m: Machine, p: Params, x: Tensor, t: Step, live: Codes, dead: Dead | undefined): DeadUse | undefined {
+  const [n, d] = p.encoder.shape as [number, number];
+  const [B] = x.shape as [number];
+  const { hyper, sums, fired, bad } = stepAddresses(t);
+  const [liveCodes, deadCodes] = [ownCodes(live, B), dead?.codes === undefined ? undefined : ownCodes(dead.codes, B)];
+  const encoder = m.copyOf(checked(p.encoder, "f32", n, d));
+  const bias = at(p.latentBias, "f32", n);
+  const rows = m.centred(checked(x, "f32", B, d), checked(p.preBias, "f32", d), bad, false);
+  checked(t.fired, "u32", n);
+  liveCodes.way = PAIRS;
+  const use = dead === undefined ? undefined : findDead(m, dead.age, n, hyper, sums, deadCodes);
+  const isSelected = deadCodes !== undefined && deadCodes.way !== EMPTY;
+  if (deadCodes?.way === EMPTY) clear(m, deadCodes);
+
+  const stride = 8 * Math.ceil(n / 8);
+  const chunk = chunkRows(m, B, stride);
+  const z = m.room.get("pre-activations", chunk * stride * m.bytes);
+  for (let first = 0; first < B; first += chunk) {
+    const C = Math.min(chunk, B - first);
+    const a = rows + first * d * m.bytes;
+    m.cublas.multiply({ m: C, n, k: d, a, b: encoder, bTransposed: true, c: z, strideC: stride, out: "compute" });
+    const { latent, value, grad } = liveCodes.from(first);
+    const room = candidates(liveCodes.k);
+    m.kernels.launch(
+      "select_live",
+      { blocks: C, threads: 128, shared: 10 * room },
+      ...[z, bias, hyper, fired, bad, latent, value, grad, n, stride, liveCodes.k, room],
+    );
+    if (!isSelected || use === undefined) continue;
+    const to = deadCodes.from(first);
+    const deadRoom = candidates(deadCodes.k);
+    m.kernels.launch(
+      "select_dead",
+      { blocks: C, threads: 256, shared: 10 * deadRoom },
+      ...[z, bias, use.list.list, use.list.counts, bad, to.latent, to.value, to.grad, stride, deadCodes.k, deadRoom],
+    );
+  }
+  if (use !== undefined && !m.device.recording) use.list.end();
+  return use;
+}
+
+/** Counts the dead, lists them, and decides how their codes will be computed. */
+function findDead(m: Machine, age: Tensor, n: number, hyper: number, sums: number, codes: CudaCodes | undefined): DeadUse {
+  const ages = checked(age, "u32", n);
+  ages.dead ??= new DeadList(m.device, n);
+  const list = ages.dead;
+  if (!m.device.recording) list.begin(m, ages.address, hyper);
+  list.queue(m, ages.address, hyper, sums);
+  if (codes !== undefined) codes.way = wayOf(list, codes.k);
+  return { list, ages: ages.address, hyper };
+}
+
+function wayOf(dead: DeadList, k: number): Way {
+  const { capacity } = dead;
+  if (capacity === 0) return EMPTY;
+  return capacity <= Math.min(MOST_DENSE, DENSE_A_CODE * k) ? { kind: "dense", capacity, dead } : PAIRS;
+}
+
+function clear({ device }: Machine, { tensors }: CudaCodes): void {
+  device.fill(tensors.latent.address, 0xff, tensors.latent.size);
+  device.fill(tensors.value.address, 0, tensors.value.size);
+  device.fill(tensors.grad.address, 0, tensors.grad.size);
+}
+
+function chunkRows(m: Machine, B: number, stride: number): number {
+  const bytes = Math.min(LARGEST_CHUNK, m.device.memory / PART_OF_CARD);
+  return Math.min(B, Math.max(FEWEST_ROWS, 128 * Math.floor(bytes / (128 * stride * m.bytes))));
+}
+
+/** Candidates that select.cu has room for. */
+function candidates(k: number): number {
+  let room = FEWEST_ROWS;
+  while (room < 4 * k && room < 4096) room *= 2;
+  return room;
+}

@@ -1,0 +1,370 @@
+/**
+ * The engine for NVIDIA cards: kernels/*.cu, compiled at first use, and dense products by cuBLASLt, driven through the CUDA driver. An operation checks what it is given
+ * and queues kernels; nothing waits for the card but `read`. The same bits on every run on the same card.
+ */
+
+import { NO_NORMALIZATION } from "../../sae/math.ts";
+import { parameterCount } from "../../sae/shape.ts";
+import { SaettaError } from "../../util/errors.ts";
+import {
+  BYTES,
+  type Codes,
+  type Dead,
+  type DType,
+  type Engine,
+  type Grads,
+  type Normalization,
+  type Params,
+  type Path,
+  type Shape,
+  type State,
+  type Step,
+  type Tensor,
+} from "../engine.ts";
+import { loadCublas } from "./cublas.ts";
+import { Device, NotRecordable } from "./device.ts";
+import { CudaError } from "./driver.ts";
+import { encode, load, MOST_DEAD, MOST_LIVE } from "./encode.ts";
+import { Fuse } from "./fuse.ts";
+import { CudaGrads } from "./gradients.ts";
+import { WHERE } from "./libraries.ts";
+import { Machine } from "./machine.ts";
+import { CudaCodes, CudaTensor, ownTensor, PAIRS } from "./memory.ts";
+import { type Compute, Nvrtc } from "./nvrtc.ts";
+import * as paths from "./paths.ts";
+import { type Findings, Recording } from "./record.ts";
+import { Downloads, Uploads } from "./staging.ts";
+
+export interface CudaOptions {
+  /** Which card of those that CUDA_VISIBLE_DEVICES leaves; default: the one of this process's LOCAL_RANK, or the first. */
+  readonly device?: number;
+  /** What products are computed in; default bf16. Parameters, moments and sums are f32 and wider whatever it is. */
+  readonly dtype?: Compute;
+  /** Folders to keep compiled kernels in, the first writable one; default the package's `build/`, then the user's cache folder. */
+  readonly folders?: readonly string[];
+}
+
+export type { Compute } from "./nvrtc.ts";
+
+/** Half the distance from 1 to the next number. */
+const ROUNDING: Readonly<Record<Compute, number | undefined>> = { f32: undefined, bf16: 2 ** -8, fp16: 2 ** -11 };
+/** Rows are numbered with a bit to spare. */
+const MOST_ROWS = 2 ** 31 - 1;
+const MOST_LATENTS = 2 ** 30;
+const MOST_INPUTS = 8192;
+
+/** Starts the engine. Throws SaettaError when there is no driver, no card that it can use, or no NVRTC or cuBLASLt. */
+export async function createCudaEngine(options: CudaOptions = {}): Promise<Engine> {
+  const compute = options.dtype ?? "bf16";
+  const device = await Device.open(options.device);
+  try {
+    const nvrtc = await Nvrtc.load();
+    const cubins = await nvrtc.cubins(device.capability, compute, options.folders);
+    return new CudaEngine(await Machine.create(device, cubins, compute));
+  } catch (error) {
+    device.close();
+    throw error;
+  }
+}
+
+/** What libraries are found, and where. Throws SaettaError that says what is missing. */
+export async function findLibraries(): Promise<readonly string[]> {
+  const [nvrtc, cublas] = [await Nvrtc.load(), await loadCublas()];
+  return [`NVRTC ${nvrtc.version} ${nvrtc.path}`, `headers ${nvrtc.include}`, `cuBLASLt ${cublas.path}`];
+}
+
+class CudaEngine implements Engine {
+  readonly name = "cuda";
+  readonly description: string;
+  readonly real = "f32";
+  readonly rounding: number | undefined;
+  readonly #m: Machine;
+  readonly #fuse: Fuse;
+  readonly #uploads: Uploads;
+  readonly #downloads: Downloads;
+  /** Two numbers that tell of a row that was asked for and is not there. */
+  readonly #fault: number;
+  /** Everything not given back yet. */
+  readonly #held = new Set<CudaTensor | CudaGrads>();
+  readonly #recordings = new Set<Recording>();
+  #findings: Findings | undefined;
+  #failure: unknown;
+  #closed: Promise<void> | undefined;
+
+  constructor(m: Machine) {
+    this.#m = m;
+    this.description = `cuda: ${m.device.name}, ${m.compute}`;
+    this.rounding = ROUNDING[m.compute];
+    this.#fault = m.device.alloc(8, "faults");
+    this.#uploads = new Uploads(m.device);
+    this.#downloads = new Downloads(m.device, this.#fault, (fault) => this.#explain(fault));
+    this.#fuse = new Fuse({
+      decode: (p, z, err) => paths.decode(m, p, z, err),
+      residual: (p, x, t, path, live) => paths.residual(m, p, x, t, path, live),
+      codeGrad: (p, path, t) => paths.codeGrad(m, p, path, t),
+      canReconstruct: (path, p) => paths.canReconstruct(m, path, p),
+      reconstruct: (p, x, t, path, live) => paths.reconstruct(m, p, x, t, path, live),
+    });
+    m.onCopy = (tensor) => this.#findings?.copied.add(tensor);
+  }
+
+  refuses(shape: Shape): string | undefined {
+    const { d, n, k, auxk } = shape;
+    if (![d, n, k].every((size) => Number.isInteger(size) && size >= 1) || !Number.isInteger(auxk) || auxk < 0) {
+      return "d, n and k must be whole numbers from 1, auxk from 0";
+    }
+    if (k > n) return `k = ${k} is more than the ${n} latents`;
+    if (auxk > n) return `auxk = ${auxk} is more than the ${n} latents`;
+    if (k > MOST_LIVE) return `k = ${k} is more than the ${MOST_LIVE} that it can select`;
+    if (auxk > MOST_DEAD) return `auxk = ${auxk} is more than the ${MOST_DEAD} that it can select`;
+    if (n > MOST_LATENTS) return `at most ${MOST_LATENTS} latents can be numbered`;
+    if (d > MOST_INPUTS) return `d = ${d} is more than the ${MOST_INPUTS} inputs of a row that it can hold`;
+    const { memory, name } = this.#m.device;
+    const needed = (3 * 4 + this.#m.bytes) * parameterCount(shape);
+    return needed > memory ? `weights and moments take ${needed} bytes, ${name} has ${memory}` : undefined;
+  }
+
+  alloc(dtype: DType, shape: readonly number[]): CudaTensor {
+    this.#open();
+    const size = shape.reduce((a, b) => a * b, BYTES[dtype]);
+    const tensor = new CudaTensor(dtype, shape, size, this.#m.device.alloc(size, `a tensor ${dtype} [${shape}]`));
+    this.#held.add(tensor);
+    return tensor;
+  }
+
+  codes(rows: number, k: number): Codes {
+    const codes = new CudaCodes(rows, k, (dtype, shape) => this.alloc(dtype, shape));
+    const { latent } = codes.tensors;
+    this.#m.device.fill(latent.address, 0xff, latent.size);
+    return codes;
+  }
+
+  grads(shape: Shape, rows: number, dense: boolean): Grads {
+    const { d, n } = shape;
+    if (rows > MOST_ROWS) throw new SaettaError(`a batch can have ${MOST_ROWS} rows at most, not ${rows}`, { where: WHERE });
+    const [latentBias, preBias] = [this.alloc("f32", [n]), this.alloc("f32", [d])];
+    const rowsOf = dense ? { encoder: this.alloc("f32", [n, d]), decoder: this.alloc("f32", [n, d]) } : {};
+    const grads = new CudaGrads(this.#m, shape, rows, { latentBias, preBias, ...rowsOf });
+    this.#held.add(grads);
+    return grads;
+  }
+
+  free(it: Tensor | Codes | Grads): void {
+    this.#open();
+    this.#queue(() => this.#fuse.flush());
+    if (it instanceof CudaCodes) {
+      for (const tensor of Object.values(it.tensors)) this.#free(tensor);
+    } else if (it instanceof CudaGrads) {
+      for (const tensor of [it.preBias, it.latentBias, it.encoder, it.decoder]) if (tensor !== undefined) this.#free(tensor);
+      this.#free(it);
+    } else {
+      this.#free(ownTensor(it));
+    }
+  }
+
+  write(t: Tensor, bytes: Uint8Array, at = 0): void {
+    this.#open();
+    const tensor = ownTensor(t);
+    const { address, size, inflow } = tensor;
+    if (!Number.isInteger(at) || at < 0 || at + bytes.length > size) {
+      throw new SaettaError(`${bytes.length} bytes at ${at} do not fit a tensor of ${size} bytes`, { where: WHERE });
+    }
+    this.#queue(() => {
+      this.#fuse.flush();
+      const { driver, stream, uploads } = this.#m.device;
+      if (inflow === undefined) {
+        this.#uploads.send(stream, address + at, bytes);
+      } else {
+        driver.call("waiting for rows to be read", "cuStreamWaitEvent", uploads, inflow.used, 0);
+        this.#uploads.send(uploads, address + at, bytes);
+        driver.call("marking rows as written", "cuEventRecord", inflow.written, uploads);
+        inflow.pending = true;
+      }
+    });
+    this.#changed(tensor);
+  }
+
+  read(t: Tensor): Promise<Uint8Array> {
+    this.#open();
+    const tensor = ownTensor(t);
+    try {
+      this.#queue(() => this.#fuse.flush());
+      this.#settle(tensor);
+
+      return this.#downloads.receive(tensor.address, tensor.size);
+    } catch (error) {
+      return Promise.reject(this.#failure ?? error);
+    }
+  }
+
+  pairs(z: Codes): { readonly latent: Tensor; readonly value: Tensor; readonly grad: Tensor } {
+    if (!(z instanceof CudaCodes)) throw new SaettaError("codes of another engine were given to the cuda engine");
+    return z.tensors;
+  }
+
+  load(raw: Tensor, rows: Tensor, x: Tensor, t: Step, normalization: Normalization = NO_NORMALIZATION): void {
+    this.#open();
+    this.#queue(() => {
+      this.#fuse.flush();
+      const queue = () => load(this.#m, raw, rows, x, t, this.#fault, normalization);
+      this.#findings?.loads.push(queue);
+      if (this.#findings?.others) this.#findings.mixed = true;
+      // A recorded step queues its loads itself.
+      if (!this.#m.device.recording) queue();
+    });
+  }
+
+  encode(p: Params, x: Tensor, t: Step, live: Codes, dead?: Dead): void {
+    this.#operation(() => {
+      const use = encode(this.#m, p, x, t, live, dead);
+      if (use !== undefined) this.#findings?.dead.add(use);
+    });
+  }
+
+  decode(p: Params, z: Codes, err: Tensor): void {
+    this.#holdable(() => this.#fuse.decode(p, z, err));
+  }
+
+  residual(p: Params, x: Tensor, t: Step, path: Path, live?: Path): void {
+    this.#holdable(() => this.#fuse.residual(p, x, t, path, live));
+  }
+
+  codeGrad(p: Params, path: Path, t: Step): void {
+    this.#holdable(() => this.#fuse.codeGrad(p, path, t));
+  }
+
+  paramGrad(p: Params, x: Tensor, t: Step, live: Path, dead: Path | undefined, g: Grads): void {
+    this.#operation(() => this.#ownGrads(g).paramGrad(this.#m, p, x, t, live, dead));
+  }
+
+  norm(p: Params, g: Grads, t: Step): void {
+    this.#operation(() => this.#ownGrads(g).norm(this.#m, p.decoder, t));
+  }
+
+  update(s: State, g: Grads, t: Step): void {
+    this.#operation(() => this.#ownGrads(g).update(this.#m, s, t));
+  }
+
+  record(step: () => void): () => void {
+    const recording = new Recording(this.#m, step, (run, findings) => {
+      this.#findings = findings;
+      try {
+        run();
+        this.#fuse.flush();
+      } finally {
+        this.#findings = undefined;
+      }
+      if (this.#failure !== undefined) throw this.#failure;
+    });
+    this.#recordings.add(recording);
+    return () => this.#operation(() => recording.run());
+  }
+
+  /** After everything already called. Reads under way are answered first; all memory is given back. */
+  close(): Promise<void> {
+    this.#closed ??= this.#close();
+    return this.#closed;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #close(): Promise<void> {
+    await this.#downloads.drained;
+    const { device } = this.#m;
+    device.driver.attempt("cuStreamSynchronize", device.uploads);
+    device.driver.attempt("cuStreamSynchronize", device.stream);
+    try {
+      for (const recording of this.#recordings) recording.forget();
+      for (const it of this.#held) this.#free(it);
+      this.#m.close();
+      device.free(this.#fault, 8);
+      this.#uploads.close();
+      this.#downloads.close();
+    } catch (error) {
+      // A card that has failed takes nothing back; its context goes all the same.
+      if (!(error instanceof CudaError)) throw error;
+    } finally {
+      device.close();
+    }
+  }
+
+  #open(): void {
+    if (this.#closed !== undefined) throw new SaettaError("the engine was used after it was closed", { where: WHERE });
+  }
+
+  /** An operation that may be held back. */
+  #holdable(body: () => void): void {
+    this.#open();
+    this.#queue(() => {
+      if (this.#findings !== undefined) this.#findings.others = true;
+      body();
+    });
+  }
+
+  /** One that is not. */
+  #operation(body: () => void): void {
+    this.#open();
+    this.#queue(() => {
+      if (this.#findings !== undefined) this.#findings.others = true;
+      this.#fuse.flush();
+      body();
+    });
+  }
+
+  /** Does nothing once something has failed on the card: the first failure is what `read` tells. */
+  #queue(body: () => void): void {
+    if (this.#failure !== undefined) return;
+    try {
+      body();
+    } catch (error) {
+      if (!(error instanceof CudaError) || error instanceof NotRecordable) throw error;
+      this.#failure = error;
+    }
+  }
+
+  #explain(fault: Uint32Array): unknown {
+    if (this.#failure !== undefined) return this.#failure;
+    return fault[0] === 0 ? undefined : new SaettaError(`load: row ${fault[1]} was asked for, which is not there`, { where: WHERE });
+  }
+
+  #ownGrads(g: Grads): CudaGrads {
+    if (!(g instanceof CudaGrads)) throw new SaettaError("gradients of another engine were given to the cuda engine");
+    if (g.freed) throw new SaettaError("gradients were used after they were freed", { where: WHERE });
+    return g;
+  }
+
+  /** The tensor was written from outside. */
+  #changed(tensor: CudaTensor): void {
+    tensor.version++;
+    tensor.dead?.restart();
+    if (tensor.codes !== undefined) tensor.codes.way = PAIRS;
+  }
+
+  /** Operations from now on come after the last write of rows. */
+  #settle({ inflow }: CudaTensor): void {
+    if (!inflow?.pending) return;
+    const { driver, stream } = this.#m.device;
+    driver.call("waiting for rows", "cuStreamWaitEvent", stream, inflow.written, 0);
+    inflow.pending = false;
+  }
+
+  #free(it: CudaTensor | CudaGrads): void {
+    if (it.freed) return;
+    this.#held.delete(it);
+    if (it instanceof CudaGrads) {
+      it.free();
+      return;
+    }
+    const { device } = this.#m;
+    this.#settle(it);
+    it.freed = true;
+    for (const derived of [it.copy, it.centred]) if (derived !== undefined) device.free(derived.address, derived.size);
+    it.dead?.free();
+    if (it.inflow !== undefined) {
+      for (const event of [it.inflow.used, it.inflow.written]) device.driver.attempt("cuEventDestroy_v2", event);
+    }
+    device.free(it.address, it.size);
+  }
+}

@@ -1,0 +1,35 @@
+// center: xc = half(x - preBias), the input of the encoder's product and of the encoder's gradients.
+
+#include "saetta.cuh"
+
+constexpr u32 CENTER_ROWS = 8;
+
+/// x [B,d], preBias [d] -> xc [B,d]; bad when an element is not finite as it is stored. Block 256, grid ceil(B / 8).
+extern "C" __global__ void __launch_bounds__(256)
+    center(const float* __restrict__ x, const float* __restrict__ preBias, half_t* __restrict__ xc, u32* bad, u32 B, u32 d) {
+  const u32 first = blockIdx.x * CENTER_ROWS;
+  const u32 rows = min(CENTER_ROWS, B - first);
+  bool finite = true;
+  if (d % 4 == 0) {
+    const u32 quads = d / 4;
+    for (u32 e = threadIdx.x; e < rows * quads; e += blockDim.x) {
+      const u32 row = e / quads, column = (e - row * quads) * 4;
+      const u64 at = static_cast<u64>(first + row) * d + column;
+      const float4 b = *reinterpret_cast<const float4*>(preBias + column);
+      const float4 v = *reinterpret_cast<const float4*>(x + at);
+      struct alignas(4 * sizeof(half_t)) Four {
+        half_t v[4];
+      } to = {{toHalf(v.x - b.x), toHalf(v.y - b.y), toHalf(v.z - b.z), toHalf(v.w - b.w)}};
+      finite &= !(isBad(v.x - b.x) || isBad(v.y - b.y) || isBad(v.z - b.z) || isBad(v.w - b.w));
+      *reinterpret_cast<Four*>(xc + at) = to;
+    }
+  } else {
+    for (u32 e = threadIdx.x; e < rows * d; e += blockDim.x) {
+      const u64 at = static_cast<u64>(first) * d + e;
+      const float v = x[at] - preBias[e % d];
+      finite &= !isBad(v);
+      xc[at] = toHalf(v);
+    }
+  }
+  if (!finite) *bad = 1;
+}

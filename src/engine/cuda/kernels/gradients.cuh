@@ -1,0 +1,188 @@
+// What paramGrad leaves for norm and update: the codes inverted to a list for each latent, from which gradient rows are formed when they
+// are needed. See lists.cu for how lists come about and dense.cu for the dead rows that come out of dense products instead.
+
+#pragma once
+
+#include "saetta.cuh"
+
+/// Set in the row of an entry of the dead path.
+constexpr u32 DEAD_PATH = 0x80000000u;
+
+#ifndef ROW_WIDTH
+#define ROW_WIDTH WIDE
+#endif
+
+/// Every field takes 8 bytes; the host fills it in.
+struct Gradients {
+  u64 n, d;
+  /// Entries of a list that are summed at once; a longer list is cut.
+  u64 chunk;
+  /// Rows of deadEncoder and deadDecoder.
+  u64 cap;
+  /// [n + 1]: the list of latent j is entries [start[j], start[j + 1]), in the order of the rows, live before dead.
+  u32* start;
+  /// [n]: where in pieceRows the pieces of a long list are, or NONE.
+  u32* pieceAt;
+  /// {row, factor of err's row, factor of the row of x - preBias, unused}: value and grad with the factors of the loss applied, as floats.
+  uint4* entries;
+  /// [piece][2][d]: encoder and decoder row of each piece of the long lists.
+  float* pieceRows;
+  /// [B,d] each: x - preBias and the residuals.
+  const half_t *xc16, *liveErr16, *deadErr16;
+  /// [n]: position of a latent among the dead, or NONE; null where dead rows do not come from dense products.
+  const u32* deadSlot;
+  /// [cap,d], without the factor of the loss.
+  const float *deadEncoder, *deadDecoder;
+  /// Factors of the loss: live, dead.
+  const double* scales;
+  /// [n,d]: rows that are formed already, for those who are told so.
+  float *formedEncoder, *formedDecoder;
+};
+
+enum Side { ENCODER, DECODER };
+
+/// Entries of a list that are brought into shared memory ahead of their use.
+constexpr u32 STAGED = 64;
+
+/// Bytes of shared memory that staged entries take: of the row at work, of the next, and of one that slower threads may still read.
+constexpr u32 STAGES = 3, STAGE_BYTES = STAGES * STAGED * sizeof(uint4);
+
+#ifndef BATCH_OF_ROWS
+#define BATCH_OF_ROWS 8
+#endif
+
+/// run += `BATCH` rows from entry `first` on, those before `end`; what stands for the others is read from the cache and multiplied by 0.
+template <int V, u32 BATCH>
+__device__ __forceinline__ void addEntries(const Gradients& g, u32 side, const uint4* entries, u32 first, u32 end, u32 c, float (&run)[V]) {
+  Raw<V> raw[BATCH];
+  float factor[BATCH];
+#pragma unroll
+  for (u32 i = 0; i < BATCH; i++) {
+    const uint4 entry = entries[min(first + i, end - 1)];
+    const half_t* from = side == ENCODER ? g.xc16 : (entry.x & DEAD_PATH) != 0 ? g.deadErr16 : g.liveErr16;
+    factor[i] = first + i < end ? __uint_as_float(side == ENCODER ? entry.z : entry.y) : 0;
+    raw[i] = fetch<V>(from + static_cast<u64>(entry.x & ~DEAD_PATH) * g.d + c);
+  }
+#pragma unroll
+  for (u32 i = 0; i < BATCH; i++) {
+    float row[V];
+    unpack(raw[i], row);
+#pragma unroll
+    for (int u = 0; u < V; u++) run[u] = fmaf(row[u], factor[i], run[u]);
+  }
+}
+
+/// Columns [c, c + V) summed over `count` entries: in order, in runs, so that rounding does not grow with the length of the list.
+template <int V>
+__device__ __forceinline__ void sumEntries(const Gradients& g, u32 side, const uint4* entries, u32 count, u32 c, float (&sums)[V]) {
+  constexpr u32 RUN = STAGED, BATCH = BATCH_OF_ROWS, REST = 4;
+#pragma unroll
+  for (int u = 0; u < V; u++) sums[u] = 0;
+  for (u32 first = 0; first < count;) {
+    const u32 end = min(first + RUN, count);
+    float run[V] = {};
+    for (; first + BATCH <= end; first += BATCH) addEntries<V, BATCH>(g, side, entries, first, end, c, run);
+    for (; first < end; first += REST) addEntries<V, REST>(g, side, entries, first, end, c, run);
+    first = end;
+#pragma unroll
+    for (int u = 0; u < V; u++) sums[u] += run[u];
+  }
+}
+
+/// The same by a block that meets for every run, whose entries it brings into shared memory first: `stage` [STAGED].
+template <int V>
+__device__ __forceinline__ void sumStaged(const Gradients& g, u32 side, const uint4* entries, u32 count, u32 c, bool on, uint4* stage,
+                                          float (&sums)[V]) {
+#pragma unroll
+  for (int u = 0; u < V; u++) sums[u] = 0;
+  for (u32 first = 0; first < count; first += STAGED) {
+    const u32 part = min(STAGED, count - first);
+    __syncthreads();
+    for (u32 e = threadIdx.x; e < part; e += blockDim.x) stage[e] = entries[first + e];
+    __syncthreads();
+    float run[V];
+    if (on) sumEntries(g, side, stage, part, c, run);
+#pragma unroll
+    for (int u = 0; u < V; u++) sums[u] += on ? run[u] : 0;
+  }
+}
+
+/// The list of one gradient row: side and latent, where its entries are, and where they are staged.
+struct List {
+  u32 side, j, first, last;
+  const uint4* staged;
+};
+
+/// Columns [c, c + V) of a gradient row: from its list or the pieces of it, and from dense products where the latent is dead.
+template <int V>
+__device__ __forceinline__ void formColumns(const Gradients& g, const List& list, u32 c, float (&sums)[V]) {
+  const u32 count = list.last - list.first, d = g.d;
+  if (count <= STAGED) {
+    sumEntries(g, list.side, list.staged, count, c, sums);
+  } else if (count <= g.chunk) {
+    sumEntries(g, list.side, g.entries + list.first, count, c, sums);
+  } else {
+    const float* piece = g.pieceRows + (static_cast<u64>(g.pieceAt[list.j]) * 2 + list.side) * d + c;
+    const u32 pieces = (count + g.chunk - 1) / g.chunk;
+    loadFloats(piece, sums);
+#pragma unroll 4
+    for (u32 p = 1; p < pieces; p++) {
+      float part[V];
+      loadFloats(piece + static_cast<u64>(p) * 2 * d, part);
+#pragma unroll
+      for (int u = 0; u < V; u++) sums[u] += part[u];
+    }
+  }
+  if (g.deadSlot == nullptr) return;
+  const u32 slot = g.deadSlot[list.j];
+  if (slot >= g.cap) return;
+  const float scale = static_cast<float>(g.scales[1]);
+  float dead[V];
+  loadFloats((list.side == ENCODER ? g.deadEncoder : g.deadDecoder) + static_cast<u64>(slot) * d + c, dead);
+#pragma unroll
+  for (int u = 0; u < V; u++) sums[u] = fmaf(scale, dead[u], sums[u]);
+}
+
+/// visit(list) for each gradient row of a persistent block, encoder rows first: while a row is at work, its successor's entries come into
+/// shared memory, and what ahead(list, stage) asks for with stage 0 or 1. All threads of the block call it; `stages`: STAGE_BYTES of shared
+/// memory. `staged`: whether entries are needed.
+template <class Ahead, class Visit>
+__device__ __forceinline__ void eachRow(const Gradients& g, bool staged, uint4* stages, const Ahead& ahead, const Visit& visit) {
+  const u32 n = g.n, rows = 2 * n;
+  const auto listOf = [&](u32 i) -> List {
+    if (i >= rows) return {0, 0, 0, 0, nullptr};
+    const u32 side = i >= n ? DECODER : ENCODER, j = i - side * n;
+    return {side, j, g.start[j], g.start[j + 1], nullptr};
+  };
+  const auto stage = [&](const List& list, u32 at) {
+    const u32 count = list.last - list.first;
+    if (staged && count <= STAGED) {
+      for (u32 e = threadIdx.x; e < count; e += blockDim.x) copyAhead(stages + at * STAGED + e, g.entries + list.first + e);
+    }
+  };
+  List now = listOf(blockIdx.x), next = listOf(blockIdx.x + gridDim.x);
+  if (blockIdx.x < rows) {
+    stage(now, 0);
+    ahead(now, 0u);
+  }
+  endOfCopies();
+  u32 at = 0, turn = 0;
+  for (u32 i = blockIdx.x; i < rows; i += gridDim.x) {
+    const List after = listOf(i + 2 * gridDim.x);
+    const u32 following = at + 1 == STAGES ? 0 : at + 1;
+    if (i + gridDim.x < rows) {
+      stage(next, following);
+      ahead(next, turn ^ 1);
+    }
+    endOfCopies();
+    waitForCopies<1>();
+    __syncthreads();
+    now.staged = stages + at * STAGED;
+    visit(now, turn);
+    now = next;
+    next = after;
+    at = following;
+    turn ^= 1;
+  }
+  waitForCopies<0>();
+}

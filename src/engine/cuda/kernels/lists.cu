@@ -1,0 +1,351 @@
+// paramGrad: inverts the codes to a list for each latent (gradients.cuh) and sums what is small: the gradients of both biases.
+//
+// A counting sort without exchange between blocks: rows are cut in P parts, each of which counts its latents in shared memory (list_count);
+// the counts are summed over the parts (list_prefix) and over the latents (list_scan); then each part places its entries (list_fill), row
+// after row, which no thread may overtake: within a row every latent stands once, so 32 slots of a row are placed at a time. Live parts
+// come before dead ones. No order depends on the machine.
+//
+// Bytes at B = 16384, k = 32, n = 32768, d = 768: counts 17 MB written, read, written; slots 2 MB twice and 4 MB; entries 8 MB written in
+// sectors of 32 bytes (17 MB) and read; encoder16 50 MB for the bias of the inputs.
+
+#include "gradients.cuh"
+
+/// Slots that list_fill places at a time.
+constexpr u32 TILE = 2048;
+
+/// The codes of one path that fall to a part.
+struct Part {
+  const u32* latent;
+  u64 first;
+  u32 slots, k;
+};
+
+__device__ __forceinline__ Part partOf(const u32* live, u32 k, const u32* dead, u32 auxk, u32 B, u32 rowsPerPart, u32 P) {
+  const bool isDead = blockIdx.y >= P;
+  const u32 width = isDead ? auxk : k;
+  const u32 first = min(B, (isDead ? blockIdx.y - P : blockIdx.y) * rowsPerPart), rows = min(B, first + rowsPerPart) - first;
+  return {isDead ? dead : live, static_cast<u64>(first) * width, rows * width, width};
+}
+
+/// Grid (ranges, parts of both paths), block 256, shared 2 width: two counts in a word, for a part has fewer than 65536 rows.
+extern "C" __global__ void list_count(const u32* live, u32 k, const u32* dead, u32 auxk, u32 B, u32 rowsPerPart, u32 P, u32 n, u32 width,
+                                      u32* counts) {
+  extern __shared__ uint4 shared[];
+  u32* pairs = reinterpret_cast<u32*>(shared);
+  const u32 begin = blockIdx.x * width, end = min(n, begin + width);
+  for (u32 i = threadIdx.x; i < width / 2; i += blockDim.x) pairs[i] = 0;
+  __syncthreads();
+  const Part part = partOf(live, k, dead, auxk, B, rowsPerPart, P);
+#pragma unroll 4
+  for (u32 slot = threadIdx.x; slot < part.slots; slot += blockDim.x) {
+    const u32 j = part.latent[part.first + slot];
+    if (j >= begin && j < end) atomicAdd(pairs + (j - begin) / 2, ((j - begin) & 1) != 0 ? 65536u : 1u);
+  }
+  __syncthreads();
+  counts += static_cast<u64>(blockIdx.y) * n + begin;
+  for (u32 i = threadIdx.x; i < end - begin; i += blockDim.x) counts[i] = (i & 1) != 0 ? pairs[i / 2] >> 16 : pairs[i / 2] & 65535;
+}
+
+/// Grid ceil(n / 32), block 256 or (32, 8): for each latent, counts become the sums of the parts before; -> totals [n].
+extern "C" __global__ void list_prefix(u32* counts, u32 parts, u32 n, u32* totals) {
+  __shared__ u32 room[8][32];
+  const u32 thread = threadIdx.y * 32 + threadIdx.x, lane = thread & 31, warp = thread / 32, j = blockIdx.x * 32 + lane;
+  const u32 share = (parts + 7) / 8, first = min(parts, warp * share), last = min(parts, first + share);
+  u32 sum = 0;
+  if (j < n) {
+#pragma unroll 8
+    for (u32 part = first; part < last; part++) sum += counts[static_cast<u64>(part) * n + j];
+  }
+  room[warp][lane] = sum;
+  __syncthreads();
+  if (j >= n) return;
+  u32 before = 0;
+  for (u32 other = 0; other < warp; other++) before += room[other][lane];
+  if (warp == 7) totals[j] = before + sum;
+#pragma unroll 8
+  for (u32 part = first; part < last; part++) {
+    u32& count = counts[static_cast<u64>(part) * n + j];
+    const u32 own = count;
+    count = before;
+    before += own;
+  }
+}
+
+/// x summed over the lanes up to this one.
+__device__ __forceinline__ u64 sumUpTo(u64 x) {
+#pragma unroll
+  for (u32 step = 1; step < 32; step *= 2) {
+    const u64 other = __shfl_up_sync(0xffffffffu, x, step);
+    if ((threadIdx.x & 31) >= step) x += other;
+  }
+  return x;
+}
+
+/// scalesOf of ../../cpu/kernels/param_grad.cc: 2 mseScale / (rows d), and 2 auxCoef over the variation of the auxiliary target.
+__device__ void scalesOf(const double* hyper, const double* sums, u32 d, double* scales, double* room) {
+  const double rows = hyper[ROWS];
+  double squares = 0;
+  for (u32 i = threadIdx.x; i < d; i += blockDim.x) squares += sums[SUMS + i] * sums[SUMS + i] / rows;
+  const double variation = sums[ERR2] - blockSum(squares, room);
+  if (threadIdx.x > 0) return;
+  const bool off = sums[DEAD] == 0 || variation <= 1e-12 * sums[X2];
+  scales[0] = 2 * hyper[MSE_SCALE] / (rows * d);
+  scales[1] = off ? 0 : 2 * hyper[AUX_COEF] / variation;
+}
+
+/// Grid 1, block 1024. -> start [n + 1], pieceAt [n], pieceOf [pieceCount], scales [2].
+extern "C" __global__ void list_scan(const u32* totals, u32 n, u32 d, u32 chunk, const double* hyper, const double* sums, u32* start,
+                                     u32* pieceAt, u32* pieceOf, u32* pieceCount, double* scales) {
+  // A warp takes EACH * 32 latents of a tile, a lane one of each 32. Sums hold entries in the low half and pieces in the high half.
+  constexpr u32 EACH = 32;
+  __shared__ u64 room[32];
+  __shared__ double roomOfSums[33];
+  scalesOf(hyper, sums, d, scales, roomOfSums);
+  const u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+  u64 before = 0;
+  for (u32 tile = 0; tile < n; tile += EACH * blockDim.x) {
+    const u32 first = tile + warp * EACH * 32 + lane;
+    u32 length[EACH];
+    u64 own = 0;
+#pragma unroll
+    for (u32 i = 0; i < EACH; i++) length[i] = first + i * 32 < n ? totals[first + i * 32] : 0;
+    const auto sizeOf = [&](u32 entries) {
+      return entries | (entries > chunk ? static_cast<u64>((entries + chunk - 1) / chunk) << 32 : 0);
+    };
+#pragma unroll
+    for (u32 i = 0; i < EACH; i++) own += sizeOf(length[i]);
+    own = warpSum(own);
+    __syncthreads();
+    if (lane == 0) room[warp] = own;
+    __syncthreads();
+    const u64 warps = sumUpTo(room[lane]);
+    u64 at = before + __shfl_sync(0xffffffffu, warps, warp) - own;
+    before += __shfl_sync(0xffffffffu, warps, 31);
+#pragma unroll
+    for (u32 i = 0; i < EACH; i++) {
+      const u64 size = sizeOf(length[i]), upTo = sumUpTo(size), mine = at + upTo - size;
+      at += __shfl_sync(0xffffffffu, upTo, 31);
+      const u32 j = first + i * 32, pieces = static_cast<u32>(size >> 32), piece = static_cast<u32>(mine >> 32);
+      if (j >= n) continue;
+      start[j] = static_cast<u32>(mine);
+      pieceAt[j] = pieces > 0 ? piece : NONE;
+      for (u32 p = 0; p < pieces; p++) pieceOf[piece + p] = j;
+    }
+  }
+  if (threadIdx.x > 0) return;
+  start[n] = static_cast<u32>(before);
+  *pieceCount = static_cast<u32>(before >> 32);
+}
+
+/// Grid (ranges, parts of both paths), block 256, shared 2 width + 4 TILE. The first warp numbers the slots of a tile, all warps write
+/// their entries.
+extern "C" __global__ void list_fill(const u32* live, const float* liveValue, const float* liveGrad, u32 k, const u32* dead,
+                                     const float* deadValue, const float* deadGrad, u32 auxk, u32 B, u32 rowsPerPart, u32 P, u32 n,
+                                     u32 width, const u32* counts, const u32* start, const double* scales, uint4* entries) {
+  extern __shared__ uint4 shared[];
+  u32* numbers = reinterpret_cast<u32*>(shared);
+  u32* pairs = numbers + TILE;
+  const u32 begin = blockIdx.x * width, end = min(n, begin + width), lane = threadIdx.x & 31;
+  for (u32 i = threadIdx.x; i < width / 2; i += blockDim.x) pairs[i] = 0;
+  const bool isDead = blockIdx.y >= P;
+  const Part part = partOf(live, k, dead, auxk, B, rowsPerPart, P);
+  const float *value = isDead ? deadValue : liveValue, *grad = isDead ? deadGrad : liveGrad;
+  const double scale = scales[isDead ? 1 : 0];
+  counts += static_cast<u64>(blockIdx.y) * n;
+  for (u32 tile = 0; tile < part.slots; tile += TILE) {
+    const u32 slots = min(TILE, part.slots - tile);
+    const u32* latent = part.latent + part.first + tile;
+    __syncthreads();
+    for (u32 i = threadIdx.x; i < slots; i += blockDim.x) numbers[i] = latent[i];
+    __syncthreads();
+    if (threadIdx.x < 32) {
+      // [from, to): as many slots of one row as there are lanes. A batch of these is read before the first of it is numbered.
+      constexpr int BATCH = 4;
+      u32 from = 0, rowEnd = (tile / part.k + 1) * part.k - tile;
+      while (from < slots) {
+        u32 at[BATCH], j[BATCH], number[BATCH];
+#pragma unroll
+        for (int u = 0; u < BATCH; u++) {
+          const u32 to = min(min(from + 32, rowEnd), slots);
+          at[u] = from + lane;
+          j[u] = at[u] < to ? numbers[at[u]] - begin : NONE;
+          from = to;
+          if (to == rowEnd) rowEnd += part.k;
+        }
+#pragma unroll
+        for (int u = 0; u < BATCH; u++) {
+          if (j[u] < end - begin) number[u] = atomicAdd(pairs + j[u] / 2, (j[u] & 1) != 0 ? 65536u : 1u);
+          __syncwarp();
+        }
+#pragma unroll
+        for (int u = 0; u < BATCH; u++) {
+          if (j[u] < end - begin) numbers[at[u]] = (j[u] & 1) != 0 ? number[u] >> 16 : number[u] & 65535;
+        }
+      }
+    }
+    __syncthreads();
+#pragma unroll 4
+    for (u32 i = threadIdx.x; i < slots; i += blockDim.x) {
+      const u32 j = latent[i];
+      if (j < begin || j >= end) continue;
+      const u64 slot = part.first + tile + i;
+      const u32 row = static_cast<u32>(slot / part.k);
+      const float factor = static_cast<float>(scale * value[slot]), inner = static_cast<float>(scale * grad[slot]);
+      entries[start[j] + counts[j] + numbers[i]] = make_uint4(row | (isDead ? DEAD_PATH : 0), __float_as_uint(factor),
+                                                              __float_as_uint(inner), 0);
+    }
+  }
+}
+
+/// Sums over a list in float64: of gradients, and of absolute factors.
+struct Totals {
+  double grad, grads, values;
+};
+
+/// Entries first, first + step, ... before last.
+__device__ __forceinline__ Totals totalsOf(const Gradients& g, u32 first, u32 last, u32 step) {
+  Totals all = {};
+#pragma unroll 4
+  for (u32 e = first; e < last; e += step) {
+    const uint4 entry = g.entries[e];
+    const double grad = __uint_as_float(entry.z);
+    all.grad += grad;
+    all.grads += fabs(grad);
+    all.values += fabs(static_cast<double>(__uint_as_float(entry.y)));
+  }
+  return all;
+}
+
+template <int V>
+__device__ __forceinline__ void formPiece(const Gradients& g, u32 side, u32 piece, u32 first, u32 last, uint4* stage) {
+  for (u32 at = 0; at < g.d; at += blockDim.x * V) {
+    const u32 c = at + threadIdx.x * V;
+    float sums[V];
+    sumStaged(g, side, g.entries + first, last - first, c, c < g.d, stage, sums);
+    if (c < g.d) storeFloats(g.pieceRows + (static_cast<u64>(piece) * 2 + side) * g.d + c, sums);
+  }
+}
+
+/// The rows and totals of each piece of the lists that are longer than a chunk. Grid any, block T(d).
+extern "C" __global__ void list_long(Gradients g, const u32* pieceOf, const u32* pieceCount, Totals* pieceTotals) {
+  __shared__ uint4 stage[STAGED];
+  const u32 count = *pieceCount * 2;
+  for (u32 i = blockIdx.x; i < count; i += gridDim.x) {
+    const u32 piece = i / 2, side = i & 1, j = pieceOf[piece];
+    const u32 first = g.start[j] + (piece - g.pieceAt[j]) * static_cast<u32>(g.chunk), last = min(
+    g.start[j + 1], first + static_cast<u32>(g.chunk));
+    if (g.d % ROW_WIDTH == 0) formPiece<ROW_WIDTH>(g, side, piece, first, last, stage);
+    else formPiece<1>(g, side, piece, first, last, stage);
+    if (side != ENCODER || threadIdx.x >= 32) continue;
+    const Totals own = totalsOf(g, first + threadIdx.x, last, 32);
+    const Totals all = {warpSum(own.grad), warpSum(own.grads), warpSum(own.values)};
+    if (threadIdx.x == 0) pieceTotals[piece] = all;
+  }
+}
+
+/// Gradients beyond this are bad: their squares, which Adam and the norm need, would not fit an f32.
+constexpr double LARGEST_GRADIENT = 1e18;
+
+/// Latents of a block of list_bias, and the threads that share one.
+constexpr u32 LATENTS = 32, SHARE = 8;
+
+__device__ __forceinline__ double shareSum(double x) {
+#pragma unroll
+  for (u32 step = SHARE / 2; step > 0; step /= 2) x += __shfl_xor_sync(0xffffffffu, x, step);
+  return x;
+}
+
+/// -> line [d]: the biases' gradients of `count` latents times their encoder rows.
+template <int V>
+__device__ __forceinline__ void throughInput(const half_t* encoder, const double* bias, u32 count, u32 d, double* line) {
+  for (u32 c = threadIdx.x * V; c < d; c += blockDim.x * V) {
+    double through[V] = {};
+#pragma unroll 16
+    for (u32 j = 0; j < count; j++) {
+      const double factor = bias[j];
+      float row[V];
+      unpack(fetch<V>(encoder + static_cast<u64>(j) * d + c), row);
+#pragma unroll
+      for (int u = 0; u < V; u++) through[u] += factor == 0 ? 0 : factor * row[u];
+    }
+#pragma unroll
+    for (int u = 0; u < V; u++) line[c + u] = through[u];
+  }
+}
+
+/// Grid ceil(n / LATENTS), block LATENTS * SHARE. -> latentBias [n]: sums of the gradients of the codes, and a line of biasPartial
+/// [blocks][d]: these times encoder. No weight may change in a step that is not finite, and rows are formed only as weights change: a bound
+/// on every element is checked here instead, the sum of absolute factors times the norm of all that they may stand before.
+extern "C" __global__ void list_bias(Gradients g, const half_t* encoder, const double* sums, const Totals* pieceTotals,
+                                     const double* deadBias, float* latentBias, double* biasPartial, u32* bad) {
+  __shared__ double bias[LATENTS];
+  const u32 first = blockIdx.x * LATENTS, d = g.d, j = first + threadIdx.x / SHARE, part = threadIdx.x % SHARE;
+  const double largestInput = fmax(sqrt(sums[CENTRED2]), 1.0), largestErr = sqrt(fmax(sums[ERR2], sums[AUX_ERR2]));
+  Totals own = {};
+  if (j < g.n) {
+    const u32 from = g.start[j], to = g.start[j + 1];
+    if (to - from <= g.chunk) {
+      own = totalsOf(g, from + part, to, SHARE);
+    } else {
+      const Totals* piece = pieceTotals + g.pieceAt[j];
+      for (u32 p = part; p < (to - from + g.chunk - 1) / g.chunk; p += SHARE) {
+        own.grad += piece[p].grad;
+        own.grads += piece[p].grads;
+        own.values += piece[p].values;
+      }
+    }
+  }
+  double sum = shareSum(own.grad);
+  const double grads = shareSum(own.grads), values = shareSum(own.values);
+  if (!(grads * largestInput < LARGEST_GRADIENT && values * largestErr < LARGEST_GRADIENT)) *bad = 1;
+  if (part == 0) {
+    if (j < g.n && g.deadSlot != nullptr && g.deadSlot[j] < g.cap) sum += g.scales[1] * deadBias[g.deadSlot[j]];
+    bias[j - first] = sum;
+    if (j < g.n) latentBias[j] = static_cast<float>(sum);
+  }
+  __syncthreads();
+  double* line = biasPartial + static_cast<u64>(blockIdx.x) * d;
+  const u32 count = min(LATENTS, static_cast<u32>(g.n) - first);
+  if (d % 4 == 0) throughInput<4>(encoder + static_cast<u64>(first) * d, bias, count, d, line);
+  else throughInput<1>(encoder + static_cast<u64>(first) * d, bias, count, d, line);
+}
+
+/// Grid ceil(d / 32), block 1024. -> preBias [d] = live factor * column sums of err - encoder^T latentBias.
+extern "C" __global__ void list_prebias(const double* biasPartial, u32 blocks, u32 d, const double* sums, const double* scales,
+                                        float* preBias, u32* bad) {
+  __shared__ double room[32][33];
+  const u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, column = blockIdx.x * 32 + lane;
+  const u32 lines = (blocks + 31) / 32, first = warp * lines, last = min(blocks, first + lines);
+  double sum = 0;
+  if (column < d) {
+#pragma unroll 8
+    for (u32 line = first; line < last; line++) sum += biasPartial[static_cast<u64>(line) * d + column];
+  }
+  room[warp][lane] = sum;
+  __syncthreads();
+  if (warp > 0 || column >= d) return;
+  for (u32 part = 1; part < 32; part++) sum += room[part][lane];
+  const double gradient = scales[0] * sums[SUMS + column] - sum;
+  if (!(fabs(gradient) < LARGEST_GRADIENT)) *bad = 1;
+  preBias[column] = static_cast<float>(gradient);
+}
+
+template <int V>
+__device__ __forceinline__ void formRow(const Gradients& g, const List& list) {
+  float* to = (list.side == ENCODER ? g.formedEncoder : g.formedDecoder) + list.j * g.d;
+  for (u32 c = threadIdx.x * V; c < g.d; c += blockDim.x * V) {
+    float sums[V];
+    formColumns(g, list, c, sums);
+    storeFloats(to + c, sums);
+  }
+}
+
+/// Where the gradient is asked for: rows as they are, not projected. Persistent: grid the blocks that fit at once, block T(d), shared
+/// STAGE_BYTES.
+extern "C" __global__ void gradient_rows(Gradients g) {
+  extern __shared__ uint4 shared[];
+  eachRow(g, true, shared, [](const List&, u32) {}, [&](const List& list, u32) {
+    if (g.d % ROW_WIDTH == 0) formRow<ROW_WIDTH>(g, list);
+    else formRow<1>(g, list);
+  });
+}

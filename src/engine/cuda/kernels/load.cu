@@ -1,0 +1,112 @@
+// load: rows gathered by number, converted to f32, normalised with statistics in float64; a step's small tensors zeroed.
+//
+// Moves B d (bytes of raw + 4): a warp a row, which reads its row again for each pass of the statistics (L1).
+
+#include "saetta.cuh"
+
+enum Format { F32, F64, F16, BF16 };
+enum Normalization { AS_IT_IS, SCALE, UNIT, LAYER_NORM };
+
+/// CONSTANT_ROW and LAYER_NORM_EPS of ../../../sae/math.ts.
+constexpr double CONSTANT_ROW = 1e-12, LAYER_NORM_EPS = 1e-5;
+
+/// Grid ceil(max(n, SUMS + 2 d) / 256), block 256.
+extern "C" __global__ void load_begin(double* sums, u32* fired, u32* bad, double* sq, u32 n, u32 d) {
+  const u32 i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i < SUMS + 2 * d) sums[i] = 0;
+  if (i < n) fired[i] = 0;
+  if (i > 0) return;
+  *bad = 0;
+  *sq = 0;
+}
+
+/// Elements [i, i + 4) of a row, or one where `four` is false.
+template <class T>
+__device__ __forceinline__ void elements(const T* row, u32 i, bool four, float (&to)[4]) {
+  struct alignas(4 * sizeof(T)) Four {
+    T at[4];
+  };
+  if (four) {
+    const Four all = *reinterpret_cast<const Four*>(row + i);
+#pragma unroll
+    for (int u = 0; u < 4; u++) to[u] = static_cast<float>(all.at[u]);
+  } else {
+    to[0] = static_cast<float>(row[i]);
+  }
+}
+
+/// visit(i, elements, how many) over the row, 4 at a time where rows begin on borders of 4 elements.
+template <class T, class F>
+__device__ __forceinline__ void eachOf(const T* row, u32 d, const F& visit) {
+  const bool four = d % 4 == 0;
+  const u32 step = four ? 4 : 1;
+  for (u32 i = (threadIdx.x & 31) * step; i < d; i += 32 * step) {
+    float part[4];
+    elements(row, i, four, part);
+    visit(i, part, step);
+  }
+}
+
+template <class T>
+__device__ void loadRow(const T* row, float* x, u32 d, u32* bad, u32 normalization, double factor) {
+  double mean = 0;
+  if (normalization == UNIT || normalization == LAYER_NORM) {
+    double sum = 0, squares = 0, spread = 0;
+    eachOf(row, d, [&](u32, const float(&part)[4], u32 count) {
+#pragma unroll
+      for (u32 u = 0; u < 4; u++) {
+        if (u >= count) break;
+        const double v = part[u];
+        sum += v;
+        squares += v * v;
+      }
+    });
+    mean = warpSum(sum) / d;
+    squares = warpSum(squares);
+    eachOf(row, d, [&](u32, const float(&part)[4], u32 count) {
+#pragma unroll
+      for (u32 u = 0; u < 4; u++) {
+        if (u >= count) break;
+        const double v = part[u] - mean;
+        spread += v * v;
+      }
+    });
+    spread = warpSum(spread);
+    // A row that is constant becomes zeros. Squares of floats are finite in float64: what is not finite here was not in the row, and goes
+    // through as NaN.
+    const bool constant = sqrt(spread) <= CONSTANT_ROW * sqrt(squares);
+    factor = constant ? 0 : 1 / (normalization == UNIT ? sqrt(spread) : sqrt(spread / (d - 1)) + LAYER_NORM_EPS);
+    if (constant) mean = 0;
+  }
+  bool finite = true;
+  eachOf(row, d, [&](u32 i, float(&part)[4], u32 count) {
+#pragma unroll
+    for (u32 u = 0; u < 4; u++) {
+      if (u >= count) break;
+      if (normalization != AS_IT_IS) part[u] = static_cast<float>((part[u] - mean) * factor);
+      finite = finite && fabsf(part[u]) <= 3.4028234e38f;
+    }
+    if (count == 4) *reinterpret_cast<float4*>(x + i) = make_float4(part[0], part[1], part[2], part[3]);
+    else x[i] = part[0];
+  });
+  if (!finite) *bad = 1;
+}
+
+/// Grid ceil(B / 8), block 256. A row that is not there is left as it is and named in fault [2] (1, its number).
+extern "C" __global__ void load_rows(u32 format, const void* raw, u32 m, const u32* rows, float* x, u32 B, u32 d, u32* bad,
+                                     u32 normalization, double factor, u32* fault) {
+  const u32 b = blockIdx.x * 8 + (threadIdx.x >> 5);
+  if (b >= B) return;
+  const u32 row = rows[b];
+  if (row >= m) {
+    fault[1] = row;
+    fault[0] = 1;
+    return;
+  }
+  const u64 from = static_cast<u64>(row) * d;
+  x += static_cast<u64>(b) * d;
+  if (format == F32) loadRow(static_cast<const float*>(raw) + from, x, d, bad, normalization, factor);
+  else if (format == F64) loadRow(static_cast<const double*>(raw) + from, x, d, bad, normalization, factor);
+  else if (format == F16) loadRow(static_cast<const __half*>(raw) + from, x, d, bad, normalization, factor);
+  else loadRow(static_cast<const __nv_bfloat16*>(raw) + from, x, d, bad, normalization, factor);
+}

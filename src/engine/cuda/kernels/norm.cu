@@ -1,0 +1,70 @@
+// norm: the squared norm of the whole gradient, decoder rows projected, in float64: each row on its own, then the rows in order.
+//
+// Reads what update reads to form rows; keeps them (201 MB at n = 32768, d = 768) so that update need not form them again.
+
+#include "gradients.cuh"
+
+enum Keep { FORM_ONLY, FORM_AND_KEEP, KEPT };
+
+/// The squares of one row; `row` [d] in shared memory holds a decoder row's gradient.
+template <int V>
+__device__ __forceinline__ double squaresOf(const Gradients& g, const float* decoder, u32 keep, const List& list, float* row,
+                                            double* room) {
+  const u32 d = g.d;
+  const u64 at = static_cast<u64>(list.j) * d;
+  float* kept = list.side == ENCODER ? g.formedEncoder : g.formedDecoder;
+  double along = 0, squares = 0;
+  for (u32 c = threadIdx.x * V; c < d; c += blockDim.x * V) {
+    float sums[V], w[V];
+    if (list.side == DECODER) loadFloats(decoder + at + c, w);
+    if (keep == KEPT) loadFloats(kept + at + c, sums);
+    else formColumns(g, list, c, sums);
+    if (keep == FORM_AND_KEEP) storeFloats(kept + at + c, sums);
+    if (list.side == ENCODER) {
+      squares += dotOf(sums, sums);
+    } else {
+      storeFloats(row + c, sums);
+      along += dotOf(w, sums);
+    }
+  }
+  if (list.side == ENCODER) return blockSum(squares, room);
+  const float factor = static_cast<float>(blockSum(along, room));
+  for (u32 c = threadIdx.x * V; c < d; c += blockDim.x * V) {
+    float w[V];
+    loadFloats(decoder + at + c, w);
+#pragma unroll
+    for (int u = 0; u < V; u++) w[u] = row[c + u] - factor * w[u];
+    squares += dotOf(w, w);
+  }
+  return blockSum(squares, room);
+}
+
+/// Persistent: grid the blocks that fit at once, block T(d), shared STAGE_BYTES + 4 d. -> squares [2][n]: encoder rows, decoder rows.
+extern "C" __global__ void norm_rows(Gradients g, const float* decoder, u32 keep, double* squares, const u32* bad) {
+  extern __shared__ uint4 shared[];
+  __shared__ double room[33];
+  if (*bad != 0) return;
+  float* row = reinterpret_cast<float*>(shared + STAGES * STAGED);
+  eachRow(g, keep != KEPT, shared, [](const List&, u32) {}, [&](const List& list, u32) {
+    const double sum = g.d % ROW_WIDTH == 0 ? squaresOf<ROW_WIDTH>(g, decoder, keep, list, row, room) : squaresOf<1>(
+    g, decoder, keep, list, row, room);
+    if (threadIdx.x == 0) squares[list.side * g.n + list.j] = sum;
+  });
+}
+
+/// Grid 1, block 1024.
+extern "C" __global__ void norm_sum(const double* squares, const float* latentBias, const float* preBias, u32 n, u32 d, double* sq,
+                                    u32* bad) {
+  __shared__ double room[33];
+  if (*bad != 0) return;
+  double sum = 0;
+#pragma unroll 16
+  for (u32 j = threadIdx.x; j < 2 * n; j += blockDim.x) sum += squares[j];
+#pragma unroll 16
+  for (u32 j = threadIdx.x; j < n; j += blockDim.x) sum += static_cast<double>(latentBias[j]) * latentBias[j];
+  for (u32 i = threadIdx.x; i < d; i += blockDim.x) sum += static_cast<double>(preBias[i]) * preBias[i];
+  sum = blockSum(sum, room);
+  if (threadIdx.x > 0) return;
+  *sq = sum;
+  if (!(sum < __longlong_as_double(0x7ff0000000000000ll))) *bad = 1;
+}

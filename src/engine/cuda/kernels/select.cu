@@ -1,0 +1,485 @@
+// select: the exact top k of relu(z + latentBias) of each row of a chunk of pre-activations z [C,n], in one pass over z.
+//
+// A block takes a row. It goes over the row, or over tiles of it one after the other, in groups of elements of which only the maxima are
+// kept, in registers. Where k groups have a maximum of at least b, the k-th value is not below b: a bound which leaves a few candidates.
+// They are read again and sorted. Each warp finds a b for its share of k, and the bound is the lowest of these. Where more values pass
+// than there is room for (many equal ones, or all high ones side by side) the cut is found by bisection over the row.
+//
+// A candidate is a key: the bits of the value (positive floats are ordered as their bits are) above the complement of its position. Keys
+// differ, so the result does not depend on the order in which they arrive. Values below the smallest normal number count as 0 (-ftz=true).
+
+#include "saetta.cuh"
+
+constexpr u32 ALL_LANES = 0xffffffffu;
+constexpr u32 INFINITE = 0x7f800000u;
+
+/// Is v at least the float with the bits `bound` (not 0)? False for NaN.
+__device__ __forceinline__ bool reaches(float v, u32 bound) { return __float_as_uint(v) - bound <= INFINITE - bound; }
+
+__device__ __forceinline__ u64 keyOf(float v, u32 position) { return static_cast<u64>(__float_as_uint(v)) << 32 | (NONE - position); }
+
+/// A load that leaves the L1 cache to the biases.
+__device__ __forceinline__ uint4 loadPast(const half_t* p) {
+  uint4 v;
+  asm("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p));
+  return v;
+}
+
+struct Shared {
+  u32 bounds[8], partial[2][8], count, hits[2];
+};
+
+/// The maxima of a thread's groups, two a word: the upper halves of their bits, as if rounded down to bf16; 0 where no value of the group is
+/// above 0.
+template <u32 GROUPS>
+struct Maxima {
+  u32 pairs[GROUPS / 2];
+
+  __device__ __forceinline__ void set(u32 group, float highest) {
+    const u32 bits = __float_as_uint(highest);
+    if (group % 2 == 0) pairs[group / 2] = bits >> 16;
+    else pairs[group / 2] = __byte_perm(pairs[group / 2], bits, 0x7610);
+  }
+  /// The lower end of what the maximum may be.
+  __device__ __forceinline__ u32 at(u32 group) const { return group % 2 == 0 ? pairs[group / 2] << 16 : pairs[group / 2] & 0xffff0000u; }
+  /// False only when no value of the group is above 0 and reaches the bound.
+  __device__ __forceinline__ bool mayReach(u32 group, u32 bound) const { return at(group) >= max(bound & 0xffff0000u, 0x10000u); }
+
+  __device__ __forceinline__ u32 highest() const {
+    u32 top = 0;
+#pragma unroll
+    for (u32 group = 0; group < GROUPS; group++) top = max(top, at(group));
+    return top;
+  }
+};
+
+/// A tile of a row of z with its biases, of all latents. A group is RUNS runs of eight neighbours. Blocks are small, so that some load while
+/// others are at what comes after.
+struct LiveTile {
+  /// BATCH: groups that are loaded before the first is used.
+  static constexpr u32 THREADS = 128, RUN = 8, PARTS = RUN / WIDE, RUNS = 2, EACH = RUNS * RUN, GROUPS = 16 / PARTS, BATCH = 2 / PARTS;
+  static constexpr u32 SIZE = THREADS * GROUPS * EACH;
+  const float* bias;
+  const u32* list;
+  u32 n;
+
+  __device__ __forceinline__ LiveTile(const float* bias, const u32* list, u32 n) : bias(bias), list(list), n(n) {}
+
+  /// WHOLE: the tile ends at n or before it. zero becomes NaN when something is not finite.
+  template <bool WHOLE>
+  __device__ __forceinline__ void maximaOf(const half_t* z, u32 from, Maxima<GROUPS>& maxima, float& zero) const {
+    const half_t* const zs = z + from;
+    const float* const biases = bias + from;
+#pragma unroll
+    for (u32 first = 0; first < GROUPS; first += BATCH) {
+      uint4 data[BATCH * RUNS][PARTS];
+#pragma unroll
+      for (u32 run = 0; run < BATCH * RUNS; run++) {
+        const u32 at = (first * RUNS + run) * THREADS * RUN;
+#pragma unroll
+        for (u32 part = 0; part < PARTS; part++) {
+          if (WHOLE || from + at < n) data[run][part] = loadPast(zs + at + part * WIDE);
+        }
+      }
+      float highest = 0;
+#pragma unroll
+      for (u32 run = 0; run < BATCH * RUNS; run++) {
+        const u32 at = (first * RUNS + run) * THREADS * RUN;
+        if (run % RUNS == 0) highest = 0;
+#pragma unroll
+        for (u32 part = 0; part < PARTS; part++) {
+          if (!WHOLE && from + at >= n) continue;
+          float v[WIDE], b[WIDE];
+          unpack(data[run][part], v);
+          if (WHOLE) loadFloats(biases + at + part * WIDE, b);
+#pragma unroll
+          for (u32 e = 0; e < WIDE; e++) {
+            const u32 i = at + part * WIDE + e;
+            if (!WHOLE) b[e] = from + i < n ? biases[i] : 0;
+            v[e] = WHOLE || from + i < n ? v[e] + b[e] : 0;
+            highest = fmaxf(highest, v[e]);
+            zero = fmaf(v[e], 0.0f, zero);
+          }
+        }
+        if (run % RUNS == RUNS - 1) maxima.set(first + run / RUNS, highest);
+      }
+    }
+  }
+
+  /// -> the bits of each group's maximum, 0 where nothing is above 0; false when something is not finite.
+  __device__ __forceinline__ bool load(const half_t* z, u32 base, Maxima<GROUPS>& maxima) const {
+    float zero = 0;
+    if (base + SIZE <= n) maximaOf<true>(z, base + threadIdx.x * RUN, maxima, zero);
+    else maximaOf<false>(z, base + threadIdx.x * RUN, maxima, zero);
+    return zero == 0;
+  }
+
+  /// add(value, position, number) for each value of the tile that reaches the bound; numbers go on from shared.count. All threads call it.
+  template <class Add>
+  __device__ __forceinline__ void each(const half_t* z, u32 base, const Maxima<GROUPS>& maxima, u32 bound, u16* hits, u32 room,
+                                       Shared& shared, const Add& add) const {
+    u32 mask = 0;
+#pragma unroll
+    for (u32 group = 0; group < GROUPS; group++) mask |= maxima.mayReach(group, bound) ? 1u << group : 0;
+    u32& found = shared.hits[base / SIZE % 2];
+    if (threadIdx.x == 0) shared.hits[(base / SIZE + 1) % 2] = 0;
+    if (mask != 0) {
+      u32 at = atomicAdd(&found, __popc(mask));
+      for (; mask != 0; mask &= mask - 1, at++) {
+        if (at < room) hits[at] = (__ffs(mask) - 1) * THREADS + threadIdx.x;
+      }
+    }
+    __syncthreads();
+    // A thread an element: few groups are hit, and in one thread their elements would come one after the other.
+    const u32 elements = min(found, room) * EACH;
+    if (found > room && threadIdx.x == 0) atomicMax(&shared.count, room + 1);
+    for (u32 i = threadIdx.x; i < elements; i += THREADS) {
+      const u32 hit = hits[i / EACH], run = hit / THREADS * RUNS + i % EACH / RUN;
+      const u32 position = base + (run * THREADS + hit % THREADS) * RUN + i % RUN;
+      if (position >= n) continue;
+      const float v = single(z, position);
+      if (reaches(v, bound)) add(v, position, atomicAdd(&shared.count, 1));
+    }
+  }
+
+  /// The value at a position, from memory.
+  __device__ __forceinline__ float single(const half_t* z, u32 position) const { return toFloat(z[position]) + bias[position]; }
+
+  /// Warps of which every lane has something of this tile.
+  __device__ __forceinline__ u32 wholeWarps(u32 base) const { return min(THREADS / 32, (n - base) / (32 * RUN)); }
+  __device__ __forceinline__ u32 latent(u32 position) const { return position; }
+};
+
+/// A tile of the dead latents of a row of z with their biases. Positions are places in the list, which is ascending.
+struct DeadTile {
+  static constexpr u32 THREADS = 256, EACH = 4, GROUPS = 8, SIZE = THREADS * GROUPS * EACH;
+  float data[GROUPS][EACH];
+  const float* bias;
+  const u32* list;
+  u32 base, n;
+
+  __device__ __forceinline__ DeadTile(const float* bias, const u32* list, u32 n) : bias(bias), list(list), n(n) {}
+
+  __device__ __forceinline__ u32 position(u32 group, u32 e) const { return base + (group * EACH + e) * THREADS + threadIdx.x; }
+
+  template <class Add>
+  __device__ __forceinline__ void each(const half_t*, u32, const Maxima<GROUPS>&, u32 bound, u16*, u32, Shared& shared,
+                                       const Add& add) const {
+    u32 mask = 0;
+#pragma unroll
+    for (u32 i = 0; i < GROUPS * EACH; i++) mask |= reaches(data[i / EACH][i % EACH], bound) ? 1u << i : 0;
+    if (mask == 0) return;
+    u32 at = atomicAdd(&shared.count, __popc(mask));
+#pragma unroll
+    for (u32 i = 0; i < GROUPS * EACH; i++) {
+      if (mask >> i & 1) add(data[i / EACH][i % EACH], position(i / EACH, i % EACH), at++);
+    }
+  }
+
+  __device__ __forceinline__ bool load(const half_t* z, u32 from, Maxima<GROUPS>& maxima) {
+    base = from;
+    float zero = 0;
+#pragma unroll
+    for (u32 group = 0; group < GROUPS; group++) {
+      float highest = 0;
+#pragma unroll
+      for (u32 e = 0; e < EACH; e++) data[group][e] = -1;
+      if (base + group * EACH * THREADS < n) {
+#pragma unroll
+        for (u32 e = 0; e < EACH; e++) {
+          const u32 at = position(group, e);
+          if (at < n) {
+            const u32 j = __ldg(list + at);
+            data[group][e] = toFloat(z[j]) + __ldg(bias + j);
+          }
+        }
+#pragma unroll
+        for (u32 e = 0; e < EACH; e++) {
+          highest = fmaxf(highest, data[group][e]);
+          zero = fmaf(data[group][e], 0.0f, zero);
+        }
+      }
+      maxima.set(group, highest);
+    }
+    return zero == 0;
+  }
+
+  __device__ __forceinline__ float single(const half_t* z, u32 position) const { return toFloat(z[list[position]]) + bias[list[position]]; }
+  __device__ __forceinline__ u32 wholeWarps(u32 base) const { return min(THREADS / 32, (n - base) / 32); }
+  __device__ __forceinline__ u32 latent(u32 position) const { return __ldg(list + position); }
+};
+
+/// A number that at least r of the warp's maxima reach, and few more; 0 when not so many are above 0.
+template <u32 GROUPS>
+__device__ __forceinline__ u32 warpBound(const Maxima<GROUPS>& maxima, u32 r) {
+  u32 own = maxima.highest();
+  if (r <= 8) {
+    // One maximum a lane is enough: the highest are seldom in the same lane.
+    for (;;) {
+      const u32 top = __reduce_max_sync(ALL_LANES, own);
+      if (--r == 0) return top;
+      if (threadIdx.x % 32 == __ffs(__ballot_sync(ALL_LANES, own == top)) - 1) own = 0;
+    }
+  }
+  const u32 top = __reduce_max_sync(ALL_LANES, own) >> 16;
+  u32 low = 0, high = top + 1;
+  // The r-th is within four octaves of the highest, as a rule.
+  for (u32 middle = top > 512 ? top - 512 : top / 2; high - low > 1; middle = low + (high - low) / 2) {
+    u32 count = 0;
+#pragma unroll
+    for (u32 group = 0; group < GROUPS; group++) count += maxima.at(group) >= middle << 16;
+    if (__reduce_add_sync(ALL_LANES, count) >= r) low = middle;
+    else high = middle;
+  }
+  return low << 16;
+}
+
+/// The sum over the block, the same in every thread. `turn` alternates, so that one barrier is enough.
+template <u32 THREADS>
+__device__ __forceinline__ u32 blockTotal(u32 v, Shared& shared, u32& turn) {
+  const u32 sum = __reduce_add_sync(ALL_LANES, v);
+  u32* const partial = shared.partial[turn++ & 1];
+  const u32 lane = threadIdx.x % 32;
+  if (lane == 0) partial[threadIdx.x / 32] = sum;
+  __syncthreads();
+  return __reduce_add_sync(ALL_LANES, lane < THREADS / 32 ? partial[lane] : 0);
+}
+
+/**
+ * When more candidates pass than fit: leaves exactly the k highest of the row as keys; more than k of its values reach `low`, none reaches
+ * `high`. It goes over the row once for every bit in question.
+ */
+template <class Tile>
+__device__ __noinline__ void bisect(const float* bias, const u32* list, u32 n, const half_t* z, u64* keys, u32 k, u32 low, u32 high,
+                                    Shared& shared) {
+  const Tile tile(bias, list, n);
+  u32 turn = 0;
+  // Of the value: at least k reach `low`, fewer than k reach `high`.
+  while (high - low > 1) {
+    const u32 middle = low + (high - low) / 2;
+    u32 own = 0;
+    for (u32 position = threadIdx.x; position < n; position += Tile::THREADS) own += reaches(tile.single(z, position), middle);
+    if (blockTotal<Tile::THREADS>(own, shared, turn) >= k) low = middle;
+    else high = middle;
+  }
+  // Of the position among those of exactly this value: what is left of k is at or before `last`.
+  u32 above = 0;
+  for (u32 position = threadIdx.x; position < n; position += Tile::THREADS) {
+    const float v = tile.single(z, position);
+    above += reaches(v, low) && __float_as_uint(v) != low;
+  }
+  const u32 equal = k - blockTotal<Tile::THREADS>(above, shared, turn);
+  u32 first = 0, last = n - 1;
+  while (first < last) {
+    const u32 middle = first + (last - first) / 2;
+    u32 own = 0;
+    for (u32 position = threadIdx.x; position <= middle; position += Tile::THREADS) own += __float_as_uint(tile.single(z, position)) == low;
+    if (blockTotal<Tile::THREADS>(own, shared, turn) >= equal) last = middle;
+    else first = middle + 1;
+  }
+  const u64 lowest = static_cast<u64>(low) << 32 | (NONE - last);
+  if (threadIdx.x == 0) shared.count = 0;
+  __syncthreads();
+  for (u32 position = threadIdx.x; position < n; position += Tile::THREADS) {
+    const float v = tile.single(z, position);
+    if (reaches(v, low) && keyOf(v, position) >= lowest) keys[atomicAdd(&shared.count, 1)] = keyOf(v, position);
+  }
+  __syncthreads();
+}
+
+/// The steps of a bitonic sort by which runs of `run` keys are merged, from FROM apart on, all within a warp. Key e of a thread has number
+/// THREADS e + thread.
+template <u32 THREADS, u32 E, u32 FROM>
+__device__ __forceinline__ void mergeInWarp(u64 (&own)[E], u32 run) {
+#pragma unroll
+  for (u32 stride = FROM; stride > 0; stride /= 2) {
+#pragma unroll
+    for (u32 e = 0; e < E; e++) {
+      const bool isLow = (threadIdx.x & stride) == 0, descends = ((e * THREADS + threadIdx.x) & run) == 0;
+      const u64 other = __shfl_xor_sync(ALL_LANES, own[e], stride);
+      own[e] = (own[e] < other) == (isLow == descends) ? other : own[e];
+    }
+  }
+}
+
+/// Sorts keys [0, size), highest first, E keys a thread; size is a power of two, at least 64, and THREADS E where E is not 1.
+template <u32 THREADS, u32 E>
+__device__ __noinline__ void sortPowerOfTwo(u64* keys, u32 size) {
+  const bool in = threadIdx.x < size;
+  u64 own[E];
+#pragma unroll
+  for (u32 e = 0; e < E; e++) own[e] = in ? keys[e * THREADS + threadIdx.x] : 0;
+  if (in) {
+    mergeInWarp<THREADS, E, 1>(own, 2);
+    mergeInWarp<THREADS, E, 2>(own, 4);
+    mergeInWarp<THREADS, E, 4>(own, 8);
+    mergeInWarp<THREADS, E, 8>(own, 16);
+    mergeInWarp<THREADS, E, 16>(own, 32);
+  }
+  for (u32 run = 64; run <= size; run *= 2) {
+#pragma unroll
+    for (u32 apart = E / 2; apart > 0; apart /= 2) {
+      if (run < 2 * apart * THREADS) continue;
+#pragma unroll
+      for (u32 e = 0; e < E; e++) {
+        if ((e & apart) != 0) continue;
+        const u64 a = own[e], b = own[e | apart];
+        const bool swap = (a < b) == ((e * THREADS & run) == 0);
+        own[e] = swap ? b : a;
+        own[e | apart] = swap ? a : b;
+      }
+    }
+    for (u32 stride = min(run / 2, THREADS / 2); stride >= 32; stride /= 2) {
+      __syncthreads();
+      if (in) {
+#pragma unroll
+        for (u32 e = 0; e < E; e++) keys[e * THREADS + threadIdx.x] = own[e];
+      }
+      __syncthreads();
+      if (in) {
+#pragma unroll
+        for (u32 e = 0; e < E; e++) {
+          const u32 i = e * THREADS + threadIdx.x;
+          const u64 other = keys[i ^ stride];
+          own[e] = (own[e] < other) == (((i & stride) == 0) == ((i & run) == 0)) ? other : own[e];
+        }
+      }
+    }
+    if (in) mergeInWarp<THREADS, E, 16>(own, run);
+  }
+  __syncthreads();
+  if (in) {
+#pragma unroll
+    for (u32 e = 0; e < E; e++) keys[e * THREADS + threadIdx.x] = own[e];
+  }
+  __syncthreads();
+}
+
+/// The same for a size that does not fit in registers.
+template <u32 THREADS>
+__device__ __noinline__ void sortInPlace(u64* keys, u32 size) {
+  for (u32 run = 2; run <= size; run *= 2) {
+    for (u32 stride = run / 2; stride > 0; stride /= 2) {
+      for (u32 pair = threadIdx.x; pair < size / 2; pair += THREADS) {
+        const u32 low = 2 * pair - (pair & (stride - 1)), high = low + stride;
+        const u64 a = keys[low], b = keys[high];
+        if ((a < b) == ((low & run) == 0)) {
+          keys[low] = b;
+          keys[high] = a;
+        }
+      }
+      __syncthreads();
+    }
+  }
+}
+
+/// Sorts keys [0, count), highest first; there is room up to the next power of two.
+template <u32 THREADS>
+__device__ __forceinline__ void sortKeys(u64* keys, u32 count) {
+  u32 size = 64;
+  while (size < count) size *= 2;
+  for (u32 i = count + threadIdx.x; i < size; i += THREADS) keys[i] = 0;
+  __syncthreads();
+  if (size <= THREADS) sortPowerOfTwo<THREADS, 1>(keys, size);
+  else if (size == 2 * THREADS) sortPowerOfTwo<THREADS, 2>(keys, size);
+  else if (size == 4 * THREADS) sortPowerOfTwo<THREADS, 4>(keys, size);
+  else if (size == 8 * THREADS) sortPowerOfTwo<THREADS, 8>(keys, size);
+  else sortInPlace<THREADS>(keys, size);
+}
+
+struct Out {
+  u32* latent;
+  float *value, *grad;
+  u32* fired;
+  float firedAbove;
+};
+
+template <class Tile>
+__device__ __forceinline__ void put(const Out& out, const Tile& tile, u32 slot, u64 key) {
+  const bool on = key != 0;
+  const float value = __uint_as_float(static_cast<u32>(key >> 32));
+  const u32 latent = on ? tile.latent(NONE - static_cast<u32>(key)) : NONE;
+  out.latent[slot] = latent;
+  out.value[slot] = value;
+  out.grad[slot] = 0;
+  if (on && out.fired != nullptr && value > out.firedAbove) out.fired[latent] = 1;
+}
+
+/// The candidates for the top k of a row, of tile.n positions of z, as keys in any order; returns their number.
+template <class Tile>
+__device__ __forceinline__ u32 gather(Tile& tile, const half_t* z, u32* bad, u64* keys, u32 k, u32 capacity) {
+  __shared__ Shared shared;
+  u16* const hits = reinterpret_cast<u16*>(keys + capacity);
+  const u32 lane = threadIdx.x % 32;
+  u32 kept = 0, bound = 1;
+  bool finite = true, fits = true;
+  if (threadIdx.x == 0) shared.count = shared.hits[0] = 0;
+  for (u32 base = 0; base < tile.n; base += Tile::SIZE) {
+    Maxima<Tile::GROUPS> maxima;
+    finite &= tile.load(z, base, maxima);
+    const u32 warps = tile.n - base <= capacity ? 0 : tile.wholeWarps(base);
+    if (warps > 0) {
+      const u32 own = warpBound(maxima, (k + warps - 1) / warps);
+      if (lane == 0) shared.bounds[threadIdx.x / 32] = own;
+    }
+    __syncthreads();
+    if (warps > 0) bound = max(bound, __reduce_min_sync(ALL_LANES, shared.bounds[min(lane, warps - 1)]));
+    tile.each(z, base, maxima, bound, hits, capacity, shared, [&](float v, u32 position, u32 at) {
+      if (at < capacity) keys[at] = keyOf(v, position);
+    });
+    __syncthreads();
+    kept = shared.count;
+    fits &= kept <= capacity;
+    if (!fits) continue;
+    const bool last = base + Tile::SIZE >= tile.n;
+    if (!last && kept > capacity / 2) {
+      sortKeys<Tile::THREADS>(keys, kept);
+      kept = k;
+      bound = max(bound, static_cast<u32>(keys[k - 1] >> 32));
+      if (threadIdx.x == 0) shared.count = k;
+    }
+  }
+  if (!finite) *bad = 1;
+  if (!fits) {
+    bisect<Tile>(tile.bias, tile.list, tile.n, z, keys, k, bound, INFINITE + 1, shared);
+    kept = k;
+  }
+  return kept;
+}
+
+/// The highest k of the keys, in order.
+template <class Tile>
+__device__ __forceinline__ void finish(const Tile& tile, u64* keys, u32 kept, u32 k, const Out& out) {
+  sortKeys<Tile::THREADS>(keys, kept);
+  for (u32 slot = threadIdx.x; slot < k; slot += Tile::THREADS) put(out, tile, slot, slot < kept ? keys[slot] : 0);
+}
+
+/**
+ * z [C,ldz] without biases (columns from n on are ignored), latentBias [n] -> latent, value, grad (0) [C,k]; fired: 1 where a value is above
+ * hyper[FIRED_ABOVE]; bad when an element of z + latentBias is not finite. ldz is a multiple of 8, z on 16 bytes.
+ * Block 128, grid C, dynamic shared memory 10 capacity; capacity: the power of two from 4 k up, but 1024 to 4096, so k is at most 1024.
+ */
+extern "C" __global__ void __launch_bounds__(128, 8)
+    select_live(const half_t* __restrict__ z, const float* __restrict__ latentBias, const double* __restrict__ hyper, u32* fired, u32* bad,
+                u32* latent, float* value, float* grad, u32 n, u32 ldz, u32 k, u32 capacity) {
+  extern __shared__ u64 keys[];
+  LiveTile tile(latentBias, nullptr, n);
+  const u32 kept = gather(tile, z + static_cast<u64>(blockIdx.x) * ldz, bad, keys, k, capacity);
+  const u64 at = static_cast<u64>(blockIdx.x) * k;
+  // For a float, to be above firedAbove is to be above the next float at or below it.
+  finish(tile, keys, kept, k, {latent + at, value + at, grad + at, fired, __double2float_rd(hyper[FIRED_ABOVE])});
+}
+
+/**
+ * The same among the dead latents: list, counts[0] of them, as dead_list leaves them -> latent, value, grad (0) [C,auxk].
+ * Block 256, grid C, dynamic shared memory 10 capacity; capacity: the power of two from 4 auxk up, but 1024 to 4096, so auxk is at most 2048.
+ */
+extern "C" __global__ void __launch_bounds__(256, 4)
+    select_dead(const half_t* __restrict__ z, const float* __restrict__ latentBias, const u32* __restrict__ list,
+                const u32* __restrict__ counts, u32* bad, u32* latent, float* value, float* grad, u32 ldz, u32 auxk, u32 capacity) {
+  extern __shared__ u64 keys[];
+  DeadTile tile(latentBias, list, counts[0]);
+  const u32 kept = gather(tile, z + static_cast<u64>(blockIdx.x) * ldz, bad, keys, auxk, capacity);
+  const u64 at = static_cast<u64>(blockIdx.x) * auxk;
+  finish(tile, keys, kept, auxk, {latent + at, value + at, grad + at, nullptr, 0});
+}

@@ -1,0 +1,322 @@
+// update: one pass over memory for each row of the encoder and the decoder: its gradient, projection, clipping, Adam, unit norm, EMA and
+// the copies in half_t.
+//
+// Bytes at n = 32768, d = 768, 16 bits: Adam 24 a parameter and 2 of the copy, 1.31 GB; rows of x - b and err from L2, 1.6 GB at B = 16384,
+// k = 32. Encoder rows come first, then decoder rows, so that only one of x - b and err (25 MB each) must stay in L2 at a time; weights and
+// moments are streamed past it.
+
+#include "gradients.cuh"
+
+struct Weights {
+  float *encoder, *latentBias, *decoder, *preBias;
+};
+
+/// The numbers of Adam, in f32: w -= rate m / (sqrt(v) root + eps), with PyTorch's bias correction.
+struct Numbers {
+  float factor, beta1, beta2, rest1, rest2, rate, root, eps, emaRest;
+  /// This step is applied; t of Adam; an average is kept; rows of the batch.
+  u32 go, t, averages;
+  double rows;
+};
+
+/// Grid 1, block 1. Counts the step; a bad one changes nothing else. numbers: 64 bytes.
+extern "C" __global__ void update_begin(const double* hyper, const double* sq, const u32* bad, double* counters, u32 hasEma,
+                                        Numbers* numbers) {
+  Numbers o = {};
+  if (*bad != 0) {
+    counters[SKIPPED]++;
+    *numbers = o;
+    return;
+  }
+  const double t = ++counters[ADAM];
+  const double clip = hyper[CLIP];
+  o.factor = static_cast<float>(clip > 0 ? clip / fmax(sqrt(*sq), clip) : 1.0);
+  o.beta1 = static_cast<float>(hyper[BETA1]);
+  o.beta2 = static_cast<float>(hyper[BETA2]);
+  o.rest1 = static_cast<float>(1 - hyper[BETA1]);
+  o.rest2 = static_cast<float>(1 - hyper[BETA2]);
+  o.rate = static_cast<float>(hyper[LR] / (1 - pow(hyper[BETA1], t)));
+  o.root = static_cast<float>(1 / sqrt(1 - pow(hyper[BETA2], t)));
+  o.eps = static_cast<float>(hyper[EPS]);
+  o.emaRest = static_cast<float>(1 - hyper[EMA_DECAY]);
+  o.go = 1;
+  // t modulo 2^32 where it is drawn from.
+  o.t = static_cast<u32>(static_cast<u64>(t));
+  o.averages = hasEma != 0 && hyper[EMA_DECAY] > 0;
+  o.rows = hyper[ROWS];
+  if (o.averages != 0) counters[EMA]++;
+  *numbers = o;
+}
+
+/// Root and quotient are off by 2 units of rounding at most, of the step and not of the weight.
+__device__ __forceinline__ void adam(const Numbers& o, float& w, float& m, float& v, float gradient) {
+  const float g = o.factor * gradient;
+  m = o.beta1 * m + o.rest1 * g;
+  v = o.beta2 * v + o.rest2 * g * g;
+  float root;
+  asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(root) : "f"(v));
+  w -= __fdividef(o.rate * m, root * o.root + o.eps);
+}
+
+__device__ __forceinline__ u32 fmix32(u32 h) {
+  h ^= h >> 16;
+  h *= 0x85ebca6bu;
+  h ^= h >> 13;
+  h *= 0xc2b2ae35u;
+  return h ^ h >> 16;
+}
+
+/// randomElement of ../../../sae/math.ts: a number in [-1, 1) from integers alone.
+__device__ __forceinline__ float randomElement(u32 latent, u32 t, u32 i) {
+  return static_cast<float>(fmix32(fmix32(fmix32(latent ^ 0x9e3779b9u) + t) + i) / 2147483648.0 - 1);
+}
+
+/// A decoder row shorter than this has no direction left.
+constexpr double SHORTEST_ROW = 1e-12;
+
+struct Row {
+  float *w, *m, *v, *ema;
+  half_t* copy;
+};
+
+/// Writes columns [c, c + V) of a row's new weights, and what follows from them.
+template <int V>
+__device__ __forceinline__ void writeWeights(const Numbers& o, const Row& row, u32 c, const float (&w)[V]) {
+  storeStreamed(row.w + c, w);
+#if SAETTA_COMPUTE != 0
+  storeHalf(row.copy + c, w);
+#endif
+  if (o.averages == 0) return;
+  float ema[V];
+  loadStreamed(row.ema + c, ema);
+#pragma unroll
+  for (int u = 0; u < V; u++) ema[u] += o.emaRest * (w[u] - ema[u]);
+  storeStreamed(row.ema + c, ema);
+}
+
+template <int V>
+__device__ __forceinline__ void gradientOf(const Gradients& g, u32 formed, const List& list, u32 c, float (&gradient)[V]) {
+  if (formed != 0) loadStreamed((list.side == ENCODER ? g.formedEncoder : g.formedDecoder) + static_cast<u64>(list.j) * g.d + c, gradient);
+  else formColumns(g, list, c, gradient);
+}
+
+/// Weights and moments of a thread's columns, as they come into shared memory ahead: [stage][w, m, v][V / 4][thread].
+template <int V>
+struct Ahead {
+  uint4* room;
+
+  __device__ __forceinline__ uint4* at(u32 stage, u32 array, u32 quarter) const {
+    return room + ((stage * 3 + array) * (V / 4) + quarter) * blockDim.x + threadIdx.x;
+  }
+  __device__ __forceinline__ void ask(const Row& row, u32 stage, u32 c, u64 policy) const {
+    const float* arrays[3] = {row.w, row.m, row.v};
+#pragma unroll
+    for (u32 array = 0; array < 3; array++) {
+#pragma unroll
+      for (u32 quarter = 0; quarter < V / 4; quarter++) copyAheadOnce(at(stage, array, quarter), arrays[array] + c + quarter * 4, policy);
+    }
+  }
+  __device__ __forceinline__ void take(u32 stage, u32 array, float (&to)[V]) const {
+#pragma unroll
+    for (u32 quarter = 0; quarter < V / 4; quarter++) {
+      const uint4 part = *at(stage, array, quarter);
+      to[quarter * 4] = __uint_as_float(part.x), to[quarter * 4 + 1] = __uint_as_float(part.y);
+      to[quarter * 4 + 2] = __uint_as_float(part.z), to[quarter * 4 + 3] = __uint_as_float(part.w);
+    }
+  }
+};
+
+/// Columns [c, c + V) of w, m, v: from shared memory where they were asked for.
+template <int V, bool AHEAD>
+__device__ __forceinline__ void loadColumns(const Row& row, u32 c, const Ahead<V>& ahead, u32 stage, float (&w)[V], float (&m)[V],
+                                            float (&v)[V]) {
+  if constexpr (AHEAD) {
+    ahead.take(stage, 0, w);
+    ahead.take(stage, 1, m);
+    ahead.take(stage, 2, v);
+  } else {
+    loadStreamed(row.w + c, w);
+    loadStreamed(row.m + c, m);
+    loadStreamed(row.v + c, v);
+  }
+}
+
+/// Columns [c, c + V) of an encoder row.
+template <int V, bool AHEAD>
+__device__ __forceinline__ void encoderColumns(const Gradients& g, u32 formed, const List& list, const Numbers& o, const Row& row, u32 c,
+                                               const Ahead<V>& ahead, u32 stage) {
+  float w[V], m[V], v[V], gradient[V];
+  gradientOf(g, formed, list, c, gradient);
+  loadColumns<V, AHEAD>(row, c, ahead, stage, w, m, v);
+#pragma unroll
+  for (int u = 0; u < V; u++) adam(o, w[u], m[u], v[u], gradient[u]);
+  storeStreamed(row.m + c, m);
+  storeStreamed(row.v + c, v);
+  writeWeights(o, row, c, w);
+}
+
+/// What a row is multiplied by whose squares add up to `squares`.
+__device__ __forceinline__ float scaleOf(double squares) {
+  return 1 / sqrtf(static_cast<float>(fmax(squares, SHORTEST_ROW * SHORTEST_ROW)));
+}
+
+/// A decoder row of which each thread holds its columns [c, c + V); `on`: it has some.
+template <int V, bool AHEAD>
+__device__ __forceinline__ void decoderRow(const Gradients& g, u32 formed, const List& list, const Numbers& o, const Row& row, u32 c,
+                                           bool on, const Ahead<V>& ahead, u32 stage, double* room) {
+  float w[V] = {}, m[V] = {}, v[V] = {}, gradient[V] = {};
+  double along = 0, squares = 0;
+  if (on) {
+    gradientOf(g, formed, list, c, gradient);
+    loadColumns<V, AHEAD>(row, c, ahead, stage, w, m, v);
+    along += dotOf(w, gradient);
+  }
+  const float factor = static_cast<float>(blockSum(along, room));
+  if (on) {
+#pragma unroll
+    for (int u = 0; u < V; u++) adam(o, w[u], m[u], v[u], gradient[u] - factor * w[u]);
+    squares += dotOf(w, w);
+  }
+  squares = blockSum(squares, room);
+  if (squares < SHORTEST_ROW * SHORTEST_ROW) {
+    squares = 0;
+#pragma unroll
+    for (int u = 0; u < V; u++) {
+      w[u] = on ? randomElement(list.j, o.t, c + u) : 0;
+      m[u] = v[u] = 0;
+    }
+    squares = blockSum(dotOf(w, w), room);
+  }
+  if (!on) return;
+  const float scale = scaleOf(squares);
+#pragma unroll
+  for (int u = 0; u < V; u++) w[u] *= scale;
+  storeStreamed(row.m + c, m);
+  storeStreamed(row.v + c, v);
+  writeWeights(o, row, c, w);
+}
+
+/// The same for a row that the block does not cover at once; `kept` [d] in shared memory holds the gradient, then the weights.
+template <int V>
+__device__ __forceinline__ void longDecoderRow(const Gradients& g, u32 formed, const List& list, const Numbers& o, const Row& row,
+                                               float* kept, double* room) {
+  const u32 d = g.d, first = threadIdx.x * V, step = blockDim.x * V;
+  double along = 0, squares = 0;
+  for (u32 c = first; c < d; c += step) {
+    float w[V], gradient[V];
+    loadFloats(row.w + c, w);
+    gradientOf(g, formed, list, c, gradient);
+    along += dotOf(w, gradient);
+    storeFloats(kept + c, gradient);
+  }
+  const float factor = static_cast<float>(blockSum(along, room));
+  for (u32 c = first; c < d; c += step) {
+    float w[V], m[V], v[V], gradient[V];
+    loadFloats(row.w + c, w);
+    loadStreamed(row.m + c, m);
+    loadStreamed(row.v + c, v);
+    loadFloats(kept + c, gradient);
+#pragma unroll
+    for (int u = 0; u < V; u++) adam(o, w[u], m[u], v[u], gradient[u] - factor * w[u]);
+    squares += dotOf(w, w);
+    storeStreamed(row.m + c, m);
+    storeStreamed(row.v + c, v);
+    storeFloats(kept + c, w);
+  }
+  squares = blockSum(squares, room);
+  if (squares < SHORTEST_ROW * SHORTEST_ROW) {
+    squares = 0;
+    for (u32 c = first; c < d; c += step) {
+      float w[V], zero[V] = {};
+#pragma unroll
+      for (int u = 0; u < V; u++) w[u] = randomElement(list.j, o.t, c + u);
+      squares += dotOf(w, w);
+      storeFloats(kept + c, w);
+      storeStreamed(row.m + c, zero);
+      storeStreamed(row.v + c, zero);
+    }
+    squares = blockSum(squares, room);
+  }
+  const float scale = scaleOf(squares);
+  for (u32 c = first; c < d; c += step) {
+    float w[V];
+    loadFloats(kept + c, w);
+#pragma unroll
+    for (int u = 0; u < V; u++) w[u] *= scale;
+    writeWeights(o, row, c, w);
+  }
+}
+
+struct Update {
+  Weights p, m, v, ema;
+  half_t *encoder16, *decoder16;
+  u32 formed;
+};
+
+__device__ __forceinline__ Row rowOf(const Update& a, u32 side, u64 at) {
+  if (side == ENCODER) return {a.p.encoder + at, a.m.encoder + at, a.v.encoder + at, a.ema.encoder + at, a.encoder16 + at};
+  return {a.p.decoder + at, a.m.decoder + at, a.v.decoder + at, a.ema.decoder + at, a.decoder16 + at};
+}
+
+/// All rows; AHEAD: a thread has V columns at most, and they come ahead.
+template <int V, bool AHEAD>
+__device__ __forceinline__ void updateAll(const Gradients& g, const Update& a, const Numbers& o, uint4* shared, double* room) {
+  const u32 d = g.d, c = threadIdx.x * V;
+  const Ahead<V> columns = {shared + STAGES * STAGED};
+  float* kept = reinterpret_cast<float*>(shared + STAGES * STAGED);
+  const u64 policy = readOnce();
+  const auto ask = [&](const List& list, u32 stage) {
+    if constexpr (AHEAD) {
+      if (c < d) columns.ask(rowOf(a, list.side, static_cast<u64>(list.j) * d), stage, c, policy);
+    }
+  };
+  eachRow(g, a.formed == 0, shared, ask, [&](const List& list, u32 stage) {
+    const Row row = rowOf(a, list.side, static_cast<u64>(list.j) * d);
+    if (list.side == ENCODER) {
+      for (u32 i = c; i < d; i += blockDim.x * V) encoderColumns<V, AHEAD>(g, a.formed, list, o, row, i, columns, stage);
+    } else if (d <= blockDim.x * V) {
+      decoderRow<V, AHEAD>(g, a.formed, list, o, row, c, c < d, columns, stage, room);
+    } else if constexpr (!AHEAD) {
+      longDecoderRow<V>(g, a.formed, list, o, row, kept, room);
+    }
+  });
+}
+
+#ifndef UPDATE_REGISTERS
+#define UPDATE_REGISTERS 80
+#endif
+
+/// Persistent: grid the blocks that fit at once, block T(d), shared STAGE_BYTES and 24 WIDE T(d) where d is a multiple of WIDE and <= T(d)
+/// WIDE, else 4 d.
+extern "C" __global__ void __maxnreg__(UPDATE_REGISTERS) update_rows(Gradients g, u32 formed, Weights p, Weights m, Weights v, Weights ema,
+                                                                     half_t* encoder16, half_t* decoder16, const Numbers* numbers) {
+  extern __shared__ uint4 shared[];
+  __shared__ double room[33];
+  const Numbers o = *numbers;
+  if (o.go == 0) return;
+  const Update a = {p, m, v, ema, encoder16, decoder16, formed};
+  if (g.d % ROW_WIDTH != 0) updateAll<1, false>(g, a, o, shared, room);
+  else if (g.d <= blockDim.x * ROW_WIDTH) updateAll<ROW_WIDTH, true>(g, a, o, shared, room);
+  else updateAll<ROW_WIDTH, false>(g, a, o, shared, room);
+}
+
+/// One element of a bias.
+__device__ __forceinline__ void updateBias(const Numbers& o, float* w, float* m, float* v, float* ema, float gradient) {
+  adam(o, *w, *m, *v, gradient);
+  if (o.averages != 0) *ema += o.emaRest * (*w - *ema);
+}
+
+/// Both biases and the ages. Grid ceil((n + d) / 256), block 256.
+extern "C" __global__ void update_small(u32 n, u32 d, Weights p, Weights m, Weights v, Weights ema, const float* latentBias,
+                                        const float* preBias, u32* age, const u32* fired, const Numbers* numbers) {
+  const Numbers o = *numbers;
+  u32 i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (o.go == 0 || i >= n + d) return;
+  if (i < n) {
+    updateBias(o, p.latentBias + i, m.latentBias + i, v.latentBias + i, ema.latentBias + i, latentBias[i]);
+    age[i] = fired[i] != 0 ? 0 : static_cast<u32>(fmin(age[i] + o.rows, 4294967295.0));
+    return;
+  }
+  i -= n;
+  updateBias(o, p.preBias + i, m.preBias + i, v.preBias + i, ema.preBias + i, preBias[i]);
+}

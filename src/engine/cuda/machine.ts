@@ -1,0 +1,144 @@
+/** What the operations work with: the card, its kernels and products, working memory, and copies of matrices in the type that is computed in. */
+
+import { Cublas, WORKSPACE } from "./cublas.ts";
+import type { Device } from "./device.ts";
+import type { Address } from "./driver.ts";
+import { Kernels } from "./kernels.ts";
+import type { CudaTensor, Derived } from "./memory.ts";
+import type { Compute } from "./nvrtc.ts";
+
+/** Threads of a block that works on rows: sums depend on it. As MOST_THREADS in kernels/saetta.cuh. */
+const MOST_THREADS = 256;
+
+/** Working memory by name, which grows as it is asked for. */
+export class Room {
+  readonly #machine: Machine;
+  readonly #pieces = new Map<string, { readonly address: Address; readonly size: number }>();
+
+  constructor(machine: Machine) {
+    this.#machine = machine;
+  }
+
+  /** At least `size` bytes. They hold what was last written there, until more are asked for; new ones are 0. */
+  get(name: string, size: number): Address {
+    const piece = this.#pieces.get(name);
+    if (piece !== undefined && piece.size >= size) return piece.address;
+    const { device } = this.#machine;
+    if (piece !== undefined && !device.recording) {
+      device.free(piece.address, piece.size);
+      this.#pieces.delete(name);
+      // What was recorded knows the old address.
+      this.#machine.generation++;
+    }
+    const address = device.alloc(size, name);
+    this.#pieces.set(name, { address, size });
+    return address;
+  }
+
+  free(): void {
+    for (const { address, size } of this.#pieces.values()) this.#machine.device.free(address, size);
+    this.#pieces.clear();
+  }
+}
+
+export class Machine {
+  readonly device: Device;
+  readonly kernels: Kernels;
+  readonly cublas: Cublas;
+  readonly compute: Compute;
+  /** Bytes of an element of the compute type. */
+  readonly bytes: number;
+  /** Elements of it in 16 bytes: WIDE in kernels/saetta.cuh. */
+  readonly wide: number;
+  readonly room: Room;
+  /** Changes when recorded addresses are no longer right. */
+  generation = 0;
+  /** Changes when something recorded ran, which the versions of tensors do not tell. */
+  epoch = 0;
+  /** Told of each tensor whose copy an operation uses, while a step is recorded. */
+  onCopy: ((t: CudaTensor) => void) | undefined;
+  /** Whose gradient rows stand in the room "formed". */
+  formedBy: object | undefined;
+
+  private constructor(device: Device, kernels: Kernels, cublas: (room: Room) => Cublas, compute: Compute) {
+    this.device = device;
+    this.kernels = kernels;
+    this.compute = compute;
+    this.bytes = compute === "f32" ? 4 : 2;
+    this.wide = 16 / this.bytes;
+    this.room = new Room(this);
+    this.cublas = cublas(this.room);
+  }
+
+  static async create(device: Device, cubins: ReadonlyMap<string, Uint8Array>, compute: Compute): Promise<Machine> {
+    const kernels = new Kernels(device.driver, device.stream, device.multiprocessors, cubins, compute);
+    const make = await Cublas.load();
+    return new Machine(device, kernels, (room) => make(compute, device.stream, room.get("products", WORKSPACE)), compute);
+  }
+
+  /** T(d) of kernels/saetta.cuh. */
+  threads(d: number): number {
+    const groups = d % this.wide === 0 ? d / this.wide : d;
+    return Math.min(MOST_THREADS, 32 * Math.ceil(groups / 32));
+  }
+
+  /** Whether a block's threads cover a row at once, 16 bytes each. */
+  covers(d: number): boolean {
+    return d % this.wide === 0 && d <= MOST_THREADS * this.wide;
+  }
+
+  /** The tensor [rows,d] or [d] in the compute type: itself, or a copy that is made or made anew where the tensor has changed since. */
+  copyOf(t: CudaTensor): Address {
+    if (this.compute === "f32") return t.address;
+    const copy = this.copyRoom(t);
+    this.onCopy?.(t);
+    if (copy.from !== t.state) {
+      this.#convert(t, copy.address);
+      copy.from = t.state;
+    }
+    return copy.address;
+  }
+
+  /** The same for an operation that writes it together with the tensor. */
+  copyRoom(t: CudaTensor): Derived {
+    if (this.compute === "f32") return { address: t.address, size: 0, from: undefined };
+    t.copy ??= this.#derived(t, "a copy in the compute type");
+    return t.copy;
+  }
+
+  /** Tells that an operation wrote the tensor, and its copy too where `both`. */
+  wrote(t: CudaTensor, both = false): void {
+    t.version++;
+    if (both && t.copy !== undefined) t.copy.from = t.state;
+  }
+
+  /** x - preBias in the compute type; bad when it is not finite. `fresh`: what stands there already will do, if it is of this x and preBias. */
+  centred(x: CudaTensor, preBias: CudaTensor, bad: Address, fresh: boolean): Address {
+    x.centred ??= this.#derived(x, "centred rows");
+    const from = `${x.state} ${preBias.state} ${this.epoch}`;
+    if (fresh && x.centred.from === from) return x.centred.address;
+    const [B, d] = x.shape as [number, number];
+    this.kernels.launch("center", { blocks: Math.ceil(B / 8), threads: 256 }, x.address, preBias.address, x.centred.address, bad, B, d);
+    x.centred.from = from;
+    return x.centred.address;
+  }
+
+  close(): void {
+    this.room.free();
+    this.cublas.close();
+    this.kernels.unload();
+  }
+
+  #derived(t: CudaTensor, what: string): Derived {
+    const size = (t.size / 4) * this.bytes;
+    return { address: this.device.alloc(size, what), size, from: undefined };
+  }
+
+  #convert(t: CudaTensor, to: Address): void {
+    const d = t.shape[t.shape.length - 1]!;
+    const rows = t.size / 4 / d;
+    // x - 0. Nobody asks whether it is finite: the next step will find out.
+    const [zeros, nobody] = [this.room.get("zeros", 4 * d), this.room.get("nobody", 16)];
+    this.kernels.launch("center", { blocks: Math.ceil(rows / 8), threads: 256 }, t.address, zeros, to, nobody, rows, d);
+  }
+}
