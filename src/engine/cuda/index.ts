@@ -190,7 +190,8 @@ class CudaEngine implements Engine {
     try {
       this.#queue(() => this.#fuse.flush());
       this.#settle(tensor);
-
+      // Whoever reads the ages may go on from them elsewhere, where the forecast of the dead begins anew: so it does here.
+      tensor.dead?.restart();
       return this.#downloads.receive(tensor.address, tensor.size);
     } catch (error) {
       return Promise.reject(this.#failure ?? error);
