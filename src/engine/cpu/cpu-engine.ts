@@ -24,6 +24,7 @@ import {
   type Tensor,
 } from "../engine.ts";
 import { Fusion } from "../fuse.ts";
+import { hostMemory, writeRows } from "../host-rows.ts";
 import { sumsLength } from "../sums.ts";
 import { at, CpuCodes, CpuGrads, CpuTensor, ownCodes, ownGrads, ownTensor, paramAddresses, stepAddresses } from "./memory.ts";
 import type { Address, Native } from "./native.ts";
@@ -139,6 +140,14 @@ export class CpuEngine implements Engine {
       throw new SaettaError(`${bytes.length} bytes at ${at} do not fit a tensor of ${size} bytes`, { where: WHERE });
     }
     this.#native.write(this.#stream, address + at, bytes, bytes.length);
+  }
+
+  hostMemory(bytes: number): Uint8Array<ArrayBuffer> {
+    return hostMemory(bytes);
+  }
+
+  upload(raw: Tensor, bytes: Uint8Array, row: number): Promise<readonly number[]> {
+    return writeRows(this, raw, bytes, row);
   }
 
   read(t: Tensor): Promise<Uint8Array> {
