@@ -3,8 +3,10 @@
  */
 
 import { totalmem } from "node:os";
+import { type Collective, groupOf, OVERS, type WireType } from "../../collective/collective.ts";
 import { NO_NORMALIZATION } from "../../sae/math.ts";
 import { parameterCount } from "../../sae/shape.ts";
+import { bytesOf } from "../../util/bytes.ts";
 import { SaettaError } from "../../util/errors.ts";
 import {
   BYTES,
@@ -16,8 +18,10 @@ import {
   type Grads,
   HYPER,
   type Normalization,
+  type Over,
   type Params,
   type Path,
+  type ReduceOp,
   type Shape,
   type State,
   type Step,
@@ -36,6 +40,9 @@ const NORMALIZATIONS: readonly Normalization["kind"][] = ["none", "scale", "unit
 /** Rows of a batch are u32 in the lists of the gradients, as latents are in the codes. */
 const MAX_COUNT = 2 ** 32 - 2;
 const ENTRY_BYTES = 12;
+/** What ranks exchange, in the order of kernels/collective.cc. */
+const TYPES = ["f64", "f32", "u32", "u8"] as const satisfies readonly WireType[];
+const OPS = ["sum", "max", "min"] as const satisfies readonly ReduceOp[];
 
 interface Pending {
   readonly ticket: number;
@@ -62,10 +69,15 @@ export class CpuEngine implements Engine {
   /** Reads under way, in the order of their tickets; only the first is waited for. */
   readonly #pending: Pending[] = [];
   readonly #fusion = new Fusion();
+  readonly #collective: Collective;
+  /** What the stream's thread needs to reach the other ranks; 0 when there are none. */
+  readonly #world: Address;
   #drained: Promise<void> = Promise.resolve();
   #closed: Promise<void> | undefined;
 
-  constructor(calls: Native, stream: Address, description: string) {
+  constructor(calls: Native, stream: Address, description: string, collective: Collective) {
+    this.#collective = collective;
+    this.#world = worldOf(calls, collective);
     this.#native = calls;
     this.#stream = stream;
     this.description = description;
@@ -188,6 +200,23 @@ export class CpuEngine implements Engine {
     this.#native.encode(this.#stream, ...paramAddresses(p, n, d), rows, B, d, n, ...stepAddresses(t), ...codes, ...deadSide);
   }
 
+  merge(z: Codes, k: number, t?: Step): void {
+    if (this.#collective.grid.shards === 1) return;
+    this.#open();
+    const codes = ownCodes(z).addresses(z.rows);
+    const step = t === undefined ? [0, 0, 0, 0, 0] : stepAddresses(t);
+    this.#native.merge(this.#stream, this.#world, ...codes, z.rows, k, t?.fired.shape[0] ?? 0, t === undefined ? 0 : 1, ...step);
+  }
+
+  allReduce(t: Tensor, op: ReduceOp, over: Over): void {
+    if (groupOf(this.#collective.grid, over).size === 1) return;
+    this.#open();
+    const type = (TYPES as readonly DType[]).indexOf(t.dtype);
+    if (type === -1) throw new SaettaError(`a tensor of ${t.dtype} cannot be reduced`, { where: WHERE });
+    const count = t.shape.reduce((a, b) => a * b, 1);
+    this.#native.allReduce(this.#stream, this.#world, OVERS.indexOf(over), type, OPS.indexOf(op), at(t, t.dtype), count);
+  }
+
   decode(p: Params, z: Codes, err: Tensor): void {
     this.#open();
     const [n, d] = p.decoder.shape;
@@ -239,14 +268,15 @@ export class CpuEngine implements Engine {
     const side = ({ codes, err }: Path) => [...ownCodes(codes).addresses(B), at(err, "f32", B, d)];
     const [params, rows] = [paramAddresses(p, n, d), at(x, "f32", B, d)];
     const sides = [...side(live), ...(dead === undefined ? [0, 0, 0, 0, 0] : side(dead))];
-    this.#native.paramGrad(this.#stream, ...params, rows, B, ...stepAddresses(t), ...sides, grads.handle);
+    const first = this.#collective.grid.rank === 0 ? 1 : 0;
+    this.#native.paramGrad(this.#stream, ...params, rows, B, ...stepAddresses(t), ...sides, grads.handle, first);
   }
 
   norm(p: Params, g: Grads, t: Step): void {
     this.#open();
     const grads = ownGrads(g);
     const decoder = at(p.decoder, "f32", grads.latentBias.shape[0], grads.preBias.shape[0]);
-    this.#native.norm(this.#stream, decoder, grads.handle, ...stepAddresses(t));
+    this.#native.norm(this.#stream, decoder, grads.handle, ...stepAddresses(t), this.#collective.grid.shard === 0 ? 1 : 0);
   }
 
   update(s: State, g: Grads, t: Step): void {
@@ -257,7 +287,8 @@ export class CpuEngine implements Engine {
     const addresses = [s.params, s.m, s.v].flatMap((p) => paramAddresses(p, n, d));
     const ema = s.ema === undefined ? [0, 0, 0, 0] : paramAddresses(s.ema, n, d);
     const [age, counters] = [at(s.age, "u32", n), at(s.counters, "f64", COUNTERS.length)];
-    this.#native.update(this.#stream, ...addresses, ...ema, age, counters, grads.handle, ...stepAddresses(t));
+    const firstLatent = this.#collective.grid.shard * n;
+    this.#native.update(this.#stream, ...addresses, ...ema, age, counters, grads.handle, ...stepAddresses(t), firstLatent);
   }
 
   record(step: () => void): () => void {
@@ -332,6 +363,19 @@ export class CpuEngine implements Engine {
     }
     reading.delete(this);
   }
+}
+
+function worldOf(calls: Native, { grid, host, deadline }: Collective): Address {
+  if (grid.size === 1) return 0;
+  if (host === undefined) throw new SaettaError("the cpu engine's ranks are joined by Open MPI", { where: WHERE });
+  const { functions, comms, types, ops } = host;
+  const handles = [
+    ...[functions.iallreduce, functions.iallgather, functions.test],
+    ...OVERS.map((over) => comms[over]),
+    ...TYPES.map((type) => types[type]),
+    ...OPS.map((op) => ops[op]),
+  ];
+  return calls.world(bytesOf(BigUint64Array.from(handles, BigInt)), grid.shards, grid.shard, deadline);
 }
 
 function checkStep(t: Step, n: number, d: number): void {

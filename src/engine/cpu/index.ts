@@ -4,6 +4,8 @@
  */
 
 import { availableParallelism, cpus } from "node:os";
+import type { Collective } from "../../collective/collective.ts";
+import { solo } from "../../collective/solo.ts";
 import { messageOf, SaettaError, UsageError } from "../../util/errors.ts";
 import type { Engine } from "../engine.ts";
 import { kernelLibrary } from "./compile.ts";
@@ -17,6 +19,8 @@ export interface CpuOptions {
   readonly path?: InstructionSet;
   /** What the encoder's product is computed in; the codes have the same bits. Default: bf16 where the instruction set has it, AMX only when asked for. */
   readonly dtype?: "f32" | "bf16";
+  /** The ranks that it computes with; default: it is alone. */
+  readonly collective?: Collective;
 }
 
 export type { Path as InstructionSet } from "./native.ts";
@@ -83,7 +87,7 @@ export async function createCpuEngine(options: CpuOptions = {}): Promise<Engine>
   const stream = calls.open(PATHS.indexOf(used), threads);
   if (stream === 0) throw new SaettaError(`${threads} threads cannot be started`, { where: WHERE, mend: "use fewer (--threads)" });
   const model = cpus()[0]?.model.trim() || process.arch;
-  return new CpuEngine(calls, stream, `cpu: ${model}, ${threads} thread${threads === 1 ? "" : "s"}, ${NAMES[used]}`);
+  return new CpuEngine(calls, stream, `cpu: ${model}, ${threads} thread${threads === 1 ? "" : "s"}, ${NAMES[used]}`, options.collective ?? solo());
 }
 
 /** The kernels of this process. A failure is not kept: the compiler may have been installed since. */
