@@ -60,6 +60,7 @@ export const trainOptions = z.strictObject({
   threads: count.describe("threads of the cpu engine").meta({ default: "all processors" }),
   checkpointEvery: whole.describe("steps between checkpoints; 0: only at the end").meta({ default: "a tenth of the steps, at most 1000" }),
   keep: count.describe("checkpoints to keep"),
+  onDiskFull: z.enum(["stop", "wait"]).describe("what to do when there is no room to save: stop, or wait until there is"),
   logEvery: count.describe("steps between lines of metrics.jsonl").meta({ default: "a thousandth of the steps" }),
   dataset: z
     .string()
@@ -101,6 +102,7 @@ export const DEFAULTS = {
   engine: "auto",
   dtype: "auto",
   keep: 2,
+  onDiskFull: "stop",
 } as const satisfies TrainOptions;
 
 /** Both scripts of the reference, with their constant learning rate and nothing excluded; and what is recommended, which is the defaults. */
@@ -144,6 +146,7 @@ export const CHANGEABLE: readonly (keyof TrainOptions)[] = [
   "evalEvery",
   "checkpointEvery",
   "keep",
+  "onDiskFull",
   "logEvery",
 ];
 

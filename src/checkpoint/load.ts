@@ -8,9 +8,8 @@ import { COUNTERS, type Engine, PARAM_NAMES, type Params, type Real, type State,
 import { openSafetensors, type Safetensors } from "../formats/safetensors.ts";
 import { normalizationOf, parseDescription, type SaeDescription } from "../sae/description.ts";
 import { bytesOf, float32Of, float64Of } from "../util/bytes.ts";
-import { FormatError, hasCode, SaettaError } from "../util/errors.ts";
+import { FormatError, hasCode, messageOf, SaettaError } from "../util/errors.ts";
 import { Fields, type JsonObject, readJsonFile } from "../util/json.ts";
-import { MANIFEST, type ManifestEntry } from "./commit.ts";
 import { FOLDED } from "./fold.ts";
 import {
   AVERAGE,
@@ -26,6 +25,7 @@ import {
   WEIGHTS,
   weightsFile,
 } from "./layout.ts";
+import { MANIFEST, type ManifestEntry, readManifest } from "./manifest.ts";
 import { disk, type Storage } from "./storage.ts";
 
 export interface Checkpoint {
@@ -34,6 +34,8 @@ export interface Checkpoint {
   readonly description: SaeDescription;
   /** What the tensors are stored in. */
   readonly real: Real;
+  /** What computed it: `computedBy` of save.ts. */
+  readonly computed: JsonObject;
   readonly progress: JsonObject;
   readonly files: ReadonlyMap<string, ManifestEntry>;
 }
@@ -61,7 +63,8 @@ export async function openCheckpoint(path: string, hashed?: readonly string[]): 
   const state = new Fields(await readJsonFile(where), STATE, where);
   const real = state.string("real");
   if (real !== "f32" && real !== "f64") throw new FormatError(`"real" must be "f32" or "f64", but is "${real}"`, { where });
-  return { path, step: state.integer("step"), description, real, progress: state.fields("progress").object, files };
+  const [computed, progress] = [state.fields("computed").object, state.fields("progress").object];
+  return { path, step: state.integer("step"), description, real, computed, progress, files };
 }
 
 /** The newest checkpoint of a run folder that is whole; what was newer and damaged is returned as refusals. `checkpoint` is undefined when there is none. */
@@ -93,32 +96,21 @@ export async function setAside(refusals: readonly Refusal[], storage: Storage = 
   }
 }
 
-async function readManifest(path: string): Promise<ReadonlyMap<string, ManifestEntry>> {
-  const where = join(path, MANIFEST);
-  const manifest = new Fields(await readJsonFile(where, 1024 * 1024), MANIFEST, where);
-  manifest.integer("format_version", 1);
-  const listed = manifest.fields("files");
-  return new Map(
-    Object.keys(listed.object).map((name) => {
-      if (basename(name) !== name || name === "." || name === "..") {
-        throw new FormatError(`lists ${JSON.stringify(name)}, which is no plain file name`, { where });
-      }
-      const entry = listed.fields(name);
-      return [name, { size: entry.integer("size"), sha256: entry.string("sha256") }];
-    }),
-  );
-}
-
 async function compare(path: string, { size, sha256 }: ManifestEntry, hashed: boolean): Promise<void> {
   const mend = { where: path, mend: "use an earlier checkpoint" };
-  const found = await stat(path).catch((thrown: unknown) => {
-    if (hasCode(thrown, "ENOENT")) throw new FormatError("the file is missing", mend);
-    throw thrown;
-  });
+  const unreadable = (cause: unknown): never => {
+    const what = hasCode(cause, "ENOENT") ? "the file is missing" : `cannot be read (${messageOf(cause)})`;
+    throw new FormatError(what, { ...mend, cause });
+  };
+  const found = await stat(path).catch(unreadable);
   if (found.size !== size) throw new FormatError(`damaged: has ${found.size} bytes, but the manifest says ${size}`, mend);
   if (!hashed) return;
   const hash = createHash("sha256");
-  for await (const piece of createReadStream(path, { highWaterMark: 4 * 1024 * 1024 })) hash.update(piece as Uint8Array);
+  try {
+    for await (const piece of createReadStream(path, { highWaterMark: 4 * 1024 * 1024 })) hash.update(piece as Uint8Array);
+  } catch (cause) {
+    unreadable(cause);
+  }
   if (hash.digest("hex") !== sha256) throw new FormatError("damaged: its bytes are not those that were saved (SHA-256 differs)", mend);
 }
 

@@ -1,15 +1,17 @@
 /** Training's whole state -> a checkpoint folder. */
 
 import type { DType, Engine, Params, Real, State, Tensor } from "../engine/engine.ts";
-import { COUNTERS, PARAM_NAMES } from "../engine/engine.ts";
+import { BYTES, COUNTERS, PARAM_NAMES } from "../engine/engine.ts";
 import { type SafetensorsDType, type SafetensorsPart, writeSafetensors } from "../formats/safetensors.ts";
 import { descriptionJson, FORMAT_VERSION, normalizationOf, type SaeDescription } from "../sae/description.ts";
-import { float64Of } from "../util/bytes.ts";
+import { float64Of, formatBytes } from "../util/bytes.ts";
+import { SaettaError } from "../util/errors.ts";
 import type { JsonObject } from "../util/json.ts";
+import { VERSION } from "../util/version.ts";
 import { type Content, commitFolder, removeFolder } from "./commit.ts";
 import { divided, FOLDED, isFolded } from "./fold.ts";
 import { AVERAGE, CFG, checkpointsFolder, OPTIMIZER, STATE, savedSteps, stepName, TENSOR_NAMES, TRAINED, weightsFile } from "./layout.ts";
-import { disk, type Storage } from "./storage.ts";
+import { disk, freeBytes, isDiskFull, type Storage } from "./storage.ts";
 
 export interface Snapshot {
   readonly engine: Engine;
@@ -54,7 +56,14 @@ export async function saveCheckpoint(runDir: string, snapshot: Snapshot, storage
     json(CFG, descriptionJson(description)),
     { name: weightsFile(description), content: (write) => writeSafetensors(write, weights(state.params), { format: "pt" }) },
     { name: OPTIMIZER, content: (write) => writeSafetensors(write, optimizer, { counters: COUNTERS.join(",") }) },
-    json(STATE, { format_version: FORMAT_VERSION, step, shape: { d, n, k, auxk }, real: engine.real, progress }),
+    json(STATE, {
+      format_version: FORMAT_VERSION,
+      step,
+      shape: { d, n, k, auxk },
+      real: engine.real,
+      computed: computedBy(engine),
+      progress,
+    }),
   ];
   if (state.ema !== undefined) {
     const ema = weights(state.ema);
@@ -65,7 +74,37 @@ export async function saveCheckpoint(runDir: string, snapshot: Snapshot, storage
     };
     files.splice(2, 0, { name: AVERAGE, content: (write) => writeSafetensors(write, ema, about) });
   }
-  return commitFolder(folder, stepName(step), files, storage);
+  return commitFolder(folder, stepName(step), files, storage).catch(async (thrown: unknown) => {
+    throw isDiskFull(thrown) ? await fullDisk(thrown, runDir, state) : thrown;
+  });
+}
+
+/** Tensors of a checkpoint take this many bytes, all else far less than this for each of its files. */
+const REST = 8192;
+
+/** Bytes that a checkpoint of the state takes, at most. */
+export function checkpointBytes({ params, m, v, ema, age, counters }: State): number {
+  const bytes = ({ dtype, shape }: Tensor) => shape.reduce((product, size) => product * size, BYTES[dtype]);
+  const groups = [params, m, v, ...(ema === undefined ? [] : [ema])];
+  const tensors = [...groups.flatMap((group) => PARAM_NAMES.map((name) => group[name])), age, counters];
+  const folded = (ema === undefined ? 1 : 2) * FOLDED.reduce((sum, name) => sum + bytes(params[name]), 0);
+  return tensors.reduce((sum, tensor) => sum + bytes(tensor), folded) + 6 * REST;
+}
+
+async function fullDisk(cause: SaettaError, runDir: string, state: State): Promise<SaettaError> {
+  const needed = checkpointBytes(state);
+  const free = await freeBytes(runDir);
+  const room = free === undefined ? "" : `, ${formatBytes(free)} are free`;
+  return new SaettaError(`no room on the disk: a checkpoint needs ${needed} bytes (${formatBytes(needed)})${room}`, {
+    where: cause.where ?? runDir,
+    mend: `make room, then saetta resume ${runDir}`,
+    cause: cause.cause,
+  });
+}
+
+/** What decides the bits of a run beside its config and its data. */
+export function computedBy({ name, description, build }: Engine): JsonObject {
+  return { version: VERSION, engine: name, description, build: build ?? description };
 }
 
 function json(name: string, value: JsonObject): Content {

@@ -61,6 +61,7 @@ const HEADING: Readonly<Record<keyof TrainOptions, (typeof HEADINGS)[number]>> =
   threads: "Run:",
   checkpointEvery: "Run:",
   keep: "Run:",
+  onDiskFull: "Run:",
   logEvery: "Run:",
 };
 

@@ -2,6 +2,7 @@
 
 import { resolve } from "node:path";
 import { newestCheckpoint } from "../checkpoint/load.ts";
+import { withRoom } from "../checkpoint/room.ts";
 import { pruneCheckpoints, saveCheckpoint } from "../checkpoint/save.ts";
 import { budgetRows, type Config, resolveConfig, type TrainOptions, totalSteps, withDefaults } from "../config.ts";
 import { ringRows } from "../data/batches.ts";
@@ -19,9 +20,9 @@ import { VERSION } from "../util/version.ts";
 import type { Forecast } from "./estimate.ts";
 import { type Progress, trainLoop } from "./loop.ts";
 import { availableMemory, checkMemory } from "./memory.ts";
+import { MetricsFile } from "./metrics-file.ts";
 import type { Report } from "./report.ts";
 import type { RunControl, TrainResult } from "./run.ts";
-import { MetricsFile } from "./run-folder.ts";
 import { MOST_ROWS, spread, Validator } from "./validate.ts";
 
 /** Everything that is decided before the first step. */
@@ -131,6 +132,7 @@ export async function trainFrom(
   begin: Beginning,
   out: string | undefined,
   { signal, publish }: RunControl,
+  onNote: (note: string) => void,
 ): Promise<TrainResult> {
   const source = stoppable(planned, signal);
   let metrics: MetricsFile | undefined;
@@ -146,17 +148,21 @@ export async function trainFrom(
   };
 
   const save = async (at: Progress): Promise<void> => {
-    if (out === undefined || metrics === undefined) return;
-    const progress: JsonObject = {
-      tokens: at.tokens,
-      position: { ...at.position },
-      elapsed_s: elapsed(),
-      metrics_bytes: await metrics.flush(),
-      mse_scale: begin.mseScale,
-      data: factsOf(source),
-    };
-    checkpoint = await saveCheckpoint(out, { engine, state, step: at.step, description, progress });
-    await pruneCheckpoints(out, config.keep);
+    const file = metrics;
+    if (out === undefined || file === undefined) return;
+    const waiting = { onDiskFull: config.onDiskFull, signal, onNote };
+    checkpoint = await withRoom(async () => {
+      const progress: JsonObject = {
+        tokens: at.tokens,
+        position: { ...at.position },
+        elapsed_s: elapsed(),
+        metrics_bytes: await file.flush(),
+        mse_scale: begin.mseScale,
+        data: factsOf(source),
+      };
+      return saveCheckpoint(out, { engine, state, step: at.step, description, progress });
+    }, waiting);
+    await withRoom(() => pruneCheckpoints(out, config.keep), waiting);
   };
 
   try {

@@ -3,6 +3,7 @@
 import { basename, join } from "node:path";
 import { type Checkpoint, newestCheckpoint, restoreState, setAside } from "../checkpoint/load.ts";
 import { lockRun, type RunLock } from "../checkpoint/lock.ts";
+import { computedBy } from "../checkpoint/save.ts";
 import { CHANGEABLE, checkOptions, flagOf, type TrainOptions, totalSteps } from "../config.ts";
 import { START } from "../data/batches.ts";
 import { isIn } from "../data/holdout.ts";
@@ -11,11 +12,11 @@ import { PassedOver, preflight, type RunPreflight } from "../data/preflight.ts";
 import { stoppable } from "../data/rows-source.ts";
 import type { Source } from "../data/source.ts";
 import { geometricMedian, meanVariance, normalizationFor, normalizeRows, strideSample } from "../data/statistics.ts";
-import type { Normalization, State } from "../engine/engine.ts";
+import type { Engine, Normalization, State } from "../engine/engine.ts";
 import { type FoundSae, findSae, writeParams } from "../inference/weights.ts";
 import { normalizationOf } from "../sae/description.ts";
 import { FormatError, SaettaError, UsageError } from "../util/errors.ts";
-import { Fields } from "../util/json.ts";
+import { Fields, type JsonObject } from "../util/json.ts";
 import { type Pace, secondsFor, timeSteps } from "./estimate.ts";
 import type { Progress } from "./loop.ts";
 import { TrainRun } from "./run.ts";
@@ -50,12 +51,9 @@ export async function train(given: Source, options: TrainOptions & TrainArgument
   const planned = await plan(source, initial === undefined ? asked : likeInitial(asked, initial, source), onNote);
   let lock: RunLock | undefined;
   try {
-    const state = allocState(planned.engine, planned.shape, planned.config.ema > 0);
     if (dir !== undefined) lock = await createRunFolder(dir, planned.config);
     if (lock?.warning !== undefined) onNote(lock.warning);
-    const { found, pace, ...started } = await start(planned, state, initial, onNote);
-    const begin = { progress: { step: 0, tokens: 0, position: START }, ...started, elapsed: 0, metricsBytes: 0 };
-    return launch(planned, state, lock, dir, signal, begin, pace && secondsOf(planned, pace), found);
+    return launch(planned, lock, dir, { signal, onNote }, await startAnew(planned, initial, onNote));
   } catch (error) {
     await planned.engine.close();
     if (dir !== undefined && lock !== undefined) await discardRunFolder(dir, lock);
@@ -70,8 +68,8 @@ export interface ResumeArguments extends RunOptions {
 }
 
 /**
- * Goes on from the newest checkpoint of a run folder that is whole. `changes` may extend the budget, move the data, or change engine and intervals; anything
- * else is a UsageError naming the fixed value. The options of the run are in its config.json.
+ * Goes on from the newest checkpoint of a run folder that is whole; a run that has none yet begins anew. `changes` may extend the budget, move the data, or change
+ * engine and intervals; anything else is a UsageError naming the fixed value. The options of the run are in its config.json.
  */
 export async function resume(dir: string, changes: TrainOptions & ResumeArguments = {}): Promise<TrainRun> {
   const { signal, onNote = () => undefined, data: moved, ...given } = changes;
@@ -85,18 +83,25 @@ export async function resume(dir: string, changes: TrainOptions & ResumeArgument
   try {
     const checkpoint = await usableCheckpoint(dir, onNote);
     source = stoppable(await sourceToGoOn(dir, moved ?? data, options.dataset), signal);
-    const beginning = beginningOf(checkpoint, source);
+    const begin = checkpoint && beginningOf(checkpoint, source);
     const { tokens, epochs, ...rest } = options;
     const budget = changed.tokens !== undefined || changed.epochs !== undefined ? {} : tokens === undefined ? { epochs } : { tokens };
     planned = await plan(source, { ...rest, ...budget, ...changed }, onNote);
-    checkNormalization(planned, beginning.normalization, checkpoint.path);
-    planned = goOn(planned, beginning.progress, checkpoint.path);
-    if (planned.steps === beginning.progress.step) onNote("the run has spent its budget already; --tokens or --epochs extend it");
-    const state = allocState(planned.engine, planned.shape, planned.config.ema > 0);
-    await restoreState(planned.engine, checkpoint, state);
+    let outset: Outset;
+    if (checkpoint !== undefined && begin !== undefined) {
+      checkNormalization(planned, begin.normalization, checkpoint.path);
+      planned = goOn(planned, begin.progress, checkpoint.path);
+      if (planned.steps === begin.progress.step) onNote("the run has spent its budget already; --tokens or --epochs extend it");
+      noteOtherBits(checkpoint, planned.engine, onNote);
+      const state = allocState(planned.engine, planned.shape, planned.config.ema > 0);
+      await restoreState(planned.engine, checkpoint, state);
+      outset = { state, begin, seconds: (begin.elapsed / begin.progress.step) * (planned.steps - begin.progress.step) };
+    } else {
+      onNote(`${dir} has no checkpoint yet, so the run begins anew`);
+      outset = await startAnew(planned, options.init === undefined ? undefined : await findSae(options.init), onNote);
+    }
     await writeConfig(dir, planned.config);
-    const { step } = beginning.progress;
-    const run = launch(planned, state, lock, dir, signal, beginning, (beginning.elapsed / step) * (planned.steps - step));
+    const run = launch(planned, lock, dir, { signal, onNote }, outset);
     const opened = source;
     if (!isSource(moved)) run.finished.finally(() => opened.close()).catch(() => undefined);
     return run;
@@ -150,16 +155,15 @@ function checkNormalization({ config }: Plan, { kind }: Normalization, where: st
   });
 }
 
-async function usableCheckpoint(dir: string, onNote: (note: string) => void): Promise<Checkpoint> {
+/** undefined for a run that was ended before it saved anything. */
+async function usableCheckpoint(dir: string, onNote: (note: string) => void): Promise<Checkpoint | undefined> {
   const { checkpoint, refusals } = await newestCheckpoint(dir);
   if (checkpoint === undefined) {
-    throw new SaettaError(
-      refusals.length > 0 ? `none of its checkpoints is whole (${refusals[0]!.error.message})` : "has no checkpoint to go on from",
-      {
-        where: dir,
-        mend: "start again with saetta train and another --out",
-      },
-    );
+    if (refusals.length === 0) return undefined;
+    throw new SaettaError(`none of its checkpoints is whole (${refusals[0]!.error.message})`, {
+      where: dir,
+      mend: "start again with saetta train and another --out",
+    });
   }
   for (const { error } of refusals) onNote(`${error.message} (it is set aside, and step ${checkpoint.step} is used)`);
   await setAside(refusals);
@@ -180,15 +184,29 @@ function goOn(planned: Plan, progress: Progress, where: string): Plan {
   return { ...planned, steps: step + totalSteps(budget - tokens, config.batch, config.dropLast) };
 }
 
+/** A run before its next step. */
+interface Outset {
+  readonly state: State;
+  readonly begin: Beginning;
+  /** How long the steps to come will take. */
+  readonly seconds?: number | undefined;
+  /** What the sample of the rows showed, where one was drawn. */
+  readonly found?: RunPreflight | undefined;
+}
+
+async function startAnew(planned: Plan, initial: FoundSae | undefined, onNote: (note: string) => void): Promise<Outset> {
+  const state = allocState(planned.engine, planned.shape, planned.config.ema > 0);
+  const { found, pace, ...started } = await start(planned, state, initial, onNote);
+  const begin = { progress: { step: 0, tokens: 0, position: START }, ...started, elapsed: 0, metricsBytes: 0 };
+  return { state, begin, seconds: pace && secondsOf(planned, pace), found };
+}
+
 function launch(
   planned: Plan,
-  state: State,
   lock: RunLock | undefined,
   out: string | undefined,
-  signal: AbortSignal | undefined,
-  begin: Beginning,
-  seconds: number | undefined,
-  found?: RunPreflight,
+  { signal, onNote = () => undefined }: RunOptions,
+  { state, begin, seconds, found }: Outset,
 ): TrainRun {
   const { config, steps, budget, engine, source, order, choice, memory } = planned;
   const data = {
@@ -201,7 +219,18 @@ function launch(
   const forecast = { memory, seconds };
   const trainedBefore = begin.progress.tokens;
   return new TrainRun({ config, out, steps, budget, engine: engine.description, data, forecast, trainedBefore, signal }, (run) =>
-    trainFrom(planned, state, begin, out, run).finally(() => lock?.release()),
+    trainFrom(planned, state, begin, out, run, onNote).finally(() => lock?.release()),
+  );
+}
+
+/** A run that goes on where something else computes ends well, but not with the bits that it would have had. */
+function noteOtherBits({ computed, path }: Checkpoint, engine: Engine, onNote: (note: string) => void): void {
+  const now = computedBy(engine);
+  const differing = ["version", "engine", "build"].filter((name) => computed[name] !== now[name]);
+  if (differing.length === 0) return;
+  const said = ({ version, description }: JsonObject) => `Saetta ${String(version)}, ${String(description)}`;
+  onNote(
+    `${path} was computed by ${said(computed)}; ${said(now)} goes on from it, with other bits than an uninterrupted run (${differing.join(", ")} differs)`,
   );
 }
 

@@ -53,6 +53,7 @@ process.once("exit", () => {
 export class CpuEngine implements Engine {
   readonly name = "cpu";
   readonly description: string;
+  readonly build: string;
   readonly real = "f32";
   readonly #native: Native;
   readonly #stream: Address;
@@ -65,10 +66,11 @@ export class CpuEngine implements Engine {
   #drained: Promise<void> = Promise.resolve();
   #closed: Promise<void> | undefined;
 
-  constructor(calls: Native, stream: Address, description: string) {
+  constructor(calls: Native, stream: Address, description: string, build: string) {
     this.#native = calls;
     this.#stream = stream;
     this.description = description;
+    this.build = build;
   }
 
   refuses(shape: Shape): string | undefined {
