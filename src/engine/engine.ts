@@ -129,6 +129,8 @@ export interface Engine extends AsyncDisposable {
   /** For people: "cpu: AMD EPYC, 2 threads, AVX-512". */
   readonly description: string;
   readonly real: Real;
+  /** What decides the bits of its results, beside what it is given: which code, for which instructions. Default: what `description` says. */
+  readonly build?: string | undefined;
   /** Where products are computed in numbers narrower than `real`: half the distance from 1 to the next of them. */
   readonly rounding?: number | undefined;
   /** Gives everything back, after every operation already called; may be called again. The same as asyncDispose. */

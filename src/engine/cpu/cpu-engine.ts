@@ -60,6 +60,7 @@ process.once("exit", () => {
 export class CpuEngine implements Engine {
   readonly name = "cpu";
   readonly description: string;
+  readonly build: string;
   readonly real = "f32";
   readonly #native: Native;
   readonly #stream: Address;
@@ -75,12 +76,13 @@ export class CpuEngine implements Engine {
   #drained: Promise<void> = Promise.resolve();
   #closed: Promise<void> | undefined;
 
-  constructor(calls: Native, stream: Address, description: string, collective: Collective) {
+  constructor(calls: Native, stream: Address, description: string, build: string, collective: Collective) {
     this.#collective = collective;
     this.#world = worldOf(calls, collective);
     this.#native = calls;
     this.#stream = stream;
     this.description = description;
+    this.build = build;
   }
 
   refuses(shape: Shape): string | undefined {
