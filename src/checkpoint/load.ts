@@ -115,14 +115,18 @@ async function compare(path: string, { size, sha256 }: ManifestEntry, hashed: bo
 }
 
 /**
- * Writes a checkpoint into `state`, whose shapes must be those of the checkpoint, or of a shard of it that begins with `firstLatent`; f32 and f64 are converted into
- * each other.
+ * Writes a checkpoint into `state`, whose shapes must be those of the checkpoint, or of a shard of its latents: `rows` says from which on, and of how many. f32 and
+ * f64 are converted into each other.
  */
-export async function restoreState(engine: Engine, checkpoint: Checkpoint, state: State, firstLatent = 0): Promise<void> {
-  const { n } = checkpoint.description.shape;
+export async function restoreState(
+  engine: Engine,
+  checkpoint: Checkpoint,
+  state: State,
+  rows?: { readonly first: number; readonly of: number },
+): Promise<void> {
   const readAs = (file: Safetensors, name: string, like: Tensor): Promise<Uint8Array> => {
     const shared = like !== state.counters && !name.endsWith(TENSOR_NAMES.preBias);
-    return readPart(file, name, like, shared ? { first: firstLatent, of: n } : undefined);
+    return readPart(file, name, like, shared ? rows : undefined);
   };
   const restoreParams = (path: string, params: Params): Promise<void> =>
     withFile(path, async (file) => {

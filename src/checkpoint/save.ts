@@ -31,8 +31,9 @@ export interface Snapshot {
  */
 export async function saveCheckpoint(runDir: string, snapshot: Snapshot, storage: Storage = disk): Promise<string> {
   const folder = await folderOf(runDir, storage);
-  const files = (await filesOf(snapshot)).map((file): Content =>
-    "json" in file ? file : { name: file.name, content: (write) => writeSafetensors(write, file.parts, file.metadata) },
+  const files = (await filesOf(snapshot)).map(
+    (file): Content =>
+      "json" in file ? file : { name: file.name, content: (write) => writeSafetensors(write, file.parts, file.metadata) },
   );
   return commitFolder(folder, stepName(snapshot.step), files, storage).catch(async (thrown: unknown) => {
     throw isDiskFull(thrown) ? await fullDisk(thrown, runDir, snapshot.state) : thrown;
@@ -57,7 +58,14 @@ export interface TensorFile {
 }
 
 /** The files of a checkpoint, in the order in which they are written. */
-export async function filesOf({ engine, state, step, description, progress, grid }: Snapshot): Promise<readonly (TensorFile | (Content & { readonly json: true }))[]> {
+export async function filesOf({
+  engine,
+  state,
+  step,
+  description,
+  progress,
+  grid,
+}: Snapshot): Promise<readonly (TensorFile | (Content & { readonly json: true }))[]> {
   const { kind, factor } = normalizationOf(description);
   const part = (name: string, t: Tensor, by = 1): SafetensorsPart => ({
     name,

@@ -52,7 +52,11 @@ function isShared({ name }: Pick<SafetensorsPart, "name">): boolean {
 
 /** The parts with the shapes that they have in the file. */
 function whole({ parts }: TensorFile, { shards }: Grid): Omit<SafetensorsPart, "bytes">[] {
-  return parts.map(({ name, dtype, shape }) => ({ name, dtype, shape: isShared({ name }) ? [shape[0]! * shards, ...shape.slice(1)] : shape }));
+  return parts.map(({ name, dtype, shape }) => ({
+    name,
+    dtype,
+    shape: isShared({ name }) ? [shape[0]! * shards, ...shape.slice(1)] : shape,
+  }));
 }
 
 /** The file with all its room, and what it begins with. */

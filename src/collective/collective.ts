@@ -76,7 +76,10 @@ export interface HostCalls {
 }
 
 /** Ranks of the group, and the place of this one in it. */
-export function groupOf({ rank, size, shards, replicas, shard, replica }: Grid, over: Over): { readonly rank: number; readonly size: number } {
+export function groupOf(
+  { rank, size, shards, replicas, shard, replica }: Grid,
+  over: Over,
+): { readonly rank: number; readonly size: number } {
   if (over === "shards") return { rank: shard, size: shards };
   return over === "replicas" ? { rank: replica, size: replicas } : { rank, size };
 }

@@ -37,6 +37,11 @@ export function beatOf(deadline: number): number {
   return Math.min(1000, (1000 * deadline) / 20);
 }
 
+/** True when this process has not run for so long that it was stopped itself, and has heard nobody meanwhile. */
+export function overslept(since: number, deadline: number): boolean {
+  return performance.now() - since > 3 * beatOf(deadline);
+}
+
 /** What a rank says when it gives up comes from all of them when the reason is common; rank 0 is given this long to show it as its own. */
 const GRACE = 300;
 
@@ -142,7 +147,14 @@ export class Hub {
       this.end(`two processes say that they are rank ${rank}: ${before.pid} on ${before.host} and ${pid} on ${host}`);
       return undefined;
     }
-    this.#members.set(rank, { socket, name: `rank ${rank} (host ${host}, process ${pid})`, pid, host, seen: performance.now(), left: false });
+    this.#members.set(rank, {
+      socket,
+      name: `rank ${rank} (host ${host}, process ${pid})`,
+      pid,
+      host,
+      seen: performance.now(),
+      left: false,
+    });
     writeLine(socket, { welcome: hostname() });
     return rank;
   }
@@ -157,9 +169,8 @@ export class Hub {
 
   /** A rank gives up. Where all do for the same reason, rank 0 shows it. */
   #giveUp(member: Member, rank: number, text: string, told: boolean): void {
-    if (told) return this.end(text, true);
-    if (rank === 0) return this.end(text);
-    setTimeout(() => this.end(`${member.name}: ${text}`), GRACE);
+    if (told || rank === 0) this.end(text, told);
+    else setTimeout(() => this.end(`${member.name}: ${text}`), GRACE);
   }
 
   #exchange(rank: number, number: number, value: unknown): void {
@@ -174,14 +185,15 @@ export class Hub {
   #look(): void {
     const { deadline, patience, size } = this.#options;
     const now = performance.now();
-    const late = now - this.#last > 2000 * deadline * (1 - SILENCE);
+    const late = overslept(this.#last, deadline);
     this.#last = now;
     for (const member of this.#members.values()) {
-      // Who was stopped itself has heard nobody.
       if (late) member.seen = now;
       writeLine(member.socket, { beat: true });
       if (!member.left && now - member.seen > 1000 * deadline * SILENCE) {
-        this.end(`${member.name} has not shown a sign of life for ${Math.round((now - member.seen) / 1000)} s: it is stopped, or its host is gone`);
+        this.end(
+          `${member.name} has not shown a sign of life for ${Math.round((now - member.seen) / 1000)} s: it is stopped, or its host is gone`,
+        );
       }
     }
     if (this.#members.size < size && now - this.#began > 1000 * patience) {

@@ -84,7 +84,9 @@ function address(world: World, started: string | undefined, port: number, mpi: M
     return [[started.slice(0, at)], Number(started.slice(at + 1))];
   }
   if (world.master !== undefined && mpi === undefined) return [[world.rank === 0 ? "localhost" : world.master.host], world.master.port];
-  const addresses = Object.values(networkInterfaces()).flatMap((list) => (list ?? []).filter(({ internal }) => !internal).map((each) => each.address));
+  const addresses = Object.values(networkInterfaces()).flatMap((list) =>
+    (list ?? []).filter(({ internal }) => !internal).map((each) => each.address),
+  );
   const mine = JSON.stringify({ host: hostname(), hosts: [...new Set([hostname(), ...addresses])].slice(0, 16), port });
   const first = JSON.parse(mpi!.tell(world.rank, mine)) as { host: string; hosts: string[]; port: number };
   return [first.host === hostname() ? ["127.0.0.1", ...first.hosts] : first.hosts, first.port];

@@ -6,14 +6,15 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { hostname } from "node:os";
+import type { Readable } from "node:stream";
 import { hasCode, messageOf, SaettaError, UsageError } from "../util/errors.ts";
 import { Hub } from "./hub.ts";
 import { chooseGrid, deadlineOf, type World } from "./world.ts";
 
 /** Seconds in which the ranks of one host must have come. */
 const PATIENCE = 300;
-/** Milliseconds in which ranks that were told to end do so. */
-const GRACE = 3000;
+/** Milliseconds in which ranks that were told to end do so, and then in which mpirun ends them; it is killed after that. */
+const GRACE = 1500;
 const CODES = { SIGINT: 130, SIGTERM: 143, SIGUSR1: 0 } as const;
 
 /** How many ranks are to be started here; 1: this process is the only one. Throws UsageError where somebody else has started them. */
@@ -22,7 +23,8 @@ export function ranksToStart(
   world: World | undefined,
 ): number {
   if (world !== undefined) {
-    if (asked.nproc !== undefined) throw new UsageError(`--nproc starts ranks, but ${world.launcher} has started ${world.size} already`, { mend: "leave out --nproc" });
+    if (asked.nproc !== undefined)
+      throw new UsageError(`--nproc starts ranks, but ${world.launcher} has started ${world.size} already`, { mend: "leave out --nproc" });
     return 1;
   }
   const { shards, replicas } = asked;
@@ -51,8 +53,10 @@ export async function launch(ranks: number, kind: "nccl" | "mpi", argv: readonly
     0,
   );
   const env = { ...process.env, SAETTA_HUB: `127.0.0.1:${hub.port}`, SAETTA_TOKEN: token };
-  const children = kind === "mpi" ? [underMpirun(ranks, argv, env)] : Array.from({ length: ranks }, (_, rank) => alone(rank, ranks, argv, env));
+  const children =
+    kind === "mpi" ? [underMpirun(ranks, argv, env)] : Array.from({ length: ranks }, (_, rank) => alone(rank, ranks, argv, env));
   const ended = Promise.all(children.map(exitCodeOf));
+  for (const { stderr } of children) if (stderr !== null) relay(stderr, () => failed !== undefined);
   const signals = forward(children);
   try {
     const codes = await Promise.race([ended, over.promise.then(() => undefined)]);
@@ -85,7 +89,18 @@ function alone(rank: number, ranks: number, argv: readonly string[], env: NodeJS
 function underMpirun(ranks: number, argv: readonly string[], env: NodeJS.ProcessEnv): ChildProcess {
   const root = process.getuid?.() === 0 ? ["--allow-run-as-root"] : [];
   const words = ["--oversubscribe", "--bind-to", "none", "--quiet", ...root, "-np", `${ranks}`, process.execPath, ...argv];
-  return spawn("mpirun", words, { env, stdio: ["ignore", "inherit", "inherit"], detached: true });
+  return spawn("mpirun", words, { env, stdio: ["ignore", "inherit", "pipe"], detached: true });
+}
+
+/** What ranks write. Once one is gone mpirun has much to say of it, but the line that tells it is out. */
+function relay(from: Readable, failed: () => boolean): void {
+  let line = "";
+  from.setEncoding("utf8").on("data", (text: string) => {
+    if (!failed()) process.stderr.write(text);
+    const lines = `${line}${text}`.split("\n");
+    line = lines.pop() ?? "";
+    if (failed()) for (const each of lines) if (each.startsWith("saetta: ")) process.stderr.write(`${each}\n`);
+  });
 }
 
 function exitCodeOf(child: ChildProcess): Promise<number> {
@@ -93,10 +108,13 @@ function exitCodeOf(child: ChildProcess): Promise<number> {
     child.once("error", (cause) => {
       const missing = hasCode(cause, "ENOENT");
       reject(
-        new SaettaError(missing ? "Open MPI is needed to join ranks that compute on processors, and mpirun is not found" : messageOf(cause), {
-          mend: "install it (Debian: openmpi-bin)",
-          cause,
-        }),
+        new SaettaError(
+          missing ? "Open MPI is needed to join ranks that compute on processors, and mpirun is not found" : messageOf(cause),
+          {
+            mend: "install it (Debian: openmpi-bin)",
+            cause,
+          },
+        ),
       );
     });
     child.once("exit", (code, signal) => resolve(code ?? (signal === null ? 1 : 128)));
@@ -126,13 +144,17 @@ function forward(children: readonly ChildProcess[]): { readonly code: () => numb
 
 /** Ends what is left of the ranks, also those that are stopped. */
 async function endAll(children: readonly ChildProcess[], ended: Promise<unknown>, hub: Hub): Promise<void> {
-  for (const child of children) child.kill("SIGTERM");
-  const late = setTimeout(() => {
-    for (const { host, pid } of hub.processes) if (host === hostname()) kill(pid);
-    for (const { pid } of children) if (pid !== undefined) kill(-pid);
-  }, GRACE);
+  const steps = [
+    setTimeout(() => {
+      for (const child of children) child.kill("SIGTERM");
+    }, GRACE),
+    setTimeout(() => {
+      for (const { host, pid } of hub.processes) if (host === hostname()) kill(pid);
+      for (const { pid } of children) if (pid !== undefined) kill(-pid);
+    }, 2 * GRACE),
+  ];
   await ended;
-  clearTimeout(late);
+  for (const step of steps) clearTimeout(step);
 }
 
 function kill(pid: number): void {

@@ -3,7 +3,7 @@
 import { connect, type Socket } from "node:net";
 import { hostname } from "node:os";
 import { messageOf } from "../util/errors.ts";
-import { beatOf, SILENCE } from "./hub.ts";
+import { beatOf, overslept, SILENCE } from "./hub.ts";
 import { readLines, writeLine } from "./lines.ts";
 
 export interface MemberOptions {
@@ -110,7 +110,7 @@ export class Member {
   #look(): void {
     const { deadline } = this.#options;
     const now = performance.now();
-    if (now - this.#last > 2000 * deadline * (1 - SILENCE)) this.#seen = now; // who was stopped itself has heard nobody
+    if (overslept(this.#last, deadline)) this.#seen = now;
     this.#last = now;
     writeLine(this.#socket, { beat: true });
     const silent = now - this.#seen;

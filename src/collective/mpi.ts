@@ -213,8 +213,5 @@ function fits({ count }: Elements): void {
 
 /** [address, count] of each operation. */
 function pieces(at: number, { count, dtype }: Elements): [number, number][] {
-  return Array.from({ length: Math.ceil(count / MOST) }, (_, i) => [
-    at + i * MOST * WIRE_BYTES[dtype],
-    Math.min(MOST, count - i * MOST),
-  ]);
+  return Array.from({ length: Math.ceil(count / MOST) }, (_, i) => [at + i * MOST * WIRE_BYTES[dtype], Math.min(MOST, count - i * MOST)]);
 }

@@ -4,7 +4,17 @@
  */
 
 import { SaettaError } from "../util/errors.ts";
-import { type Address, type Collective, type Elements, type Grid, groupOf, OVERS, type Over, type ReduceOp, type WireType } from "./collective.ts";
+import {
+  type Address,
+  type Collective,
+  type Elements,
+  type Grid,
+  groupOf,
+  OVERS,
+  type Over,
+  type ReduceOp,
+  type WireType,
+} from "./collective.ts";
 
 /** ncclDataType_t and ncclRedOp_t of nccl.h. */
 const TYPES: Readonly<Record<WireType, number>> = { u8: 1, u32: 3, f32: 7, f64: 8 };
@@ -99,19 +109,20 @@ export class Nccl {
   allReduce(of: Elements, op: ReduceOp, over: Over, stream?: Address): void {
     const at = this.#at(of);
     const comm = this.#comm(over);
-    if (comm !== undefined) this.#check("ncclAllReduce", this.#calls.allReduce(at, at, of.count, TYPES[of.dtype], OPS[op], comm, stream ?? 0));
+    if (comm !== undefined)
+      this.#check("ncclAllReduce", this.#calls.allReduce(at, at, of.count, TYPES[of.dtype], OPS[op], comm, stream ?? 0));
   }
 
   reduceScatter(from: Elements, to: Elements, op: ReduceOp, over: Over, stream?: Address): void {
     const [source, target, comm] = [this.#at(from), this.#at(to), this.#comm(over)];
-    if (comm === undefined) return mustBeOne(source, target);
-    this.#check("ncclReduceScatter", this.#calls.reduceScatter(source, target, to.count, TYPES[to.dtype], OPS[op], comm, stream ?? 0));
+    if (comm === undefined) mustBeOne(source, target);
+    else this.#check("ncclReduceScatter", this.#calls.reduceScatter(source, target, to.count, TYPES[to.dtype], OPS[op], comm, stream ?? 0));
   }
 
   allGather(from: Elements, to: Elements, over: Over, stream?: Address): void {
     const [source, target, comm] = [this.#at(from), this.#at(to), this.#comm(over)];
-    if (comm === undefined) return mustBeOne(source, target);
-    this.#check("ncclAllGather", this.#calls.allGather(source, target, from.count, TYPES[from.dtype], comm, stream ?? 0));
+    if (comm === undefined) mustBeOne(source, target);
+    else this.#check("ncclAllGather", this.#calls.allGather(source, target, from.count, TYPES[from.dtype], comm, stream ?? 0));
   }
 
   broadcast(of: Elements, root: number, over: Over, stream?: Address): void {

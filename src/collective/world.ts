@@ -36,7 +36,8 @@ export function worldOf(env: Environment): World | undefined {
   for (const [launcher, rankName, sizeName, localRankName, localSizeName] of LAUNCHERS) {
     if (env[rankName] === undefined || env[sizeName] === undefined) continue;
     const [rank, size] = [whole(env, rankName), whole(env, sizeName)];
-    if (size < 1 || rank >= size) throw new UsageError(`${rankName}=${rank} and ${sizeName}=${size} make no sense together`, { where: "environment" });
+    if (size < 1 || rank >= size)
+      throw new UsageError(`${rankName}=${rank} and ${sizeName}=${size} make no sense together`, { where: "environment" });
     if (size === 1) return undefined;
     const localRank = env[localRankName] === undefined ? 0 : whole(env, localRankName);
     const localSize = env[localSizeName] === undefined ? undefined : whole(env, localSizeName);
@@ -78,16 +79,24 @@ export function deadlineOf(env: Environment): number {
   const text = env.SAETTA_DEADLINE;
   if (text === undefined || text === "") return 30;
   const seconds = Number(text);
-  if (!(seconds >= 1 && seconds <= 86_400)) throw new UsageError(`SAETTA_DEADLINE="${text}" is no number of seconds from 1 to 86400`, { where: "environment" });
+  if (!(seconds >= 1 && seconds <= 86_400))
+    throw new UsageError(`SAETTA_DEADLINE="${text}" is no number of seconds from 1 to 86400`, { where: "environment" });
   return seconds;
 }
 
 /** The grid of `size` ranks: what is not asked for is the rest, replicas first. Throws UsageError with the numbers when they do not fit. */
-export function chooseGrid(rank: number, size: number, asked: { readonly shards?: number | undefined; readonly replicas?: number | undefined }): Grid {
+export function chooseGrid(
+  rank: number,
+  size: number,
+  asked: { readonly shards?: number | undefined; readonly replicas?: number | undefined },
+): Grid {
   const shards = asked.shards ?? (asked.replicas === undefined ? 1 : size / asked.replicas);
   const replicas = asked.replicas ?? size / shards;
   if (!Number.isInteger(shards) || !Number.isInteger(replicas) || shards * replicas !== size) {
-    const words = [asked.shards === undefined ? "" : `--shards ${asked.shards}`, asked.replicas === undefined ? "" : `--replicas ${asked.replicas}`];
+    const words = [
+      asked.shards === undefined ? "" : `--shards ${asked.shards}`,
+      asked.replicas === undefined ? "" : `--replicas ${asked.replicas}`,
+    ];
     throw new UsageError(`${words.filter(Boolean).join(" and ")} do not make up ${size} rank${size === 1 ? "" : "s"}`, {
       mend: "start shards x replicas processes",
     });

@@ -63,7 +63,11 @@ async function cpu({ threads, dtype = "auto", collective }: SelectOptions): Prom
   if (dtype === "fp16")
     throw new UsageError("the cpu engine does not compute in fp16", { mend: "use --dtype f32 or bf16, or --engine cuda" });
   const { createCpuEngine } = await import("./cpu/index.ts");
-  return createCpuEngine({ ...(threads === undefined ? {} : { threads }), ...(dtype === "auto" ? {} : { dtype }), ...(collective && { collective }) });
+  return createCpuEngine({
+    ...(threads === undefined ? {} : { threads }),
+    ...(dtype === "auto" ? {} : { dtype }),
+    ...(collective && { collective }),
+  });
 }
 
 /** A card that is there and cannot be used is worth a note; one that is not there is not. */

@@ -50,6 +50,7 @@ async function partial(
   where: { readonly path: string | undefined; readonly step: number },
 ): Promise<Sae> {
   const sae = await saeOver({ ...where, description, weights: "raw", refusals: [] }, engine, params, () => engine.close());
-  const refuse = () => Promise.reject(new UsageError("this rank holds a part of the latents only", { mend: "load the autoencoder from its checkpoint" }));
+  const refuse = () =>
+    Promise.reject(new UsageError("this rank holds a part of the latents only", { mend: "load the autoencoder from its checkpoint" }));
   return Object.assign(sae, { encode: refuse, encodeRaw: refuse, reconstructRaw: refuse, decode: refuse });
 }

@@ -44,10 +44,14 @@ export function rowsOfReplica({ replicas, replica }: Grid, rows: number): { read
 /** Throws UsageError with the numbers when a batch cannot be shared by the replicas. `last`: rows of the last batch, where it is short. */
 export function checkBatch({ replicas }: Grid, batch: number, last: number): void {
   if (batch % replicas !== 0) {
-    throw new UsageError(`a batch of ${batch} rows cannot be shared by ${replicas} replicas`, { mend: "give a multiple of --replicas as --batch" });
+    throw new UsageError(`a batch of ${batch} rows cannot be shared by ${replicas} replicas`, {
+      mend: "give a multiple of --replicas as --batch",
+    });
   }
   if (last > 0 && last < replicas) {
-    throw new UsageError(`the last batch has ${last} rows for ${replicas} replicas`, { mend: "leave out --no-drop-last, or change --tokens" });
+    throw new UsageError(`the last batch has ${last} rows for ${replicas} replicas`, {
+      mend: "leave out --no-drop-last, or change --tokens",
+    });
   }
 }
 

@@ -23,8 +23,8 @@ import { VERSION } from "../util/version.ts";
 import type { Forecast } from "./estimate.ts";
 import { type Progress, trainLoop } from "./loop.ts";
 import { availableMemory, checkMemory } from "./memory.ts";
-import { checkBatch, fromFirst, type Part, partOf } from "./part.ts";
 import { MetricsFile } from "./metrics-file.ts";
+import { checkBatch, fromFirst, type Part, partOf } from "./part.ts";
 import type { Report } from "./report.ts";
 import type { RunControl, TrainResult } from "./run.ts";
 import { MOST_ROWS, spread, Validator } from "./validate.ts";
@@ -85,12 +85,26 @@ export async function plan(given: Source, wanted: TrainOptions, collective: Coll
     const free = Math.floor(availableMemory() / here);
     const sampled = Math.min(config.statisticsRows, rowsPerEpoch);
     const batch = Math.ceil(Math.min(config.batch, budget) / grid.replicas);
-    memory = { free, needed: checkMemory({ shape, real: engine.real, ema: config.ema > 0, dense: grid.replicas > 1, batch, rowBytes: raw, sampled }, free) };
+    memory = {
+      free,
+      needed: checkMemory({ shape, real: engine.real, ema: config.ema > 0, dense: grid.replicas > 1, batch, rowBytes: raw, sampled }, free),
+    };
   } catch (error) {
     await engine[Symbol.asyncDispose]();
     throw error;
   }
-  return { source, config, choice, order, engine, collective, part, budget, memory, steps: totalSteps(budget, config.batch, config.dropLast) };
+  return {
+    source,
+    config,
+    choice,
+    order,
+    engine,
+    collective,
+    part,
+    budget,
+    memory,
+    steps: totalSteps(budget, config.batch, config.dropLast),
+  };
 }
 
 /** What rows that are read once allow: their own order, and none kept for evaluation. */

@@ -2,7 +2,18 @@
 
 import { FOLDED } from "../checkpoint/fold.ts";
 import { allocParams, allocStep, freeStep, writeHyper } from "../engine/allocate.ts";
-import { BYTES, COUNTERS, type Engine, type Hyper, type Over, PARAM_NAMES, type Params, type Shape, type State, type Tensor } from "../engine/engine.ts";
+import {
+  BYTES,
+  COUNTERS,
+  type Engine,
+  type Hyper,
+  type Over,
+  PARAM_NAMES,
+  type Params,
+  type Shape,
+  type State,
+  type Tensor,
+} from "../engine/engine.ts";
 import { tiedStart, unitProbes } from "../sae/init.ts";
 import { bytesOf, float32Of, float64Of } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
@@ -67,7 +78,8 @@ export function shareState(engine: Engine, { params, m, v, ema, age, counters }:
   const groups = [params, m, v, ...(ema === undefined ? [] : [ema])];
   const share = (tensor: Tensor, own: boolean, over: Over) => {
     const bytes = tensor.shape.reduce((product, size) => product * size, BYTES[tensor.dtype]);
-    for (let at = 0; !own && at < bytes; at += ZEROS.length) engine.write(tensor, ZEROS.subarray(0, Math.min(ZEROS.length, bytes - at)), at);
+    for (let at = 0; !own && at < bytes; at += ZEROS.length)
+      engine.write(tensor, ZEROS.subarray(0, Math.min(ZEROS.length, bytes - at)), at);
     engine.allReduce(tensor, "sum", over);
   };
   for (const group of groups) {
@@ -86,7 +98,14 @@ const PROBES = 256;
  * Divides the encoder by the mean norm of the reconstructions (without bias) of 256 random inputs of norm 1 around the pre-bias, so that unit-norm
  * inputs start with unit-norm reconstructions (`init_from_data_` of the reference). Returns that mean norm. `shape` is of this rank's shard; `k` of all.
  */
-export async function rescaleEncoder(engine: Engine, params: Params, shape: Shape, seed: number, hyper: Hyper, k = shape.k): Promise<number> {
+export async function rescaleEncoder(
+  engine: Engine,
+  params: Params,
+  shape: Shape,
+  seed: number,
+  hyper: Hyper,
+  k = shape.k,
+): Promise<number> {
   const { d } = shape;
   const preBias = await readReals(engine, params.preBias);
   const probes = unitProbes(PROBES, d, seed).map((value, at) => value + preBias[at % d]!);

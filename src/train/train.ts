@@ -101,7 +101,8 @@ export async function resume(dir: string, changes: TrainOptions & ResumeArgument
       if (planned.steps === begin.progress.step) onNote("the run has spent its budget already; --tokens or --epochs extend it");
       noteOtherBits(checkpoint, planned, onNote);
       const state = allocState(planned.engine, planned.part.shape, planned.config.ema > 0);
-      await restoreState(planned.engine, checkpoint, state, planned.part.firstLatent);
+      const { firstLatent, whole } = planned.part;
+      await restoreState(planned.engine, checkpoint, state, { first: firstLatent, of: whole.n });
       outset = { state, begin, seconds: (begin.elapsed / begin.progress.step) * (planned.steps - begin.progress.step) };
     } else {
       onNote(`${dir} has no checkpoint yet, so the run begins anew`);
