@@ -9,6 +9,7 @@ import type { Case, Result } from "./conformance-case.ts";
 import { type Draw, draw } from "./conformance-draw.ts";
 import { checkSteps, type Options, Tally } from "./conformance-step.ts";
 import { TOGETHER } from "./conformance-together.ts";
+import { UPLOAD } from "./conformance-upload.ts";
 import { type Setup, World } from "./conformance-world.ts";
 import { COUNTERS, type Engine, type Params } from "./engine.ts";
 
@@ -383,7 +384,17 @@ const DENSE_OR_NOT: Case = {
   },
 };
 
-export const CASES: readonly Case[] = [SAME_BITS, TOGETHER, ...LOADS, ...NORMALIZED, ...WHOLE_STEPS, DENSE_OR_NOT, ...BAD_STEPS, ...APART];
+export const CASES: readonly Case[] = [
+  SAME_BITS,
+  TOGETHER,
+  UPLOAD,
+  ...LOADS,
+  ...NORMALIZED,
+  ...WHOLE_STEPS,
+  DENSE_OR_NOT,
+  ...BAD_STEPS,
+  ...APART,
+];
 
 async function within(where: string, body: () => Promise<void>): Promise<void> {
   try {

@@ -147,6 +147,13 @@ export interface Engine extends AsyncDisposable {
   free(it: Tensor | Codes | Grads): void;
   /** Bytes (little-endian elements) into the tensor from byte `at` (default 0). They are copied before it returns. */
   write(t: Tensor, bytes: Uint8Array, at?: number): void;
+  /** Memory of the host for rows that wait for `upload`, which takes them from there the fastest. It is the engine's, and gone when that is closed. */
+  hostMemory(bytes: number): Uint8Array<ArrayBuffer>;
+  /**
+   * Rows (f16, bf16, f32 or f64) into raw [m,d] from row `row` on, beside the operations: those already called find there what was there before; none that needs these rows may be called
+   * until the promise resolves, nor may the bytes be changed. It resolves with those of the rows, counted from 0, that hold something not finite.
+   */
+  upload(raw: Tensor, bytes: Uint8Array, row: number): Promise<readonly number[]>;
   /** A copy of the tensor's bytes as of this call. Rejects with what went wrong in an earlier operation. */
   read(t: Tensor): Promise<Uint8Array>;
   /** latent u32 [B,k], value and grad [B,k] in `real`. Valid until the codes are freed. */

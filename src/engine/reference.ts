@@ -31,6 +31,7 @@ import {
   SUMS,
   type Tensor,
 } from "./engine.ts";
+import { hostMemory, writeRows } from "./host-rows.ts";
 import { own, ownCodes, ownGrads, ReferenceCodes, ReferenceGrads, ReferenceTensor } from "./reference-memory.ts";
 import { namedSums } from "./sums.ts";
 
@@ -80,6 +81,14 @@ class ReferenceEngine implements Engine {
       throw new SaettaError(`${bytes.length} bytes at ${at} do not fit a tensor of ${into.length} bytes`, { where: "reference engine" });
     }
     into.set(bytes, at);
+  }
+
+  hostMemory(bytes: number): Uint8Array<ArrayBuffer> {
+    return hostMemory(bytes);
+  }
+
+  upload(raw: Tensor, bytes: Uint8Array, row: number): Promise<readonly number[]> {
+    return writeRows(this, raw, bytes, row);
   }
 
   read(t: Tensor): Promise<Uint8Array> {

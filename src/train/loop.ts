@@ -2,10 +2,10 @@
 
 import type { Collective } from "../collective/collective.ts";
 import { solo } from "../collective/solo.ts";
-import { type Batch, batches, type Position } from "../data/batches.ts";
+import { batches, type Position, type Ring } from "../data/batches.ts";
 import type { Order } from "../data/order.ts";
 import type { Source } from "../data/source.ts";
-import { BYTES, type Engine, type Hyper, type Normalization, type Shape, type State, type Tensor } from "../engine/engine.ts";
+import type { Engine, Hyper, Normalization, Shape, State, Tensor } from "../engine/engine.ts";
 import { SaettaError } from "../util/errors.ts";
 import { type Part, partOf, rowsOfReplica } from "./part.ts";
 import { type Findings, type Report, readFindings } from "./report.ts";
@@ -75,7 +75,8 @@ export async function trainLoop(input: LoopInput): Promise<Progress> {
   let before: Promise<boolean> | undefined;
   let skippedInARow = 0;
   try {
-    for await (const batch of batches(input.source, input.order, input.nonFinite, from.position, size, alone ? input.signal : undefined)) {
+    const [ring, signal] = [ringOf(input), alone ? input.signal : undefined];
+    for await (const batch of batches(input.source, input.order, ring, input.nonFinite, from.position, size, signal)) {
       const rows = batch.rows.length;
       const own = rowsOfReplica(part.grid, rows);
       if (ops?.rows !== own.end - own.first) {
@@ -87,7 +88,6 @@ export async function trainLoop(input: LoopInput): Promise<Progress> {
       const last = progress.step === schedule.steps;
       const evaluate = last || (input.evalEvery > 0 && progress.step % input.evalEvery === 0);
       const log = evaluate || progress.step % input.logEvery === 0;
-      upload(input, batch);
       ops.run(state, input.ring, batch.rows.subarray(own.first, own.end), { ...hyper, lr, rows }, log, input.signal.aborted);
       // One step is in flight while the next batch is prepared; a bad one is found then, and has changed nothing.
       agreed ||= (await before) ?? false;
@@ -124,9 +124,8 @@ function macrotask(): Promise<void> {
   });
 }
 
-function upload({ engine, ring, source }: LoopInput, { uploads }: Batch): void {
-  const rowBytes = source.dIn * BYTES[source.dtype];
-  for (const { at, bytes } of uploads) engine.write(ring, bytes, at * rowBytes);
+function ringOf({ engine, ring }: LoopInput): Ring {
+  return { memory: (bytes) => engine.hostMemory(bytes), bring: (at, bytes) => engine.upload(ring, bytes, at) };
 }
 
 function diverged(step: number, times: number): SaettaError {

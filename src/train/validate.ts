@@ -1,6 +1,6 @@
 /** The hold-out during training: FVU and MSE of held-out rows under the weights as they are. */
 
-import { type NonFinite, nonFiniteRows, notFinite } from "../data/batches.ts";
+import { type NonFinite, notFinite } from "../data/batches.ts";
 import type { Range } from "../data/holdout.ts";
 import type { Source } from "../data/source.ts";
 import { allocStep, freeStep, writeHyper } from "../engine/allocate.ts";
@@ -18,6 +18,7 @@ import {
 import { namedSums, sumsLength } from "../engine/sums.ts";
 import { losses } from "../sae/math.ts";
 import { bytesOf, float64Of } from "../util/bytes.ts";
+import { nonFiniteRows } from "../util/float16.ts";
 import type { HeldOut } from "./loop.ts";
 import { type Part, partOf } from "./part.ts";
 

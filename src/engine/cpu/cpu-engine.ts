@@ -3,10 +3,9 @@
  */
 
 import { totalmem } from "node:os";
-import { type Collective, groupOf, OVERS, type WireType } from "../../collective/collective.ts";
+import { type Collective, groupOf } from "../../collective/collective.ts";
 import { NO_NORMALIZATION } from "../../sae/math.ts";
 import { parameterCount } from "../../sae/shape.ts";
-import { bytesOf } from "../../util/bytes.ts";
 import { SaettaError } from "../../util/errors.ts";
 import {
   BYTES,
@@ -28,9 +27,11 @@ import {
   type Tensor,
 } from "../engine.ts";
 import { Fusion } from "../fuse.ts";
+import { hostMemory, writeRows } from "../host-rows.ts";
 import { sumsLength } from "../sums.ts";
 import { at, CpuCodes, CpuGrads, CpuTensor, ownCodes, ownGrads, ownTensor, paramAddresses, stepAddresses } from "./memory.ts";
 import type { Address, Native } from "./native.ts";
+import { reduction, worldOf } from "./world.ts";
 
 const WHERE = "cpu engine";
 /** Formats of raw rows, in the order of kernels/load.cc. */
@@ -40,9 +41,6 @@ const NORMALIZATIONS: readonly Normalization["kind"][] = ["none", "scale", "unit
 /** Rows of a batch are u32 in the lists of the gradients, as latents are in the codes. */
 const MAX_COUNT = 2 ** 32 - 2;
 const ENTRY_BYTES = 12;
-/** What ranks exchange, in the order of kernels/collective.cc. */
-const TYPES = ["f64", "f32", "u32", "u8"] as const satisfies readonly WireType[];
-const OPS = ["sum", "max", "min"] as const satisfies readonly ReduceOp[];
 
 interface Pending {
   readonly ticket: number;
@@ -155,6 +153,14 @@ export class CpuEngine implements Engine {
     this.#native.write(this.#stream, address + at, bytes, bytes.length);
   }
 
+  hostMemory(bytes: number): Uint8Array<ArrayBuffer> {
+    return hostMemory(bytes);
+  }
+
+  upload(raw: Tensor, bytes: Uint8Array, row: number): Promise<readonly number[]> {
+    return writeRows(this, raw, bytes, row);
+  }
+
   read(t: Tensor): Promise<Uint8Array> {
     this.#open();
     const { address, size } = ownTensor(t);
@@ -213,10 +219,7 @@ export class CpuEngine implements Engine {
   allReduce(t: Tensor, op: ReduceOp, over: Over): void {
     if (groupOf(this.#collective.grid, over).size === 1) return;
     this.#open();
-    const type = (TYPES as readonly DType[]).indexOf(t.dtype);
-    if (type === -1) throw new SaettaError(`a tensor of ${t.dtype} cannot be reduced`, { where: WHERE });
-    const count = t.shape.reduce((a, b) => a * b, 1);
-    this.#native.allReduce(this.#stream, this.#world, OVERS.indexOf(over), type, OPS.indexOf(op), at(t, t.dtype), count);
+    this.#native.allReduce(this.#stream, this.#world, ...reduction(t, op, over));
   }
 
   decode(p: Params, z: Codes, err: Tensor): void {
@@ -365,19 +368,6 @@ export class CpuEngine implements Engine {
     }
     reading.delete(this);
   }
-}
-
-function worldOf(calls: Native, { grid, host, deadline }: Collective): Address {
-  if (grid.size === 1) return 0;
-  if (host === undefined) throw new SaettaError("the cpu engine's ranks are joined by Open MPI", { where: WHERE });
-  const { functions, comms, types, ops } = host;
-  const handles = [
-    ...[functions.iallreduce, functions.iallgather, functions.test],
-    ...OVERS.map((over) => comms[over]),
-    ...TYPES.map((type) => types[type]),
-    ...OPS.map((op) => ops[op]),
-  ];
-  return calls.world(bytesOf(BigUint64Array.from(handles, BigInt)), grid.shards, grid.shard, deadline);
 }
 
 function checkStep(t: Step, n: number, d: number): void {

@@ -130,6 +130,23 @@ static void loadRows(Launch& l) {
   }
 }
 
+static void screenRows(Launch& l) {
+  const uint32_t format = l.u();
+  char* raw = l.next<char*>();
+  const size_t first = l.u(), count = l.u(), d = l.u();
+  uint8_t* flags = l.next<uint8_t*>();
+  const size_t bytes = format == 0 ? 4 : format == 1 ? 8 : 2;
+  l.expect(l.x == ceilDiv(count, 8) && l.width == 256, "the grid is wrong");
+  l.checkedArray(raw, (first + count) * d * bytes), l.checkedArray(flags, first + count);
+  for (size_t row = first; row < first + count; row++) {
+    flags[row] = 0;
+    for (size_t i = row * d; i < (row + 1) * d; i++) {
+      const double value = format == 1 ? reinterpret_cast<double*>(raw)[i] : Elements{format == 0 ? 0 : format == 2 ? 2 : 1, raw}.get(i);
+      if (!std::isfinite(value)) flags[row] = 1;
+    }
+  }
+}
+
 /// The top k of relu(z + bias) of one row among `latents`.
 static void select(Launch& l, const Elements& z, size_t row, const float* bias, const std::vector<uint32_t>& latents, uint32_t* bad, uint32_t* latent, float* value,
                    float* grad, size_t k) {
@@ -782,7 +799,7 @@ static void updateSmall(Launch& l) {
 
 Work workOf(const char* name) {
   static const std::map<std::string, Work> all = {
-      {"center", center},           {"dead_count", deadCount},      {"dead_list", deadList},         {"load_begin", loadBegin},       {"load_rows", loadRows},
+      {"center", center},           {"dead_count", deadCount},      {"dead_list", deadList},         {"load_begin", loadBegin},       {"load_rows", loadRows},           {"screen_rows", screenRows},
       {"select_live", selectLive},  {"select_dead", selectDead},    {"decode", decode},              {"residual", residual},          {"code_grad", codeGrad},
       {"reconstruct", reconstruct}, {"residual_sums", residualSums}, {"list_count", listCount},      {"list_prefix", listPrefix},     {"list_scan", listScan},
       {"list_fill", listFill},      {"list_long", listLong},        {"list_bias", listBias},         {"list_prebias", listPrebias},   {"gradient_rows", gradientRows},
