@@ -1,7 +1,9 @@
 import type { Command } from "commander";
 import { CHANGEABLE } from "../config.ts";
 import { addFlags, givenOptions } from "./flags.ts";
-import { note } from "./note.ts";
+import { note, unnoted } from "./note.ts";
+import { nprocOption } from "./nproc.ts";
+import { gridFrom, inRanks } from "./ranks.ts";
 
 export function resumeCommand(program: Command): void {
   const command = program
@@ -11,29 +13,34 @@ export function resumeCommand(program: Command): void {
     .addHelpText("after", "\nExample:\n  saetta resume runs/first --tokens 20M\n");
   addFlags(command)
     .option("--data <files...>", "where the data is now, if it was moved")
+    .addOption(nprocOption())
     .option("--json", "print the result as one JSON object")
     .helpOption("-h, --help", "show this help")
-    .action(async (dir: string, flags: { readonly data?: readonly string[]; readonly json?: boolean }) => {
-      const [{ resume }, { follow }, { catchSignals }] = await Promise.all([
-        import("../train/train.ts"),
-        import("./follow.ts"),
-        import("./signals.ts"),
-      ]);
-      const ending = catchSignals("finishing the step and saving a checkpoint");
-      try {
-        const moved = flags.data === undefined ? {} : { data: flags.data };
-        await follow(
-          await resume(dir, { ...givenOptions(command), ...moved, signal: ending.signal, onNote: note }),
-          ending,
-          flags.json === true,
-        );
-      } finally {
-        ending.close();
-      }
+    .action(async (dir: string, flags: { readonly data?: readonly string[]; readonly json?: boolean; readonly nproc?: number }) => {
+      const { readRunConfig } = await import("../train/run-folder.ts");
+      const given = givenOptions(command);
+      const { options } = await readRunConfig(dir);
+      const { shards, replicas, engine } = { ...(await gridFrom(options, { ...given, nproc: flags.nproc })), ...given };
+      await inRanks({ shards, replicas, engine, nproc: flags.nproc }, async (collective) => {
+        const [{ resume }, { follow }, { catchSignals }] = await Promise.all([
+          import("../train/train.ts"),
+          import("./follow.ts"),
+          import("./signals.ts"),
+        ]);
+        const quiet = collective.grid.rank > 0;
+        const ending = catchSignals("finishing the step and saving a checkpoint", quiet);
+        try {
+          const moved = flags.data === undefined ? {} : { data: flags.data };
+          const about = { ...moved, signal: ending.signal, onNote: quiet ? unnoted : note, collective };
+          await follow(await resume(dir, { ...given, ...about }), ending, quiet ? "quiet" : flags.json === true ? "json" : "text");
+        } finally {
+          ending.close();
+        }
+      });
     });
   // The others are understood too, to say what they are fixed at.
   for (const option of command.options) {
     option.description = option.description.replace(/ \(default: .*\)$/, ""); // here it is what the run has
-    if (![...CHANGEABLE, "data", "json"].includes(option.attributeName())) option.hideHelp();
+    if (![...CHANGEABLE, "data", "json", "nproc"].includes(option.attributeName())) option.hideHelp();
   }
 }

@@ -20,6 +20,7 @@ import { losses } from "../sae/math.ts";
 import { bytesOf, float64Of } from "../util/bytes.ts";
 import { nonFiniteRows } from "../util/float16.ts";
 import type { HeldOut } from "./loop.ts";
+import { type Part, partOf } from "./part.ts";
 
 /** Rows of an evaluation during training; `saetta eval` uses all of them. */
 export const MOST_ROWS = 16_384;
@@ -52,7 +53,7 @@ interface Room {
 /** Reads the rows of the ranges and holds them in the engine's memory, for evaluations with `run`. */
 export class Validator {
   readonly #engine: Engine;
-  readonly #shape: Shape;
+  readonly #part: Part;
   readonly #hyper: Hyper;
   readonly #chunks: readonly { readonly rows: number; readonly bytes: Uint8Array }[];
   readonly #dtype: Source["dtype"];
@@ -61,21 +62,21 @@ export class Validator {
 
   private constructor(
     engine: Engine,
-    shape: Shape,
+    part: Part,
     hyper: Hyper,
     dtype: Source["dtype"],
     chunks: readonly { rows: number; bytes: Uint8Array }[],
     normalization: Normalization | undefined,
   ) {
     this.#engine = engine;
-    this.#shape = shape;
+    this.#part = part;
     this.#hyper = hyper;
     this.#dtype = dtype;
     this.#chunks = chunks;
     this.#normalization = normalization;
   }
 
-  /** Rows that are not finite stop it or are left out. `normalization`: default: rows as they are. */
+  /** Rows that are not finite stop it or are left out. `normalization`: default: rows as they are. `part`: every shard evaluates, and every replica finds the same. */
   static async open(
     engine: Engine,
     shape: Shape,
@@ -84,6 +85,7 @@ export class Validator {
     ranges: readonly Range[],
     nonFinite: NonFinite = "stop",
     normalization?: Normalization,
+    part: Part = partOf(shape),
   ): Promise<Validator> {
     const rowBytes = source.dIn * BYTES[source.dtype];
     const all = new Uint8Array(ranges.reduce((sum, { count }) => sum + count, 0) * rowBytes);
@@ -104,12 +106,12 @@ export class Validator {
       const count = Math.min(ROWS_AT_ONCE, rows - first);
       chunks.push({ rows: count, bytes: all.subarray(first * rowBytes, (first + count) * rowBytes) });
     }
-    return new Validator(engine, shape, hyper, source.dtype, chunks, normalization);
+    return new Validator(engine, part, hyper, source.dtype, chunks, normalization);
   }
 
   async run(params: Params): Promise<HeldOut> {
     const engine = this.#engine;
-    const total = new Float64Array(sumsLength(this.#shape.d));
+    const total = new Float64Array(sumsLength(this.#part.whole.d));
     let rows = 0;
     for (const chunk of this.#chunks) {
       const { t, raw, index, x, path } = this.#room(chunk.rows);
@@ -118,7 +120,9 @@ export class Validator {
       engine.write(index, bytesOf(Uint32Array.from({ length: chunk.rows }, (_, row) => row)));
       engine.load(raw, index, x, t, this.#normalization);
       engine.encode(params, x, t, path.codes);
+      engine.merge(path.codes, this.#part.whole.k);
       engine.decode(params, path.codes, path.err);
+      engine.allReduce(path.err, "sum", "shards");
       engine.residual(params, x, t, path);
       const sums = float64Of(await engine.read(t.sums));
       for (let i = 0; i < total.length; i++) total[i]! += sums[i]!;
@@ -140,9 +144,9 @@ export class Validator {
   /** Memory for a chunk of so many rows: all chunks but the last have the same. */
   #room(rows: number): Room {
     const engine = this.#engine;
-    const { d, k } = this.#shape;
+    const { d, k } = this.#part.shape;
     const room = this.#rooms.get(rows) ?? {
-      t: allocStep(engine, this.#shape),
+      t: allocStep(engine, this.#part.shape),
       raw: engine.alloc(this.#dtype, [rows, d]),
       index: engine.alloc("u32", [rows]),
       x: engine.alloc(engine.real, [rows, d]),

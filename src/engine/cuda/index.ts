@@ -237,6 +237,15 @@ class CudaEngine implements Engine {
     });
   }
 
+  /** One card is one shard and one replica: there is nothing to put together. */
+  merge(): void {
+    // no peers
+  }
+
+  allReduce(): void {
+    // no peers
+  }
+
   decode(p: Params, z: Codes, err: Tensor): void {
     this.#holdable(() => this.#fuse.decode(p, z, err));
   }
