@@ -365,7 +365,7 @@ static void encodePiece(Stream& s, const Encode& a, const HalfEncoder& w, const 
 
 static void encode(Stream& s, const Encode& a) {
   const uint8_t* isDead = markDead(s, a);
-  if (isDead == nullptr && a.dead.k > 0) clear(a.dead, a.B);
+  if (isDead == nullptr && a.dead.k > 0) clear(s, a.dead, a.B);
   const HalfEncoder& w = freshCopy(s, a);
   const size_t candidates = capacityOf(a.live.k) + (isDead != nullptr ? capacityOf(a.dead.k) : 0);
   inPieces(a, w.blocks * TILE_INPUTS * 2 + candidates * 12, 2 * PANEL * MAX_PANELS, [&](const Encode& part) { encodePiece(s, part, w, isDead); });
