@@ -48,7 +48,7 @@ export async function steps(engine, collective) {
       return [...latents].flatMap((j, slot) => (values[slot] > 0 ? [[first + Math.floor(slot / codes.k), part.firstLatent + j]] : []));
     };
     const findings = await readFindings(engine, ops, state, HYPER.mseScale, HYPER.auxCoef, B, collective);
-    kept.push({ ...findings, live: await selected(ops.live), dead: await selected(ops.dead), deadNow: findings.dead });
+    kept.push({ ...findings, live: await selected(ops.live), dead_pairs: await selected(ops.dead) });
   }
   ops.close();
   return kept;
