@@ -162,8 +162,14 @@ const MERGE: readonly GridCase[] = MERGES.map((draw, i) => ({
       const each = <T>(of: (row: number, slot: number) => T) =>
         Array.from({ length: B * slots }, (_, e) => of(Math.floor(e / slots), e % slots));
       const write = (to: Tensor, values: number[]) => engine.write(to, bytesOf(held(values, to.dtype)));
-      write(latent, each((row, slot) => at(row, slot)?.latent ?? NONE));
-      write(value, each((row, slot) => at(row, slot)?.value ?? 0));
+      write(
+        latent,
+        each((row, slot) => at(row, slot)?.latent ?? NONE),
+      );
+      write(
+        value,
+        each((row, slot) => at(row, slot)?.value ?? 0),
+      );
       engine.write(t.fired, bytesOf(new Uint32Array(n).fill(1)));
       if (live) engine.merge(z, k, t);
       else engine.merge(z, k);
@@ -177,9 +183,21 @@ const MERGE: readonly GridCase[] = MERGES.map((draw, i) => ({
       const fired = new Float64Array(n);
       for (const pair of kept.flat()) if (pair.value > firedAbove) fired[pair.latent] = 1;
       const tally = new Tally();
-      tally.same("latent", await readNumbers(engine, latent), each((row, slot) => kept[row]![slot]?.latent ?? NONE));
-      tally.same("value", await readNumbers(engine, value), each((row, slot) => kept[row]![slot]?.value ?? 0));
-      tally.same("grad", await readNumbers(engine, grad), each(() => 0));
+      tally.same(
+        "latent",
+        await readNumbers(engine, latent),
+        each((row, slot) => kept[row]![slot]?.latent ?? NONE),
+      );
+      tally.same(
+        "value",
+        await readNumbers(engine, value),
+        each((row, slot) => kept[row]![slot]?.value ?? 0),
+      );
+      tally.same(
+        "grad",
+        await readNumbers(engine, grad),
+        each(() => 0),
+      );
       // With one shard the encode before has said what fired.
       if (live && shards > 1) tally.same("fired", await readNumbers(engine, t.fired), fired);
       else tally.same("fired, as it was", await readNumbers(engine, t.fired), new Float64Array(n).fill(1));

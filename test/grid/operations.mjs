@@ -24,7 +24,7 @@ export async function operations(_engine, collective) {
 
     found[over] = { rank, size, gathered: [...gathered], scattered: [...scattered], told: [...told] };
   }
-  const exchanged = await collective.exchange({ rank: grid.rank, text: "à\n\"", nothing: null });
+  const exchanged = await collective.exchange({ rank: grid.rank, text: 'à\n"', nothing: null });
   await collective.barrier();
   return { ...found, grid, exchanged };
 }

@@ -1,8 +1,8 @@
 // A hundred training steps of a small autoencoder on rows that all ranks draw, each rank on its part. Kept of every step: what was selected, and the losses.
 
-import { allocState, startParams } from "../../dist/train/state.js";
 import { partOf, rowsOfReplica } from "../../dist/train/part.js";
 import { readFindings } from "../../dist/train/report.js";
+import { allocState, startParams } from "../../dist/train/state.js";
 import { createTrainStep } from "../../dist/train/step.js";
 import { bytesOf, float32Of, float64Of, uint32Of } from "../../dist/util/bytes.js";
 import { Rng } from "../../dist/util/rng.js";
@@ -10,7 +10,19 @@ import { Rng } from "../../dist/util/rng.js";
 const STEPS = 100;
 const [D, B, ROWS] = [12, 24, 600];
 const WHOLE = { d: D, n: 48, k: 4, auxk: 6 };
-const HYPER = { lr: 3e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, clip: 0.5, emaDecay: 0.9, mseScale: 0.7, auxCoef: 1 / 8, rows: B, deadAfter: 60, firedAbove: 1e-3 };
+const HYPER = {
+  lr: 3e-3,
+  beta1: 0.9,
+  beta2: 0.999,
+  eps: 1e-8,
+  clip: 0.5,
+  emaDecay: 0.9,
+  mseScale: 0.7,
+  auxCoef: 1 / 8,
+  rows: B,
+  deadAfter: 60,
+  firedAbove: 1e-3,
+};
 
 /** Sparse sums of some directions: some latents die, others live. */
 function rows() {

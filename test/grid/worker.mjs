@@ -19,7 +19,11 @@ async function cases(engine, collective) {
   const { GRID_CASES } = await import("../../dist/engine/conformance-grid.js");
   const found = {};
   // Every rank goes on after a failure, as the others wait for it.
-  for (const { name, run } of GRID_CASES) found[name] = await run(engine, collective).then(() => "ok", (error) => String(error));
+  for (const { name, run } of GRID_CASES)
+    found[name] = await run(engine, collective).then(
+      () => "ok",
+      (error) => String(error),
+    );
   return found;
 }
 
