@@ -190,15 +190,25 @@ describe.skipIf(why !== undefined)(`a run of several ranks${why === undefined ? 
   const faulty = ["--latents", "512", "--k", "8", "--batch", "256", "--tokens", "38400", "--engine", "cpu", "--threads", "1"];
   const often = [...faulty, "--log-every", "1", "--checkpoint-every", "5", "--shards", "2"];
 
-  it("saves and ends when it is told to", async () => {
-    const running = start(folder, "train", "acts.h5", ...often, "--out", "stopped");
-    await logged("stopped", 7, running);
-    running.child.kill("SIGTERM");
-    const { code, out, err } = await running.ended;
-    expect({ code, err }).toEqual({ code: 143, err: expect.stringMatching(/finishing the step and saving a checkpoint\n$/) });
-    const steps = /^stopped\s+(\d+) steps/m.exec(out)?.[1];
-    expect((await checkpointsOf(path("stopped"))).at(-1)).toBe(`step-${steps!.padStart(8, "0")}`);
-  }, 60_000);
+  it.each([
+    ["the process that has started them", "SIGTERM", 143],
+    ["one of them", "SIGUSR1", 0],
+  ] as const)(
+    "saves and ends after the same step when %s is told to: %s",
+    async (whom, signal, expected) => {
+      const run = `stopped-${signal}`;
+      const running = start(folder, "train", "acts.h5", ...often, "--out", run);
+      await logged(run, 7, running);
+      process.kill(whom === "one of them" ? (await ranksOf(run))[1]! : running.child.pid!, signal);
+      const { code, out, err } = await running.ended;
+      expect(code).toBe(expected);
+      expect(err).not.toContain("sign of life");
+      const steps = /^stopped\s+(\d+) steps/m.exec(out)?.[1];
+      expect((await checkpointsOf(path(run))).at(-1)).toBe(`step-${steps!.padStart(8, "0")}`);
+      expect(await metricsOf(path(run))).toHaveLength(Number(steps));
+    },
+    60_000,
+  );
 
   it.each(
     Array.from({ length: MOMENTS }, (_, i) =>

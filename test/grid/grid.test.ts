@@ -25,6 +25,8 @@ const GRIDS: readonly GridSize[] = [
   [1, 3],
   [3, 1],
 ];
+/** The step that is skipped, as a weight of one rank is not finite (steps.mjs); what the others computed in it is of no use. */
+const SPOILED = 60;
 const LOSSES = ["loss", "mse", "auxk_loss", "grad_norm"] as const;
 
 const why = whyNoRanks();
@@ -37,13 +39,13 @@ describe.skipIf(why !== undefined)(`ranks under Open MPI${why === undefined ? ""
     [alone = {}] = await work<Step[]>("steps", "reference,cpu", [1, 1]);
   }, 300_000);
 
-  it("the steps are worth comparing: latents die and come back, all losses count, nothing is skipped", () => {
+  it("the steps are worth comparing: latents die and come back, all losses count, one step is skipped", () => {
     for (const steps of Object.values(alone)) {
       expect(steps).toHaveLength(100);
       expect(steps.filter(({ dead }) => dead > 0).length).toBeGreaterThan(50);
       expect(steps.filter(({ auxk_loss, dead_pairs }) => auxk_loss > 0 && dead_pairs.length > 0).length).toBeGreaterThan(50);
       expect(steps.at(-1)!.loss).toBeLessThan(steps[0]!.loss / 2);
-      expect(steps.at(-1)!.skipped).toBe(0);
+      expect(steps.map(({ skipped }) => skipped)).toEqual(steps.map((_, step) => (step < SPOILED ? 0 : 1)));
     }
   });
 
@@ -57,7 +59,8 @@ describe.skipIf(why !== undefined)(`ranks under Open MPI${why === undefined ? ""
       };
       const before = (engine: string, step: number, of: "live" | "dead_pairs") => alone[engine]![step]![of].map(String).toSorted();
 
-      for (let step = 0; step < 100; step++) {
+      for (const found of ranks.flatMap((rank) => Object.values(rank))) expect(found[SPOILED]!.skipped).toBe(1);
+      for (const step of Array.from({ length: 100 }, (_, i) => i).filter((i) => i !== SPOILED)) {
         for (const of of ["live", "dead_pairs"] as const) expect(together("reference", step, of)).toEqual(before("reference", step, of));
         for (const [engine, allowed] of [
           ["reference", 1e-9],

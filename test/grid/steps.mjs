@@ -8,6 +8,7 @@ import { bytesOf, float32Of, float64Of, uint32Of } from "../../dist/util/bytes.j
 import { Rng } from "../../dist/util/rng.js";
 
 const STEPS = 100;
+const SPOILED = 60;
 const [D, B, ROWS] = [12, 24, 600];
 const WHOLE = { d: D, n: 48, k: 4, auxk: 6 };
 const HYPER = {
@@ -52,7 +53,12 @@ export async function steps(engine, collective) {
   const kept = [];
   for (let step = 0; step < STEPS; step++) {
     const index = Uint32Array.from({ length: B }, () => order.below(ROWS));
+    // A weight of one rank's is not finite for one step, which none may take.
+    const spoiled = step === SPOILED && grid.rank === grid.shards - 1 ? await engine.read(state.params.encoder) : undefined;
+    if (spoiled)
+      engine.write(state.params.encoder, bytesOf(engine.real === "f64" ? Float64Array.of(Number.NaN) : Float32Array.of(Number.NaN)));
     ops.run(state, raw, index.subarray(first, end), HYPER, true);
+    if (spoiled) engine.write(state.params.encoder, spoiled);
     const selected = async ({ codes }) => {
       const { latent, value } = engine.pairs(codes);
       const [latents, bytes] = [uint32Of(await engine.read(latent)), await engine.read(value)];
