@@ -96,7 +96,7 @@ class CudaEngine implements Engine {
     this.rounding = ROUNDING[m.compute];
     this.#fault = m.device.alloc(8, "faults");
     this.#uploads = new Uploads(m.device);
-    this.#downloads = new Downloads(m.device, this.#fault, (fault) => this.#explain(fault));
+    this.#downloads = new Downloads(m.device, this.#fault, (fault) => this.#explain(fault), m.ranks.collective.deadline);
     this.#rows = new RowUploads(m.device, m.kernels, this.#uploads, this.#fault, (fault) => this.#explain(fault));
     this.#fuse = new Fuse({
       decode: (p, z, err) => paths.decode(m, p, z, err),
@@ -237,7 +237,7 @@ class CudaEngine implements Engine {
     this.#queue(() => {
       if (this.#findings !== undefined) this.#findings.others = true;
       this.#fuse.flush();
-      ranks.allReduce(t, op, over);
+      ranks.allReduce(t, op, over, this.#findings !== undefined);
     });
   }
 

@@ -30,11 +30,13 @@ export class Ranks {
     return groupOf(this.collective.grid, over).size;
   }
 
-  allReduce(t: Tensor, op: ReduceOp, over: Over): void {
+  /** `inStep`: in a step that is recorded all ranks call the same operations and nothing else, so that neighbours become one launch on all of them. */
+  allReduce(t: Tensor, op: ReduceOp, over: Over, inStep: boolean): void {
     const tensor = ownTensor(t);
     if (tensor.grads?.holdsBack(tensor, op, over)) return;
     this.#held.push({ tensor, op, over });
     this.#m.wrote(tensor);
+    if (!inStep) this.flush();
   }
 
   /** Queues what is held back; before every other operation. */
