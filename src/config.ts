@@ -61,6 +61,12 @@ export const trainOptions = z.strictObject({
   checkpointEvery: whole.describe("steps between checkpoints; 0: only at the end").meta({ default: "a tenth of the steps, at most 1000" }),
   keep: count.describe("checkpoints to keep"),
   logEvery: count.describe("steps between lines of metrics.jsonl").meta({ default: "a thousandth of the steps" }),
+  tensorboard: z.boolean().describe("also write the metrics as a TensorBoard event file into the run folder"),
+  wandb: z
+    .string()
+    .min(1)
+    .describe("also write them as an offline run of this Weights & Biases project, for wandb sync")
+    .meta({ placeholder: "PROJECT" }),
   dataset: z
     .string()
     .min(1)
@@ -73,8 +79,8 @@ export type TrainOptions = Partial<z.infer<typeof trainOptions>>;
 
 /** What a run does: every choice made. Stored as config.json, from which any run can be repeated. */
 export type Config = Readonly<
-  Omit<Required<TrainOptions>, "expansion" | "tokens" | "epochs" | "init" | "threads" | "dataset"> &
-    Pick<TrainOptions, "tokens" | "epochs" | "init" | "threads" | "dataset"> & { data: readonly string[] }
+  Omit<Required<TrainOptions>, "expansion" | "tokens" | "epochs" | "init" | "threads" | "wandb" | "dataset"> &
+    Pick<TrainOptions, "tokens" | "epochs" | "init" | "threads" | "wandb" | "dataset"> & { data: readonly string[] }
 >;
 
 /** What a value is when nobody says otherwise. Options that are not here depend on the data, or are absent. */
@@ -101,6 +107,7 @@ export const DEFAULTS = {
   engine: "auto",
   dtype: "auto",
   keep: 2,
+  tensorboard: false,
 } as const satisfies TrainOptions;
 
 /** Both scripts of the reference, with their constant learning rate and nothing excluded; and what is recommended, which is the defaults. */
@@ -145,6 +152,8 @@ export const CHANGEABLE: readonly (keyof TrainOptions)[] = [
   "checkpointEvery",
   "keep",
   "logEvery",
+  "tensorboard",
+  "wandb",
 ];
 
 /** What the data says when a config is resolved. */

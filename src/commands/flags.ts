@@ -62,6 +62,8 @@ const HEADING: Readonly<Record<keyof TrainOptions, (typeof HEADINGS)[number]>> =
   checkpointEvery: "Run:",
   keep: "Run:",
   logEvery: "Run:",
+  tensorboard: "Run:",
+  wandb: "Run:",
 };
 
 /** The words that each flag of the schema takes, for completion. */

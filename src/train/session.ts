@@ -1,9 +1,9 @@
 /** A run from the plan to the last checkpoint: what `train` and `resume` have in common. */
 
-import { resolve } from "node:path";
+import { basename, resolve } from "node:path";
 import { newestCheckpoint } from "../checkpoint/load.ts";
 import { pruneCheckpoints, saveCheckpoint } from "../checkpoint/save.ts";
-import { budgetRows, type Config, resolveConfig, type TrainOptions, totalSteps, withDefaults } from "../config.ts";
+import { budgetRows, type Config, configToJson, resolveConfig, type TrainOptions, totalSteps, withDefaults } from "../config.ts";
 import { ringRows } from "../data/batches.ts";
 import { type Choice, chooseRows } from "../data/choose.ts";
 import { Order } from "../data/order.ts";
@@ -12,6 +12,8 @@ import type { Source } from "../data/source.ts";
 import { BYTES, type Engine, type Hyper, type Normalization, type Shape, type State } from "../engine/engine.ts";
 import { selectEngine } from "../engine/select.ts";
 import { trainedSae } from "../inference/trained.ts";
+import type { RunLog } from "../logs/run-log.ts";
+import { openRunLogs } from "../logs/run-logs.ts";
 import type { SaeDescription } from "../sae/description.ts";
 import { SaettaError, UsageError } from "../util/errors.ts";
 import type { JsonObject } from "../util/json.ts";
@@ -35,6 +37,8 @@ export interface Plan {
   readonly budget: number;
   readonly steps: number;
   readonly memory: Forecast["memory"];
+  /** Told what is worth knowing and no error. */
+  readonly onNote: (note: string) => void;
 }
 
 /** Decides everything, starts the engine, and refuses what cannot run, with the numbers. */
@@ -77,7 +81,7 @@ export async function plan(given: Source, wanted: TrainOptions, onNote: (note: s
     await engine[Symbol.asyncDispose]();
     throw error;
   }
-  return { source, config, choice, order, engine, shape, budget, memory, steps: totalSteps(budget, config.batch, config.dropLast) };
+  return { source, config, choice, order, engine, shape, budget, memory, onNote, steps: totalSteps(budget, config.batch, config.dropLast) };
 }
 
 /** What rows that are read once allow: their own order, and none kept for evaluation. */
@@ -126,7 +130,7 @@ export function hyperOf(config: Config, mseScale: number): Omit<Hyper, "lr" | "r
 
 /** Trains from `begin` to the end, logging and saving into `out` (undefined: nowhere). State and engine go over to the autoencoder of the result, or are freed. */
 export async function trainFrom(
-  { source: planned, config, choice, order, engine, shape, budget, steps }: Plan,
+  { source: planned, config, choice, order, engine, shape, budget, steps, onNote }: Plan,
   state: State,
   begin: Beginning,
   out: string | undefined,
@@ -134,6 +138,8 @@ export async function trainFrom(
 ): Promise<TrainResult> {
   const source = stoppable(planned, signal);
   let metrics: MetricsFile | undefined;
+  let logs: RunLog | undefined;
+  let exitCode = 1;
   const began = performance.now();
   const elapsed = () => begin.elapsed + (performance.now() - began) / 1000;
   const description = describe(source, config, engine, shape, begin.normalization);
@@ -161,6 +167,7 @@ export async function trainFrom(
 
   try {
     if (out !== undefined) metrics = await MetricsFile.open(out, begin.metricsBytes);
+    if (out !== undefined && metrics !== undefined) logs = logsOf(out, config, begin.progress.step, onNote);
     const ring = engine.alloc(source.dtype, [ringRows(order), source.dIn]);
     const hyper = hyperOf(config, begin.mseScale);
     const held = spread(choice.holdout, MOST_ROWS);
@@ -206,6 +213,7 @@ export async function trainFrom(
         };
         before = { at: now, tokens };
         metrics?.append(last);
+        logs?.append({ step, wallTime: Date.now() / 1000, values: { ...last } });
         publish(last);
       },
       saveEvery: config.checkpointEvery,
@@ -218,13 +226,21 @@ export async function trainFrom(
     engine.free(ring);
     const reason = end.step < steps && signal.aborted ? "stopped" : "done";
     const sae = await trainedSae(engine, state, description, { path: checkpoint, step: end.step });
+    exitCode = 0;
     return { reason, steps: end.step, tokens: end.tokens, report: last, checkpoint, sae };
   } catch (thrown) {
     await engine.close();
     throw thrown;
   } finally {
     await metrics?.close();
+    await logs?.close(exitCode);
   }
+}
+
+/** The copies of the metrics that were asked for. */
+function logsOf(out: string, config: Config, from: number, onNote: (note: string) => void): RunLog {
+  const { tensorboard, wandb } = config;
+  return openRunLogs({ dir: out, from, tensorboard, wandb, name: basename(resolve(out)), config: configToJson(config), onNote });
 }
 
 /** What must be the same when a run goes on. */
