@@ -16,6 +16,7 @@ export interface LossFlags {
   readonly text?: string;
   readonly lossTokens?: number;
   readonly ablate?: Ablate;
+  readonly threads?: number | undefined;
 }
 
 /** Tokens that are run through the model unless more are asked for. */
@@ -44,7 +45,7 @@ export async function lossesOf(
   });
   checkModel(model, data.source, flags.model !== undefined, tell.onNote);
   const contexts = await contextsFor(model, data, flags, tell.onNote);
-  return measureLoss(model, tensor, contexts, saes, { ablate: flags.ablate, onProgress: tell.onProgress });
+  return measureLoss(model, tensor, contexts, saes, { ablate: flags.ablate, threads: flags.threads, onProgress: tell.onProgress });
 }
 
 async function contextsFor(

@@ -140,6 +140,12 @@ describe("several autoencoders", () => {
     expect(mixed!.metrics.rows).toBe(a!.metrics.rows);
   });
 
+  it("have no latents shown, and may be run on fewer threads", async () => {
+    await expect(judge(run("a"), [run("b")], { features: 3 })).rejects.toThrow(/--features shows latents of one autoencoder/);
+    const [one] = await judgeAll(run("a"), [], { threads: 1 }, { loss: true, lossTokens: CONTEXT }, engine);
+    expect(one!.loss!.crossEntropy.original).toBeGreaterThan(0);
+  });
+
   it("are not compared where nothing is held out, or the files are others", async () => {
     await expect(judge(run("a"), [run("none")])).rejects.toThrow(/held no rows out/);
     const elsewhere = join(folder, "elsewhere.h5");

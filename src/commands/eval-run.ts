@@ -7,6 +7,7 @@ import type { Judged } from "../eval/compare.ts";
 import { evalReport } from "../eval/report.ts";
 import { loadSae, type Sae } from "../inference/sae.ts";
 import { namesSae, type WeightsKind } from "../inference/weights.ts";
+import { UsageError } from "../util/errors.ts";
 import { createProgress } from "../util/progress.ts";
 import { type EvalData, sharedData } from "./eval-data.ts";
 import { type LossFlags, lossesOf } from "./eval-loss.ts";
@@ -28,6 +29,9 @@ export async function judgeAll(
 ): Promise<Judged[]> {
   const { features, weights, maxRows } = flags;
   const paths = await sortPaths(first, more);
+  if (paths.saes.length > 1 && features !== undefined && features > 0) {
+    throw new UsageError("--features shows latents of one autoencoder, not of several", { mend: "evaluate them one at a time" });
+  }
   const saes: (Sae & { readonly path: string })[] = [];
   let data: EvalData | undefined;
   try {
@@ -47,7 +51,12 @@ export async function judgeAll(
       progress.done();
     }
     const progress = createProgress({ label: "loss", unit: "tokens" });
-    const losses = await lossesOf(saes, data, flags, { onNote: note, onProgress: (done) => progress.update(done) });
+    const losses = await lossesOf(
+      saes,
+      data,
+      { ...flags, threads: asked.threads },
+      { onNote: note, onProgress: (done) => progress.update(done) },
+    );
     progress.done();
     return judged.map((report, i) => ({ ...report, loss: losses?.[i] ?? null }));
   } finally {

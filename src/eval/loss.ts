@@ -71,6 +71,8 @@ export type Reconstructor = Pick<Sae, "path" | "shape" | "reconstructRaw">;
 export interface LossOptions {
   /** Default "all", as SAELens does. */
   readonly ablate?: Ablate | undefined;
+  /** Of the language model; default: all processors. */
+  readonly threads?: number | undefined;
   /** Called with the tokens done and to be done, over all passes. */
   readonly onProgress?: ((done: number, total: number) => void) | undefined;
 }
@@ -81,12 +83,11 @@ export async function measureLoss(
   tensor: string,
   contexts: Contexts,
   saes: readonly Reconstructor[],
-  { ablate = "all", onProgress }: LossOptions = {},
+  { ablate = "all", threads = availableParallelism(), onProgress }: LossOptions = {},
 ): Promise<LossRecovered[]> {
   const { context, count } = contexts;
   if (count === 0 || context < 2)
     throw new SaettaError("there is no text of two tokens or more to run the model on", { where: contexts.description });
-  const threads = availableParallelism();
   const trial = (await contexts.read(0, 1)).ids;
   const spliced = await openSpliced(model, tensor, threads, trial);
   try {
