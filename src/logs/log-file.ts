@@ -6,7 +6,7 @@ import { messageOf } from "../util/errors.ts";
 /** More than this waiting to be written means that the disk has stalled. */
 const MOST_WAITING = 32 * 1024 * 1024;
 /** How long closing waits for a disk that has stalled. */
-const PATIENCE_MS = 10_000;
+export const PATIENCE_MS = 10_000;
 
 export interface LogFileOptions {
   /** Told once, in a line, when the file cannot be written; nothing is written after that. */
@@ -50,20 +50,20 @@ export class LogFile {
     else this.#writing ??= this.#write();
   }
 
+  /** Waits until all that was appended so far is written. Never rejects. */
+  async drained(): Promise<void> {
+    while (this.#writing !== undefined && !this.#failed) await this.#writing;
+  }
+
   /** Waits until all is written, but not for ever. Never rejects. */
   async close(): Promise<void> {
     const file = this.#file;
     this.#file = undefined;
     if (file === undefined) return;
-    let timer: NodeJS.Timeout | undefined;
-    const late = new Promise<"late">((resolve) => {
-      timer = setTimeout(() => resolve("late"), this.#options.patience ?? PATIENCE_MS);
-    });
-    const ended = await Promise.race([(this.#writing ?? Promise.resolve()).then(() => "done" as const), late]);
-    clearTimeout(timer);
+    const ended = await within(this.#options.patience ?? PATIENCE_MS, this.#writing ?? Promise.resolve());
     if (ended === "late") this.#fail("the disk does not answer");
     const closed = file.close().catch((thrown: unknown) => this.#fail(messageOf(thrown)));
-    if (ended === "done") await closed;
+    if (ended !== "late") await closed;
   }
 
   async #write(): Promise<void> {
@@ -86,5 +86,18 @@ export class LogFile {
     this.#failed = true;
     this.#waiting = [];
     this.#options.onNote(`${this.path}: cannot be written (${why}); the run goes on without it`);
+  }
+}
+
+/** What the promise gives, or "late" when it takes longer than `ms`. */
+export async function within<T>(ms: number, promise: Promise<T>): Promise<T | "late"> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<"late">((resolve) => {
+    timer = setTimeout(() => resolve("late"), ms);
+  });
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    clearTimeout(timer);
   }
 }

@@ -144,12 +144,17 @@ function item(key: string, value: unknown): Pieces {
 /** Lines of history between two summaries, so that a run that was killed has one too. */
 const LINES_A_SUMMARY = 50;
 
+/** Earlier lines that are taken over at a time. */
+const LINES_AT_ONCE = 1000;
+
 /**
- * Opens `dir`/wandb/offline-run-<time>-<id>/run-<id>.wandb. A folder of an earlier part of the run gives its id to the new one. Rejects when it cannot be made.
+ * Opens `dir`/wandb/offline-run-<time>-<id>/run-<id>.wandb. A folder of an earlier part of the run gives its id to the new one, which begins with the `earlier` lines: `wandb sync` writes a run anew from its first line, so
+ * the newest folder must hold all of them. Rejects when it cannot be made.
  */
 export async function openWandb(
   dir: string,
   about: Pick<WandbRun, "project" | "name" | "config">,
+  earlier: AsyncIterable<LogLine>,
   options: LogFileOptions,
 ): Promise<RunLog> {
   const root = join(dir, "wandb");
@@ -165,13 +170,23 @@ export async function openWandb(
   add("run", runBody({ ...about, id, host: hostname(), startTime }));
   let last: LogLine | undefined;
   let lines = 0;
-  const runtime = (line: LogLine) => Math.max(0, line.wallTime - startTime / 1000);
+  const runtime = (line: LogLine) => line.values.elapsed_s ?? Math.max(0, line.wallTime - startTime / 1000);
+  const append = (line: LogLine): void => {
+    last = last === undefined ? line : { ...line, values: { ...last.values, ...line.values } };
+    add("history", historyBody(line, runtime(line)));
+    if (++lines % LINES_A_SUMMARY === 0) add("summary", summaryBody(last, runtime(last)));
+  };
+  try {
+    for await (const line of earlier) {
+      append(line);
+      if (lines % LINES_AT_ONCE === 0) await file.drained();
+    }
+  } catch (thrown) {
+    await file.close();
+    throw thrown;
+  }
   return {
-    append(line) {
-      last = last === undefined ? line : { ...line, values: { ...last.values, ...line.values } };
-      add("history", historyBody(line, runtime(line)));
-      if (++lines % LINES_A_SUMMARY === 0) add("summary", summaryBody(last, runtime(last)));
-    },
+    append,
     async close(exitCode) {
       if (last !== undefined) add("summary", summaryBody(last, runtime(last)));
       add("exit", exitBody(exitCode, (Date.now() - startTime) / 1000));

@@ -92,7 +92,7 @@ describe("the logs of a run", () => {
     expect(rest[STEPS + 1]!.fields.get(1)).toBeUndefined(); // exit code 0
   });
 
-  it("go on in files of their own when a run is resumed, with what was logged twice declared void", async () => {
+  it("go on in files of their own when a run is resumed, and hold what W&B needs of the earlier ones", async () => {
     const out = join(folder, "resumed");
     await finish(await train(source, { ...OPTIONS, tokens: 16 * 6, logEvery: 2, out, tensorboard: true, wandb: "sparse" }));
     await finish(await resume(out, { tokens: 16 * 10 }));
@@ -104,15 +104,16 @@ describe("the logs of a run", () => {
     const files = wandbFiles(out);
     expect(new Set(files.map((path) => basename(path))).size).toBe(1);
     expect(files).toHaveLength(2);
-    const steps = files.map((path) =>
-      readWandb(readFileSync(path))
-        .filter(({ kind }) => kind === "history")
-        .map(({ items }) => items._step),
-    );
-    expect(steps).toEqual([
-      [2, 4, 6],
-      [8, 10],
-    ]);
+    const [one, two] = files.map((path) => readWandb(readFileSync(path)).filter(({ kind }) => kind === "history"));
+    expect(one!.map(({ items }) => items._step)).toEqual([2, 4, 6]);
+    expect(two!.map(({ items }) => items._step)).toEqual([2, 4, 6, 8, 10]); // the newest holds all
+    for (const [i, { items }] of one!.entries()) {
+      const { _timestamp, ...rest } = items;
+      expect(two![i]!.items).toMatchObject(rest);
+      expect(two![i]!.items._timestamp).toBeGreaterThan((_timestamp as number) - 1);
+    }
+    const times = two!.map(({ items }) => items._timestamp as number);
+    expect(times).toEqual(times.toSorted((a, b) => a - b));
     await finish(await resume(out, { tokens: 16 * 12, tensorboard: false }));
     expect(eventFiles(out)).toHaveLength(2);
     expect(wandbFiles(out)).toHaveLength(3);

@@ -1,9 +1,12 @@
 /** A run folder: config.json, metrics.jsonl, checkpoints/. */
 
+import { createReadStream } from "node:fs";
 import { type FileHandle, mkdir, open, readFile, rename, rm, rmdir, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { createInterface } from "node:readline";
 import { LOCK, lockRun, type RunLock } from "../checkpoint/lock.ts";
 import { type Config, configFromJson, configToJson, type TrainOptions } from "../config.ts";
+import type { LogLine } from "../logs/run-log.ts";
 import { hasCode, messageOf, SaettaError } from "../util/errors.ts";
 import { makeFolders } from "../util/folders.ts";
 import type { Report } from "./report.ts";
@@ -126,6 +129,17 @@ export class MetricsFile {
   async close(): Promise<void> {
     await this.#writing.catch(() => undefined);
     await this.#file.close();
+  }
+}
+
+/** The lines in the first `bytes` of metrics.jsonl, without what was not finite; as if all of the run had gone on since `began`, in seconds since 1970. */
+export async function* earlierLines(dir: string, bytes: number, began: number): AsyncGenerator<LogLine> {
+  if (bytes === 0) return;
+  const file = createReadStream(join(dir, METRICS), { end: bytes - 1 });
+  for await (const text of createInterface({ input: file, crlfDelay: Number.POSITIVE_INFINITY })) {
+    const { step, elapsed_s, ...rest } = JSON.parse(text) as Readonly<Record<string, number | null>>;
+    const values = Object.entries({ step, elapsed_s, ...rest }).filter((entry): entry is [string, number] => typeof entry[1] === "number");
+    if (typeof step === "number") yield { step, wallTime: began + (elapsed_s ?? 0), values: Object.fromEntries(values) };
   }
 }
 

@@ -23,7 +23,7 @@ import { type Progress, trainLoop } from "./loop.ts";
 import { availableMemory, checkMemory } from "./memory.ts";
 import type { Report } from "./report.ts";
 import type { RunControl, TrainResult } from "./run.ts";
-import { MetricsFile } from "./run-folder.ts";
+import { earlierLines, MetricsFile } from "./run-folder.ts";
 import { MOST_ROWS, spread, Validator } from "./validate.ts";
 
 /** Everything that is decided before the first step. */
@@ -167,7 +167,7 @@ export async function trainFrom(
 
   try {
     if (out !== undefined) metrics = await MetricsFile.open(out, begin.metricsBytes);
-    if (out !== undefined && metrics !== undefined) logs = logsOf(out, config, begin.progress.step, onNote);
+    if (out !== undefined && metrics !== undefined) logs = logsOf(out, config, begin, onNote);
     const ring = engine.alloc(source.dtype, [ringRows(order), source.dIn]);
     const hyper = hyperOf(config, begin.mseScale);
     const held = spread(choice.holdout, MOST_ROWS);
@@ -238,9 +238,19 @@ export async function trainFrom(
 }
 
 /** The copies of the metrics that were asked for. */
-function logsOf(out: string, config: Config, from: number, onNote: (note: string) => void): RunLog {
+function logsOf(dir: string, config: Config, { progress, elapsed, metricsBytes }: Beginning, onNote: (note: string) => void): RunLog {
   const { tensorboard, wandb } = config;
-  return openRunLogs({ dir: out, from, tensorboard, wandb, name: basename(resolve(out)), config: configToJson(config), onNote });
+  const earlier = earlierLines(dir, metricsBytes, Date.now() / 1000 - elapsed);
+  return openRunLogs({
+    dir,
+    from: progress.step,
+    earlier,
+    tensorboard,
+    wandb,
+    name: basename(resolve(dir)),
+    config: configToJson(config),
+    onNote,
+  });
 }
 
 /** What must be the same when a run goes on. */
