@@ -1,5 +1,8 @@
-import { readFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
+import { FLOAT, INT64, node, model as onnxModel, tensor, tinyModel, valueInfo } from "../../test/support/onnx.ts";
 import { type LanguageModel, loadModel } from "../language-model/load.ts";
 import { openSession } from "../language-model/session.ts";
 import { float32Of } from "../util/bytes.ts";
@@ -120,12 +123,37 @@ describe("what the model loses", () => {
     await expect(measureLoss(model, BLOCK_3, contextsOfIds(tokens, 1, "none", 0, "ones"), [])).rejects.toThrow(
       /no text of two tokens or more/,
     );
+    const ends = contextsOfIds(Int32Array.of(0, 5, 0, 7), 2, "start", 0, "ends");
+    await expect(measureLoss(model, BLOCK_3, ends, [])).rejects.toThrow(/ends: no spliced row has a next token/);
     await expect(measureLoss(model, "/transformer/h.3/Add_2", contexts("start"), [])).rejects.toThrow(
       /no tensor '\/transformer\/h\.3\/Add_2'/,
     );
     await expect(measureLoss(model, "/transformer/h.0/attn/Softmax_output_0", contexts("start"), [])).rejects.toThrow(
       /has the shape \[1, 4, 24, 24\] .* not \[batch, sequence, width\]/,
     );
+  });
+});
+
+describe("a model that was exported for one context at a time", () => {
+  it("is given one at a time", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "saetta-loss-"));
+    const path = join(folder, "model.onnx");
+    writeFileSync(path, tinyModel([1, 2, 3, 1, 0, 1, 5, 2]));
+    const dynamic = await loadModel(path);
+    const one = {
+      nodes: [node("Gather", ["table", "input_ids"], ["embedded"]), node("Add", ["embedded", "embedded"], ["logits"])],
+      initializers: [tensor("table", [4, 2], Float32Array.of(1, 2, 3, 1, 0, 1, 5, 2))],
+      inputs: [valueInfo("input_ids", INT64, [1, "s"])],
+      outputs: [valueInfo("logits", FLOAT, [1, "s", 2])],
+    };
+    writeFileSync(path, onnxModel(one));
+    const single = await loadModel(path);
+    const text = contextsOfIds(Int32Array.of(1, 0, 1, 1, 0, 1), 2, "none", 0, "text");
+    const sae = elementwise((x) => x + 1, 2);
+    const [found] = await measureLoss(single, "embedded", text, [sae]);
+    const [expected] = await measureLoss(dynamic, "embedded", text, [sae]);
+    expect(found!.crossEntropy).toEqual(expected!.crossEntropy);
+    rmSync(folder, { recursive: true });
   });
 });
 

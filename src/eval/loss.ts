@@ -98,7 +98,7 @@ export async function measureLoss(
       });
     }
     const fit = Math.floor(LOGIT_BYTES / (4 * context * spliced.vocabulary));
-    const size = Math.max(1, Math.min(fit, Math.floor((TOKENS_A_THREAD * threads) / context)));
+    const size = spliced.batch ?? Math.max(1, Math.min(fit, Math.floor((TOKENS_A_THREAD * threads) / context)));
     const total = 2 * count * context;
     const { mean, rows } = await meanOf(model, tensor, contexts, threads, size, spliced.width, (done) => onProgress?.(done, total));
     const splices: readonly Splice[] = [
@@ -123,6 +123,8 @@ export async function measureLoss(
       onProgress?.((count + first + batch) * context, total);
     }
     const { predictions } = sums;
+    if (predictions === 0)
+      throw new SaettaError("no spliced row has a next token", { where: contexts.description, mend: "give longer contexts" });
     const original = sums.original / predictions;
     const [zeroed, averaged, ...rest] = sums.splices.map((sum) => ({
       ce: sum.crossEntropy / predictions,

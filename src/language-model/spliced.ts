@@ -19,6 +19,8 @@ export interface Original {
 export interface SplicedModel {
   readonly width: number;
   readonly vocabulary: number;
+  /** Contexts that a run must have, where the model was exported for one number only. */
+  readonly batch: number | undefined;
   /** Largest difference between a logit of the model as it is and one of the model whose tensor is given its own values, on the trial's tokens. 0: the same bits. */
   readonly identityDifference: number;
   /** Token ids [batch, context] -> what the model makes of them. */
@@ -90,6 +92,7 @@ async function openAt(
     return {
       width,
       vocabulary,
+      batch: whole.fixed.batch,
       identityDifference: largestDifference(first.logits.values, again),
       original: async (ids, batch) => {
         const found = await runWhole(ids, batch);
