@@ -1,4 +1,4 @@
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, it } from "vitest";
@@ -44,6 +44,14 @@ it("takes over earlier lines, however many, and gives the file up when they cann
   const root = mkdtempSync(join(folder, "earlier-"));
   const open = (count: number) => openWandb(root, { project: "p", name: "n", config: {} }, earlier(count), { onNote: expect.fail });
   await expect(open(3)).rejects.toThrow("not JSON");
+  const openFiles = readdirSync("/proc/self/fd").map((fd) => {
+    try {
+      return readlinkSync(`/proc/self/fd/${fd}`);
+    } catch {
+      return ""; // that of the listing itself
+    }
+  });
+  expect(openFiles.filter((path) => path.startsWith(root))).toEqual([]);
   await (await open(2500)).close(0);
   const run = readdirSync(join(root, "wandb")).toSorted().at(-1)!;
   const records = readWandb(readFileSync(join(root, "wandb", run, `run-${run.slice(-8)}.wandb`)));

@@ -114,6 +114,8 @@ describe("the logs of a run", () => {
     }
     const times = two!.map(({ items }) => items._timestamp as number);
     expect(times).toEqual(times.toSorted((a, b) => a - b));
+    const elapsed = two!.map(({ items }) => items.elapsed_s as number);
+    expect(times[2]! - times[0]!).toBeCloseTo(elapsed[2]! - elapsed[0]!, 5);
     await finish(await resume(out, { tokens: 16 * 12, tensorboard: false }));
     expect(eventFiles(out)).toHaveLength(2);
     expect(wandbFiles(out)).toHaveLength(3);
