@@ -1,7 +1,10 @@
 /** metrics.jsonl of a run folder, written line by line. */
 
+import { createReadStream } from "node:fs";
 import { join } from "node:path";
+import { createInterface } from "node:readline";
 import { disk, type OutputFile } from "../checkpoint/storage.ts";
+import type { LogLine } from "../logs/run-log.ts";
 import { SaettaError } from "../util/errors.ts";
 import type { Report } from "./report.ts";
 import { METRICS } from "./run-folder.ts";
@@ -101,5 +104,16 @@ export class MetricsFile {
     this.#lines.splice(0, lines);
     this.#written -= lines;
     this.#synced = end;
+  }
+}
+
+/** The lines in the first `bytes` of metrics.jsonl, without what was not finite; as if all of the run had gone on since `began`, in seconds since 1970. */
+export async function* earlierLines(dir: string, bytes: number, began: number): AsyncGenerator<LogLine> {
+  if (bytes === 0) return;
+  const file = createReadStream(join(dir, METRICS), { end: bytes - 1 });
+  for await (const text of createInterface({ input: file, crlfDelay: Number.POSITIVE_INFINITY })) {
+    const { step, elapsed_s, ...rest } = JSON.parse(text) as Readonly<Record<string, number | null>>;
+    const values = Object.entries({ step, elapsed_s, ...rest }).filter((entry): entry is [string, number] => typeof entry[1] === "number");
+    if (typeof step === "number") yield { step, wallTime: began + (elapsed_s ?? 0), values: Object.fromEntries(values) };
   }
 }
