@@ -1,0 +1,73 @@
+/**
+ * Cases drawn from seeds. The ordinary tests try a few, always the same; `npm run torture` tries all that were promised, from seeds that nobody has seen, and prints the
+ * seed of every failure, with which `npm run torture -- --only NAME --seed SEED` repeats it. A seed that failed once stays among the `regressions` of its test.
+ */
+
+import { accessSync, constants } from "node:fs";
+import { mkdtemp } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Rng } from "../../src/util/rng.ts";
+
+/** True in `npm run torture`. */
+export const LONG = process.env.SAETTA_TORTURE === "long";
+
+const { SAETTA_TORTURE_SEED: GIVEN, SAETTA_TORTURE_ONLY: ONLY } = process.env;
+/** The first of the seeds of this run. */
+const FIRST = LONG ? Number(process.env.SAETTA_TORTURE_FIRST) : 1;
+
+/** This many failures are told; more would tell nothing new. */
+const MOST_TOLD = 5;
+
+export interface Counts {
+  /** Cases in the ordinary tests. */
+  readonly short: number;
+  /** Cases in `npm run torture`. */
+  readonly long: number;
+  /** Seeds that failed once. */
+  readonly regressions?: readonly number[];
+}
+
+/** Tries `body` with random numbers from each seed in turn. Rejects with the seeds that failed, and why. */
+export async function cases(name: string, counts: Counts, body: (rng: Rng, seed: number) => Promise<void>): Promise<void> {
+  const drawn = Array.from({ length: LONG ? counts.long : counts.short }, (_, i) => (FIRST + i) >>> 0);
+  await each(name, [...(counts.regressions ?? []), ...drawn], (seed) => body(new Rng(seed), seed));
+}
+
+/** Tries `body` with every number from 1 to `last`; in the ordinary tests with at most `short` of them, evenly spread. */
+export async function enumerated(name: string, last: number, short: number, body: (number: number) => Promise<void>): Promise<void> {
+  const stride = LONG ? 1 : Math.max(1, last / short);
+  const numbers = Array.from({ length: Math.floor(last / stride) }, (_, i) => Math.ceil((i + 1) * stride - stride / 2));
+  await each(name, numbers, body);
+}
+
+async function each(name: string, seeds: readonly number[], body: (seed: number) => Promise<void>): Promise<void> {
+  if (ONLY !== undefined && ONLY !== name) return;
+  const failures: string[] = [];
+  let first: unknown;
+  for (const seed of GIVEN === undefined ? seeds : [Number(GIVEN)]) {
+    try {
+      await body(seed);
+    } catch (thrown) {
+      first ??= thrown;
+      const why = thrown instanceof Error ? thrown.message : String(thrown);
+      failures.push(`seed ${seed}: ${why}\n  again: npm run torture -- --only ${name} --seed ${seed}`);
+      if (failures.length === MOST_TOLD) break;
+    }
+  }
+  if (failures.length > 0) throw new Error(`${name}\n${failures.join("\n")}`, { cause: first });
+}
+
+/** A new folder, in memory where the system has such a place: what is tested is the order of calls, not the speed of a disk. */
+export async function scratch(name: string): Promise<string> {
+  return mkdtemp(join(inMemory() ? "/dev/shm" : tmpdir(), `saetta-${name}-`));
+}
+
+function inMemory(): boolean {
+  try {
+    accessSync("/dev/shm", constants.W_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}
