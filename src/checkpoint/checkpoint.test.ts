@@ -1,7 +1,7 @@
-import { mkdtemp, readdir, readFile, rm, stat, truncate, unlink, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { readdir, readFile, rm, stat, truncate, unlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { scratch } from "../../test/support/scratch.ts";
 import { failingAt, Killed, killedAt } from "../../test/support/seam.ts";
 import { COUNTERS, type Engine, type Params, paramShapes, type Shape, type State, type Tensor } from "../engine/engine.ts";
 import { createReferenceEngine } from "../engine/reference.ts";
@@ -19,7 +19,7 @@ const progress = { epoch: 1, position: 12, tokens: 4096, nested: { list: [1, "tw
 let run: string;
 let engine: Engine;
 beforeEach(async () => {
-  run = await mkdtemp(join(tmpdir(), "saetta-checkpoint-"));
+  run = await scratch("checkpoint");
   engine = createReferenceEngine();
 });
 afterEach(async () => {
@@ -101,6 +101,19 @@ describe("a checkpoint", () => {
       `${path}: exists already, and a checkpoint is never overwritten`,
     );
     expect(await readFile(join(path, "manifest.json"), "utf8")).toBe(before);
+  });
+
+  it.each([Number.NaN, Number.NEGATIVE_INFINITY])("is not made of %d, and the one before stays", async (value) => {
+    const good = await saveCheckpoint(run, snapshot(7));
+    const state = filled(true, 3);
+    const reals = float64Of(await engine.read(state.v.decoder));
+    reals[4] = value;
+    engine.write(state.v.decoder, bytesOf(reals));
+    await expect(saveCheckpoint(run, snapshot(8, state))).rejects.toThrow(
+      `${run}: "v.W_dec" is not finite at element 4, so step 8 is not saved; the checkpoint before it is whole`,
+    );
+    expect((await newestCheckpoint(run)).checkpoint?.path).toBe(good);
+    expect(await readdir(join(run, "checkpoints"))).toEqual(["step-00000007"]);
   });
 
   it("refuses a state of another shape, or without the average it needs", async () => {

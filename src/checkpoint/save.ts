@@ -6,6 +6,7 @@ import { type SafetensorsDType, type SafetensorsPart, writeSafetensors } from ".
 import { descriptionJson, FORMAT_VERSION, normalizationOf, type SaeDescription } from "../sae/description.ts";
 import { float64Of, formatBytes } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
+import { firstNonFinite } from "../util/float16.ts";
 import type { JsonObject } from "../util/json.ts";
 import { VERSION } from "../util/version.ts";
 import { type Content, commitFolder, removeFolder } from "./commit.ts";
@@ -24,7 +25,7 @@ export interface Snapshot {
 
 /**
  * Saves `runDir/checkpoints/step-%08d` and returns its path. The run folder exists. Tensors are read one at a time: nothing may change
- * the state until the promise is settled. Throws SaettaError when the step was saved already or the disk refuses; nothing saved before is touched.
+ * the state until the promise is settled. Throws SaettaError when the step was saved already, a number is not finite or the disk refuses; nothing saved before is touched.
  */
 export async function saveCheckpoint(runDir: string, snapshot: Snapshot, storage: Storage = disk): Promise<string> {
   const { engine, state, step, description, progress } = snapshot;
@@ -38,7 +39,13 @@ export async function saveCheckpoint(runDir: string, snapshot: Snapshot, storage
     name,
     dtype: dtypeName(t.dtype),
     shape: t.shape,
-    bytes: async () => (by === 1 ? engine.read(t) : divided(await engine.read(t), t.dtype, by)),
+    bytes: async () => {
+      const bytes = await engine.read(t);
+      const real = t.dtype === "f64" || t.dtype === "f32" ? t.dtype : undefined;
+      const bad = real === undefined ? -1 : firstNonFinite(bytes, real, 0, bytes.byteLength / BYTES[real]);
+      if (bad >= 0) throw notFinite(runDir, step, name, bad);
+      return by === 1 ? bytes : divided(bytes, t.dtype, by);
+    },
   });
   const parts = (params: Params, prefix: string) => PARAM_NAMES.map((name) => part(prefix + TENSOR_NAMES[name], params[name]));
   const weights = (params: Params) => PARAM_NAMES.map((name) => part(TENSOR_NAMES[name], params[name], isFolded(name) ? factor : 1));
@@ -105,6 +112,14 @@ async function fullDisk(cause: SaettaError, runDir: string, state: State): Promi
 /** What decides the bits of a run beside its config and its data. */
 export function computedBy({ name, description, build }: Engine): JsonObject {
   return { version: VERSION, engine: name, description, build: build ?? description };
+}
+
+/** Engines find such steps before they change anything; if one did not, the checkpoints before are worth more than this one. */
+function notFinite(runDir: string, step: number, name: string, element: number): SaettaError {
+  return new SaettaError(`"${name}" is not finite at element ${element}, so step ${step} is not saved`, {
+    where: runDir,
+    mend: "the checkpoint before it is whole; start a new run from it with --init and a lower --lr",
+  });
 }
 
 function json(name: string, value: JsonObject): Content {

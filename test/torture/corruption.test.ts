@@ -11,7 +11,8 @@ import { findSae } from "../../src/inference/weights.ts";
 import { verifyRun } from "../../src/train/verify.ts";
 import { FormatError } from "../../src/util/errors.ts";
 import type { Rng } from "../../src/util/rng.ts";
-import { cases, LONG, scratch } from "./harness.ts";
+import { scratch } from "../support/scratch.ts";
+import { cases, LONG } from "./harness.ts";
 import { optionsOf, trainOrResume, writeData } from "./subject.ts";
 
 const TIME = LONG ? 3_600_000 : 120_000;

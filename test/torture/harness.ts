@@ -3,10 +3,6 @@
  * seed of every failure, with which `npm run torture -- --only NAME --seed SEED` repeats it. A seed that failed once stays among the `regressions` of its test.
  */
 
-import { accessSync, constants } from "node:fs";
-import { mkdtemp } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { Rng } from "../../src/util/rng.ts";
 
 /** True in `npm run torture`. */
@@ -56,18 +52,4 @@ async function each(name: string, seeds: readonly number[], body: (seed: number)
     }
   }
   if (failures.length > 0) throw new Error(`${name}\n${failures.join("\n")}`, { cause: first });
-}
-
-/** A new folder, in memory where the system has such a place: what is tested is the order of calls, not the speed of a disk. */
-export async function scratch(name: string): Promise<string> {
-  return mkdtemp(join(inMemory() ? "/dev/shm" : tmpdir(), `saetta-${name}-`));
-}
-
-function inMemory(): boolean {
-  try {
-    accessSync("/dev/shm", constants.W_OK);
-    return true;
-  } catch {
-    return false;
-  }
 }

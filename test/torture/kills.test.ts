@@ -3,14 +3,15 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
-import { readFile, rm } from "node:fs/promises";
+import { readFile, rm, truncate } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { newestCheckpoint } from "../../src/checkpoint/load.ts";
 import type { Rng } from "../../src/util/rng.ts";
 import { CLI } from "../cli/saetta.ts";
 import { whyNoCpu } from "../support/engines.ts";
-import { cases, LONG, scratch } from "./harness.ts";
+import { scratch } from "../support/scratch.ts";
+import { cases, LONG } from "./harness.ts";
 import { digestOf, flagsOf, optionsOf, trainOrResume, writeData } from "./subject.ts";
 
 const TIME = LONG ? 7_200_000 : 300_000;
@@ -152,6 +153,8 @@ describe("a run of 200 steps", () => {
     expect(await command(["verify", run])).toMatchObject({ code: 0, err: "" });
     expect(await command(["resume", run])).toMatchObject({ code: 0, err: "" });
     expect(await digestOf(run, STEPS)).toBe(digest);
+    await truncate(join(run, "checkpoints", "step-00000200", "cfg.json"), 9);
+    expect(await command(["verify", run])).toMatchObject({ code: 1, err: "" });
     await rm(run, { recursive: true });
   });
 });

@@ -6,7 +6,8 @@ import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { start } from "../cli/saetta.ts";
-import { cases, LONG, scratch } from "./harness.ts";
+import { scratch } from "../support/scratch.ts";
+import { cases, LONG } from "./harness.ts";
 import { digestOf, flagsOf, optionsOf, trainOrResume, writeData } from "./subject.ts";
 
 const TIME = LONG ? 7_200_000 : 300_000;

@@ -9,8 +9,9 @@ import { pruneCheckpoints, saveCheckpoint } from "../../src/checkpoint/save.ts";
 import { createReferenceEngine } from "../../src/engine/reference.ts";
 import { allocState } from "../../src/train/state.ts";
 import { type Chooser, type Recording, recording } from "../support/power.ts";
+import { scratch } from "../support/scratch.ts";
 import { through } from "../support/seam.ts";
-import { cases, enumerated, LONG, scratch } from "./harness.ts";
+import { cases, enumerated, LONG } from "./harness.ts";
 import { digestOf, exists, optionsOf, trainOrResume, writeData } from "./subject.ts";
 
 const TIME = LONG ? 3_600_000 : 120_000;

@@ -6,8 +6,9 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { newestCheckpoint } from "../../src/checkpoint/load.ts";
 import type { TrainOptions } from "../../src/config.ts";
 import { SaettaError } from "../../src/util/errors.ts";
+import { scratch } from "../support/scratch.ts";
 import { callsOf, failingAt, faulty, killedAt, through } from "../support/seam.ts";
-import { enumerated, LONG, scratch } from "./harness.ts";
+import { enumerated, LONG } from "./harness.ts";
 import { digestOf, exists, optionsOf, trainOrResume, writeData } from "./subject.ts";
 
 const STEPS = 12;
