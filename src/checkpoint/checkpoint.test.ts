@@ -1,8 +1,8 @@
-import { readdir, readFile, rm, stat, truncate, unlink, writeFile } from "node:fs/promises";
+import { readdir, readFile, rm, stat, symlink, truncate, unlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { scratch } from "../../test/support/scratch.ts";
-import { failingAt, Killed, killedAt } from "../../test/support/seam.ts";
+import { failingAt, Killed, killedAt, through } from "../../test/support/seam.ts";
 import { COUNTERS, type Engine, type Params, paramShapes, type Shape, type State, type Tensor } from "../engine/engine.ts";
 import { createReferenceEngine } from "../engine/reference.ts";
 import { openSafetensors } from "../formats/safetensors.ts";
@@ -12,6 +12,7 @@ import { removeLeftovers } from "./commit.ts";
 import { newestCheckpoint, openCheckpoint, restoreState, setAside } from "./load.ts";
 import { type ManifestEntry, manifestText } from "./manifest.ts";
 import { pruneCheckpoints, type Snapshot, saveCheckpoint } from "./save.ts";
+import { disk } from "./storage.ts";
 
 const shape: Shape = { d: 3, n: 5, k: 2, auxk: 1 };
 const progress = { epoch: 1, position: 12, tokens: 4096, nested: { list: [1, "two", null] } };
@@ -154,6 +155,31 @@ describe("a damaged checkpoint", () => {
     await unlink(file);
     await expect(openCheckpoint(path)).rejects.toThrow(`${file}: the file is missing`);
     expect((await newestCheckpoint(run)).checkpoint).toBeUndefined();
+  });
+
+  it("is refused when the system cannot read a file of it", async () => {
+    const path = await saveCheckpoint(run, snapshot(1));
+    const file = join(path, "optimizer.safetensors");
+    await unlink(file);
+    await symlink(file, file);
+    await expect(openCheckpoint(path)).rejects.toThrow(`${file}: cannot be read (ELOOP: `);
+    expect((await newestCheckpoint(run)).refusals).toHaveLength(1);
+  });
+
+  it("is not one that the run removed for a newer one while it was read", async () => {
+    for (const step of [1, 2]) await saveCheckpoint(run, snapshot(step));
+    const real = { ...disk };
+    let looks = 0;
+    const list = async (folder: string) => {
+      const names = await real.list(folder);
+      if (looks++ === 0) {
+        await saveCheckpoint(run, snapshot(3), real);
+        await pruneCheckpoints(run, 1, real);
+      }
+      return names;
+    };
+    const { checkpoint, refusals } = await through({ ...real, list }, () => newestCheckpoint(run));
+    expect([checkpoint?.step, refusals]).toEqual([3, []]);
   });
 
   it("may not point out of its folder", async () => {
