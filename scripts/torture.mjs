@@ -21,8 +21,12 @@ const env = { ...process.env, SAETTA_TORTURE: "long", SAETTA_TORTURE_FIRST: Stri
 if (values.seed !== undefined) env.SAETTA_TORTURE_SEED = values.seed;
 if (values.only !== undefined) env.SAETTA_TORTURE_ONLY = values.only;
 const files = positionals.length > 0 ? positionals : ["test/torture"];
-const { status } = spawnSync(process.execPath, ["node_modules/vitest/vitest.mjs", "run", "--no-file-parallelism", ...files], {
-  stdio: "inherit",
-  env,
-});
+const { status } = spawnSync(
+  process.execPath,
+  ["node_modules/vitest/vitest.mjs", "run", "--no-file-parallelism", "--reporter=verbose", ...files],
+  {
+    stdio: "inherit",
+    env,
+  },
+);
 process.exitCode = status ?? 1;
