@@ -81,9 +81,7 @@ export async function saveCheckpoint(runDir: string, snapshot: Snapshot, storage
     };
     files.splice(2, 0, { name: AVERAGE, content: (write) => writeSafetensors(write, ema, about) });
   }
-  return commitFolder(folder, stepName(step), files, storage).catch(async (thrown: unknown) => {
-    throw isDiskFull(thrown) ? await fullDisk(thrown, runDir, state) : thrown;
-  });
+  return sayingNeeds(runDir, state, () => commitFolder(folder, stepName(step), files, storage));
 }
 
 /** Tensors of a checkpoint take this many bytes, all else far less than this for each of its files. */
@@ -98,15 +96,21 @@ export function checkpointBytes({ params, m, v, ema, age, counters }: State): nu
   return tensors.reduce((sum, tensor) => sum + bytes(tensor), folded) + 6 * REST;
 }
 
-async function fullDisk(cause: SaettaError, runDir: string, state: State): Promise<SaettaError> {
-  const needed = checkpointBytes(state);
-  const free = await freeBytes(runDir);
-  const room = free === undefined ? "" : `, ${formatBytes(free)} are free`;
-  return new SaettaError(`no room on the disk: a checkpoint needs ${needed} bytes (${formatBytes(needed)})${room}`, {
-    where: cause.where ?? runDir,
-    mend: `make room, then saetta resume ${runDir}`,
-    cause: cause.cause,
-  });
+/** What `work` does in the run folder; when there is no room for it, the error says how much a checkpoint of the state needs and what is free. */
+export async function sayingNeeds<T>(runDir: string, state: State, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (thrown) {
+    if (!isDiskFull(thrown)) throw thrown;
+    const needed = checkpointBytes(state);
+    const free = await freeBytes(runDir);
+    const room = free === undefined ? "" : `, ${formatBytes(free)} are free`;
+    throw new SaettaError(`no room on the disk: a checkpoint needs ${needed} bytes (${formatBytes(needed)})${room}`, {
+      where: thrown.where ?? runDir,
+      mend: `make room, then saetta resume ${runDir}`,
+      cause: thrown.cause,
+    });
+  }
 }
 
 /** What decides the bits of a run beside its config and its data. */

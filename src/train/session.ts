@@ -3,7 +3,7 @@
 import { resolve } from "node:path";
 import { newestCheckpoint } from "../checkpoint/load.ts";
 import { withRoom } from "../checkpoint/room.ts";
-import { pruneCheckpoints, saveCheckpoint } from "../checkpoint/save.ts";
+import { checkpointBytes, pruneCheckpoints, saveCheckpoint, sayingNeeds } from "../checkpoint/save.ts";
 import { budgetRows, type Config, resolveConfig, type TrainOptions, totalSteps, withDefaults } from "../config.ts";
 import { ringRows } from "../data/batches.ts";
 import { type Choice, chooseRows } from "../data/choose.ts";
@@ -150,19 +150,22 @@ export async function trainFrom(
   const save = async (at: Progress): Promise<void> => {
     const file = metrics;
     if (out === undefined || file === undefined) return;
-    const waiting = { onDiskFull: config.onDiskFull, signal, onNote };
-    checkpoint = await withRoom(async () => {
-      const progress: JsonObject = {
-        tokens: at.tokens,
-        position: { ...at.position },
-        elapsed_s: elapsed(),
-        metrics_bytes: await file.flush(),
-        mse_scale: begin.mseScale,
-        data: factsOf(source),
-      };
-      return saveCheckpoint(out, { engine, state, step: at.step, description, progress });
-    }, waiting);
-    await withRoom(() => pruneCheckpoints(out, config.keep), waiting);
+    const waiting = { onDiskFull: config.onDiskFull, signal, onNote, runDir: out };
+    checkpoint = await withRoom(
+      async () => {
+        const progress: JsonObject = {
+          tokens: at.tokens,
+          position: { ...at.position },
+          elapsed_s: elapsed(),
+          metrics_bytes: await sayingNeeds(out, state, () => file.flush()),
+          mse_scale: begin.mseScale,
+          data: factsOf(source),
+        };
+        return saveCheckpoint(out, { engine, state, step: at.step, description, progress });
+      },
+      { ...waiting, needed: checkpointBytes(state) },
+    );
+    await withRoom(() => pruneCheckpoints(out, config.keep), { ...waiting, needed: 0 });
   };
 
   try {

@@ -3,6 +3,7 @@
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { savedSteps } from "../../src/checkpoint/layout.ts";
 import { newestCheckpoint } from "../../src/checkpoint/load.ts";
 import type { TrainOptions } from "../../src/config.ts";
 import { SaettaError } from "../../src/util/errors.ts";
@@ -13,7 +14,8 @@ import { digestOf, exists, optionsOf, trainOrResume, writeData } from "./subject
 
 const STEPS = 12;
 /** Five checkpoints, of which two are kept: the later saves find 1 to 3 before them, whole, old or half removed. */
-const options = optionsOf(STEPS, 3, { keep: 2 });
+const [EVERY, KEEP] = [3, 2];
+const options = optionsOf(STEPS, EVERY, { keep: KEEP });
 const SHORT = 12;
 const TIME = LONG ? 3_600_000 : 120_000;
 
@@ -61,6 +63,9 @@ describe("a run whose writing is cut short", () => {
         const killed = await failureOf(through(killedAt(at), () => trainOrResume(data, run, options)));
         // Lines that come together are written in one call, so that no two runs make quite as many.
         if (at < calls - STEPS) expect(killed).toBeDefined();
+        // Old ones go only once the new one is there.
+        const [newest = 0, ...older] = await savedSteps(run);
+        expect(1 + older.length).toBeGreaterThanOrEqual(Math.min(KEEP, newest / EVERY));
         await trainOrResume(data, run, options);
         await expectWhole(run);
       }),
@@ -89,7 +94,7 @@ describe("a run whose writing is cut short", () => {
             expect((failed as SaettaError).message).toMatch(
               code === "EIO"
                 ? /^\S+: could not be written \(EIO: /
-                : /^\S+: (no room on the disk: a checkpoint needs \d+ bytes|could not be written \(ENOSPC)/,
+                : /^\S+(metrics\.jsonl|checkpoints\S*): no room on the disk: a checkpoint needs \d+ bytes|^\S+: could not be written \(ENOSPC/,
             );
           }
           if (failed !== undefined || !(await exists(join(run, "config.json")))) await trainOrResume(data, run, options);
