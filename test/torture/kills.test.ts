@@ -101,7 +101,7 @@ const later = (ms: number, then: () => void) => setTimeout(then, ms).unref();
 
 describe("a run of 200 steps", () => {
   it("killed at any time goes on to the same bits", { timeout: TIME }, async () => {
-    await cases("sigkill", { short: 5, long: 200 }, (rng) =>
+    await cases("sigkill", { short: 3, long: 200 }, (rng) =>
       killed(rng, async (engine, run) => {
         const ms = rng.uniform() * whole.get(engine)!.ms;
         const { signal, code } = await command(train(engine, run), {}, (kill) => later(ms, () => kill("SIGKILL")));
@@ -111,7 +111,7 @@ describe("a run of 200 steps", () => {
   });
 
   it("killed inside the writing of a checkpoint goes on to the same bits", { timeout: TIME }, async () => {
-    await cases("sigkill-write", { short: 5, long: 100 }, (rng) =>
+    await cases("sigkill-write", { short: 3, long: 100 }, (rng) =>
       killed(rng, async (engine, run) => {
         const at = 1 + rng.below(whole.get(engine)!.calls);
         expect((await command(train(engine, run), { SAETTA_KILL_AT: String(at) })).signal).toBe("SIGKILL");
@@ -120,7 +120,7 @@ describe("a run of 200 steps", () => {
   });
 
   it("killed while it goes on goes on to the same bits", { timeout: TIME }, async () => {
-    await cases("sigkill-resume", { short: 3, long: 20 }, (rng) =>
+    await cases("sigkill-resume", { short: 2, long: 20 }, (rng) =>
       killed(rng, async (engine, run) => {
         const { calls, ms } = whole.get(engine)!;
         await command(train(engine, run), { SAETTA_KILL_AT: String(1 + rng.below(calls)) });
@@ -132,7 +132,7 @@ describe("a run of 200 steps", () => {
   });
 
   it("asked to end at any time saves, exits with the code of the signal, and goes on to the same bits", { timeout: TIME }, async () => {
-    await cases("signals", { short: 3, long: 60 }, (rng) =>
+    await cases("signals", { short: 2, long: 60 }, (rng) =>
       killed(rng, async (engine, run) => {
         const name = (Object.keys(CODES) as (keyof typeof CODES)[])[rng.below(3)]!;
         const ms = rng.uniform() * whole.get(engine)!.ms;

@@ -89,7 +89,7 @@ describe("several that start at once", () => {
     const starters = Array.from({ length: 8 }, () => new Starter());
     try {
       for (const each of starters) expect(await each.line()).toBe("ready");
-      await cases("lock", { short: 20, long: 100 }, async (rng, seed) => {
+      await cases("lock", { short: 12, long: 100 }, async (rng, seed) => {
         const run = join(folder, `lock-${seed}`);
         const create = rng.below(2) === 0;
         if (!create) await mkdir(run);

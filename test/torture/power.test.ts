@@ -65,13 +65,13 @@ describe("checkpoints that are saved and removed one after the other", () => {
   }
 
   it("are whole, or not there, after every call", { timeout: TIME }, async () => {
-    await enumerated("power-prefix", recorded.length(), 60, async (length) => {
+    await enumerated("power-prefix", recorded.length(), 30, async (length) => {
       for (const choose of EXTREMES) await afterCut(recorded, length, choose, (run) => expectSafe(run, length));
     });
   });
 
   it("and when what was not synced is kept in part, in any order", { timeout: TIME }, async () => {
-    await cases("power", { short: 100, long: 1000 }, async (rng) => {
+    await cases("power", { short: 50, long: 1000 }, async (rng) => {
       const length = 1 + rng.below(recorded.length());
       const share = rng.uniform();
       const choose = () => (rng.uniform() < share ? (rng.below(3) === 0 ? rng.uniform() : 1) : 0);
@@ -100,7 +100,7 @@ describe("a run", () => {
   });
 
   it("goes on after a power cut at any moment, and ends with the same bits", { timeout: TIME }, async () => {
-    await cases("power-run", { short: 12, long: 300 }, async (rng) => {
+    await cases("power-run", { short: 8, long: 300 }, async (rng) => {
       const length = 1 + rng.below(recorded.length());
       const share = rng.below(3) / 2;
       await afterCut(

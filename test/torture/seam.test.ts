@@ -16,7 +16,7 @@ const STEPS = 12;
 /** Five checkpoints, of which two are kept: the later saves find 1 to 3 before them, whole, old or half removed. */
 const [EVERY, KEEP] = [3, 2];
 const options = optionsOf(STEPS, EVERY, { keep: KEEP });
-const SHORT = 12;
+const SHORT = 10;
 const TIME = LONG ? 3_600_000 : 120_000;
 
 let folder: string;
