@@ -88,6 +88,12 @@ describe("a disk with room for some checkpoints and no more", () => {
     running.child.kill("SIGTERM");
     const { code, err } = await running.ended;
     expect(code).toBe(1);
+    // Without any room at all it waits again.
+    await writeFile(join(small, "more"), new Uint8Array(await room(small, 0))).catch(() => undefined);
+    const again = command("resume", run);
+    await again.says("the run waits");
+    again.child.kill("SIGTERM");
+    expect((await again.ended).code).toBe(1);
     expect(err).toMatch(/\nsaetta: \S+: no room on the disk: .*; make room, then saetta resume \S+\n$/);
     expect(mount("-o", `remount,${LARGE}`, small).status).toBe(0);
     expect((await command("resume", run).ended).code).toBe(0);
