@@ -72,6 +72,7 @@ async function each(name: Name, seeds: readonly number[], body: (seed: number) =
       first ??= thrown;
       const why = thrown instanceof Error ? thrown.message : String(thrown);
       failures.push(`seed ${seed}: ${why}\n  again: npm run torture -- --only ${name} --seed ${seed}`);
+      if (LONG) process.stderr.write(`${name}, ${failures.at(-1)}\n`);
       if (failures.length === MOST_TOLD) break;
     }
   }

@@ -8,7 +8,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { start } from "../cli/saetta.ts";
 import { scratch } from "../support/scratch.ts";
 import { cases, LONG } from "./harness.ts";
-import { digestOf, flagsOf, optionsOf, trainOrResume, writeData } from "./subject.ts";
+import { digestOf, exists, flagsOf, optionsOf, trainOrResume, writeData } from "./subject.ts";
 
 const TIME = LONG ? 7_200_000 : 300_000;
 const STEPS = 12;
@@ -151,7 +151,9 @@ describe("several that start at once", () => {
           expect(code).toBe(1);
           expect(err).toMatch(/^saetta: \S+: (another process is writing to this run|exists already)[^\n]*\n$/);
         }
-        const next = start(folder, "resume", run, "--tokens", "10M");
+        // One that was killed before it had written its config is no run yet.
+        const begun = resuming || (await exists(join(run, "config.json")));
+        const next = start(folder, ...(begun ? ["resume", run, "--tokens", "10M"] : args));
         await next.says("engine ");
         next.child.kill("SIGTERM");
         expect((await next.ended).code).toBe(143);
