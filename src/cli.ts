@@ -32,6 +32,11 @@ const COMMANDS: readonly Entry[] = [
   },
   { name: "inspect", summary: "say what a file or folder is", load: async () => (await import("./commands/inspect.ts")).inspectCommand },
   {
+    name: "verify",
+    summary: "check that a run folder is whole",
+    load: async () => (await import("./commands/verify.ts")).verifyCommand,
+  },
+  {
     name: "doctor",
     summary: "which engines run here, and whether they compute right",
     load: async () => (await import("./commands/doctor.ts")).doctorCommand,

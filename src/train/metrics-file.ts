@@ -24,6 +24,8 @@ export class MetricsFile {
   #lines: Uint8Array[] = [];
   #written = 0;
   #end: number;
+  /** Bytes of the file when all of them are. */
+  #length: number;
   #failed = false;
   #turn: Promise<unknown> = Promise.resolve();
 
@@ -31,6 +33,7 @@ export class MetricsFile {
     this.#file = file;
     this.#synced = bytes;
     this.#end = bytes;
+    this.#length = bytes;
   }
 
   /** Opens the file cut back to its first `bytes`: what was logged after the checkpoint that a run goes on from will be logged again. */
@@ -54,7 +57,9 @@ export class MetricsFile {
 
   /** Appends a line. Lines are written in the order of the calls; a failure surfaces at `flush`. */
   append(report: Report): void {
-    this.#lines.push(Buffer.from(`${JSON.stringify(report)}\n`));
+    const line = Buffer.from(`${JSON.stringify(report)}\n`);
+    this.#lines.push(line);
+    this.#length += line.byteLength;
     this.#next(async () => {
       if (this.#failed) return; // until somebody asks
       await this.#write();
@@ -62,13 +67,14 @@ export class MetricsFile {
     }).catch(() => undefined);
   }
 
-  /** Waits until every line is on the disk. Returns the file's length in bytes. Rejects when a line cannot be written; it may be called again then. */
+  /** Waits until every line so far is on the disk. Returns the length in bytes of the file up to them. Rejects when a line cannot be written; it may be called again then. */
   flush(): Promise<number> {
+    const length = this.#length;
     return this.#next(async () => {
       this.#failed = false;
       await this.#write();
       await this.#sync();
-      return this.#synced;
+      return length;
     });
   }
 

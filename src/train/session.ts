@@ -4,7 +4,7 @@ import { availableParallelism, hostname } from "node:os";
 import { basename, resolve } from "node:path";
 import { newestCheckpoint } from "../checkpoint/load.ts";
 import { withRoom } from "../checkpoint/room.ts";
-import { pruneCheckpoints, saveCheckpoint } from "../checkpoint/save.ts";
+import { checkpointBytes, pruneCheckpoints, saveCheckpoint, sayingNeeds } from "../checkpoint/save.ts";
 import { saveTogether } from "../checkpoint/together.ts";
 import type { Collective } from "../collective/collective.ts";
 import { budgetRows, type Config, configToJson, resolveConfig, type TrainOptions, totalSteps, withDefaults } from "../config.ts";
@@ -187,20 +187,23 @@ export async function trainFrom(
     if (out === undefined) return;
     const [file, alone] = [metrics, part.grid.size === 1];
     // Several ranks would not wait for room for the same time.
-    const waiting = { onDiskFull: alone ? config.onDiskFull : "stop", signal, onNote } as const;
-    checkpoint = await withRoom(async () => {
-      const progress: JsonObject = {
-        tokens: at.tokens,
-        position: { ...at.position },
-        elapsed_s: elapsed(),
-        metrics_bytes: (await file?.flush()) ?? 0,
-        mse_scale: begin.mseScale,
-        data: factsOf(source),
-      };
-      const snapshot = { engine, state, step: at.step, description, progress };
-      return alone ? saveCheckpoint(out, snapshot) : saveTogether(out, snapshot, collective);
-    }, waiting);
-    if (part.grid.rank === 0) await withRoom(() => pruneCheckpoints(out, config.keep), waiting);
+    const waiting = { onDiskFull: alone ? config.onDiskFull : "stop", signal, onNote, runDir: out } as const;
+    checkpoint = await withRoom(
+      async () => {
+        const progress: JsonObject = {
+          tokens: at.tokens,
+          position: { ...at.position },
+          elapsed_s: elapsed(),
+          metrics_bytes: file === undefined ? 0 : await sayingNeeds(out, state, () => file.flush()),
+          mse_scale: begin.mseScale,
+          data: factsOf(source),
+        };
+        const snapshot = { engine, state, step: at.step, description, progress };
+        return alone ? saveCheckpoint(out, snapshot) : saveTogether(out, snapshot, collective);
+      },
+      { ...waiting, needed: checkpointBytes(state) },
+    );
+    if (part.grid.rank === 0) await withRoom(() => pruneCheckpoints(out, config.keep), { ...waiting, needed: 0 });
   };
 
   try {
