@@ -1,11 +1,12 @@
 /** A run folder: config.json, metrics.jsonl, checkpoints/. */
 
-import { type FileHandle, mkdir, open, readFile, rename, rm, rmdir, stat } from "node:fs/promises";
+import { type FileHandle, mkdir, open, rename, rm, rmdir, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { LOCK, lockRun, type RunLock } from "../checkpoint/lock.ts";
 import { type Config, configFromJson, configToJson, type TrainOptions } from "../config.ts";
 import { hasCode, messageOf, SaettaError } from "../util/errors.ts";
 import { makeFolders } from "../util/folders.ts";
+import { readTextFile } from "../util/json.ts";
 import type { Report } from "./report.ts";
 
 export const CONFIG = "config.json";
@@ -60,9 +61,9 @@ export async function readRunConfig(dir: string): Promise<{ options: TrainOption
   const path = join(dir, CONFIG);
   let text: string;
   try {
-    text = await readFile(path, "utf8");
+    text = await readTextFile(path);
   } catch (thrown) {
-    if (hasCode(thrown, "ENOENT", "ENOTDIR")) {
+    if (hasCode((thrown as Error).cause, "ENOENT", "ENOTDIR")) {
       throw new SaettaError("is not a run folder: it has no config.json", { where: dir, mend: "name the folder that saetta train wrote" });
     }
     throw thrown;

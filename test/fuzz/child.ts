@@ -1,6 +1,6 @@
 /**
- * Runs mutations one after the other: child.js FORMAT FIRST COUNT. Writes a line before each ("s 17") and a line for each failure ("f 17 {...}"), synchronously, so that
- * the parent knows which mutation killed this process or holds it.
+ * Runs mutations one after the other: child.js FORMAT FIRST COUNT SECONDS. Writes a line before each ("s 17") and a line for each that was accepted ("a 17") or failed
+ * ("f 17 {...}"), synchronously, so that the parent knows which mutation killed this process or holds it.
  */
 
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync, writeSync } from "node:fs";
@@ -10,20 +10,20 @@ import { SaettaError } from "../../src/util/errors.ts";
 import { formatNamed } from "./formats/index.ts";
 import { type Mutation, Mutator } from "./mutate.ts";
 
-/** What one mutation may take. */
-const MAX_SECONDS = 2;
+/** What one mutation may take at most, with all that the process has already. */
 const MAX_BYTES = 256 * 2 ** 20;
 /** Garbage of earlier mutations is not the next one's fault. */
 const TIDY_BYTES = 160 * 2 ** 20;
 
-const [name = "", first = "0", count = "1"] = process.argv.slice(2);
+const [name = "", first = "0", count = "1", allowed = "2"] = process.argv.slice(2);
 const format = formatNamed(name);
 const mutator = await Mutator.of(format);
 const folder = mkdtempSync(join(tmpdir(), `saetta-fuzz-${name}-`));
 let current = Number(first);
 
 const say = (line: string): void => void writeSync(1, `${line}\n`);
-const fail = (number: number, what: string, words: string): void => say(`f ${number} ${JSON.stringify({ what, words })}`);
+const fail = (number: number, what: string, words: string): void =>
+  say(`f ${number} ${JSON.stringify({ what, words, doubtful: what.startsWith("took ") })}`);
 process.on("unhandledRejection", (thrown) => fail(current, `rejected and nobody waited: ${shown(thrown)}`, ""));
 process.on("uncaughtException", (thrown) => fail(current, `thrown outside of every call: ${shown(thrown)}`, ""));
 
@@ -45,8 +45,10 @@ async function tried({ sample, bytes }: Mutation): Promise<string | undefined> {
   forgetPeak();
   const before = process.cpuUsage();
   let problem: string | undefined;
+  let accepted = false;
   try {
     await format.read(path);
+    accepted = true;
   } catch (thrown) {
     problem = judged(thrown, place);
   }
@@ -55,8 +57,10 @@ async function tried({ sample, bytes }: Mutation): Promise<string | undefined> {
   const peak = residentBytes("VmHWM");
   rmSync(place, { recursive: true });
   if (problem !== undefined) return problem;
-  if (seconds > MAX_SECONDS) return `took ${seconds.toFixed(1)} s`;
-  return peak > MAX_BYTES ? `took ${Math.round(peak / 2 ** 20)} MiB of memory` : undefined;
+  if (seconds > Number(allowed)) return `took ${seconds.toFixed(1)} s`;
+  if (peak > MAX_BYTES) return `took ${Math.round(peak / 2 ** 20)} MiB of memory`;
+  if (accepted) say(`a ${current}`);
+  return undefined;
 }
 
 /** What is wrong with what was thrown. */
@@ -68,7 +72,7 @@ function judged(thrown: unknown, place: string): string | undefined {
   // A file's names end up in messages; they must not be able to steer a terminal.
   // biome-ignore lint/suspicious/noControlCharactersInRegex: that is what is looked for
   const control = /[\u0000-\u001f\u007f-\u009f\u2028\u2029]/.exec(message);
-  return control === null ? undefined : `an error with control characters: ${JSON.stringify(message.slice(0, 300))}`;
+  return control === null ? undefined : `an error that is not for a terminal: ${JSON.stringify(message.slice(0, 300))}`;
 }
 
 function shown(thrown: unknown): string {

@@ -13,6 +13,8 @@ export interface Sample {
   readonly file: string;
   readonly bytes: Buffer;
   /** Files beside it that are left as they are, by name. */
+  /** A file that is not damaged and yet refused. */
+  readonly refused?: boolean;
   readonly beside?: Readonly<Record<string, Uint8Array | string>>;
 }
 

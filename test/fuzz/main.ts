@@ -1,11 +1,16 @@
-/** npm run test:fuzz [-- --format NAME[,NAME] --seed FIRST --count N]: mutations of every format, 20,000 each. Prints a line a failure, with its seed; exits 1 when there is one. */
+/** npm run test:fuzz [-- --format NAME[,NAME] --seed FIRST --count N --seconds S]: mutations of every format, 20,000 each, 2 s each at most. Prints a line a failure, with its seed; exits 1 when there is one. */
 
 import { parseArgs } from "node:util";
 import { FORMATS, formatNamed } from "./formats/index.ts";
 import { fuzz } from "./run.ts";
 
 const { values } = parseArgs({
-  options: { format: { type: "string" }, seed: { type: "string", default: "0" }, count: { type: "string", default: "20000" } },
+  options: {
+    format: { type: "string" },
+    seed: { type: "string", default: "0" },
+    count: { type: "string", default: "20000" },
+    seconds: { type: "string", default: "2" },
+  },
 });
 const names = values.format?.split(",") ?? FORMATS.map(({ name }) => name);
 for (const name of names) formatNamed(name);
@@ -16,15 +21,16 @@ if (!(Number.isSafeInteger(first) && first >= 0 && Number.isSafeInteger(count) &
 let failed = 0;
 for (const format of names) {
   const began = Date.now();
-  const failures = await fuzz({
+  const { failures, accepted } = await fuzz({
     format,
     first,
     count,
+    seconds: Number(values.seconds),
     onFailure: ({ number, what, words }) => console.log(`${format} --seed ${number}: ${what}${words === "" ? "" : `\n    (${words})`}`),
   });
   failed += failures.length;
   console.log(
-    `${format}: ${count} mutations from seed ${first}, ${failures.length} failures, ${((Date.now() - began) / 1000).toFixed(0)} s`,
+    `${format}: ${count} mutations from seed ${first}, ${failures.length} failures, ${accepted} accepted, ${((Date.now() - began) / 1000).toFixed(0)} s`,
   );
 }
 if (failed > 0) {

@@ -2,7 +2,7 @@
 
 import { readdirSync, readFileSync } from "node:fs";
 import { openSource } from "../../../src/data/open.ts";
-import { HDF5_BYTES } from "../../../src/formats/hdf5-datatype.ts";
+import { HDF5_BYTES, isFloat } from "../../../src/formats/hdf5-datatype.ts";
 import { openHdf5 } from "../../../src/formats/hdf5-read.ts";
 import type { FuzzFormat, Sample } from "../format.ts";
 import { resealHdf5 } from "../hdf5-checksums.ts";
@@ -32,9 +32,15 @@ function boundaries(bytes: Buffer): number[] {
   return [...found].filter((at) => at <= bytes.length);
 }
 
+/** Reads all datasets through one opened file; then one of them as training does. */
 async function readAll(path: string): Promise<void> {
   const file = await openHdf5(path);
+  let rows = "";
   try {
+    const usable = file.datasets.find(
+      ({ dtype, problem, shape }) => isFloat(dtype) && problem === undefined && (shape.length === 2 || shape.length === 3),
+    );
+    rows = usable?.name ?? "";
     const reads = file.datasets.map(({ name, shape, problem }) => async () => {
       if (problem !== undefined || shape.length === 0 || shape.length > 3) return;
       const rows = file.rows(name, shape.length === 3 ? 2 : 1);
@@ -47,6 +53,7 @@ async function readAll(path: string): Promise<void> {
   } finally {
     await file.close();
   }
+  await readSource(await openSource([path], { dataset: rows }));
 }
 
 export const hdf5: FuzzFormat = {
@@ -54,9 +61,5 @@ export const hdf5: FuzzFormat = {
   samples,
   boundaries,
   resealed: resealHdf5,
-  read: (path) =>
-    all(
-      () => readAll(path),
-      async () => readSource(await openSource([path], { dataset: "f32" })),
-    ),
+  read: readAll,
 };

@@ -5,11 +5,12 @@ import { hdf5 } from "./hdf5.ts";
 import { json } from "./json.ts";
 import { npy } from "./npy.ts";
 import { onnx } from "./onnx.ts";
+import { onnxRuntime } from "./onnx-runtime.ts";
 import { safetensors } from "./safetensors.ts";
 import { selfTest } from "./self-test.ts";
 import { tokenizer } from "./tokenizer.ts";
 
-export const FORMATS: readonly FuzzFormat[] = [safetensors, npy, hdf5, onnx, tokenizer, ...json];
+export const FORMATS: readonly FuzzFormat[] = [safetensors, npy, hdf5, onnx, onnxRuntime, tokenizer, ...json];
 
 export function formatNamed(name: string): FuzzFormat {
   const found = [...FORMATS, selfTest].find((format) => format.name === name);

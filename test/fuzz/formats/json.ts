@@ -1,12 +1,11 @@
 /** The JSON files of autoencoders and runs: cfg.json, config.json, and a checkpoint's manifest.json and state.json. */
 
 import { createHash } from "node:crypto";
-import { readFile } from "node:fs/promises";
 import { dirname } from "node:path";
 import { openCheckpoint } from "../../../src/checkpoint/load.ts";
 import { configFromJson } from "../../../src/config.ts";
 import { descriptionJson, parseDescription } from "../../../src/sae/description.ts";
-import { readJsonFile } from "../../../src/util/json.ts";
+import { readJsonFile, readTextFile } from "../../../src/util/json.ts";
 import { type FuzzFormat, jsonBoundaries, type Sample, WHOLE_FILE } from "../format.ts";
 import { written } from "./safetensors.ts";
 
@@ -74,7 +73,7 @@ export const json: readonly FuzzFormat[] = [
     ...common,
     name: "config",
     samples: () => [{ name: "run", file: "config.json", bytes: Buffer.from(JSON.stringify(CONFIG, undefined, 2)) }],
-    read: async (path) => void configFromJson(await readFile(path, "utf8"), path),
+    read: async (path) => void configFromJson(await readTextFile(path), path),
   },
   { ...common, name: "manifest", samples: checkpoint, read: async (path) => void (await openCheckpoint(dirname(path))) },
 ];

@@ -10,7 +10,7 @@ const FIXTURES = "src/formats/fixtures";
 
 function samples(): Sample[] {
   const names = readdirSync(FIXTURES).filter((name) => name.endsWith(".npy"));
-  return names.map((name) => ({ name, file: name, bytes: readFileSync(`${FIXTURES}/${name}`) }));
+  return names.map((name) => ({ name, file: name, bytes: readFileSync(`${FIXTURES}/${name}`), refused: !/npy-b?f\d+\.npy/.test(name) }));
 }
 
 /** Magic, version, length of the header; each token of the header; the data. */

@@ -26,9 +26,9 @@ function samples(): Sample[] {
     outputs: [valueInfo("z", FLOAT, [2])],
   });
   const sparse = Buffer.concat([
-    field(1, tensor("sparse", [2], Float32Array.of(1, 2))),
-    field(2, tensor("", [2], BigInt64Array.of(0n, 3n))),
-    field(3, Uint8Array.of(4)),
+    field(1, tensor("sparse", [1], Float32Array.of(1))),
+    field(2, tensor("", [1], BigInt64Array.of(1n))),
+    field(3, Uint8Array.of(2)),
   ]);
   const layers = tinyModel([0, 1, 2, 3, 4, 5, 6, 7], {
     nodes: [
@@ -42,8 +42,8 @@ function samples(): Sample[] {
   });
   const whole = Buffer.concat([layers, field(7, field(15, sparse)), field(7, field(13, valueInfo("s", FLOAT, ["b", "s", 2])))]);
   const external = tinyModel([1, 2], { initializers: [tensor("w", [2], Float32Array.of(1, 2), true)] });
-  const named = (name: string, bytes: Buffer): Sample => ({ name, file: "model.onnx", bytes });
-  return [named("layers", whole), named("branches", branches), named("external", external)];
+  const named = (name: string, bytes: Buffer, refused = false): Sample => ({ name, file: "model.onnx", bytes, refused });
+  return [named("layers", whole), named("branches", branches), named("external", external, true)];
 }
 
 const MAX_DEPTH = 8;

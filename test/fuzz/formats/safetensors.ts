@@ -9,7 +9,9 @@ export async function written(parts: readonly Omit<SafetensorsPart, "bytes">[], 
   const pieces: Uint8Array[] = [];
   const sizes: Readonly<Record<string, number>> = { F64: 8, F32: 4, F16: 2, BF16: 2, I64: 8, I32: 4, U8: 1, BOOL: 1 };
   const bytes = (dtype: string, shape: readonly number[]) =>
-    new Uint8Array(shape.reduce((product, size) => product * size, sizes[dtype] ?? 0)).map((_, i) => i % 60);
+    new Uint8Array(shape.reduce((product, size) => product * size, sizes[dtype] ?? 0)).map((_, i) =>
+      i % (sizes[dtype] ?? 1) === 0 ? i % 2 : 0,
+    );
   await writeSafetensors(
     async (piece) => void pieces.push(piece),
     parts.map((part) => ({ ...part, bytes: async () => bytes(part.dtype, part.shape) })),
@@ -39,13 +41,13 @@ async function samples(): Promise<Sample[]> {
       [
         { name: "a", dtype: "F64", shape: [2, 2] },
         { name: "b", dtype: "F32", shape: [] },
-        { name: "c", dtype: "BF16", shape: [4, 0] },
+        { name: "c", dtype: "BF16", shape: [0] },
         { name: "d", dtype: "U8", shape: [3] },
         { name: "e", dtype: "BOOL", shape: [2] },
       ],
       {},
     ),
-    await named("empty", [], {}),
+    { ...(await named("empty", [], {})), refused: true },
   ];
 }
 

@@ -102,7 +102,11 @@ const SPLIT = {
     byte_fallback: true,
     ignore_merges: false,
     vocab: { "<|endoftext|>": 0, t: 1, h: 2, e: 3, th: 4, the: 5, Ġ: 6, Ġthe: 7, a: 8 },
-    merges: ["t h", "th e", ["Ġ", "the"]],
+    merges: [
+      ["t", "h"],
+      ["th", "e"],
+      ["Ġ", "the"],
+    ],
   },
 };
 
