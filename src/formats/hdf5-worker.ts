@@ -91,15 +91,39 @@ export function hdf5Worker(
     };
     return { instance, module };
   };
-  // It opens what was asked for and nothing else, and writes nothing, what it would print included.
-  const openSync = fs.openSync;
+  // It opens what was asked for and nothing else; what it would print goes nowhere. Its error messages go through a new file of C's tmpfile().
+  const { openSync, closeSync, writeSync } = fs;
+  const messages = new Set<number>();
+  const descriptors = new Set<number>();
   Object.assign(fs, {
     openSync: (...args: Parameters<typeof openSync>) => {
-      if (!allowed.has(String(args[0]))) throw Object.assign(new Error("not a file that was asked for"), { code: "ENOENT", errno: -2 });
-      return openSync(...args);
+      const [path, flags] = args;
+      const isNew = typeof flags === "number" && (flags & fs.constants.O_CREAT) !== 0 && (flags & fs.constants.O_EXCL) !== 0;
+      const isMessage = isNew && /^\/tmp\/tmpfile_\w+$/.test(String(path));
+      if (!isMessage && !allowed.has(String(path))) {
+        throw Object.assign(new Error("not a file that was asked for"), { code: "ENOENT", errno: -2 });
+      }
+      const file = openSync(...args);
+      descriptors.add(file);
+      if (isMessage) messages.add(file);
+      return file;
     },
-    writeSync: (_file: number, bytes: Uint8Array, _at?: number, length?: number) => length ?? bytes.byteLength,
+    closeSync: (file: number) => {
+      descriptors.delete(file);
+      messages.delete(file);
+      closeSync(file);
+    },
+    writeSync: (file: number, bytes: Uint8Array, at: number, length: number, position: number | null) =>
+      messages.has(file) ? writeSync(file, bytes, at, length, position) : length,
   });
+
+  /** A call that fails leaves files open: what no instance can use any more is closed. */
+  function tidy(): void {
+    if (files.size > 0) return;
+    for (const file of descriptors) closeSync(file);
+    descriptors.clear();
+    messages.clear();
+  }
 
   let current: Promise<Library> | undefined;
   async function loaded(): Promise<Library> {
@@ -228,6 +252,7 @@ export function hdf5Worker(
     const { library, id } = files.get(request.file)!;
     files.delete(request.file);
     call(() => library.close_file(id));
+    if (current === undefined) tidy();
     return undefined;
   }
 
@@ -242,6 +267,7 @@ export function hdf5Worker(
         // What is opened from now on gets a new instance: a failed call leaves its objects open, and the library would answer for another file of the same
         // inode from what it remembers of this one.
         current = undefined;
+        tidy();
         parentPort!.postMessage({ id, error: thrown instanceof Error ? thrown.message : String(thrown) });
       }
     });
