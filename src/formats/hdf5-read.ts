@@ -1,14 +1,16 @@
 /**
- * Reads HDF5 files: what is in them, and rows of their datasets. libhdf5 finds the objects and reads chunked data; contiguous data is read
- * with plain reads at its offset, off the event loop. Soft, external and virtual references are never followed, so no other file is ever opened.
+ * Reads HDF5 files: what is in them, and rows of their datasets. libhdf5 finds the objects and reads the attributes; the data is read by us, off the event loop: contiguous
+ * data with plain reads at its offset, chunks by their index. Soft, external and virtual references are never followed, so no other file is ever opened.
  */
 
 import { readFully } from "../util/bytes.ts";
 import { FormatError, messageOf, SaettaError } from "../util/errors.ts";
+import type { Hdf5Bytes } from "./hdf5-bytes.ts";
+import { ChunkReader } from "./hdf5-chunks.ts";
 import { HDF5_BYTES, type Hdf5DType } from "./hdf5-datatype.ts";
-import { type DatasetHeader, type Hdf5Bytes, type Hdf5Storage, readDatasetHeader, readSuperblock } from "./hdf5-header.ts";
-import { Hdf5LibraryFile, listHdf5 } from "./hdf5-library.ts";
-import { type Grid, gridOf, slabs } from "./hdf5-slabs.ts";
+import { type DatasetHeader, type Hdf5Storage, readDatasetHeader, readSuperblock } from "./hdf5-header.ts";
+import { listHdf5 } from "./hdf5-library.ts";
+import { gridOf } from "./hdf5-slabs.ts";
 import { cannotOpen, openToRead } from "./open-file.ts";
 
 export interface Hdf5Dataset {
@@ -38,7 +40,7 @@ export interface Hdf5Rows {
   read(first: number, count: number, into: Uint8Array): Promise<void>;
 }
 
-/** What a chunk may hold: the library holds one whole in memory. */
+/** What a chunk may hold: one is held whole in memory. */
 const MAX_CHUNK_BYTES = 512 << 20;
 
 /** Opens a file and lists it. Throws FormatError when it is not HDF5, empty, truncated or damaged; SaettaError when it cannot be read at all. */
@@ -60,7 +62,7 @@ export async function openHdf5(path: string): Promise<Hdf5File> {
 }
 
 function described(name: string, { shape, type, dtype, storage, problem }: DatasetHeader): Hdf5Dataset {
-  const chunk = storage?.kind === "chunked" ? storage.chunk : undefined;
+  const chunk = storage?.kind === "chunked" ? storage.layout.chunk : undefined;
   return { name, shape, type, dtype, layout: storage?.kind, chunk, problem };
 }
 
@@ -71,7 +73,6 @@ export class Hdf5File {
   readonly attributes: ReadonlyMap<string, string | number>;
   readonly #bytes: Hdf5Bytes;
   readonly #headers: ReadonlyMap<string, [Hdf5Dataset, DatasetHeader]>;
-  readonly #library: Hdf5LibraryFile;
   #closed: boolean = false;
 
   constructor(
@@ -83,7 +84,6 @@ export class Hdf5File {
     this.datasets = [...headers.values()].map(([dataset]) => dataset);
     this.attributes = attributes;
     this.#bytes = bytes;
-    this.#library = new Hdf5LibraryFile(bytes.path);
     this.#headers = headers;
   }
 
@@ -130,49 +130,28 @@ export class Hdf5File {
       };
       return { ...view, grain: 1, read: checked(read) };
     }
-    const chunk = storage.kind === "chunked" ? storage.chunk : shape;
-    const chunkBytes = chunk.reduce((product, size) => product * size, HDF5_BYTES[dtype]);
-    if (chunk.length !== shape.length || chunkBytes > MAX_CHUNK_BYTES) {
+    if (storage.kind === "compact") {
+      const { data } = storage;
+      if (data.length !== total) throw new FormatError(`${name} of ${total} bytes is stored in ${data.length}`, { where });
+      const rowBytes = width * HDF5_BYTES[dtype];
+      const read: Hdf5Rows["read"] = async (first, count, into) => into.set(data.subarray(first * rowBytes, (first + count) * rowBytes));
+      return { ...view, grain: Math.max(1, rows), read: checked(read) };
+    }
+    const { chunk, bytes } = storage.layout;
+    if (bytes > MAX_CHUNK_BYTES) {
       throw new FormatError(`${name} of shape [${shape.join(", ")}] is stored in chunks of [${chunk.join(", ")}]`, {
         where,
         mend: "write it with chunks of a few MiB",
       });
     }
     const grid = gridOf(shape, chunk, axes, HDF5_BYTES[dtype]);
-    return {
-      ...view,
-      grain: grid.grain,
-      read: checked((first, count, into) => this.#readChunked(name, grid, dtype, chunkBytes, first, count, into)),
-    };
-  }
-
-  async #readChunked(
-    name: string,
-    grid: Grid,
-    dtype: Hdf5DType,
-    chunkBytes: number,
-    first: number,
-    count: number,
-    into: Uint8Array,
-  ): Promise<void> {
-    const rowBytes = grid.width * HDF5_BYTES[dtype];
-    for (const { outer, inner } of slabs(grid, first, count)) {
-      if (this.#closed) throw new Error(`${this.path} was closed while it was read`);
-      const [height, length] = [outer[1] - outer[0], inner[1] - inner[0]];
-      const start = [outer[0], inner[0], 0].slice(3 - grid.rank - grid.unused, 3 - grid.unused);
-      const size = [height, length, grid.width].slice(3 - grid.rank - grid.unused, 3 - grid.unused);
-      const slab = await this.#library.read(name, start, size, height * length * rowBytes, chunkBytes);
-      for (let i = 0; i < height; i++) {
-        const row = (outer[0] + i) * grid.inner + inner[0] - first;
-        into.set(slab.subarray(i * length * rowBytes, (i + 1) * length * rowBytes), row * rowBytes);
-      }
-    }
+    const reader = new ChunkReader(this.#bytes, name, storage, grid);
+    return { ...view, grain: grid.grain, read: checked((first, count, into) => reader.read(first, count, into)) };
   }
 
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
     await this.#bytes.handle.close();
-    await this.#library.close();
   }
 }

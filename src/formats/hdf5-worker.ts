@@ -19,61 +19,38 @@ interface WebAssemblyInstance {
   readonly exports: { readonly memory: { readonly buffer: ArrayBuffer; grow(pages: number): number } };
 }
 
-/** What stands in the memory that both sides see: [calls begun + calls ended, milliseconds that the current one may take]. */
-export const SHARED_CALLS = 0;
-export const SHARED_ALLOWED = 1;
-
-export type Hdf5Request =
-  | { readonly kind: "list"; readonly path: string }
-  | { readonly kind: "open"; readonly path: string }
-  | {
-      readonly kind: "read";
-      readonly file: number;
-      readonly name: string;
-      readonly start: readonly number[];
-      readonly size: readonly number[];
-      readonly bytes: number;
-      readonly chunkBytes: number;
-    }
-  | { readonly kind: "close"; readonly file: number };
-
 export interface Hdf5Listing {
   /** Name and address of the object header of every dataset that hard links reach. */
   readonly datasets: readonly (readonly [name: string, address: bigint])[];
   readonly attributes: readonly (readonly [name: string, value: string | number])[];
 }
 
-/** `error`: what the library threw, or `refusal`: what is wrong in our own words. */
+/** `error`: what the library threw; `refusal`: what is wrong in our own words. */
 export type Hdf5Answer =
-  | { readonly id: number; readonly value: Hdf5Listing | number | Uint8Array | undefined }
+  | { readonly id: number; readonly value: Hdf5Listing }
   | { readonly id: number; readonly error: string }
   | { readonly id: number; readonly refusal: string };
 
 export interface Hdf5WorkerData {
   /** The library's module. */
   readonly url: string;
+  /** [calls begun + calls ended], which both sides see: odd while the library is at work. */
   readonly shared: Int32Array;
   readonly maxObjects: number;
   readonly maxAttributeBytes: number;
 }
 
-/** Answers requests until the thread is ended; one at a time, in their order. */
+/** Lists one file after the other, in the order of the requests { id, path }, until the thread is ended. */
 export function hdf5Worker(
   load: (url: string) => Promise<unknown>,
   { parentPort, workerData }: typeof import("node:worker_threads"),
   fs: typeof import("node:fs"),
 ): void {
-  /** Memory that the library may have for what is not data: its code's own, its caches, the objects of a file. */
-  const BASE_BYTES = 96 * 2 ** 20;
-  /** What a call may take; reading has more, for 50 MB/s. */
-  const CALL_MS = 500;
-  const BYTES_PER_MS = 50_000;
+  /** Memory that the library may have: its own, its caches, the objects of a file. No data of datasets is ever in it. */
+  const MAX_BYTES = 96 * 2 ** 20;
   const { url, shared, maxObjects, maxAttributeBytes } = workerData as Hdf5WorkerData;
 
-  let limit = BASE_BYTES;
-  const files = new Map<number, { readonly library: Library; readonly id: bigint }>();
-  const allowed = new Set<string>();
-  let opened = 0;
+  let allowed: string | undefined;
 
   // The library's memory grows by this call alone; refused, its malloc returns 0 and it gives up with an error. All of this is the thread's own.
   const wasm = (globalThis as unknown as { WebAssembly: WebAssemblyApi }).WebAssembly;
@@ -86,7 +63,7 @@ export function hdf5Worker(
     const { memory } = instance.exports;
     const grow = memory.grow.bind(memory);
     memory.grow = (pages) => {
-      if (memory.buffer.byteLength + pages * 65536 > limit) throw new RangeError("no more memory for this file");
+      if (memory.buffer.byteLength + pages * 65536 > MAX_BYTES) throw new RangeError("no more memory for this file");
       return grow(pages);
     };
     return { instance, module };
@@ -100,7 +77,7 @@ export function hdf5Worker(
       const [path, flags] = args;
       const isNew = typeof flags === "number" && (flags & fs.constants.O_CREAT) !== 0 && (flags & fs.constants.O_EXCL) !== 0;
       const isMessage = isNew && /^\/tmp\/tmpfile_\w+$/.test(String(path));
-      if (!isMessage && !allowed.has(String(path))) {
+      if (!isMessage && path !== allowed) {
         throw Object.assign(new Error("not a file that was asked for"), { code: "ENOENT", errno: -2 });
       }
       const file = openSync(...args);
@@ -117,9 +94,8 @@ export function hdf5Worker(
       messages.has(file) ? writeSync(file, bytes, at, length, position) : length,
   });
 
-  /** A call that fails leaves files open: what no instance can use any more is closed. */
+  /** A call that fails leaves files open, which no other instance can use. */
   function tidy(): void {
-    if (files.size > 0) return;
     for (const file of descriptors) closeSync(file);
     descriptors.clear();
     messages.clear();
@@ -139,8 +115,7 @@ export function hdf5Worker(
   }
 
   /** A call of the library, which the other side watches. */
-  function call<T>(run: () => T, milliseconds = 0): T {
-    Atomics.store(shared, 1, CALL_MS + milliseconds);
+  function call<T>(run: () => T): T {
     Atomics.add(shared, 0, 1);
     try {
       return run();
@@ -151,18 +126,14 @@ export function hdf5Worker(
 
   class Refusal extends Error {}
 
-  function openFile(library: Library, path: string): bigint {
-    allowed.add(path);
-    return call(() => library.open(path, library.H5F_ACC_RDONLY, false, -1, -1));
-  }
-
   /** An object reference of the old kind is the address of the object's header. */
   function addressOf(library: Library, id: bigint, name: string): bigint {
     return Buffer.from(call(() => library.create_object_reference(id, name))).readBigUInt64LE();
   }
 
   function list(library: Library, path: string): Hdf5Listing {
-    const id = openFile(library, path);
+    allowed = path;
+    const id = call(() => library.open(path, library.H5F_ACC_RDONLY, false, -1, -1));
     try {
       const datasets: [string, bigint][] = [];
       const seen = new Set<bigint>([addressOf(library, id, "/")]);
@@ -223,49 +194,15 @@ export function hdf5Worker(
     }
   }
 
-  function read({ file, name, start, size, bytes, chunkBytes }: Extract<Hdf5Request, { kind: "read" }>): Uint8Array {
-    const { library, id } = files.get(file)!;
-    // A chunk as stored and as it was, while it is inflated into ever larger memory; the slab.
-    limit = BASE_BYTES + 4 * chunkBytes + 2 * bytes;
-    const at = library._malloc(bytes);
-    if (at === 0) throw new Error(`no memory for a slab of ${bytes} bytes`);
-    try {
-      const [count, offset] = [size.map(BigInt), start.map(BigInt)];
-      const stride = size.map(() => 1n);
-      const status = call(() => library.get_dataset_data(id, name, count, offset, stride, BigInt(at)), (bytes + chunkBytes) / BYTES_PER_MS);
-      if (status < 0) throw new Error("the library gives no reason");
-      return library.HEAPU8.slice(at, at + bytes);
-    } finally {
-      library._free(at);
-    }
-  }
-
-  async function answer(request: Hdf5Request): Promise<Hdf5Listing | number | Uint8Array | undefined> {
-    limit = BASE_BYTES;
-    if (request.kind === "read") return read(request);
-    if (request.kind === "list") return list(await loaded(), request.path);
-    if (request.kind === "open") {
-      const library = await loaded();
-      files.set(++opened, { library, id: openFile(library, request.path) });
-      return opened;
-    }
-    const { library, id } = files.get(request.file)!;
-    files.delete(request.file);
-    call(() => library.close_file(id));
-    if (current === undefined) tidy();
-    return undefined;
-  }
-
   let before: Promise<void> = Promise.resolve();
-  parentPort!.on("message", ({ id, request }: { id: number; request: Hdf5Request }) => {
+  parentPort!.on("message", ({ id, path }: { id: number; path: string }) => {
     before = before.then(async () => {
       try {
-        const value = await answer(request);
-        parentPort!.postMessage({ id, value }, value instanceof Uint8Array ? [value.buffer as ArrayBuffer] : []);
+        parentPort!.postMessage({ id, value: list(await loaded(), path) });
       } catch (thrown) {
         if (thrown instanceof Refusal) return parentPort!.postMessage({ id, refusal: thrown.message });
-        // What is opened from now on gets a new instance: a failed call leaves its objects open, and the library would answer for another file of the same
-        // inode from what it remembers of this one.
+        // The next file gets a new instance: a failed call leaves its objects open, and the library would answer for another file of the same inode from what
+        // it remembers of this one.
         current = undefined;
         tidy();
         parentPort!.postMessage({ id, error: thrown instanceof Error ? thrown.message : String(thrown) });
