@@ -39,7 +39,7 @@ def common(file):
             ("all", {"compression": "gzip", "shuffle": True, "fletcher32": True}),
             ("sums", {"fletcher32": True}),
         ):
-            for dtype in ("<f2", "<f4", "<f8", "<i4", "<i1"):
+            for dtype in ("<f2", "<f8", "<i1"):
                 file.create_dataset(f"{name}_{filters}_{dtype[1:]}", data=values(shape, dtype), chunks=chunks, **options)
 
 
@@ -89,9 +89,27 @@ def many(file):
         grown[0:3000] = values((3000, 2), "<i4")
         grown[9000:9100] = values((100, 2), "<i4")
         grown[19990:20000] = values((10, 2), "<i4")
-        tree = file.create_dataset(f"tree_{filters}", shape=(2500, 2), maxshape=(None, None), chunks=(1, 2), dtype="<i4", **options)
-        tree[0:2200] = values((2200, 2), "<i4")
+        # Data blocks of more than a page begin past 131,060 chunks.
+        far = file.create_dataset(f"far_{filters}", shape=(200000, 1), maxshape=(None, 1), chunks=(1, 1), dtype="<i4", **options)
+        far[140000:140100] = values((100, 1), "<i4")
+        far[150000:150050] = values((50, 1), "<i4")
+        tree = file.create_dataset(f"tree_{filters}", shape=(7000, 1), maxshape=(None, None), chunks=(1, 1), dtype="<i4", **options)
+        tree[0:6900] = values((6900, 1), "<i4")
 
+
+def edges(file):
+    """Edge chunks as they are, though the dataset has a filter: what the layout message must say for it is put in by the test."""
+    data = values((5, 3), "<f4")
+    dataset = file.create_dataset("edges", shape=(5, 3), chunks=(4, 3), dtype="<f4", compression="gzip")
+    dataset[0:4] = data[0:4]
+    padded = np.zeros((4, 3), "<f4")
+    padded[0] = data[4]
+    dataset.id.write_direct_chunk((4, 0), padded.tobytes(), 0)
+    data.tofile(os.path.join(folder, "edges.bin"))
+
+
+with h5py.File(os.path.join(folder, "edges.h5"), "w", libver="latest") as file:
+    edges(file)
 
 for version, name in (("earliest", "old"), ("latest", "new")):
     for make in (common, growing, sparse, early, masked, many):
