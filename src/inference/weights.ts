@@ -81,7 +81,7 @@ function chosen(path: string, hasAverage: boolean, asked: WeightsKind | undefine
  * The average is bias-corrected by 1 - m^t (Adam's correction, Kingma and Ba 2015) and, unless `unitDecoder` is false, its decoder rows are brought back to norm 1, which averaging shortens. Throws when a shape is wrong or a weight is not finite.
  */
 export async function writeParams(engine: Engine, found: FoundSae, params: Params, unitDecoder = true): Promise<void> {
-  const file = await openSafetensors(join(found.path, found.weights === "ema" ? AVERAGE : weightsFile(found.description)));
+  const file = await openWeights(found);
   try {
     const average = found.weights === "ema" ? averageOf(file) : undefined;
     const shapes = paramShapes(found.description.shape);
@@ -126,11 +126,31 @@ function averageOf(file: Safetensors): Average {
   return { decay, updates };
 }
 
+/** Throws FormatError unless the weights are of the shapes that cfg.json says: before memory is taken for what a small file only claims. */
+export async function checkWeights(found: FoundSae): Promise<void> {
+  const file = await openWeights(found);
+  try {
+    const shapes = paramShapes(found.description.shape);
+    for (const name of PARAM_NAMES) checkShape(file, TENSOR_NAMES[name], shapes[name]);
+  } finally {
+    await file.close();
+  }
+}
+
+function openWeights({ path, weights, description }: FoundSae): Promise<Safetensors> {
+  return openSafetensors(join(path, weights === "ema" ? AVERAGE : weightsFile(description)));
+}
+
+function checkShape(file: Safetensors, name: string, shape: readonly number[]): void {
+  const entry = file.tensors.get(name);
+  if (entry !== undefined && entry.shape.join() === shape.join()) return;
+  const is = entry === undefined ? "missing" : `[${entry.shape.join(", ")}]`;
+  throw new FormatError(`tensor "${name}" is ${is}, but cfg.json says [${shape.join(", ")}]`, { where: file.path });
+}
+
 async function floats(file: Safetensors, name: string, shape: readonly number[]): Promise<Float32Array | Float64Array> {
   const entry = file.tensors.get(name);
-  if (entry !== undefined && entry.shape.join() !== shape.join()) {
-    throw new FormatError(`tensor "${name}" is [${entry.shape.join(", ")}], but cfg.json says [${shape.join(", ")}]`, { where: file.path });
-  }
+  if (entry !== undefined) checkShape(file, name, shape);
   const bytes = await file.read(name);
   const dtype = entry?.dtype.toLowerCase();
   if (dtype !== "f64" && dtype !== "f32" && dtype !== "f16" && dtype !== "bf16") {

@@ -6,11 +6,13 @@ import { json } from "./json.ts";
 import { npy } from "./npy.ts";
 import { onnx } from "./onnx.ts";
 import { onnxRuntime } from "./onnx-runtime.ts";
+import { sae } from "./sae.ts";
 import { safetensors } from "./safetensors.ts";
 import { selfTest } from "./self-test.ts";
+import { text } from "./text.ts";
 import { tokenizer } from "./tokenizer.ts";
 
-export const FORMATS: readonly FuzzFormat[] = [safetensors, npy, hdf5, onnx, onnxRuntime, tokenizer, ...json];
+export const FORMATS: readonly FuzzFormat[] = [safetensors, npy, hdf5, onnx, onnxRuntime, tokenizer, text, ...json, ...sae];
 
 export function formatNamed(name: string): FuzzFormat {
   const found = [...FORMATS, selfTest].find((format) => format.name === name);
