@@ -142,19 +142,18 @@ function openWeights({ path, weights, description }: FoundSae): Promise<Safetens
 }
 
 function checkShape(file: Safetensors, name: string, shape: readonly number[]): void {
-  const entry = file.tensors.get(name);
-  if (entry !== undefined && entry.shape.join() === shape.join()) return;
-  const is = entry === undefined ? "missing" : `[${entry.shape.join(", ")}]`;
-  throw new FormatError(`tensor "${name}" is ${is}, but cfg.json says [${shape.join(", ")}]`, { where: file.path });
+  const { shape: is } = file.entry(name);
+  if (is.join() === shape.join()) return;
+  throw new FormatError(`tensor "${name}" is [${is.join(", ")}], but cfg.json says [${shape.join(", ")}]`, { where: file.path });
 }
 
 async function floats(file: Safetensors, name: string, shape: readonly number[]): Promise<Float32Array | Float64Array> {
-  const entry = file.tensors.get(name);
-  if (entry !== undefined) checkShape(file, name, shape);
+  checkShape(file, name, shape);
+  const stored = file.entry(name).dtype;
   const bytes = await file.read(name);
-  const dtype = entry?.dtype.toLowerCase();
+  const dtype = stored.toLowerCase();
   if (dtype !== "f64" && dtype !== "f32" && dtype !== "f16" && dtype !== "bf16") {
-    throw new FormatError(`tensor "${name}" is ${entry?.dtype}; weights are F64, F32, F16 or BF16`, { where: file.path });
+    throw new FormatError(`tensor "${name}" is ${stored}; weights are F64, F32, F16 or BF16`, { where: file.path });
   }
   const count = shape.reduce((a, b) => a * b, 1);
   const bad = firstNonFinite(bytes, dtype, 0, count);
