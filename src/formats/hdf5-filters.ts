@@ -57,7 +57,7 @@ export function parseFilters(message: Buffer): readonly Filter[] | string {
   return filters;
 }
 
-const inflated = promisify(inflate) as (bytes: Uint8Array, options: { maxOutputLength: number }) => Promise<Buffer>;
+const inflated = promisify(inflate) as (bytes: Uint8Array, options: { maxOutputLength: number; chunkSize: number }) => Promise<Buffer>;
 
 /** What a chunk of `bytes` bytes was before the filters; bit i of `mask` says that filter i was left out. Throws Error that says what is wrong. */
 export async function unfiltered(stored: Uint8Array, filters: readonly Filter[], mask: number, bytes: number): Promise<Uint8Array> {
@@ -77,7 +77,8 @@ export async function unfiltered(stored: Uint8Array, filters: readonly Filter[],
 
 async function unpacked(data: Uint8Array, most: number): Promise<Uint8Array> {
   try {
-    return await inflated(data, { maxOutputLength: most });
+    // In one go: each piece of `chunkSize` is a way to another thread and back.
+    return await inflated(data, { maxOutputLength: most, chunkSize: Math.max(64, most + 1) });
   } catch (cause) {
     if (hasCode(cause, "ERR_BUFFER_TOO_LARGE")) throw new Error(`it unpacks to more than ${most} bytes`, { cause });
     throw new Error(`no deflate stream (${messageOf(cause)})`, { cause });
@@ -89,9 +90,22 @@ function unshuffled(data: Uint8Array, size: number): Uint8Array {
   if (size <= 1) return data;
   const elements = Math.floor(data.length / size);
   const out = new Uint8Array(data.length);
-  for (let j = 0, from = 0; j < size && elements > 0; j++) for (let i = 0, to = j; i < elements; i++, to += size) out[to] = data[from++]!;
+  if (size === 2) {
+    const halves = new Uint16Array(out.buffer, 0, elements);
+    for (let i = 0; i < elements; i++) halves[i] = data[i]! | (data[elements + i]! << 8);
+  } else if (size === 4) {
+    const words = new Uint32Array(out.buffer, 0, elements);
+    const [second, third, last] = [elements, 2 * elements, 3 * elements];
+    for (let i = 0; i < elements; i++) {
+      words[i] = data[i]! | (data[second + i]! << 8) | (data[third + i]! << 16) | (data[last + i]! << 24);
+    }
+  } else unshuffledBytes(data, out, size, elements);
   out.set(data.subarray(elements * size), elements * size);
   return out;
+}
+
+function unshuffledBytes(data: Uint8Array, out: Uint8Array, size: number, elements: number): void {
+  for (let j = 0, from = 0; j < size && elements > 0; j++) for (let i = 0, to = j; i < elements; i++, to += size) out[to] = data[from++]!;
 }
 
 /** The data before a Fletcher-32 checksum that is right. */
