@@ -179,7 +179,7 @@ describe("config.json", () => {
   });
 
   it.each([
-    ["{", /^c\.json: is not JSON \(/],
+    ["{", /^c\.json: not valid JSON \(/],
     ["[1]", /^c\.json: must hold a JSON object$/],
     ["null", /^c\.json: must hold a JSON object$/],
     ['{"data": "a.h5"}', /^c\.json: data must be a list of paths$/],

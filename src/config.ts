@@ -6,6 +6,7 @@
 import { z } from "zod";
 import { didYouMean } from "./util/closest.ts";
 import { messageOf, UsageError } from "./util/errors.ts";
+import { parseJsonText } from "./util/json.ts";
 
 const count = z.number().int().positive();
 const whole = z.number().int().nonnegative();
@@ -260,9 +261,9 @@ export function configToJson(config: Config): Record<string, unknown> {
 export function configFromJson(text: string, where: string): { options: TrainOptions; data: readonly string[] | undefined } {
   let parsed: unknown;
   try {
-    parsed = JSON.parse(text);
-  } catch (error) {
-    throw new UsageError(`is not JSON (${messageOf(error)})`, { where });
+    parsed = parseJsonText(text, where);
+  } catch (cause) {
+    throw new UsageError(messageOf(cause), { cause });
   }
   if (typeof parsed !== "object" || parsed === null || Array.isArray(parsed)) throw new UsageError("must hold a JSON object", { where });
   const { data, ...rest } = Object.fromEntries(Object.entries(parsed).map(([name, value]) => [camel(name), value]));

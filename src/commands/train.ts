@@ -1,7 +1,7 @@
-import { readFile } from "node:fs/promises";
 import type { Command } from "commander";
 import { configFromJson } from "../config.ts";
 import { messageOf, SaettaError, UsageError } from "../util/errors.ts";
+import { readTextFile } from "../util/json.ts";
 import { addFlags, givenOptions } from "./flags.ts";
 import { note, unnoted } from "./note.ts";
 import { nprocOption } from "./nproc.ts";
@@ -52,8 +52,8 @@ export function trainCommand(program: Command): void {
 }
 
 async function readText(path: string): Promise<string> {
-  return readFile(path, "utf8").catch((cause: unknown) => {
-    throw new SaettaError(`cannot be read (${messageOf(cause)})`, { where: path, mend: "name a JSON file with --config", cause });
+  return readTextFile(path).catch((cause: unknown) => {
+    throw new SaettaError(messageOf(cause), { mend: "name a JSON file with --config", cause });
   });
 }
 

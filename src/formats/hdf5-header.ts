@@ -7,28 +7,27 @@
 import type { FileHandle } from "node:fs/promises";
 import { formatBytes, readFully } from "../util/bytes.ts";
 import { FormatError } from "../util/errors.ts";
-import { decodeDatatype, type Hdf5DType } from "./hdf5-datatype.ts";
-import { unknownFilter } from "./hdf5-filters.ts";
+import { type Hdf5Bytes, length64, position, readBlock, readUnsigned, UNDEFINED } from "./hdf5-bytes.ts";
+import type { ChunkLayout } from "./hdf5-chunk-layout.ts";
+import { decodeDatatype, HDF5_BYTES, type Hdf5DType } from "./hdf5-datatype.ts";
+import { type Filter, parseFilters } from "./hdf5-filters.ts";
 
 const SIGNATURE = Buffer.of(0x89, 0x48, 0x44, 0x46, 0x0d, 0x0a, 0x1a, 0x0a);
-const UNDEFINED = 0xffff_ffff_ffff_ffffn;
 /** More than any real object header (HDF5 limits a message to 64 KiB). */
 const MAX_HEADER_BYTES = 4 << 20;
 const MAX_HEADER_BLOCKS = 256;
 
-/** An open file, known to begin with a superblock. Addresses in it count from byte `base`. */
-export interface Hdf5Bytes {
-  readonly handle: FileHandle;
-  readonly path: string;
-  readonly size: number;
-  readonly base: number;
-}
-
 /** How the numbers of a dataset are stored. `position` is a byte of the file. */
 export type Hdf5Storage =
   | { readonly kind: "contiguous"; readonly position: number; readonly bytes: number }
-  | { readonly kind: "chunked"; readonly chunk: readonly number[] }
-  | { readonly kind: "compact" };
+  | {
+      readonly kind: "chunked";
+      readonly layout: ChunkLayout;
+      readonly filters: readonly Filter[];
+      /** What an element is that was never written. */
+      readonly fill: Uint8Array;
+    }
+  | { readonly kind: "compact"; readonly data: Uint8Array };
 
 export interface DatasetHeader {
   readonly shape: readonly number[];
@@ -90,26 +89,33 @@ export async function readDatasetHeader(file: Hdf5Bytes, address: bigint): Promi
   const space = needed(0x01, "dataspace");
   const datatype = needed(0x03, "datatype");
   const layout = needed(0x08, "layout");
-  const shape = space.shared ? undefined : parseDataspace(file, space);
+  const extent = space.shared ? undefined : parseDataspace(file, space);
   const type = datatype.shared ? { words: "committed datatype" } : decodeDatatype(datatype.data);
   const pipeline = find(0x0b);
-  const filter = pipeline === undefined ? undefined : pipeline.shared ? "shared" : unknownFilter(pipeline.data);
-  const stored =
-    find(0x07) !== undefined
-      ? "its data is in another file (external storage)"
-      : filter === undefined
-        ? parseLayout(file, layout)
-        : `it is compressed with a filter that is not known here (${filter})`;
+  const filters = pipeline === undefined ? [] : pipeline.shared ? "its filters are described elsewhere" : parseFilters(pipeline.data);
+  const stored = storageOf();
   const problem =
-    shape === undefined
+    extent === undefined
       ? "it has no plain shape"
       : typeof stored === "string"
         ? stored
         : type.dtype === undefined
           ? `its elements are of type ${type.words}`
           : undefined;
+
+  function storageOf(): Hdf5Storage | string | undefined {
+    if (find(0x07) !== undefined) return "its data is in another file (external storage)";
+    if (typeof filters === "string") return filters;
+    if (extent === undefined) return undefined;
+    const kind = layout.data[1];
+    // Where elements are no numbers, what is in the chunks is of no use.
+    if (kind === 2 && type.dtype === undefined) return undefined;
+    const elementBytes = type.dtype === undefined ? 1 : HDF5_BYTES[type.dtype];
+    const fill = parseFill(find(0x05), elementBytes, `${file.path}, byte ${address}`);
+    return parseLayout(file, layout, { extent, elementBytes, filters, fill });
+  }
   return {
-    shape: shape ?? [],
+    shape: extent?.shape ?? [],
     type: type.words,
     dtype: type.dtype,
     storage: typeof stored === "string" ? undefined : stored,
@@ -127,7 +133,7 @@ interface Message {
 
 async function readMessages(file: Hdf5Bytes, start: number): Promise<Message[]> {
   const { path } = file;
-  const prefix = await readBlock(file, start, Math.min(48, file.size - start));
+  const prefix = await readBlock(file, start, Math.min(48, file.size - start), "an object header");
   const damaged = (): FormatError => new FormatError("damaged object header", { where: `${path}, byte ${start}` });
   const messages: Message[] = [];
   /** Blocks to read: [first byte, bytes]. Version 2 blocks end with a checksum; its continuations begin with a signature. */
@@ -152,7 +158,7 @@ async function readMessages(file: Hdf5Bytes, start: number): Promise<Message[]> 
     const [first, length] = blocks[i] as [number, number];
     total += length;
     if (blocks.length > MAX_HEADER_BLOCKS || total > MAX_HEADER_BYTES) throw damaged();
-    const block = await readBlock(file, first, length);
+    const block = await readBlock(file, first, length, "an object header");
     const prefixed = modern ? (trackOrder ? 6 : 4) : 8;
     let at = modern && i > 0 ? 4 : 0;
     const end = modern && i > 0 ? length - 4 : length;
@@ -176,38 +182,52 @@ async function readMessages(file: Hdf5Bytes, start: number): Promise<Message[]> 
   return messages;
 }
 
-async function readBlock(file: Hdf5Bytes, at: number, length: number): Promise<Buffer> {
-  if (length > MAX_HEADER_BYTES || at + length > file.size) {
-    throw new FormatError(`an object header of ${length} bytes runs past the end of the file`, { where: `${file.path}, byte ${at}` });
-  }
-  const block = Buffer.alloc(length);
-  await readFully(file.handle, block, at, file.path);
-  return block;
+interface Extent {
+  readonly shape: readonly number[];
+  /** undefined: unlimited. */
+  readonly most: readonly (number | undefined)[];
 }
 
 /** undefined: no or not a simple extent. */
-function parseDataspace(file: Hdf5Bytes, { data, at }: Message): number[] | undefined {
-  const version = data[0];
-  const rank = data[1] ?? 0;
+function parseDataspace(file: Hdf5Bytes, { data, at }: Message): Extent | undefined {
+  const [version, rank = 0, flags = 0] = data;
   if (version !== 1 && version !== 2)
     throw new FormatError(`dataspace version ${version} is not known`, { where: `${file.path}, byte ${at}` });
   if (version === 2 && data[3] === 2) return undefined;
   const first = version === 1 ? 8 : 4;
-  if (rank > 32 || data.length < first + 8 * rank) throw new FormatError("damaged dataspace", { where: `${file.path}, byte ${at}` });
-  return Array.from({ length: rank }, (_, i) => length64(file, data.readBigUInt64LE(first + 8 * i), at));
+  const limited = (flags & 1) !== 0;
+  if (rank > 32 || data.length < first + 8 * rank * (limited ? 2 : 1))
+    throw new FormatError("damaged dataspace", { where: `${file.path}, byte ${at}` });
+  const size = (i: number): number => length64(file, data.readBigUInt64LE(first + 8 * i), at);
+  const shape = Array.from({ length: rank }, (_, i) => size(i));
+  const most = shape.map((now, i) => {
+    if (!limited) return now;
+    return data.readBigUInt64LE(first + 8 * (rank + i)) === UNDEFINED ? undefined : size(rank + i);
+  });
+  if (most.some((size, i) => size !== undefined && size < shape[i]!))
+    throw new FormatError("a dataset larger than it may be", { where: `${file.path}, byte ${at}` });
+  return { shape, most };
+}
+
+/** What else says how the data is stored. */
+interface Around {
+  readonly extent: Extent;
+  readonly elementBytes: number;
+  readonly filters: readonly Filter[];
+  readonly fill: Uint8Array;
 }
 
 /** A string says why the data cannot be read. */
-function parseLayout(file: Hdf5Bytes, { data, at }: Message): Hdf5Storage | string {
+function parseLayout(file: Hdf5Bytes, { data, at }: Message, around: Around): Hdf5Storage | string {
   const [version, kind] = data;
   if (version === undefined || version < 3 || version > 5) return `layout version ${version} is not known`;
   const where = `${file.path}, byte ${at}`;
-  const short = (bytes: number): void => {
-    if (data.length < bytes) throw new FormatError("damaged layout message", { where });
-  };
-  if (kind === 0) return { kind: "compact" };
+  if (kind === 0) {
+    if (data.length < 4 || data.length < 4 + data.readUInt16LE(2)) throw damagedLayout(where);
+    return { kind: "compact", data: data.subarray(4, 4 + data.readUInt16LE(2)) };
+  }
   if (kind === 1) {
-    short(18);
+    if (data.length < 18) throw damagedLayout(where);
     const address = data.readBigUInt64LE(2);
     if (address === UNDEFINED) return "it was never written";
     const first = position(file, address, where);
@@ -217,36 +237,60 @@ function parseLayout(file: Hdf5Bytes, { data, at }: Message): Hdf5Storage | stri
     }
     return { kind: "contiguous", position: first, bytes };
   }
-  if (kind === 2) {
-    // The last dimension is the element's size.
-    const rankAt = version === 3 ? 2 : 3;
-    const rank = data[rankAt] ?? 0;
-    const width = version === 3 ? 4 : (data[4] ?? 0);
-    const first = version === 3 ? 11 : 5;
-    if (rank < 2 || rank > 33 || width < 1 || width > 8) throw new FormatError("damaged layout message", { where });
-    short(first + width * rank);
-    const chunk = Array.from({ length: rank - 1 }, (_, i) => readUnsigned(data, first + width * i, width));
-    if (chunk.some((size) => !(size >= 1 && size <= 0xffff_ffff))) throw new FormatError(`chunks of [${chunk.join(", ")}]`, { where });
-    return { kind: "chunked", chunk };
-  }
+  if (kind === 2) return parseChunked(data, version, where, around);
   return kind === 3 ? "its data is in other files (virtual dataset)" : `layout class ${kind} is not known`;
 }
 
-function readUnsigned(data: Buffer, at: number, width: number): number {
-  let value = 0;
-  for (let i = width - 1; i >= 0; i--) value = value * 256 + (data[at + i] as number);
-  return value;
+function damagedLayout(where: string): FormatError {
+  return new FormatError("damaged layout message", { where });
 }
 
-/** An address of the file format -> a byte of the file, which has it. */
-function position(file: Hdf5Bytes, address: bigint, where: string): number {
-  if (address === UNDEFINED || address + BigInt(file.base) >= BigInt(file.size)) {
-    throw new FormatError(`address ${address} is outside of the file`, { where });
+const INDEXES = [undefined, "single", "implicit", "fixed", "extensible", "btree2"] as const;
+/** Bytes that the description of each kind of index takes, without those of a filtered single chunk. */
+const INDEX_BYTES = { single: 0, implicit: 0, fixed: 1, extensible: 5, btree2: 6 } as const;
+
+function parseChunked(data: Buffer, version: number, where: string, { extent, elementBytes, filters, fill }: Around): Hdf5Storage | string {
+  const { shape, most } = extent;
+  const old = version === 3;
+  // The last dimension is the element's size.
+  const rank = data[old ? 2 : 3] ?? 0;
+  const width = old ? 4 : (data[4] ?? 0);
+  const first = old ? 11 : 5;
+  const end = first + width * rank;
+  if (rank < 2 || rank > 33 || width < 1 || width > 8 || data.length < end + (old ? 0 : 1)) throw damagedLayout(where);
+  const dimensions = Array.from({ length: rank }, (_, i) => readUnsigned(data, first + width * i, width));
+  const chunk = dimensions.slice(0, -1);
+  if (chunk.some((size) => !(size >= 1 && size <= 0xffff_ffff))) throw new FormatError(`chunks of [${chunk.join(", ")}]`, { where });
+  if (chunk.length !== shape.length || dimensions.at(-1) !== elementBytes) {
+    throw new FormatError(`chunks of [${dimensions.join(", ")}] for [${shape.join(", ")}] of ${elementBytes} bytes`, { where });
   }
-  return Number(address) + file.base;
+  const bytes = chunk.reduce((product, size) => product * size, elementBytes);
+  const common = { chunk, bytes, shape, most, filtered: filters.length > 0 };
+  if (old) {
+    const layout: ChunkLayout = { ...common, index: "btree1", address: data.readBigUInt64LE(3), edgesUnfiltered: false, single: undefined };
+    return { kind: "chunked", layout, filters, fill };
+  }
+  const flags = data[2]!;
+  const index = INDEXES[data[end]!];
+  if (index === undefined) return `an index of chunks of kind ${data[end]} is not known`;
+  const measured = index === "single" && (flags & 2) !== 0;
+  const addressAt = end + 1 + (measured ? 12 : INDEX_BYTES[index]);
+  if (data.length < addressAt + 8) throw damagedLayout(where);
+  const single = measured ? { bytes: readUnsigned(data, end + 1, 8), mask: data.readUInt32LE(end + 9) } : undefined;
+  const layout: ChunkLayout = { ...common, index, address: data.readBigUInt64LE(addressAt), edgesUnfiltered: (flags & 1) !== 0, single };
+  return { kind: "chunked", layout, filters, fill };
 }
 
-function length64(file: Hdf5Bytes, value: bigint, at: number): number {
-  if (value > BigInt(Number.MAX_SAFE_INTEGER)) throw new FormatError(`a length of ${value}`, { where: `${file.path}, byte ${at}` });
-  return Number(value);
+/** The fill value message (IV.A.2.f): the element that stands where nothing was written; zeros where it says none. */
+function parseFill(message: Message | undefined, elementBytes: number, where: string): Uint8Array {
+  const zero = new Uint8Array(elementBytes);
+  if (message === undefined || message.shared) return zero;
+  const { data } = message;
+  const version = data[0];
+  const [defined, sizeAt] = version === 3 ? [((data[1] ?? 0) & 0x20) !== 0, 2] : [data[3] === 1, 4];
+  if (!defined || data.length < sizeAt + 4) return zero;
+  const size = data.readUInt32LE(sizeAt);
+  if (size === 0 || size === 0xffff_ffff) return zero;
+  if (size !== elementBytes || data.length < sizeAt + 4 + size) throw new FormatError("damaged fill value message", { where });
+  return data.subarray(sizeAt + 4, sizeAt + 4 + size);
 }

@@ -177,7 +177,7 @@ describe("openHdf5", () => {
     for (let at = content.indexOf("TREE\x01"); at >= 0; at = content.indexOf("TREE\x01", at + 1)) damaged.fill(0xee, at + 64, at + 72);
     await writeFile(path, damaged);
     await using(path, async (file) => {
-      await expect(file.rows("rows", 2).read(0, 12, new Uint8Array(240))).rejects.toThrow(`${path}: reading rows failed: `);
+      await expect(file.rows("rows", 2).read(0, 12, new Uint8Array(240))).rejects.toThrow("is outside of the file");
     });
     await writeFile(path, content);
     await readAll(path);

@@ -1,16 +1,16 @@
 /**
- * Reads HDF5 files: what is in them, and rows of their datasets. libhdf5 finds the objects and reads chunked data; contiguous data is read
- * with plain reads at its offset, off the event loop. Soft, external and virtual references are never followed, so no other file is ever opened.
+ * Reads HDF5 files: what is in them, and rows of their datasets. libhdf5 finds the objects and reads the attributes; the data is read by us, off the event loop: contiguous
+ * data with plain reads at its offset, chunks by their index. Soft, external and virtual references are never followed, so no other file is ever opened.
  */
 
-import { resolve } from "node:path";
-import { setImmediate } from "node:timers/promises";
 import { readFully } from "../util/bytes.ts";
 import { FormatError, messageOf, SaettaError } from "../util/errors.ts";
+import type { Hdf5Bytes } from "./hdf5-bytes.ts";
+import { ChunkReader } from "./hdf5-chunks.ts";
 import { HDF5_BYTES, type Hdf5DType } from "./hdf5-datatype.ts";
-import { type DatasetHeader, type Hdf5Bytes, type Hdf5Storage, readDatasetHeader, readSuperblock } from "./hdf5-header.ts";
-import { ask, type Hdf5Library, loadHdf5 } from "./hdf5-library.ts";
-import { type Grid, gridOf, slabs } from "./hdf5-slabs.ts";
+import { type DatasetHeader, type Hdf5Storage, readDatasetHeader, readSuperblock } from "./hdf5-header.ts";
+import { listHdf5 } from "./hdf5-library.ts";
+import { gridOf } from "./hdf5-slabs.ts";
 import { cannotOpen, openToRead } from "./open-file.ts";
 
 export interface Hdf5Dataset {
@@ -40,10 +40,7 @@ export interface Hdf5Rows {
   read(first: number, count: number, into: Uint8Array): Promise<void>;
 }
 
-/** Objects that a file may have; a file of activations has a handful. */
-const MAX_OBJECTS = 10_000;
-const MAX_ATTRIBUTE_BYTES = 64 * 1024;
-/** What a chunk may hold: the library holds one whole in memory. */
+/** What a chunk may hold: one is held whole in memory. */
 const MAX_CHUNK_BYTES = 512 << 20;
 
 /** Opens a file and lists it. Throws FormatError when it is not HDF5, empty, truncated or damaged; SaettaError when it cannot be read at all. */
@@ -51,14 +48,13 @@ export async function openHdf5(path: string): Promise<Hdf5File> {
   const { handle, size } = await openToRead(path);
   try {
     const bytes = await readSuperblock(handle, size, path);
-    const library = await loadHdf5();
-    const found = list(library, path);
+    const found = await listHdf5(path);
     const datasets = new Map<string, [Hdf5Dataset, DatasetHeader]>();
     for (const [name, address] of found.datasets) {
       const header = await readDatasetHeader(bytes, address);
       datasets.set(name, [described(name, header), header]);
     }
-    return new Hdf5File(bytes, library, datasets, found.attributes);
+    return new Hdf5File(bytes, datasets, new Map(found.attributes));
   } catch (cause) {
     await handle.close();
     throw cannotOpen(path, cause);
@@ -66,7 +62,7 @@ export async function openHdf5(path: string): Promise<Hdf5File> {
 }
 
 function described(name: string, { shape, type, dtype, storage, problem }: DatasetHeader): Hdf5Dataset {
-  const chunk = storage?.kind === "chunked" ? storage.chunk : undefined;
+  const chunk = storage?.kind === "chunked" ? storage.layout.chunk : undefined;
   return { name, shape, type, dtype, layout: storage?.kind, chunk, problem };
 }
 
@@ -76,15 +72,11 @@ export class Hdf5File {
   /** Scalar strings and numbers of the root. */
   readonly attributes: ReadonlyMap<string, string | number>;
   readonly #bytes: Hdf5Bytes;
-  readonly #library: Hdf5Library;
   readonly #headers: ReadonlyMap<string, [Hdf5Dataset, DatasetHeader]>;
-  /** The library's file, opened when chunked data is first asked for. */
-  #id: bigint | undefined;
   #closed: boolean = false;
 
   constructor(
     bytes: Hdf5Bytes,
-    library: Hdf5Library,
     headers: ReadonlyMap<string, [Hdf5Dataset, DatasetHeader]>,
     attributes: ReadonlyMap<string, string | number>,
   ) {
@@ -92,7 +84,6 @@ export class Hdf5File {
     this.datasets = [...headers.values()].map(([dataset]) => dataset);
     this.attributes = attributes;
     this.#bytes = bytes;
-    this.#library = library;
     this.#headers = headers;
   }
 
@@ -139,128 +130,28 @@ export class Hdf5File {
       };
       return { ...view, grain: 1, read: checked(read) };
     }
-    const chunk = storage.kind === "chunked" ? storage.chunk : shape;
-    const chunkBytes = chunk.reduce((product, size) => product * size, HDF5_BYTES[dtype]);
-    if (chunk.length !== shape.length || chunkBytes > MAX_CHUNK_BYTES) {
+    if (storage.kind === "compact") {
+      const { data } = storage;
+      if (data.length !== total) throw new FormatError(`${name} of ${total} bytes is stored in ${data.length}`, { where });
+      const rowBytes = width * HDF5_BYTES[dtype];
+      const read: Hdf5Rows["read"] = async (first, count, into) => into.set(data.subarray(first * rowBytes, (first + count) * rowBytes));
+      return { ...view, grain: Math.max(1, rows), read: checked(read) };
+    }
+    const { chunk, bytes } = storage.layout;
+    if (bytes > MAX_CHUNK_BYTES) {
       throw new FormatError(`${name} of shape [${shape.join(", ")}] is stored in chunks of [${chunk.join(", ")}]`, {
         where,
         mend: "write it with chunks of a few MiB",
       });
     }
     const grid = gridOf(shape, chunk, axes, HDF5_BYTES[dtype]);
-    return { ...view, grain: grid.grain, read: checked((first, count, into) => this.#readChunked(name, grid, dtype, first, count, into)) };
-  }
-
-  async #readChunked(name: string, grid: Grid, dtype: Hdf5DType, first: number, count: number, into: Uint8Array): Promise<void> {
-    const library = this.#library;
-    const rowBytes = grid.width * HDF5_BYTES[dtype];
-    let begun = false;
-    for (const { outer, inner } of slabs(grid, first, count)) {
-      // The library blocks the event loop: let others have it between slabs.
-      if (begun) await setImmediate();
-      begun = true;
-      if (this.#closed) throw new Error(`${this.path} was closed while it was read`);
-      const [height, length] = [outer[1] - outer[0], inner[1] - inner[0]];
-      const bytes = height * length * rowBytes;
-      ask(this.path, `reading ${name}`, () => {
-        this.#id ??= openFile(this.#library, this.path);
-        const at = library._malloc(bytes);
-        if (at === 0) throw new Error(`no memory for a slab of ${bytes} bytes`);
-        try {
-          const start = [outer[0], inner[0], 0].slice(3 - grid.rank - grid.unused, 3 - grid.unused).map(BigInt);
-          const size = [height, length, grid.width].slice(3 - grid.rank - grid.unused, 3 - grid.unused).map(BigInt);
-          const stride = size.map(() => 1n);
-          if (library.get_dataset_data(this.#id, name, size, start, stride, BigInt(at)) < 0) throw new Error("the library gives no reason");
-          for (let i = 0; i < height; i++) {
-            const from = at + i * length * rowBytes;
-            const row = (outer[0] + i) * grid.inner + inner[0] - first;
-            into.set(library.HEAPU8.subarray(from, from + length * rowBytes), row * rowBytes);
-          }
-        } finally {
-          library._free(at);
-        }
-      });
-    }
+    const reader = new ChunkReader(this.#bytes, name, storage, grid);
+    return { ...view, grain: grid.grain, read: checked((first, count, into) => reader.read(first, count, into)) };
   }
 
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
     await this.#bytes.handle.close();
-    const id = this.#id;
-    if (id !== undefined) ask(this.path, "closing", () => this.#library.close_file(id));
-  }
-}
-
-function openFile(library: Hdf5Library, path: string): bigint {
-  return library.open(resolve(path), library.H5F_ACC_RDONLY, false, -1, -1);
-}
-
-/** Every dataset that hard links reach, by name, with the address of its object header; and the attributes of the root. */
-function list(library: Hdf5Library, path: string): { datasets: Map<string, bigint>; attributes: Map<string, string | number> } {
-  return ask(path, "opening", () => {
-    const id = openFile(library, path);
-    try {
-      const datasets = new Map<string, bigint>();
-      const seen = new Set<bigint>([addressOf(library, id, "/")]);
-      const groups = [""];
-      for (let prefix = groups.pop(); prefix !== undefined; prefix = groups.pop()) {
-        for (const child of library.get_names(id, `/${prefix}`, false)) {
-          const name = prefix + child;
-          if (library.get_external_link(id, name).filename !== undefined || library.get_symbolic_link(id, name) !== null) continue;
-          const type = library.get_type(id, name);
-          const address = addressOf(library, id, name);
-          if (type === library.H5G_DATASET) datasets.set(name, address);
-          else if (type === library.H5G_GROUP && !seen.has(address)) groups.push(`${name}/`);
-          seen.add(address);
-          if (datasets.size + seen.size > MAX_OBJECTS) throw new FormatError(`more than ${MAX_OBJECTS} objects`, { where: path });
-        }
-      }
-      return { datasets, attributes: attributesOf(library, id) };
-    } finally {
-      library.close_file(id);
-    }
-  });
-}
-
-/** An object reference of the old kind is the address of the object's header. */
-function addressOf(library: Hdf5Library, id: bigint, name: string): bigint {
-  return Buffer.from(library.create_object_reference(id, name)).readBigUInt64LE();
-}
-
-function attributesOf(library: Hdf5Library, id: bigint): Map<string, string | number> {
-  const attributes = new Map<string, string | number>();
-  for (const name of library.get_attribute_names(id, "/")) {
-    const value = scalarAttribute(library, id, name);
-    if (value !== undefined) attributes.set(name, value);
-  }
-  return attributes;
-}
-
-/** A string or a number that JavaScript holds exactly; undefined for anything else. */
-function scalarAttribute(library: Hdf5Library, id: bigint, name: string): string | number | undefined {
-  const { type, size, shape, vlen, signed } = library.get_attribute_metadata(id, "/", name);
-  const { H5T_STRING, H5T_INTEGER, H5T_FLOAT } = library.H5T_class_t;
-  const text = type === H5T_STRING.value;
-  const whole = type === H5T_INTEGER.value && [1, 2, 4, 8].includes(size);
-  if (shape?.length !== 0 || size > MAX_ATTRIBUTE_BYTES) return undefined;
-  if (!text && !whole && !(type === H5T_FLOAT.value && (size === 4 || size === 8))) return undefined;
-  const at = library._malloc(size);
-  if (at === 0) throw new Error(`no memory for an attribute of ${size} bytes`);
-  try {
-    library.get_attribute_data(id, "/", name, BigInt(at));
-    const bytes = Buffer.from(library.HEAPU8.slice(at, at + size));
-    if (text && vlen) {
-      const value = library.UTF8ToString(bytes.readUInt32LE());
-      library.reclaim_vlen_memory(id, "/", name, BigInt(at));
-      return value;
-    }
-    if (text) return bytes.toString("utf8").replace(/\0.*$/s, "");
-    if (!whole) return size === 4 ? bytes.readFloatLE() : bytes.readDoubleLE();
-    if (size < 8) return signed ? bytes.readIntLE(0, size) : bytes.readUIntLE(0, size);
-    const value = Number(signed ? bytes.readBigInt64LE() : bytes.readBigUInt64LE());
-    return Number.isSafeInteger(value) ? value : undefined;
-  } finally {
-    library._free(at);
   }
 }

@@ -2,11 +2,11 @@ import { spawnSync } from "node:child_process";
 import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { ready } from "h5wasm/node";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { bytesOf } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
 import { encodeFloat16 } from "../util/float16.ts";
-import { loadHdf5 } from "./hdf5-library.ts";
 import { openHdf5 } from "./hdf5-read.ts";
 import { createHdf5, type Hdf5Layout } from "./hdf5-write.ts";
 
@@ -68,7 +68,7 @@ describe("createHdf5", () => {
   it("is read back by libhdf5", async () => {
     const path = join(folder, "a.h5");
     await write(path);
-    const library = await loadHdf5();
+    const library = await ready;
     const id = library.open(path, library.H5F_ACC_RDONLY, false, -1, -1);
     for (const [name, data] of [
       ["hidden_states", bytesOf(halves)],

@@ -42,7 +42,9 @@ export interface Safetensors {
   readonly metadata: ReadonlyMap<string, string>;
   /** In the order of the data. */
   readonly tensors: ReadonlyMap<string, SafetensorsEntry>;
-  /** The bytes of one tensor; a FormatError when there is none of that name. */
+  /** One tensor; a FormatError when there is none of that name. */
+  entry(name: string): SafetensorsEntry;
+  /** Its bytes. */
   read(name: string): Promise<Uint8Array>;
   /** For reads of parts of tensors, at the places that `tensors` gives. */
   readonly handle: FileHandle;
@@ -57,16 +59,21 @@ export async function openSafetensors(path: string): Promise<Safetensors> {
   const { handle: file, size } = await openToRead(path);
   try {
     const { metadata, tensors } = await readHeader(file, size, path);
+    const entryNamed = (name: string): SafetensorsEntry => {
+      const entry = tensors.get(name);
+      if (entry === undefined) throw new FormatError(`has no tensor "${name}", only ${listOf(tensors.keys())}`, { where: path });
+      return entry;
+    };
     return {
       path,
       metadata,
       tensors,
       handle: file,
+      entry: entryNamed,
       async read(name) {
-        const entry = tensors.get(name);
-        if (entry === undefined) throw new FormatError(`has no tensor "${name}", only ${listOf(tensors.keys())}`, { where: path });
-        const bytes = new Uint8Array(entry.end - entry.begin);
-        await readFully(file, bytes, entry.begin, path);
+        const { begin, end } = entryNamed(name);
+        const bytes = new Uint8Array(end - begin);
+        await readFully(file, bytes, begin, path);
         return bytes;
       },
       close: () => file.close(),

@@ -9,7 +9,7 @@ import { normalizationOf, type SaeDescription } from "../sae/description.ts";
 import { NO_NORMALIZATION, rowStatistics } from "../sae/math.ts";
 import { bytesOf, float32Of, float64Of, uint32Of } from "../util/bytes.ts";
 import { SaettaError, UsageError } from "../util/errors.ts";
-import { findSae, type SaeOrigin, type WeightsKind, writeParams } from "./weights.ts";
+import { checkWeights, findSae, type SaeOrigin, type WeightsKind, writeParams } from "./weights.ts";
 
 /** At most k active latents a row, the strongest first: [B,k] each. An unused slot has latent NONE (2^32 - 1) and value 0. */
 export interface SparseCodes {
@@ -51,6 +51,7 @@ export async function loadSae(path: string, options: LoadOptions = {}): Promise<
   try {
     const refusal = engine.refuses(found.description.shape);
     if (refusal !== undefined) throw new SaettaError(refusal, { where: path });
+    await checkWeights(found);
     const params = allocParams(engine, found.description.shape);
     await writeParams(engine, found, params, options.unitDecoder);
     return (await saeOver(found, engine, params, close)) as Sae & { readonly path: string };

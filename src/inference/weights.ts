@@ -89,7 +89,7 @@ function chosen(path: string, hasAverage: boolean, asked: WeightsKind | undefine
  * The average is bias-corrected by 1 - m^t (Adam's correction, Kingma and Ba 2015) and, unless `unitDecoder` is false, its decoder rows are brought back to norm 1, which averaging shortens. `params` may be a shard's, from `firstLatent` on. Throws when a shape is wrong or a weight is not finite.
  */
 export async function writeParams(engine: Engine, found: FoundSae, params: Params, unitDecoder = true, firstLatent = 0): Promise<void> {
-  const file = await openSafetensors(join(found.path, found.weights === "ema" ? AVERAGE : weightsFile(found.description)));
+  const file = await openWeights(found);
   try {
     const average = found.weights === "ema" ? averageOf(file) : undefined;
     const shapes = paramShapes(found.description.shape);
@@ -141,15 +141,34 @@ function averageOf(file: Safetensors): Average {
   return { decay, updates };
 }
 
-async function floats(file: Safetensors, name: string, shape: readonly number[]): Promise<Float32Array | Float64Array> {
-  const entry = file.tensors.get(name);
-  if (entry !== undefined && entry.shape.join() !== shape.join()) {
-    throw new FormatError(`tensor "${name}" is [${entry.shape.join(", ")}], but cfg.json says [${shape.join(", ")}]`, { where: file.path });
+/** Throws FormatError unless the weights are of the shapes that cfg.json says: before memory is taken for what a small file only claims. */
+export async function checkWeights(found: FoundSae): Promise<void> {
+  const file = await openWeights(found);
+  try {
+    const shapes = paramShapes(found.description.shape);
+    for (const name of PARAM_NAMES) checkShape(file, TENSOR_NAMES[name], shapes[name]);
+  } finally {
+    await file.close();
   }
+}
+
+function openWeights({ path, weights, description }: FoundSae): Promise<Safetensors> {
+  return openSafetensors(join(path, weights === "ema" ? AVERAGE : weightsFile(description)));
+}
+
+function checkShape(file: Safetensors, name: string, shape: readonly number[]): void {
+  const { shape: is } = file.entry(name);
+  if (is.join() === shape.join()) return;
+  throw new FormatError(`tensor "${name}" is [${is.join(", ")}], but cfg.json says [${shape.join(", ")}]`, { where: file.path });
+}
+
+async function floats(file: Safetensors, name: string, shape: readonly number[]): Promise<Float32Array | Float64Array> {
+  checkShape(file, name, shape);
+  const stored = file.entry(name).dtype;
   const bytes = await file.read(name);
-  const dtype = entry?.dtype.toLowerCase();
+  const dtype = stored.toLowerCase();
   if (dtype !== "f64" && dtype !== "f32" && dtype !== "f16" && dtype !== "bf16") {
-    throw new FormatError(`tensor "${name}" is ${entry?.dtype}; weights are F64, F32, F16 or BF16`, { where: file.path });
+    throw new FormatError(`tensor "${name}" is ${stored}; weights are F64, F32, F16 or BF16`, { where: file.path });
   }
   const count = shape.reduce((a, b) => a * b, 1);
   const bad = firstNonFinite(bytes, dtype, 0, count);

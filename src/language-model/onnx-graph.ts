@@ -7,8 +7,10 @@ import { FormatError, SaettaError, UsageError } from "../util/errors.ts";
 import { integer, string, wrap } from "../util/protobuf.ts";
 import { type Field, fieldsOf, integersOf, type Message, textOf } from "./protobuf.ts";
 
-const MODEL = { graph: 7 };
+const MODEL = { graph: 7, training: 20, functions: 25 };
 const GRAPH = { node: 1, initializer: 5, input: 11, output: 12, valueInfo: 13, quantization: 14, sparseInitializer: 15 };
+const TRAINING = { initialization: 1, algorithm: 2 };
+const FUNCTION = { node: 7, attribute: 11 };
 const NODE = { input: 1, output: 2, opType: 4, attribute: 5 };
 const ATTRIBUTE = { tensor: 5, graph: 6, tensors: 10, graphs: 11, sparseTensor: 22, sparseTensors: 23 };
 const TENSOR = { dims: 1, name: 8, dataLocation: 14 };
@@ -64,8 +66,10 @@ export function parseOnnx(bytes: Uint8Array, file: string): OnnxGraph {
   const notes: Named[] = [];
   const outputs: string[] = [];
   for (const part of fieldsOf({ file, at: 0, bytes })) {
-    if (part.number !== MODEL.graph) model.push(part.raw);
-    else {
+    if (part.number !== MODEL.graph) {
+      checkOther(part);
+      model.push(part.raw);
+    } else {
       for (const field of fieldsOf(messageIn(part))) {
         if (field.number === GRAPH.node) nodes.push(nodeOf(messageIn(field), field.raw, 0));
         else if (field.number === GRAPH.initializer || field.number === GRAPH.sparseInitializer) {
@@ -182,6 +186,17 @@ function nodeOf(message: Message, raw: Uint8Array, depth: number): Node {
     else if (field.number === NODE.attribute) addReadsOfAttribute(inputs, messageIn(field), depth);
   }
   return { op, inputs, outputs, raw };
+}
+
+/** Looks for external data in what stands beside the graph: functions that nodes call, and what training would run. */
+function checkOther(part: Field): void {
+  if (part.number !== MODEL.functions && part.number !== MODEL.training) return;
+  for (const field of fieldsOf(messageIn(part))) {
+    if (part.number === MODEL.training) {
+      if (field.number === TRAINING.initialization || field.number === TRAINING.algorithm) readsOfBody(messageIn(field), 1);
+    } else if (field.number === FUNCTION.node) nodeOf(messageIn(field), field.raw, 1);
+    else if (field.number === FUNCTION.attribute) addReadsOfAttribute([], messageIn(field), 1);
+  }
 }
 
 /** Adds what the bodies inside an attribute read: their nodes' inputs and their outputs, minus what they make themselves. */

@@ -3,6 +3,7 @@
 import { access } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { Tokenizer as Library } from "@huggingface/tokenizers";
+import { DeadlineError, within } from "../util/deadline.ts";
 import { FormatError, messageOf, SaettaError } from "../util/errors.ts";
 import { asObject, Fields, type Json, type JsonObject, readJsonFile } from "../util/json.ts";
 
@@ -31,6 +32,9 @@ const MAX_ID = 2 ** 24;
 const START_TOKENS = ["<|begin_of_text|>", "<s>", "<bos>", "[BOS]", "<|startoftext|>", "<|endoftext|>", "[CLS]"];
 /** Tokens that one character may take; past that the bytes are no character, and are shown as they are. */
 const MAX_HELD = 6;
+/** What a call may take: its regular expressions come from the file, and some never end. Far more than any real tokenizer needs. */
+const CALL_MS = 1000;
+const CHARACTER_MS = 0.05;
 
 /** Reads a tokenizer.json, and the tokenizer_config.json beside it where there is one. Throws FormatError when they are not that. */
 export async function loadTokenizer(path: string): Promise<Tokenizer> {
@@ -43,24 +47,30 @@ export async function loadTokenizer(path: string): Promise<Tokenizer> {
   );
   const config = hasConfig ? asObject(await readJsonFile(beside), "the file", beside) : {};
   const vocabulary = vocabularyOf(json);
-  let library: Library;
-  try {
-    library = new Library(json.object, config);
-    library.encode("a");
-  } catch (cause) {
-    throw new FormatError(`not a tokenizer that can be used (${messageOf(cause)})`, { where: file, cause });
-  }
+  /** A call of the library, which trusts its file, for a text of so many characters or tokens. */
+  const guarded = <T>(length: number, call: () => T): T => {
+    try {
+      return within(CALL_MS + length * CHARACTER_MS, call);
+    } catch (cause) {
+      if (cause instanceof SaettaError) throw cause;
+      const what = cause instanceof DeadlineError ? `${length} characters or tokens ${cause.message}` : messageOf(cause);
+      throw new FormatError(`not a tokenizer that can be used (${what})`, { where: file, cause });
+    }
+  };
+  const library = guarded(vocabulary.length, () => new Library(json.object, config));
   const vocabSize = vocabulary.reduce((most, [, id]) => Math.max(most, id), -1) + 1;
-  const startToken = findStartToken(new Map(vocabulary), library, config, file);
+  const startToken = guarded(1, () => findStartToken(new Map(vocabulary), library, config, file));
+
+  const isToken = (id: number): boolean => Number.isInteger(id) && id >= 0 && id < vocabSize;
+  if (!isToken(startToken)) throw new FormatError(`the start token ${startToken} is not in a vocabulary of ${vocabSize}`, { where: file });
 
   const decode = (ids: Int32Array | readonly number[]): string => {
-    for (const id of ids) {
-      if (!(Number.isInteger(id) && id >= 0 && id < vocabSize)) {
-        throw new SaettaError(`there is no token ${id} in a vocabulary of ${vocabSize}`, {
-          where: file,
-          mend: "use the tokenizer of the model",
-        });
-      }
+    const unknown = ids.find((id) => !isToken(id));
+    if (unknown !== undefined) {
+      throw new SaettaError(`there is no token ${unknown} in a vocabulary of ${vocabSize}`, {
+        where: file,
+        mend: "use the tokenizer of the model",
+      });
     }
     if (ids.length === 0) return "";
     return library.decode(Array.from(ids), { skip_special_tokens: false, clean_up_tokenization_spaces: false });
@@ -70,29 +80,31 @@ export async function loadTokenizer(path: string): Promise<Tokenizer> {
     vocabSize,
     startToken,
     encode(text) {
-      const { ids } = library.encode(text, { add_special_tokens: false });
-      if (!ids.every(Number.isInteger)) throw new SaettaError("the vocabulary has no token for some of the text", { where: file });
+      const { ids } = guarded(text.length, () => library.encode(text, { add_special_tokens: false }));
+      if (!ids.every(isToken)) throw new SaettaError("the vocabulary has no token for some of the text", { where: file });
       return Int32Array.from(ids);
     },
-    decode,
-    pieces(ids) {
-      // A token's text depends on the tokens before it (spaces, parts of characters), but not on those before the last whole character.
-      const pieces: string[] = [];
-      let first = 0;
-      let shown = 0;
-      let before = "";
-      for (let i = 0; i < ids.length; i++) {
-        const text = decode(ids.slice(first, i + 1));
-        const held = text.endsWith("\ufffd") && i < ids.length - 1 && i - shown + 1 < MAX_HELD;
-        pieces.push(held ? "" : text.slice(before.length));
-        if (held) continue;
-        first = shown;
-        shown = i + 1;
-        before = decode(ids.slice(first, shown));
-      }
-      return pieces;
-    },
+    decode: (ids) => guarded(ids.length, () => decode(ids)),
+    pieces: (ids) => guarded(ids.length, () => piecesOf(ids, decode)),
   };
+}
+
+function piecesOf(ids: Int32Array | readonly number[], decode: (ids: Int32Array | readonly number[]) => string): string[] {
+  // A token's text depends on the tokens before it (spaces, parts of characters), but not on those before the last whole character.
+  const pieces: string[] = [];
+  let first = 0;
+  let shown = 0;
+  let before = "";
+  for (let i = 0; i < ids.length; i++) {
+    const text = decode(ids.slice(first, i + 1));
+    const held = text.endsWith("\ufffd") && i < ids.length - 1 && i - shown + 1 < MAX_HELD;
+    pieces.push(held ? "" : text.slice(before.length));
+    if (held) continue;
+    first = shown;
+    shown = i + 1;
+    before = decode(ids.slice(first, shown));
+  }
+  return pieces;
 }
 
 /** Every token with its id. Throws FormatError when an id is not one. */

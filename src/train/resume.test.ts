@@ -291,7 +291,7 @@ describe("what may not be", () => {
     await expect(going.finished).rejects.toThrow(/metrics\.jsonl: has 10 bytes, but the checkpoint was saved when it had \d+/);
     const odd = await killedAfter("step-00000014");
     await writeFile(join(odd, "config.json"), "{");
-    await expect(resume(odd)).rejects.toThrow(`${join(odd, "config.json")}: is not JSON`);
+    await expect(resume(odd)).rejects.toThrow(`${join(odd, "config.json")}: not valid JSON`);
   });
 
   it("a place in the data beyond its end is refused", async () => {

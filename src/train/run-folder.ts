@@ -7,6 +7,7 @@ import { LOCK, lockRun, type RunLock } from "../checkpoint/lock.ts";
 import { disk } from "../checkpoint/storage.ts";
 import { type Config, configFromJson, configToJson, type TrainOptions } from "../config.ts";
 import { hasCode, SaettaError } from "../util/errors.ts";
+import { readTextFile } from "../util/json.ts";
 
 export const CONFIG = "config.json";
 export const METRICS = "metrics.jsonl";
@@ -91,9 +92,9 @@ export async function readRunConfig(dir: string): Promise<{ options: TrainOption
   const path = join(dir, CONFIG);
   let text: string;
   try {
-    text = await readFile(path, "utf8");
+    text = await readTextFile(path);
   } catch (thrown) {
-    if (hasCode(thrown, "ENOENT", "ENOTDIR")) {
+    if (hasCode((thrown as Error).cause, "ENOENT", "ENOTDIR")) {
       throw new SaettaError("is not a run folder: it has no config.json", { where: dir, mend: "name the folder that saetta train wrote" });
     }
     throw thrown;

@@ -22,7 +22,7 @@ export class SaettaError extends Error {
   constructor(what: string, context: Context = {}) {
     const where = context.where === undefined || context.where === "" ? "" : `${context.where}: `;
     const mend = context.mend === undefined ? "" : `; ${context.mend}`;
-    super(oneLine(`${where}${what}${mend}`), context.cause === undefined ? {} : { cause: context.cause });
+    super(oneLine(`${where}${shortened(what)}${mend}`), context.cause === undefined ? {} : { cause: context.cause });
     this.where = context.where;
     this.mend = context.mend;
   }
@@ -50,6 +50,21 @@ export function hasCode(thrown: unknown, ...codes: readonly string[]): boolean {
   return code !== undefined && codes.includes(code);
 }
 
+/** Names and values out of files end up in messages: what a terminal would obey is spelled out. */
 function oneLine(text: string): string {
-  return text.replace(/\s*[\r\n]+\s*/g, " ").trim();
+  return text
+    .replace(/\s*[\r\n]+\s*/g, " ")
+    .trim()
+    .replace(CONTROLS, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`);
+}
+
+/** C0, DEL, C1, the separators of lines and paragraphs, and what turns the direction of writing. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: that is what is looked for
+const CONTROLS = /[\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g;
+
+/** Longer than anything that is said on purpose. */
+const MAX_WHAT = 1000;
+
+function shortened(what: string): string {
+  return what.length <= MAX_WHAT ? what : `${what.slice(0, MAX_WHAT - 100)} ... ${what.slice(-90)}`;
 }

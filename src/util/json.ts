@@ -3,7 +3,7 @@
  * Then typed fields, each refused in one line that names the file and the field.
  */
 
-import { open } from "node:fs/promises";
+import { constants, open } from "node:fs/promises";
 import { readFully } from "./bytes.ts";
 import { FormatError, hasCode, messageOf } from "./errors.ts";
 
@@ -16,12 +16,19 @@ const MAX_DEPTH = 64;
 
 /** The JSON value of `bytes`. `where` names the file in errors. */
 export function parseJson(bytes: Uint8Array, where: string): Json {
-  let text: string;
+  return parseJsonText(decodeUtf8(bytes, where), where);
+}
+
+function decodeUtf8(bytes: Uint8Array, where: string): string {
   try {
-    text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
   } catch (cause) {
     throw new FormatError("not valid UTF-8", { where, cause });
   }
+}
+
+/** The JSON value of text that was read already. */
+export function parseJsonText(text: string, where: string): Json {
   let value: Json;
   try {
     value = JSON.parse(text) as Json;
@@ -32,20 +39,35 @@ export function parseJson(bytes: Uint8Array, where: string): Json {
   return value;
 }
 
-/** The JSON value of a file of at most `maxBytes` (default 16 MiB). */
-export async function readJsonFile(path: string, maxBytes = 16 * 1024 * 1024): Promise<Json> {
-  const file = await open(path, "r").catch((cause: unknown) => {
+/** What a JSON file may have unless its reader knows better. */
+export const MAX_JSON_BYTES = 16 * 1024 * 1024;
+
+/** The JSON value of a file of at most `maxBytes`. */
+export async function readJsonFile(path: string, maxBytes = MAX_JSON_BYTES): Promise<Json> {
+  return parseJson(await readBounded(path, maxBytes), path);
+}
+
+/** The text of a small file, such as one that `parseJsonText` takes apart later. */
+export async function readTextFile(path: string, maxBytes = MAX_JSON_BYTES): Promise<string> {
+  return decodeUtf8(await readBounded(path, maxBytes), path);
+}
+
+/** All of a file of at most `maxBytes`. Throws FormatError when it is missing, larger, or no file: a pipe would be waited for for ever. */
+export async function readBounded(path: string, maxBytes: number): Promise<Uint8Array> {
+  const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK).catch((cause: unknown) => {
     throw new FormatError(hasCode(cause, "ENOENT") ? "the file is missing" : `cannot be opened (${messageOf(cause)})`, {
       where: path,
       cause,
     });
   });
   try {
-    const { size } = await file.stat();
+    const stats = await file.stat();
+    if (!stats.isFile()) throw new FormatError("not a file", { where: path });
+    const { size } = stats;
     if (size > maxBytes) throw new FormatError(`${size} bytes, more than the ${maxBytes} that such a file may have`, { where: path });
     const bytes = new Uint8Array(size);
     await readFully(file, bytes, 0, path);
-    return parseJson(bytes, path);
+    return bytes;
   } finally {
     await file.close();
   }

@@ -98,8 +98,8 @@ describe("bad input exits 1 or 2 with one line that says what, where and how to 
       ["good.h5", "--out", "/proc/saetta/run"],
       /^saetta: \/proc\/saetta: could not be written \(.*\); choose another --out/,
     ],
-    ["a missing config", 1, ["good.h5", "--config", "no.json"], /^saetta: no\.json: cannot be read \(ENOENT.*\); /],
-    ["a config that is none", 2, ["good.h5", "--config", "broken.json"], /^saetta: broken\.json: is not JSON/],
+    ["a missing config", 1, ["good.h5", "--config", "no.json"], /^saetta: no\.json: the file is missing; name a JSON file/],
+    ["a config that is none", 2, ["good.h5", "--config", "broken.json"], /^saetta: broken\.json: not valid JSON/],
     ["no autoencoder to start from", 1, ["good.h5", "--init", "taken"], /^saetta: taken: holds no autoencoder/],
   ])("%s", async (_, expected, argv, line) => {
     const run = argv.includes("--out") ? [] : ["--out", "never"];

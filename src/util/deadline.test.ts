@@ -1,0 +1,34 @@
+import { describe, expect, it } from "vitest";
+import { DeadlineError, within } from "./deadline.ts";
+
+describe("work within a deadline", () => {
+  it("gives back what it returns and what it throws", () => {
+    expect(within(1000, () => [1, 2])).toEqual([1, 2]);
+    const error = new TypeError("mine");
+    expect(() =>
+      within(1000, () => {
+        throw error;
+      }),
+    ).toThrow(error);
+  });
+
+  it("ends a loop and a regular expression that do not end", () => {
+    expect(() =>
+      within(100, () => {
+        for (;;);
+      }),
+    ).toThrow(DeadlineError);
+    expect(() => within(100, () => /^(a+)+$/.test(`${"a".repeat(60)}b`))).toThrow(/^took more than \d+ ms$/);
+    expect(within(1000, () => within(1000, () => 7))).toBe(7);
+  });
+
+  it("gives work that had no processor another try", () => {
+    let tries = 0;
+    const asleep = new Int32Array(new SharedArrayBuffer(4));
+    const slept = within(150, () => {
+      tries++;
+      return Atomics.wait(asleep, 0, 0, tries === 1 ? 400 : 1);
+    });
+    expect([slept, tries]).toEqual(["timed-out", 2]);
+  });
+});

@@ -1,0 +1,21 @@
+/** The formats that are fuzzed. */
+
+import type { FuzzFormat } from "../format.ts";
+import { hdf5 } from "./hdf5.ts";
+import { json } from "./json.ts";
+import { npy } from "./npy.ts";
+import { onnx } from "./onnx.ts";
+import { onnxRuntime } from "./onnx-runtime.ts";
+import { sae } from "./sae.ts";
+import { safetensors } from "./safetensors.ts";
+import { selfTest } from "./self-test.ts";
+import { text } from "./text.ts";
+import { tokenizer } from "./tokenizer.ts";
+
+export const FORMATS: readonly FuzzFormat[] = [safetensors, npy, hdf5, onnx, onnxRuntime, tokenizer, text, ...json, ...sae];
+
+export function formatNamed(name: string): FuzzFormat {
+  const found = [...FORMATS, selfTest].find((format) => format.name === name);
+  if (found === undefined) throw new Error(`no format ${name}; there are ${FORMATS.map((format) => format.name).join(", ")}`);
+  return found;
+}
