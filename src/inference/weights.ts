@@ -1,17 +1,18 @@
-/** Where the weights of an autoencoder are, and the way into an engine: a run folder, a checkpoint, or a folder or file of sparsify. */
+/** Where the weights of an autoencoder are, and the way into an engine: a run folder, a checkpoint, or a folder or file of another program. */
 
 import { stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { AVERAGE, CFG, OWN_WEIGHTS, TENSOR_NAMES, WEIGHTS, weightsFile } from "../checkpoint/layout.ts";
 import { INFERENCE_FILES, newestCheckpoint, openCheckpoint, type Refusal } from "../checkpoint/load.ts";
 import { disk } from "../checkpoint/storage.ts";
-import { rowsToFloat32 } from "../data/convert.ts";
 import { type Engine, PARAM_NAMES, type Params, paramShapes } from "../engine/engine.ts";
 import { openSafetensors, type Safetensors } from "../formats/safetensors.ts";
+import type { Told } from "../interchange/format.ts";
+import { type FoundForeign, findForeign, openForeign } from "../interchange/index.ts";
+import { safetensorsFloats } from "../interchange/tensors.ts";
 import { normalizationOf, parseDescription, type SaeDescription } from "../sae/description.ts";
-import { bytesOf, float64Of } from "../util/bytes.ts";
+import { bytesOf } from "../util/bytes.ts";
 import { FormatError, SaettaError, UsageError } from "../util/errors.ts";
-import { firstNonFinite } from "../util/float16.ts";
 import { readJsonFile } from "../util/json.ts";
 
 export type WeightsKind = "ema" | "raw";
@@ -31,29 +32,33 @@ export interface SaeOrigin {
 
 export interface FoundSae extends SaeOrigin {
   readonly path: string;
+  /** Set for a file of another program: how it is opened again, and what of it is not carried over. */
+  readonly foreign?: FoundForeign & { readonly told: Told; readonly notes: readonly string[] };
 }
 
 /**
- * Finds an autoencoder: in a run folder the newest whole checkpoint. `weights` default: the average where there is one. Throws when the path
- * holds none, or no average though it was asked for.
+ * Finds an autoencoder: in a run folder the newest whole checkpoint; else a checkpoint, or what another program wrote. `weights` default: the average where there is one. `told`
+ * is for files that do not say all. Throws when the path holds none, or no average though it was asked for.
  */
-export async function findSae(path: string, weights?: WeightsKind): Promise<FoundSae> {
+export async function findSae(path: string, weights?: WeightsKind, told: Told = {}): Promise<FoundSae> {
   const found = await stat(path).catch((cause: unknown) => {
     throw new SaettaError("there is no such file or folder", { where: path, cause });
   });
   const folder = found.isDirectory() ? path : dirname(path);
   const names = new Set(await disk.list(folder));
-  if (!found.isDirectory() && ![WEIGHTS, OWN_WEIGHTS, CFG].includes(basename(path))) {
-    throw new SaettaError(`is no autoencoder that Saetta reads: a folder with ${CFG} and ${WEIGHTS}, or a run folder`, { where: path });
+  const own = found.isDirectory() || [WEIGHTS, OWN_WEIGHTS, CFG].includes(basename(path));
+  const weightsThere = names.has(CFG) && (names.has(WEIGHTS) || names.has(OWN_WEIGHTS));
+  if (!own || (!weightsThere && !names.has("checkpoints"))) {
+    const foreign = await findForeign(path, names);
+    if (foreign !== undefined) return fromForeign(foreign, folder, weights, told);
+    const what = found.isDirectory() ? "holds no autoencoder: no checkpoints, and" : "is no autoencoder that Saetta reads:";
+    throw new SaettaError(`${what} ${FORMATS_IN_WORDS}`, { where: path });
   }
   if (names.has("checkpoints") && !names.has(CFG)) {
     const { checkpoint, refusals } = await newestCheckpoint(folder, INFERENCE_FILES);
     if (checkpoint === undefined) throw refusals[0]?.error ?? new SaettaError("the run has no checkpoint yet", { where: path });
     const { step, description, files } = checkpoint;
     return { path: checkpoint.path, description, weights: chosen(checkpoint.path, files.has(AVERAGE), weights), step, refusals };
-  }
-  if (!names.has(CFG) || (!names.has(WEIGHTS) && !names.has(OWN_WEIGHTS))) {
-    throw new SaettaError(`holds no autoencoder: no checkpoints, and no ${CFG} with ${WEIGHTS}`, { where: path });
   }
   if (names.has("manifest.json")) {
     const { step, description, files } = await openCheckpoint(folder, INFERENCE_FILES);
@@ -69,6 +74,15 @@ export async function findSae(path: string, weights?: WeightsKind): Promise<Foun
   return { path: folder, description, weights: chosen(folder, names.has(AVERAGE), weights), step: undefined, refusals: [] };
 }
 
+const FORMATS_IN_WORDS = `no ${CFG} with ${WEIGHTS} (Saetta, sparsify) or sae_weights.safetensors (SAELens), no torch file (OpenAI, dictionary_learning)`;
+
+async function fromForeign(foreign: FoundForeign, path: string, weights: WeightsKind | undefined, told: Told): Promise<FoundSae> {
+  const { description, notes, close } = await openForeign(foreign, told);
+  await close();
+  const about = { description, weights: chosen(path, false, weights), step: undefined, refusals: [] };
+  return { path, ...about, foreign: { ...foreign, told, notes } };
+}
+
 function chosen(path: string, hasAverage: boolean, asked: WeightsKind | undefined): WeightsKind {
   if (asked === "ema" && !hasAverage) {
     throw new UsageError("no running average of the weights was kept", { where: path, mend: "use --weights raw, or train with --ema" });
@@ -81,16 +95,28 @@ function chosen(path: string, hasAverage: boolean, asked: WeightsKind | undefine
  * The average is bias-corrected by 1 - m^t (Adam's correction, Kingma and Ba 2015) and, unless `unitDecoder` is false, its decoder rows are brought back to norm 1, which averaging shortens. Throws when a shape is wrong or a weight is not finite.
  */
 export async function writeParams(engine: Engine, found: FoundSae, params: Params, unitDecoder = true): Promise<void> {
+  for (const name of PARAM_NAMES) {
+    const values = await readParam(found, name, unitDecoder);
+    const same = (values instanceof Float32Array ? "f32" : "f64") === engine.real;
+    engine.write(params[name], bytesOf(same ? values : engine.real === "f32" ? Float32Array.from(values) : Float64Array.from(values)));
+  }
+}
+
+/** One array of the weights, as `writeParams` writes it; f64 where the file has f64, else f32. */
+export async function readParam(found: FoundSae, name: keyof Params, unitDecoder = true): Promise<Float32Array | Float64Array> {
+  if (found.foreign !== undefined) {
+    const foreign = await openForeign(found.foreign, found.foreign.told);
+    try {
+      return await foreign.read(name);
+    } finally {
+      await foreign.close();
+    }
+  }
   const file = await openSafetensors(join(found.path, found.weights === "ema" ? AVERAGE : weightsFile(found.description)));
   try {
-    const average = found.weights === "ema" ? averageOf(file) : undefined;
-    const shapes = paramShapes(found.description.shape);
-    for (const name of PARAM_NAMES) {
-      const values = await floats(file, TENSOR_NAMES[name], shapes[name]);
-      if (average !== undefined) corrected(name, values, found.description.shape.d, average, unitDecoder);
-      const same = (values instanceof Float32Array ? "f32" : "f64") === engine.real;
-      engine.write(params[name], bytesOf(same ? values : engine.real === "f32" ? Float32Array.from(values) : Float64Array.from(values)));
-    }
+    const { shape } = found.description;
+    const values = await safetensorsFloats(file, TENSOR_NAMES[name], paramShapes(shape)[name]);
+    return found.weights === "ema" ? corrected(name, values, shape.d, averageOf(file), unitDecoder) : values;
   } finally {
     await file.close();
   }
@@ -124,22 +150,6 @@ function averageOf(file: Safetensors): Average {
     throw new FormatError("the average holds no step yet", { where: file.path, mend: "use --weights raw" });
   }
   return { decay, updates };
-}
-
-async function floats(file: Safetensors, name: string, shape: readonly number[]): Promise<Float32Array | Float64Array> {
-  const entry = file.tensors.get(name);
-  if (entry !== undefined && entry.shape.join() !== shape.join()) {
-    throw new FormatError(`tensor "${name}" is [${entry.shape.join(", ")}], but cfg.json says [${shape.join(", ")}]`, { where: file.path });
-  }
-  const bytes = await file.read(name);
-  const dtype = entry?.dtype.toLowerCase();
-  if (dtype !== "f64" && dtype !== "f32" && dtype !== "f16" && dtype !== "bf16") {
-    throw new FormatError(`tensor "${name}" is ${entry?.dtype}; weights are F64, F32, F16 or BF16`, { where: file.path });
-  }
-  const count = shape.reduce((a, b) => a * b, 1);
-  const bad = firstNonFinite(bytes, dtype, 0, count);
-  if (bad >= 0) throw new FormatError(`tensor "${name}", element ${bad} is not finite`, { where: file.path });
-  return dtype === "f64" ? float64Of(bytes) : rowsToFloat32(bytes, dtype, count);
 }
 
 function unitRows(values: Float32Array | Float64Array, d: number): void {

@@ -46,7 +46,7 @@ export async function train(given: Source, options: TrainOptions & TrainArgument
   const source = stoppable(given, signal);
   const asked = checkOptions(rest, undefined, (name) => name);
   const dir = out === false ? undefined : (out ?? defaultOut(source, new Date()));
-  const initial = asked.init === undefined ? undefined : await findSae(asked.init);
+  const initial = asked.init === undefined ? undefined : await findSae(asked.init, undefined, { otherwiseK: asked.k });
   const planned = await plan(source, initial === undefined ? asked : likeInitial(asked, initial, source), onNote);
   let lock: RunLock | undefined;
   try {
