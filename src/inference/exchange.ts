@@ -57,7 +57,7 @@ export async function exportSae(path: string, options: ExportOptions): Promise<E
   const sae: Exchanged = { description, read: (name) => readParam(found, name) };
   const dtype = (await sae.read("preBias")) instanceof Float64Array ? "f64" : "f32";
   const files = formatNamed(format).write(sae, dtype, { ...names, inexact, bare });
-  const notes = [...(found.foreign?.notes ?? []), ...exportNotes(description, bare)];
+  const notes = [...(found.notes ?? []), ...exportNotes(description, bare)];
   const done = { out, files: files.map(({ name }) => name), format, description, weights: found.weights, notes };
   let verified: Comparison | undefined;
   await writeFolder(out, files, async (folder) => {
@@ -136,7 +136,7 @@ async function comparison(
   const options = { engine, undoneWithStd, ...(weights && { weights }), ...(k === undefined ? {} : { k }) };
   await using sae = await loadSae(path, options);
   const found = await findSae(path, weights, { k });
-  return compare(rules, sae, await rowsToCompare(sae, await readParam(found, "preBias"), data), where);
+  return await compare(rules, sae, await rowsToCompare(sae, await readParam(found, "preBias"), data), where);
 }
 
 /** Writes the files as the folder `out`, whole or not at all; `check` may refuse it while it still has another name. */

@@ -28,12 +28,14 @@ export interface SaeOrigin {
   readonly step: number | undefined;
   /** Newer checkpoints of the run that are damaged. */
   readonly refusals: readonly Refusal[];
+  /** What the file of another program holds that is not carried over, and what was done so that the weights say the same here. */
+  readonly notes?: readonly string[];
 }
 
 export interface FoundSae extends SaeOrigin {
   readonly path: string;
-  /** Set for a file of another program: how it is opened again, and what of it is not carried over. */
-  readonly foreign?: FoundForeign & { readonly told: Told; readonly notes: readonly string[] };
+  /** Set for a file of another program: how it is opened again. */
+  readonly foreign?: FoundForeign & { readonly told: Told };
 }
 
 /**
@@ -80,7 +82,7 @@ async function fromForeign(foreign: FoundForeign, path: string, weights: Weights
   const { description, notes, close } = await openForeign(foreign, told);
   await close();
   const about = { description, weights: chosen(path, false, weights), step: undefined, refusals: [] };
-  return { path, ...about, foreign: { ...foreign, told, notes } };
+  return { path, ...about, notes, foreign: { ...foreign, told } };
 }
 
 function chosen(path: string, hasAverage: boolean, asked: WeightsKind | undefined): WeightsKind {

@@ -1,8 +1,8 @@
 """The formats of other programs as plain PyTorch code that follows their rules: how a file is loaded, rows encoded and latents decoded.
 
-    python3 rules.py FORMAT PATH ROWS OUT     rows f32 [B, d] (raw) -> OUT.latents f32 [B, n] and OUT.output f32 [B, d] (raw)
+    python3 rules.py JOBS.json      a list of {"form", "path", "rows", "d", "out", "k"}
 
-FORMAT: openai, bare (with K as a fifth argument), dictionary_learning, saelens, sparsify, saetta.
+form: openai, bare (which needs k), dictionary_learning, saelens, sparsify, saetta. rows: a raw file of f32 [B, d]. Writes out.latents, f32 [B, n], and out.output, f32 [B, d].
 """
 import json
 import os
@@ -130,23 +130,21 @@ def sparsify(path, x):
     return latents, latents @ w["W_dec"] + w["b_dec"]
 
 
-if __name__ == "__main__":
-    form, path, rows, out = sys.argv[1:5]
-    torch.set_num_threads(1)
-    with torch.no_grad():
-        if form == "saetta":
-            sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "..", "docs", "recipes"))
-            from load_checkpoint import load
+def saetta(path, x):
+    sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "docs", "recipes"))
+    from load_checkpoint import load
 
-            sae = load(path)
-            x = torch.frombuffer(bytearray(open(rows, "rb").read()), dtype=torch.float32).reshape(-1, sae.d)
-            latents = sae.encode(x)
-            output = sae.decode(latents, x)
-        else:
-            extra = [int(each) for each in sys.argv[5:]]
-            width = int(os.environ["D"])
-            x = torch.frombuffer(bytearray(open(rows, "rb").read()), dtype=torch.float32).reshape(-1, width)
-            latents, output = globals()[form](path, x, *extra)
-    for name, tensor in (("latents", latents), ("output", output)):
-        with open(f"{out}.{name}", "wb") as f:
-            f.write(tensor.float().contiguous().numpy().tobytes())
+    sae = load(path)
+    latents = sae.encode(x)
+    return latents, sae.decode(latents, x)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    for job in json.load(open(sys.argv[1])):
+        x = torch.frombuffer(bytearray(open(job["rows"], "rb").read()), dtype=torch.float32).reshape(-1, job["d"])
+        with torch.no_grad():
+            latents, output = globals()[job["form"]](job["path"], x, *([job["k"]] if "k" in job else []))
+        for name, tensor in (("latents", latents), ("output", output)):
+            with open(f"{job['out']}.{name}", "wb") as f:
+                f.write(tensor.float().contiguous().numpy().tobytes())
