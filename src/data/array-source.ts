@@ -8,15 +8,17 @@ import type { Origin, Source } from "./source.ts";
 /** The array that holds the activations, and the one that holds the token ids beside it, in files that name their arrays. */
 export const DEFAULT_DATASET = "hidden_states";
 export const TOKENS = "tokens";
+/** Arrays beside it that say which rows count: 0 for padding, and for what the program that wrote the file would not train on. */
+export const MASKS = ["attention_mask", "mask"];
 
-export interface ActivationArray extends Pick<Source, "dtype" | "grain" | "origin" | "read" | "tokens" | "close"> {
+export interface ActivationArray extends Pick<Source, "dtype" | "grain" | "origin" | "read" | "tokens" | "mask" | "close"> {
   readonly path: string;
   /** Checked by `axesOf`. */
   readonly shape: readonly number[];
 }
 
 /** The array's rows as a Source. */
-export function arraySource({ path, shape, dtype, grain, origin, read, tokens, close }: ActivationArray): Source {
+export function arraySource({ path, shape, dtype, grain, origin, read, tokens, mask, close }: ActivationArray): Source {
   const dIn = shape.at(-1) as number;
   const rows = shape.slice(0, -1).reduce((product, size) => product * size, 1);
   const sequence = shape.length === 3 ? (shape[1] as number) : undefined;
@@ -31,6 +33,7 @@ export function arraySource({ path, shape, dtype, grain, origin, read, tokens, c
     origin,
     read,
     tokens,
+    ...(mask === undefined ? {} : { mask }),
     locate(row) {
       const place = sequence === undefined ? "" : ` (sequence ${Math.floor(row / sequence)}, position ${row % sequence})`;
       return `${path}, row ${row}${place}`;
@@ -102,12 +105,27 @@ export function tokensOf(
     throw new FormatError(`${words} must have shape [${want.join(", ")}], as ${beside.name} has`, { where });
   }
   const read = open();
-  const integers = INTEGERS[dtype];
+  const integers = INTEGERS[dtype === "bool" && MASKS.some((mask) => name.endsWith(mask)) ? "u8" : dtype];
   if (integers === undefined) throw new FormatError(`${words} must hold integers`, { where });
   return async (first, count) => {
     const bytes = new Uint8Array(count * integers.bytes);
     await read(first, count, bytes);
     return toInt32(integers.view(bytes.buffer), `${where}, ${name}, row`, first);
+  };
+}
+
+/** The rows that all of the arrays say are there; undefined without arrays. Each must have one number a row, as `tokensOf` checks. */
+export function maskOf(
+  arrays: readonly IntegerArray[],
+  beside: { readonly name: string; readonly shape: readonly number[] },
+  where: string,
+): Source["mask"] {
+  if (arrays.length === 0) return undefined;
+  const readers = arrays.map((array) => tokensOf(array, beside, where));
+  return async (first, count) => {
+    const there = new Uint8Array(count).fill(1);
+    for (const read of readers) for (const [i, value] of (await read(first, count)).entries()) if (value === 0) there[i] = 0;
+    return there;
   };
 }
 

@@ -16,6 +16,10 @@ export interface TorchFile {
   readonly root: TorchValue;
   /** The elements of a tensor of this file in row-major order, little-endian. Throws FormatError when they are damaged, SaettaError when they do not fit the memory. */
   read(tensor: TorchTensor): Promise<Uint8Array>;
+  /** Where the elements of a tensor start in the file, one after the other in row-major order; undefined where they do not lie so. They are not compared with their checksum. */
+  position(tensor: TorchTensor): number | undefined;
+  /** For reads at such places. */
+  readonly handle: FileHandle;
   close(): Promise<void>;
 }
 
@@ -64,6 +68,12 @@ async function parse(handle: FileHandle, size: number, path: string): Promise<To
       await readFully(handle, touched, entry.begin + tensor.offset * width, path);
       return isContiguous(tensor) ? touched : gathered(touched, tensor, allocate(tensor.elements * width, path));
     },
+    position(tensor) {
+      if (!isContiguous(tensor)) return undefined;
+      const entry = entryOf(entries, prefix, tensor.storage, path);
+      return entry.method === 0 ? entry.begin + tensor.offset * TORCH_BYTES[tensor.dtype] : undefined;
+    },
+    handle,
     close: () => handle.close(),
   };
 }
@@ -98,7 +108,10 @@ function prefixOf(entries: ReadonlyMap<string, ZipEntry>, path: string): string 
   }
   const npz = names.length > 0 && names.every((name) => name.endsWith(".npy"));
   const what = npz ? "is a zip archive of arrays, as np.savez writes them" : `is a zip archive with ${pickles.length} data.pkl, not one`;
-  throw new FormatError(`byte 0: ${what}; torch.save writes one`, { where: path });
+  throw new FormatError(`byte 0: ${what}; torch.save writes one`, {
+    where: path,
+    ...(npz ? { mend: "save one array with np.save" } : {}),
+  });
 }
 
 async function refuseBigEndian(handle: FileHandle, entry: ZipEntry | undefined, path: string): Promise<void> {

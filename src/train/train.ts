@@ -196,6 +196,7 @@ function launch(
     rowsPerEpoch: order.rowsPerEpoch,
     heldOut: choice.holdout.reduce((sum, { count }) => sum + count, 0),
     excluded: choice.excluded,
+    masked: choice.masked.size,
     preflight: found,
   };
   const forecast = { memory, seconds };
@@ -214,7 +215,7 @@ async function start(
 ): Promise<Pick<Beginning, "mseScale" | "normalization"> & { readonly found?: RunPreflight; readonly pace?: Pace }> {
   const { source, choice, config, engine, shape, budget } = planned;
   const sampled = config.mseScale === "auto" || initial === undefined;
-  const passed = new PassedOver((row) => isIn(choice.holdout, row));
+  const passed = new PassedOver((row) => isIn(choice.holdout, row) || choice.masked.has(row));
   const sample = sampled
     ? await strideSample(source, choice.untrained, config.statisticsRows, config.seed, config.nonFinite, passed.note)
     : new Float32Array(0);
