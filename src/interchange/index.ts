@@ -3,6 +3,7 @@
 import { stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { firstBytes, formatOf } from "../formats/open-file.ts";
+import type { TorchValue } from "../formats/torch-pickle.ts";
 import { itemsOf, openTorch } from "../formats/torch-read.ts";
 import { FormatError, SaettaError } from "../util/errors.ts";
 import { AE_FILE, dictionaryLearning, isDictionaryLearning } from "./dictionary-learning.ts";
@@ -71,6 +72,11 @@ async function torchFormat(path: string): Promise<ForeignFormat> {
       where: path,
     },
   );
+}
+
+/** Whether a torch file's names are those of an autoencoder. */
+export function isAutoencoder(items: ReadonlyMap<string, TorchValue>): boolean {
+  return isOpenai(items) || isDictionaryLearning(items);
 }
 
 /** Opens what `findForeign` found. */
