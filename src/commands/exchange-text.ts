@@ -2,8 +2,8 @@ import type { Exchange } from "../inference/exchange.ts";
 import { snakeCase } from "../util/json.ts";
 import { formatCount } from "../util/progress.ts";
 
-/** What export and import print. */
-export function exchangeText(done: Exchange, json: boolean): string {
+/** What export and import print; `averaged`: which weights these are is worth saying. */
+export function exchangeText(done: Exchange, json: boolean, averaged: boolean): string {
   if (json) return `${JSON.stringify(snakeCase(done), undefined, 2)}\n`;
   const { out, files, format, description, weights, verified } = done;
   const { d, n, k } = description.shape;
@@ -11,7 +11,7 @@ export function exchangeText(done: Exchange, json: boolean): string {
     `written      ${out}: ${files.join(", ")}`,
     `format       ${format}`,
     `autoencoder  ${formatCount(n)} latents, ${formatCount(d)} inputs, k = ${k}`,
-    `weights      ${weights === "ema" ? "running average (ema)" : "raw, of the last step"}`,
+    ...(averaged ? [`weights      ${weights === "ema" ? "running average (ema)" : "raw, of the last step"}`] : []),
   ];
   if (verified !== undefined) {
     const { rows, active, latents, output, ties } = verified;

@@ -30,6 +30,6 @@ export function exportCommand(program: Command): void {
     .action(async (path: string, { json, ...options }: Flags) => {
       const done = await exportSae(path, options);
       for (const each of done.notes) note(each);
-      process.stdout.write(exchangeText(done, json === true));
+      process.stdout.write(exchangeText(done, json === true, done.description.saetta?.importedFrom === undefined));
     });
 }

@@ -22,6 +22,6 @@ export function importCommand(program: Command): void {
     .action(async (path: string, { json, ...options }: Flags) => {
       const done = await importSae(path, options);
       for (const each of done.notes) note(each);
-      process.stdout.write(exchangeText(done, json === true));
+      process.stdout.write(exchangeText(done, json === true, false));
     });
 }

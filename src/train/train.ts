@@ -21,7 +21,7 @@ import type { Progress } from "./loop.ts";
 import { TrainRun } from "./run.ts";
 import { createRunFolder, discardRunFolder, readRunConfig, writeConfig } from "./run-folder.ts";
 import { type Beginning, factsOf, hyperOf, type Plan, plan, trainFrom } from "./session.ts";
-import { allocState, rescaleEncoder, startParams, unfold } from "./state.ts";
+import { allocState, readReals, rescaleEncoder, startParams, unfold } from "./state.ts";
 import { MOST_ROWS } from "./validate.ts";
 
 export interface RunOptions {
@@ -238,11 +238,31 @@ async function start(
     if (config.encoderRescale) await rescaleEncoder(engine, state.params, shape, config.seed, { ...hyper, lr: 0, rows: 1 });
   } else {
     await writeParams(engine, initial, state.params);
+    const [least, most] = rowNorms(await readReals(engine, state.params.decoder), shape.d);
+    if (least < 1 - UNIT || most > 1 + UNIT) {
+      onNote(
+        `rows of the decoder of ${config.init} have norms from ${least.toPrecision(3)} to ${most.toPrecision(3)}; training keeps them at 1, so its first step changes what it says`,
+      );
+    }
     if (kind === "scale") await unfold(engine, state.params, factor);
   }
   if (found === undefined) return { mseScale, normalization };
   const pace = await timeSteps(engine, shape, state, sample, Math.min(config.batch, budget), hyper);
   return { mseScale, normalization, found, pace };
+}
+
+/** What rounding to 16 bits may do to a norm of 1. */
+const UNIT = 0.01;
+
+/** Smallest and largest norm of the rows [n,d]. */
+function rowNorms(values: Float32Array | Float64Array, d: number): readonly [number, number] {
+  let [least, most] = [Number.POSITIVE_INFINITY, 0];
+  for (let start = 0; start < values.length; start += d) {
+    let square = 0;
+    for (let i = start; i < start + d; i++) square += values[i]! * values[i]!;
+    [least, most] = [Math.min(least, square), Math.max(most, square)];
+  }
+  return [Math.sqrt(least), Math.sqrt(most)];
 }
 
 /** Seconds of the run's steps and evaluations. */

@@ -96,6 +96,28 @@ describe("an autoencoder that PyTorch wrote", () => {
     expect(three.shape).toMatchObject({ d, n, k: 3 });
   });
 
+  it("whose decoder rows have other norms than 1 says so when it is trained on", async () => {
+    const notes: string[] = [];
+    const path = await copied("sparsify", "long-rows");
+    const file = join(path, "sae.safetensors");
+    const bytes = await readFile(file);
+    const {
+      data_offsets: [begin],
+    } = (JSON.parse(bytes.toString("utf8", 8, 8 + Number(bytes.readBigUInt64LE(0)))) as Record<string, { data_offsets: [number] }>).W_dec!;
+    const at = 8 + Number(bytes.readBigUInt64LE(0)) + begin;
+    for (let i = 0; i < d; i++) bytes.writeFloatLE(3 * bytes.readFloatLE(at + 4 * i), at + 4 * i);
+    await writeFile(file, bytes);
+    const rows = fromRows(() => [ROWS], { dIn: d, rows: ROWS.length / d });
+    for (const init of [path, join(FIXTURES, "sparsify-bfloat16")]) {
+      const options = { init, engine: "reference", batch: 8, epochs: 1, holdout: 0, out: false } as const;
+      await using run = await train(rows, { ...options, onNote: (note) => notes.push(note) });
+      await run.finished;
+    }
+    expect(notes).toEqual([
+      expect.stringContaining(`rows of the decoder of ${path} have norms from 1.00 to 3.00; training keeps them at 1`),
+    ]);
+  });
+
   it("of SAELens before 6 says topk as its activation function", async () => {
     const path = await copied("saelens", "saelens-5");
     await changed(path, "cfg.json", ({ architecture: _, k: __, metadata: ___, ...cfg }) => ({
