@@ -34,17 +34,6 @@ def contexts(documents, start, length):
         yield row
 
 
-def batches(rows, size):
-    batch = []
-    for row in rows:
-        batch.append(row)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
 def checked(values, dtype):
     """Values as they are stored; what is beyond the range of float16 is an error and not an infinity."""
     stored = values.to(getattr(torch, dtype)).cpu().numpy()
@@ -55,30 +44,23 @@ def checked(values, dtype):
 
 @torch.no_grad()
 def harvest(forward, rows, out, attributes, dtype="float16", batch=8):
-    """`forward`: ids [batch, tokens] -> activations [batch, tokens, width]. Writes `out`; returns the number of contexts."""
-    written = 0
+    """`forward`: ids [batch, tokens] -> activations [batch, tokens, width]; `rows`: ids [contexts, tokens]. Writes `out`, whole or not at all."""
+    rows = np.asarray(rows, dtype=np.int32)
+    if len(rows) == 0:
+        raise SystemExit("the text does not fill one context: lower --context")
     part = f"{out}.part"
     with h5py.File(part, "w") as file:
-        hidden = tokens = None
-        for ids in batches(rows, batch):
-            ids = torch.tensor(ids)
-            values = checked(forward(ids), dtype)
+        hidden = None
+        for first in range(0, len(rows), batch):
+            values = checked(forward(torch.from_numpy(rows[first : first + batch]).long()), dtype)
             if hidden is None:
-                shape = values.shape[1:]
-                # Chunks of one context each; a file of known length may as well be contiguous, which reads faster.
-                hidden = file.create_dataset("hidden_states", (0, *shape), dtype, maxshape=(None, *shape), chunks=(1, *shape))
-                tokens = file.create_dataset("tokens", (0, shape[0]), "int32", maxshape=(None, shape[0]), chunks=(64, shape[0]))
-            for dataset, data in ((hidden, values), (tokens, ids.numpy())):
-                dataset.resize(written + len(ids), axis=0)
-                dataset[written:] = data
-            written += len(ids)
+                # Of a known size, and so contiguous: the fastest to read.
+                hidden = file.create_dataset("hidden_states", (*rows.shape, values.shape[-1]), dtype)
+            hidden[first : first + len(values)] = values
+        file["tokens"] = rows
         for name, value in attributes.items():
             file.attrs[name] = value
-    if written == 0:
-        os.remove(part)
-        raise SystemExit("the text does not fill one context: lower --context")
     os.replace(part, out)
-    return written
 
 
 def main():
@@ -98,6 +80,8 @@ def main():
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     model = AutoModel.from_pretrained(args.model).to(device).eval()
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    if start is None:
+        raise SystemExit("the tokenizer has neither a bos nor an eos token to begin documents with")
     attributes = {"start_token": start, "model": args.model, "tensor": f"hidden_states[{args.layer}]"}
     folder = f"{args.out}.tokenizer"
     tokenizer.save_pretrained(folder)
@@ -113,8 +97,9 @@ def main():
     def forward(ids):
         return model(input_ids=ids.to(device), output_hidden_states=True).hidden_states[args.layer]
 
-    written = harvest(forward, contexts(documents(), start, args.context), args.out, attributes, args.dtype, args.batch)
-    print(f"{args.out}: {written} contexts of {args.context} tokens")
+    rows = list(contexts(documents(), start, args.context))
+    harvest(forward, rows, args.out, attributes, args.dtype, args.batch)
+    print(f"{args.out}: {len(rows)} contexts of {args.context} tokens")
 
 
 if __name__ == "__main__":
