@@ -85,21 +85,23 @@ function spread(x: Float64Array): number {
   return Math.sqrt(x.reduce((sum, value) => sum + (value - mean) ** 2, 0)) || 1;
 }
 
-const ROWS = 64;
+/** Rows that are compared: as many as take seconds, in plain loops. */
+const [FEWEST, MOST, PRODUCTS] = [8, 64, 2 ** 28];
 
-/** Up to 64 rows of activations, evenly spread; without files random ones around the autoencoder's pre-bias. [B*d]. */
+/** 8 to 64 rows of activations, evenly spread; without files random ones around the autoencoder's pre-bias. [B*d]. */
 export async function rowsToCompare(sae: Sae, preBias: Float32Array | Float64Array, paths: readonly string[]): Promise<Float32Array> {
-  const { d } = sae.shape;
+  const { d, n } = sae.shape;
+  const wanted = Math.max(FEWEST, Math.min(MOST, Math.floor(PRODUCTS / (n * d))));
   if (paths.length === 0) {
     const rng = new Rng(0, PURPOSE.verify);
     const scale = Math.max(1, Math.sqrt(Float64Array.from(preBias).reduce((sum, value) => sum + value * value, 0) / d));
-    return Float32Array.from({ length: ROWS * d }, (_, i) => preBias[i % d]! + scale * rng.normal());
+    return Float32Array.from({ length: wanted * d }, (_, i) => preBias[i % d]! + scale * rng.normal());
   }
   const source = await openSource(paths);
   try {
     if (source.dIn !== d)
       throw new SaettaError(`has rows of ${source.dIn} numbers, the autoencoder takes ${d}`, { where: paths.join(", ") });
-    const count = Math.min(ROWS, source.rows);
+    const count = Math.min(wanted, source.rows);
     const bytes = new Uint8Array(d * BYTES[source.dtype]);
     const rows = new Float32Array(count * d);
     for (let i = 0; i < count; i++) {
