@@ -49,6 +49,8 @@ interface Lists {
   /** Lengths of the lists of tokens; default: all T. */
   readonly lengths?: readonly number[];
   readonly fixed?: boolean;
+  /** Fixed lists within lists of any length. */
+  readonly fixedInner?: boolean;
   readonly nulls?: boolean;
 }
 
@@ -57,7 +59,7 @@ function batch(
   kind: Kind,
   n: number,
   from: number,
-  { lengths = Array.from({ length: n }, () => T), fixed = false, nulls = false }: Lists = {},
+  { lengths = Array.from({ length: n }, () => T), fixed = false, fixedInner = fixed, nulls = false }: Lists = {},
 ) {
   const rows = lengths.reduce((a, b) => a + b, 0);
   const skipped = fixed ? 0 : 2; // rows that no list refers to
@@ -85,7 +87,7 @@ function batch(
     leaf,
     Array.from({ length: rows + skipped }, () => d),
     0,
-    fixed,
+    fixedInner,
   );
   const acts = list(inner, lengths, skipped, fixed);
   const ids = arrow.makeData({ type: new arrow.Int32(), data: Int32Array.from({ length: n * T }, (_, i) => from + i) }) as arrow.Data;
@@ -160,6 +162,25 @@ describe("SAELens' cache", () => {
     await dataset("parts/shard_00000", [ipc([batch("f32", 1, 0)])]);
     await dataset("parts/shard_00001", [ipc([batch("f32", 1, n)])]);
     await using([join(folder, "parts")], async (source) => expect(await values(source)).toEqual(count(2 * T)));
+  });
+
+  it.each([
+    false,
+    true,
+  ])("whose lists begin in the middle of their numbers, as those of a slice do (fixed inner lists: %s)", async (fixed) => {
+    // Apache's writer moves numbers to the beginning, others do not: of 4 sequences the first is taken away by offsets and lengths alone.
+    const bytes = Buffer.from(ipc([batch("f32", 4, 0, { fixedInner: fixed })]));
+    const offsets = Buffer.from(Int32Array.of(0, T, 2 * T, 3 * T, 4 * T).buffer);
+    const lists = bytes.indexOf(offsets);
+    bytes.set(Buffer.from(Int32Array.of(T, 2 * T, 3 * T, 4 * T, 4 * T).buffer), lists);
+    const node = Buffer.from(BigInt64Array.of(4n, 0n).buffer);
+    for (let at = bytes.indexOf(node); at >= 0 && at < lists; at = bytes.indexOf(node, at + 1)) bytes.writeBigInt64LE(3n, at);
+    const path = join(folder, `slice-${fixed}.arrow`);
+    await writeFile(path, bytes);
+    await using([path], async (source) => {
+      expect(source).toMatchObject({ rows: 3 * T, sequence: T });
+      expect(await values(source)).toEqual(count(3 * T, T * d));
+    });
   });
 
   it("is trained on", async () => {

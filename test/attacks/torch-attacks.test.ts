@@ -124,10 +124,23 @@ describe("archives", () => {
         zip([
           { name: pkl, data: good },
           { name: data, data: elements },
-          { name: "a/data/1", data: new Uint8Array(0) },
-          { name: "a/b", data: elements, header: 0, localName: "a/b" },
+          { name: "a/b", data: elements, header: 0, listedOnly: true },
         ]),
       /is not "a\/b"/,
+    ],
+    [
+      "an entry within the bytes of another",
+      () => {
+        const inner = zip([{ name: "a/b", data: elements }]).subarray(0, 30 + 3 + 16);
+        const first = zip([{ name: pkl, data: good }]).indexOf("PK\x01\x02");
+        const entries = [
+          { name: pkl, data: good },
+          { name: "a/c", data: inner },
+          { name: "a/b", data: elements, header: first + 30 + 3, listedOnly: true },
+        ];
+        return zip(entries);
+      },
+      /entry "a\/b" starts inside "a\/c"/,
     ],
     [
       "an entry that ends beyond the entries",

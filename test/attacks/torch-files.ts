@@ -15,6 +15,8 @@ export interface Entry {
   readonly extra?: Uint8Array;
   /** The name in front of the data. */
   readonly localName?: string;
+  /** Only in the directory. */
+  readonly listedOnly?: boolean;
 }
 
 export interface Ending {
@@ -47,9 +49,7 @@ export function zip(entries: readonly Entry[], ending: Ending = {}): Buffer {
     const local = Buffer.alloc(30);
     local.writeUInt32LE(0x04034b50, 0);
     local.writeUInt16LE(Buffer.byteLength(localName), 26);
-    put(local);
-    put(Buffer.from(localName));
-    put(data);
+    if (fields.listedOnly !== true) for (const bytes of [local, Buffer.from(localName), data]) put(bytes);
     const central = Buffer.alloc(46);
     central.writeUInt32LE(0x02014b50, 0);
     central.writeUInt16LE(flags, 8);
