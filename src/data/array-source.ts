@@ -54,6 +54,38 @@ export function axesOf(shape: readonly number[], name: string, where: string): 1
   return shape.length === 3 ? 2 : 1;
 }
 
+/** An array of a file that names its arrays. */
+export interface NamedArray {
+  readonly name: string;
+  /** Its type and shape, as far as they are known. */
+  readonly words: string;
+  /** Whether it can be activations. */
+  readonly likely: boolean;
+}
+
+/** The array that is meant: `name`, or else the first of `defaults` that is there, or the only likely one. Throws SaettaError that lists what there is; `noun`: what the file calls an array. */
+export function chooseArray(
+  all: readonly NamedArray[],
+  name: string | undefined,
+  defaults: readonly string[],
+  noun: string,
+  where: string,
+): string {
+  const there = (name === undefined ? defaults : [name]).find((each) => all.some((array) => array.name === each));
+  if (there !== undefined) return there;
+  const likely = all.filter((array) => array.likely);
+  if (name === undefined && likely.length === 1) return likely[0]!.name;
+  const shown = all.slice(0, 10).map(({ name: each, words }) => `${each} (${words})`);
+  const rest = all.length - shown.length;
+  throw new SaettaError(
+    `no ${noun} ${name ?? DEFAULT_DATASET}; the file has ${shown.join(", ") || "none"}${rest > 0 ? ` and ${rest} more` : ""}`,
+    { where, mend: "name one with --dataset" },
+  );
+}
+
+/** Whether an array of this shape can be activations. */
+export const hasRows = (shape: readonly number[]): boolean => shape.length === 2 || shape.length === 3;
+
 /** Reads rows of `rowBytes` that lie one after the other from byte `position` of a file on, off the event loop. */
 export function plainRows(handle: FileHandle, path: string, position: number, rows: number, rowBytes: number): Source["read"] {
   return async (first, count, into) => {

@@ -4,8 +4,8 @@
  */
 
 import { type ArrowColumn, type ArrowFile, openArrow } from "../formats/arrow.ts";
-import { FormatError, SaettaError } from "../util/errors.ts";
-import { arraySource, axesOf, DEFAULT_DATASET, type IntegerArray, MASKS, maskOf, TOKENS, tokensOf } from "./array-source.ts";
+import { FormatError } from "../util/errors.ts";
+import { arraySource, axesOf, chooseArray, DEFAULT_DATASET, type IntegerArray, MASKS, maskOf, TOKENS, tokensOf } from "./array-source.ts";
 import type { RowDType, Source } from "./source.ts";
 
 const TOKEN_COLUMNS = ["token_ids", TOKENS, "input_ids"];
@@ -22,16 +22,13 @@ export async function openArrowSource(path: string, dataset?: string): Promise<S
 }
 
 function choose({ path, columns }: ArrowFile, name: string | undefined): ArrowColumn {
-  const named = columns.find((column) => column.name === (name ?? DEFAULT_DATASET));
-  if (named !== undefined) return named;
-  const likely = columns.filter(({ dtype, lists }) => isFloat(dtype) && (lists === 1 || lists === 2));
-  const [only] = likely;
-  if (name === undefined && only !== undefined && likely.length === 1) return only;
-  const all = columns.slice(0, 10).map((column) => `${column.name} (${column.type})`);
-  throw new SaettaError(`no column ${name ?? DEFAULT_DATASET}; the file has ${all.join(", ") || "none"}`, {
-    where: path,
-    mend: "name one with --dataset",
-  });
+  const all = columns.map(({ name: each, type, dtype, lists }) => ({
+    name: each,
+    words: type,
+    likely: isFloat(dtype) && (lists === 1 || lists === 2),
+  }));
+  const chosen = chooseArray(all, name, [DEFAULT_DATASET], "column", path);
+  return columns.find((column) => column.name === chosen)!;
 }
 
 const isFloat = (dtype: string | undefined): dtype is RowDType => dtype === "f64" || dtype === "f32" || dtype === "f16";

@@ -4,8 +4,20 @@
  */
 
 import { openSafetensors, SAFETENSORS_DTYPES, type Safetensors, type SafetensorsEntry } from "../formats/safetensors.ts";
-import { FormatError, SaettaError } from "../util/errors.ts";
-import { arraySource, axesOf, DEFAULT_DATASET, MASKS, maskOf, originOf, plainRows, TOKENS, tokensOf } from "./array-source.ts";
+import { FormatError } from "../util/errors.ts";
+import {
+  arraySource,
+  axesOf,
+  chooseArray,
+  DEFAULT_DATASET,
+  hasRows,
+  MASKS,
+  maskOf,
+  originOf,
+  plainRows,
+  TOKENS,
+  tokensOf,
+} from "./array-source.ts";
 import { CHUNK_DATASET, chunkOrigin } from "./llamascopium.ts";
 import type { Origin, RowDType, Source } from "./source.ts";
 
@@ -24,18 +36,12 @@ export async function openSafetensorsSource(path: string, dataset?: string): Pro
 }
 
 function choose({ path, tensors }: Safetensors, name: string | undefined): string {
-  const wanted = name === undefined ? [DEFAULT_DATASET, CHUNK_DATASET] : [name];
-  const there = wanted.find((each) => tensors.has(each));
-  if (there !== undefined) return there;
-  const likely = [...tensors].filter(([, { dtype, shape }]) => FLOATS[dtype] !== undefined && (shape.length === 2 || shape.length === 3));
-  const only = likely[0];
-  if (name === undefined && only !== undefined && likely.length === 1) return only[0];
-  const all = [...tensors].slice(0, 10).map(([each, entry]) => inWords(each, entry));
-  const rest = tensors.size - all.length;
-  throw new SaettaError(
-    `no tensor ${name ?? DEFAULT_DATASET}; the file has ${all.join(", ") || "none"}${rest > 0 ? ` and ${rest} more` : ""}`,
-    { where: path, mend: "name one with --dataset" },
-  );
+  const all = [...tensors].map(([each, { dtype, shape }]) => ({
+    name: each,
+    words: `${dtype} [${shape.join(", ")}]`,
+    likely: FLOATS[dtype] !== undefined && hasRows(shape),
+  }));
+  return chooseArray(all, name, [DEFAULT_DATASET, CHUNK_DATASET], "tensor", path);
 }
 
 function sourceOf(file: Safetensors, name: string, beside: Origin): Source {

@@ -5,8 +5,8 @@
 
 import { itemsOf, openTorch, type TorchFile } from "../formats/torch-read.ts";
 import { TORCH_BYTES, TorchTensor } from "../formats/torch-tensor.ts";
-import { FormatError, SaettaError } from "../util/errors.ts";
-import { arraySource, axesOf, DEFAULT_DATASET, MASKS, maskOf, plainRows, TOKENS, tokensOf } from "./array-source.ts";
+import { FormatError } from "../util/errors.ts";
+import { arraySource, axesOf, chooseArray, DEFAULT_DATASET, hasRows, MASKS, maskOf, plainRows, TOKENS, tokensOf } from "./array-source.ts";
 import { CHUNK_DATASET, chunkOrigin } from "./llamascopium.ts";
 import type { RowDType, Source } from "./source.ts";
 
@@ -64,16 +64,12 @@ async function sourceOf(file: TorchFile, tensors: ReadonlyMap<string, TorchTenso
 const isFloat = (dtype: string): dtype is RowDType => dtype === "f64" || dtype === "f32" || dtype === "f16" || dtype === "bf16";
 
 function choose(tensors: ReadonlyMap<string, TorchTensor>, name: string | undefined, where: string): string {
-  const there = (name === undefined ? [ALONE, DEFAULT_DATASET, CHUNK_DATASET] : [name]).find((each) => tensors.has(each));
-  if (there !== undefined) return there;
-  const likely = [...tensors].filter(([, { dtype, shape }]) => isFloat(dtype) && (shape.length === 2 || shape.length === 3));
-  const [only] = likely;
-  if (name === undefined && only !== undefined && likely.length === 1) return only[0];
-  const all = [...tensors].slice(0, 10).map(([each, tensor]) => inWords(each, tensor));
-  throw new SaettaError(`no tensor ${name ?? DEFAULT_DATASET}; the file has ${all.join(", ") || "none"}`, {
-    where,
-    mend: "name one with --dataset",
-  });
+  const all = [...tensors].map(([each, { dtype, shape }]) => ({
+    name: each,
+    words: `${dtype} [${shape.join(", ")}]`,
+    likely: isFloat(dtype) && hasRows(shape),
+  }));
+  return chooseArray(all, name, [ALONE, DEFAULT_DATASET, CHUNK_DATASET], "tensor", where);
 }
 
 function readerOf(file: TorchFile, name: string, tensor: TorchTensor, width: number): Source["read"] {

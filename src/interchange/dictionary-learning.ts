@@ -5,66 +5,48 @@
 
 import { join } from "node:path";
 import type { TorchValue } from "../formats/torch-pickle.ts";
-import { itemsOf, openTorch, type TorchFile } from "../formats/torch-read.ts";
+import type { TorchFile } from "../formats/torch-read.ts";
 import { TorchTensor } from "../formats/torch-tensor.ts";
 import { type TorchPart, writeTorch } from "../formats/torch-write.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { FormatError, UsageError } from "../util/errors.ts";
 import { Fields, readJsonFile } from "../util/json.ts";
 import { chosenK, describeForeign, sayable, statedK } from "./description.ts";
-import type { Exchanged, Floats, Foreign, ForeignFormat, Place, Told, Weight, WriteOptions } from "./format.ts";
-import { rulesOf } from "./rules.ts";
-import { as, jsonFile, matrixShape, torchFloats, torchTensor, transposed, unusedNote } from "./tensors.ts";
+import type { Exchanged, Foreign, ForeignFormat, Place, Told, WriteOptions } from "./format.ts";
+import { jsonFile, unusedNote } from "./tensors.ts";
+import { arrayParts, rulesOfArrays, type TorchArrays, withArrays } from "./torch-arrays.ts";
 
 export const AE_FILE = "ae.pt";
 const CONFIG = "config.json";
 const CLASS = "AutoEncoderTopK";
-const USED = ["encoder.weight", "encoder.bias", "decoder.weight", "b_dec", "k", "threshold"];
+const NAMES = { preBias: "b_dec", latentBias: "encoder.bias", encoder: "encoder.weight", decoder: "decoder.weight" };
 
 /** Whether the names are those of such a file. */
 export function isDictionaryLearning(items: ReadonlyMap<string, TorchValue>): boolean {
   return items.has("encoder.bias") && items.has("decoder.weight") && items.has("b_dec");
 }
 
-interface Opened {
-  readonly file: TorchFile;
-  readonly items: ReadonlyMap<string, TorchValue>;
-  readonly d: number;
-  readonly n: number;
+interface Opened extends TorchArrays {
   readonly k: number;
   readonly model: string | undefined;
   readonly tensor: string | undefined;
   readonly notes: readonly string[];
-  get(name: string): Promise<Floats>;
 }
 
-async function opened({ folder, names, file: named }: Place, told: Told): Promise<Opened> {
-  const file = await openTorch(join(folder, named ?? AE_FILE));
-  try {
-    const items = itemsOf(file.root);
-    if (items === undefined) throw new FormatError("holds no dict of names", { where: file.path });
-    const [n, d] = matrixShape("encoder.weight", torchTensor("encoder.weight", items.get("encoder.weight"), file.path).shape, file.path);
-    const shapes: Readonly<Record<string, readonly number[]>> = {
-      "encoder.weight": [n, d],
-      "encoder.bias": [n],
-      "decoder.weight": [d, n],
-      b_dec: [d],
-    };
-    const get = (name: string) => torchFloats(file, name, items.get(name), shapes[name]!, "encoder.weight");
+function opened({ folder, names, file }: Place, told: Told): Promise<Opened> {
+  const path = join(folder, file ?? AE_FILE);
+  return withArrays(path, NAMES, async (arrays) => {
     const config = names.has(CONFIG) ? await trainerOf(join(folder, CONFIG)) : undefined;
     if (config === undefined && told.k === undefined) {
       throw new UsageError(`without its ${CONFIG} the file may be of BatchTopK as well as of TopK`, {
-        where: file.path,
+        where: path,
         mend: `put the ${CONFIG} beside it, or say that it is TopK with --k K`,
       });
     }
-    const k = chosenK(await kOf(file, items.get("k")), told, file.path);
+    const k = chosenK(await kOf(arrays.file, arrays.items.get("k")), told, path);
     const notes = config === undefined ? [`there is no ${CONFIG}: taken for ${CLASS}`] : [];
-    return { file, items, d, n, k, model: config?.model, tensor: config?.tensor, notes, get };
-  } catch (thrown) {
-    await file.close();
-    throw thrown;
-  }
+    return { ...arrays, k, model: config?.model, tensor: config?.tensor, notes };
+  });
 }
 
 async function trainerOf(where: string): Promise<{ readonly model: string | undefined; readonly tensor: string | undefined }> {
@@ -89,21 +71,15 @@ async function kOf(file: TorchFile, value: TorchValue | undefined): Promise<numb
 }
 
 async function open(place: Place, told: Told): Promise<Foreign> {
-  const { file, items, d, n, get, notes, ...facts } = await opened(place, told);
-  const read: Readonly<Record<Weight, () => Promise<Floats>>> = {
-    encoder: () => get("encoder.weight"),
-    latentBias: () => get("encoder.bias"),
-    decoder: async () => transposed(await get("decoder.weight"), d, n),
-    preBias: () => get("b_dec"),
-  };
+  const { file, items, read, notes, ...facts } = await opened(place, told);
   try {
     const name = place.file ?? AE_FILE;
     return {
       format: "dictionary_learning",
       files: [name, ...(place.names.has(CONFIG) ? [CONFIG] : [])],
-      description: describeForeign("dictionary_learning", { d, n, ...facts }, file.path),
-      notes: [...notes, ...unusedNote(items.keys(), USED, name)],
-      read: (weight) => read[weight](),
+      description: describeForeign("dictionary_learning", facts, file.path),
+      notes: [...notes, ...unusedNote(items.keys(), [...Object.values(NAMES), "k", "threshold"], name)],
+      read,
       close: () => file.close(),
     };
   } catch (thrown) {
@@ -116,24 +92,15 @@ function write(sae: Exchanged, dtype: "f32" | "f64", options: WriteOptions): Ret
   sayable(sae.description, "dictionary_learning", false, options);
   const { shape, saetta } = sae.description;
   const { d, n, k } = shape;
-  const array = (name: Weight, size: readonly number[], strides?: readonly number[]): TorchPart => ({
-    dtype,
-    shape: size,
-    ...(strides && { strides }),
-    bytes: async () => as(dtype, await sae.read(name)),
-  });
   const one = (values: Int32Array | Float32Array, of: "i32" | "f32"): TorchPart => ({
     dtype: of,
     shape: [],
     bytes: () => Promise.resolve(bytesOf(values)),
   });
   const dict = {
-    b_dec: array("preBias", [d]),
+    ...arrayParts(sae, dtype, NAMES),
     k: one(Int32Array.of(k), "i32"),
     threshold: one(Float32Array.of(-1), "f32"), // not set
-    "decoder.weight": array("decoder", [d, n], [1, d]), // rows of the decoder are its columns, as they lie
-    "encoder.weight": array("encoder", [n, d]),
-    "encoder.bias": array("latentBias", [n]),
   };
   const trainer = {
     ...{ trainer_class: "TopKTrainer", dict_class: CLASS, lr: null, steps: null, auxk_alpha: null, warmup_steps: null, decay_start: null },
@@ -149,21 +116,7 @@ export const dictionaryLearning: ForeignFormat = {
   open,
   write,
   async rules(place, told) {
-    const { file, d, n, k, get } = await opened(place, told);
-    try {
-      const [encoder, encoderBias, decoder, decoderBias] = [
-        await get("encoder.weight"),
-        await get("encoder.bias"),
-        await get("decoder.weight"),
-        await get("b_dec"),
-      ];
-      return rulesOf({
-        ...{ d, n, k, encoderBias, decoderBias, subtract: true, layerNorm: false, byNorm: false },
-        encoder: (i, j) => encoder[j * d + i]!,
-        decoder: (i, j) => decoder[i * n + j]!,
-      });
-    } finally {
-      await file.close();
-    }
+    const arrays = await opened(place, told);
+    return rulesOfArrays(arrays, arrays.k, false);
   },
 };

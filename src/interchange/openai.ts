@@ -6,18 +6,18 @@
 
 import { join } from "node:path";
 import type { TorchValue } from "../formats/torch-pickle.ts";
-import { itemsOf, openTorch, type TorchFile } from "../formats/torch-read.ts";
+import { itemsOf } from "../formats/torch-read.ts";
 import { type TorchDict, type TorchPart, writeTorch } from "../formats/torch-write.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { FormatError, UsageError } from "../util/errors.ts";
 import { chosenK, describeForeign, rowNormalization, sayable, statedK } from "./description.ts";
-import type { Exchanged, Floats, Foreign, ForeignFormat, Place, Told, Weight, WriteOptions } from "./format.ts";
-import { rulesOf } from "./rules.ts";
-import { as, matrixShape, torchFloats, torchTensor, transposed, unusedNote } from "./tensors.ts";
+import type { Exchanged, Foreign, ForeignFormat, Place, Told, WriteOptions } from "./format.ts";
+import { unusedNote } from "./tensors.ts";
+import { arrayParts, rulesOfArrays, type TorchArrays, withArrays } from "./torch-arrays.ts";
 
 /** What an exported file is called. */
 export const OPENAI_FILE = "autoencoder.pt";
-const ARRAYS = ["pre_bias", "latent_bias", "encoder.weight", "decoder.weight"];
+const NAMES = { preBias: "pre_bias", latentBias: "latent_bias", encoder: "encoder.weight", decoder: "decoder.weight" };
 const STATISTICS = ["stats_last_nonzero", "latents_activation_frequency", "latents_mean_square"];
 
 /** Whether the names are those of such a file. */
@@ -25,34 +25,14 @@ export function isOpenai(items: ReadonlyMap<string, TorchValue>): boolean {
   return items.has("pre_bias") && items.has("latent_bias");
 }
 
-interface Opened {
-  readonly file: TorchFile;
-  readonly items: ReadonlyMap<string, TorchValue>;
-  readonly d: number;
-  readonly n: number;
+interface Opened extends TorchArrays {
   readonly k: number;
   readonly layerNorm: boolean;
-  get(name: string): Promise<Floats>;
 }
 
-async function opened({ folder, file: named }: Place, told: Told): Promise<Opened> {
-  const file = await openTorch(join(folder, named ?? OPENAI_FILE));
-  try {
-    const items = itemsOf(file.root);
-    if (items === undefined) throw new FormatError("holds no dict of names", { where: file.path });
-    const [n, d] = matrixShape("encoder.weight", torchTensor("encoder.weight", items.get("encoder.weight"), file.path).shape, file.path);
-    const shapes: Readonly<Record<string, readonly number[]>> = {
-      pre_bias: [d],
-      latent_bias: [n],
-      "encoder.weight": [n, d],
-      "decoder.weight": [d, n],
-    };
-    const get = (name: string) => torchFloats(file, name, items.get(name), shapes[name]!, "encoder.weight");
-    return { file, items, d, n, ...activationOf(items, told, file.path), get };
-  } catch (thrown) {
-    await file.close();
-    throw thrown;
-  }
+function opened({ folder, file }: Place, told: Told): Promise<Opened> {
+  const path = join(folder, file ?? OPENAI_FILE);
+  return withArrays(path, NAMES, async (arrays) => ({ ...arrays, ...activationOf(arrays.items, told, path) }));
 }
 
 function activationOf(items: ReadonlyMap<string, TorchValue>, told: Told, where: string): Pick<Opened, "k" | "layerNorm"> {
@@ -82,23 +62,17 @@ function activationOf(items: ReadonlyMap<string, TorchValue>, told: Told, where:
 }
 
 async function open(place: Place, told: Told): Promise<Foreign> {
-  const { file, items, d, n, k, layerNorm, get } = await opened(place, told);
-  const read: Readonly<Record<Weight, () => Promise<Floats>>> = {
-    encoder: () => get("encoder.weight"),
-    latentBias: () => get("latent_bias"),
-    decoder: async () => transposed(await get("decoder.weight"), d, n),
-    preBias: () => get("pre_bias"),
-  };
+  const { file, items, read, ...facts } = await opened(place, told);
   try {
     const name = place.file ?? OPENAI_FILE;
-    const claims = layerNorm ? [] : ["the file does not say its activation: taken for TopK, on rows as they are, as train.py trains"];
-    const used = [...ARRAYS, ...STATISTICS, "activation", "activation_state_dict"];
+    const claims = facts.layerNorm ? [] : ["the file does not say its activation: taken for TopK, on rows as they are, as train.py trains"];
+    const used = [...Object.values(NAMES), ...STATISTICS, "activation", "activation_state_dict"];
     return {
       format: "openai",
       files: [name],
-      description: describeForeign("openai", { d, n, k, layerNorm }, file.path),
+      description: describeForeign("openai", facts, file.path),
       notes: [...claims, ...unusedNote(items.keys(), used, name)],
-      read: (weight) => read[weight](),
+      read,
       close: () => file.close(),
     };
   } catch (thrown) {
@@ -108,7 +82,7 @@ async function open(place: Place, told: Told): Promise<Foreign> {
 }
 
 function write(sae: Exchanged, dtype: "f32" | "f64", options: WriteOptions): ReturnType<ForeignFormat["write"]> {
-  const { d, n, k } = sae.description.shape;
+  const { n, k } = sae.description.shape;
   const title = "a file of OpenAI's loader";
   const plain = rowNormalization(sae.description) === "none";
   if (options.bare && !plain) {
@@ -122,20 +96,13 @@ function write(sae: Exchanged, dtype: "f32" | "f64", options: WriteOptions): Ret
     });
   }
   if (!options.bare) sayable(sae.description, title, true, options);
-  const array = (name: Weight, shape: readonly number[], strides?: readonly number[]): TorchPart => ({
-    dtype,
-    shape,
-    ...(strides && { strides }),
-    bytes: async () => as(dtype, await sae.read(name)),
-  });
   const statistic = (values: () => BigInt64Array | Float32Array, of: "i64" | "f32"): TorchPart => ({
     dtype: of,
     shape: [n],
     bytes: () => Promise.resolve(bytesOf(values())),
   });
   const dict: TorchDict = {
-    pre_bias: array("preBias", [d]),
-    latent_bias: array("latentBias", [n]),
+    ...arrayParts(sae, dtype, NAMES),
     stats_last_nonzero: statistic(() => new BigInt64Array(n), "i64"),
     // What that class starts with: they are statistics of its own training.
     ...(options.bare
@@ -144,8 +111,6 @@ function write(sae: Exchanged, dtype: "f32" | "f64", options: WriteOptions): Ret
           latents_activation_frequency: statistic(() => new Float32Array(n).fill(1), "f32"),
           latents_mean_square: statistic(() => new Float32Array(n), "f32"),
         }),
-    "encoder.weight": array("encoder", [n, d]),
-    "decoder.weight": array("decoder", [d, n], [1, d]), // rows of the decoder are its columns, as they lie
     ...(options.bare ? {} : { activation: "TopK", activation_state_dict: { k, postact_fn: "ReLU" } }),
   };
   return [{ name: OPENAI_FILE, content: (put) => writeTorch(put, dict) }];
@@ -156,21 +121,7 @@ export const openai: ForeignFormat = {
   open,
   write,
   async rules(place, told) {
-    const { file, d, n, k, layerNorm, get } = await opened(place, told);
-    try {
-      const [decoderBias, encoderBias, encoder, decoder] = [
-        await get("pre_bias"),
-        await get("latent_bias"),
-        await get("encoder.weight"),
-        await get("decoder.weight"),
-      ];
-      return rulesOf({
-        ...{ d, n, k, layerNorm, encoderBias, decoderBias, subtract: true, byNorm: false },
-        encoder: (i, j) => encoder[j * d + i]!,
-        decoder: (i, j) => decoder[i * n + j]!,
-      });
-    } finally {
-      await file.close();
-    }
+    const arrays = await opened(place, told);
+    return rulesOfArrays(arrays, arrays.k, arrays.layerNorm);
   },
 };
