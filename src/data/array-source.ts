@@ -75,7 +75,7 @@ export function chooseArray(
   if (there !== undefined) return there;
   const likely = all.filter((array) => array.likely);
   if (name === undefined && likely.length === 1) return likely[0]!.name;
-  const shown = all.slice(0, 10).map(({ name: each, words }) => `${each} (${words})`);
+  const shown = all.slice(0, 10).map(({ name: each, words }) => `${each.slice(0, 80)} (${words})`);
   const rest = all.length - shown.length;
   throw new SaettaError(
     `no ${noun} ${name ?? DEFAULT_DATASET}; the file has ${shown.join(", ") || "none"}${rest > 0 ? ` and ${rest} more` : ""}`,

@@ -2,6 +2,7 @@
 
 import { itemsOf, openTorch } from "../formats/torch-read.ts";
 import { TorchTensor } from "../formats/torch-tensor.ts";
+import { inWords } from "../interchange/description.ts";
 import { findForeign, isAutoencoder, openForeign } from "../interchange/index.ts";
 import { UsageError } from "../util/errors.ts";
 import { snakeCase } from "../util/json.ts";
@@ -38,12 +39,12 @@ export async function inspectTorch(path: string): Promise<Found & { readonly aut
     it instanceof TorchTensor ? [{ name, dtype: it.dtype, shape: [...it.shape], strides: [...it.strides] }] : [],
   );
   const others = entries.flatMap(([name, it]) => (it instanceof TorchTensor ? [] : [`${name}: ${shown(it)}`]));
-  const facts = { tensors, ...(others.length > 0 ? { others } : {}) };
+  const facts = { tensors, ...(others.length > 0 ? { others: others.slice(0, 20) } : {}) };
   return { kind: "torch file", facts, autoencoder: items !== undefined && isAutoencoder(items) };
 }
 
 function shown(value: unknown): string {
   if (value instanceof Map) return `a dict of ${value.size}`;
   if (Array.isArray(value)) return `a list of ${value.length}`;
-  return typeof value === "string" ? JSON.stringify(value.slice(0, 60)) : String(value);
+  return inWords(value);
 }

@@ -55,7 +55,7 @@ export async function exportSae(path: string, options: ExportOptions): Promise<E
   const found = await findSae(path, weights, { k });
   const { description } = found;
   const sae: Exchanged = { description, read: (name) => readParam(found, name) };
-  const dtype = (await sae.read("preBias")) instanceof Float64Array ? "f64" : "f32";
+  const dtype = await dtypeOf(sae);
   const files = formatNamed(format).write(sae, dtype, { ...names, inexact, bare });
   const notes = [...(found.notes ?? []), ...exportNotes(description, bare)];
   const done = { out, files: files.map(({ name }) => name), format, description, weights: found.weights, notes };
@@ -69,6 +69,12 @@ export async function exportSae(path: string, options: ExportOptions): Promise<E
     verified = await comparison(path, rules, out, data, { weights: found.weights, k, undoneWithStd: inexact });
   });
   return verified === undefined ? done : { ...done, verified };
+}
+
+/** What holds every array exactly. */
+async function dtypeOf(sae: Exchanged): Promise<"f32" | "f64"> {
+  for (const name of PARAM_NAMES) if ((await sae.read(name)) instanceof Float64Array) return "f64";
+  return "f32";
 }
 
 function exportNotes({ shape }: SaeDescription, bare: boolean): string[] {
@@ -94,7 +100,7 @@ export async function importSae(path: string, { out, k, verify = false, data = [
   const sae = await openForeign(place, { k });
   try {
     const { description, format, notes } = sae;
-    const dtype = (await sae.read("preBias")) instanceof Float64Array ? "f64" : "f32";
+    const dtype = await dtypeOf(sae);
     const shapes = paramShapes(description.shape);
     const tensors = PARAM_NAMES.map((name) => ({
       name: TENSOR_NAMES[name],

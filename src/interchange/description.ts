@@ -51,7 +51,13 @@ export function chosenK(stated: number | undefined, { k, otherwiseK }: Told, whe
 /** A k that a file gives, which must be a whole number above 0. */
 export function statedK(value: unknown, where: string): number {
   if (typeof value === "number" && Number.isSafeInteger(value) && value > 0) return value;
-  throw new FormatError(`k must be a whole number of at least 1, but is ${String(value).slice(0, 40)}`, { where });
+  throw new FormatError(`k must be a whole number of at least 1, but is ${inWords(value)}`, { where });
+}
+
+/** A value of a file, for an error. Lists and dicts are not spelt out: they may hold themselves, or be of any depth. */
+export function inWords(value: unknown): string {
+  if (typeof value === "string") return JSON.stringify(value.slice(0, 40));
+  return typeof value === "object" && value !== null ? "an object" : String(value);
 }
 
 /** What is done to rows first, as far as files can say it; "scale" is in the weights already. */

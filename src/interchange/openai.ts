@@ -10,7 +10,7 @@ import { itemsOf } from "../formats/torch-read.ts";
 import { type TorchDict, type TorchPart, writeTorch } from "../formats/torch-write.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { FormatError, UsageError } from "../util/errors.ts";
-import { chosenK, describeForeign, rowNormalization, sayable, statedK } from "./description.ts";
+import { chosenK, describeForeign, inWords, rowNormalization, sayable, statedK } from "./description.ts";
 import type { Exchanged, Foreign, ForeignFormat, Place, Told, WriteOptions } from "./format.ts";
 import { unusedNote } from "./tensors.ts";
 import { arrayParts, rulesOfArrays, type TorchArrays, withArrays } from "./torch-arrays.ts";
@@ -48,16 +48,12 @@ function activationOf(items: ReadonlyMap<string, TorchValue>, told: Told, where:
     return { k: chosenK(undefined, told, where), layerNorm: false };
   }
   if (activation !== "TopK") {
-    throw new FormatError(
-      `activation ${JSON.stringify(String(activation)).slice(0, 60)} is not "TopK", the only one that Saetta computes`,
-      { where },
-    );
+    throw new FormatError(`activation ${inWords(activation)} is not "TopK", the only one that Saetta computes`, { where });
   }
   const state = itemsOf(items.get("activation_state_dict"));
   if (state === undefined) throw new FormatError('has no dict "activation_state_dict", which says k', { where });
   const post = state.get("postact_fn");
-  if (post !== "ReLU")
-    throw new FormatError(`postact_fn ${JSON.stringify(String(post)).slice(0, 60)} is not "ReLU", which Saetta computes`, { where });
+  if (post !== "ReLU") throw new FormatError(`postact_fn ${inWords(post)} is not "ReLU", which Saetta computes`, { where });
   return { k: chosenK(statedK(state.get("k"), where), told, where), layerNorm: true };
 }
 

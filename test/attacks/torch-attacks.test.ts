@@ -5,6 +5,7 @@ import { deflateRawSync } from "node:zlib";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { openTorch } from "../../src/formats/torch-read.ts";
 import { TorchTensor } from "../../src/formats/torch-tensor.ts";
+import { loadSae } from "../../src/inference/sae.ts";
 import { FormatError, type SaettaError } from "../../src/util/errors.ts";
 import { code, int, pickled, tensor, text, torchFile, u32, u64, zip } from "./torch-files.ts";
 
@@ -349,6 +350,29 @@ describe("pickles", () => {
   it("doubling lists cost nothing, as they are shared", async () => {
     const doublings = Array.from({ length: 60 }, (_, i) => code("q", i, 0x30, "h", i, "h", i, 0x86));
     expect(await read(torchFile(pickled("]", ...doublings)))).toEqual([]);
+  });
+
+  it("values that would take for ever to spell out are not spelt out", async () => {
+    const doublings = [code("]"), ...Array.from({ length: 60 }, (_, i) => code("q", i, 0x30, "h", i, "h", i, 0x86))];
+    const deep = [Buffer.alloc(50_000, "]"), Buffer.alloc(49_999, "a")];
+    for (const value of [doublings, deep, [code("]q", 200, "h", 200, "a")]]) {
+      const items = [text("pre_bias"), 0x4e, text("latent_bias"), 0x4e, text("encoder.weight"), tensor([2, 2], [2, 1])];
+      await writeFile(path, torchFile(dictOf(...items, text("activation"), ...value)));
+      await expect(loadSae(path)).rejects.toThrow('a.pt: activation an object is not "TopK"');
+      const state = [
+        text("activation"),
+        text("TopK"),
+        text("activation_state_dict"),
+        "}(",
+        text("postact_fn"),
+        text("ReLU"),
+        text("k"),
+        ...value,
+        "u",
+      ];
+      await writeFile(path, torchFile(dictOf(...items, ...state)));
+      await expect(loadSae(path)).rejects.toThrow("a.pt: k must be a whole number of at least 1, but is an object");
+    }
   });
 
   it("names of an object's insides are plain keys", async () => {
