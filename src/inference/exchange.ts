@@ -57,7 +57,8 @@ export async function exportSae(path: string, options: ExportOptions): Promise<E
   const sae: Exchanged = { description, read: (name) => readParam(found, name) };
   const dtype = await dtypeOf(sae);
   const files = formatNamed(format).write(sae, dtype, { ...names, inexact, bare });
-  const notes = [...(found.notes ?? []), ...exportNotes(description, bare)];
+  const passedOver = found.refusals.map(({ error }) => `passed over a damaged checkpoint: ${error.message}`);
+  const notes = [...passedOver, ...(found.notes ?? []), ...exportNotes(description, bare)];
   const done = { out, files: files.map(({ name }) => name), format, description, weights: found.weights, notes };
   let verified: Comparison | undefined;
   await writeFolder(out, files, async (folder) => {

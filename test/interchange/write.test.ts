@@ -1,5 +1,5 @@
 import { execFile } from "node:child_process";
-import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { cp, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -144,6 +144,15 @@ describe("out and in again", () => {
     await exportSae(run, { format: "dictionary_learning", out: others, model: "gpt2-small", hook: "blocks.6.hook_resid_post" });
     expect((await findSae(own)).description.saetta).toMatchObject({ model: "gpt2", tensor: "/h.6/Add" });
     expect((await findSae(others)).description.saetta).toMatchObject({ model: "gpt2-small", tensor: "blocks.6.hook_resid_post" });
+  });
+
+  it("a damaged newer checkpoint is passed over, and said to be", async () => {
+    const run = await checkpoint(f32, "none");
+    const newer = join(run, "checkpoints", "step-00000011");
+    await cp(join(run, "checkpoints", "step-00000010"), newer, { recursive: true });
+    await writeFile(join(newer, "sae.safetensors"), "");
+    const { notes } = await exportSae(run, { format: "saelens", out: fresh() });
+    expect(notes).toEqual([expect.stringMatching(/^passed over a damaged checkpoint: .*step-00000011.sae\.safetensors: damaged/)]);
   });
 
   it("the running average is what is written, unless raw weights are asked for", async () => {
