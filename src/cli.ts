@@ -30,6 +30,16 @@ const COMMANDS: readonly Entry[] = [
     summary: "held-out metrics, and latents in their text",
     load: async () => (await import("./commands/eval.ts")).evalCommand,
   },
+  {
+    name: "export",
+    summary: "write an autoencoder for other programs",
+    load: async () => (await import("./commands/export.ts")).exportCommand,
+  },
+  {
+    name: "import",
+    summary: "read an autoencoder of another program",
+    load: async () => (await import("./commands/import.ts")).importCommand,
+  },
   { name: "inspect", summary: "say what a file or folder is", load: async () => (await import("./commands/inspect.ts")).inspectCommand },
   {
     name: "verify",

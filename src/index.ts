@@ -20,8 +20,11 @@ export type { Origin, RowDType, Source } from "./data/source.ts";
 export { type Engine, NONE, type Shape } from "./engine/engine.ts";
 export { type EngineName, type SelectOptions, selectEngine } from "./engine/select.ts";
 export { type HarvestOptions, type HarvestResult, harvest } from "./harvest/harvest.ts";
+export { type Exchange, type ExportOptions, exportSae, type ImportOptions, importSae } from "./inference/exchange.ts";
 export { type LoadOptions, loadSae, type RowStatistics, type Sae, type SparseCodes } from "./inference/sae.ts";
+export type { Comparison } from "./inference/verify.ts";
 export type { WeightsKind } from "./inference/weights.ts";
+export type { FormatName } from "./interchange/format.ts";
 export type { Report } from "./train/report.ts";
 export type { DataInUse, TrainResult, TrainRun } from "./train/run.ts";
 export { type ResumeArguments, type RunOptions, resume, type TrainArguments, train } from "./train/train.ts";
@@ -31,7 +34,8 @@ export { FormatError, SaettaError, UsageError } from "./util/errors.ts";
 export type Activations = Source & AsyncDisposable;
 
 /**
- * Opens files of activations as one source of rows [rows, d]: 3-D arrays [n_seq, T, d] or 2-D ones [n, d], of one width and dtype, in HDF5, npy or safetensors. `dataset`
+ * Opens files of activations as one source of rows [rows, d]: 3-D arrays [n_seq, T, d] or 2-D ones [n, d], of one width and dtype, in HDF5, npy, safetensors, Arrow (Hugging Face
+ * datasets) or torch files. `dataset`
  * names the array in files that name theirs. Rejects with SaettaError or FormatError, naming the file, when one cannot be read. Close it when done.
  */
 export async function openActivations(

@@ -22,6 +22,7 @@ export async function follow(run: TrainRun, ending: Ending, as: "text" | "json" 
     const left = [
       `${formatCount(data.heldOut)} held out`,
       ...(data.excluded > 0 ? [`${formatCount(data.excluded)} excluded for their token`] : []),
+      ...(data.masked > 0 ? [`${formatCount(data.masked)} masked`] : []),
     ];
     say(`data         ${data.description}; ${formatCount(data.rowsPerEpoch)} to train on, ${left.join(", ")}`);
     if (data.preflight !== undefined) say(`rows         ${preflightLine(data.preflight)}`);

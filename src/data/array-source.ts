@@ -8,15 +8,17 @@ import type { Origin, Source } from "./source.ts";
 /** The array that holds the activations, and the one that holds the token ids beside it, in files that name their arrays. */
 export const DEFAULT_DATASET = "hidden_states";
 export const TOKENS = "tokens";
+/** Arrays beside it that say which rows count: 0 for padding, and for what the program that wrote the file would not train on. */
+export const MASKS = ["attention_mask", "mask"];
 
-export interface ActivationArray extends Pick<Source, "dtype" | "grain" | "origin" | "read" | "tokens" | "close"> {
+export interface ActivationArray extends Pick<Source, "dtype" | "grain" | "origin" | "read" | "tokens" | "mask" | "close"> {
   readonly path: string;
   /** Checked by `axesOf`. */
   readonly shape: readonly number[];
 }
 
 /** The array's rows as a Source. */
-export function arraySource({ path, shape, dtype, grain, origin, read, tokens, close }: ActivationArray): Source {
+export function arraySource({ path, shape, dtype, grain, origin, read, tokens, mask, close }: ActivationArray): Source {
   const dIn = shape.at(-1) as number;
   const rows = shape.slice(0, -1).reduce((product, size) => product * size, 1);
   const sequence = shape.length === 3 ? (shape[1] as number) : undefined;
@@ -31,6 +33,7 @@ export function arraySource({ path, shape, dtype, grain, origin, read, tokens, c
     origin,
     read,
     tokens,
+    ...(mask === undefined ? {} : { mask }),
     locate(row) {
       const place = sequence === undefined ? "" : ` (sequence ${Math.floor(row / sequence)}, position ${row % sequence})`;
       return `${path}, row ${row}${place}`;
@@ -50,6 +53,38 @@ export function axesOf(shape: readonly number[], name: string, where: string): 1
   if (shape.includes(0)) throw new FormatError(`${name} has no rows`, { where, mend: "give a file with data" });
   return shape.length === 3 ? 2 : 1;
 }
+
+/** An array of a file that names its arrays. */
+export interface NamedArray {
+  readonly name: string;
+  /** Its type and shape, as far as they are known. */
+  readonly words: string;
+  /** Whether it can be activations. */
+  readonly likely: boolean;
+}
+
+/** The array that is meant: `name`, or else the first of `defaults` that is there, or the only likely one. Throws SaettaError that lists what there is; `noun`: what the file calls an array. */
+export function chooseArray(
+  all: readonly NamedArray[],
+  name: string | undefined,
+  defaults: readonly string[],
+  noun: string,
+  where: string,
+): string {
+  const there = (name === undefined ? defaults : [name]).find((each) => all.some((array) => array.name === each));
+  if (there !== undefined) return there;
+  const likely = all.filter((array) => array.likely);
+  if (name === undefined && likely.length === 1) return likely[0]!.name;
+  const shown = all.slice(0, 10).map(({ name: each, words }) => `${each.slice(0, 80)} (${words})`);
+  const rest = all.length - shown.length;
+  throw new SaettaError(
+    `no ${noun} ${name ?? DEFAULT_DATASET}; the file has ${shown.join(", ") || "none"}${rest > 0 ? ` and ${rest} more` : ""}`,
+    { where, mend: "name one with --dataset" },
+  );
+}
+
+/** Whether an array of this shape can be activations. */
+export const hasRows = (shape: readonly number[]): boolean => shape.length === 2 || shape.length === 3;
 
 /** Reads rows of `rowBytes` that lie one after the other from byte `position` of a file on, off the event loop. */
 export function plainRows(handle: FileHandle, path: string, position: number, rows: number, rowBytes: number): Source["read"] {
@@ -102,12 +137,27 @@ export function tokensOf(
     throw new FormatError(`${words} must have shape [${want.join(", ")}], as ${beside.name} has`, { where });
   }
   const read = open();
-  const integers = INTEGERS[dtype];
+  const integers = INTEGERS[dtype === "bool" && MASKS.some((mask) => name.endsWith(mask)) ? "u8" : dtype];
   if (integers === undefined) throw new FormatError(`${words} must hold integers`, { where });
   return async (first, count) => {
     const bytes = new Uint8Array(count * integers.bytes);
     await read(first, count, bytes);
     return toInt32(integers.view(bytes.buffer), `${where}, ${name}, row`, first);
+  };
+}
+
+/** The rows that all of the arrays say are there; undefined without arrays. Each must have one number a row, as `tokensOf` checks. */
+export function maskOf(
+  arrays: readonly IntegerArray[],
+  beside: { readonly name: string; readonly shape: readonly number[] },
+  where: string,
+): Source["mask"] {
+  if (arrays.length === 0) return undefined;
+  const readers = arrays.map((array) => tokensOf(array, beside, where));
+  return async (first, count) => {
+    const there = new Uint8Array(count).fill(1);
+    for (const read of readers) for (const [i, value] of (await read(first, count)).entries()) if (value === 0) there[i] = 0;
+    return there;
   };
 }
 

@@ -50,6 +50,14 @@ export function concatSources(sources: readonly Source[]): Source {
     return out;
   };
 
+  const mask: Source["mask"] = async (from, count) => {
+    const out = new Uint8Array(count).fill(1);
+    for (const { source, at, length, done } of parts(from, count)) {
+      if (source.mask !== undefined) out.set(await source.mask(at, length), done);
+    }
+    return out;
+  };
+
   return {
     description: `${sources.length} files, ${first.paths[0]} to ${sources.at(-1)?.paths.at(-1)}: ${rows.toLocaleString("en-US")} x ${dIn} ${dtype}`,
     paths: sources.flatMap(({ paths }) => paths),
@@ -65,6 +73,7 @@ export function concatSources(sources: readonly Source[]): Source {
       }
     },
     tokens: first.tokens === undefined ? undefined : tokens,
+    ...(sources.some((source) => source.mask !== undefined) ? { mask } : {}),
     locate(row) {
       const i = indexOf(row);
       return (sources[i] as Source).locate(row - (starts[i] as number));

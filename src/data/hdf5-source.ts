@@ -3,7 +3,7 @@
 import { isFloat } from "../formats/hdf5-datatype.ts";
 import { type Hdf5Dataset, type Hdf5File, openHdf5 } from "../formats/hdf5-read.ts";
 import { FormatError, SaettaError } from "../util/errors.ts";
-import { arraySource, axesOf, DEFAULT_DATASET, originOf, TOKENS, tokensOf } from "./array-source.ts";
+import { arraySource, axesOf, DEFAULT_DATASET, MASKS, maskOf, originOf, TOKENS, tokensOf } from "./array-source.ts";
 import type { Source } from "./source.ts";
 
 /** Opens `dataset`, or `hidden_states`, or else the only dataset that could be meant. Throws SaettaError or FormatError naming the file. */
@@ -39,8 +39,12 @@ function sourceOf(file: Hdf5File, dataset: Hdf5Dataset): Source {
   if (!isFloat(dtype)) {
     throw new FormatError(`${name} holds ${type}, not f16, bf16, f32 or f64`, { where, mend: "name the activations with --dataset" });
   }
-  const beside = name.slice(0, name.lastIndexOf("/") + 1) + TOKENS;
-  const tokens = file.datasets.find((each) => each.name === beside);
+  const folder = name.slice(0, name.lastIndexOf("/") + 1);
+  const besides = (names: readonly string[]) =>
+    file.datasets
+      .filter((each) => names.some((one) => each.name === folder + one))
+      .map((each) => ({ name: each.name, dtype: each.type, shape: each.shape, open: () => file.rows(each.name, axes).read }));
+  const [tokens] = besides([TOKENS]);
   return arraySource({
     path: where,
     shape,
@@ -48,9 +52,8 @@ function sourceOf(file: Hdf5File, dataset: Hdf5Dataset): Source {
     grain,
     origin: originOf(file.attributes),
     read,
-    tokens:
-      tokens &&
-      tokensOf({ name: beside, dtype: tokens.type, shape: tokens.shape, open: () => file.rows(beside, axes).read }, dataset, where),
+    tokens: tokens && tokensOf(tokens, dataset, where),
+    mask: maskOf(besides(MASKS), dataset, where),
     close: () => file.close(),
   });
 }

@@ -92,8 +92,8 @@ describe("npy", () => {
     await expect(openSource([fixture("npy-objects.npy")])).rejects.toThrow(FormatError);
     await expect(openSource([fixture("npy-f32.npy")], { dataset: "a" })).rejects.toThrow("an .npy file has no named datasets");
     const path = join(folder, "acts.pt");
-    await writeFile(path, "PK\x03\x04 and so on, as torch.save writes it");
-    await expect(openSource([path])).rejects.toThrow("acts.pt: is a zip archive, as .npz and PyTorch files are; save the activations with");
+    await writeFile(path, "PK\x03\x04 and so on, as a file that was cut short begins");
+    await expect(openSource([path])).rejects.toThrow("acts.pt: byte 51: the archive has no end record");
   });
 });
 
@@ -201,7 +201,9 @@ describe("several files", () => {
     );
     const empty = join(folder, "nothing");
     await mkdir(empty);
-    await expect(openSource([empty])).rejects.toThrow("nothing: the folder has no files of activations (.h5, .hdf5, .npy, .safetensors)");
+    await expect(openSource([empty])).rejects.toThrow(
+      "nothing: the folder has no files of activations (.h5, .hdf5, .npy, .safetensors, .arrow, .pt)",
+    );
   });
 
   it("are those that a quoted pattern matches, unless a file has that name", async () => {

@@ -39,10 +39,20 @@ export class RowSet {
   }
 }
 
+const ROWS_PER_READ = 1 << 20;
+
+/** The rows that the source's own mask leaves out. */
+export async function maskedRows({ rows, mask }: Source): Promise<RowSet> {
+  const masked = new RowSet(rows);
+  for (let first = 0; mask !== undefined && first < rows; first += ROWS_PER_READ) {
+    const there = await mask(first, Math.min(ROWS_PER_READ, rows - first));
+    for (let i = 0; i < there.length; i++) if (there[i] === 0) masked.add(first + i);
+  }
+  return masked;
+}
+
 /** "start": rows of the token that starts every document; "none"; or the token ids to leave out. */
 export type ExcludeTokens = "start" | "none" | readonly number[];
-
-const TOKENS_PER_READ = 1 << 20;
 
 /**
  * The rows that `exclude` leaves out. Start tokens have massive norms (Sun et al. 2024, "Massive activations in large language models"):
@@ -62,8 +72,8 @@ export async function excludedRows(source: Source, exclude: ExcludeTokens): Prom
     });
   }
   const ids = new Set(exclude === "start" ? [source.origin.startToken!] : exclude);
-  for (let first = 0; first < source.rows; first += TOKENS_PER_READ) {
-    const count = Math.min(TOKENS_PER_READ, source.rows - first);
+  for (let first = 0; first < source.rows; first += ROWS_PER_READ) {
+    const count = Math.min(ROWS_PER_READ, source.rows - first);
     const tokens = await source.tokens(first, count);
     for (let i = 0; i < count; i++) if (ids.has(tokens[i]!)) excluded.add(first + i);
   }

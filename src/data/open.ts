@@ -2,13 +2,15 @@
 
 import { extname } from "node:path";
 import { firstBytes, formatOf } from "../formats/open-file.ts";
-import { FormatError, UsageError } from "../util/errors.ts";
+import { UsageError } from "../util/errors.ts";
+import { openArrowSource } from "./arrow-source.ts";
 import { concatSources } from "./concat.ts";
 import { openHdf5Source } from "./hdf5-source.ts";
 import { openNpySource } from "./npy-source.ts";
 import { openSafetensorsSource } from "./safetensors-source.ts";
 import { filesOf } from "./shards.ts";
 import type { Source } from "./source.ts";
+import { openTorchSource } from "./torch-source.ts";
 
 export interface OpenOptions {
   /** Name of the dataset (HDF5) or tensor (safetensors); default `hidden_states`, or the file's only candidate. */
@@ -20,7 +22,7 @@ export interface OpenOptions {
  * FormatError, naming the file, when one cannot be read or does not go with the others; UsageError without paths.
  */
 export async function openSource(paths: readonly string[], options: OpenOptions = {}): Promise<Source> {
-  if (paths.length === 0) throw new UsageError("no data given", { mend: "name one or more HDF5, npy or safetensors files" });
+  if (paths.length === 0) throw new UsageError("no data given", { mend: "name one or more HDF5, npy, safetensors, Arrow or torch files" });
   const sources: Source[] = [];
   try {
     for (const path of paths) for (const file of await filesOf(path)) sources.push(await openFileSource(file, options.dataset));
@@ -36,11 +38,7 @@ async function openFileSource(path: string, dataset: string | undefined): Promis
   const format = formatOf(await firstBytes(path)) ?? extname(path).toLowerCase().slice(1);
   if (format === "npy") return openNpySource(path, dataset);
   if (format === "safetensors") return openSafetensorsSource(path, dataset);
-  if (format === "zip") {
-    throw new FormatError("is a zip archive, as .npz and PyTorch files are", {
-      where: path,
-      mend: "save the activations with np.save, as safetensors or as HDF5",
-    });
-  }
+  if (format === "arrow") return openArrowSource(path, dataset);
+  if (format === "zip" || format === "pt" || format === "pth") return openTorchSource(path, dataset);
   return openHdf5Source(path, dataset);
 }

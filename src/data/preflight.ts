@@ -137,7 +137,7 @@ export class PassedOver {
 
 /** What `saetta inspect` says of a source. */
 export interface SourcePreflight extends Preflight {
-  /** Rows looked at. */
+  /** Rows looked at, without those that the source masks. */
   readonly sampled: number;
   /** Of them, rows that hold NaN or Inf. */
   readonly nonFinite: number;
@@ -173,7 +173,9 @@ export async function preflightOf(source: Source, seed = 0, wanted = SAMPLED): P
     const bad = new Set(nonFiniteRows(bytes, dtype, dIn, 0, count));
     const ids = tokens === undefined || origin.startToken === undefined ? undefined : await tokens(first, count);
     const values = rowsToFloat32(bytes, dtype, count * dIn);
+    const there = await source.mask?.(first, count);
     for (let i = 0; i < count; i++) {
+      if (there?.[i] === 0) continue;
       const row = values.subarray(i * dIn, (i + 1) * dIn);
       const norm = Math.sqrt(row.reduce((sum, value) => sum + value * value, 0));
       sampled++;

@@ -4,17 +4,31 @@
  */
 
 import { openSafetensors, SAFETENSORS_DTYPES, type Safetensors, type SafetensorsEntry } from "../formats/safetensors.ts";
-import { FormatError, SaettaError } from "../util/errors.ts";
-import { arraySource, axesOf, DEFAULT_DATASET, originOf, plainRows, TOKENS, tokensOf } from "./array-source.ts";
-import type { RowDType, Source } from "./source.ts";
+import { FormatError } from "../util/errors.ts";
+import {
+  arraySource,
+  axesOf,
+  chooseArray,
+  DEFAULT_DATASET,
+  hasRows,
+  MASKS,
+  maskOf,
+  originOf,
+  plainRows,
+  TOKENS,
+  tokensOf,
+} from "./array-source.ts";
+import { CHUNK_DATASET, chunkOrigin } from "./llamascopium.ts";
+import type { Origin, RowDType, Source } from "./source.ts";
 
 const FLOATS: Readonly<Record<string, RowDType | undefined>> = { F16: "f16", BF16: "bf16", F32: "f32", F64: "f64" };
 
-/** Opens the tensor `dataset`, or `hidden_states`, or else the only one that could be meant. Throws SaettaError or FormatError naming the file. */
+/** Opens the tensor `dataset`, or `hidden_states`, or `activation`, or else the only one that could be meant. Throws SaettaError or FormatError naming the file. */
 export async function openSafetensorsSource(path: string, dataset?: string): Promise<Source> {
   const file = await openSafetensors(path);
   try {
-    return sourceOf(file, choose(file, dataset));
+    const name = choose(file, dataset);
+    return sourceOf(file, name, name === CHUNK_DATASET ? await chunkOrigin(path) : {});
   } catch (thrown) {
     await file.close();
     throw thrown;
@@ -22,19 +36,15 @@ export async function openSafetensorsSource(path: string, dataset?: string): Pro
 }
 
 function choose({ path, tensors }: Safetensors, name: string | undefined): string {
-  if (tensors.has(name ?? DEFAULT_DATASET)) return name ?? DEFAULT_DATASET;
-  const likely = [...tensors].filter(([, { dtype, shape }]) => FLOATS[dtype] !== undefined && (shape.length === 2 || shape.length === 3));
-  const only = likely[0];
-  if (name === undefined && only !== undefined && likely.length === 1) return only[0];
-  const all = [...tensors].slice(0, 10).map(([each, entry]) => inWords(each, entry));
-  const rest = tensors.size - all.length;
-  throw new SaettaError(
-    `no tensor ${name ?? DEFAULT_DATASET}; the file has ${all.join(", ") || "none"}${rest > 0 ? ` and ${rest} more` : ""}`,
-    { where: path, mend: "name one with --dataset" },
-  );
+  const all = [...tensors].map(([each, { dtype, shape }]) => ({
+    name: each,
+    words: `${dtype} [${shape.join(", ")}]`,
+    likely: FLOATS[dtype] !== undefined && hasRows(shape),
+  }));
+  return chooseArray(all, name, [DEFAULT_DATASET, CHUNK_DATASET], "tensor", path);
 }
 
-function sourceOf(file: Safetensors, name: string): Source {
+function sourceOf(file: Safetensors, name: string, beside: Origin): Source {
   const { path, tensors } = file;
   const entry = tensors.get(name) as SafetensorsEntry;
   const { shape } = entry;
@@ -46,16 +56,20 @@ function sourceOf(file: Safetensors, name: string): Source {
       mend: "name the activations with --dataset",
     });
   }
-  const tokens = tensors.get(TOKENS);
-  const beside = { name: TOKENS, dtype: tokens?.dtype.toLowerCase() ?? "", shape: tokens?.shape ?? [] };
+  const besides = (names: readonly string[]) =>
+    [...tensors]
+      .filter(([each]) => names.includes(each))
+      .map(([each, it]) => ({ name: each, dtype: it.dtype.toLowerCase(), shape: it.shape, open: () => readerOf(file, it, 1) }));
+  const [tokens] = besides([TOKENS]);
   return arraySource({
     path,
     shape,
     dtype,
     grain: 1,
-    origin: originOf(attributesOf(file)),
+    origin: { ...beside, ...originOf(attributesOf(file)) },
     read: readerOf(file, entry, shape.at(-1) as number),
-    tokens: tokens && tokensOf({ ...beside, open: () => readerOf(file, tokens, 1) }, { name, shape }, path),
+    tokens: tokens && tokensOf(tokens, { name, shape }, path),
+    mask: maskOf(besides(MASKS), { name, shape }, path),
     close: () => file.close(),
   });
 }

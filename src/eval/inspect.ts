@@ -1,11 +1,12 @@
 /** What a file or folder is: everything that Saetta reads or writes, recognised by what is in it. */
 
 import { readFile, stat } from "node:fs/promises";
-import { basename, extname, join } from "node:path";
+import { basename, dirname, extname, join } from "node:path";
 import { AVERAGE, CFG, checkpointsFolder, OWN_WEIGHTS, savedSteps, stepName, WEIGHTS, weightsFile } from "../checkpoint/layout.ts";
 import { openCheckpoint } from "../checkpoint/load.ts";
 import { disk } from "../checkpoint/storage.ts";
 import { isActivationsName } from "../data/shards.ts";
+import { openArrow } from "../formats/arrow.ts";
 import { openHdf5 } from "../formats/hdf5-read.ts";
 import { openNpy } from "../formats/npy.ts";
 import { firstBytes, formatOf } from "../formats/open-file.ts";
@@ -16,6 +17,7 @@ import { parseDescription } from "../sae/description.ts";
 import { FormatError, hasCode, messageOf, SaettaError } from "../util/errors.ts";
 import { asObject, type JsonObject, readJsonFile, snakeCase } from "../util/json.ts";
 import { activationShards, activationsIn } from "./inspect-activations.ts";
+import { inspectForeign, inspectTorch } from "./inspect-foreign.ts";
 import type { Facts, Inspection } from "./inspection.ts";
 
 /**
@@ -36,11 +38,12 @@ export async function inspect(path: string, { dataset }: { readonly dataset?: st
   if (read === undefined) {
     throw new FormatError(bytes === 0 ? "the file is empty" : "is of no kind that Saetta knows", {
       where: path,
-      mend: "it reads HDF5, npy, safetensors, ONNX models, tokenizer.json, cfg.json, run folders and checkpoint folders",
+      mend: "it reads HDF5, npy, safetensors, Arrow and torch files, ONNX models, tokenizer.json, cfg.json, run folders and checkpoint folders",
     });
   }
   const { kind, facts } = await read(path);
-  const arrays = kind === HDF5 || kind === NPY || kind === SAFETENSORS;
+  if (kind === TORCH) return { path, bytes, ...(await torch(path, dataset)) };
+  const arrays = kind === HDF5 || kind === NPY || kind === SAFETENSORS || kind === ARROW;
   if (!arrays) return { path, bytes, kind, facts };
   // A safetensors file of several tensors is more often an autoencoder or a model than activations.
   const { activations, advice } = await activationsIn(path, dataset, kind === SAFETENSORS);
@@ -59,6 +62,8 @@ const OPENING = "{".charCodeAt(0);
 const HDF5 = "HDF5 file";
 const NPY = "npy file";
 const SAFETENSORS = "safetensors file";
+const TORCH = "torch file";
+const ARROW = "Arrow stream";
 
 function readerOf(path: string, first: Uint8Array): ((path: string) => Promise<Found>) | undefined {
   const extension = extname(path).toLowerCase();
@@ -68,6 +73,8 @@ function readerOf(path: string, first: Uint8Array): ((path: string) => Promise<F
   if (extension === ".safetensors") return safetensors;
   if (extension === ".onnx") return onnx;
   if (format === "safetensors") return safetensors;
+  if (format === "arrow") return arrow;
+  if (format === "zip" || [".pt", ".pth"].includes(extension)) return () => Promise.resolve({ kind: TORCH, facts: {} });
   if (first[0] === OPENING) return json;
   return undefined;
 }
@@ -99,6 +106,20 @@ async function safetensors(path: string): Promise<Found> {
   await file.close();
   const tensors = [...file.tensors].map(([name, { dtype, shape, begin, end }]) => ({ name, dtype, shape: [...shape], bytes: end - begin }));
   return { kind: SAFETENSORS, facts: { tensors, metadata: Object.fromEntries(file.metadata) } };
+}
+
+async function arrow(path: string): Promise<Found> {
+  const file = await openArrow(path);
+  await file.close();
+  return { kind: ARROW, facts: { columns: file.columns.map(({ name, type }) => ({ name, type })) } };
+}
+
+/** An autoencoder, or what may be activations. */
+async function torch(path: string, dataset: string | undefined): Promise<Omit<Inspection, "path">> {
+  const { autoencoder, ...found } = await inspectTorch(path);
+  if (autoencoder) return (await inspectForeign(path, new Set(await disk.list(dirname(path))))) ?? found;
+  const { activations, advice } = await activationsIn(path, dataset, true);
+  return { ...found, facts: { ...found.facts, ...(activations && { activations }) }, ...(advice && { advice }) };
 }
 
 async function onnx(path: string): Promise<Found> {
@@ -141,6 +162,8 @@ async function inspectFolder(path: string, dataset: string | undefined): Promise
   const names = new Set(await disk.list(path));
   if (names.has("config.json") && (names.has("checkpoints") || names.has("metrics.jsonl"))) return runFolder(path);
   if (!names.has(CFG) || (!names.has(WEIGHTS) && !names.has(OWN_WEIGHTS))) {
+    const foreign = names.has(CFG) || names.has("ae.pt") ? await inspectForeign(path, names) : undefined;
+    if (foreign !== undefined) return { path, ...foreign };
     if ([...names].some(isActivationsName)) return inspectShards(path, dataset);
     throw new FormatError(
       `is no run folder (config.json, metrics.jsonl), no autoencoder (${CFG} and ${WEIGHTS}), and has no files of activations`,

@@ -27,7 +27,7 @@ export function cannotOpen(path: string, cause: unknown): SaettaError {
   return new SaettaError(missing ? "no such file" : `cannot be read (${messageOf(cause)})`, { where: path, mend, cause });
 }
 
-export type ArrayFormat = "hdf5" | "npy" | "safetensors" | "zip";
+export type ArrayFormat = "hdf5" | "npy" | "safetensors" | "zip" | "arrow";
 
 /** The first bytes of a file, at most 16. */
 export async function firstBytes(path: string): Promise<Uint8Array> {
@@ -47,6 +47,7 @@ export function formatOf(first: Uint8Array): ArrayFormat | undefined {
   if (text.startsWith("\x89HDF\r\n\x1a\n")) return "hdf5";
   if (text.startsWith("\x93NUMPY")) return "npy";
   if (text.startsWith("PK\x03\x04")) return "zip";
+  if (text.startsWith("\xff\xff\xff\xff") || text.startsWith("ARROW1\0\0")) return "arrow";
   // The length of a header that is allowed has four bytes at most.
   if (text.slice(4, 9) === "\0\0\0\0{") return "safetensors";
   return undefined;

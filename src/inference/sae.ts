@@ -6,10 +6,10 @@ import { allocParams, allocStep } from "../engine/allocate.ts";
 import { BYTES, type Codes, type Engine, type Normalization, type Params, type Shape, type Step, type Tensor } from "../engine/engine.ts";
 import { selectEngine } from "../engine/select.ts";
 import { normalizationOf, type SaeDescription } from "../sae/description.ts";
-import { NO_NORMALIZATION, rowStatistics } from "../sae/math.ts";
+import { LAYER_NORM_EPS, NO_NORMALIZATION, rowStatistics } from "../sae/math.ts";
 import { bytesOf, float32Of, float64Of, uint32Of } from "../util/bytes.ts";
 import { SaettaError, UsageError } from "../util/errors.ts";
-import { checkWeights, findSae, type SaeOrigin, type WeightsKind, writeParams } from "./weights.ts";
+import { checkWeights, type FoundSae, findSae, type SaeOrigin, type WeightsKind, writeParams } from "./weights.ts";
 
 /** At most k active latents a row, the strongest first: [B,k] each. An unused slot has latent NONE (2^32 - 1) and value 0. */
 export interface SparseCodes {
@@ -31,6 +31,10 @@ export interface LoadOptions {
   readonly engine?: Engine;
   /** Default: the running average where training kept one. */
   readonly weights?: WeightsKind;
+  /** Active latents a row, for a file of another program that does not say it. */
+  readonly k?: number;
+  /** true: "layer_norm" is undone with the standard deviation alone, as other programs do. Only to compare with what they compute. */
+  readonly undoneWithStd?: boolean;
   /** false: the average's decoder rows are left as short as averaging makes them. Only to measure what that changes. */
   readonly unitDecoder?: boolean;
 }
@@ -39,11 +43,11 @@ export interface LoadOptions {
 const CAPACITY = 2048;
 
 /**
- * Loads an autoencoder from a run folder, a checkpoint folder, or sparsify's cfg.json and sae.safetensors. It takes and gives rows as they are in the activations: what training
+ * Loads an autoencoder from a run folder, a checkpoint folder, or a folder or file of sparsify, SAELens, OpenAI or dictionary_learning. It takes and gives rows as they are in the activations: what training
  * did to them ("unit", "layer_norm") it does first and undoes last; "scale" is in the weights.
  */
 export async function loadSae(path: string, options: LoadOptions = {}): Promise<Sae & { readonly path: string }> {
-  const found = await findSae(path, options.weights);
+  const found = asUndone(await findSae(path, options.weights, { k: options.k }), options.undoneWithStd);
   const engine = options.engine ?? (await selectEngine("auto"));
   const close = async () => {
     if (options.engine === undefined) await engine[Symbol.asyncDispose]();
@@ -59,6 +63,12 @@ export async function loadSae(path: string, options: LoadOptions = {}): Promise<
     await close();
     throw thrown;
   }
+}
+
+function asUndone(found: FoundSae, withStd = false): FoundSae {
+  const { saetta } = found.description;
+  if (!withStd || saetta?.normalization !== "layer_norm") return found;
+  return { ...found, description: { ...found.description, saetta: { ...saetta, undoneWith: "std" } } };
 }
 
 /** An autoencoder over parameters that are in the engine already, which it owns; `close` is called when it is closed. */
@@ -225,7 +235,8 @@ export class Sae implements AsyncDisposable {
     for (let row = 0; row < count; row++) {
       const { mean, size } = rowStatistics(values.subarray(row * d, (row + 1) * d), this.#normalization);
       statistics.mean[row] = mean;
-      statistics.size[row] = size;
+      // What the way back multiplies by; a constant row stays at 0.
+      statistics.size[row] = this.description.saetta?.undoneWith === "std" ? Math.max(0, size - LAYER_NORM_EPS) : size;
     }
     return statistics;
   }

@@ -1,17 +1,18 @@
-/** Where the weights of an autoencoder are, and the way into an engine: a run folder, a checkpoint, or a folder or file of sparsify. */
+/** Where the weights of an autoencoder are, and the way into an engine: a run folder, a checkpoint, or a folder or file of another program. */
 
 import { stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { AVERAGE, CFG, OWN_WEIGHTS, TENSOR_NAMES, WEIGHTS, weightsFile } from "../checkpoint/layout.ts";
 import { INFERENCE_FILES, newestCheckpoint, openCheckpoint, type Refusal } from "../checkpoint/load.ts";
 import { disk } from "../checkpoint/storage.ts";
-import { rowsToFloat32 } from "../data/convert.ts";
 import { type Engine, PARAM_NAMES, type Params, paramShapes } from "../engine/engine.ts";
 import { openSafetensors, type Safetensors } from "../formats/safetensors.ts";
+import type { Told } from "../interchange/format.ts";
+import { type FoundForeign, findForeign, openForeign } from "../interchange/index.ts";
+import { safetensorsFloats } from "../interchange/tensors.ts";
 import { normalizationOf, parseDescription, type SaeDescription } from "../sae/description.ts";
-import { bytesOf, float64Of } from "../util/bytes.ts";
+import { bytesOf } from "../util/bytes.ts";
 import { FormatError, SaettaError, UsageError } from "../util/errors.ts";
-import { firstNonFinite } from "../util/float16.ts";
 import { readJsonFile } from "../util/json.ts";
 
 export type WeightsKind = "ema" | "raw";
@@ -27,33 +28,39 @@ export interface SaeOrigin {
   readonly step: number | undefined;
   /** Newer checkpoints of the run that are damaged. */
   readonly refusals: readonly Refusal[];
+  /** What the file of another program holds that is not carried over, and what was done so that the weights say the same here. */
+  readonly notes?: readonly string[];
 }
 
 export interface FoundSae extends SaeOrigin {
   readonly path: string;
+  /** Set for a file of another program: how it is opened again. */
+  readonly foreign?: FoundForeign & { readonly told: Told };
 }
 
 /**
- * Finds an autoencoder: in a run folder the newest whole checkpoint. `weights` default: the average where there is one. Throws when the path
- * holds none, or no average though it was asked for.
+ * Finds an autoencoder: in a run folder the newest whole checkpoint; else a checkpoint, or what another program wrote. `weights` default: the average where there is one. `told`
+ * is for files that do not say all. Throws when the path holds none, or no average though it was asked for.
  */
-export async function findSae(path: string, weights?: WeightsKind): Promise<FoundSae> {
+export async function findSae(path: string, weights?: WeightsKind, told: Told = {}): Promise<FoundSae> {
   const found = await stat(path).catch((cause: unknown) => {
     throw new SaettaError("there is no such file or folder", { where: path, cause });
   });
   const folder = found.isDirectory() ? path : dirname(path);
   const names = new Set(await disk.list(folder));
-  if (!found.isDirectory() && ![WEIGHTS, OWN_WEIGHTS, CFG].includes(basename(path))) {
-    throw new SaettaError(`is no autoencoder that Saetta reads: a folder with ${CFG} and ${WEIGHTS}, or a run folder`, { where: path });
+  const own = found.isDirectory() || [WEIGHTS, OWN_WEIGHTS, CFG].includes(basename(path));
+  const weightsThere = names.has(CFG) && (names.has(WEIGHTS) || names.has(OWN_WEIGHTS));
+  if (!own || (!weightsThere && !names.has("checkpoints"))) {
+    const foreign = await findForeign(path, names);
+    if (foreign !== undefined) return fromForeign(foreign, folder, weights, told);
+    const what = found.isDirectory() ? "holds no autoencoder: no checkpoints, and" : "is no autoencoder that Saetta reads:";
+    throw new SaettaError(`${what} ${FORMATS_IN_WORDS}`, { where: path });
   }
   if (names.has("checkpoints") && !names.has(CFG)) {
     const { checkpoint, refusals } = await newestCheckpoint(folder, INFERENCE_FILES);
     if (checkpoint === undefined) throw refusals[0]?.error ?? new SaettaError("the run has no checkpoint yet", { where: path });
     const { step, description, files } = checkpoint;
     return { path: checkpoint.path, description, weights: chosen(checkpoint.path, files.has(AVERAGE), weights), step, refusals };
-  }
-  if (!names.has(CFG) || (!names.has(WEIGHTS) && !names.has(OWN_WEIGHTS))) {
-    throw new SaettaError(`holds no autoencoder: no checkpoints, and no ${CFG} with ${WEIGHTS}`, { where: path });
   }
   if (names.has("manifest.json")) {
     const { step, description, files } = await openCheckpoint(folder, INFERENCE_FILES);
@@ -77,6 +84,15 @@ export async function namesSae(path: string): Promise<boolean> {
   return names.includes(CFG) || names.includes("checkpoints");
 }
 
+const FORMATS_IN_WORDS = `no ${CFG} with ${WEIGHTS} (Saetta, sparsify) or sae_weights.safetensors (SAELens), no torch file (OpenAI, dictionary_learning)`;
+
+async function fromForeign(foreign: FoundForeign, path: string, weights: WeightsKind | undefined, told: Told): Promise<FoundSae> {
+  const { description, notes, close } = await openForeign(foreign, told);
+  await close();
+  const about = { description, weights: chosen(path, false, weights), step: undefined, refusals: [] };
+  return { path, ...about, notes, foreign: { ...foreign, told } };
+}
+
 function chosen(path: string, hasAverage: boolean, asked: WeightsKind | undefined): WeightsKind {
   if (asked === "ema" && !hasAverage) {
     throw new UsageError("no running average of the weights was kept", { where: path, mend: "use --weights raw, or train with --ema" });
@@ -89,18 +105,30 @@ function chosen(path: string, hasAverage: boolean, asked: WeightsKind | undefine
  * The average is bias-corrected by 1 - m^t (Adam's correction, Kingma and Ba 2015) and, unless `unitDecoder` is false, its decoder rows are brought back to norm 1, which averaging shortens. `params` may be a shard's, from `firstLatent` on. Throws when a shape is wrong or a weight is not finite.
  */
 export async function writeParams(engine: Engine, found: FoundSae, params: Params, unitDecoder = true, firstLatent = 0): Promise<void> {
+  for (const name of PARAM_NAMES) {
+    const all = await readParam(found, name, unitDecoder);
+    const { shape } = params[name];
+    const values = shape[0] === paramShapes(found.description.shape)[name][0] ? all : partOf(all, firstLatent, shape);
+    const same = (values instanceof Float32Array ? "f32" : "f64") === engine.real;
+    engine.write(params[name], bytesOf(same ? values : engine.real === "f32" ? Float32Array.from(values) : Float64Array.from(values)));
+  }
+}
+
+/** One array of the weights, as `writeParams` writes it; f64 where the file has f64, else f32. */
+export async function readParam(found: FoundSae, name: keyof Params, unitDecoder = true): Promise<Float32Array | Float64Array> {
+  if (found.foreign !== undefined) {
+    const foreign = await openForeign(found.foreign, found.foreign.told);
+    try {
+      return await foreign.read(name);
+    } finally {
+      await foreign.close();
+    }
+  }
   const file = await openWeights(found);
   try {
-    const average = found.weights === "ema" ? averageOf(file) : undefined;
-    const shapes = paramShapes(found.description.shape);
-    for (const name of PARAM_NAMES) {
-      const all = await floats(file, TENSOR_NAMES[name], shapes[name]);
-      const { shape } = params[name];
-      const values = shape[0] === shapes[name][0] ? all : partOf(all, firstLatent, shape);
-      if (average !== undefined) corrected(name, values, found.description.shape.d, average, unitDecoder);
-      const same = (values instanceof Float32Array ? "f32" : "f64") === engine.real;
-      engine.write(params[name], bytesOf(same ? values : engine.real === "f32" ? Float32Array.from(values) : Float64Array.from(values)));
-    }
+    const { shape } = found.description;
+    const values = await safetensorsFloats(file, TENSOR_NAMES[name], paramShapes(shape)[name]);
+    return found.weights === "ema" ? corrected(name, values, shape.d, averageOf(file), unitDecoder) : values;
   } finally {
     await file.close();
   }
@@ -141,12 +169,18 @@ function averageOf(file: Safetensors): Average {
   return { decay, updates };
 }
 
-/** Throws FormatError unless the weights are of the shapes that cfg.json says: before memory is taken for what a small file only claims. */
+/** Throws FormatError unless the weights are of the shapes that cfg.json says: before memory is taken for what a small file only claims. Files of others are checked as they are found. */
 export async function checkWeights(found: FoundSae): Promise<void> {
+  if (found.foreign !== undefined) return;
   const file = await openWeights(found);
   try {
     const shapes = paramShapes(found.description.shape);
-    for (const name of PARAM_NAMES) checkShape(file, TENSOR_NAMES[name], shapes[name]);
+    for (const name of PARAM_NAMES) {
+      const [tensor, says] = [TENSOR_NAMES[name], shapes[name]];
+      const { shape } = file.entry(tensor);
+      if (shape.join() === says.join()) continue;
+      throw new FormatError(`tensor "${tensor}" is [${shape.join(", ")}], but cfg.json says [${says.join(", ")}]`, { where: file.path });
+    }
   } finally {
     await file.close();
   }
@@ -154,26 +188,6 @@ export async function checkWeights(found: FoundSae): Promise<void> {
 
 function openWeights({ path, weights, description }: FoundSae): Promise<Safetensors> {
   return openSafetensors(join(path, weights === "ema" ? AVERAGE : weightsFile(description)));
-}
-
-function checkShape(file: Safetensors, name: string, shape: readonly number[]): void {
-  const { shape: is } = file.entry(name);
-  if (is.join() === shape.join()) return;
-  throw new FormatError(`tensor "${name}" is [${is.join(", ")}], but cfg.json says [${shape.join(", ")}]`, { where: file.path });
-}
-
-async function floats(file: Safetensors, name: string, shape: readonly number[]): Promise<Float32Array | Float64Array> {
-  checkShape(file, name, shape);
-  const stored = file.entry(name).dtype;
-  const bytes = await file.read(name);
-  const dtype = stored.toLowerCase();
-  if (dtype !== "f64" && dtype !== "f32" && dtype !== "f16" && dtype !== "bf16") {
-    throw new FormatError(`tensor "${name}" is ${stored}; weights are F64, F32, F16 or BF16`, { where: file.path });
-  }
-  const count = shape.reduce((a, b) => a * b, 1);
-  const bad = firstNonFinite(bytes, dtype, 0, count);
-  if (bad >= 0) throw new FormatError(`tensor "${name}", element ${bad} is not finite`, { where: file.path });
-  return dtype === "f64" ? float64Of(bytes) : rowsToFloat32(bytes, dtype, count);
 }
 
 function unitRows(values: Float32Array | Float64Array, d: number): void {

@@ -21,6 +21,10 @@ export interface Provenance {
   readonly normalization: Normalization["kind"];
   /** What "scale" multiplied rows by; it is folded into the saved weights, which take rows as they are. */
   readonly normalizationFactor?: number;
+  /** "layer_norm" is undone with the size that rows were divided by; "std": with their standard deviation alone, without the 1e-5, as OpenAI's and SAELens' loaders do. */
+  readonly undoneWith?: "std";
+  /** The program whose file the weights come from, where that was not Saetta. */
+  readonly importedFrom?: string;
   /** m of the running average of the weights; undefined when none is kept. */
   readonly emaDecay?: number;
   /** Names of the language model and of its tensor, and the path of its tokenizer, as the activations file gives them. */
@@ -55,8 +59,9 @@ export function descriptionJson({ shape, saetta }: SaeDescription): JsonObject {
     d_in: d,
   };
   if (saetta === undefined) return sparsify;
-  const { version, engine, normalization, normalizationFactor, emaDecay, model, tensor, tokenizer } = saetta;
-  const optional = { normalization_factor: normalizationFactor, ema_decay: emaDecay, model, tensor, tokenizer };
+  const { version, engine, normalization, normalizationFactor, undoneWith, importedFrom, emaDecay, model, tensor, tokenizer } = saetta;
+  const prepared = { normalization_factor: normalizationFactor, undone_with: undoneWith, imported_from: importedFrom, ema_decay: emaDecay };
+  const optional = { ...prepared, model, tensor, tokenizer };
   const given = Object.fromEntries(Object.entries(optional).filter((entry): entry is [string, string | number] => entry[1] !== undefined));
   return { ...sparsify, saetta: { format_version: FORMAT_VERSION, version, engine, auxk, normalization, ...given } };
 }
@@ -98,7 +103,13 @@ function parseProvenance(own: Fields): Provenance {
   if (factor !== undefined && !(factor > 0)) {
     throw new FormatError(`"normalization_factor" must be above 0, but is ${factor}`, { where: own.where });
   }
-  const text = (name: "model" | "tensor" | "tokenizer") => (own.has(name) ? { [name]: own.string(name) } : {});
+  const text = (name: string, as = name) => (own.has(name) ? { [as]: own.string(name) } : {});
+  const undoneWith = own.has("undone_with") ? own.string("undone_with") : undefined;
+  if (undoneWith !== undefined && (undoneWith !== "std" || normalization !== "layer_norm")) {
+    throw new FormatError(`"undone_with" is "${undoneWith}", which means nothing with normalization "${normalization}"`, {
+      where: own.where,
+    });
+  }
   const emaDecay = own.has("ema_decay") ? own.number("ema_decay") : undefined;
   if (emaDecay !== undefined && !(emaDecay > 0 && emaDecay < 1)) {
     throw new FormatError(`"ema_decay" must be between 0 and 1, but is ${emaDecay}`, { where: own.where });
@@ -108,6 +119,8 @@ function parseProvenance(own: Fields): Provenance {
     engine: own.string("engine"),
     normalization,
     ...(factor === undefined ? {} : { normalizationFactor: factor }),
+    ...(undoneWith === undefined ? {} : { undoneWith }),
+    ...text("imported_from", "importedFrom"),
     ...(emaDecay === undefined ? {} : { emaDecay }),
     ...text("model"),
     ...text("tensor"),

@@ -29,6 +29,8 @@ export interface DataInUse {
   readonly rowsPerEpoch: number;
   readonly heldOut: number;
   readonly excluded: number;
+  /** Rows that the data's own mask leaves out, such as padding. */
+  readonly masked: number;
   /** What the sample says that a new run draws for its start; undefined where none was drawn. */
   readonly preflight?: RunPreflight | undefined;
 }

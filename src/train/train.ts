@@ -26,7 +26,7 @@ import { fromFirst } from "./part.ts";
 import { TrainRun } from "./run.ts";
 import { createRunFolder, discardRunFolder, readRunConfig, writeConfig } from "./run-folder.ts";
 import { type Beginning, factsOf, hyperOf, type Plan, plan, trainFrom } from "./session.ts";
-import { allocState, rescaleEncoder, shareState, startParams, unfold } from "./state.ts";
+import { allocState, readReals, rescaleEncoder, shareState, startParams, unfold } from "./state.ts";
 import { MOST_ROWS } from "./validate.ts";
 
 export interface RunOptions {
@@ -54,7 +54,7 @@ export async function train(given: Source, options: TrainOptions & TrainArgument
   const asked = checkOptions(rest, undefined, (name) => name);
   chooseGrid(0, collective.grid.size, asked);
   const dir = out === false ? undefined : await fromFirst(collective, async () => out ?? defaultOut(source, new Date()));
-  const initial = asked.init === undefined ? undefined : await findSae(asked.init);
+  const initial = asked.init === undefined ? undefined : await findSae(asked.init, undefined, { otherwiseK: asked.k });
   const planned = await plan(source, initial === undefined ? asked : likeInitial(asked, initial, source), collective, onNote);
   let lock: RunLock | undefined;
   try {
@@ -233,6 +233,7 @@ function launch(
     rowsPerEpoch: order.rowsPerEpoch,
     heldOut: choice.holdout.reduce((sum, { count }) => sum + count, 0),
     excluded: choice.excluded,
+    masked: choice.masked.size,
     preflight: found,
   };
   const forecast = { memory, seconds };
@@ -271,7 +272,7 @@ async function start(
   const { source, choice, config, engine, collective, part, budget } = planned;
   const { shape } = part;
   const sampled = config.mseScale === "auto" || initial === undefined;
-  const passed = new PassedOver((row) => isIn(choice.holdout, row));
+  const passed = new PassedOver((row) => isIn(choice.holdout, row) || choice.masked.has(row));
   let sample: Float32Array = new Float32Array(0);
   let found = undefined as RunPreflight | undefined;
   const { mseScale, normalization, median } = await fromFirst<Decided>(collective, async () => {
@@ -300,6 +301,12 @@ async function start(
     if (config.encoderRescale) await rescaleEncoder(engine, state.params, shape, config.seed, { ...hyper, lr: 0, rows: 1 }, part.whole.k);
   } else {
     await writeParams(engine, initial, state.params, true, part.firstLatent);
+    const [least, most] = rowNorms(await readReals(engine, state.params.decoder), shape.d);
+    if (least < 1 - UNIT || most > 1 + UNIT) {
+      onNote(
+        `rows of the decoder of ${config.init} have norms from ${least.toPrecision(3)} to ${most.toPrecision(3)}; training keeps them at 1, so its first step changes what it says`,
+      );
+    }
     if (kind === "scale") await unfold(engine, state.params, factor);
   }
   // Several ranks would not agree on how many steps to time.
@@ -307,6 +314,20 @@ async function start(
   if (found === undefined || part.grid.size > 1) return { mseScale, normalization, ...(found && { found }) };
   const pace = await timeSteps(engine, shape, state, sample, Math.min(config.batch, budget), hyper);
   return { mseScale, normalization, found, pace };
+}
+
+/** What rounding to 16 bits may do to a norm of 1. */
+const UNIT = 0.01;
+
+/** Smallest and largest norm of the rows [n,d]. */
+function rowNorms(values: Float32Array | Float64Array, d: number): readonly [number, number] {
+  let [least, most] = [Number.POSITIVE_INFINITY, 0];
+  for (let start = 0; start < values.length; start += d) {
+    let square = 0;
+    for (let i = start; i < start + d; i++) square += values[i]! * values[i]!;
+    [least, most] = [Math.min(least, square), Math.max(most, square)];
+  }
+  return [Math.sqrt(least), Math.sqrt(most)];
 }
 
 /** Seconds of the run's steps and evaluations. */

@@ -15,7 +15,7 @@ afterAll(async () => {
 
 const { version } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")) as { version: string };
 
-const COMMANDS = ["harvest", "train", "resume", "eval", "inspect", "verify", "doctor", "bench", "completion"];
+const COMMANDS = ["harvest", "train", "resume", "eval", "export", "import", "inspect", "verify", "doctor", "bench", "completion"];
 
 describe("help", () => {
   it("of saetta lists the commands, with an example", async () => {
@@ -67,6 +67,12 @@ describe("wrong usage exits 2 with one line on stderr", () => {
     [["train", "a.h5", "--dtype", "f16"], /^saetta: --dtype: "f16" is not allowed \(.*"auto".*"f32".*"bf16".*\)/],
     [["train", "a.h5", "--mse-scale", "atuo"], /^saetta: --mse-scale: "atuo" is not allowed \(.*\); did you mean auto\?$/],
     [["eval", "a", "--weights", "raaw"], /^saetta: option '--weights <kind>' argument 'raaw' is invalid. Allowed choices are ema, raw; /],
+    [["export", "a", "--out", "b"], "saetta: required option '--format <format>' not specified; saetta export --help tells more"],
+    [
+      ["export", "a", "--out", "b", "--format", "saelen"],
+      /^saetta: .*'saelen' is invalid. Allowed choices are saelens, sparsify, openai, dictionary_learning; /,
+    ],
+    [["import", "a"], "saetta: required option '--out <dir>' not specified; saetta import --help tells more"],
     [["completion", "tcsh"], /^saetta: .*'tcsh' is invalid for argument 'shell'. Allowed choices are bash, zsh, fish; /],
     [["doctor", "me"], /^saetta: too many arguments for 'doctor'/],
   ])("%j", async (argv, line) => {

@@ -1,0 +1,187 @@
+/** Autoencoders out to the files of other programs, and in from them. */
+
+import { readdir, rename, rm, rmdir } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { CFG, TENSOR_NAMES, weightsFile } from "../checkpoint/layout.ts";
+import { disk } from "../checkpoint/storage.ts";
+import { PARAM_NAMES, paramShapes } from "../engine/engine.ts";
+import { writeSafetensors } from "../formats/safetensors.ts";
+import type { Exchanged, FormatName, OutputFile, WriteOptions } from "../interchange/format.ts";
+import { findForeign, formatNamed, openForeign } from "../interchange/index.ts";
+import { as, jsonFile } from "../interchange/tensors.ts";
+import { descriptionJson, type SaeDescription } from "../sae/description.ts";
+import { hasCode, messageOf, SaettaError, UsageError } from "../util/errors.ts";
+import { makeFolders } from "../util/folders.ts";
+import { loadSae } from "./sae.ts";
+import { type Comparison, compare, exactEngine, rowsToCompare } from "./verify.ts";
+import { findSae, readParam, type WeightsKind } from "./weights.ts";
+
+export interface Exchange {
+  /** The folder that was written. */
+  readonly out: string;
+  readonly files: readonly string[];
+  readonly format: FormatName;
+  readonly description: SaeDescription;
+  /** Which weights these are: the running average ("ema") or those of the last step ("raw"). */
+  readonly weights: WeightsKind;
+  /** What is not carried over, or was folded. */
+  readonly notes: readonly string[];
+  /** Where it was asked for. */
+  readonly verified?: Comparison;
+}
+
+interface VerifyOptions {
+  /** Compare rows through the file's own rules with the autoencoder's, before anything is left on the disk. */
+  readonly verify?: boolean | undefined;
+  /** Activations to compare with; default: random rows. */
+  readonly data?: readonly string[] | undefined;
+}
+
+export interface ExportOptions extends VerifyOptions, Partial<WriteOptions> {
+  readonly format: FormatName;
+  /** The folder to write; it must not exist, or be empty. */
+  readonly out: string;
+  /** Default: the running average where training kept one. */
+  readonly weights?: WeightsKind | undefined;
+  readonly k?: number | undefined;
+}
+
+/**
+ * Writes an autoencoder (whatever `loadSae` reads) in the format of another program. Rejects with UsageError, with the reason and the flag that helps, where that format cannot
+ * say what was trained; with SaettaError when the comparison fails.
+ */
+export async function exportSae(path: string, options: ExportOptions): Promise<Exchange> {
+  const { format, out, weights, verify = false, data = [], inexact = false, bare = false, k, ...names } = options;
+  const found = await findSae(path, weights, { k });
+  const { description } = found;
+  const sae: Exchanged = { description, read: (name) => readParam(found, name) };
+  const dtype = await dtypeOf(sae);
+  const files = formatNamed(format).write(sae, dtype, { ...names, inexact, bare });
+  const passedOver = found.refusals.map(({ error }) => `passed over a damaged checkpoint: ${error.message}`);
+  const notes = [...passedOver, ...(found.notes ?? []), ...exportNotes(description, bare)];
+  const done = { out, files: files.map(({ name }) => name), format, description, weights: found.weights, notes };
+  let verified: Comparison | undefined;
+  await writeFolder(out, files, async (folder) => {
+    if (!verify) return;
+    const there = await findForeign(folder, new Set(done.files));
+    const told = { k: bare ? description.shape.k : undefined };
+    const rules = await formatNamed(format).rules(there?.place ?? { folder, names: new Set(done.files), file: undefined }, told);
+    // What --inexact accepts is not held against the file.
+    verified = await comparison(path, rules, out, data, { weights: found.weights, k, undoneWithStd: inexact });
+  });
+  return verified === undefined ? done : { ...done, verified };
+}
+
+/** What holds every array exactly. */
+async function dtypeOf(sae: Exchanged): Promise<"f32" | "f64"> {
+  for (const name of PARAM_NAMES) if ((await sae.read(name)) instanceof Float64Array) return "f64";
+  return "f32";
+}
+
+function exportNotes({ shape }: SaeDescription, bare: boolean): string[] {
+  return bare ? [`the file does not say that k is ${shape.k}, nor that rows are taken as they are: tell whoever reads it`] : [];
+}
+
+export interface ImportOptions extends VerifyOptions {
+  readonly out: string;
+  /** Active latents a row, where the file does not say it. */
+  readonly k?: number | undefined;
+}
+
+/** Writes what another program's file holds as a folder of ours, cfg.json and weights. Rejects with FormatError for a file that is damaged or computes something else than TopK. */
+export async function importSae(path: string, { out, k, verify = false, data = [] }: ImportOptions): Promise<Exchange> {
+  const { foreign: there, path: folder } = await findSae(path, undefined, { k });
+  const place = there ?? (await sparsifyIn(folder));
+  if (place === undefined) {
+    throw new UsageError("is an autoencoder of Saetta already", {
+      where: path,
+      mend: "use it as it is, or write it for others with saetta export",
+    });
+  }
+  const sae = await openForeign(place, { k });
+  try {
+    const { description, format, notes } = sae;
+    const dtype = await dtypeOf(sae);
+    const shapes = paramShapes(description.shape);
+    const tensors = PARAM_NAMES.map((name) => ({
+      name: TENSOR_NAMES[name],
+      dtype: dtype === "f32" ? ("F32" as const) : ("F64" as const),
+      shape: shapes[name],
+      bytes: async () => as(dtype, await sae.read(name)),
+    }));
+    const files = [
+      jsonFile(CFG, descriptionJson(description)),
+      { name: weightsFile(description), content: (write: Write) => writeSafetensors(write, tensors, { format: "pt" }) },
+    ];
+    const done = { out, files: files.map(({ name }) => name), format, description, weights: "raw" as const, notes };
+    let verified: Comparison | undefined;
+    await writeFolder(out, files, async (written) => {
+      if (verify) verified = await comparison(written, await place.format.rules(place.place, { k }), out, data, {});
+    });
+    return verified === undefined ? done : { ...done, verified };
+  } finally {
+    await sae.close();
+  }
+}
+
+type Write = Parameters<OutputFile["content"]>[0];
+
+/** sparsify's layout is ours too: a folder of it that no checkpoint is. */
+async function sparsifyIn(folder: string): ReturnType<typeof findForeign> {
+  const names = new Set(await disk.list(folder));
+  return names.has("manifest.json") ? undefined : findForeign(folder, names);
+}
+
+async function comparison(
+  path: string,
+  rules: Parameters<typeof compare>[0],
+  where: string,
+  data: readonly string[],
+  { weights, k, undoneWithStd = false }: { weights?: WeightsKind; k?: number | undefined; undoneWithStd?: boolean },
+): Promise<Comparison> {
+  await using engine = await exactEngine();
+  const options = { engine, undoneWithStd, ...(weights && { weights }), ...(k === undefined ? {} : { k }) };
+  await using sae = await loadSae(path, options);
+  const found = await findSae(path, weights, { k });
+  return await compare(rules, sae, await rowsToCompare(sae, await readParam(found, "preBias"), data), where);
+}
+
+/** Writes the files as the folder `out`, whole or not at all; `check` may refuse it while it still has another name. */
+async function writeFolder(out: string, files: readonly OutputFile[], check: (folder: string) => Promise<void>): Promise<void> {
+  const inIt = await readdir(out).catch((thrown: unknown) => {
+    if (hasCode(thrown, "ENOENT")) return undefined;
+    throw unwritable(out, thrown);
+  });
+  if (inIt !== undefined && inIt.length > 0) throw new SaettaError("exists already", { where: out, mend: "choose another --out" });
+  const parent = dirname(out);
+  await makeFolders(parent).catch((thrown: unknown) => {
+    throw unwritable(parent, thrown);
+  });
+  const aside = `${out.replace(/\/+$/, "")}.aside-${process.pid}`;
+  await disk.makeFolder(aside);
+  try {
+    for (const { name, content } of files) {
+      const file = await disk.create(join(aside, name));
+      try {
+        await content((bytes) => file.write(bytes));
+        await file.sync();
+      } finally {
+        await file.close();
+      }
+    }
+    await disk.syncFolder(aside);
+    await check(aside);
+    if (inIt !== undefined) await rmdir(out);
+    await rename(aside, out).catch((thrown: unknown) => {
+      throw unwritable(out, thrown);
+    });
+    await disk.syncFolder(parent);
+  } catch (thrown) {
+    await rm(aside, { recursive: true, force: true });
+    throw thrown;
+  }
+}
+
+function unwritable(path: string, cause: unknown): SaettaError {
+  return new SaettaError(`could not be written (${messageOf(cause)})`, { where: path, cause, mend: "choose another --out" });
+}

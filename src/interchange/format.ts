@@ -1,0 +1,78 @@
+/**
+ * What autoencoders look like on their way in and out. Every format of another program is one file beside this one, and speaks only of this: a description
+ * (sae/description.ts), four arrays, and what the file says that has no place here.
+ */
+
+import type { Params } from "../engine/engine.ts";
+import type { SaeDescription } from "../sae/description.ts";
+
+export const FORMATS = ["saelens", "sparsify", "openai", "dictionary_learning"] as const;
+export type FormatName = (typeof FORMATS)[number];
+
+export type Floats = Float32Array | Float64Array;
+export type Weight = keyof Params;
+
+/** An autoencoder: relu(top-k(encoder (x - preBias) + latentBias)), decoded and preBias added, on rows normalised as the description says. */
+export interface Exchanged {
+  readonly description: SaeDescription;
+  /** encoder and decoder [n,d], latentBias [n], preBias [d]; f64 where the file has f64, else f32, into which f16 and bf16 fit exactly. Throws FormatError when damaged. */
+  read(name: Weight): Promise<Floats>;
+}
+
+/** One that was read from a file of another program. Close it. */
+export interface Foreign extends Exchanged {
+  readonly format: FormatName;
+  /** The files it is in. */
+  readonly files: readonly string[];
+  /** What the file holds or claims that is not carried over, and what was done to the weights so that they say the same here; a sentence each. */
+  readonly notes: readonly string[];
+  close(): Promise<void>;
+}
+
+/** Where a format is looked for: a folder with the names in it, and the file in it that was named, if one was. */
+export interface Place {
+  readonly folder: string;
+  readonly names: ReadonlySet<string>;
+  readonly file: string | undefined;
+}
+
+/** What a user knows and a file may not say. */
+export interface Told {
+  /** Active latents a row. Who says so also says that it is TopK, where the file leaves that open. */
+  readonly k?: number | undefined;
+  /** The same where the file does not say it, and nothing beyond it. */
+  readonly otherwiseK?: number | undefined;
+}
+
+/** A file to be written: `content` calls `write` with its bytes, in order. */
+export interface OutputFile {
+  readonly name: string;
+  readonly content: (write: (bytes: Uint8Array) => Promise<void>) => Promise<void>;
+}
+
+export interface WriteOptions {
+  /** Write what the format can only say nearly. */
+  readonly inexact: boolean;
+  /** openai: the bare state dict, as train.py writes it. */
+  readonly bare: boolean;
+  /** Names of the language model and of its hook, where they are others than the description's. */
+  readonly model?: string | undefined;
+  readonly hook?: string | undefined;
+}
+
+export interface ForeignFormat {
+  readonly name: FormatName;
+  /** Throws FormatError for a file that is damaged or computes something else than TopK, UsageError when it does not say enough. */
+  open(place: Place, told: Told): Promise<Foreign>;
+  /** The files that say the same in this format; `dtype` is that of all arrays. Throws UsageError, with the flag that helps, where the format cannot say it. */
+  write(sae: Exchanged, dtype: "f32" | "f64", options: WriteOptions): readonly OutputFile[];
+  /** The file's own words, to be evaluated literally (rules.ts). */
+  rules(place: Place, told: Told): Promise<Rules>;
+}
+
+/** An autoencoder as its file says it, in float64: what --verify compares with. */
+export interface Rules {
+  readonly k: number;
+  /** Of one row [d]: all latents [n], and the reconstruction [d]. */
+  run(row: Float64Array): { readonly latents: Float64Array; readonly output: Float64Array };
+}

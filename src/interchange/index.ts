@@ -1,0 +1,85 @@
+/** The formats of other programs by name, and which of them a path holds. */
+
+import { stat } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import { firstBytes, formatOf } from "../formats/open-file.ts";
+import type { TorchValue } from "../formats/torch-pickle.ts";
+import { itemsOf, openTorch } from "../formats/torch-read.ts";
+import { FormatError, SaettaError } from "../util/errors.ts";
+import { AE_FILE, dictionaryLearning, isDictionaryLearning } from "./dictionary-learning.ts";
+import type { Foreign, ForeignFormat, FormatName, Place, Told } from "./format.ts";
+import { isOpenai, openai } from "./openai.ts";
+import { SAELENS_WEIGHTS, saelens } from "./saelens.ts";
+import { SPARSIFY_WEIGHTS, sparsify } from "./sparsify.ts";
+
+const BY_NAME: { readonly [F in FormatName]: ForeignFormat } = { saelens, sparsify, openai, dictionary_learning: dictionaryLearning };
+
+export function formatNamed(name: FormatName): ForeignFormat {
+  return BY_NAME[name];
+}
+
+export interface FoundForeign {
+  readonly format: ForeignFormat;
+  readonly place: Place;
+}
+
+/** Which format the folder, or a file of it, is in by its names, and by the keys of a torch file; undefined when in none. `names`: those in the folder. */
+export async function findForeign(path: string, names: ReadonlySet<string>): Promise<FoundForeign | undefined> {
+  const isFolder = (await stat(path)).isDirectory();
+  const folder = isFolder ? path : dirname(path);
+  const file = isFolder ? undefined : basename(path);
+  const place = { folder, names, file };
+  if (file === undefined || file === "cfg.json" || file.endsWith(".safetensors")) {
+    const has = (name: string) => names.has("cfg.json") && names.has(name) && [undefined, "cfg.json", name].includes(file);
+    if (has(SAELENS_WEIGHTS)) return { format: saelens, place };
+    if (has(SPARSIFY_WEIGHTS)) return { format: sparsify, place };
+    if (file !== undefined) return undefined;
+  }
+  const torch = file ?? torchFileOf(names, folder);
+  if (torch === undefined || (file !== undefined && formatOf(await firstBytes(path)) !== "zip" && !/\.pth?$/.test(torch))) return undefined;
+  return { format: await torchFormat(join(folder, torch)), place: { ...place, file: torch } };
+}
+
+/** The torch file of a folder: ae.pt, or the only one. */
+function torchFileOf(names: ReadonlySet<string>, folder: string): string | undefined {
+  if (names.has(AE_FILE)) return AE_FILE;
+  const files = [...names].filter((name) => /\.pth?$/.test(name));
+  if (files.length < 2) return files[0];
+  throw new SaettaError(`has ${files.length} torch files (${files.sort().slice(0, 4).join(", ")})`, {
+    where: folder,
+    mend: "name one of them",
+  });
+}
+
+async function torchFormat(path: string): Promise<ForeignFormat> {
+  const file = await openTorch(path);
+  await file.close();
+  const items = itemsOf(file.root);
+  if (items !== undefined && isOpenai(items)) return openai;
+  if (items !== undefined && isDictionaryLearning(items)) return dictionaryLearning;
+  const shown =
+    items === undefined
+      ? "no dict of names"
+      : `only ${
+          [...items.keys()]
+            .slice(0, 6)
+            .map((name) => JSON.stringify(name.slice(0, 40)))
+            .join(", ") || "nothing"
+        }`;
+  throw new FormatError(
+    `is no autoencoder of OpenAI (pre_bias, latent_bias) nor of dictionary_learning (encoder.bias, b_dec): it holds ${shown}`,
+    {
+      where: path,
+    },
+  );
+}
+
+/** Whether a torch file's names are those of an autoencoder. */
+export function isAutoencoder(items: ReadonlyMap<string, TorchValue>): boolean {
+  return isOpenai(items) || isDictionaryLearning(items);
+}
+
+/** Opens what `findForeign` found. */
+export function openForeign({ format, place }: FoundForeign, told: Told): Promise<Foreign> {
+  return format.open(place, told);
+}

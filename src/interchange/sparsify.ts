@@ -1,0 +1,125 @@
+/**
+ * sparsify (https://github.com/EleutherAI/sparsify), the folder of one hookpoint: cfg.json and sae.safetensors with encoder.weight [n,d], encoder.bias [n], W_dec [n,d],
+ * b_dec [d]. Checkpoints of Saetta have this layout too, and what their cfg.json says beyond sparsify's is read.
+ */
+
+import { basename, dirname, join, resolve } from "node:path";
+import { openSafetensors, type Safetensors, writeSafetensors } from "../formats/safetensors.ts";
+import { descriptionJson, type Provenance, parseDescription, type SaeDescription } from "../sae/description.ts";
+import { FormatError, SaettaError } from "../util/errors.ts";
+import { Fields, readJsonFile } from "../util/json.ts";
+import { describeForeign, rowNormalization, sayable } from "./description.ts";
+import type { Exchanged, Foreign, ForeignFormat, Place, Weight, WriteOptions } from "./format.ts";
+import { rulesOf } from "./rules.ts";
+import { as, jsonFile, safetensorsFloats, unusedNote } from "./tensors.ts";
+
+const CFG = "cfg.json";
+export const SPARSIFY_WEIGHTS = "sae.safetensors";
+
+const NAMES: Readonly<Record<Weight, string>> = {
+  encoder: "encoder.weight",
+  latentBias: "encoder.bias",
+  decoder: "W_dec",
+  preBias: "b_dec",
+};
+
+function shapesOf({ shape: { d, n } }: SaeDescription): Readonly<Record<Weight, readonly number[]>> {
+  return { encoder: [n, d], latentBias: [n], decoder: [n, d], preBias: [d] };
+}
+
+async function opened({ folder }: Place): Promise<{ readonly description: SaeDescription; readonly file: Safetensors }> {
+  const where = join(folder, CFG);
+  const description = parseDescription(await readJsonFile(where), where);
+  if (rowNormalization(description) !== "none")
+    throw new FormatError("says that rows are normalised, which sparsify cannot say", { where });
+  const file = await openSafetensors(join(folder, SPARSIFY_WEIGHTS));
+  if (!file.tensors.has("W_skip")) return { description, file };
+  await file.close();
+  throw new FormatError('has a tensor "W_skip": a skip connection is not computed by Saetta', { where: file.path });
+}
+
+async function open(place: Place): Promise<Foreign> {
+  const { description, file } = await opened(place);
+  try {
+    const shapes = shapesOf(description);
+    const { shape } = description;
+    return {
+      format: "sparsify",
+      files: [CFG, SPARSIFY_WEIGHTS],
+      description:
+        description.saetta === undefined
+          ? describeForeign("sparsify", { ...shape, ...(await hookpointOf(place)) }, join(place.folder, CFG))
+          : description,
+      notes: unusedNote(file.tensors.keys(), Object.values(NAMES), SPARSIFY_WEIGHTS),
+      read: (name) => safetensorsFloats(file, NAMES[name], shapes[name]),
+      close: () => file.close(),
+    };
+  } catch (thrown) {
+    await file.close();
+    throw thrown;
+  }
+}
+
+/** A run of sparsify names its model in the config.json above the folders of its hookpoints. */
+async function hookpointOf({ folder }: Place): Promise<{ readonly model?: string; readonly tensor?: string }> {
+  const path = resolve(folder);
+  const above = join(dirname(path), "config.json");
+  const config = await readJsonFile(above).then(
+    (json) => new Fields(json, "config.json", above),
+    (thrown: unknown) => {
+      if (thrown instanceof SaettaError) return undefined;
+      throw thrown;
+    },
+  );
+  if (config === undefined || typeof config.get("model") !== "string") return {};
+  return { model: config.string("model"), tensor: basename(path) };
+}
+
+function write(sae: Exchanged, dtype: "f32" | "f64", options: WriteOptions): ReturnType<ForeignFormat["write"]> {
+  const { shape, saetta } = sae.description;
+  sayable(sae.description, "sparsify", false, options);
+  const description = { shape, saetta: saetta && written(saetta, options) };
+  const shapes = shapesOf(description);
+  const tensors = (Object.keys(NAMES) as Weight[]).map((name) => ({
+    name: NAMES[name],
+    dtype: dtype === "f32" ? ("F32" as const) : ("F64" as const),
+    shape: shapes[name],
+    bytes: async () => as(dtype, await sae.read(name)),
+  }));
+  return [
+    jsonFile(CFG, descriptionJson(description)),
+    { name: SPARSIFY_WEIGHTS, content: (put) => writeSafetensors(put, tensors, { format: "pt" }) },
+  ];
+}
+
+/** No average is written; names are the user's where given. */
+function written({ emaDecay: _, ...kept }: Provenance, { model, hook }: WriteOptions): Provenance {
+  return { ...kept, ...(model === undefined ? {} : { model }), ...(hook === undefined ? {} : { tensor: hook }) };
+}
+
+export const sparsify: ForeignFormat = {
+  name: "sparsify",
+  open,
+  write,
+  async rules(place) {
+    const { description, file } = await opened(place);
+    try {
+      const { d, n, k } = description.shape;
+      const [weight, encoderBias, wDec, decoderBias] = [
+        await safetensorsFloats(file, "encoder.weight", [n, d]),
+        await safetensorsFloats(file, "encoder.bias", [n]),
+        await safetensorsFloats(file, "W_dec", [n, d]),
+        await safetensorsFloats(file, "b_dec", [d]),
+      ];
+      const at = (i: number, j: number) => j * d + i;
+      const flags = { subtract: true, layerNorm: false, byNorm: false };
+      return rulesOf({
+        ...{ d, n, k, encoderBias, decoderBias, ...flags },
+        encoder: (i, j) => weight[at(i, j)]!,
+        decoder: (i, j) => wDec[at(i, j)]!,
+      });
+    } finally {
+      await file.close();
+    }
+  },
+};

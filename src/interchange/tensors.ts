@@ -1,0 +1,102 @@
+/** Arrays of weights, out of the files that have them and in the orders that formats want. */
+
+import { rowsToFloat32 } from "../data/convert.ts";
+import type { RowDType } from "../data/source.ts";
+import type { Safetensors } from "../formats/safetensors.ts";
+import type { TorchValue } from "../formats/torch-pickle.ts";
+import type { TorchFile } from "../formats/torch-read.ts";
+import { TorchTensor } from "../formats/torch-tensor.ts";
+import { bytesOf, float64Of } from "../util/bytes.ts";
+import { FormatError } from "../util/errors.ts";
+import { firstNonFinite } from "../util/float16.ts";
+import type { JsonObject } from "../util/json.ts";
+import type { Floats, OutputFile } from "./format.ts";
+
+/** A float tensor of a safetensors file; `says`: what says that it must have this shape. Throws FormatError when it has another, is missing or not finite. */
+export async function safetensorsFloats(file: Safetensors, name: string, shape: readonly number[], says = "cfg.json"): Promise<Floats> {
+  const entry = file.tensors.get(name);
+  if (entry !== undefined) checkShape(name, entry.shape, shape, says, file.path);
+  const bytes = await file.read(name);
+  const dtype = entry?.dtype.toLowerCase();
+  if (!isFloat(dtype))
+    throw new FormatError(`tensor "${name}" is ${entry?.dtype}; weights are F64, F32, F16 or BF16`, { where: file.path });
+  return finite(name, bytes, dtype, file.path);
+}
+
+/** The same of a torch file; `value` is what its dict has under this name. */
+export async function torchFloats(
+  file: TorchFile,
+  name: string,
+  value: TorchValue | undefined,
+  shape: readonly number[],
+  says: string,
+): Promise<Floats> {
+  const tensor = torchTensor(name, value, file.path);
+  checkShape(name, tensor.shape, shape, says, file.path);
+  const { dtype } = tensor;
+  if (!isFloat(dtype)) throw new FormatError(`tensor "${name}" is ${dtype}; weights are f64, f32, f16 or bf16`, { where: file.path });
+  return finite(name, await file.read(tensor), dtype, file.path);
+}
+
+export function torchTensor(name: string, value: TorchValue | undefined, path: string): TorchTensor {
+  if (value instanceof TorchTensor) return value;
+  throw new FormatError(value === undefined ? `has no tensor "${name}"` : `"${name}" is no tensor`, { where: path });
+}
+
+/** The sizes [n, d] of a matrix. Throws FormatError when it is none or too large. */
+export function matrixShape(name: string, shape: readonly number[], path: string): readonly [number, number] {
+  const [rows, columns] = shape;
+  if (shape.length !== 2 || !rows || !columns) {
+    throw new FormatError(`tensor "${name}" is [${shape.join(", ")}], not a matrix`, { where: path });
+  }
+  return [rows, columns];
+}
+
+function checkShape(name: string, found: readonly number[], shape: readonly number[], says: string, where: string): void {
+  if (found.join() === shape.join()) return;
+  throw new FormatError(`tensor "${name}" is [${found.join(", ")}], but ${says} says [${shape.join(", ")}]`, { where });
+}
+
+const isFloat = (dtype: string | undefined): dtype is RowDType => dtype === "f64" || dtype === "f32" || dtype === "f16" || dtype === "bf16";
+
+function finite(name: string, bytes: Uint8Array, dtype: RowDType, where: string): Floats {
+  const count = bytes.byteLength / { f64: 8, f32: 4, f16: 2, bf16: 2 }[dtype];
+  const bad = firstNonFinite(bytes, dtype, 0, count);
+  if (bad >= 0) throw new FormatError(`tensor "${name}", element ${bad} is not finite`, { where });
+  return dtype === "f64" ? float64Of(bytes) : rowsToFloat32(bytes, dtype, count);
+}
+
+/** Elements that fit a cache line, so that neither side of a transposition is read or written one element a line. */
+const BLOCK = 16;
+
+/** values [rows, columns] -> [columns, rows]. */
+export function transposed(values: Floats, rows: number, columns: number): Floats {
+  const out = values instanceof Float32Array ? new Float32Array(values.length) : new Float64Array(values.length);
+  for (let r0 = 0; r0 < rows; r0 += BLOCK) {
+    for (let c0 = 0; c0 < columns; c0 += BLOCK) {
+      const [r1, c1] = [Math.min(rows, r0 + BLOCK), Math.min(columns, c0 + BLOCK)];
+      for (let r = r0; r < r1; r++) for (let c = c0; c < c1; c++) out[c * rows + r] = values[r * columns + c]!;
+    }
+  }
+  return out;
+}
+
+/** The bytes of the values in the dtype that is written. */
+export function as(dtype: "f32" | "f64", values: Floats): Uint8Array {
+  if (dtype === "f32") return bytesOf(values instanceof Float32Array ? values : Float32Array.from(values));
+  return bytesOf(values instanceof Float64Array ? values : Float64Array.from(values));
+}
+
+/** What a file has beside the names that are used, in one note; none where it has nothing else. */
+export function unusedNote(names: Iterable<string>, used: readonly string[], where: string): string[] {
+  const rest = [...names].filter((name) => !used.includes(name));
+  if (rest.length === 0) return [];
+  const shown = rest.slice(0, 6).map((name) => `"${name.slice(0, 40)}"`);
+  return [
+    `${where} also holds ${shown.join(", ")}${rest.length > 6 ? ` and ${rest.length - 6} more` : ""}, which the autoencoder does not use`,
+  ];
+}
+
+export function jsonFile(name: string, value: JsonObject): OutputFile {
+  return { name, content: (write) => write(new TextEncoder().encode(`${JSON.stringify(value, undefined, 2)}\n`)) };
+}

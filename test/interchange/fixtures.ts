@@ -1,0 +1,58 @@
+/** What make_fixtures.py wrote: autoencoders in the formats of others, 16 rows, and what PyTorch made of them by each format's rules. */
+
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import type { Sae, SparseCodes } from "../../src/inference/sae.ts";
+import { float32Of } from "../../src/util/bytes.ts";
+
+export const FIXTURES = fileURLToPath(new URL("fixtures", import.meta.url));
+export const { d, n, k } = JSON.parse(readFileSync(join(FIXTURES, "shape.json"), "utf8")) as { d: number; n: number; k: number };
+export const ROWS_FILE = join(FIXTURES, "rows");
+export const ROWS = floats(ROWS_FILE);
+
+/** Every fixture: what it is, by its name, and the file or folder. */
+export const ALL: readonly (readonly [name: string, path: string])[] = [
+  ...["openai", "openai-strides", "openai-views", "openai-half", "openai-bfloat16", "openai-bare"].map(
+    (name) => [name, `${name}.pt`] as const,
+  ),
+  ...["dictionary_learning", "sparsify", "sparsify-bfloat16"].map((name) => [name, name] as const),
+  ...["saelens", "saelens-no-subtraction", "saelens-norms", "saelens-layer-norm", "saelens-half"].map((name) => [name, name] as const),
+];
+
+export interface Expected {
+  /** [B*n] and [B*d]. */
+  readonly latents: Float32Array;
+  readonly output: Float32Array;
+}
+
+export function expected(name: string, folder = FIXTURES): Expected {
+  return { latents: floats(join(folder, `${name}.latents`)), output: floats(join(folder, `${name}.output`)) };
+}
+
+export function floats(path: string): Float32Array {
+  return float32Of(new Uint8Array(readFileSync(path)));
+}
+
+/** The autoencoder's own answer for the rows. */
+export async function answer(sae: Sae): Promise<Expected> {
+  const codes = await sae.encode(ROWS);
+  return { latents: dense(codes, sae.shape.n), output: await sae.decode(codes) };
+}
+
+function dense({ k: slots, latent, value }: SparseCodes, latents: number): Float32Array {
+  const out = new Float32Array((latent.length / slots) * latents);
+  for (const [slot, j] of latent.entries()) if (value[slot]! > 0) out[Math.floor(slot / slots) * latents + j] = value[slot]!;
+  return out;
+}
+
+/** Largest difference, over the largest value. */
+export function difference(a: Float32Array, b: Float32Array): number {
+  if (a.length !== b.length) return Number.POSITIVE_INFINITY;
+  const scale = b.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+  return a.reduce((most, value, i) => Math.max(most, Math.abs(value - b[i]!)), 0) / scale;
+}
+
+export function differences(a: Expected, b: Expected): { latents: number; output: number } {
+  return { latents: difference(a.latents, b.latents), output: difference(a.output, b.output) };
+}

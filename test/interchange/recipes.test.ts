@@ -1,0 +1,75 @@
+/** docs/recipes/harvest.py writes what we read. (What load_checkpoint.py reads is in write.test.ts, beside PyTorch's other answers.) */
+
+import { execFile } from "node:child_process";
+import { mkdtemp, readdir, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { rowsToFloat32 } from "../../src/data/convert.ts";
+import { excludedRows } from "../../src/data/mask.ts";
+import { openSource } from "../../src/data/open.ts";
+import { openHdf5 } from "../../src/formats/hdf5-read.ts";
+import { PYTHON, python } from "../support/python.ts";
+
+const missing = (await python("torch")) ?? (await python("h5py"));
+const RECIPES = fileURLToPath(new URL("../../docs/recipes", import.meta.url));
+
+describe.skipIf(missing !== undefined)(
+  `the recipe for activations of a Hugging Face model${missing === undefined ? "" : ` (${missing})`}`,
+  () => {
+    let folder: string;
+    beforeAll(async () => {
+      folder = await mkdtemp(join(tmpdir(), "saetta-recipes-"));
+    });
+    afterAll(() => rm(folder, { recursive: true }));
+
+    it("packs documents after start tokens, and writes contiguous rows with tokens and attributes, or nothing", async () => {
+      const code = `
+import sys
+sys.path.insert(0, sys.argv[1])
+import torch
+from harvest import contexts, harvest
+rows = list(contexts([[1, 2], [3, 4, 5, 6], [7]], 0, 4))
+assert rows == [[0, 1, 2, 0], [0, 3, 4, 5], [0, 6, 0, 7]], rows
+assert list(contexts([[1]], 0, 4)) == []
+table = torch.arange(24.0).reshape(8, 3) / 4
+harvest(lambda ids: table[ids], rows, "acts.h5", {"start_token": 0, "model": "gpt2", "tensor": "hidden_states[6]"}, batch=2)
+harvest(lambda ids: table[ids] * 1e5, rows, "wide.h5", {}, dtype="float32")
+for wrong in (lambda: harvest(lambda ids: table[ids] * 1e5, rows, "never.h5", {}), lambda: harvest(lambda ids: table[ids], [], "never.h5", {})):
+    try:
+        wrong()
+    except SystemExit as end:
+        print(end)
+`;
+      const { stdout } = await promisify(execFile)(PYTHON, ["-c", code, RECIPES], { cwd: folder });
+      expect(stdout).toBe(
+        "a value is not finite or beyond the range of float16: use --dtype float32\nthe text does not fill one context: lower --context\n",
+      );
+      expect(await readdir(folder)).not.toContain("never.h5");
+
+      const source = await openSource([join(folder, "acts.h5")]);
+      expect(source).toMatchObject({
+        rows: 12,
+        dIn: 3,
+        dtype: "f16",
+        sequence: 4,
+        origin: { model: "gpt2", tensor: "hidden_states[6]", startToken: 0 },
+      });
+      expect([...(await source.tokens!(0, 12))]).toEqual([0, 1, 2, 0, 0, 3, 4, 5, 0, 6, 0, 7]);
+      const bytes = new Uint8Array(3 * 2);
+      await source.read(7, 1, bytes);
+      expect([...rowsToFloat32(bytes, "f16", 3)]).toEqual([15 / 4, 16 / 4, 17 / 4]);
+      const excluded = await excludedRows(source, "start");
+      expect([...Array(12).keys()].filter((row) => excluded.has(row))).toEqual([0, 3, 4, 8, 10]);
+      await source.close();
+      const file = await openHdf5(join(folder, "acts.h5"));
+      expect(file.datasets.map(({ name, layout }) => [name, layout])).toEqual(expect.arrayContaining([["hidden_states", "contiguous"]]));
+      await file.close();
+      const wide = await openSource([join(folder, "wide.h5")]);
+      expect(wide.dtype).toBe("f32");
+      await wide.close();
+    });
+  },
+);

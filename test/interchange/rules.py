@@ -1,0 +1,150 @@
+"""The formats of other programs as plain PyTorch code that follows their rules: how a file is loaded, rows encoded and latents decoded.
+
+    python3 rules.py JOBS.json      a list of {"form", "path", "rows", "d", "out", "k"}
+
+form: openai, bare (which needs k), dictionary_learning, saelens, sparsify, saetta. rows: a raw file of f32 [B, d]. Writes out.latents, f32 [B, n], and out.output, f32 [B, d].
+"""
+import json
+import os
+import struct
+import sys
+
+import torch
+import torch.nn.functional as F
+
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64, "I32": torch.int32, "BOOL": torch.bool}
+
+
+def load_safetensors(path):
+    data = open(path, "rb").read()
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + length])
+    header.pop("__metadata__", None)
+    out = {}
+    for name, entry in header.items():
+        begin, end = entry["data_offsets"]
+        raw = bytearray(data[8 + length + begin : 8 + length + end])
+        out[name] = torch.frombuffer(raw, dtype=DTYPES[entry["dtype"]]).reshape(entry["shape"])
+    return out
+
+
+def save_safetensors(path, tensors):
+    header, blobs, at = {}, [], 0
+    names = {dtype: name for name, dtype in DTYPES.items()}
+    for name, tensor in tensors.items():
+        tensor = tensor.contiguous()
+        raw = bytes(tensor.flatten().view(torch.uint8).tolist()) if tensor.dim() else bytes(tensor.reshape(1).view(torch.uint8).tolist())
+        header[name] = {"dtype": names[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [at, at + len(raw)]}
+        blobs.append(raw)
+        at += len(raw)
+    text = json.dumps(header).encode()
+    with open(path, "wb") as f:
+        f.write(struct.pack("<Q", len(text)) + text + b"".join(blobs))
+
+
+def load_torch(path):
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except TypeError:  # before 1.13
+        return torch.load(path, map_location="cpu")
+
+
+def top_k(pre, k):
+    value, latent = torch.topk(pre, k, dim=-1)
+    return torch.zeros_like(pre).scatter_(-1, latent, torch.relu(value))
+
+
+def layer_norm(x, eps=1e-5):
+    mean = x.mean(dim=-1, keepdim=True)
+    x = x - mean
+    std = x.std(dim=-1, keepdim=True)
+    return x / (std + eps), mean, std
+
+
+def openai(path, x):
+    state = load_torch(path if path.endswith(".pt") else os.path.join(path, "autoencoder.pt"))
+    n, d = state["encoder.weight"].shape
+    assert state.pop("activation") == "TopK"
+    activation = state.pop("activation_state_dict")
+    assert activation["postact_fn"] == "ReLU" and isinstance(activation["k"], int)
+    module = torch.nn.Module()  # strict, as load_state_dict is
+    module.encoder = torch.nn.Linear(d, n, bias=False)
+    module.decoder = torch.nn.Linear(n, d, bias=False)
+    module.pre_bias = torch.nn.Parameter(torch.zeros(d))
+    module.latent_bias = torch.nn.Parameter(torch.zeros(n))
+    module.register_buffer("stats_last_nonzero", torch.zeros(n, dtype=torch.long))
+    module.register_buffer("latents_activation_frequency", torch.ones(n))
+    module.register_buffer("latents_mean_square", torch.zeros(n))
+    module.load_state_dict(state, strict=True)
+    x, mean, std = layer_norm(x)
+    latents = top_k(F.linear(x - module.pre_bias, module.encoder.weight, module.latent_bias), activation["k"])
+    return latents, (module.decoder(latents) + module.pre_bias) * std + mean
+
+
+def bare(path, x, k):
+    state = load_torch(path if path.endswith(".pt") else os.path.join(path, "autoencoder.pt"))
+    assert set(state) == {"pre_bias", "latent_bias", "encoder.weight", "decoder.weight", "stats_last_nonzero"}
+    latents = top_k(F.linear(x - state["pre_bias"], state["encoder.weight"], state["latent_bias"]), k)
+    return latents, F.linear(latents, state["decoder.weight"]) + state["pre_bias"]
+
+
+def dictionary_learning(path, x):
+    config = json.load(open(os.path.join(path, "config.json")))
+    assert config["trainer"]["dict_class"] == "AutoEncoderTopK"
+    state = load_torch(os.path.join(path, "ae.pt"))
+    n, d = state["encoder.weight"].shape
+    assert (n, d) == (config["trainer"]["dict_size"], config["trainer"]["activation_dim"])
+    module = torch.nn.Module()
+    module.register_buffer("k", torch.tensor(0, dtype=torch.int))
+    module.register_buffer("threshold", torch.tensor(-1.0))
+    module.decoder = torch.nn.Linear(n, d, bias=False)
+    module.encoder = torch.nn.Linear(d, n)
+    module.b_dec = torch.nn.Parameter(torch.zeros(d))
+    module.load_state_dict(state, strict=True)
+    latents = top_k(torch.relu(module.encoder(x - module.b_dec)), module.k.item())
+    return latents, module.decoder(latents) + module.b_dec
+
+
+def saelens(path, x):
+    cfg = json.load(open(os.path.join(path, "cfg.json")))
+    assert cfg["architecture"] == "topk" and cfg["reshape_activations"] == "none"
+    assert int(cfg["metadata"]["sae_lens_version"].split(".")[0]) >= 6
+    w = {name: tensor.float() for name, tensor in load_safetensors(os.path.join(path, "sae_weights.safetensors")).items()}
+    mean, std = 0.0, 1.0
+    if cfg["normalize_activations"] == "layer_norm":
+        x, mean, std = layer_norm(x)
+    else:
+        assert cfg["normalize_activations"] == "none"
+    pre = (x - w["b_dec"] * cfg["apply_b_dec_to_input"]) @ w["W_enc"] + w["b_enc"]
+    norms = w["W_dec"].norm(dim=-1) if cfg["rescale_acts_by_decoder_norm"] else torch.ones(cfg["d_sae"])
+    latents = top_k(pre * norms, cfg["k"])
+    return latents, ((latents / norms) @ w["W_dec"] + w["b_dec"]) * std + mean
+
+
+def sparsify(path, x):
+    cfg = json.load(open(os.path.join(path, "cfg.json")))
+    assert cfg["activation"] == "topk" and not cfg["transcode"] and not cfg["skip_connection"]
+    w = {name: tensor.float() for name, tensor in load_safetensors(os.path.join(path, "sae.safetensors")).items()}
+    pre = torch.relu(F.linear(x - w["b_dec"], w["encoder.weight"], w["encoder.bias"]))
+    latents = top_k(pre, cfg["k"])
+    return latents, latents @ w["W_dec"] + w["b_dec"]
+
+
+def saetta(path, x):
+    sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "docs", "recipes"))
+    from load_checkpoint import load
+
+    sae = load(path)
+    latents = sae.encode(x)
+    return latents, sae.decode(latents, x)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    for job in json.load(open(sys.argv[1])):
+        x = torch.frombuffer(bytearray(open(job["rows"], "rb").read()), dtype=torch.float32).reshape(-1, job["d"])
+        with torch.no_grad():
+            latents, output = globals()[job["form"]](job["path"], x, *([job["k"]] if "k" in job else []))
+        for name, tensor in (("latents", latents), ("output", output)):
+            with open(f"{job['out']}.{name}", "wb") as f:
+                f.write(tensor.float().contiguous().numpy().tobytes())
