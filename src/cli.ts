@@ -29,6 +29,7 @@ const COMMANDS: readonly Entry[] = [
     load: async () => (await import("./commands/eval.ts")).evalCommand,
   },
   { name: "inspect", summary: "say what a file or folder is", load: async () => (await import("./commands/inspect.ts")).inspectCommand },
+  { name: "serve", summary: "show runs in the browser, live", load: async () => (await import("./commands/serve.ts")).serveCommand },
   {
     name: "doctor",
     summary: "which engines run here, and whether they compute right",

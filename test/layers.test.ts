@@ -17,6 +17,9 @@ const REFUSED: readonly (readonly [file: string, code: string])[] = [
   ["src/train/a.ts", 'import { train } from "../index.ts";\ntrain();'],
   ["src/eval/a.ts", 'import { timeStep } from "../bench/step.ts";\ntimeStep();'],
   ["src/bench/a.ts", 'import { harvest } from "../harvest/harvest.ts";\nharvest();'],
+  ["src/dashboard/a.ts", 'import { train } from "../train/train.ts";\ntrain();'],
+  ["src/dashboard/b.ts", 'import type { Config } from "../config.ts";\nexport type { Config };'],
+  ["src/dashboard/page/a.ts", 'import { serveDashboard } from "../server.ts";\nserveDashboard();'],
   ["src/checkpoint/a.ts", 'import { main } from "../cli.ts";\nmain();'],
 ];
 
@@ -24,6 +27,9 @@ const ALLOWED: typeof REFUSED = [
   ["src/bench/b.ts", 'import { train } from "../train/train.ts";\ntrain();'],
   ["src/train/b.ts", 'import { openSource } from "../data/open.ts";\nopenSource([]);'],
   ["src/engine/select.ts", 'export const cpu = await import("./cpu/index.ts");'],
+  ["src/dashboard/c.ts", 'import { SaettaError } from "../util/errors.ts";\nthrow new SaettaError("a");'],
+  ["src/dashboard/page/b.ts", 'import type { Events } from "../api.ts";\nexport type { Events };'],
+  ["src/dashboard/page/c.ts", 'import { formatCount } from "../../util/format.ts";\nformatCount(1);'],
   ["src/cli.ts", 'export const command = await import("./commands/train.ts");'],
 ];
 

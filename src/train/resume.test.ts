@@ -72,6 +72,7 @@ async function killedAfter(step: string): Promise<string> {
 async function expectWhole(run: string): Promise<void> {
   expect(await checkpointOf(run, LAST)).toEqual(await checkpointOf(whole, LAST));
   expect(await metricsOf(run)).toEqual(await metricsOf(whole));
+  expect(await readFile(join(run, "density.jsonl"), "utf8")).toBe(await readFile(join(whole, "density.jsonl"), "utf8"));
 }
 
 describe("a run that goes on", () => {

@@ -1,15 +1,17 @@
-/** A run folder: config.json, metrics.jsonl, checkpoints/. */
+/** A run folder: config.json, metrics.jsonl, density.jsonl, checkpoints/. */
 
-import { type FileHandle, mkdir, open, readFile, rename, rm, rmdir, stat } from "node:fs/promises";
+import { appendFile, type FileHandle, mkdir, open, readFile, rename, rm, rmdir, stat, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { LOCK, lockRun, type RunLock } from "../checkpoint/lock.ts";
 import { type Config, configFromJson, configToJson, type TrainOptions } from "../config.ts";
 import { hasCode, messageOf, SaettaError } from "../util/errors.ts";
 import { makeFolders } from "../util/folders.ts";
 import type { Report } from "./report.ts";
+import type { HeldOutDensity } from "./validate.ts";
 
 export const CONFIG = "config.json";
 export const METRICS = "metrics.jsonl";
+export const DENSITY = "density.jsonl";
 
 /** Makes the folder, locks it and writes config.json. Throws SaettaError when it exists or cannot be written. */
 export async function createRunFolder(dir: string, config: Config): Promise<RunLock> {
@@ -37,7 +39,7 @@ export async function createRunFolder(dir: string, config: Config): Promise<RunL
 
 /** Takes back a folder in which no run began. */
 export async function discardRunFolder(dir: string, lock: RunLock): Promise<void> {
-  for (const name of [CONFIG, `${CONFIG}.tmp`, METRICS, LOCK]) await rm(join(dir, name), { force: true });
+  for (const name of [CONFIG, `${CONFIG}.tmp`, METRICS, DENSITY, LOCK]) await rm(join(dir, name), { force: true });
   lock.release();
   await rmdir(dir).catch(() => undefined); // something of somebody else's is in it
 }
@@ -126,6 +128,38 @@ export class MetricsFile {
   async close(): Promise<void> {
     await this.#writing.catch(() => undefined);
     await this.#file.close();
+  }
+}
+
+/** density.jsonl, a line an evaluation. Nothing but pages reads it, so a disk that refuses it stops no run. */
+export class DensityFile {
+  readonly #path: string;
+  #writing: Promise<void>;
+
+  /** `step`: where the run begins; what the file says of later ones will be said again. */
+  constructor(dir: string, step: number) {
+    this.#path = join(dir, DENSITY);
+    this.#writing = step > 0 ? this.#cut(step) : Promise.resolve();
+  }
+
+  /** Appends a line. */
+  append(step: number, density: HeldOutDensity): void {
+    const line = `${JSON.stringify({ step, ...density })}\n`;
+    this.#writing = this.#writing.then(() => appendFile(this.#path, line)).catch(() => undefined);
+  }
+
+  async close(): Promise<void> {
+    await this.#writing;
+  }
+
+  async #cut(step: number): Promise<void> {
+    try {
+      const lines = (await readFile(this.#path, "utf8")).split("\n").slice(0, -1);
+      const kept = lines.filter((line) => (JSON.parse(line) as { readonly step: number }).step <= step);
+      if (kept.length < lines.length) await writeFile(this.#path, kept.map((line) => `${line}\n`).join(""));
+    } catch {
+      await rm(this.#path, { force: true }).catch(() => undefined); // not there, or not what we write
+    }
   }
 }
 

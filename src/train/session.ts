@@ -21,7 +21,7 @@ import { type Progress, trainLoop } from "./loop.ts";
 import { availableMemory, checkMemory } from "./memory.ts";
 import type { Report } from "./report.ts";
 import type { RunControl, TrainResult } from "./run.ts";
-import { MetricsFile } from "./run-folder.ts";
+import { DensityFile, MetricsFile } from "./run-folder.ts";
 import { MOST_ROWS, spread, Validator } from "./validate.ts";
 
 /** Everything that is decided before the first step. */
@@ -134,6 +134,7 @@ export async function trainFrom(
 ): Promise<TrainResult> {
   const source = stoppable(planned, signal);
   let metrics: MetricsFile | undefined;
+  let density: DensityFile | undefined;
   const began = performance.now();
   const elapsed = () => begin.elapsed + (performance.now() - began) / 1000;
   const description = describe(source, config, engine, shape, begin.normalization);
@@ -160,7 +161,10 @@ export async function trainFrom(
   };
 
   try {
-    if (out !== undefined) metrics = await MetricsFile.open(out, begin.metricsBytes);
+    if (out !== undefined) {
+      metrics = await MetricsFile.open(out, begin.metricsBytes);
+      density = new DensityFile(out, begin.progress.step);
+    }
     const ring = engine.alloc(source.dtype, [ringRows(order), source.dIn]);
     const hyper = hyperOf(config, begin.mseScale);
     const held = spread(choice.holdout, MOST_ROWS);
@@ -206,6 +210,7 @@ export async function trainFrom(
         };
         before = { at: now, tokens };
         metrics?.append(last);
+        if (holdout_fvu !== undefined && validator?.density !== undefined) density?.append(step, validator.density);
         publish(last);
       },
       saveEvery: config.checkpointEvery,
@@ -224,6 +229,7 @@ export async function trainFrom(
     throw thrown;
   } finally {
     await metrics?.close();
+    await density?.close();
   }
 }
 

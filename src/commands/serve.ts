@@ -1,0 +1,29 @@
+import type { Command } from "commander";
+import { parseCount } from "../util/numbers.ts";
+import { note } from "./note.ts";
+import { catchSignals } from "./signals.ts";
+
+export const parsePort = (text: string): number => parseCount(text, "--port", 0);
+
+export function serveCommand(program: Command): void {
+  program
+    .command("serve")
+    .description("show runs in the browser: live charts, compared")
+    .argument("[runs...]", "run folders, or folders of them (default: runs)")
+    .option("--port <N>", "port to listen at (default: 7232, or the next that is free)", parsePort)
+    .option("--host <address>", "address to listen at; others than this machine can then look (default: 127.0.0.1)")
+    .addHelpText("after", "\nExample:\n  saetta serve runs\n")
+    .action(async (folders: readonly string[], { port, host }: { readonly port?: number; readonly host?: string }) => {
+      const { serveDashboard } = await import("../dashboard/server.ts");
+      const page = await serveDashboard({ folders: folders.length > 0 ? folders : ["runs"], port, host });
+      process.stdout.write(`${page.url}\n`);
+      if (host !== undefined) note("whoever reaches this machine can look at these runs: there is no password");
+      const ending = catchSignals("closing the page");
+      await new Promise<void>((resolve) => {
+        ending.signal.addEventListener("abort", () => resolve());
+      });
+      await page.close();
+      ending.close();
+      process.exitCode = ending.exitCode();
+    });
+}
