@@ -1,16 +1,14 @@
 import type { Command } from "commander";
-import { parseCount } from "../util/numbers.ts";
 import { note } from "./note.ts";
+import { addPortFlag } from "./page.ts";
 import { catchSignals } from "./signals.ts";
 
-export const parsePort = (text: string): number => parseCount(text, "--port", 0);
-
 export function serveCommand(program: Command): void {
-  program
+  const command = program
     .command("serve")
     .description("show runs in the browser: live charts, compared")
-    .argument("[runs...]", "run folders, or folders of them (default: runs)")
-    .option("--port <N>", "port to listen at (default: 7232, or the next that is free)", parsePort)
+    .argument("[runs...]", "run folders, or folders of them (default: runs)");
+  addPortFlag(command)
     .option("--host <address>", "address to listen at; others than this machine can then look (default: 127.0.0.1)")
     .addHelpText("after", "\nExample:\n  saetta serve runs\n")
     .action(async (folders: readonly string[], { port, host }: { readonly port?: number; readonly host?: string }) => {

@@ -4,8 +4,9 @@ import { configFromJson } from "../config.ts";
 import { messageOf, SaettaError, UsageError } from "../util/errors.ts";
 import { addFlags, givenOptions } from "./flags.ts";
 import { note } from "./note.ts";
+import { addPageFlags, checkPageFlags, type PageFlags, showRun } from "./page.ts";
 
-interface Flags {
+interface Flags extends PageFlags {
   readonly out?: string;
   readonly config?: string;
   readonly json?: boolean;
@@ -17,12 +18,13 @@ export function trainCommand(program: Command): void {
     .description("train an autoencoder on activations")
     .argument("[data...]", "files or folders of activations: HDF5, npy, safetensors; [rows, width] or [sequences, tokens, width]")
     .addHelpText("after", "\nExample:\n  saetta train acts.h5 --latents 4096 --k 32 --tokens 10M --out runs/first\n");
-  addFlags(command)
+  addPageFlags(addFlags(command))
     .option("--out <dir>", "run folder (default: runs/<data>-<UTC time>)")
     .option("--config <file>", "options from a JSON file, such as the config.json of a run; flags beat it")
     .option("--json", "print the result as one JSON object")
     .helpOption("-h, --help", "show this help")
     .action(async (paths: readonly string[], flags: Flags) => {
+      checkPageFlags(flags);
       const file = flags.config === undefined ? undefined : configFromJson(await readText(flags.config), flags.config);
       const given = givenOptions(command);
       const options = { ...withoutRivals(file?.options ?? {}, given), ...given };
@@ -34,7 +36,9 @@ export function trainCommand(program: Command): void {
       const source = await openSource(data, options.dataset === undefined ? {} : { dataset: options.dataset });
       const ending = catchSignals("finishing the step and saving a checkpoint");
       try {
-        await follow(await train(source, { ...options, out: flags.out, signal: ending.signal, onNote: note }), ending, flags.json === true);
+        const run = await train(source, { ...options, out: flags.out, signal: ending.signal, onNote: note });
+        const hide = await showRun(run.out, flags);
+        await follow(run, ending, flags.json === true).finally(hide);
       } finally {
         ending.close();
         await source.close();

@@ -14,17 +14,17 @@ export interface Refusal {
  * A page of somebody else in the same browser can send requests here. Its own name for this machine (DNS rebinding) stands in Host, so only names that are ours are
  * answered; an address is nobody's to redirect. Requests that say where they come from must come from here.
  */
-export function refusalOf({ method, url, headers, httpVersion }: IncomingMessage, names: readonly string[]): Refusal | undefined {
+export function refusalOf({ method, url, headers }: IncomingMessage, names: readonly string[]): Refusal | undefined {
   if (method !== "GET" && method !== "HEAD") return { status: 405, text: "only GET and HEAD" };
   if (headers["transfer-encoding"] !== undefined || (headers["content-length"] ?? "0") !== "0")
     return { status: 400, text: "no body is read" };
   if (url === undefined || !/^\/[\x21-\x7e]*$/.test(url) || url.length > 4096)
     return { status: 400, text: "not an address of this server" };
   const { host, origin } = headers;
-  if (host === undefined ? httpVersion !== "1.0" : !isOurs(host, names)) {
+  if (host === undefined || !isOurs(host, names)) {
     return { status: 403, text: "this server is not called so; see saetta serve --help for --host" };
   }
-  if (origin !== undefined && (host === undefined || origin !== `http://${host}`)) return { status: 403, text: "not for other pages" };
+  if (origin !== undefined && origin !== `http://${host}`) return { status: 403, text: "not for other pages" };
   const site = headers["sec-fetch-site"];
   const walked = headers["sec-fetch-mode"] === "navigate" && headers["sec-fetch-dest"] === "document";
   if (site !== undefined && site !== "same-origin" && site !== "none" && !walked) return { status: 403, text: "not for other pages" };

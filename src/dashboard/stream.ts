@@ -90,9 +90,8 @@ export class EventStream implements Watcher {
       this.#sent.set(run.id, { ...before, details });
       return;
     }
-    const series = anew
-      ? columns.pieces(run.id, points, scale)
-      : columns.pieces(run.id, Math.max(1, Math.ceil(points / 20)), scale, before.lines, lines);
+    const share = anew ? 1 : (lines - before.lines) / lines;
+    const series = columns.pieces(run.id, Math.ceil(points * share), scale, anew ? 0 : before.lines, lines);
     this.#send(anew ? "series" : "append", series);
     this.#sent.set(run.id, { truncations, lines, details, pieces: (anew ? 0 : before.pieces) + series.step.length });
   }

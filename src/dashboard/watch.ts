@@ -73,10 +73,11 @@ export class Watch {
         this.#summaries = await this.#summarize(this.runs.all);
         this.#scanned = now;
       }
-      const shown = this.#shown();
+      const watchers = Array.from(this.#watchers); // who comes meanwhile has not had its runs read
+      const shown = this.#shown(watchers);
       await Promise.all(shown.map((run) => run.update()));
       this.#summaries = new Map([...this.#summaries, ...(await this.#summarize(shown))]);
-      for (const watcher of this.#watchers) watcher.looked(this.#summaries);
+      for (const watcher of watchers) if (this.#watchers.has(watcher)) watcher.looked(this.#summaries);
       for (const run of this.runs.all) {
         if (run.columns.lines > 0 && performance.now() - run.used > this.#times.keep) await run.unload();
       }
@@ -90,8 +91,8 @@ export class Watch {
     }
   }
 
-  #shown(): readonly Run[] {
-    const ids = new Set(Array.from(this.#watchers).flatMap(({ shown }) => shown));
+  #shown(watchers: readonly Watcher[]): readonly Run[] {
+    const ids = new Set(watchers.flatMap(({ shown }) => shown));
     return Array.from(ids, (id) => this.runs.get(id)).filter((run) => run !== undefined);
   }
 
