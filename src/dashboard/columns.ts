@@ -117,21 +117,21 @@ export class Columns {
     return low;
   }
 
-  /** Where the pieces begin, and where the last one ends. */
+  /** Where the pieces begin, and where the last one ends. The last line is a piece of its own: where a run is now is no mean. */
   #bounds(begin: number, end: number, points: number, scale: Scale): number[] {
-    if (end - begin <= points) return Array.from({ length: end - begin + 1 }, (_, i) => begin + i);
+    if (end - begin <= Math.max(points, 2)) return Array.from({ length: end - begin + 1 }, (_, i) => begin + i);
     const { step } = this.#places;
     const place = scale === "log" ? (value: number) => Math.log(Math.max(1, value)) : (value: number) => value;
     const first = place(step[begin]!);
-    const width = (place(step[end - 1]!) - first) / points || 1;
+    const width = (place(step[end - 1]!) - first) / (points - 1) || 1;
     const bounds = [begin];
     let last = 0;
-    for (let i = begin; i < end; i++) {
-      const piece = Math.min(points - 1, Math.floor((place(step[i]!) - first) / width));
+    for (let i = begin; i < end - 1; i++) {
+      const piece = Math.min(points - 2, Math.floor((place(step[i]!) - first) / width));
       if (piece > last) bounds.push(i);
       last = Math.max(last, piece);
     }
-    bounds.push(end);
+    bounds.push(end - 1, end);
     return bounds;
   }
 

@@ -31,7 +31,9 @@ export function App() {
     <>
       <Top model={model} />
       <div class="page">
-        <RunList model={model} theme={theme} />
+        <aside aria-label="runs">
+          <RunList model={model} theme={theme} />
+        </aside>
         <main>
           <Summary model={model} theme={theme} />
           <Controls model={model} />

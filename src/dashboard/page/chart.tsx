@@ -67,6 +67,8 @@ export function Chart({ model, spec, runs, theme, revision }: ChartProps) {
     event.preventDefault();
   };
 
+  const at = index === undefined ? undefined : data.table[0][index];
+  const focused = holder.current !== null && document.activeElement === holder.current;
   return (
     <section class="chart card" aria-labelledby={heading} data-chart={spec.id}>
       <header>
@@ -80,29 +82,19 @@ export function Chart({ model, spec, runs, theme, revision }: ChartProps) {
         >
           log
         </button>
-        <p class="about">{spec.about}</p>
+        <p class="about">{at === undefined ? spec.about : `at ${axisName(axis)} ${axisValue(axis, at)}`}</p>
       </header>
-      <Readout data={data} index={index} axis={axis} several={runs.length > 1} />
+      <Readout data={data} index={index} spoken={focused} several={runs.length > 1} />
       {/* biome-ignore lint/a11y/noNoninteractiveTabindex: the arrow keys move its cursor */}
       <div class="plot" ref={holder} role="img" tabIndex={0} aria-label={describe(spec, data, axis)} onKeyDown={onKeyDown} />
     </section>
   );
 }
 
-function Readout({
-  data,
-  index,
-  axis,
-  several,
-}: {
-  data: ChartData;
-  index: number | undefined;
-  axis: ChartProps["model"]["settings"]["axis"];
-  several: boolean;
-}) {
-  const at = index === undefined ? undefined : data.table[0][index];
+/** The values at the cursor, or the last ones. `spoken`: they change because of a key. */
+function Readout({ data, index, spoken, several }: { data: ChartData; index: number | undefined; spoken: boolean; several: boolean }) {
   return (
-    <ul class="readout" aria-live={index === undefined ? "off" : "polite"}>
+    <ul class="readout" aria-live={spoken ? "polite" : "off"}>
       {Array.from(valuesAt(data, index), ([{ run, metric }, value]) => (
         <li key={`${run.id}/${metric.name}`} title={run.name}>
           <Swatch style={run.style} sparse={metric.sparse} />
@@ -111,7 +103,6 @@ function Readout({
           {several && <span class="visually-hidden">{run.name}</span>}
         </li>
       ))}
-      <li class="at">{at === undefined ? "" : `${axisName(axis)} ${axisValue(axis, at)}`}</li>
     </ul>
   );
 }

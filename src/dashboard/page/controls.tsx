@@ -58,9 +58,11 @@ export function Controls({ model }: { model: Model }) {
         />
         <output>{smoothing === 0 ? "off" : smoothing}</output>
       </label>
-      <button type="button" class="small" disabled={model.zoom === undefined} onClick={() => model.zoomTo(undefined)}>
-        show everything
-      </button>
+      {model.zoom !== undefined && (
+        <button type="button" onClick={() => model.zoomTo(undefined)}>
+          show everything
+        </button>
+      )}
     </fieldset>
   );
 }

@@ -22,7 +22,12 @@ export function moved(plot: uPlot, key: string, zoomTo: (zoom: Zoom) => void): b
   if (place !== undefined) {
     const to = Math.max(first, Math.min(last, place));
     const left = Math.round(plot.valToPos(x[to]!, "x"));
-    plot.setCursor({ left, top: plot.over.clientHeight / 2 });
+    // Its types leave out the last: whether the charts in step with this one follow.
+    (plot.setCursor as (at: { left: number; top: number }, tell: boolean, publish: boolean) => void)(
+      { left, top: plot.over.clientHeight / 2 },
+      true,
+      true,
+    );
     return true;
   }
   if (key === "+" || key === "=" || key === "-") {

@@ -51,7 +51,7 @@ export function createPlot(element: HTMLElement, data: ChartData, options: PlotO
         y: { distr: logY ? 3 : 1, range: (_, min, max) => rangeY(min, max, logY) },
       },
       axes: [
-        { ...common, size: 28, space: 55, values: (_, splits) => splits.map((split) => labelX(axis, split)) },
+        { ...common, size: 22, space: 55, values: (_, splits) => splits.map((split) => labelX(axis, split)) },
         {
           ...common,
           size: 54,
@@ -63,7 +63,9 @@ export function createPlot(element: HTMLElement, data: ChartData, options: PlotO
       series: [{}, ...data.columns.map((column) => seriesOptions(column, color("--card")))],
       bands: data.bands.map(([high, low]) => ({ series: [high, low], fill: translucent(data.columns[high - 1]!.run.style.color, 0.22) })),
       cursor: {
-        sync: { key: "saetta", setSeries: false },
+        y: false,
+        // In step with the other charts where the cursor is; a zoom reaches them through `onZoom`.
+        sync: { key: "saetta", setSeries: false, filters: { pub: (type) => type !== "mousedown" && type !== "mouseup", sub: () => true } },
         drag: { x: true, y: false, setScale: false },
         points: { size: 7, show: true },
         bind: { dblclick: () => () => onZoom(undefined) as unknown as null },
@@ -116,15 +118,15 @@ function rangeY(min: number | null, max: number | null, log: boolean): uPlot.Ran
   return [min >= 0 && (min < (max - min) * 0.5 || max === 0) ? 0 : min - part, max + part];
 }
 
-/** Values to mark on a logarithmic axis: 1, 2 and 5 of each power of ten, or only every so many powers, or round steps where less than that is seen. */
+/** Values to mark on a logarithmic axis: some of each power of ten, or only every so many powers, or round steps where less than that is seen. */
 export function logSplits(_: unknown, __: number, min: number, max: number): number[] {
   const decades = Math.log10(max / min);
-  if (decades < 0.7) {
+  if (decades < 0.5) {
     const step = niceStep((max - min) / 4);
     return Array.from({ length: Math.floor(max / step) - Math.ceil(min / step) + 1 }, (_each, i) => (Math.ceil(min / step) + i) * step);
   }
   const every = Math.max(1, Math.ceil(decades / 5));
-  const factors = decades < 2.5 ? [1, 2, 5] : [1];
+  const factors = decades < 1.3 ? [1, 1.5, 2, 3, 4, 6] : decades < 2.5 ? [1, 2, 5] : [1];
   const found: number[] = [];
   for (let power = Math.floor(Math.log10(min)); power <= Math.ceil(Math.log10(max)); power++) {
     if (power % every !== 0) continue;

@@ -1,5 +1,6 @@
 /** The list of runs: which there are, how far they are, and which are shown. */
 
+import { useState } from "preact/hooks";
 import type { RunState, RunSummary } from "../api.ts";
 import { figure, formatDuration, percent } from "./format.ts";
 import type { Model } from "./model.ts";
@@ -21,15 +22,16 @@ export function shareDone({ state, tokens, budget }: RunSummary): number | null 
 }
 
 export function RunList({ model, theme }: { model: Model; theme: "light" | "dark" }) {
+  const [open, setOpen] = useState(() => !window.matchMedia("(max-width: 860px)").matches);
   const runs = Array.from(model.runs.values()).toSorted((a, b) => a.name.localeCompare(b.name, "en", { numeric: true }));
   const places = new Map(model.shown.map(({ id, place }) => [id, place]));
   const several = runs.length > 1;
   return (
-    <section class="runs card" aria-labelledby="runs-heading">
-      <header>
-        <h2 id="runs-heading">Runs</h2>
+    <details class="runs card" open={open} onToggle={(event) => setOpen(event.currentTarget.open)}>
+      <summary>
+        <h2>Runs</h2>
         <span class="muted">{runs.length > 0 ? `${places.size} of ${runs.length} shown` : ""}</span>
-      </header>
+      </summary>
       {runs.length === 0 && (
         <p class="muted">{model.listed ? "There are no runs here yet. They appear by themselves." : "Looking for runs…"}</p>
       )}
@@ -56,7 +58,11 @@ export function RunList({ model, theme }: { model: Model; theme: "light" | "dark
                 )}
               </div>
               <p class="facts">
-                <span class={`state ${run.state}`}>{STATES[run.state]}</span> {factsOf(run)}
+                {factsOf(run).map((fact, i) => (
+                  <span key={fact} class={i === 0 ? `state ${run.state}` : ""}>
+                    {fact}
+                  </span>
+                ))}
               </p>
               {run.state === "running" && <Bar run={run} />}
               {run.problem !== null && <p class="problem">{run.problem}</p>}
@@ -64,7 +70,7 @@ export function RunList({ model, theme }: { model: Model; theme: "light" | "dark
           );
         })}
       </ul>
-    </section>
+    </details>
   );
 }
 
@@ -74,15 +80,15 @@ export function Bar({ run }: { run: RunSummary }) {
   return <progress max={1} value={share} aria-label={`${run.name}: ${percent(share)} done`} />;
 }
 
-function factsOf(run: RunSummary): string {
+/** The state first. */
+function factsOf(run: RunSummary): readonly string[] {
   const last = new Map(run.last);
   const fvu = last.get("holdout_fvu") ?? last.get("fvu");
   const share = shareDone(run);
   return [
+    STATES[run.state],
     ...(share === null || run.state === "done" ? [] : [percent(share)]),
     ...(run.left_s === null ? [] : [`${formatDuration(run.left_s)} left`]),
     ...(fvu === undefined ? [] : [`FVU ${figure(fvu)}`]),
-  ]
-    .map((fact) => `· ${fact}`)
-    .join(" ");
+  ];
 }

@@ -21,7 +21,7 @@ const FIGURES: readonly Figure[] = [
   {
     name: "dead",
     of: (_, last) => figure(last.get("dead")),
-    note: (_, last) => (last.has("dead_fraction") ? `${percent(last.get("dead_fraction")!)} of the latents` : ""),
+    note: (_, last) => (last.has("dead_fraction") ? `${percent(last.get("dead_fraction")!)} of latents` : ""),
   },
   {
     name: "rows",
