@@ -1,3 +1,4 @@
+import { once } from "node:events";
 import type { Command } from "commander";
 import { note } from "./note.ts";
 import { addPortFlag } from "./page.ts";
@@ -13,13 +14,11 @@ export function serveCommand(program: Command): void {
     .addHelpText("after", "\nExample:\n  saetta serve runs\n")
     .action(async (folders: readonly string[], { port, host }: { readonly port?: number; readonly host?: string }) => {
       const { serveDashboard } = await import("../dashboard/server.ts");
+      const ending = catchSignals("closing the page");
       const page = await serveDashboard({ folders: folders.length > 0 ? folders : ["runs"], port, host });
       process.stdout.write(`${page.url}\n`);
       if (host !== undefined) note("whoever reaches this machine can look at these runs: there is no password");
-      const ending = catchSignals("closing the page");
-      await new Promise<void>((resolve) => {
-        ending.signal.addEventListener("abort", () => resolve());
-      });
+      if (!ending.signal.aborted) await once(ending.signal, "abort");
       await page.close();
       ending.close();
       process.exitCode = ending.exitCode();

@@ -84,17 +84,27 @@ export function Chart({ model, spec, runs, theme, revision }: ChartProps) {
         </button>
         <p class="about">{at === undefined ? spec.about : `at ${axisName(axis)} ${axisValue(axis, at)}`}</p>
       </header>
-      <Readout data={data} index={index} spoken={focused} several={runs.length > 1} />
+      <Readout data={data} index={index} spoken={focused} several={runs.length > 1} pairs={runs.length > 1 && spec.metrics.length === 2} />
       {/* biome-ignore lint/a11y/noNoninteractiveTabindex: the arrow keys move its cursor */}
       <div class="plot" ref={holder} role="img" tabIndex={0} aria-label={describe(spec, data, axis)} onKeyDown={onKeyDown} />
     </section>
   );
 }
 
-/** The values at the cursor, or the last ones. `spoken`: they change because of a key. */
-function Readout({ data, index, spoken, several }: { data: ChartData; index: number | undefined; spoken: boolean; several: boolean }) {
+interface ReadoutProps {
+  readonly data: ChartData;
+  readonly index: number | undefined;
+  /** They change because of a key. */
+  readonly spoken: boolean;
+  readonly several: boolean;
+  /** A line a run. */
+  readonly pairs: boolean;
+}
+
+/** The values at the cursor, or the last ones. */
+function Readout({ data, index, spoken, several, pairs }: ReadoutProps) {
   return (
-    <ul class="readout" aria-live={spoken ? "polite" : "off"}>
+    <ul class={pairs ? "readout pairs" : "readout"} aria-live={spoken ? "polite" : "off"}>
       {Array.from(valuesAt(data, index), ([{ run, metric }, value]) => (
         <li key={`${run.id}/${metric.name}`} title={run.name}>
           <Swatch style={run.style} sparse={metric.sparse} />
