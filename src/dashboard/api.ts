@@ -28,6 +28,8 @@ export interface RunSummary {
   readonly rate: number | null;
   /** Seconds to the end at that rate; null unless it runs. */
   readonly left_s: number | null;
+  /** Whether its folder holds features, to be shown at /features/ID. */
+  readonly features: boolean;
   /** The last value of every metric. */
   readonly last: readonly (readonly [name: string, value: number])[];
   /** What is wrong with its files, for people; null when nothing is. */

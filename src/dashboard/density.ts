@@ -5,6 +5,8 @@ import type { Density } from "./api.ts";
 /** Entries kept of a run; the oldest go first. */
 const MOST_ENTRIES = 200;
 const MOST_BINS = 200;
+/** No share of rows is smaller than this power of ten. */
+const LEAST = -15;
 
 /** `entries` with the one that `line` holds, after which none of a later step stands: a run that was resumed comes by its steps again. */
 export function withDensity(entries: readonly Density[], line: Readonly<Record<string, unknown>> | undefined): readonly Density[] {
@@ -26,5 +28,5 @@ function isCount(value: unknown): value is number {
 function isBin(value: unknown): value is Density["bins"][number] {
   if (typeof value !== "object" || value === null) return false;
   const { from, to, latents } = value as Readonly<Record<string, unknown>>;
-  return typeof from === "number" && typeof to === "number" && from < to && isCount(latents);
+  return typeof from === "number" && typeof to === "number" && from >= LEAST && from < to && to <= 0 && isCount(latents);
 }

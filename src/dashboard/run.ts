@@ -14,6 +14,7 @@ const CONFIG = "config.json";
 const METRICS = "metrics.jsonl";
 const DENSITY = "density.jsonl";
 const LOCK = "lock";
+const FEATURES = "features";
 
 const MOST_CONFIG = 256 * 1024;
 /** Of the end of the log, for the summary: some hundred lines. */
@@ -39,6 +40,7 @@ export class Run {
   #reading: Promise<void> | undefined;
   #used = 0;
   #written: number | null = null;
+  #features = false;
   #problem: string | null = null;
   #details: RunDetails | undefined;
   #config: { readonly stamp: string; readonly values: Readonly<Record<string, unknown>> | undefined } = { stamp: "", values: undefined };
@@ -71,7 +73,7 @@ export class Run {
     const options = Object.entries(this.#config.values ?? {}).slice(0, MOST_OPTIONS);
     return {
       run: this.id,
-      config: options.map(([name, value]) => [name.slice(0, MOST_VALUE), JSON.stringify(value).slice(0, MOST_VALUE)] as const),
+      config: options.map(([name, value]) => [name.slice(0, MOST_VALUE), jsonOf(value).slice(0, MOST_VALUE)] as const),
       density: this.#density,
     };
   }
@@ -107,6 +109,7 @@ export class Run {
         const lines = await lastLines(join(this.folder, METRICS), TAIL);
         this.#tail = { stamp, lines: lines.map(objectOf).filter((line) => line !== undefined) };
       }
+      this.#features = (await lstat(join(this.folder, FEATURES)).catch(absent))?.isDirectory() === true;
       lock = await readSmall(join(this.folder, LOCK), 4096);
       await this.#readConfig();
     } catch (thrown) {
@@ -117,6 +120,7 @@ export class Run {
       id: this.id,
       name: this.name,
       written: this.#written,
+      features: this.#features,
       ...found,
       last: this.#withOlder(last),
       problem: problem ?? this.#problem,
@@ -177,6 +181,15 @@ export class Run {
         },
       }),
     ];
+  }
+}
+
+/** What was read may be nested deeper than it can be written. */
+function jsonOf(value: unknown): string {
+  try {
+    return JSON.stringify(value);
+  } catch {
+    return "…";
   }
 }
 

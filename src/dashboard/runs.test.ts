@@ -79,6 +79,9 @@ describe("a run", () => {
       ["tokens", "6400"],
       ["k", '{"a":"<b>"}'],
     ]);
+    writeFileSync(join(folder, "a/config.json"), `{"deep": ${"[".repeat(100_000)}${"]".repeat(100_000)}}`);
+    await run.update();
+    expect(run.details.config).toEqual([["deep", "…"]]);
     expect(run.details).toBe(run.details); // what has not changed is not sent again
   });
 

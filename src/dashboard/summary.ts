@@ -25,7 +25,13 @@ export interface SummaryInput {
   readonly alive: (pid: number) => boolean;
 }
 
-export function summarize({ config, lines, lock, age, alive }: SummaryInput): Omit<RunSummary, "id" | "name" | "written" | "problem"> {
+export function summarize({
+  config,
+  lines,
+  lock,
+  age,
+  alive,
+}: SummaryInput): Omit<RunSummary, "id" | "name" | "written" | "features" | "problem"> {
   const newest = lines.at(-1);
   const tokens = numberIn(newest, "tokens");
   const budget = budgetOf(config, newest);

@@ -188,6 +188,22 @@ describe.skipIf(noBrowser !== undefined)(`the page of saetta serve${noBrowser ==
     expect(watched.sins).toEqual([]);
   });
 
+  it("draws whatever numbers a log holds", async () => {
+    const wild = [1e38, -1e38, 1e-38, 0, -0, null, 1e300, "text", 3.4e38];
+    const lines = wild.map((value, i) =>
+      metricsLine(10 ** (i * 30), 0, { loss: value, lr: value, wild: value, tokens: -i, elapsed_s: 10 ** (i * 9) }),
+    );
+    writeRun(join(folder, "wild"), lines, { tokens: 1e300 });
+    await open("?run=wild");
+    await expect.poll(() => chart("other:wild").count(), WAIT).toBe(1);
+    for (const name of ["rows", "time", "steps"]) await page.getByRole("radio", { name }).check();
+    await page.getByRole("checkbox", { name: "logarithmic" }).check();
+    for (const button of await page.getByRole("button", { name: "log", exact: true }).all()) await button.click();
+    await page.getByRole("slider", { name: "smoothing" }).fill("50");
+    await expect.poll(() => chart("loss").locator("canvas").count(), WAIT).toBe(1);
+    expect(watched.sins).toEqual([]);
+  });
+
   it("has nothing for axe-core to find: light and dark, on a desk and on a phone", async () => {
     const other = await watchedPage(browser, server.url, { reducedMotion: "reduce", bypassCSP: true });
     try {

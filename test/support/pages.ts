@@ -1,7 +1,7 @@
 /** The page's server, asked as browsers would not. */
 
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { Agent, request } from "node:http";
 import { dirname, join } from "node:path";
 import type { Events } from "../../src/dashboard/api.ts";
@@ -92,18 +92,9 @@ export function hashOf(folder: string): string {
   const hash = createHash("sha256");
   for (const name of readdirSync(folder, { recursive: true, encoding: "utf8" }).toSorted()) {
     hash.update(`${name}\n`);
-    if (existsSync(join(folder, name)) && !readdirSafe(join(folder, name))) hash.update(readFileSync(join(folder, name)));
+    if (statSync(join(folder, name)).isFile()) hash.update(readFileSync(join(folder, name)));
   }
   return hash.digest("hex");
-}
-
-function readdirSafe(path: string): boolean {
-  try {
-    readdirSync(path);
-    return true;
-  } catch {
-    return false;
-  }
 }
 
 /** Some hundred ways to write an address of `secret`, a file beside the folder that is served, by way of what is served. */
