@@ -24,7 +24,7 @@ export interface RunSummary {
   /** Rows to train on in all. */
   readonly budget: number | null;
   readonly elapsed_s: number | null;
-  /** Rows a second of late, evaluations and checkpoints included. */
+  /** Rows a second, evaluations and checkpoints included: of late, or of the whole run when it is done. */
   readonly rate: number | null;
   /** Seconds to the end at that rate; null unless it runs. */
   readonly left_s: number | null;

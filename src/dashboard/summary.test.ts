@@ -14,6 +14,10 @@ describe("what a run is doing", () => {
     const slow = [...lines, metricsLine(51, 0, { elapsed_s: 65, tokens_per_second: 9e9 })];
     expect(summarize({ ...input, lines: slow }).rate).toBeCloseTo(32 / 60, 6);
     expect(summarize({ ...input, lines: lines.slice(0, 1) }).rate).toBe(320);
+    expect(summarize({ ...input, lines: [...linesOf(198, 199), metricsLine(200, 0, { elapsed_s: 64 })] })).toMatchObject({
+      rate: 100,
+      left_s: null,
+    });
   });
 
   it("how much there is to do where that is told in epochs", () => {

@@ -35,16 +35,17 @@ export function summarize({
   const newest = lines.at(-1);
   const tokens = numberIn(newest, "tokens");
   const budget = budgetOf(config, newest);
-  const rate = rateOf(lines);
   const batch = numberIn(config, "batch") ?? 1;
   const done = tokens !== null && budget !== null && budget - tokens < (config?.drop_last === false ? 1 : batch);
   const state = stateOf(done, newest !== undefined, lock, age, secondsPerLine(lines), alive);
+  const elapsed = numberIn(newest, "elapsed_s");
+  const rate = state === "done" && tokens !== null && elapsed !== null && elapsed > 0 ? tokens / elapsed : rateOf(lines);
   return {
     state,
     step: numberIn(newest, "step"),
     tokens,
     budget,
-    elapsed_s: numberIn(newest, "elapsed_s"),
+    elapsed_s: elapsed,
     rate,
     left_s: state === "running" && tokens !== null && budget !== null && rate !== null ? Math.max(0, budget - tokens) / rate : null,
     last: Object.entries(latest(lines)).slice(0, 64),

@@ -72,7 +72,7 @@ it("values at a place are the last that a curve had", () => {
     Array.from(valuesAt(data, index), ([{ run, metric }, value]) => `${run.id} ${metric.name} ${value}`);
   expect(shown(2)).toEqual(["a fvu 0.5", "a holdout_fvu 0.6", "b fvu 0.8"]);
   expect(shown(undefined)).toEqual(["a fvu 0.3", "a holdout_fvu 0.4", "b fvu 0.2"]);
-  expect(shown(0)).toEqual(["a fvu 0.9"]);
+  expect(shown(0)).toEqual(["a fvu 0.9", "a holdout_fvu null", "b fvu null"]);
 });
 
 describe("charts", () => {

@@ -86,18 +86,15 @@ function placed(at: Values, { logX, logY }: View, parts: readonly Values[]): uPl
   return [x, ...parts.map((part) => kept.map((i) => onAxis(part[i])))];
 }
 
-/** The value of each curve at the given place of the table, or the last before it. */
-export function valuesAt({ columns, table }: ChartData, index: number | undefined): ReadonlyMap<Column, number> {
-  const found = new Map<Column, number>();
+/** The value of each curve at the given place of the table, or the last before it; null where there is none yet. */
+export function valuesAt({ columns, table }: ChartData, index: number | undefined): ReadonlyMap<Column, number | null> {
+  const found = new Map<Column, number | null>();
   columns.forEach((column, i) => {
     if (column.role !== "line") return;
     const values = table[i + 1]!;
-    for (let at = Math.min(index ?? values.length - 1, values.length - 1); at >= 0; at--) {
-      const value = values[at];
-      if (value === null || value === undefined) continue;
-      found.set(column, value);
-      break;
-    }
+    let at = Math.min(index ?? values.length - 1, values.length - 1);
+    while (at > 0 && typeof values[at] !== "number") at--;
+    found.set(column, values[at] ?? null);
   });
   return found;
 }

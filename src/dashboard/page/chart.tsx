@@ -124,7 +124,7 @@ function describe(spec: ChartSpec, data: ChartData, axis: ChartProps["model"]["s
   const parts = Array.from(valuesAt(data, undefined), ([column, value]) => {
     const began = first.get(column);
     const label = [column.run.name, column.metric.label].filter((text) => text !== "").join(", ");
-    return `${label}: ${began === undefined ? "" : `from ${figure(began)} to `}${figure(value)}`;
+    return `${label}: ${began === undefined || began === null ? "" : `from ${figure(began)} to `}${figure(value)}`;
   });
   const where = last === undefined ? "no data yet" : `up to ${axisName(axis)} ${axisValue(axis, last)}`;
   return `${spec.title}, ${spec.about}; ${where}; ${parts.join("; ")}. Arrow keys move along it, plus and minus zoom, L changes to a logarithmic axis.`;
