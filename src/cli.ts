@@ -1,6 +1,8 @@
 #!/usr/bin/env node
 /** argv -> command. A command's module is loaded when it is called, so that `saetta --help` is quick. */
 
+import "./util/threads.ts";
+
 import { Command, CommanderError } from "commander";
 import { hasCode, messageOf, SaettaError } from "./util/errors.ts";
 import { VERSION } from "./util/version.ts";

@@ -57,9 +57,15 @@ export const trainOptions = z.strictObject({
       "what products are computed in; on the cpu bf16 is only a screen of the encoder's product and the results have the same bits; " +
         "auto: bf16 on the cuda engine, on the cpu the fastest that is exact (the reference engine: always float64)",
     ),
-  threads: count.describe("threads of the cpu engine").meta({ default: "all processors" }),
+  threads: count.describe("threads of the cpu engine").meta({ default: "all processors, shared by the ranks of a host" }),
+  shards: count.describe("ranks that share the latents").meta({ default: 1 }),
+  replicas: count.describe("ranks that share the rows of a batch").meta({ default: "the ranks there are, over the shards" }),
+  capacityFactor: positive
+    .describe("latents that a shard may select a row, as a multiple of its share of k: less to exchange, but only approximately the top k")
+    .meta({ default: "exact" }),
   checkpointEvery: whole.describe("steps between checkpoints; 0: only at the end").meta({ default: "a tenth of the steps, at most 1000" }),
   keep: count.describe("checkpoints to keep"),
+  onDiskFull: z.enum(["stop", "wait"]).describe("what to do when there is no room to save: stop, or wait until there is"),
   logEvery: count.describe("steps between lines of metrics.jsonl").meta({ default: "a thousandth of the steps" }),
   dataset: z
     .string()
@@ -73,8 +79,8 @@ export type TrainOptions = Partial<z.infer<typeof trainOptions>>;
 
 /** What a run does: every choice made. Stored as config.json, from which any run can be repeated. */
 export type Config = Readonly<
-  Omit<Required<TrainOptions>, "expansion" | "tokens" | "epochs" | "init" | "threads" | "dataset"> &
-    Pick<TrainOptions, "tokens" | "epochs" | "init" | "threads" | "dataset"> & { data: readonly string[] }
+  Omit<Required<TrainOptions>, "expansion" | "tokens" | "epochs" | "init" | "threads" | "dataset" | "capacityFactor"> &
+    Pick<TrainOptions, "tokens" | "epochs" | "init" | "threads" | "dataset" | "capacityFactor"> & { data: readonly string[] }
 >;
 
 /** What a value is when nobody says otherwise. Options that are not here depend on the data, or are absent. */
@@ -101,6 +107,7 @@ export const DEFAULTS = {
   engine: "auto",
   dtype: "auto",
   keep: 2,
+  onDiskFull: "stop",
 } as const satisfies TrainOptions;
 
 /** Both scripts of the reference, with their constant learning rate and nothing excluded; and what is recommended, which is the defaults. */
@@ -141,9 +148,12 @@ export const CHANGEABLE: readonly (keyof TrainOptions)[] = [
   "engine",
   "dtype",
   "threads",
+  "shards",
+  "replicas",
   "evalEvery",
   "checkpointEvery",
   "keep",
+  "onDiskFull",
   "logEvery",
 ];
 
@@ -187,6 +197,8 @@ export function resolveConfig(asked: TrainOptions, data: readonly string[], { dI
     latents,
     k,
     batch,
+    shards: given.shards ?? 1,
+    replicas: given.replicas ?? 1,
     ...(tokens === undefined ? { epochs: epochs ?? 1 } : { tokens }),
     auxk: Math.min(given.auxk, latents),
     lr: given.lr ?? 2e-4 / Math.sqrt(latents / 16384),

@@ -7,7 +7,7 @@ import { allocState, writeReals } from "../train/state.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { median, type Sample } from "./statistics.ts";
 import { BENCH_HYPER } from "./step.ts";
-import { agesOf, drawRows, heldBack, type Situation } from "./workload.ts";
+import { agesOf, DEAD_EVERY, drawRows, heldBack, type Situation } from "./workload.ts";
 
 /** What bounds an operation: arithmetic (work in FLOP), a kind of traffic with memory (work in bytes), or neither. */
 export type Bound = "product" | "copy" | "read" | "update" | "neither";
@@ -35,7 +35,7 @@ export class OperationBench {
   /** `start`, `state` (default: its own) can be shared with other benches of the engine: it writes to them all that it needs. */
   constructor(engine: Engine, shape: Shape, batch: number, start = tiedStart(shape, 0), s = allocState(engine, shape, false)) {
     const { d, n, k, auxk } = shape;
-    const situation: Situation = { name: "operations", dead: true, skewed: false };
+    const situation: Situation = { name: "operations", deadEvery: DEAD_EVERY, skewed: false };
     const p = s.params;
     const raw = engine.alloc("f32", [batch, d]);
     engine.write(raw, bytesOf(drawRows(shape, batch, situation, start.decoder)));

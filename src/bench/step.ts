@@ -9,7 +9,7 @@ import { createTrainStep, type TrainStep } from "../train/step.ts";
 import { bytesOf, float64Of, uint32Of } from "../util/bytes.ts";
 import { SaettaError, UsageError } from "../util/errors.ts";
 import { cpuPerWall, median, type Sample } from "./statistics.ts";
-import { agesOf, DEAD_AFTER, drawRows, heavyLatents, heldBack, type Situation } from "./workload.ts";
+import { agesOf, DEAD_AFTER, DEAD_EVERY, drawRows, heavyLatents, heldBack, type Situation } from "./workload.ts";
 
 export interface StepOptions {
   readonly shape: Shape;
@@ -64,7 +64,7 @@ export async function timeStep({ shape, batch, seconds = 6, engine: name = "auto
     throw new UsageError(`--k ${shape.k} is more than the ${shape.n} latents`, { mend: "lower --k or raise --latents" });
   await using engine = await selectEngine(name, options);
   const bench = new StepBench(engine, shape, batch);
-  bench.enter(shape.auxk, { name: "noise", dead: true, skewed: false });
+  bench.enter(shape.auxk, { name: "noise", deadEvery: DEAD_EVERY, skewed: false });
   for (let i = 0; i < WARM_UP; i++) await bench.step();
   const samples: StepSample[] = [];
   const began = performance.now();
@@ -137,6 +137,15 @@ export class StepBench {
     const { user, system } = process.cpuUsage(cpu);
     const sums = namedSums(float64Of(await this.#engine.read(step.step.sums)));
     return { ms, cpuMs: (user + system) / 1000, dead: sums.dead };
+  }
+
+  /** Milliseconds a step of `count` steps in a row, none of which is waited for but the last: what an engine with its own queue sustains. */
+  async steps(count: number): Promise<number> {
+    const step = this.#entered();
+    const began = performance.now();
+    for (let i = 0; i < count; i++) step.run(this.state, this.#raw, this.#rows, { ...BENCH_HYPER, rows: this.#batch }, false);
+    await this.#engine.read(step.step.bad);
+    return (performance.now() - began) / count;
   }
 
   /** The share of the batch's rows that each of the heavy latents was active on in the last step; the least of them. */

@@ -2,16 +2,16 @@ import { describe, expect, it } from "vitest";
 import { createReferenceEngine } from "../engine/reference.ts";
 import { OperationBench } from "./operations.ts";
 import { StepBench } from "./step.ts";
-import type { Situation } from "./workload.ts";
+import { DEAD_EVERY, type Situation } from "./workload.ts";
 
-const NOISE: Situation = { name: "noise", dead: false, skewed: false };
+const NOISE: Situation = { name: "noise", deadEvery: 0, skewed: false };
 
 describe("the situations that a step is timed in", () => {
   it("keep the latents dead that are dead", async () => {
     await using engine = createReferenceEngine();
     const shape = { d: 64, n: 2048, k: 2, auxk: 8 };
     const bench = new StepBench(engine, shape, 32);
-    bench.enter(8, { ...NOISE, name: "dead", dead: true });
+    bench.enter(8, { ...NOISE, name: "dead", deadEvery: DEAD_EVERY });
     for (let step = 0; step < 3; step++) expect((await bench.step()).dead).toBe(shape.n / 4);
     bench.enter(8, NOISE);
     expect((await bench.step()).dead).toBe(0);

@@ -5,8 +5,8 @@ import { PURPOSE, Rng } from "../util/rng.ts";
 
 export interface Situation {
   readonly name: string;
-  /** Every fourth latent is dead, and stays so over any number of steps. */
-  readonly dead: boolean;
+  /** Every so many latents one is dead, and stays so over any number of steps; 0: none is. */
+  readonly deadEvery: number;
   /** HEAVY latents are active on half of the rows each. */
   readonly skewed: boolean;
 }
@@ -17,11 +17,11 @@ export const DEAD_AFTER = 1e9;
 /** Latents that skewed rows have on half of the time. */
 export const HEAVY = 20;
 
-/** Every so many latents one is dead where some are. */
+/** What `deadEvery` is where a quarter of the latents is dead; it divides every other that is used. */
 export const DEAD_EVERY = 4;
 
-/** One copy an encoder, of which there may be one for many benches. */
-const HELD = new WeakMap<Float32Array, Float32Array>();
+/** One copy an encoder and deadEvery, of which there may be one for many benches. */
+const HELD = new WeakMap<Float32Array, Map<number, Float32Array>>();
 
 /** Never dead ones, for n of at least DEAD_EVERY HEAVY: no multiple of DEAD_EVERY. */
 export function heavyLatents(n: number): readonly number[] {
@@ -29,21 +29,23 @@ export function heavyLatents(n: number): readonly number[] {
 }
 
 /** Ages [n] as a step begins. */
-export function agesOf(n: number, { dead }: Situation): Uint32Array {
-  return Uint32Array.from({ length: n }, (_, j) => (dead && j % DEAD_EVERY === 0 ? 2 * DEAD_AFTER : 0));
+export function agesOf(n: number, { deadEvery }: Situation): Uint32Array {
+  return Uint32Array.from({ length: n }, (_, j) => (deadEvery > 0 && j % deadEvery === 0 ? 2 * DEAD_AFTER : 0));
 }
 
 /**
  * encoder [n,d] with the rows of latents that are to stay dead halved: half of their pre-activations are above 0, so that AuxK has all it asks for, but at n = 32768 the highest of k = 32
  * live ones begin at three standard deviations of a live latent's, which are six of a halved one's: they do not fire.
  */
-export function heldBack(encoder: Float32Array, d: number, { dead }: Situation): Float32Array {
-  if (!dead) return encoder;
-  const known = HELD.get(encoder);
+export function heldBack(encoder: Float32Array, d: number, { deadEvery }: Situation): Float32Array {
+  if (deadEvery === 0) return encoder;
+  const copies = HELD.get(encoder) ?? new Map<number, Float32Array>();
+  HELD.set(encoder, copies);
+  const known = copies.get(deadEvery);
   if (known !== undefined) return known;
   const held = encoder.slice();
-  HELD.set(encoder, held);
-  for (let row = 0; row < held.length; row += DEAD_EVERY * d) for (let i = row; i < row + d; i++) held[i] *= 0.5;
+  copies.set(deadEvery, held);
+  for (let row = 0; row < held.length; row += deadEvery * d) for (let i = row; i < row + d; i++) held[i] *= 0.5;
   return held;
 }
 

@@ -1,16 +1,17 @@
-import { mkdtemp, readdir, readFile, rm, truncate, unlink, writeFile } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm, stat, truncate, unlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { failingAt, Killed, killedAt } from "../../test/support/seam.ts";
 import { COUNTERS, type Engine, type Params, paramShapes, type Shape, type State, type Tensor } from "../engine/engine.ts";
 import { createReferenceEngine } from "../engine/reference.ts";
 import { openSafetensors } from "../formats/safetensors.ts";
 import { bytesOf, float64Of } from "../util/bytes.ts";
-import { messageOf } from "../util/errors.ts";
+import { messageOf, SaettaError } from "../util/errors.ts";
 import { removeLeftovers } from "./commit.ts";
 import { newestCheckpoint, openCheckpoint, restoreState, setAside } from "./load.ts";
+import { type ManifestEntry, manifestText } from "./manifest.ts";
 import { pruneCheckpoints, type Snapshot, saveCheckpoint } from "./save.ts";
-import { disk, type Storage } from "./storage.ts";
 
 const shape: Shape = { d: 3, n: 5, k: 2, auxk: 1 };
 const progress = { epoch: 1, position: 12, tokens: 4096, nested: { list: [1, "two", null] } };
@@ -125,11 +126,9 @@ describe("a damaged checkpoint", () => {
     const { checkpoint, refusals } = await newestCheckpoint(run);
     expect(checkpoint?.path).toBe(good);
     expect(refusals.map(({ path }) => path)).toEqual([bad]);
-    // A flipped bit in the manifest shows in the file that it speaks of, or as a manifest that makes no sense.
-    if (name !== "manifest.json") {
-      const message = `${file}: damaged: its bytes are not those that were saved (SHA-256 differs); use an earlier checkpoint`;
-      expect(refusals[0]?.error.message).toBe(message);
-    }
+    const which = name === "manifest.json" ? "its own SHA-256" : "SHA-256";
+    const message = `${file}: damaged: its bytes are not those that were saved (${which} differs); use an earlier checkpoint`;
+    expect(refusals[0]?.error.message).toBe(message);
   });
 
   it.each(names)("is refused when %s is cut short or missing", async (name) => {
@@ -137,7 +136,7 @@ describe("a damaged checkpoint", () => {
     const file = join(path, name);
     const size = (await readFile(file)).byteLength;
     await truncate(file, size - 3);
-    const cut = name === "manifest.json" ? "not valid JSON" : `damaged: has ${size - 3} bytes, but the manifest says ${size}`;
+    const cut = name === "manifest.json" ? "damaged: its bytes" : `damaged: has ${size - 3} bytes, but the manifest says ${size}`;
     await expect(openCheckpoint(path)).rejects.toThrow(`${file}: ${cut}`);
     await unlink(file);
     await expect(openCheckpoint(path)).rejects.toThrow(`${file}: the file is missing`);
@@ -147,7 +146,8 @@ describe("a damaged checkpoint", () => {
   it("may not point out of its folder", async () => {
     const path = await saveCheckpoint(run, snapshot(1));
     const file = join(path, "manifest.json");
-    await writeFile(file, (await readFile(file, "utf8")).replace("cfg.json", "../../cfg.json"));
+    const { files } = JSON.parse(await readFile(file, "utf8")) as { files: Record<string, ManifestEntry> };
+    await writeFile(file, manifestText({ "../../cfg.json": files["cfg.json"]!, ...files }));
     await expect(openCheckpoint(path)).rejects.toThrow(`${file}: lists "../../cfg.json", which is no plain file name`);
   });
 
@@ -162,69 +162,54 @@ describe("a damaged checkpoint", () => {
   });
 });
 
-/** The disk until call number `limit`, and failing there; with `dead`, every call after it fails as well, as for a process that was killed. */
-function failing(limit: number, dead: boolean): Storage {
-  let calls = 0;
-  const tick = () => {
-    calls++;
-    if (dead ? calls >= limit : calls === limit) throw new Error(`fault ${limit}`);
-    return disk;
-  };
-  return {
-    list: async (folder) => tick().list(folder),
-    makeFolder: async (path) => tick().makeFolder(path),
-    rename: async (from, to) => tick().rename(from, to),
-    remove: async (path) => tick().remove(path),
-    syncFolder: async (path) => tick().syncFolder(path),
-    create: async (path) => {
-      tick();
-      const file = await disk.create(path);
-      return {
-        write: async (bytes) => {
-          const half = bytes.byteLength >> 1;
-          await file.write(bytes.subarray(0, half)); // a fault leaves half of what was to be written
-          tick();
-          await file.write(bytes.subarray(half));
-        },
-        sync: async () => {
-          tick();
-          await file.sync();
-        },
-        close: () => file.close(),
-      };
-    },
-  };
-}
-
 describe("a save that is cut short", () => {
-  it.each([true, false])("at any call leaves the checkpoint before it usable and the next save possible (killed: %s)", async (dead) => {
-    await saveCheckpoint(run, snapshot(1));
-    let finished = 0;
-    let limit = 0;
-    for (let failed = true; failed; ) {
-      limit++;
-      failed = await saveCheckpoint(run, snapshot(2), failing(limit, dead)).then(
-        () => false,
-        (error: unknown) => messageOf(error) === `fault ${limit}`,
-      );
-      const { checkpoint, refusals } = await newestCheckpoint(run);
-      expect(refusals, `call ${limit}`).toEqual([]);
-      expect(checkpoint?.step, `call ${limit}`).toBeOneOf(failed ? [1, 2] : [2]);
-      if (checkpoint?.step !== 2) continue;
-      if (failed) finished++; // only what follows the rename may fail so late
-      await rm(checkpoint.path, { recursive: true });
-    }
-    expect(limit).toBeGreaterThan(30);
-    expect(finished).toBe(1);
-    await saveCheckpoint(run, snapshot(3));
-    expect((await readdir(join(run, "checkpoints"))).sort()).toEqual(["step-00000001", "step-00000003"]);
+  describe.each([1, 3])("after %i that were not", (earlier) => {
+    it.each([
+      ["killed", killedAt],
+      ["no room", (at: number) => failingAt(at, "ENOSPC")],
+      ["an error of the disk", (at: number) => failingAt(at, "EIO")],
+    ])("at any call leaves the one before it usable and the next save possible (%s)", async (name, storageAt) => {
+      for (let step = 1; step <= earlier; step++) await saveCheckpoint(run, snapshot(step));
+      const next = earlier + 1;
+      let [at, finished] = [0, 0];
+      for (let failed = true; failed; ) {
+        at++;
+        failed = await saveCheckpoint(run, snapshot(next), storageAt(at)).then(
+          () => false,
+          (thrown: unknown) => thrown instanceof Killed || thrown instanceof SaettaError,
+        );
+        const { checkpoint, refusals } = await newestCheckpoint(run);
+        expect(refusals, `call ${at}`).toEqual([]);
+        expect(checkpoint?.step, `call ${at}`).toBeOneOf(failed ? [earlier, next] : [next]);
+        if (checkpoint?.step !== next) continue;
+        if (failed) finished++;
+        await rm(checkpoint.path, { recursive: true });
+      }
+      expect(at).toBeGreaterThan(30);
+      // Only the sync of the name comes after the name; where the disk is full, the name is taken back.
+      expect(finished).toBe(name === "no room" ? 0 : 1);
+      await saveCheckpoint(run, snapshot(next + 1));
+      const steps = [...Array.from({ length: earlier }, (_, i) => i + 1), next + 1];
+      expect((await readdir(join(run, "checkpoints"))).sort()).toEqual(steps.map((step) => `step-0000000${step}`));
+    });
   });
 
   it("has its leftovers removed at the start of the next run", async () => {
-    await saveCheckpoint(run, snapshot(1), failing(12, true)).catch(() => undefined);
+    await saveCheckpoint(run, snapshot(1), killedAt(12)).catch(() => undefined);
     expect(await readdir(join(run, "checkpoints"))).toEqual([".aside-step-00000001"]);
     await removeLeftovers(join(run, "checkpoints"));
     expect(await readdir(join(run, "checkpoints"))).toEqual([]);
+  });
+
+  it("for want of room says how much it needs, where, and what to do then", async () => {
+    const failed = await saveCheckpoint(run, snapshot(1), failingAt(12, "ENOSPC")).catch(messageOf);
+    expect(failed).toMatch(
+      /sae\.safetensors: no room on the disk: a checkpoint needs \d+ bytes \([\d.]+ KiB\), [\d.]+ \wiB are free; make room, then saetta resume /,
+    );
+    const needed = Number(/needs (\d+)/.exec(failed)![1]);
+    const path = await saveCheckpoint(run, snapshot(1));
+    const sizes = await Promise.all((await readdir(path)).map(async (name) => (await stat(join(path, name))).size));
+    expect(needed).toBeGreaterThanOrEqual(sizes.reduce((a, b) => a + b, 0));
   });
 });
 
@@ -239,8 +224,8 @@ describe("old checkpoints", () => {
 
   it("are whole or gone when their removal is cut short", async () => {
     for (const step of [1, 2]) await saveCheckpoint(run, snapshot(step));
-    for (const limit of [1, 2, 3]) {
-      await pruneCheckpoints(run, 1, failing(limit, true)).catch(() => undefined);
+    for (const limit of [1, 2, 3, 4]) {
+      await pruneCheckpoints(run, 1, killedAt(limit)).catch(() => undefined);
       expect((await newestCheckpoint(run)).refusals).toEqual([]);
     }
     await saveCheckpoint(run, snapshot(3));

@@ -7,10 +7,9 @@ import { basename, join } from "node:path";
 import { COUNTERS, type Engine, PARAM_NAMES, type Params, type Real, type State, type Tensor } from "../engine/engine.ts";
 import { openSafetensors, type Safetensors } from "../formats/safetensors.ts";
 import { normalizationOf, parseDescription, type SaeDescription } from "../sae/description.ts";
-import { bytesOf, float32Of, float64Of } from "../util/bytes.ts";
-import { FormatError, hasCode, SaettaError } from "../util/errors.ts";
+import { bytesOf, float32Of, float64Of, readFully } from "../util/bytes.ts";
+import { FormatError, hasCode, messageOf, SaettaError } from "../util/errors.ts";
 import { Fields, type JsonObject, readJsonFile } from "../util/json.ts";
-import { MANIFEST, type ManifestEntry } from "./commit.ts";
 import { FOLDED } from "./fold.ts";
 import {
   AVERAGE,
@@ -26,6 +25,7 @@ import {
   WEIGHTS,
   weightsFile,
 } from "./layout.ts";
+import { MANIFEST, type ManifestEntry, readManifest } from "./manifest.ts";
 import { disk, type Storage } from "./storage.ts";
 
 export interface Checkpoint {
@@ -34,6 +34,8 @@ export interface Checkpoint {
   readonly description: SaeDescription;
   /** What the tensors are stored in. */
   readonly real: Real;
+  /** What computed it: `computedBy` of save.ts. */
+  readonly computed: JsonObject;
   readonly progress: JsonObject;
   readonly files: ReadonlyMap<string, ManifestEntry>;
 }
@@ -61,7 +63,8 @@ export async function openCheckpoint(path: string, hashed?: readonly string[]): 
   const state = new Fields(await readJsonFile(where), STATE, where);
   const real = state.string("real");
   if (real !== "f32" && real !== "f64") throw new FormatError(`"real" must be "f32" or "f64", but is "${real}"`, { where });
-  return { path, step: state.integer("step"), description, real, progress: state.fields("progress").object, files };
+  const [computed, progress] = [state.fields("computed").object, state.fields("progress").object];
+  return { path, step: state.integer("step"), description, real, computed, progress, files };
 }
 
 /** The newest checkpoint of a run folder that is whole; what was newer and damaged is returned as refusals. `checkpoint` is undefined when there is none. */
@@ -93,37 +96,42 @@ export async function setAside(refusals: readonly Refusal[], storage: Storage = 
   }
 }
 
-async function readManifest(path: string): Promise<ReadonlyMap<string, ManifestEntry>> {
-  const where = join(path, MANIFEST);
-  const manifest = new Fields(await readJsonFile(where, 1024 * 1024), MANIFEST, where);
-  manifest.integer("format_version", 1);
-  const listed = manifest.fields("files");
-  return new Map(
-    Object.keys(listed.object).map((name) => {
-      if (basename(name) !== name || name === "." || name === "..") {
-        throw new FormatError(`lists ${JSON.stringify(name)}, which is no plain file name`, { where });
-      }
-      const entry = listed.fields(name);
-      return [name, { size: entry.integer("size"), sha256: entry.string("sha256") }];
-    }),
-  );
-}
-
 async function compare(path: string, { size, sha256 }: ManifestEntry, hashed: boolean): Promise<void> {
   const mend = { where: path, mend: "use an earlier checkpoint" };
-  const found = await stat(path).catch((thrown: unknown) => {
-    if (hasCode(thrown, "ENOENT")) throw new FormatError("the file is missing", mend);
-    throw thrown;
-  });
+  const unreadable = (cause: unknown): never => {
+    const what = hasCode(cause, "ENOENT") ? "the file is missing" : `cannot be read (${messageOf(cause)})`;
+    throw new FormatError(what, { ...mend, cause });
+  };
+  const found = await stat(path).catch(unreadable);
   if (found.size !== size) throw new FormatError(`damaged: has ${found.size} bytes, but the manifest says ${size}`, mend);
   if (!hashed) return;
   const hash = createHash("sha256");
-  for await (const piece of createReadStream(path, { highWaterMark: 4 * 1024 * 1024 })) hash.update(piece as Uint8Array);
+  try {
+    for await (const piece of createReadStream(path, { highWaterMark: 4 * 1024 * 1024 })) hash.update(piece as Uint8Array);
+  } catch (cause) {
+    unreadable(cause);
+  }
   if (hash.digest("hex") !== sha256) throw new FormatError("damaged: its bytes are not those that were saved (SHA-256 differs)", mend);
 }
 
-/** Writes a checkpoint into `state`, whose shapes must be those of the checkpoint; f32 and f64 are converted into each other. */
-export async function restoreState(engine: Engine, checkpoint: Checkpoint, state: State): Promise<void> {
+/**
+ * Writes a checkpoint into `state`, whose shapes must be those of the checkpoint, or of a shard of its latents: `rows` says from which on, and of how many. f32 and
+ * f64 are converted into each other.
+ */
+export async function restoreState(
+  engine: Engine,
+  checkpoint: Checkpoint,
+  state: State,
+  rows?: { readonly first: number; readonly of: number },
+): Promise<void> {
+  const readAs = (file: Safetensors, name: string, like: Tensor): Promise<Uint8Array> => {
+    const shared = like !== state.counters && !name.endsWith(TENSOR_NAMES.preBias);
+    return readPart(file, name, like, shared ? rows : undefined);
+  };
+  const restoreParams = (path: string, params: Params): Promise<void> =>
+    withFile(path, async (file) => {
+      for (const name of PARAM_NAMES) engine.write(params[name], await readAs(file, TENSOR_NAMES[name], params[name]));
+    });
   const average = checkpoint.files.has(AVERAGE);
   if (average !== (state.ema !== undefined)) {
     throw new SaettaError(
@@ -133,8 +141,8 @@ export async function restoreState(engine: Engine, checkpoint: Checkpoint, state
       },
     );
   }
-  await restoreParams(engine, join(checkpoint.path, weightsFile(checkpoint.description)), state.params);
-  if (state.ema !== undefined) await restoreParams(engine, join(checkpoint.path, AVERAGE), state.ema);
+  await restoreParams(join(checkpoint.path, weightsFile(checkpoint.description)), state.params);
+  if (state.ema !== undefined) await restoreParams(join(checkpoint.path, AVERAGE), state.ema);
   await withFile(join(checkpoint.path, OPTIMIZER), async (file) => {
     if (file.metadata.get("counters") !== COUNTERS.join(",")) {
       throw new FormatError(`its counters are not "${COUNTERS.join(",")}"`, { where: file.path });
@@ -155,12 +163,6 @@ export async function restoreState(engine: Engine, checkpoint: Checkpoint, state
   });
 }
 
-function restoreParams(engine: Engine, path: string, params: Params): Promise<void> {
-  return withFile(path, async (file) => {
-    for (const name of PARAM_NAMES) engine.write(params[name], await readAs(file, TENSOR_NAMES[name], params[name]));
-  });
-}
-
 async function withFile(path: string, use: (file: Safetensors) => Promise<void>): Promise<void> {
   const file = await openSafetensors(path);
   try {
@@ -170,15 +172,27 @@ async function withFile(path: string, use: (file: Safetensors) => Promise<void>)
   }
 }
 
-/** The bytes of one tensor as `like` stores them. */
-async function readAs(file: Safetensors, name: string, like: Tensor): Promise<Uint8Array> {
+/** The bytes of one tensor as `like` stores them; or of the latents of it that `like` has room for, from `rows.first` on. */
+async function readPart(
+  file: Safetensors,
+  name: string,
+  like: Tensor,
+  rows: { readonly first: number; readonly of: number } | undefined,
+): Promise<Uint8Array> {
   const entry = file.tensors.get(name);
-  if (entry !== undefined && entry.shape.join() !== like.shape.join()) {
-    throw new FormatError(`tensor "${name}" is [${entry.shape.join(", ")}], but [${like.shape.join(", ")}] is needed`, {
+  const needed = rows === undefined ? like.shape : [rows.of, ...like.shape.slice(1)];
+  if (entry !== undefined && entry.shape.join() !== needed.join()) {
+    throw new FormatError(`tensor "${name}" is [${entry.shape.join(", ")}], but [${needed.join(", ")}] is needed`, {
       where: file.path,
     });
   }
-  const bytes = await file.read(name);
+  let bytes: Uint8Array;
+  if (entry === undefined || rows === undefined || like.shape[0] === rows.of) bytes = await file.read(name);
+  else {
+    const rowBytes = (entry.end - entry.begin) / rows.of;
+    bytes = new Uint8Array(like.shape[0]! * rowBytes);
+    await readFully(file.handle, bytes, entry.begin + rows.first * rowBytes, file.path);
+  }
   const stored = entry?.dtype.toLowerCase();
   if (stored === like.dtype) return bytes;
   if (stored === "f64" && like.dtype === "f32") return bytesOf(Float32Array.from(float64Of(bytes)));

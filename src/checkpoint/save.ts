@@ -1,15 +1,18 @@
 /** Training's whole state -> a checkpoint folder. */
 
+import type { Grid } from "../collective/collective.ts";
 import type { DType, Engine, Params, Real, State, Tensor } from "../engine/engine.ts";
-import { COUNTERS, PARAM_NAMES } from "../engine/engine.ts";
+import { BYTES, COUNTERS, PARAM_NAMES } from "../engine/engine.ts";
 import { type SafetensorsDType, type SafetensorsPart, writeSafetensors } from "../formats/safetensors.ts";
 import { descriptionJson, FORMAT_VERSION, normalizationOf, type SaeDescription } from "../sae/description.ts";
-import { float64Of } from "../util/bytes.ts";
+import { float64Of, formatBytes } from "../util/bytes.ts";
+import { SaettaError } from "../util/errors.ts";
 import type { JsonObject } from "../util/json.ts";
+import { VERSION } from "../util/version.ts";
 import { type Content, commitFolder, removeFolder } from "./commit.ts";
 import { divided, FOLDED, isFolded } from "./fold.ts";
 import { AVERAGE, CFG, checkpointsFolder, OPTIMIZER, STATE, savedSteps, stepName, TENSOR_NAMES, TRAINED, weightsFile } from "./layout.ts";
-import { disk, type Storage } from "./storage.ts";
+import { disk, freeBytes, isDiskFull, type Storage } from "./storage.ts";
 
 export interface Snapshot {
   readonly engine: Engine;
@@ -18,6 +21,8 @@ export interface Snapshot {
   readonly description: SaeDescription;
   /** Whatever the trainer needs to go on: position in the order, tokens, length of metrics.jsonl. Given back as it is. */
   readonly progress: JsonObject;
+  /** The ranks that compute; default: one. */
+  readonly grid?: Grid;
 }
 
 /**
@@ -25,12 +30,42 @@ export interface Snapshot {
  * the state until the promise is settled. Throws SaettaError when the step was saved already or the disk refuses; nothing saved before is touched.
  */
 export async function saveCheckpoint(runDir: string, snapshot: Snapshot, storage: Storage = disk): Promise<string> {
-  const { engine, state, step, description, progress } = snapshot;
+  const folder = await folderOf(runDir, storage);
+  const files = (await filesOf(snapshot)).map(
+    (file): Content =>
+      "json" in file ? file : { name: file.name, content: (write) => writeSafetensors(write, file.parts, file.metadata) },
+  );
+  return commitFolder(folder, stepName(snapshot.step), files, storage).catch(async (thrown: unknown) => {
+    throw isDiskFull(thrown) ? await fullDisk(thrown, runDir, snapshot.state) : thrown;
+  });
+}
+
+/** The folder of the checkpoints of a run, made when it is not there. */
+export async function folderOf(runDir: string, storage: Storage): Promise<string> {
   const folder = checkpointsFolder(runDir);
   if (!(await storage.list(runDir)).includes("checkpoints")) {
     await storage.makeFolder(folder);
     await storage.syncFolder(runDir);
   }
+  return folder;
+}
+
+/** A file of tensors: of a rank that has one shard, with that shard's tensors. */
+export interface TensorFile {
+  readonly name: string;
+  readonly parts: readonly SafetensorsPart[];
+  readonly metadata: Readonly<Record<string, string>>;
+}
+
+/** The files of a checkpoint, in the order in which they are written. */
+export async function filesOf({
+  engine,
+  state,
+  step,
+  description,
+  progress,
+  grid,
+}: Snapshot): Promise<readonly (TensorFile | (Content & { readonly json: true }))[]> {
   const { kind, factor } = normalizationOf(description);
   const part = (name: string, t: Tensor, by = 1): SafetensorsPart => ({
     name,
@@ -49,28 +84,59 @@ export async function saveCheckpoint(runDir: string, snapshot: Snapshot, storage
   }
   const counters = float64Of(await engine.read(state.counters));
   const { d, n, k, auxk } = description.shape;
-
-  const files: Content[] = [
+  const average = {
+    average: "running average from 0, not bias-corrected: divide by 1 - decay^updates",
+    decay: String(description.saetta?.emaDecay ?? ""),
+    updates: String(counters[COUNTERS.indexOf("ema")] ?? 0),
+  };
+  return [
     json(CFG, descriptionJson(description)),
-    { name: weightsFile(description), content: (write) => writeSafetensors(write, weights(state.params), { format: "pt" }) },
-    { name: OPTIMIZER, content: (write) => writeSafetensors(write, optimizer, { counters: COUNTERS.join(",") }) },
-    json(STATE, { format_version: FORMAT_VERSION, step, shape: { d, n, k, auxk }, real: engine.real, progress }),
+    { name: weightsFile(description), parts: weights(state.params), metadata: { format: "pt" } },
+    ...(state.ema === undefined ? [] : [{ name: AVERAGE, parts: weights(state.ema), metadata: average }]),
+    { name: OPTIMIZER, parts: optimizer, metadata: { counters: COUNTERS.join(",") } },
+    json(STATE, {
+      format_version: FORMAT_VERSION,
+      step,
+      shape: { d, n, k, auxk },
+      real: engine.real,
+      computed: computedBy(engine, grid),
+      progress,
+    }),
   ];
-  if (state.ema !== undefined) {
-    const ema = weights(state.ema);
-    const about = {
-      average: "running average from 0, not bias-corrected: divide by 1 - decay^updates",
-      decay: String(description.saetta?.emaDecay ?? ""),
-      updates: String(counters[COUNTERS.indexOf("ema")] ?? 0),
-    };
-    files.splice(2, 0, { name: AVERAGE, content: (write) => writeSafetensors(write, ema, about) });
-  }
-  return commitFolder(folder, stepName(step), files, storage);
 }
 
-function json(name: string, value: JsonObject): Content {
+/** Tensors of a checkpoint take this many bytes, all else far less than this for each of its files. */
+const REST = 8192;
+
+/** Bytes that a checkpoint of the state takes, at most. */
+export function checkpointBytes({ params, m, v, ema, age, counters }: State): number {
+  const bytes = ({ dtype, shape }: Tensor) => shape.reduce((product, size) => product * size, BYTES[dtype]);
+  const groups = [params, m, v, ...(ema === undefined ? [] : [ema])];
+  const tensors = [...groups.flatMap((group) => PARAM_NAMES.map((name) => group[name])), age, counters];
+  const folded = (ema === undefined ? 1 : 2) * FOLDED.reduce((sum, name) => sum + bytes(params[name]), 0);
+  return tensors.reduce((sum, tensor) => sum + bytes(tensor), folded) + 6 * REST;
+}
+
+export async function fullDisk(cause: SaettaError, runDir: string, state: State): Promise<SaettaError> {
+  const needed = checkpointBytes(state);
+  const free = await freeBytes(runDir);
+  const room = free === undefined ? "" : `, ${formatBytes(free)} are free`;
+  return new SaettaError(`no room on the disk: a checkpoint needs ${needed} bytes (${formatBytes(needed)})${room}`, {
+    where: cause.where ?? runDir,
+    mend: `make room, then saetta resume ${runDir}`,
+    cause: cause.cause,
+  });
+}
+
+/** What decides the bits of a run beside its config and its data. */
+export function computedBy({ name, description, build }: Engine, grid?: Grid): JsonObject {
+  const ranks: JsonObject = grid === undefined || grid.size === 1 ? {} : { grid: `${grid.shards} shards, ${grid.replicas} replicas` };
+  return { version: VERSION, engine: name, description, build: build ?? description, ...ranks };
+}
+
+function json(name: string, value: JsonObject): Content & { readonly json: true } {
   const text = `${JSON.stringify(value, undefined, 2)}\n`;
-  return { name, content: (write) => write(new TextEncoder().encode(text)) };
+  return { name, json: true, content: (write) => write(new TextEncoder().encode(text)) };
 }
 
 const DTYPE_NAMES: { readonly [D in Real | "u32"]: SafetensorsDType } = { f64: "F64", f32: "F32", u32: "U32" };

@@ -59,8 +59,12 @@ const HEADING: Readonly<Record<keyof TrainOptions, (typeof HEADINGS)[number]>> =
   engine: "Run:",
   dtype: "Run:",
   threads: "Run:",
+  shards: "Run:",
+  replicas: "Run:",
+  capacityFactor: "Autoencoder:",
   checkpointEvery: "Run:",
   keep: "Run:",
+  onDiskFull: "Run:",
   logEvery: "Run:",
 };
 

@@ -9,8 +9,14 @@ import { createProgress, formatCount, formatDuration } from "../util/progress.ts
 import type { Ending } from "./signals.ts";
 
 /** Follows a run to its end and sets the exit code. */
-export async function follow(run: TrainRun, ending: Ending, json: boolean): Promise<void> {
+export async function follow(run: TrainRun, ending: Ending, as: "text" | "json" | "quiet"): Promise<void> {
   const { config, data } = run;
+  if (as === "quiet") {
+    await (await run.finished).sae.close();
+    process.exitCode = ending.exitCode();
+    return;
+  }
+  const json = as === "json";
   if (!json) {
     if (run.out !== undefined) say(`run          ${run.out}`);
     const left = [

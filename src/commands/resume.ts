@@ -1,8 +1,16 @@
 import type { Command } from "commander";
 import { CHANGEABLE } from "../config.ts";
 import { addFlags, givenOptions } from "./flags.ts";
-import { note } from "./note.ts";
+import { note, unnoted } from "./note.ts";
+import { nprocOption } from "./nproc.ts";
 import { addPageFlags, checkPageFlags, type PageFlags, showRun } from "./page.ts";
+import { gridFrom, inRanks } from "./ranks.ts";
+
+interface Flags extends PageFlags {
+  readonly data?: readonly string[];
+  readonly json?: boolean;
+  readonly nproc?: number;
+}
 
 export function resumeCommand(program: Command): void {
   const command = program
@@ -12,28 +20,37 @@ export function resumeCommand(program: Command): void {
     .addHelpText("after", "\nExample:\n  saetta resume runs/first --tokens 20M\n");
   addPageFlags(addFlags(command))
     .option("--data <files...>", "where the data is now, if it was moved")
+    .addOption(nprocOption())
     .option("--json", "print the result as one JSON object")
     .helpOption("-h, --help", "show this help")
-    .action(async (dir: string, flags: PageFlags & { readonly data?: readonly string[]; readonly json?: boolean }) => {
+    .action(async (dir: string, flags: Flags) => {
       checkPageFlags(flags);
-      const [{ resume }, { follow }, { catchSignals }] = await Promise.all([
-        import("../train/train.ts"),
-        import("./follow.ts"),
-        import("./signals.ts"),
-      ]);
-      const ending = catchSignals("finishing the step and saving a checkpoint");
-      try {
-        const moved = flags.data === undefined ? {} : { data: flags.data };
-        const run = await resume(dir, { ...givenOptions(command), ...moved, signal: ending.signal, onNote: note });
-        const hide = await showRun(run.out, flags);
-        await follow(run, ending, flags.json === true).finally(hide);
-      } finally {
-        ending.close();
-      }
+      const { readRunConfig } = await import("../train/run-folder.ts");
+      const given = givenOptions(command);
+      const { options } = await readRunConfig(dir);
+      const { shards, replicas, engine } = { ...(await gridFrom(options, { ...given, nproc: flags.nproc })), ...given };
+      await inRanks({ shards, replicas, engine, nproc: flags.nproc }, async (collective) => {
+        const [{ resume }, { follow }, { catchSignals }] = await Promise.all([
+          import("../train/train.ts"),
+          import("./follow.ts"),
+          import("./signals.ts"),
+        ]);
+        const quiet = collective.grid.rank > 0;
+        const ending = catchSignals("finishing the step and saving a checkpoint", quiet);
+        try {
+          const moved = flags.data === undefined ? {} : { data: flags.data };
+          const about = { ...moved, signal: ending.signal, onNote: quiet ? unnoted : note, collective };
+          const run = await resume(dir, { ...given, ...about });
+          const hide = await showRun(quiet ? undefined : run.out, flags);
+          await follow(run, ending, quiet ? "quiet" : flags.json === true ? "json" : "text").finally(hide);
+        } finally {
+          ending.close();
+        }
+      });
     });
   // The others are understood too, to say what they are fixed at.
   for (const option of command.options) {
     option.description = option.description.replace(/ \(default: .*\)$/, ""); // here it is what the run has
-    if (![...CHANGEABLE, "data", "json", "serve", "port"].includes(option.attributeName())) option.hideHelp();
+    if (![...CHANGEABLE, "data", "json", "nproc", "serve", "port"].includes(option.attributeName())) option.hideHelp();
   }
 }

@@ -11,8 +11,8 @@ export interface Ending {
 
 const CODES = { SIGINT: 130, SIGTERM: 143, SIGUSR1: 0 } as const;
 
-/** `doing` is told to people: "finishing the step and saving a checkpoint". */
-export function catchSignals(doing: string): Ending {
+/** `doing` is told to people: "finishing the step and saving a checkpoint". `quiet`: it is not told, for another rank tells it. */
+export function catchSignals(doing: string, quiet = false): Ending {
   const controller = new AbortController();
   let code = 0;
   let asked = 0; // by SIGINT or SIGTERM; a scheduler sends SIGTERM some time after SIGUSR1, which is no reason to lose the checkpoint
@@ -21,7 +21,7 @@ export function catchSignals(doing: string): Ending {
       if (name !== "SIGUSR1" && asked++ > 0) process.exit(CODES[name]);
       if (controller.signal.aborted) return;
       code = CODES[name];
-      process.stderr.write(`\nsaetta: ${name}: ${doing}${name === "SIGINT" ? "; Ctrl-C again ends at once" : ""}\n`);
+      if (!quiet) process.stderr.write(`\nsaetta: ${name}: ${doing}${name === "SIGINT" ? "; Ctrl-C again ends at once" : ""}\n`);
       controller.abort();
     };
     process.on(name, listener);

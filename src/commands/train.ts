@@ -3,13 +3,16 @@ import type { Command } from "commander";
 import { configFromJson } from "../config.ts";
 import { messageOf, SaettaError, UsageError } from "../util/errors.ts";
 import { addFlags, givenOptions } from "./flags.ts";
-import { note } from "./note.ts";
+import { note, unnoted } from "./note.ts";
+import { nprocOption } from "./nproc.ts";
 import { addPageFlags, checkPageFlags, type PageFlags, showRun } from "./page.ts";
+import { gridFrom, inRanks } from "./ranks.ts";
 
 interface Flags extends PageFlags {
   readonly out?: string;
   readonly config?: string;
   readonly json?: boolean;
+  readonly nproc?: number;
 }
 
 export function trainCommand(program: Command): void {
@@ -21,28 +24,34 @@ export function trainCommand(program: Command): void {
   addPageFlags(addFlags(command))
     .option("--out <dir>", "run folder (default: runs/<data>-<UTC time>)")
     .option("--config <file>", "options from a JSON file, such as the config.json of a run; flags beat it")
+    .addOption(nprocOption())
     .option("--json", "print the result as one JSON object")
     .helpOption("-h, --help", "show this help")
     .action(async (paths: readonly string[], flags: Flags) => {
       checkPageFlags(flags);
       const file = flags.config === undefined ? undefined : configFromJson(await readText(flags.config), flags.config);
       const given = givenOptions(command);
-      const options = { ...withoutRivals(file?.options ?? {}, given), ...given };
+      const { nproc } = flags;
+      const options = { ...(await gridFrom(withoutRivals(file?.options ?? {}, given), { ...given, nproc })), ...given };
       const data = paths.length > 0 ? paths : file?.data;
       if (data === undefined) throw new UsageError("no data: name the files of activations", { mend: "saetta train acts.h5" });
-      // What --help does without is loaded here.
-      const [{ openSource }, { train }] = await Promise.all([import("../data/open.ts"), import("../train/train.ts")]);
-      const [{ follow }, { catchSignals }] = await Promise.all([import("./follow.ts"), import("./signals.ts")]);
-      const source = await openSource(data, options.dataset === undefined ? {} : { dataset: options.dataset });
-      const ending = catchSignals("finishing the step and saving a checkpoint");
-      try {
-        const run = await train(source, { ...options, out: flags.out, signal: ending.signal, onNote: note });
-        const hide = await showRun(run.out, flags);
-        await follow(run, ending, flags.json === true).finally(hide);
-      } finally {
-        ending.close();
-        await source.close();
-      }
+      await inRanks({ ...options, nproc }, async (collective) => {
+        // What --help does without is loaded here.
+        const [{ openSource }, { train }] = await Promise.all([import("../data/open.ts"), import("../train/train.ts")]);
+        const [{ follow }, { catchSignals }] = await Promise.all([import("./follow.ts"), import("./signals.ts")]);
+        const quiet = collective.grid.rank > 0;
+        const source = await openSource(data, options.dataset === undefined ? {} : { dataset: options.dataset });
+        const ending = catchSignals("finishing the step and saving a checkpoint", quiet);
+        try {
+          const about = { out: flags.out, signal: ending.signal, onNote: quiet ? unnoted : note, collective };
+          const run = await train(source, { ...options, ...about });
+          const hide = await showRun(quiet ? undefined : run.out, flags);
+          await follow(run, ending, quiet ? "quiet" : flags.json === true ? "json" : "text").finally(hide);
+        } finally {
+          ending.close();
+          await source.close();
+        }
+      });
     });
 }
 

@@ -88,11 +88,12 @@ describe("lines", () => {
       { step: 2, loss: 4 },
       { step: 3, loss: 3 },
     ]);
+    columns.add({ step: 2, loss: 4.4 });
     columns.add({ step: 2, loss: 4.5 });
     expect(columns.pieces("a", 10)).toMatchObject({ step: [1, 2], metrics: [{ name: "loss", mean: [5, 4.5] }] });
-    expect(columns.truncations).toBe(1);
+    expect(columns.truncations).toBe(2);
     columns.clear();
-    expect([columns.lines, columns.truncations]).toEqual([0, 2]);
+    expect([columns.lines, columns.truncations]).toEqual([0, 3]);
   });
 
   it("with new metrics, none, or what is no number", () => {

@@ -1,8 +1,9 @@
 import { describe, expect, it } from "vitest";
 import { type MemoryOptions, memorySource, numberedRows } from "../../test/support/memory-source.ts";
 import { BYTES } from "../engine/engine.ts";
+import { nonFiniteRows } from "../util/float16.ts";
 import { Rng } from "../util/rng.ts";
-import { type Batch, batches, type NonFinite, type Position, ringRows, START } from "./batches.ts";
+import { type Batch, batches, type NonFinite, type Position, type Ring, ringRows, START } from "./batches.ts";
 import { rowsToFloat32 } from "./convert.ts";
 import { RowSet } from "./mask.ts";
 import { Order } from "./order.ts";
@@ -35,7 +36,7 @@ function arrange(setting: Setting) {
 }
 
 /** The ring as an engine would hold it: what a batch names is read back from where it was uploaded. */
-class Ring {
+class Held implements Ring {
   readonly #bytes: Uint8Array;
   readonly #source: Source;
   readonly #rowBytes: number;
@@ -46,9 +47,21 @@ class Ring {
     this.#bytes = new Uint8Array(ringRows(order) * this.#rowBytes).fill(0x77);
   }
 
+  memory(bytes: number): Uint8Array<ArrayBuffer> {
+    return new Uint8Array(bytes);
+  }
+
+  /** The bytes are used until the promise resolves, some turns later. */
+  async bring(at: number, bytes: Uint8Array): Promise<readonly number[]> {
+    const { dtype, dIn } = this.#source;
+    const found = nonFiniteRows(bytes, dtype, dIn, 0, bytes.length / this.#rowBytes);
+    await new Promise((resolve) => setImmediate(resolve));
+    this.#bytes.set(bytes, at * this.#rowBytes);
+    return found;
+  }
+
   /** The rows of the file that the batch is made of. */
-  take({ uploads, rows }: Batch): number[] {
-    for (const { at, bytes } of uploads) this.#bytes.set(bytes, at * this.#rowBytes);
+  take({ rows }: Batch): number[] {
     const values = rowsToFloat32(this.#bytes, this.#source.dtype, this.#bytes.length / BYTES[this.#source.dtype]);
     return Array.from(rows, (row) => {
       const own = values.subarray(row * D, (row + 1) * D);
@@ -60,10 +73,10 @@ class Ring {
 
 /** `sizes` batches from `start`: the rows of each, and where it left off. */
 async function stream({ source, order, nonFinite }: ReturnType<typeof arrange>, sizes: readonly number[], start: Position = START) {
-  const ring = new Ring(source, order);
+  const ring = new Held(source, order);
   const taken: { rows: number[]; next: Position }[] = [];
   let asked = 0;
-  for await (const batch of batches(source, order, nonFinite, start, () => sizes[asked++] ?? 0)) {
+  for await (const batch of batches(source, order, ring, nonFinite, start, () => sizes[asked++] ?? 0)) {
     taken.push({ rows: ring.take(batch), next: batch.next });
   }
   expect(taken.map(({ rows }) => rows.length)).toEqual(sizes.slice(0, taken.length));
@@ -206,8 +219,8 @@ it("a failing read is reported when its window is needed", async () => {
   const arranged = arrange({ rows: 1500, batch: 16, shuffle: false, broken: 1000 });
   const taken: number[] = [];
   const reading = (async () => {
-    const ring = new Ring(arranged.source, arranged.order);
-    for await (const batch of batches(arranged.source, arranged.order, "stop", START, () => 16)) taken.push(...ring.take(batch));
+    const ring = new Held(arranged.source, arranged.order);
+    for await (const batch of batches(arranged.source, arranged.order, ring, "stop", START, () => 16)) taken.push(...ring.take(batch));
   })();
   await expect(reading).rejects.toThrow("the disk is gone");
   expect(taken.length).toBeGreaterThan(800);

@@ -1,19 +1,23 @@
 /**
  * Batches of rows in the run's order. Two windows live in the engine's memory (the ring); while one is trained on, the next is read from
- * disk. A batch says what to put into the ring before it, and which rows of the ring it is.
+ * disk and brought there. A batch says which rows of the ring it is.
  */
 
 import { BYTES } from "../engine/engine.ts";
 import { SaettaError } from "../util/errors.ts";
-import { firstNonFinite } from "../util/float16.ts";
-import { screenedMemory } from "../util/screen.ts";
 import type { Range } from "./holdout.ts";
 import type { Order, Window } from "./order.ts";
-import type { RowDType, Source } from "./source.ts";
+import type { Source } from "./source.ts";
+
+/** The ring, as an engine holds it. */
+export interface Ring {
+  /** Memory of the host in which rows wait to be brought. */
+  memory(bytes: number): Uint8Array<ArrayBuffer>;
+  /** Brings rows to row `at` of the ring; whoever asks for the next batch has queued all that reads the last. Resolves when `bytes` may be used again, with those rows of them that hold something not finite. */
+  bring(at: number, bytes: Uint8Array): Promise<readonly number[]>;
+}
 
 export interface Batch {
-  /** To be written into the ring, from row `at` on, before the batch is used. The bytes are overwritten once the next batch is asked for. */
-  readonly uploads: readonly { readonly at: number; readonly bytes: Uint8Array }[];
   /** Rows of the ring. */
   readonly rows: Uint32Array;
   /** Where the next batch begins. */
@@ -35,9 +39,8 @@ export type NonFinite = "stop" | "skip";
 interface Loaded {
   readonly epoch: number;
   readonly window: Window;
-  /** Where in the ring it belongs, in rows, and what to put there; undefined when it is there already. */
+  /** Where in the ring it is, in rows. */
   readonly at: number;
-  bytes: Uint8Array<ArrayBuffer> | undefined;
   /** Rows of the window that hold something not finite. */
   readonly bad: ReadonlySet<number>;
 }
@@ -55,6 +58,7 @@ export function ringRows(order: Order): number {
 export async function* batches(
   source: Source,
   order: Order,
+  ring: Ring,
   nonFinite: NonFinite,
   start: Position,
   size: () => number,
@@ -65,6 +69,7 @@ export async function* batches(
   const reader = new WindowReader(
     source,
     order,
+    ring,
     nonFinite,
     signal === undefined ? reading.signal : AbortSignal.any([signal, reading.signal]),
   );
@@ -76,7 +81,6 @@ export async function* batches(
   let barren = 0; // windows in a row without a finite row
   try {
     let window = await reader.load(start.epoch + (row < start.row ? 1 : 0), row);
-    let fresh: Loaded[] = [window];
     for (let rows = size(); rows > 0; rows = size()) {
       const chosen = new Uint32Array(rows);
       const from = new Set<Loaded>();
@@ -90,24 +94,19 @@ export async function* batches(
           if (barren > order.windows) throw tooManyBad(source, skipped); // a whole epoch, wherever it began
           window = await (next ?? reader.load(window.epoch + (epochEnds ? 1 : 0), row, window));
           next = undefined;
-          fresh.push(window);
           continue;
         }
-        const at = inOrder[row - position]!;
-        row++;
-        if (window.bad.has(at)) {
-          skipped++;
-          continue;
+        const [before, hasBad] = [used, window.bad.size > 0];
+        for (let i = row - position; i < inOrder.length && used < rows; i++, row++) {
+          const at = inOrder[i]!;
+          if (hasBad && window.bad.has(at)) skipped++;
+          else chosen[used++] = window.at + at;
         }
-        from.add(window);
+        if (used > before) from.add(window);
         // A third window would overwrite the first before the batch is used; only rows passed over can lead here.
         if (from.size > 2 && order.windows > 1) throw tooManyBad(source, skipped);
-        chosen[used++] = window.at + at;
       }
-      const uploads = fresh.flatMap(({ at, bytes }) => (bytes === undefined ? [] : [{ at, bytes }]));
-      yield { uploads, rows: chosen, next: { epoch: window.epoch, row, skipped } };
-      for (const loaded of fresh) reader.takeBack(loaded);
-      fresh = [];
+      yield { rows: chosen, next: { epoch: window.epoch, row, skipped } };
       if (next === undefined && order.windows > 1) {
         const end = window.window.position + window.window.rows.length;
         const epochEnds = end === order.rowsPerEpoch;
@@ -136,7 +135,10 @@ function tooManyBad(source: Source, skipped: number): SaettaError {
 }
 
 /** Blocks whose reads are under way at once. */
-const AHEAD = 4;
+const AHEAD = 8;
+
+/** So many bytes are brought over at a time, while others are read. */
+const PIECE = 8 * 1024 * 1024;
 
 /** A block on its way to row `at` of memory. */
 interface Block {
@@ -148,67 +150,62 @@ interface Block {
 class WindowReader {
   readonly #source: Source;
   readonly #order: Order;
+  readonly #ring: Ring;
   readonly #nonFinite: NonFinite;
   readonly #signal: AbortSignal;
-  /** Memory of a window that is in the ring by now, and of blocks of which rows are excluded. */
-  #spare: Uint8Array<ArrayBuffer> | undefined;
+  /** Memory of a window, which is used for one after the other, and of blocks of which rows are excluded. */
+  #memory: Uint8Array<ArrayBuffer> | undefined;
   readonly #aside: (Uint8Array | undefined)[] = [];
 
-  constructor(source: Source, order: Order, nonFinite: NonFinite, signal: AbortSignal) {
+  constructor(source: Source, order: Order, ring: Ring, nonFinite: NonFinite, signal: AbortSignal) {
     this.#source = source;
     this.#order = order;
+    this.#ring = ring;
     this.#nonFinite = nonFinite;
     this.#signal = signal;
   }
 
   async load(epoch: number, row: number, before?: Loaded): Promise<Loaded> {
     const window = this.#order.window(epoch, row);
-    if (before !== undefined && before.window.key === window.key)
-      return { epoch, window, at: before.at, bytes: undefined, bad: before.bad };
+    if (before !== undefined && before.window.key === window.key) return { epoch, window, at: before.at, bad: before.bad };
     // The other half of the ring; a window of which nothing is used gives up its own.
     const half = this.#order.windowRows;
     const at = before === undefined ? 0 : isBarren(before) ? before.at : half - before.at;
-    const { dIn, dtype } = this.#source;
-    const rowBytes = dIn * BYTES[dtype];
-    const memory = this.#memory(window.rows.length * rowBytes);
-    const bad = new Set<number>();
+    const rowBytes = this.#source.dIn * BYTES[this.#source.dtype];
+    this.#memory ??= this.#ring.memory(half * rowBytes);
+    const memory = this.#memory;
     const blocks: Block[] = [];
-    let used = 0;
+    const pieces: Promise<readonly number[]>[] = [];
+    /** Rows that a read has been begun for, and that are on their way to the ring. */
+    let [begun, brought] = [0, 0];
+    const bring = (end: number) => {
+      const [first, bytes] = [brought, memory.subarray(brought * rowBytes, end * rowBytes)];
+      if (bytes.length === 0) return;
+      pieces.push(this.#ring.bring(at + first, bytes).then((found) => found.map((row) => first + row)));
+      brought = end;
+    };
     try {
-      for (const [i, { first }] of window.blocks.entries()) {
-        // Several reads are under way while one block is looked at; a stream is read in order.
+      for (let i = 0; i < window.blocks.length; i++) {
+        // Several reads are under way while one block is waited for; a stream is read in order.
         const ahead = this.#source.stream === undefined ? AHEAD : 1;
         for (const range of window.blocks.slice(blocks.length, i + ahead)) {
-          const block = this.#begin(range, memory, used, blocks.length % AHEAD);
+          const block = this.#begin(range, memory, begun, blocks.length % AHEAD);
           block.read.catch(() => undefined); // reported when its turn comes
           blocks.push(block);
-          used += block.rows;
+          begun += block.rows;
         }
         const { at: begin, rows, read } = blocks[i]!;
         await read;
-        const found = nonFiniteRows(memory, dtype, dIn, begin, begin + rows);
-        for (const badRow of found) bad.add(badRow);
-        if (found.length > 0 && this.#nonFinite === "stop") throw notFinite(this.#source, this.#rowOf(first, found[0]! - begin));
+        if ((begin + rows - brought) * rowBytes >= PIECE) bring(begin + rows);
       }
+      bring(begun);
+      const bad = (await Promise.all(pieces)).flat();
+      if (bad.length > 0 && this.#nonFinite === "stop") throw notFinite(this.#source, this.#rowOf(window, blocks, Math.min(...bad)));
+      if (this.#order.windows === 1) this.#memory = undefined; // it is not read again
+      return { epoch, window, at, bad: new Set(bad) };
     } finally {
-      await Promise.allSettled(blocks.map(({ read }) => read));
+      await Promise.allSettled([...blocks.map(({ read }) => read), ...pieces]);
     }
-    return { epoch, window, at, bytes: memory, bad };
-  }
-
-  /** The window is in the ring: its memory may hold another. */
-  takeBack(loaded: Loaded): void {
-    if (loaded.bytes !== undefined && this.#order.windows > 1) this.#spare = loaded.bytes;
-    loaded.bytes = undefined;
-  }
-
-  /** Fresh memory costs more than what is read into it: the system clears every page. */
-  #memory(bytes: number): Uint8Array<ArrayBuffer> {
-    const spare = this.#spare?.buffer;
-    this.#spare = undefined;
-    if (spare !== undefined && spare.byteLength >= bytes) return new Uint8Array(spare, 0, bytes);
-    const rowBytes = this.#source.dIn * BYTES[this.#source.dtype];
-    return new Uint8Array(screenedMemory(this.#order.windowRows * rowBytes), 0, bytes);
   }
 
   /** Begins to read a block, whose rows that are not excluded go to row `at` of memory. */
@@ -235,10 +232,11 @@ class WindowReader {
     return { at, rows, read };
   }
 
-  /** The row of the file after `visited` rows, from `first` on, that are not excluded. */
-  #rowOf(first: number, visited: number): number {
-    let row = first;
-    for (let left = visited; left > 0 || this.#order.isExcluded(row); row++) if (!this.#order.isExcluded(row)) left--;
+  /** The row of the file that stands at row `at` of a window's memory. */
+  #rowOf(window: Window, blocks: readonly Block[], at: number): number {
+    const i = blocks.findIndex((block) => at < block.at + block.rows);
+    let row = window.blocks[i]!.first;
+    for (let left = at - blocks[i]!.at; left > 0 || this.#order.isExcluded(row); row++) if (!this.#order.isExcluded(row)) left--;
     return row;
   }
 }
@@ -249,16 +247,4 @@ export function notFinite(source: Source, row: number): SaettaError {
     where: source.locate(row),
     mend: "mend the file, or pass --non-finite skip to leave such rows out and count them",
   });
-}
-
-/** Rows [begin, end) of memory that hold something not finite. */
-export function nonFiniteRows(memory: Uint8Array, dtype: RowDType, dIn: number, begin: number, end: number): number[] {
-  const found: number[] = [];
-  for (let row = begin; row < end; row++) {
-    const element = firstNonFinite(memory, dtype, row * dIn, (end - row) * dIn);
-    if (element < 0) break;
-    row = Math.floor(element / dIn);
-    found.push(row);
-  }
-  return found;
 }

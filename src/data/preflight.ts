@@ -1,8 +1,8 @@
 /** What can be seen of activations before training: norms, how far the mean is from the rest, outlier dimensions, duplicates, rows that are not finite, start tokens. */
 
 import { BYTES } from "../engine/engine.ts";
+import { nonFiniteRows } from "../util/float16.ts";
 import { fmix32, PURPOSE, Rng } from "../util/rng.ts";
-import { nonFiniteRows } from "./batches.ts";
 import { rowsToFloat32 } from "./convert.ts";
 import type { Source } from "./source.ts";
 

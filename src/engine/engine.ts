@@ -6,11 +6,16 @@
  *
  * Operations run in the order of the calls, write only what stands after `->`, and return at once. Only `read` waits; what
  * went wrong in an earlier operation surfaces there. B rows, d inputs, n latents; matrices are row-major.
+ *
+ * An engine that is given a collective is one rank of a grid: n are the latents of its shard, B the rows of its replica. What an operation writes is then this rank's part;
+ * `merge` and `allReduce` put the parts together (train/step.ts says which and when).
  */
 
+import type { Over, ReduceOp } from "../collective/collective.ts";
 import type { Normalization } from "../sae/math.ts";
 import type { Shape } from "../sae/shape.ts";
 
+export type { Over, ReduceOp } from "../collective/collective.ts";
 export type { Normalization } from "../sae/math.ts";
 export type { Shape } from "../sae/shape.ts";
 
@@ -124,6 +129,8 @@ export interface Engine extends AsyncDisposable {
   /** For people: "cpu: AMD EPYC, 2 threads, AVX-512". */
   readonly description: string;
   readonly real: Real;
+  /** What decides the bits of its results, beside what it is given: which code, for which instructions. Default: what `description` says. */
+  readonly build?: string | undefined;
   /** Where products are computed in numbers narrower than `real`: half the distance from 1 to the next of them. */
   readonly rounding?: number | undefined;
   /** Gives everything back, after every operation already called; may be called again. The same as asyncDispose. */
@@ -140,6 +147,13 @@ export interface Engine extends AsyncDisposable {
   free(it: Tensor | Codes | Grads): void;
   /** Bytes (little-endian elements) into the tensor from byte `at` (default 0). They are copied before it returns. */
   write(t: Tensor, bytes: Uint8Array, at?: number): void;
+  /** Memory of the host for rows that wait for `upload`, which takes them from there the fastest. It is the engine's, and gone when that is closed. */
+  hostMemory(bytes: number): Uint8Array<ArrayBuffer>;
+  /**
+   * Rows (f16, bf16, f32 or f64) into raw [m,d] from row `row` on, beside the operations: those already called find there what was there before; none that needs these rows may be called
+   * until the promise resolves, nor may the bytes be changed. It resolves with those of the rows, counted from 0, that hold something not finite.
+   */
+  upload(raw: Tensor, bytes: Uint8Array, row: number): Promise<readonly number[]>;
   /** A copy of the tensor's bytes as of this call. Rejects with what went wrong in an earlier operation. */
   read(t: Tensor): Promise<Uint8Array>;
   /** latent u32 [B,k], value and grad [B,k] in `real`. Valid until the codes are freed. */
@@ -152,21 +166,33 @@ export interface Engine extends AsyncDisposable {
   load(raw: Tensor, rows: Tensor, x: Tensor, t: Step, normalization?: Normalization): void;
   /** -> live, dead.codes, fired, sums.dead (0 without `dead`), bad. Values are relu(top k of encoder (x - preBias) + latentBias), exact; the lower latent wins a tie. */
   encode(p: Params, x: Tensor, t: Step, live: Codes, dead?: Dead): void;
-  /** -> err: W z, without bias. */
+  /**
+   * -> z: of each row only what is among the k highest of all shards, the lower latent first among equals, and the lower shard's latents are the lower ones; with `t`, whose live
+   * codes these are, t.fired as of what is left. One shard: nothing.
+   */
+  merge(z: Codes, k: number, t?: Step): void;
+  /** -> err: W z, without bias; the shards' are to be summed. */
   decode(p: Params, z: Codes, err: Tensor): void;
-  /** -> path.err, sums (added to), bad. With `live`, path is the dead one. */
+  /**
+   * -> path.err, sums (added to), bad. With `live`, path is the dead one. All shards have the same err and so the same sums, but `active` and `dead`, which are of their
+   * own latents; `dead` is the same on all replicas.
+   */
   residual(p: Params, x: Tensor, t: Step, path: Path, live?: Path): void;
   /** -> the codes' gradient, bad. */
   codeGrad(p: Params, path: Path, t: Step): void;
   /**
    * -> g, scaled: the true gradient of loss = mseScale mse + auxCoef auxk_loss, in a fixed order of summation, without float atomics; bad, when an element (or a
-   * bound on it) is so large that its square does not fit `real`.
+   * bound on it) is so large that its square does not fit `real`. Sums and `rows` are of all replicas, and the gradient is this rank's part of the sum over all ranks
+   * (preBias) or replicas (the others): the sum of err, which all ranks have, counts in rank 0.
    */
   paramGrad(p: Params, x: Tensor, t: Step, live: Path, dead: Path | undefined, g: Grads): void;
-  /** -> t.sq; bad. Needed when clipping, or to report the norm. */
+  /** -> t.sq; bad. Needed when clipping, or to report the norm. The part of this shard: preBias counts in shard 0. */
   norm(p: Params, g: Grads, t: Step): void;
   /** -> s. If bad: counters.skipped only. Else project, clip, Adam (every row, also of unused latents), unit decoder rows, EMA, ages. */
   update(s: State, g: Grads, t: Step): void;
+
+  /** -> t: reduced over ranks, with the same bits on all of them. No peers: nothing. */
+  allReduce(t: Tensor, op: ReduceOp, over: Over): void;
 
   /**
    * A function that does what `step` does each time it is called: operations, always the same on the same tensors, and nothing else (what changes is written before). An

@@ -3,8 +3,11 @@
  * compared with it. It deliberately does nothing to be fast.
  */
 
+import { type Collective, type Elements, groupOf } from "../collective/collective.ts";
+import { solo } from "../collective/solo.ts";
 import * as maths from "../sae/math.ts";
 import { parameterCount } from "../sae/shape.ts";
+import { bytesOf } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
 import { decodeBfloat16, decodeFloat16 } from "../util/float16.ts";
 import {
@@ -17,30 +20,38 @@ import {
   HYPER,
   type Hyper,
   NONE,
+  type Over,
   PARAM_NAMES,
   type Params,
   type Path,
+  type ReduceOp,
   type Shape,
   type State,
   type Step,
   SUMS,
   type Tensor,
 } from "./engine.ts";
+import { hostMemory, writeRows } from "./host-rows.ts";
 import { own, ownCodes, ownGrads, ReferenceCodes, ReferenceGrads, ReferenceTensor } from "./reference-memory.ts";
 import { namedSums } from "./sums.ts";
 
 /** Elements above which an array is no longer certain to be allocated. */
 const MAX_ELEMENTS = 2 ** 31;
 
-export function createReferenceEngine(): Engine {
-  return new ReferenceEngine();
+export function createReferenceEngine(collective: Collective = solo()): Engine {
+  return new ReferenceEngine(collective);
 }
 
 class ReferenceEngine implements Engine {
   readonly name = "reference";
   readonly description = "reference: plain loops in float64, 1 thread";
   readonly real = "f64";
+  readonly #collective: Collective;
   #failure: { readonly thrown: unknown } | undefined;
+
+  constructor(collective: Collective) {
+    this.#collective = collective;
+  }
 
   refuses(shape: Shape): string | undefined {
     return parameterCount(shape) > MAX_ELEMENTS ? `the reference engine holds at most ${MAX_ELEMENTS} parameters` : undefined;
@@ -70,6 +81,14 @@ class ReferenceEngine implements Engine {
       throw new SaettaError(`${bytes.length} bytes at ${at} do not fit a tensor of ${into.length} bytes`, { where: "reference engine" });
     }
     into.set(bytes, at);
+  }
+
+  hostMemory(bytes: number): Uint8Array<ArrayBuffer> {
+    return hostMemory(bytes);
+  }
+
+  upload(raw: Tensor, bytes: Uint8Array, row: number): Promise<readonly number[]> {
+    return writeRows(this, raw, bytes, row);
   }
 
   read(t: Tensor): Promise<Uint8Array> {
@@ -114,6 +133,37 @@ class ReferenceEngine implements Engine {
         for (const { latent, value } of selectRow(ownCodes(live), row, pre, () => true)) if (value > hyper.firedAbove) fired[latent] = 1;
         if (dead?.codes) selectRow(ownCodes(dead.codes), row, pre, isDead);
       }
+    });
+  }
+
+  merge(z: Codes, k: number, t?: Step): void {
+    const { shards, shard } = this.#collective.grid;
+    if (shards === 1) return;
+    this.#run(() => {
+      const codes = ownCodes(z);
+      const { value } = codes;
+      const all = new Float64Array(shards * value.length);
+      this.#collective.allGather(elementsOf(value), elementsOf(all), "shards");
+      const fired = t && own(t.fired).u32;
+      const above = t && hyperOf(t).firedAbove;
+      fired?.fill(0);
+      for (let row = 0; row < z.rows; row++) {
+        const first = row * z.k;
+        const values = Array.from({ length: shards }, (_, s) => all.subarray(s * value.length + first, s * value.length + first + z.k));
+        const kept = first + maths.keptOfShard(values, shard, k);
+        for (let slot = first; slot < kept; slot++) if (fired && value[slot] > above!) fired[codes.latent[slot]] = 1;
+        codes.latent.fill(NONE, kept, first + z.k);
+        value.fill(0, kept, first + z.k);
+      }
+    });
+  }
+
+  allReduce(t: Tensor, op: ReduceOp, over: Over): void {
+    if (groupOf(this.#collective.grid, over).size === 1) return;
+    this.#run(() => {
+      const tensor = own(t);
+      if (tensor.dtype !== "f64" && tensor.dtype !== "u32") throw new SaettaError(`a tensor of ${tensor.dtype} cannot be reduced`);
+      this.#collective.allReduce(elementsOf(tensor.dtype === "f64" ? tensor.f64 : tensor.u32), op, over);
     });
   }
 
@@ -167,7 +217,8 @@ class ReferenceEngine implements Engine {
       const scaled = (path: Path, scale: number) => ({ codes: ownCodes(path.codes), err: own(path.err).f64, scale });
       const deadPath = dead && scaled(dead, scales.dead);
       const gradient = weightsOf(ownGrads(g).all);
-      maths.gradients(weightsOf(p), own(x).f64, sums.errColumns, scaled(live, scales.live), deadPath, gradient);
+      const errColumns = this.#collective.grid.rank === 0 ? sums.errColumns : new Float64Array(sums.errColumns.length);
+      maths.gradients(weightsOf(p), own(x).f64, errColumns, scaled(live, scales.live), deadPath, gradient);
       for (const name of PARAM_NAMES) if (!gradient[name].every((each) => Number.isFinite(each * each))) own(t.bad).u32[0] = 1;
     });
   }
@@ -178,7 +229,8 @@ class ReferenceEngine implements Engine {
       const decoder = gradient.decoder.slice();
       maths.project(own(p.decoder).f64, decoder, p.preBias.shape[0]);
       const sq = own(t.sq).f64;
-      sq[0] = PARAM_NAMES.reduce((sum, name) => sum + maths.squares(name === "decoder" ? decoder : gradient[name]), 0);
+      const counted = PARAM_NAMES.filter((name) => name !== "preBias" || this.#collective.grid.shard === 0);
+      sq[0] = counted.reduce((sum, name) => sum + maths.squares(name === "decoder" ? decoder : gradient[name]), 0);
       checkFinite(sq, t);
     });
   }
@@ -201,7 +253,8 @@ class ReferenceEngine implements Engine {
       for (const name of PARAM_NAMES) {
         maths.adam(step, w[name], m[name], v[name], name === "decoder" ? decoderGradient : gradient[name], factor);
       }
-      maths.unitRows(w.decoder, m.decoder, v.decoder, d, step.t);
+      const firstLatent = this.#collective.grid.shard * s.age.shape[0];
+      maths.unitRows(w.decoder, m.decoder, v.decoder, d, step.t, firstLatent);
       if (s.ema !== undefined && hyper.emaDecay > 0) {
         const ema = weightsOf(s.ema);
         for (const name of PARAM_NAMES) maths.average(ema[name], w[name], hyper.emaDecay);
@@ -251,6 +304,11 @@ function selectRow(
   value.fill(0, on);
   part(z.grad).fill(0);
   return Array.from(value.subarray(0, on), (v, slot) => ({ latent: latent[slot], value: v }));
+}
+
+/** Numbers of JavaScript for a collective. */
+function elementsOf(values: Float64Array | Uint32Array): Elements {
+  return { at: bytesOf(values), count: values.length, dtype: values instanceof Float64Array ? "f64" : "u32" };
 }
 
 function checkFinite(values: Float64Array, t: Step): void {

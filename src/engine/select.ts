@@ -1,5 +1,6 @@
 /** The engines by name: the only place that knows them all. They are loaded when asked for. */
 
+import type { Collective } from "../collective/collective.ts";
 import { messageOf, SaettaError, UsageError } from "../util/errors.ts";
 import type { Engine } from "./engine.ts";
 
@@ -15,6 +16,8 @@ export interface SelectOptions {
    * On the cpu only the encoder's product can be in bf16, and the codes have the same bits. Default "auto". The reference engine: always float64.
    */
   readonly dtype?: Dtype | undefined;
+  /** The ranks that it computes with; default: it is alone. Of the kind that `collectiveKind` says. */
+  readonly collective?: Collective | undefined;
   /** Told when "auto" falls back, and why. */
   readonly onNote?: ((note: string) => void) | undefined;
 }
@@ -24,10 +27,18 @@ export interface SelectOptions {
  * for "auto", when options or SAETTA_CPU ask for what the processor does not have.
  */
 export async function selectEngine(name: EngineName, options: SelectOptions = {}): Promise<Engine> {
-  if (name === "reference") return (await import("./reference.ts")).createReferenceEngine();
+  if (name === "reference") return (await import("./reference.ts")).createReferenceEngine(options.collective);
   if (name === "cuda") return cuda(options);
   if (name === "cpu") return cpu(options);
+  // Ranks that are joined by Open MPI have agreed to compute on processors.
+  if (options.collective?.kind === "mpi") return cpu(options);
   return (await cudaIfThere(options)) ?? cpuIfThere(options);
+}
+
+/** What joins ranks that compute on this engine. */
+export async function collectiveKind(name: EngineName): Promise<"nccl" | "mpi"> {
+  if (name === "cuda") return "nccl";
+  return name === "auto" && (await import("./cuda/libraries.ts")).cardIsThere() ? "nccl" : "mpi";
 }
 
 /** Code paths of the cpu engine that this machine can run, the best last. Rejects with SaettaError when the engine cannot run at all. */
@@ -40,16 +51,23 @@ export async function cudaLibraries(): Promise<readonly string[]> {
   return (await import("./cuda/index.ts")).findLibraries();
 }
 
-async function cuda({ dtype = "auto" }: SelectOptions): Promise<Engine> {
+async function cuda({ dtype = "auto", collective }: SelectOptions): Promise<Engine> {
+  if (collective !== undefined && collective.grid.size > 1) {
+    throw new SaettaError("the cuda engine does not compute on several cards yet", { mend: "use one card, or --engine cpu" });
+  }
   const { createCudaEngine } = await import("./cuda/index.ts");
   return createCudaEngine(dtype === "auto" ? {} : { dtype });
 }
 
-async function cpu({ threads, dtype = "auto" }: SelectOptions): Promise<Engine> {
+async function cpu({ threads, dtype = "auto", collective }: SelectOptions): Promise<Engine> {
   if (dtype === "fp16")
     throw new UsageError("the cpu engine does not compute in fp16", { mend: "use --dtype f32 or bf16, or --engine cuda" });
   const { createCpuEngine } = await import("./cpu/index.ts");
-  return createCpuEngine({ ...(threads === undefined ? {} : { threads }), ...(dtype === "auto" ? {} : { dtype }) });
+  return createCpuEngine({
+    ...(threads === undefined ? {} : { threads }),
+    ...(dtype === "auto" ? {} : { dtype }),
+    ...(collective && { collective }),
+  });
 }
 
 /** A card that is there and cannot be used is worth a note; one that is not there is not. */

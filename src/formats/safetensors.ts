@@ -156,30 +156,40 @@ export interface SafetensorsPart {
   readonly bytes: () => Promise<Uint8Array>;
 }
 
+/** Where everything stands in a file of these parts: its first bytes, where the data of each part begin, and the size of the whole. */
+export function layOut(
+  parts: readonly Omit<SafetensorsPart, "bytes">[],
+  metadata: Readonly<Record<string, string>> = {},
+): { readonly head: Uint8Array; readonly begins: readonly number[]; readonly size: number } {
+  const header: Record<string, unknown> = Object.keys(metadata).length > 0 ? { [METADATA]: metadata } : {};
+  const begins: number[] = [];
+  let end = 0;
+  for (const { name, dtype, shape } of parts) {
+    if (name === METADATA || Object.hasOwn(header, name)) throw new RangeError(`tensor "${name}" cannot be written twice`);
+    begins.push(end);
+    end += shape.reduce((product, size) => product * size, SAFETENSORS_DTYPES[dtype]);
+    header[name] = { dtype, shape, data_offsets: [begins.at(-1), end] };
+  }
+  const text = new TextEncoder().encode(JSON.stringify(header));
+  const padded = Math.ceil(text.byteLength / 8) * 8;
+  const head = new Uint8Array(8 + padded).fill(" ".charCodeAt(0));
+  new DataView(head.buffer).setBigUint64(0, BigInt(padded), true);
+  head.set(text, 8);
+  return { head, begins: begins.map((begin) => head.length + begin), size: head.length + end };
+}
+
 /** Writes a whole file, in order, through `write`. Tensors stand in the order given, each on a multiple of its element's size when wider ones come first. */
 export async function writeSafetensors(
   write: (bytes: Uint8Array) => Promise<void>,
   parts: readonly SafetensorsPart[],
   metadata: Readonly<Record<string, string>> = {},
 ): Promise<void> {
-  const header: Record<string, unknown> = Object.keys(metadata).length > 0 ? { [METADATA]: metadata } : {};
-  let end = 0;
-  const lengths = parts.map(({ name, dtype, shape }) => {
-    if (name === METADATA || Object.hasOwn(header, name)) throw new RangeError(`tensor "${name}" cannot be written twice`);
-    const length = shape.reduce((product, size) => product * size, SAFETENSORS_DTYPES[dtype]);
-    header[name] = { dtype, shape, data_offsets: [end, end + length] };
-    end += length;
-    return length;
-  });
-  const text = new TextEncoder().encode(JSON.stringify(header));
-  const padded = Math.ceil(text.byteLength / 8) * 8;
-  const head = new Uint8Array(8 + padded).fill(" ".charCodeAt(0));
-  new DataView(head.buffer).setBigUint64(0, BigInt(padded), true);
-  head.set(text, 8);
+  const { head, begins, size } = layOut(parts, metadata);
   await write(head);
   for (const [i, { name, bytes }] of parts.entries()) {
     const data = await bytes();
-    if (data.byteLength !== lengths[i]) throw new RangeError(`tensor "${name}" has ${data.byteLength} bytes, not ${lengths[i]}`);
+    const length = (begins[i + 1] ?? size) - begins[i]!;
+    if (data.byteLength !== length) throw new RangeError(`tensor "${name}" has ${data.byteLength} bytes, not ${length}`);
     await write(data);
   }
 }

@@ -1,22 +1,25 @@
 /** The autoencoder that training leaves in its engine's memory. */
 
 import { divided, isFolded } from "../checkpoint/fold.ts";
-import { COUNTERS, type Engine, PARAM_NAMES, type State } from "../engine/engine.ts";
+import { COUNTERS, type Engine, PARAM_NAMES, type Shape, type State } from "../engine/engine.ts";
 import { normalizationOf, type SaeDescription } from "../sae/description.ts";
 import { bytesOf, float32Of, float64Of } from "../util/bytes.ts";
+import { UsageError } from "../util/errors.ts";
 import { type Sae, saeOver } from "./sae.ts";
 import { corrected } from "./weights.ts";
 
 /**
  * An autoencoder over the state's own weights, or their running average where one was kept and has seen a step. Nothing is copied; all else of the state is given back. The
- * autoencoder owns the engine and closes it.
+ * autoencoder owns the engine and closes it. `shape`: of the latents that are here, where they are those of one shard: then it can only be closed.
  */
 export async function trainedSae(
   engine: Engine,
   state: State,
   description: SaeDescription,
   where: { readonly path: string | undefined; readonly step: number },
+  shape: Shape = description.shape,
 ): Promise<Sae> {
+  if (shape.n !== description.shape.n) return partial(engine, state, description, where);
   const { params, m, v, ema, age, counters } = state;
   const updates = float64Of(await engine.read(counters))[COUNTERS.indexOf("ema")]!;
   const decay = description.saetta?.emaDecay;
@@ -37,4 +40,17 @@ export async function trainedSae(
   }
   const found = { ...where, description, weights: average === undefined ? "raw" : "ema", refusals: [] } as const;
   return saeOver(found, engine, weights, () => engine.close());
+}
+
+/** One shard of an autoencoder, which is none by itself. */
+async function partial(
+  engine: Engine,
+  { params }: State,
+  description: SaeDescription,
+  where: { readonly path: string | undefined; readonly step: number },
+): Promise<Sae> {
+  const sae = await saeOver({ ...where, description, weights: "raw", refusals: [] }, engine, params, () => engine.close());
+  const refuse = () =>
+    Promise.reject(new UsageError("this rank holds a part of the latents only", { mend: "load the autoencoder from its checkpoint" }));
+  return Object.assign(sae, { encode: refuse, encodeRaw: refuse, reconstructRaw: refuse, decode: refuse });
 }

@@ -78,15 +78,17 @@ function chosen(path: string, hasAverage: boolean, asked: WeightsKind | undefine
 
 /**
  * Writes the weights into the engine's `params`, as saved: where training multiplied rows by one factor, they take rows as they are (checkpoint/fold.ts).
- * The average is bias-corrected by 1 - m^t (Adam's correction, Kingma and Ba 2015) and, unless `unitDecoder` is false, its decoder rows are brought back to norm 1, which averaging shortens. Throws when a shape is wrong or a weight is not finite.
+ * The average is bias-corrected by 1 - m^t (Adam's correction, Kingma and Ba 2015) and, unless `unitDecoder` is false, its decoder rows are brought back to norm 1, which averaging shortens. `params` may be a shard's, from `firstLatent` on. Throws when a shape is wrong or a weight is not finite.
  */
-export async function writeParams(engine: Engine, found: FoundSae, params: Params, unitDecoder = true): Promise<void> {
+export async function writeParams(engine: Engine, found: FoundSae, params: Params, unitDecoder = true, firstLatent = 0): Promise<void> {
   const file = await openSafetensors(join(found.path, found.weights === "ema" ? AVERAGE : weightsFile(found.description)));
   try {
     const average = found.weights === "ema" ? averageOf(file) : undefined;
     const shapes = paramShapes(found.description.shape);
     for (const name of PARAM_NAMES) {
-      const values = await floats(file, TENSOR_NAMES[name], shapes[name]);
+      const all = await floats(file, TENSOR_NAMES[name], shapes[name]);
+      const { shape } = params[name];
+      const values = shape[0] === shapes[name][0] ? all : partOf(all, firstLatent, shape);
       if (average !== undefined) corrected(name, values, found.description.shape.d, average, unitDecoder);
       const same = (values instanceof Float32Array ? "f32" : "f64") === engine.real;
       engine.write(params[name], bytesOf(same ? values : engine.real === "f32" ? Float32Array.from(values) : Float64Array.from(values)));
@@ -94,6 +96,11 @@ export async function writeParams(engine: Engine, found: FoundSae, params: Param
   } finally {
     await file.close();
   }
+}
+
+/** The latents [first, first + shape[0]) of [n] or [n,d]. */
+function partOf<T extends Float32Array | Float64Array>(values: T, first: number, [count = 0, width = 1]: readonly number[]): T {
+  return values.subarray(first * width, (first + count) * width) as T;
 }
 
 /** The decay m of a running average that began with zeros, and the number t of its updates. */

@@ -5,14 +5,14 @@ import type { Shape } from "./shape.ts";
 
 /**
  * The tied start of the reference: encoder [n,d] uniform in +-1/sqrt(d) (what PyTorch's Linear draws), decoder [n,d] its copy with unit rows
- * (Gao et al. 2024, appendix A.1). Each row is a function of (seed, latent) alone.
+ * (Gao et al. 2024, appendix A.1). Each row is a function of (seed, latent) alone; `firstLatent` is the number of row 0.
  */
-export function tiedStart({ d, n }: Shape, seed: number): { encoder: Float32Array; decoder: Float32Array } {
+export function tiedStart({ d, n }: Shape, seed: number, firstLatent = 0): { encoder: Float32Array; decoder: Float32Array } {
   const encoder = new Float32Array(n * d);
   const decoder = new Float32Array(n * d);
   const bound = 1 / Math.sqrt(d);
   for (let latent = 0; latent < n; latent++) {
-    const rng = new Rng(seed, PURPOSE.encoder, latent);
+    const rng = new Rng(seed, PURPOSE.encoder, firstLatent + latent);
     const row = encoder.subarray(latent * d, (latent + 1) * d);
     let square = 0;
     for (let i = 0; i < d; i++) {

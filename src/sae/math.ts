@@ -127,6 +127,20 @@ export function topK(pre: Float64Array, k: number, latent: Uint32Array, value: F
   return on;
 }
 
+/**
+ * E3, E8 where the latents are in several shards: how many of the pairs that `shard` has on in a row are among the k highest of all shards. values: of each shard, [k or fewer],
+ * highest first, 0 after the last. They are the first so many; among equals the lower latent wins, which is the lower shard's.
+ */
+export function keptOfShard(values: readonly Float64Array[], shard: number, k: number): number {
+  const own = values[shard]!;
+  for (let i = 0; i < own.length; i++) {
+    const before = (value: number, s: number) => (s < shard ? value >= own[i]! : value > own[i]!);
+    const above = values.reduce((sum, other, s) => sum + (s === shard ? i : other.filter((value) => before(value, s)).length), 0);
+    if (!(own[i]! > 0) || above >= k) return i;
+  }
+  return own.length;
+}
+
 /** A latent is dead for the whole of a step when, as the step begins, more rows than `deadAfter` have passed since it fired. */
 export function isDead(age: number, deadAfter: number): boolean {
   return age > deadAfter;
@@ -293,13 +307,13 @@ export function adam(o: Adam, w: Float64Array, m: Float64Array, v: Float64Array,
 /** A decoder row shorter than this has no direction left. */
 export const SHORTEST_ROW = 1e-12;
 
-/** Every row [n,d] to length 1. A row without a direction gets a random one, which depends on its latent and on Adam's t only, and moments 0. */
-export function unitRows(decoder: Float64Array, m: Float64Array, v: Float64Array, d: number, t: number): void {
+/** Every row [n,d] to length 1. A row without a direction gets a random one, which depends on its latent and on Adam's t only, and moments 0. `firstLatent`: of all shards. */
+export function unitRows(decoder: Float64Array, m: Float64Array, v: Float64Array, d: number, t: number, firstLatent = 0): void {
   for (let j = 0; j * d < decoder.length; j++) {
     const row = decoder.subarray(j * d, (j + 1) * d);
     let length = Math.sqrt(squares(row));
     if (length < SHORTEST_ROW) {
-      for (let i = 0; i < d; i++) row[i] = randomElement(j, t, i);
+      for (let i = 0; i < d; i++) row[i] = randomElement(firstLatent + j, t, i);
       m.fill(0, j * d, (j + 1) * d);
       v.fill(0, j * d, (j + 1) * d);
       length = Math.max(Math.sqrt(squares(row)), SHORTEST_ROW);

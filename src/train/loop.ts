@@ -1,11 +1,13 @@
 /** THE LOOP. Everything else in this folder prepares it or tells of it. */
 
-import { type Batch, batches, type Position } from "../data/batches.ts";
+import type { Collective } from "../collective/collective.ts";
+import { solo } from "../collective/solo.ts";
+import { batches, type Position, type Ring } from "../data/batches.ts";
 import type { Order } from "../data/order.ts";
 import type { Source } from "../data/source.ts";
-import { BYTES, type Engine, type Hyper, type Normalization, type Shape, type State, type Tensor } from "../engine/engine.ts";
-import { uint32Of } from "../util/bytes.ts";
+import type { Engine, Hyper, Normalization, Shape, State, Tensor } from "../engine/engine.ts";
 import { SaettaError } from "../util/errors.ts";
+import { type Part, partOf, rowsOfReplica } from "./part.ts";
 import { type Findings, type Report, readFindings } from "./report.ts";
 import { learningRate, type Schedule } from "./schedule.ts";
 import { createTrainStep, type TrainStep } from "./step.ts";
@@ -21,7 +23,11 @@ export interface Progress {
 
 export interface LoopInput {
   readonly engine: Engine;
+  /** The ranks that train together, all of them in this loop; default: this one alone. */
+  readonly collective?: Collective;
+  /** Of the autoencoder, and its part that is this rank's; default: all of it. */
   readonly shape: Shape;
+  readonly part?: Part;
   readonly state: State;
   readonly source: Source;
   readonly order: Order;
@@ -58,32 +64,37 @@ const MOST_SKIPPED = 100;
 
 /** Trains to the end of the schedule, or until the signal is aborted or rows that are read once are used up. Returns how far it came. */
 export async function trainLoop(input: LoopInput): Promise<Progress> {
-  const { engine, shape, state, schedule, hyper, budget, from } = input;
+  const { engine, collective = solo(), part = partOf(input.shape), state, schedule, hyper, budget, from } = input;
+  const alone = part.grid.size === 1;
   let progress = from;
-  const size = () => (progress.step < schedule.steps && !input.signal.aborted ? Math.min(input.batch, budget - progress.tokens) : 0);
+  // Ranks end after the same step: they agree in each step whether to go on, and all learn it one step later.
+  let agreed = false;
+  const ends = () => progress.step === schedule.steps || (alone ? input.signal.aborted : agreed);
+  const size = () => (ends() ? 0 : Math.min(input.batch, budget - progress.tokens));
   let ops: TrainStep | undefined;
-  let before: Promise<void> | undefined;
+  let before: Promise<boolean> | undefined;
   let skippedInARow = 0;
   try {
-    for await (const batch of batches(input.source, input.order, input.nonFinite, from.position, size, input.signal)) {
+    const [ring, signal] = [ringOf(input), alone ? input.signal : undefined];
+    for await (const batch of batches(input.source, input.order, ring, input.nonFinite, from.position, size, signal)) {
       const rows = batch.rows.length;
-      if (ops?.rows !== rows) {
+      const own = rowsOfReplica(part.grid, rows);
+      if (ops?.rows !== own.end - own.first) {
         ops?.close();
-        ops = createTrainStep(engine, shape, rows, false, input.normalization);
+        ops = createTrainStep(engine, part.shape, own.end - own.first, false, input.normalization, part);
       }
       const lr = learningRate(schedule, progress.step);
       progress = { step: progress.step + 1, tokens: progress.tokens + rows, position: batch.next };
       const last = progress.step === schedule.steps;
       const evaluate = last || (input.evalEvery > 0 && progress.step % input.evalEvery === 0);
       const log = evaluate || progress.step % input.logEvery === 0;
-      upload(input, batch);
-      ops.run(state, input.ring, batch.rows, { ...hyper, lr, rows }, log);
+      ops.run(state, input.ring, batch.rows.subarray(own.first, own.end), { ...hyper, lr, rows }, log, input.signal.aborted);
       // One step is in flight while the next batch is prepared; a bad one is found then, and has changed nothing.
-      await before;
-      before = settle(ops, progress, lr, log, evaluate);
+      agreed ||= (await before) ?? false;
+      before = settle(ops, progress, { ...hyper, lr, rows }, log, evaluate);
       before.catch(() => undefined);
       const save = !last && input.saveEvery > 0 && progress.step % input.saveEvery === 0;
-      if (evaluate || save) await before;
+      if (evaluate || save) agreed ||= await before;
       if (save) await input.onSave(progress);
       await macrotask();
     }
@@ -93,15 +104,16 @@ export async function trainLoop(input: LoopInput): Promise<Progress> {
     ops?.close();
   }
 
-  async function settle(of: TrainStep, at: Progress, lr: number, log: boolean, evaluate: boolean): Promise<void> {
-    const [flag, findings] = await Promise.all([
-      engine.read(of.step.bad),
-      log ? readFindings(engine, of, state, hyper.mseScale, hyper.auxCoef) : undefined,
+  /** Returns whether a rank wants to end. */
+  async function settle(of: TrainStep, at: Progress, step: Hyper, log: boolean, evaluate: boolean): Promise<boolean> {
+    const [{ bad, stop }, findings] = await Promise.all([
+      of.verdict(),
+      log ? readFindings(engine, of, state, step.mseScale, step.auxCoef, step.rows, collective) : undefined,
     ]);
-    const bad = uint32Of(flag)[0]! !== 0;
     skippedInARow = bad ? skippedInARow + 1 : 0;
     if (bad && (input.nonFinite === "stop" || skippedInARow >= MOST_SKIPPED)) throw diverged(at.step, skippedInARow);
-    if (findings !== undefined) input.onLog(at, lr, { ...findings, ...(evaluate ? await input.evaluate?.() : {}) });
+    if (findings !== undefined) input.onLog(at, step.lr, { ...findings, ...(evaluate ? await input.evaluate?.() : {}) });
+    return stop;
   }
 }
 
@@ -112,9 +124,8 @@ function macrotask(): Promise<void> {
   });
 }
 
-function upload({ engine, ring, source }: LoopInput, { uploads }: Batch): void {
-  const rowBytes = source.dIn * BYTES[source.dtype];
-  for (const { at, bytes } of uploads) engine.write(ring, bytes, at * rowBytes);
+function ringOf({ engine, ring }: LoopInput): Ring {
+  return { memory: (bytes) => engine.hostMemory(bytes), bring: (at, bytes) => engine.upload(ring, bytes, at) };
 }
 
 function diverged(step: number, times: number): SaettaError {

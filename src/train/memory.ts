@@ -11,6 +11,8 @@ export interface Needs {
   readonly shape: Shape;
   readonly real: Real;
   readonly ema: boolean;
+  /** Whether whole gradients are kept, for replicas to sum. */
+  readonly dense?: boolean;
   readonly batch: number;
   /** Bytes of raw rows: the ring, a window that is being read, and one on its way into the ring. */
   readonly rowBytes: number;
@@ -24,7 +26,7 @@ const PROGRAM = 144 * 2 ** 20;
 const ENTRY = 12;
 
 /** The most bytes held at once: of parameters with their moments and average, of a batch with its codes, and of raw rows or of what the start needs. */
-export function bytesNeeded({ shape, real, ema, batch, rowBytes, sampled }: Needs): {
+export function bytesNeeded({ shape, real, ema, dense = false, batch, rowBytes, sampled }: Needs): {
   readonly weights: number;
   readonly batch: number;
   readonly rows: number;
@@ -32,7 +34,7 @@ export function bytesNeeded({ shape, real, ema, batch, rowBytes, sampled }: Need
 } {
   const { d, n, k, auxk } = shape;
   const parameters = parameterCount(shape);
-  const weights = parameters * BYTES[real] * (ema ? 4 : 3);
+  const weights = parameters * BYTES[real] * ((ema ? 4 : 3) + (dense ? 1 : 0));
   // x and an error a path; latent, value and gradient of each code, and the inverted lists with the count and place of each latent.
   const paths = auxk > 0 ? 2 : 1;
   const ofBatch = batch * ((1 + paths) * d * BYTES[real] + (k + auxk) * (4 + 2 * BYTES[real] + ENTRY)) + 40 * n;

@@ -1,9 +1,11 @@
 /** What a run says of itself: one line of metrics.jsonl. Names are part of the Contract. */
 
+import { solo } from "../collective/solo.ts";
 import { COUNTERS, type Engine, type State } from "../engine/engine.ts";
 import { namedSums } from "../engine/sums.ts";
 import { losses } from "../sae/math.ts";
 import { float64Of } from "../util/bytes.ts";
+import { sumOverShards } from "./part.ts";
 import type { TrainStep } from "./step.ts";
 
 /** One step, as logged. What was not computed or is not finite is null. x are rows as the autoencoder sees them: normalised, where the run normalises. */
@@ -46,16 +48,22 @@ export interface Report {
 /** What the engine knows of a step. */
 export type Findings = Pick<Report, "loss" | "mse" | "fvu" | "auxk_loss" | "l0" | "dead" | "dead_fraction" | "grad_norm" | "skipped">;
 
-/** Reads what a step found, as of this call. */
+/** Reads what a step on `rows` rows, those of all replicas, found, as of this call. Every rank of `collective` calls it; default: there is one. */
 export async function readFindings(
   engine: Engine,
-  { step: t, rows }: TrainStep,
+  { step: t, rows: own }: TrainStep,
   state: State,
   mseScale: number,
   auxkCoef: number,
+  rows = own,
+  collective = solo(),
 ): Promise<Findings> {
   const [sums, sq, counters] = (await Promise.all([engine.read(t.sums), engine.read(t.sq), engine.read(state.counters)])).map(float64Of);
-  const named = namedSums(sums!);
+  const ofShard = namedSums(sums!);
+  const { shards, replicas } = collective.grid;
+  // Every replica has counted the same dead latents.
+  const [active, dead] = await sumOverShards(collective, [ofShard.active, ofShard.dead / replicas]);
+  const named = { ...ofShard, active: active!, dead: dead! };
   const found = losses(named, rows, mseScale, auxkCoef);
   return {
     loss: found.loss,
@@ -64,7 +72,7 @@ export async function readFindings(
     auxk_loss: found.auxkLoss,
     l0: found.l0,
     dead: named.dead,
-    dead_fraction: named.dead / state.age.shape[0]!,
+    dead_fraction: named.dead / (shards * state.age.shape[0]!),
     grad_norm: Math.sqrt(sq![0]!),
     skipped: counters![COUNTERS.indexOf("skipped")]!,
   };

@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { cp, mkdtemp, readdir, readFile, rename, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -6,6 +7,7 @@ import { writeActivations } from "../../test/support/activations.ts";
 import { whyNoCpu } from "../../test/support/engines.ts";
 import { learnableRows } from "../../test/support/memory-source.ts";
 import { checkpointOf, checkpointsOf, metricsOf } from "../../test/support/runs.ts";
+import { type ManifestEntry, manifestText } from "../checkpoint/manifest.ts";
 import type { TrainOptions } from "../config.ts";
 import { openSource } from "../data/open.ts";
 import { cpuPaths } from "../engine/select.ts";
@@ -67,6 +69,18 @@ async function killedAfter(step: string): Promise<string> {
   await cp(whole, run, { recursive: true });
   for (const name of await checkpointsOf(run)) if (name > step) await rm(join(run, "checkpoints", name), { recursive: true });
   return run;
+}
+
+/** Changes state.json, and what the manifest says of it. */
+async function changeState(checkpoint: string, change: (state: Record<string, unknown>) => void): Promise<void> {
+  const [statePath, manifestPath] = [join(checkpoint, "state.json"), join(checkpoint, "manifest.json")];
+  const state = JSON.parse(await readFile(statePath, "utf8")) as Record<string, unknown>;
+  change(state);
+  const text = JSON.stringify(state);
+  await writeFile(statePath, text);
+  const { files } = JSON.parse(await readFile(manifestPath, "utf8")) as { files: Record<string, ManifestEntry> };
+  const entry = { size: text.length, sha256: createHash("sha256").update(text).digest("hex") };
+  await writeFile(manifestPath, manifestText({ ...files, "state.json": entry }));
 }
 
 async function expectWhole(run: string): Promise<void> {
@@ -175,6 +189,32 @@ describe("a run that goes on", () => {
     expect(await secondHalf(short)).toEqual(await secondHalf(long));
   });
 
+  it("begins anew when it was killed before it saved anything", async () => {
+    const run = await killedAfter("step-00000000");
+    const notes: string[] = [];
+    const going = await resume(run, { onNote: (note) => notes.push(note) });
+    expect(going).toMatchObject({ steps: 40, trainedBefore: 0 });
+    await going.finished;
+    expect(notes).toEqual([`${run} has no checkpoint yet, so the run begins anew`]);
+    await expectWhole(run);
+  });
+
+  it("says so when something else computes than computed before", async () => {
+    const run = await killedAfter("step-00000014");
+    const path = join(run, "checkpoints", "step-00000014");
+    await changeState(path, (state) => {
+      state.computed = { ...(state.computed as object), build: "other" };
+    });
+    const notes: string[] = [];
+    await (await resume(run, { onNote: (note) => notes.push(note) })).finished;
+    expect(notes).toEqual([
+      expect.stringMatching(
+        /step-00000014 was computed by Saetta .*; Saetta .* goes on from it, with other bits than an uninterrupted run \(build differs\)$/,
+      ),
+    ]);
+    await expectWhole(run);
+  });
+
   it("that is done is done, and names its checkpoint", async () => {
     const run = await killedAfter(LAST);
     expect(await (await resume(run)).finished).toMatchObject({ reason: "done", steps: 40, checkpoint: join(run, "checkpoints", LAST) });
@@ -243,11 +283,9 @@ describe("what may not be", () => {
     );
   });
 
-  it("a folder that is no run, or has no checkpoint, is refused", async () => {
+  it("a folder that is no run, or has lost what it logged, is refused", async () => {
     await expect(resume(join(folder, "nowhere"))).rejects.toThrow("nowhere: is not a run folder: it has no config.json");
     await expect(resume(data)).rejects.toThrow("acts.h5: is not a run folder");
-    const run = await killedAfter("step-00000000");
-    await expect(resume(run)).rejects.toThrow(`${run}: has no checkpoint to go on from; start again with saetta train and another --out`);
     const shorn = await killedAfter("step-00000014");
     await truncate(join(shorn, "metrics.jsonl"), 10);
     const going = await resume(shorn);
@@ -259,15 +297,9 @@ describe("what may not be", () => {
 
   it("a place in the data beyond its end is refused", async () => {
     const run = await killedAfter("step-00000007");
-    const { createHash } = await import("node:crypto");
-    const path = join(run, "checkpoints", "step-00000007");
-    const state = JSON.parse(await readFile(join(path, "state.json"), "utf8")) as { progress: { position: { row: number } } };
-    state.progress.position.row = 1_000_000;
-    const text = JSON.stringify(state);
-    await writeFile(join(path, "state.json"), text);
-    const manifest = JSON.parse(await readFile(join(path, "manifest.json"), "utf8")) as { files: Record<string, unknown> };
-    manifest.files["state.json"] = { size: text.length, sha256: createHash("sha256").update(text).digest("hex") };
-    await writeFile(join(path, "manifest.json"), JSON.stringify(manifest));
+    await changeState(join(run, "checkpoints", "step-00000007"), ({ progress }) => {
+      (progress as { position: { row: number } }).position.row = 1_000_000;
+    });
     await expect(resume(run)).rejects.toThrow("step-00000007: its place in the data makes no sense");
   });
 

@@ -1,60 +1,86 @@
 /** A run folder: config.json, metrics.jsonl, density.jsonl, checkpoints/. */
 
-import { appendFile, type FileHandle, mkdir, open, readFile, rename, rm, rmdir, stat, writeFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { writeFile } from "../checkpoint/commit.ts";
 import { LOCK, lockRun, type RunLock } from "../checkpoint/lock.ts";
+import { disk } from "../checkpoint/storage.ts";
 import { type Config, configFromJson, configToJson, type TrainOptions } from "../config.ts";
-import { hasCode, messageOf, SaettaError } from "../util/errors.ts";
-import { makeFolders } from "../util/folders.ts";
-import type { Report } from "./report.ts";
-import type { HeldOutDensity } from "./validate.ts";
+import { hasCode, SaettaError } from "../util/errors.ts";
 
 export const CONFIG = "config.json";
 export const METRICS = "metrics.jsonl";
 export const DENSITY = "density.jsonl";
+const TEMPORARY = `${CONFIG}.tmp`;
 
-/** Makes the folder, locks it and writes config.json. Throws SaettaError when it exists or cannot be written. */
+/**
+ * Makes the folder, locks it and writes config.json. Throws SaettaError when a run is in it, or it cannot be written. Of several that do this at once
+ * one gets the folder: the lock decides.
+ */
 export async function createRunFolder(dir: string, config: Config): Promise<RunLock> {
-  const parent = dirname(dir);
-  await makeFolders(parent).catch((thrown: unknown) => {
-    throw unwritable(parent, thrown);
-  });
-  await mkdir(dir).catch((thrown: unknown) => {
-    if (!hasCode(thrown, "EEXIST")) throw unwritable(dir, thrown);
-    throw new SaettaError("exists already, and a run never writes over another", {
-      where: dir,
-      mend: "choose another --out, or go on with saetta resume",
-    });
-  });
-  let lock: RunLock | undefined;
+  await makeLasting(dir);
+  await refuseTaken(dir);
+  const lock = lockRun(dir);
   try {
-    lock = lockRun(dir);
+    await refuseTaken(dir);
+  } catch (thrown) {
+    lock.release();
+    throw thrown;
+  }
+  try {
     await writeConfig(dir, config);
     return lock;
   } catch (thrown) {
-    if (lock !== undefined) await discardRunFolder(dir, lock);
-    throw thrown instanceof SaettaError ? thrown : unwritable(dir, thrown);
+    await discardRunFolder(dir, lock);
+    throw thrown;
   }
 }
 
-/** Takes back a folder in which no run began. */
+/** Makes the folder and its parents, and sees to it that a power cut does not take their names. */
+async function makeLasting(path: string): Promise<void> {
+  const parent = dirname(path);
+  await disk.makeFolder(path).catch(async (thrown: unknown) => {
+    if (!(thrown instanceof SaettaError && hasCode(thrown.cause, "ENOENT")) || parent === path) throw thrown;
+    await makeLasting(parent);
+    await disk.makeFolder(path);
+  });
+  await disk.syncFolder(parent);
+}
+
+/** What a start that was killed leaves is no run. */
+async function refuseTaken(dir: string): Promise<void> {
+  const names = await disk.list(dir).catch((thrown: unknown) => {
+    if (thrown instanceof SaettaError && hasCode(thrown.cause, "ENOTDIR")) return [dir];
+    throw thrown;
+  });
+  if (names.every((name) => name === LOCK || name === TEMPORARY)) return;
+  throw new SaettaError("exists already, and a run never writes over another", {
+    where: dir,
+    mend: "choose another --out, or go on with saetta resume",
+  });
+}
+
+/** Takes back a folder in which no run began, as far as the disk lets it. */
 export async function discardRunFolder(dir: string, lock: RunLock): Promise<void> {
-  for (const name of [CONFIG, `${CONFIG}.tmp`, METRICS, DENSITY, LOCK]) await rm(join(dir, name), { force: true });
-  lock.release();
-  await rmdir(dir).catch(() => undefined); // something of somebody else's is in it
+  const ours = [CONFIG, TEMPORARY, METRICS, DENSITY, LOCK];
+  try {
+    // The folder goes as a whole, unless something of somebody else's is in it.
+    if ((await disk.list(dir)).every((name) => ours.includes(name))) await disk.remove(dir);
+    else for (const name of ours) await disk.remove(join(dir, name));
+  } catch {
+    // What went wrong first is what is told; what is left is no run.
+  } finally {
+    lock.release();
+  }
 }
 
 /** Replaces config.json in one step. */
 export async function writeConfig(dir: string, config: Config): Promise<void> {
-  const temporary = join(dir, `${CONFIG}.tmp`);
-  const file = await open(temporary, "w");
-  try {
-    await file.writeFile(`${JSON.stringify(configToJson(config), undefined, 2)}\n`);
-    await file.sync();
-  } finally {
-    await file.close();
-  }
-  await rename(temporary, join(dir, CONFIG));
+  const temporary = join(dir, TEMPORARY);
+  await disk.remove(temporary);
+  await writeFile(temporary, (write) => write(new TextEncoder().encode(`${JSON.stringify(configToJson(config), undefined, 2)}\n`)));
+  await disk.rename(temporary, join(dir, CONFIG));
+  await disk.syncFolder(dir);
 }
 
 /** The config of a run folder. Throws SaettaError when the folder is none. */
@@ -72,101 +98,4 @@ export async function readRunConfig(dir: string): Promise<{ options: TrainOption
   const { options, data } = configFromJson(text, path);
   if (data === undefined) throw new SaettaError("does not say which data the run was trained on", { where: path });
   return { options, data };
-}
-
-/** metrics.jsonl, appended line by line. */
-export class MetricsFile {
-  readonly #file: FileHandle;
-  readonly #path: string;
-  #bytes: number;
-  #writing: Promise<void> = Promise.resolve();
-
-  private constructor(file: FileHandle, path: string, bytes: number) {
-    this.#file = file;
-    this.#path = path;
-    this.#bytes = bytes;
-  }
-
-  /** Opens the file cut back to its first `bytes`: what was logged after the checkpoint that a run goes on from will be logged again. */
-  static async open(dir: string, bytes: number): Promise<MetricsFile> {
-    const path = join(dir, METRICS);
-    try {
-      const size = (await stat(path).catch(() => undefined))?.size ?? 0;
-      if (size < bytes) {
-        throw new SaettaError(`has ${size} bytes, but the checkpoint was saved when it had ${bytes}`, {
-          where: path,
-          mend: "restore the file; the checkpoint itself is whole",
-        });
-      }
-      const file = await open(path, "a");
-      await file.truncate(bytes);
-      return new MetricsFile(file, path, bytes);
-    } catch (thrown) {
-      throw thrown instanceof SaettaError ? thrown : unwritable(path, thrown);
-    }
-  }
-
-  /** Appends a line. Lines are written in the order of the calls; a failure surfaces at `flush`. */
-  append(report: Report): void {
-    const line = Buffer.from(`${JSON.stringify(report)}\n`);
-    this.#bytes += line.byteLength;
-    this.#writing = this.#writing.then(() => this.#file.appendFile(line));
-    this.#writing.catch(() => undefined);
-  }
-
-  /** Waits until every line is on disk. Returns the file's length in bytes. */
-  async flush(): Promise<number> {
-    try {
-      await this.#writing;
-      await this.#file.sync();
-    } catch (thrown) {
-      throw unwritable(this.#path, thrown);
-    }
-    return this.#bytes;
-  }
-
-  async close(): Promise<void> {
-    await this.#writing.catch(() => undefined);
-    await this.#file.close();
-  }
-}
-
-/** density.jsonl, a line an evaluation. Nothing but pages reads it, so a disk that refuses it stops no run. */
-export class DensityFile {
-  readonly #path: string;
-  #writing: Promise<void>;
-
-  /** `step`: where the run begins; what the file says of later ones will be said again. */
-  constructor(dir: string, step: number) {
-    this.#path = join(dir, DENSITY);
-    this.#writing = step > 0 ? this.#cut(step) : Promise.resolve();
-  }
-
-  /** Appends a line. */
-  append(step: number, density: HeldOutDensity): void {
-    const line = `${JSON.stringify({ step, ...density })}\n`;
-    this.#writing = this.#writing.then(() => appendFile(this.#path, line)).catch(() => undefined);
-  }
-
-  async close(): Promise<void> {
-    await this.#writing;
-  }
-
-  async #cut(step: number): Promise<void> {
-    try {
-      const lines = (await readFile(this.#path, "utf8")).split("\n").slice(0, -1);
-      const kept = lines.filter((line) => (JSON.parse(line) as { readonly step: number }).step <= step);
-      if (kept.length < lines.length) await writeFile(this.#path, kept.map((line) => `${line}\n`).join(""));
-    } catch {
-      await rm(this.#path, { force: true }).catch(() => undefined); // not there, or not what we write
-    }
-  }
-}
-
-function unwritable(path: string, thrown: unknown): SaettaError {
-  return new SaettaError(`cannot be written (${messageOf(thrown)})`, {
-    where: path,
-    mend: "choose another --out, or make room",
-    cause: thrown,
-  });
 }

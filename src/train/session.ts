@@ -1,8 +1,12 @@
 /** A run from the plan to the last checkpoint: what `train` and `resume` have in common. */
 
+import { availableParallelism, hostname } from "node:os";
 import { resolve } from "node:path";
 import { newestCheckpoint } from "../checkpoint/load.ts";
+import { withRoom } from "../checkpoint/room.ts";
 import { pruneCheckpoints, saveCheckpoint } from "../checkpoint/save.ts";
+import { saveTogether } from "../checkpoint/together.ts";
+import type { Collective } from "../collective/collective.ts";
 import { budgetRows, type Config, resolveConfig, type TrainOptions, totalSteps, withDefaults } from "../config.ts";
 import { ringRows } from "../data/batches.ts";
 import { type Choice, chooseRows } from "../data/choose.ts";
@@ -16,13 +20,15 @@ import type { SaeDescription } from "../sae/description.ts";
 import { SaettaError, UsageError } from "../util/errors.ts";
 import type { JsonObject } from "../util/json.ts";
 import { VERSION } from "../util/version.ts";
+import { DensityFile } from "./density-file.ts";
 import type { Forecast } from "./estimate.ts";
 import { type Progress, trainLoop } from "./loop.ts";
 import { availableMemory, checkMemory } from "./memory.ts";
+import { MetricsFile } from "./metrics-file.ts";
+import { checkBatch, fromFirst, type Part, partOf } from "./part.ts";
 import type { Report } from "./report.ts";
 import type { RunControl, TrainResult } from "./run.ts";
-import { DensityFile, MetricsFile } from "./run-folder.ts";
-import { MOST_ROWS, spread, Validator } from "./validate.ts";
+import { densityOfAll, type HeldOutDensity, MOST_ROWS, spread, Validator } from "./validate.ts";
 
 /** Everything that is decided before the first step. */
 export interface Plan {
@@ -31,14 +37,17 @@ export interface Plan {
   readonly choice: Choice;
   readonly order: Order;
   readonly engine: Engine;
-  readonly shape: Shape;
+  readonly collective: Collective;
+  readonly part: Part;
   readonly budget: number;
   readonly steps: number;
   readonly memory: Forecast["memory"];
 }
 
 /** Decides everything, starts the engine, and refuses what cannot run, with the numbers. */
-export async function plan(given: Source, wanted: TrainOptions, onNote: (note: string) => void): Promise<Plan> {
+export async function plan(given: Source, wanted: TrainOptions, collective: Collective, onNote: (note: string) => void): Promise<Plan> {
+  const { grid } = collective;
+  if (grid.size > 1 && given.stream !== undefined) throw new UsageError("rows of a program cannot be trained on by several ranks");
   const once = given.stream === "once";
   const asked = excludable(given, once ? inOnePass(wanted) : wanted, onNote);
   const source = once ? keepingHead(given, withDefaults(asked).statisticsRows) : given;
@@ -50,16 +59,21 @@ export async function plan(given: Source, wanted: TrainOptions, onNote: (note: s
       mend: "lower --holdout, or pass --exclude-tokens none",
     });
   const config = resolveConfig(
-    asked,
+    { ...asked, shards: grid.shards, replicas: grid.replicas },
     source.paths.map((path) => resolve(path)),
     { dIn: source.dIn, rowsPerEpoch },
   );
-  const shape: Shape = { d: source.dIn, n: config.latents, k: config.k, auxk: config.auxk };
+  const part = partOf({ d: source.dIn, n: config.latents, k: config.k, auxk: config.auxk }, grid, config.capacityFactor);
+  const { shape } = part;
   const rowBytes = source.dIn * BYTES[source.dtype];
   const order = new Order({ rows: source.rows, rowBytes, grain: source.grain, stream: source.stream }, choice.untrained, config);
   const budget = budgetRows(config, rowsPerEpoch);
   if (once && budget > rowsPerEpoch) throw notTwice(`trained on for ${budget} rows, being ${rowsPerEpoch}`);
-  const engine = await selectEngine(config.engine, { threads: config.threads, dtype: config.dtype, onNote });
+  checkBatch(grid, config.batch, config.dropLast ? 0 : budget % config.batch);
+  // Ranks of one host share its processors and its memory.
+  const here = (await collective.exchange(hostname())).filter((host) => host === hostname()).length;
+  const threads = config.threads ?? (here > 1 ? Math.max(1, Math.floor(availableParallelism() / here)) : undefined);
+  const engine = await selectEngine(config.engine, { threads, dtype: config.dtype, collective, onNote });
   let memory: Forecast["memory"];
   try {
     const refusal = engine.refuses(shape);
@@ -69,15 +83,29 @@ export async function plan(given: Source, wanted: TrainOptions, onNote: (note: s
       choice.holdout.reduce((sum, { count }) => sum + count, 0),
     );
     const raw = (ringRows(order) + 2 * order.windowRows + held) * rowBytes;
-    const free = availableMemory();
+    const free = Math.floor(availableMemory() / here);
     const sampled = Math.min(config.statisticsRows, rowsPerEpoch);
-    const batch = Math.min(config.batch, budget);
-    memory = { free, needed: checkMemory({ shape, real: engine.real, ema: config.ema > 0, batch, rowBytes: raw, sampled }, free) };
+    const batch = Math.ceil(Math.min(config.batch, budget) / grid.replicas);
+    memory = {
+      free,
+      needed: checkMemory({ shape, real: engine.real, ema: config.ema > 0, dense: grid.replicas > 1, batch, rowBytes: raw, sampled }, free),
+    };
   } catch (error) {
     await engine[Symbol.asyncDispose]();
     throw error;
   }
-  return { source, config, choice, order, engine, shape, budget, memory, steps: totalSteps(budget, config.batch, config.dropLast) };
+  return {
+    source,
+    config,
+    choice,
+    order,
+    engine,
+    collective,
+    part,
+    budget,
+    memory,
+    steps: totalSteps(budget, config.batch, config.dropLast),
+  };
 }
 
 /** What rows that are read once allow: their own order, and none kept for evaluation. */
@@ -126,18 +154,20 @@ export function hyperOf(config: Config, mseScale: number): Omit<Hyper, "lr" | "r
 
 /** Trains from `begin` to the end, logging and saving into `out` (undefined: nowhere). State and engine go over to the autoencoder of the result, or are freed. */
 export async function trainFrom(
-  { source: planned, config, choice, order, engine, shape, budget, steps }: Plan,
+  { source: planned, config, choice, order, engine, collective, part, budget, steps }: Plan,
   state: State,
   begin: Beginning,
   out: string | undefined,
   { signal, publish }: RunControl,
+  onNote: (note: string) => void,
 ): Promise<TrainResult> {
   const source = stoppable(planned, signal);
   let metrics: MetricsFile | undefined;
-  let density: DensityFile | undefined;
+  let densities: DensityFile | undefined;
+  let density: HeldOutDensity | undefined; // of the last evaluation
   const began = performance.now();
   const elapsed = () => begin.elapsed + (performance.now() - began) / 1000;
-  const description = describe(source, config, engine, shape, begin.normalization);
+  const description = describe(source, config, engine, part.whole, begin.normalization);
   let last: Report | undefined;
   let checkpoint: string | undefined;
   let before = { at: elapsed(), tokens: begin.progress.tokens };
@@ -147,36 +177,51 @@ export async function trainFrom(
   };
 
   const save = async (at: Progress): Promise<void> => {
-    if (out === undefined || metrics === undefined) return;
-    const progress: JsonObject = {
-      tokens: at.tokens,
-      position: { ...at.position },
-      elapsed_s: elapsed(),
-      metrics_bytes: await metrics.flush(),
-      mse_scale: begin.mseScale,
-      data: factsOf(source),
-    };
-    checkpoint = await saveCheckpoint(out, { engine, state, step: at.step, description, progress });
-    await pruneCheckpoints(out, config.keep);
+    if (out === undefined) return;
+    const [file, alone] = [metrics, part.grid.size === 1];
+    // Several ranks would not wait for room for the same time.
+    const waiting = { onDiskFull: alone ? config.onDiskFull : "stop", signal, onNote } as const;
+    checkpoint = await withRoom(async () => {
+      const progress: JsonObject = {
+        tokens: at.tokens,
+        position: { ...at.position },
+        elapsed_s: elapsed(),
+        metrics_bytes: (await file?.flush()) ?? 0,
+        mse_scale: begin.mseScale,
+        data: factsOf(source),
+      };
+      const snapshot = { engine, state, step: at.step, description, progress };
+      return alone ? saveCheckpoint(out, snapshot) : saveTogether(out, snapshot, collective);
+    }, waiting);
+    if (part.grid.rank === 0) await withRoom(() => pruneCheckpoints(out, config.keep), waiting);
   };
 
   try {
-    if (out !== undefined) {
+    if (out !== undefined && part.grid.rank === 0) {
       metrics = await MetricsFile.open(out, begin.metricsBytes);
-      density = new DensityFile(out, begin.progress.step);
+      densities = new DensityFile(out, begin.progress.step);
     }
     const ring = engine.alloc(source.dtype, [ringRows(order), source.dIn]);
     const hyper = hyperOf(config, begin.mseScale);
     const held = spread(choice.holdout, MOST_ROWS);
     const validator =
       held.length > 0
-        ? await Validator.open(engine, shape, { ...hyper, lr: 0, rows: 0 }, source, held, config.nonFinite, begin.normalization).catch(
-            unlessStopped,
-          )
+        ? await Validator.open(
+            engine,
+            part.shape,
+            { ...hyper, lr: 0, rows: 0 },
+            source,
+            held,
+            config.nonFinite,
+            begin.normalization,
+            part,
+          ).catch(unlessStopped)
         : undefined;
     const end = await trainLoop({
       engine,
-      shape,
+      collective,
+      shape: part.whole,
+      part,
       state,
       source,
       order,
@@ -191,7 +236,13 @@ export async function trainFrom(
       logEvery: config.logEvery,
       evalEvery: config.evalEvery,
       signal,
-      evaluate: validator && (() => validator.run(state.params)),
+      evaluate:
+        validator &&
+        (async () => {
+          const found = await validator.run(state.params);
+          density = validator.density && (await densityOfAll(collective, validator.density));
+          return found;
+        }),
       onLog: (at, lr, findings) => {
         const now = elapsed();
         const { step, tokens, position } = at;
@@ -210,26 +261,29 @@ export async function trainFrom(
         };
         before = { at: now, tokens };
         metrics?.append(last);
-        if (holdout_fvu !== undefined && validator?.density !== undefined) density?.append(step, validator.density);
+        if (holdout_fvu !== undefined && density !== undefined) densities?.append(step, density);
         publish(last);
       },
       saveEvery: config.checkpointEvery,
       onSave: save,
     });
-    const newest = out === undefined ? undefined : (await newestCheckpoint(out, [])).checkpoint;
+    const newest = await fromFirst(collective, async () => {
+      const found = out === undefined ? undefined : (await newestCheckpoint(out, [])).checkpoint;
+      return found === undefined ? null : { step: found.step, path: found.path };
+    });
     if (newest?.step === end.step) checkpoint = newest.path;
     else await save(end);
     validator?.close();
     engine.free(ring);
-    const reason = end.step < steps && signal.aborted ? "stopped" : "done";
-    const sae = await trainedSae(engine, state, description, { path: checkpoint, step: end.step });
+    const reason = end.step < steps && (signal.aborted || part.grid.size > 1) ? "stopped" : "done";
+    const sae = await trainedSae(engine, state, description, { path: checkpoint, step: end.step }, part.shape);
     return { reason, steps: end.step, tokens: end.tokens, report: last, checkpoint, sae };
   } catch (thrown) {
     await engine.close();
     throw thrown;
   } finally {
     await metrics?.close();
-    await density?.close();
+    await densities?.close();
   }
 }
 

@@ -2,10 +2,22 @@
 
 import { FOLDED } from "../checkpoint/fold.ts";
 import { allocParams, allocStep, freeStep, writeHyper } from "../engine/allocate.ts";
-import { COUNTERS, type Engine, type Hyper, PARAM_NAMES, type Params, type Shape, type State, type Tensor } from "../engine/engine.ts";
+import {
+  BYTES,
+  COUNTERS,
+  type Engine,
+  type Hyper,
+  type Over,
+  PARAM_NAMES,
+  type Params,
+  type Shape,
+  type State,
+  type Tensor,
+} from "../engine/engine.ts";
 import { tiedStart, unitProbes } from "../sae/init.ts";
 import { bytesOf, float32Of, float64Of } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
+import type { Part } from "./part.ts";
 
 /** Zero-filled state; `ema` only when an average is kept. */
 export function allocState(engine: Engine, shape: Shape, ema: boolean): State {
@@ -38,9 +50,9 @@ export async function readReals(engine: Engine, tensor: Tensor): Promise<Float32
   return tensor.dtype === "f64" ? float64Of(bytes) : float32Of(bytes);
 }
 
-/** The tied start of `sae/init.ts`, with the given pre-bias [d]. */
-export function startParams(engine: Engine, params: Params, shape: Shape, seed: number, preBias: Float64Array): void {
-  const { encoder, decoder } = tiedStart(shape, seed);
+/** The tied start of `sae/init.ts`, with the given pre-bias [d]. `firstLatent`: of a shard. */
+export function startParams(engine: Engine, params: Params, shape: Shape, seed: number, preBias: Float64Array, firstLatent = 0): void {
+  const { encoder, decoder } = tiedStart(shape, seed, firstLatent);
   writeReals(engine, params.encoder, encoder);
   writeReals(engine, params.decoder, decoder);
   writeReals(engine, params.preBias, preBias);
@@ -58,13 +70,42 @@ export async function unfold(engine: Engine, params: Params, factor: number): Pr
   }
 }
 
+/**
+ * Every rank has what the first has: each shard that of replica 0, and pre-bias that of rank 0. What the others had is cleared, and all is summed. What a start computes is the same
+ * on the same processors; this makes it so on any.
+ */
+export function shareState(engine: Engine, { params, m, v, ema, age, counters }: State, { grid }: Part): void {
+  const groups = [params, m, v, ...(ema === undefined ? [] : [ema])];
+  const share = (tensor: Tensor, own: boolean, over: Over) => {
+    const bytes = tensor.shape.reduce((product, size) => product * size, BYTES[tensor.dtype]);
+    for (let at = 0; !own && at < bytes; at += ZEROS.length)
+      engine.write(tensor, ZEROS.subarray(0, Math.min(ZEROS.length, bytes - at)), at);
+    engine.allReduce(tensor, "sum", over);
+  };
+  for (const group of groups) {
+    for (const name of ["encoder", "latentBias", "decoder"] as const) share(group[name], grid.replica === 0, "replicas");
+    share(group.preBias, grid.rank === 0, "all");
+  }
+  share(age, grid.replica === 0, "replicas");
+  share(counters, grid.rank === 0, "all");
+}
+
+const ZEROS = new Uint8Array(4 * 2 ** 20);
+
 const PROBES = 256;
 
 /**
  * Divides the encoder by the mean norm of the reconstructions (without bias) of 256 random inputs of norm 1 around the pre-bias, so that unit-norm
- * inputs start with unit-norm reconstructions (`init_from_data_` of the reference). Returns that mean norm.
+ * inputs start with unit-norm reconstructions (`init_from_data_` of the reference). Returns that mean norm. `shape` is of this rank's shard; `k` of all.
  */
-export async function rescaleEncoder(engine: Engine, params: Params, shape: Shape, seed: number, hyper: Hyper): Promise<number> {
+export async function rescaleEncoder(
+  engine: Engine,
+  params: Params,
+  shape: Shape,
+  seed: number,
+  hyper: Hyper,
+  k = shape.k,
+): Promise<number> {
   const { d } = shape;
   const preBias = await readReals(engine, params.preBias);
   const probes = unitProbes(PROBES, d, seed).map((value, at) => value + preBias[at % d]!);
@@ -79,7 +120,9 @@ export async function rescaleEncoder(engine: Engine, params: Params, shape: Shap
   engine.write(rows, bytesOf(Uint32Array.from({ length: PROBES }, (_, row) => row)));
   engine.load(raw, rows, x, t);
   engine.encode(params, x, t, codes);
+  engine.merge(codes, k);
   engine.decode(params, codes, out);
+  engine.allReduce(out, "sum", "shards");
   const reconstructions = await readReals(engine, out);
   let norms = 0;
   for (let row = 0; row < PROBES; row++) {

@@ -1,8 +1,12 @@
 /** Starting a run, and going on with one. */
 
 import { basename, join } from "node:path";
-import { type Checkpoint, newestCheckpoint, restoreState, setAside } from "../checkpoint/load.ts";
+import { type Checkpoint, newestCheckpoint, openCheckpoint, restoreState, setAside } from "../checkpoint/load.ts";
 import { lockRun, type RunLock } from "../checkpoint/lock.ts";
+import { computedBy } from "../checkpoint/save.ts";
+import type { Collective } from "../collective/collective.ts";
+import { solo } from "../collective/solo.ts";
+import { chooseGrid } from "../collective/world.ts";
 import { CHANGEABLE, checkOptions, flagOf, type TrainOptions, totalSteps } from "../config.ts";
 import { START } from "../data/batches.ts";
 import { isIn } from "../data/holdout.ts";
@@ -15,13 +19,14 @@ import type { Normalization, State } from "../engine/engine.ts";
 import { type FoundSae, findSae, writeParams } from "../inference/weights.ts";
 import { normalizationOf } from "../sae/description.ts";
 import { FormatError, SaettaError, UsageError } from "../util/errors.ts";
-import { Fields } from "../util/json.ts";
+import { Fields, type JsonObject } from "../util/json.ts";
 import { type Pace, secondsFor, timeSteps } from "./estimate.ts";
 import type { Progress } from "./loop.ts";
+import { fromFirst } from "./part.ts";
 import { TrainRun } from "./run.ts";
 import { createRunFolder, discardRunFolder, readRunConfig, writeConfig } from "./run-folder.ts";
 import { type Beginning, factsOf, hyperOf, type Plan, plan, trainFrom } from "./session.ts";
-import { allocState, rescaleEncoder, startParams, unfold } from "./state.ts";
+import { allocState, rescaleEncoder, shareState, startParams, unfold } from "./state.ts";
 import { MOST_ROWS } from "./validate.ts";
 
 export interface RunOptions {
@@ -29,6 +34,8 @@ export interface RunOptions {
   readonly signal?: AbortSignal | undefined;
   /** Told what is worth knowing and no error. */
   readonly onNote?: ((note: string) => void) | undefined;
+  /** @internal The ranks that train together, each with this call; the caller closes it. */
+  readonly collective?: Collective | undefined;
 }
 
 export interface TrainArguments extends RunOptions {
@@ -42,20 +49,18 @@ export interface TrainArguments extends RunOptions {
  * what the world does not have (rows, memory, a folder to write into). The caller closes the source once `finished` is settled.
  */
 export async function train(given: Source, options: TrainOptions & TrainArguments = {}): Promise<TrainRun> {
-  const { out, signal, onNote = () => undefined, ...rest } = options;
+  const { out, signal, onNote = () => undefined, collective = solo(), ...rest } = options;
   const source = stoppable(given, signal);
   const asked = checkOptions(rest, undefined, (name) => name);
-  const dir = out === false ? undefined : (out ?? defaultOut(source, new Date()));
+  chooseGrid(0, collective.grid.size, asked);
+  const dir = out === false ? undefined : await fromFirst(collective, async () => out ?? defaultOut(source, new Date()));
   const initial = asked.init === undefined ? undefined : await findSae(asked.init);
-  const planned = await plan(source, initial === undefined ? asked : likeInitial(asked, initial, source), onNote);
+  const planned = await plan(source, initial === undefined ? asked : likeInitial(asked, initial, source), collective, onNote);
   let lock: RunLock | undefined;
   try {
-    const state = allocState(planned.engine, planned.shape, planned.config.ema > 0);
-    if (dir !== undefined) lock = await createRunFolder(dir, planned.config);
+    if (dir !== undefined && collective.grid.rank === 0) lock = await createRunFolder(dir, planned.config);
     if (lock?.warning !== undefined) onNote(lock.warning);
-    const { found, pace, ...started } = await start(planned, state, initial, onNote);
-    const begin = { progress: { step: 0, tokens: 0, position: START }, ...started, elapsed: 0, metricsBytes: 0 };
-    return launch(planned, state, lock, dir, signal, begin, pace && secondsOf(planned, pace), found);
+    return launch(planned, lock, dir, { signal, onNote }, await startAnew(planned, initial, onNote));
   } catch (error) {
     await planned.engine.close();
     if (dir !== undefined && lock !== undefined) await discardRunFolder(dir, lock);
@@ -70,40 +75,48 @@ export interface ResumeArguments extends RunOptions {
 }
 
 /**
- * Goes on from the newest checkpoint of a run folder that is whole. `changes` may extend the budget, move the data, or change engine and intervals; anything
- * else is a UsageError naming the fixed value. The options of the run are in its config.json.
+ * Goes on from the newest checkpoint of a run folder that is whole; a run that has none yet begins anew. `changes` may extend the budget, move the data, or change
+ * engine and intervals; anything else is a UsageError naming the fixed value. The options of the run are in its config.json.
  */
 export async function resume(dir: string, changes: TrainOptions & ResumeArguments = {}): Promise<TrainRun> {
-  const { signal, onNote = () => undefined, data: moved, ...given } = changes;
+  const { signal, onNote = () => undefined, collective = solo(), data: moved, ...given } = changes;
   const changed = checkOptions(given, undefined, (name) => name);
   const { options, data } = await readRunConfig(dir);
   checkChanges(dir, options, changed);
-  const lock = lockRun(dir);
-  if (lock.warning !== undefined) onNote(lock.warning);
+  const lock = collective.grid.rank === 0 ? lockRun(dir) : undefined;
+  if (lock?.warning !== undefined) onNote(lock.warning);
   let source: Source | undefined;
   let planned: Plan | undefined;
   try {
-    const checkpoint = await usableCheckpoint(dir, onNote);
+    const checkpoint = await commonCheckpoint(dir, collective, onNote);
     source = stoppable(await sourceToGoOn(dir, moved ?? data, options.dataset), signal);
-    const beginning = beginningOf(checkpoint, source);
+    const begin = checkpoint && beginningOf(checkpoint, source);
     const { tokens, epochs, ...rest } = options;
     const budget = changed.tokens !== undefined || changed.epochs !== undefined ? {} : tokens === undefined ? { epochs } : { tokens };
-    planned = await plan(source, { ...rest, ...budget, ...changed }, onNote);
-    checkNormalization(planned, beginning.normalization, checkpoint.path);
-    planned = goOn(planned, beginning.progress, checkpoint.path);
-    if (planned.steps === beginning.progress.step) onNote("the run has spent its budget already; --tokens or --epochs extend it");
-    const state = allocState(planned.engine, planned.shape, planned.config.ema > 0);
-    await restoreState(planned.engine, checkpoint, state);
-    await writeConfig(dir, planned.config);
-    const { step } = beginning.progress;
-    const run = launch(planned, state, lock, dir, signal, beginning, (beginning.elapsed / step) * (planned.steps - step));
+    planned = await plan(source, { ...rest, ...budget, ...changed }, collective, onNote);
+    let outset: Outset;
+    if (checkpoint !== undefined && begin !== undefined) {
+      checkNormalization(planned, begin.normalization, checkpoint.path);
+      planned = goOn(planned, begin.progress, checkpoint.path);
+      if (planned.steps === begin.progress.step) onNote("the run has spent its budget already; --tokens or --epochs extend it");
+      noteOtherBits(checkpoint, planned, onNote);
+      const state = allocState(planned.engine, planned.part.shape, planned.config.ema > 0);
+      const { firstLatent, whole } = planned.part;
+      await restoreState(planned.engine, checkpoint, state, { first: firstLatent, of: whole.n });
+      outset = { state, begin, seconds: (begin.elapsed / begin.progress.step) * (planned.steps - begin.progress.step) };
+    } else {
+      onNote(`${dir} has no checkpoint yet, so the run begins anew`);
+      outset = await startAnew(planned, options.init === undefined ? undefined : await findSae(options.init), onNote);
+    }
+    if (lock !== undefined) await writeConfig(dir, planned.config);
+    const run = launch(planned, lock, dir, { signal, onNote }, outset);
     const opened = source;
     if (!isSource(moved)) run.finished.finally(() => opened.close()).catch(() => undefined);
     return run;
   } catch (error) {
     await planned?.engine.close();
     if (!isSource(moved)) await source?.close();
-    lock.release();
+    lock?.release();
     throw error;
   }
 }
@@ -150,20 +163,29 @@ function checkNormalization({ config }: Plan, { kind }: Normalization, where: st
   });
 }
 
-async function usableCheckpoint(dir: string, onNote: (note: string) => void): Promise<Checkpoint> {
+/** undefined for a run that was ended before it saved anything. */
+async function usableCheckpoint(dir: string, onNote: (note: string) => void): Promise<Checkpoint | undefined> {
   const { checkpoint, refusals } = await newestCheckpoint(dir);
   if (checkpoint === undefined) {
-    throw new SaettaError(
-      refusals.length > 0 ? `none of its checkpoints is whole (${refusals[0]!.error.message})` : "has no checkpoint to go on from",
-      {
-        where: dir,
-        mend: "start again with saetta train and another --out",
-      },
-    );
+    if (refusals.length === 0) return undefined;
+    throw new SaettaError(`none of its checkpoints is whole (${refusals[0]!.error.message})`, {
+      where: dir,
+      mend: "start again with saetta train and another --out",
+    });
   }
   for (const { error } of refusals) onNote(`${error.message} (it is set aside, and step ${checkpoint.step} is used)`);
   await setAside(refusals);
   return checkpoint;
+}
+
+/** The same on all ranks: rank 0 chooses it, after it has compared every byte with the manifest. */
+async function commonCheckpoint(dir: string, collective: Collective, onNote: (note: string) => void): Promise<Checkpoint | undefined> {
+  let found: Checkpoint | undefined;
+  const path = await fromFirst(collective, async () => {
+    found = await usableCheckpoint(dir, onNote);
+    return found?.path ?? null;
+  });
+  return path === null ? undefined : (found ?? openCheckpoint(path, []));
 }
 
 /** The plan with the steps that are still to come after `progress`. */
@@ -180,15 +202,29 @@ function goOn(planned: Plan, progress: Progress, where: string): Plan {
   return { ...planned, steps: step + totalSteps(budget - tokens, config.batch, config.dropLast) };
 }
 
+/** A run before its next step. */
+interface Outset {
+  readonly state: State;
+  readonly begin: Beginning;
+  /** How long the steps to come will take. */
+  readonly seconds?: number | undefined;
+  /** What the sample of the rows showed, where one was drawn. */
+  readonly found?: RunPreflight | undefined;
+}
+
+async function startAnew(planned: Plan, initial: FoundSae | undefined, onNote: (note: string) => void): Promise<Outset> {
+  const state = allocState(planned.engine, planned.part.shape, planned.config.ema > 0);
+  const { found, pace, ...started } = await start(planned, state, initial, onNote);
+  const begin = { progress: { step: 0, tokens: 0, position: START }, ...started, elapsed: 0, metricsBytes: 0 };
+  return { state, begin, seconds: pace && secondsOf(planned, pace), found };
+}
+
 function launch(
   planned: Plan,
-  state: State,
   lock: RunLock | undefined,
   out: string | undefined,
-  signal: AbortSignal | undefined,
-  begin: Beginning,
-  seconds: number | undefined,
-  found?: RunPreflight,
+  { signal, onNote = () => undefined }: RunOptions,
+  { state, begin, seconds, found }: Outset,
 ): TrainRun {
   const { config, steps, budget, engine, source, order, choice, memory } = planned;
   const data = {
@@ -201,45 +237,73 @@ function launch(
   const forecast = { memory, seconds };
   const trainedBefore = begin.progress.tokens;
   return new TrainRun({ config, out, steps, budget, engine: engine.description, data, forecast, trainedBefore, signal }, (run) =>
-    trainFrom(planned, state, begin, out, run).finally(() => lock?.release()),
+    trainFrom(planned, state, begin, out, run, onNote).finally(() => lock?.release()),
   );
 }
 
-/** Fills the parameters of a new run, from normalised rows; says what the sample of them shows, and times the run's steps on it. */
+/** A run that goes on where something else computes ends well, but not with the bits that it would have had. */
+function noteOtherBits({ computed, path }: Checkpoint, { engine, collective }: Plan, onNote: (note: string) => void): void {
+  const now = computedBy(engine, collective.grid);
+  const differing = ["version", "engine", "build", "grid"].filter((name) => computed[name] !== now[name]);
+  if (differing.length === 0) return;
+  const said = ({ version, description }: JsonObject) => `Saetta ${String(version)}, ${String(description)}`;
+  onNote(
+    `${path} was computed by ${said(computed)}; ${said(now)} goes on from it, with other bits than an uninterrupted run (${differing.join(", ")} differs)`,
+  );
+}
+
+/** What the sample of the rows decides. */
+interface Decided {
+  readonly mseScale: number;
+  readonly normalization: Normalization;
+  /** The pre-bias [d] of a new autoencoder. */
+  readonly median: readonly number[] | null;
+}
+
+/** Fills the parameters of a new run, from normalised rows; says what the sample of them shows, and times the run's steps on it. Of several ranks the first draws the sample. */
 async function start(
   planned: Plan,
   state: State,
   initial: FoundSae | undefined,
   onNote: (note: string) => void,
 ): Promise<Pick<Beginning, "mseScale" | "normalization"> & { readonly found?: RunPreflight; readonly pace?: Pace }> {
-  const { source, choice, config, engine, shape, budget } = planned;
+  const { source, choice, config, engine, collective, part, budget } = planned;
+  const { shape } = part;
   const sampled = config.mseScale === "auto" || initial === undefined;
   const passed = new PassedOver((row) => isIn(choice.holdout, row));
-  const sample = sampled
-    ? await strideSample(source, choice.untrained, config.statisticsRows, config.seed, config.nonFinite, passed.note)
-    : new Float32Array(0);
-  // Of the rows as they are in the file.
-  const found = sampled ? { ...preflight(sample, shape.d), nonFinite: passed.nonFinite, excluded: passed.excluded } : undefined;
-  const normalization = initial === undefined ? normalizationFor(config.normalize, sample, shape.d) : normalizationOf(initial.description);
-  normalizeRows(sample, shape.d, normalization);
+  let sample: Float32Array = new Float32Array(0);
+  let found = undefined as RunPreflight | undefined;
+  const { mseScale, normalization, median } = await fromFirst<Decided>(collective, async () => {
+    if (sampled) {
+      sample = await strideSample(source, choice.untrained, config.statisticsRows, config.seed, config.nonFinite, passed.note);
+      // Of the rows as they are in the file.
+      found = { ...preflight(sample, shape.d), nonFinite: passed.nonFinite, excluded: passed.excluded };
+    }
+    const by = initial === undefined ? normalizationFor(config.normalize, sample, shape.d) : normalizationOf(initial.description);
+    normalizeRows(sample, shape.d, by);
+    const scale = config.mseScale === "auto" ? 1 / meanVariance(sample, shape.d) : config.mseScale;
+    if (initial !== undefined) return { mseScale: scale, normalization: by, median: null };
+    const { median: middle, converged, iterations } = geometricMedian(sample, shape.d);
+    if (!converged) onNote(`the geometric median still moved after ${iterations} iterations; the run starts from where it was`);
+    return { mseScale: scale, normalization: by, median: [...middle] };
+  });
   const { kind, factor } = normalization;
   if (kind !== "none") {
     onNote(
       `rows are normalised (${kind}${kind === "scale" ? `, times ${factor.toPrecision(4)}` : ""}); losses and FVU are of normalised rows`,
     );
   }
-  const mseScale = config.mseScale === "auto" ? 1 / meanVariance(sample, shape.d) : config.mseScale;
   const hyper = { ...hyperOf(config, mseScale), lr: config.lr };
   if (initial === undefined) {
-    const { median, converged, iterations } = geometricMedian(sample, shape.d);
-    if (!converged) onNote(`the geometric median still moved after ${iterations} iterations; the run starts from where it was`);
-    startParams(engine, state.params, shape, config.seed, median);
-    if (config.encoderRescale) await rescaleEncoder(engine, state.params, shape, config.seed, { ...hyper, lr: 0, rows: 1 });
+    startParams(engine, state.params, shape, config.seed, Float64Array.from(median!), part.firstLatent);
+    if (config.encoderRescale) await rescaleEncoder(engine, state.params, shape, config.seed, { ...hyper, lr: 0, rows: 1 }, part.whole.k);
   } else {
-    await writeParams(engine, initial, state.params);
+    await writeParams(engine, initial, state.params, true, part.firstLatent);
     if (kind === "scale") await unfold(engine, state.params, factor);
   }
-  if (found === undefined) return { mseScale, normalization };
+  // Several ranks would not agree on how many steps to time.
+  if (part.grid.size > 1) shareState(engine, state, part);
+  if (found === undefined || part.grid.size > 1) return { mseScale, normalization, ...(found && { found }) };
   const pace = await timeSteps(engine, shape, state, sample, Math.min(config.batch, budget), hyper);
   return { mseScale, normalization, found, pace };
 }

@@ -1,6 +1,7 @@
 /** The hold-out during training: FVU and MSE of held-out rows under the weights as they are. */
 
-import { type NonFinite, nonFiniteRows, notFinite } from "../data/batches.ts";
+import type { Collective } from "../collective/collective.ts";
+import { type NonFinite, notFinite } from "../data/batches.ts";
 import type { Range } from "../data/holdout.ts";
 import type { Source } from "../data/source.ts";
 import { allocStep, freeStep, writeHyper } from "../engine/allocate.ts";
@@ -20,7 +21,9 @@ import { namedSums, sumsLength } from "../engine/sums.ts";
 import { type DensityBin, densityBins } from "../eval/density.ts";
 import { losses } from "../sae/math.ts";
 import { bytesOf, float64Of, uint32Of } from "../util/bytes.ts";
+import { nonFiniteRows } from "../util/float16.ts";
 import type { HeldOut } from "./loop.ts";
+import { type Part, partOf, sumOverShards } from "./part.ts";
 
 /** Rows of an evaluation during training; `saetta eval` uses all of them. */
 export const MOST_ROWS = 16_384;
@@ -53,6 +56,12 @@ export interface HeldOutDensity {
   readonly density: readonly DensityBin[];
 }
 
+/** The density of the latents of all shards. */
+export async function densityOfAll(collective: Collective, { rows, latents, never, density }: HeldOutDensity): Promise<HeldOutDensity> {
+  const [all, silent, ...counts] = await sumOverShards(collective, [latents, never, ...density.map((bin) => bin.latents)]);
+  return { rows, latents: all!, never: silent!, density: density.map((bin, i) => ({ ...bin, latents: counts[i]! })) };
+}
+
 /** What an evaluation of some rows needs of the engine's memory. */
 interface Room {
   readonly t: Step;
@@ -65,32 +74,32 @@ interface Room {
 /** Reads the rows of the ranges and holds them in the engine's memory, for evaluations with `run`. */
 export class Validator {
   readonly #engine: Engine;
-  readonly #shape: Shape;
+  readonly #part: Part;
   readonly #hyper: Hyper;
   readonly #chunks: readonly { readonly rows: number; readonly bytes: Uint8Array }[];
   readonly #dtype: Source["dtype"];
   readonly #normalization: Normalization | undefined;
   readonly #rooms = new Map<number, Room>();
-  /** Of the last evaluation. */
+  /** Of this shard's latents, at the last evaluation. */
   density: HeldOutDensity | undefined;
 
   private constructor(
     engine: Engine,
-    shape: Shape,
+    part: Part,
     hyper: Hyper,
     dtype: Source["dtype"],
     chunks: readonly { rows: number; bytes: Uint8Array }[],
     normalization: Normalization | undefined,
   ) {
     this.#engine = engine;
-    this.#shape = shape;
+    this.#part = part;
     this.#hyper = hyper;
     this.#dtype = dtype;
     this.#chunks = chunks;
     this.#normalization = normalization;
   }
 
-  /** Rows that are not finite stop it or are left out. `normalization`: default: rows as they are. */
+  /** Rows that are not finite stop it or are left out. `normalization`: default: rows as they are. `part`: every shard evaluates, and every replica finds the same. */
   static async open(
     engine: Engine,
     shape: Shape,
@@ -99,6 +108,7 @@ export class Validator {
     ranges: readonly Range[],
     nonFinite: NonFinite = "stop",
     normalization?: Normalization,
+    part: Part = partOf(shape),
   ): Promise<Validator> {
     const rowBytes = source.dIn * BYTES[source.dtype];
     const all = new Uint8Array(ranges.reduce((sum, { count }) => sum + count, 0) * rowBytes);
@@ -119,13 +129,13 @@ export class Validator {
       const count = Math.min(ROWS_AT_ONCE, rows - first);
       chunks.push({ rows: count, bytes: all.subarray(first * rowBytes, (first + count) * rowBytes) });
     }
-    return new Validator(engine, shape, hyper, source.dtype, chunks, normalization);
+    return new Validator(engine, part, hyper, source.dtype, chunks, normalization);
   }
 
   async run(params: Params): Promise<HeldOut> {
     const engine = this.#engine;
-    const total = new Float64Array(sumsLength(this.#shape.d));
-    const firings = new Float64Array(this.#shape.n);
+    const total = new Float64Array(sumsLength(this.#part.whole.d));
+    const firings = new Float64Array(this.#part.shape.n);
     let rows = 0;
     for (const chunk of this.#chunks) {
       const { t, raw, index, x, path } = this.#room(chunk.rows);
@@ -134,7 +144,9 @@ export class Validator {
       engine.write(index, bytesOf(Uint32Array.from({ length: chunk.rows }, (_, row) => row)));
       engine.load(raw, index, x, t, this.#normalization);
       engine.encode(params, x, t, path.codes);
+      engine.merge(path.codes, this.#part.whole.k);
       engine.decode(params, path.codes, path.err);
+      engine.allReduce(path.err, "sum", "shards");
       engine.residual(params, x, t, path);
       const [sumsRead, latents] = await Promise.all([engine.read(t.sums), engine.read(engine.pairs(path.codes).latent)]);
       const sums = float64Of(sumsRead);
@@ -160,9 +172,9 @@ export class Validator {
   /** Memory for a chunk of so many rows: all chunks but the last have the same. */
   #room(rows: number): Room {
     const engine = this.#engine;
-    const { d, k } = this.#shape;
+    const { d, k } = this.#part.shape;
     const room = this.#rooms.get(rows) ?? {
-      t: allocStep(engine, this.#shape),
+      t: allocStep(engine, this.#part.shape),
       raw: engine.alloc(this.#dtype, [rows, d]),
       index: engine.alloc("u32", [rows]),
       x: engine.alloc(engine.real, [rows, d]),

@@ -118,6 +118,18 @@ export function firstNonFinite(bytes: Uint8Array, dtype: keyof typeof WIDTH, fir
   return -1;
 }
 
+/** Those of the rows [begin, end) of width dIn in `memory` that hold something not finite. */
+export function nonFiniteRows(memory: Uint8Array, dtype: keyof typeof WIDTH, dIn: number, begin: number, end: number): number[] {
+  const found: number[] = [];
+  for (let row = begin; row < end; row++) {
+    const element = firstNonFinite(memory, dtype, row * dIn, (end - row) * dIn);
+    if (element < 0) break;
+    row = Math.floor(element / dIn);
+    found.push(row);
+  }
+  return found;
+}
+
 /**
  * Adding the lowest bit of the exponent to the exponent alone carries into the place of the sign where it is all ones, and only there. `halves`: two elements a
  * word, of which the lower cannot carry into the upper.

@@ -4,7 +4,7 @@ import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { type Batch, batches, START } from "../../src/data/batches.ts";
+import { type Batch, batches, type Ring, START } from "../../src/data/batches.ts";
 import { chooseRows } from "../../src/data/choose.ts";
 import { concatSources } from "../../src/data/concat.ts";
 import { excludedRows, RowSet } from "../../src/data/mask.ts";
@@ -73,8 +73,14 @@ async function visited(source: Source, order: Order, sizes: readonly number[]): 
   const ring = new Uint8Array(2 * order.windowRows * rowBytes);
   const found: number[][] = [];
   const left = [...sizes];
-  for await (const { uploads, rows } of batches(source, order, "stop", START, () => left.shift() ?? 0) as AsyncIterable<Batch>) {
-    for (const { at, bytes } of uploads) ring.set(bytes, at * rowBytes);
+  const held: Ring = {
+    memory: (bytes) => new Uint8Array(bytes),
+    bring: (at, bytes) => {
+      ring.set(bytes, at * rowBytes);
+      return Promise.resolve([]);
+    },
+  };
+  for await (const { rows } of batches(source, order, held, "stop", START, () => left.shift() ?? 0) as AsyncIterable<Batch>) {
     const numbers = float32Of(ring);
     found.push(Array.from(rows, (row) => numbers[row * source.dIn]));
   }

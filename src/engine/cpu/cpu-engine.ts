@@ -3,6 +3,7 @@
  */
 
 import { totalmem } from "node:os";
+import { type Collective, groupOf } from "../../collective/collective.ts";
 import { NO_NORMALIZATION } from "../../sae/math.ts";
 import { parameterCount } from "../../sae/shape.ts";
 import { SaettaError } from "../../util/errors.ts";
@@ -16,17 +17,21 @@ import {
   type Grads,
   HYPER,
   type Normalization,
+  type Over,
   type Params,
   type Path,
+  type ReduceOp,
   type Shape,
   type State,
   type Step,
   type Tensor,
 } from "../engine.ts";
 import { Fusion } from "../fuse.ts";
+import { hostMemory, writeRows } from "../host-rows.ts";
 import { sumsLength } from "../sums.ts";
 import { at, CpuCodes, CpuGrads, CpuTensor, ownCodes, ownGrads, ownTensor, paramAddresses, stepAddresses } from "./memory.ts";
 import type { Address, Native } from "./native.ts";
+import { reduction, worldOf } from "./world.ts";
 
 const WHERE = "cpu engine";
 /** Formats of raw rows, in the order of kernels/load.cc. */
@@ -53,6 +58,7 @@ process.once("exit", () => {
 export class CpuEngine implements Engine {
   readonly name = "cpu";
   readonly description: string;
+  readonly build: string;
   readonly real = "f32";
   readonly #native: Native;
   readonly #stream: Address;
@@ -62,13 +68,19 @@ export class CpuEngine implements Engine {
   /** Reads under way, in the order of their tickets; only the first is waited for. */
   readonly #pending: Pending[] = [];
   readonly #fusion = new Fusion();
+  readonly #collective: Collective;
+  /** What the stream's thread needs to reach the other ranks; 0 when there are none. */
+  readonly #world: Address;
   #drained: Promise<void> = Promise.resolve();
   #closed: Promise<void> | undefined;
 
-  constructor(calls: Native, stream: Address, description: string) {
+  constructor(calls: Native, stream: Address, description: string, build: string, collective: Collective) {
+    this.#collective = collective;
+    this.#world = worldOf(calls, collective);
     this.#native = calls;
     this.#stream = stream;
     this.description = description;
+    this.build = build;
   }
 
   refuses(shape: Shape): string | undefined {
@@ -141,6 +153,14 @@ export class CpuEngine implements Engine {
     this.#native.write(this.#stream, address + at, bytes, bytes.length);
   }
 
+  hostMemory(bytes: number): Uint8Array<ArrayBuffer> {
+    return hostMemory(bytes);
+  }
+
+  upload(raw: Tensor, bytes: Uint8Array, row: number): Promise<readonly number[]> {
+    return writeRows(this, raw, bytes, row);
+  }
+
   read(t: Tensor): Promise<Uint8Array> {
     this.#open();
     const { address, size } = ownTensor(t);
@@ -186,6 +206,20 @@ export class CpuEngine implements Engine {
     const rows = at(x, "f32", B, d);
     const codes = ownCodes(live).addresses(B);
     this.#native.encode(this.#stream, ...paramAddresses(p, n, d), rows, B, d, n, ...stepAddresses(t), ...codes, ...deadSide);
+  }
+
+  merge(z: Codes, k: number, t?: Step): void {
+    if (this.#collective.grid.shards === 1) return;
+    this.#open();
+    const codes = ownCodes(z).addresses(z.rows);
+    const step = t === undefined ? [0, 0, 0, 0, 0] : stepAddresses(t);
+    this.#native.merge(this.#stream, this.#world, ...codes, z.rows, k, t?.fired.shape[0] ?? 0, t === undefined ? 0 : 1, ...step);
+  }
+
+  allReduce(t: Tensor, op: ReduceOp, over: Over): void {
+    if (groupOf(this.#collective.grid, over).size === 1) return;
+    this.#open();
+    this.#native.allReduce(this.#stream, this.#world, ...reduction(t, op, over));
   }
 
   decode(p: Params, z: Codes, err: Tensor): void {
@@ -239,14 +273,15 @@ export class CpuEngine implements Engine {
     const side = ({ codes, err }: Path) => [...ownCodes(codes).addresses(B), at(err, "f32", B, d)];
     const [params, rows] = [paramAddresses(p, n, d), at(x, "f32", B, d)];
     const sides = [...side(live), ...(dead === undefined ? [0, 0, 0, 0, 0] : side(dead))];
-    this.#native.paramGrad(this.#stream, ...params, rows, B, ...stepAddresses(t), ...sides, grads.handle);
+    const first = this.#collective.grid.rank === 0 ? 1 : 0;
+    this.#native.paramGrad(this.#stream, ...params, rows, B, ...stepAddresses(t), ...sides, grads.handle, first);
   }
 
   norm(p: Params, g: Grads, t: Step): void {
     this.#open();
     const grads = ownGrads(g);
     const decoder = at(p.decoder, "f32", grads.latentBias.shape[0], grads.preBias.shape[0]);
-    this.#native.norm(this.#stream, decoder, grads.handle, ...stepAddresses(t));
+    this.#native.norm(this.#stream, decoder, grads.handle, ...stepAddresses(t), this.#collective.grid.shard === 0 ? 1 : 0);
   }
 
   update(s: State, g: Grads, t: Step): void {
@@ -257,7 +292,8 @@ export class CpuEngine implements Engine {
     const addresses = [s.params, s.m, s.v].flatMap((p) => paramAddresses(p, n, d));
     const ema = s.ema === undefined ? [0, 0, 0, 0] : paramAddresses(s.ema, n, d);
     const [age, counters] = [at(s.age, "u32", n), at(s.counters, "f64", COUNTERS.length)];
-    this.#native.update(this.#stream, ...addresses, ...ema, age, counters, grads.handle, ...stepAddresses(t));
+    const firstLatent = this.#collective.grid.shard * n;
+    this.#native.update(this.#stream, ...addresses, ...ema, age, counters, grads.handle, ...stepAddresses(t), firstLatent);
   }
 
   record(step: () => void): () => void {

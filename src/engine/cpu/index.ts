@@ -4,6 +4,9 @@
  */
 
 import { availableParallelism, cpus } from "node:os";
+import { basename } from "node:path";
+import type { Collective } from "../../collective/collective.ts";
+import { solo } from "../../collective/solo.ts";
 import { messageOf, SaettaError, UsageError } from "../../util/errors.ts";
 import type { Engine } from "../engine.ts";
 import { kernelLibrary } from "./compile.ts";
@@ -17,6 +20,8 @@ export interface CpuOptions {
   readonly path?: InstructionSet;
   /** What the encoder's product is computed in; the codes have the same bits. Default: bf16 where the instruction set has it, AMX only when asked for. */
   readonly dtype?: "f32" | "bf16";
+  /** The ranks that it computes with; default: it is alone. */
+  readonly collective?: Collective;
 }
 
 export type { Path as InstructionSet } from "./native.ts";
@@ -32,6 +37,8 @@ const NAMES: Readonly<Record<InstructionSet, string>> = {
 const MAX_THREADS = 1024;
 
 let library: Promise<Native> | undefined;
+/** Which kernels the library has: the hash of their sources, flags and compiler. */
+let kernels = "";
 
 /** Compiles the kernels, if that has not been done, and loads them. Throws SaettaError that says how to mend it when they cannot be. */
 export async function prepareCpuKernels(): Promise<void> {
@@ -83,13 +90,18 @@ export async function createCpuEngine(options: CpuOptions = {}): Promise<Engine>
   const stream = calls.open(PATHS.indexOf(used), threads);
   if (stream === 0) throw new SaettaError(`${threads} threads cannot be started`, { where: WHERE, mend: "use fewer (--threads)" });
   const model = cpus()[0]?.model.trim() || process.arch;
-  return new CpuEngine(calls, stream, `cpu: ${model}, ${threads} thread${threads === 1 ? "" : "s"}, ${NAMES[used]}`);
+  const description = `cpu: ${model}, ${threads} thread${threads === 1 ? "" : "s"}, ${NAMES[used]}`;
+  // Neither threads nor the screen in bf16 change a bit.
+  return new CpuEngine(calls, stream, description, `${hasHalf ? "avx512" : used} ${kernels}`, options.collective ?? solo());
 }
 
 /** The kernels of this process. A failure is not kept: the compiler may have been installed since. */
 function native(): Promise<Native> {
   library ??= kernelLibrary()
-    .then(loadNative)
+    .then((path) => {
+      kernels = basename(path, ".so");
+      return loadNative(path);
+    })
     .catch((error: unknown) => {
       library = undefined;
       throw error;

@@ -38,6 +38,9 @@ export interface Native {
   codeGrad: Call;
   reconstruct: Call;
   paramGrad: Call;
+  world: Call;
+  allReduce: Call;
+  merge: Call;
   norm: Call;
   update: Call;
   addressOf(bytes: Uint8Array): Address;
@@ -64,9 +67,12 @@ export const SIGNATURES = {
   residual: `saetta_residual ${"p ".repeat(14)}`,
   codeGrad: `saetta_code_grad ${"p ".repeat(15)}`,
   reconstruct: `saetta_reconstruct ${"p ".repeat(18)}`,
-  paramGrad: `saetta_param_grad ${"p ".repeat(23)}`,
-  norm: `saetta_norm ${"p ".repeat(8)}`,
-  update: `saetta_update ${"p ".repeat(25)}`,
+  paramGrad: `saetta_param_grad ${"p ".repeat(23)}u`,
+  norm: `saetta_norm ${"p ".repeat(8)}u`,
+  update: `saetta_update ${"p ".repeat(25)}u`,
+  world: "saetta_world b p p f >p",
+  allReduce: "saetta_all_reduce p p u u u p p",
+  merge: `saetta_merge ${"p ".repeat(9)}u ${"p ".repeat(5)}`,
 } as const;
 
 /** Addresses, and numbers of 64 bits, both passed as such. */

@@ -2,7 +2,7 @@
 
 import { formatBytes } from "../../util/bytes.ts";
 import { SaettaError, UsageError } from "../../util/errors.ts";
-import { type Address, checkVersion, DEVICE_ATTRIBUTE, Driver } from "./driver.ts";
+import { type Address, CudaError, checkVersion, DEVICE_ATTRIBUTE, Driver } from "./driver.ts";
 import { WHERE } from "./libraries.ts";
 
 /** Thrown where memory is asked for while operations are being recorded: the step must run once more before it can be. */
@@ -10,6 +10,8 @@ export class NotRecordable extends Error {}
 
 /** 8.0, whose bf16 the kernels need. */
 const OLDEST_CAPABILITY = 80;
+/** CUDA_ERROR_NO_DEVICE. */
+const NO_DEVICE = 100;
 const NON_BLOCKING = 1;
 /** CU_EVENT_BLOCKING_SYNC, CU_EVENT_DISABLE_TIMING. */
 const QUIET_EVENT = 3;
@@ -78,12 +80,17 @@ export class Device {
   /** Starts card `index` of those that CUDA_VISIBLE_DEVICES leaves; default: the one of this process's LOCAL_RANK, or the first. */
   static async open(index?: number): Promise<Device> {
     const driver = await Driver.load();
-    driver.call("starting the NVIDIA driver", "cuInit", 0);
+    const noCard = () =>
+      new SaettaError("there is no NVIDIA card", { where: WHERE, mend: "see CUDA_VISIBLE_DEVICES, or use --engine cpu" });
+    try {
+      driver.call("starting the NVIDIA driver", "cuInit", 0);
+    } catch (error) {
+      throw error instanceof CudaError && error.code === NO_DEVICE ? noCard() : error;
+    }
     checkVersion(driver);
     const count = new Int32Array(1);
     driver.call("counting the cards", "cuDeviceGetCount", count);
-    if (count[0] === 0)
-      throw new SaettaError("there is no NVIDIA card", { where: WHERE, mend: "see CUDA_VISIBLE_DEVICES, or use --engine cpu" });
+    if (count[0] === 0) throw noCard();
     const rank = Number(process.env.LOCAL_RANK ?? 0);
     const chosen = index ?? (Number.isInteger(rank) && rank >= 0 ? rank % count[0]! : 0);
     if (!Number.isInteger(chosen) || chosen < 0 || chosen >= count[0]!) {

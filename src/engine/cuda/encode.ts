@@ -1,14 +1,13 @@
 /** load and encode: rows gathered; the encoder's product in chunks of rows, from each of which the top k are taken before the next is computed. */
 
 import { SaettaError } from "../../util/errors.ts";
-import { type Codes, type Dead, type DType, type Normalization, type Params, type Step, SUMS, type Tensor } from "../engine.ts";
+import { type Codes, type Dead, type Normalization, type Params, type Step, SUMS, type Tensor } from "../engine.ts";
 import { DeadList } from "./dead.ts";
 import { WHERE } from "./libraries.ts";
 import type { Machine } from "./machine.ts";
 import { at, type CudaCodes, checked, EMPTY, ownCodes, PAIRS, stepAddresses, type Way } from "./memory.ts";
+import { FORMATS, inflowOf } from "./rows.ts";
 
-/** Formats of raw rows, in the order of kernels/load.cu. */
-const FORMATS: readonly DType[] = ["f32", "f64", "f16", "bf16"];
 /** Normalisations, in the order of kernels/load.cu. */
 const NORMALIZATIONS: readonly Normalization["kind"][] = ["none", "scale", "unit", "layer_norm"];
 /** Bytes of pre-activations that exist at a time: larger chunks are no faster; a small card has no room for so many. */
@@ -39,15 +38,15 @@ export function load(m: Machine, raw: Tensor, rows: Tensor, x: Tensor, t: Step, 
   const own = checked(x, "f32", B, d);
   const numbers = at(rows, "u32", B);
   kernels.launch("load_begin", { blocks: Math.ceil(Math.max(n, SUMS.length + 2 * d) / 256), threads: 256 }, sums, fired, bad, sq, n, d);
-  from.inflow ??= { used: device.event(), written: device.event(), pending: false };
-  if (from.inflow.pending) {
-    driver.call("waiting for rows", "cuStreamWaitEvent", stream, from.inflow.written, 0);
-    from.inflow.pending = false;
+  const inflow = inflowOf(device, from);
+  if (inflow.pending) {
+    driver.call("waiting for rows", "cuStreamWaitEvent", stream, inflow.written, 0);
+    inflow.pending = false;
   }
   const grid = { blocks: Math.ceil(B / 8), threads: 256 };
   const normalization = NORMALIZATIONS.indexOf(kind);
   kernels.launch("load_rows", grid, format, from.address, rawRows, numbers, own.address, B, d, bad, normalization, factor, fault);
-  driver.call("marking rows as read", "cuEventRecord", from.inflow.used, stream);
+  driver.call("marking rows as read", "cuEventRecord", inflow.used, stream);
   m.wrote(own);
 }
 

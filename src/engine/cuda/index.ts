@@ -33,6 +33,7 @@ import { CudaCodes, CudaTensor, ownTensor, PAIRS } from "./memory.ts";
 import { type Compute, Nvrtc } from "./nvrtc.ts";
 import * as paths from "./paths.ts";
 import { type Findings, Recording } from "./record.ts";
+import { RowUploads } from "./rows.ts";
 import { Downloads, Uploads } from "./staging.ts";
 
 export interface CudaOptions {
@@ -82,6 +83,7 @@ class CudaEngine implements Engine {
   readonly #fuse: Fuse;
   readonly #uploads: Uploads;
   readonly #downloads: Downloads;
+  readonly #rows: RowUploads;
   /** Two numbers that tell of a row that was asked for and is not there. */
   readonly #fault: number;
   /** Everything not given back yet. */
@@ -98,6 +100,7 @@ class CudaEngine implements Engine {
     this.#fault = m.device.alloc(8, "faults");
     this.#uploads = new Uploads(m.device);
     this.#downloads = new Downloads(m.device, this.#fault, (fault) => this.#explain(fault));
+    this.#rows = new RowUploads(m.device, m.kernels, this.#uploads, this.#fault, (fault) => this.#explain(fault));
     this.#fuse = new Fuse({
       decode: (p, z, err) => paths.decode(m, p, z, err),
       residual: (p, x, t, path, live) => paths.residual(m, p, x, t, path, live),
@@ -184,13 +187,26 @@ class CudaEngine implements Engine {
     this.#changed(tensor);
   }
 
+  hostMemory(bytes: number): Uint8Array<ArrayBuffer> {
+    this.#open();
+    return this.#rows.memory(bytes);
+  }
+
+  async upload(raw: Tensor, bytes: Uint8Array, row: number): Promise<readonly number[]> {
+    this.#open();
+    const tensor = ownTensor(raw);
+    tensor.version++;
+    return this.#rows.send(tensor, bytes, row);
+  }
+
   read(t: Tensor): Promise<Uint8Array> {
     this.#open();
     const tensor = ownTensor(t);
     try {
       this.#queue(() => this.#fuse.flush());
       this.#settle(tensor);
-
+      // Whoever reads the ages may go on from them elsewhere, where the forecast of the dead begins anew: so it does here.
+      tensor.dead?.restart();
       return this.#downloads.receive(tensor.address, tensor.size);
     } catch (error) {
       return Promise.reject(this.#failure ?? error);
@@ -219,6 +235,15 @@ class CudaEngine implements Engine {
       const use = encode(this.#m, p, x, t, live, dead);
       if (use !== undefined) this.#findings?.dead.add(use);
     });
+  }
+
+  /** One card is one shard and one replica: there is nothing to put together. */
+  merge(): void {
+    // no peers
+  }
+
+  allReduce(): void {
+    // no peers
   }
 
   decode(p: Params, z: Codes, err: Tensor): void {
@@ -272,6 +297,7 @@ class CudaEngine implements Engine {
 
   async #close(): Promise<void> {
     await this.#downloads.drained;
+    await this.#rows.drained;
     const { device } = this.#m;
     device.driver.attempt("cuStreamSynchronize", device.uploads);
     device.driver.attempt("cuStreamSynchronize", device.stream);
@@ -282,6 +308,7 @@ class CudaEngine implements Engine {
       device.free(this.#fault, 8);
       this.#uploads.close();
       this.#downloads.close();
+      this.#rows.close();
     } catch (error) {
       // A card that has failed takes nothing back; its context goes all the same.
       if (!(error instanceof CudaError)) throw error;
@@ -364,6 +391,7 @@ class CudaEngine implements Engine {
     it.dead?.free();
     if (it.inflow !== undefined) {
       for (const event of [it.inflow.used, it.inflow.written]) device.driver.attempt("cuEventDestroy_v2", event);
+      device.free(it.inflow.flags, it.shape[0]!);
     }
     device.free(it.address, it.size);
   }

@@ -15,6 +15,7 @@ export const KERNELS = {
   dead_list: "dead ppppppp u",
   load_begin: "load pppp uu",
   load_rows: "load upupp uup uf p",
+  screen_rows: "load upuuu p",
   select_live: "select ppppp ppp uuuu",
   select_dead: "select ppppp ppp uuu",
   decode: "reconstruct pppup uuu",
@@ -60,6 +61,8 @@ export interface Grid {
   readonly threads: number | readonly [number, number];
   /** Bytes of dynamic shared memory. */
   readonly shared?: number;
+  /** Default: that of the operations. */
+  readonly stream?: number;
 }
 
 interface Loaded {
@@ -113,7 +116,7 @@ export class Kernels {
   }
 
   /** Queues a kernel. Throws CudaError naming it when it cannot be launched. */
-  launch(kernel: Kernel, { blocks, threads, shared = 0 }: Grid, ...args: number[]): void {
+  launch(kernel: Kernel, { blocks, threads, shared = 0, stream = this.#stream }: Grid, ...args: number[]): void {
     const loaded = this.#of(kernel);
     const { parameters, handle } = loaded;
     if (args.length !== parameters.length) {
@@ -137,7 +140,7 @@ export class Kernels {
       at += 8;
     }
     this.#size[0] = BigInt(at);
-    const [driver, stream] = [this.#driver, this.#stream];
+    const driver = this.#driver;
     driver.call(`launching the kernel ${kernel}`, "cuLaunchKernel", handle, x, y, 1, width, height, 1, shared, stream, 0, this.#extraAt);
     if (this.synchronous) driver.call(`running the kernel ${kernel}`, "cuStreamSynchronize", stream);
   }

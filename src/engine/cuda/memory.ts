@@ -22,6 +22,8 @@ export interface Inflow {
   readonly written: number;
   /** Operations must wait for `written`. */
   pending: boolean;
+  /** A byte a row, for `upload` to tell those that are not finite. */
+  readonly flags: Address;
 }
 
 let lastNumber = 0;

@@ -98,6 +98,7 @@ export class Downloads {
   /** Called with the fault numbers; says what went wrong, "" when nothing did. */
   readonly #explain: (fault: Uint32Array) => unknown;
   readonly #fault: Address;
+  readonly #stream: number;
   readonly #free = new Map<number, Buffer[]>();
   readonly #events: number[] = [];
   readonly #pending: Pending[] = [];
@@ -105,15 +106,16 @@ export class Downloads {
   drained: Promise<void> = Promise.resolve();
 
   /** `fault`: FAULT_BYTES on the card, read with everything. `explain`: the error that they or something else mean, undefined when all is well. */
-  constructor(device: Device, fault: Address, explain: (fault: Uint32Array) => unknown) {
+  constructor(device: Device, fault: Address, explain: (fault: Uint32Array) => unknown, stream = device.stream) {
     this.#device = device;
     this.#fault = fault;
     this.#explain = explain;
+    this.#stream = stream;
   }
 
   /** A copy as of this call. */
   receive(from: Address, size: number): Promise<Uint8Array> {
-    const { driver, stream } = this.#device;
+    const [{ driver }, stream] = [this.#device, this.#stream];
     const buffer = this.#take(size + FAULT_BYTES);
     if (size > 0) driver.call("copying from the card", "cuMemcpyDtoHAsync_v2", buffer.address + FAULT_BYTES, from, size, stream);
     driver.call("copying from the card", "cuMemcpyDtoHAsync_v2", buffer.address, this.#fault, FAULT_BYTES, stream);

@@ -1,6 +1,7 @@
 // norm: the squared norm of the whole gradient, decoder rows projected, in float64: each latent on its own, then the latents in order.
 //
-// |g - (w . g) w|^2 = |g|^2 - (w . g)^2 for a unit row w, and w . g is known from the codes, so the decoder is not read.
+// |g - (w . g) w|^2 = |g|^2 - (w . g)^2 for a unit row w, and w . g is known from the codes, so the decoder is not read; unless the gradient is dense: then it may
+// be the sum of several replicas', whose codes are not here.
 
 #ifndef SAETTA_PATH
 #include "gradients.h"
@@ -13,6 +14,8 @@ struct Norm {
   const float* decoder;
   const Gradients* g;
   Step t;
+  /// Counts preBias, which all shards have; one of them does.
+  bool first;
 };
 
 }  // namespace saetta
@@ -21,9 +24,9 @@ struct Norm {
 #include "each_path.h"
 
 extern "C" void saetta_norm(saetta::Stream* stream, const float* decoder, const saetta::Gradients* g, double* hyper, double* sums, uint32_t* fired,
-                            uint32_t* bad, double* sq) {
+                            uint32_t* bad, double* sq, uint32_t first) {
   using namespace saetta;
-  const Norm a = {decoder, g, {hyper, sums, fired, bad, sq}};
+  const Norm a = {decoder, g, {hyper, sums, fired, bad, sq}, first != 0};
   stream->submit([a](Stream& s) { SAETTA_RUN(s, norm, a); });
 }
 
@@ -52,11 +55,11 @@ static void norm(Stream& s, const Norm& a) {
       const Rows rows = rowsOf(g, j, buffers + thread * 2 * d);
       squares[j] = static_cast<double>(g.g.latentBias[j]) * g.g.latentBias[j];
       if (rows.encoder == nullptr) continue;
-      const double along = alongOf(g, j);
+      const double along = g.g.encoder != nullptr ? dot(a.decoder + j * d, rows.decoder, d) : alongOf(g, j);
       squares[j] += dot(rows.encoder, rows.encoder, d) + std::max(0.0, dot(rows.decoder, rows.decoder, d) - along * along);
     }
   });
-  double sum = dot(g.g.preBias, g.g.preBias, d);
+  double sum = a.first ? dot(g.g.preBias, g.g.preBias, d) : 0;
   for (size_t j = 0; j < g.n; j++) sum += squares[j];
   *a.t.sq = sum;
   if (!std::isfinite(sum)) markBad(a.t);

@@ -32,6 +32,8 @@ struct ParamGrad {
   Codes live, dead;
   const float *liveErr, *deadErr;
   Gradients* g;
+  /// Counts the sum of err, which all ranks have; one of them does.
+  bool first;
 };
 
 /// 2 mseScale / (rows d), and 2 auxCoef over the variation of the auxiliary target; 0 when nothing is dead or it hardly varies.
@@ -72,10 +74,10 @@ void saetta_gradients_release(saetta::Stream* stream, saetta::Gradients* g) {
 void saetta_param_grad(saetta::Stream* stream, float* encoder, float* latentBias, float* decoder, float* preBias, const float* x, uint64_t B, double* hyper,
                        double* sums, uint32_t* fired, uint32_t* bad, double* sq, uint32_t* latent, float* value, float* grad, uint64_t k,
                        const float* liveErr, uint32_t* deadLatent, float* deadValue, float* deadGrad, uint64_t auxk, const float* deadErr,
-                       saetta::Gradients* g) {
+                       saetta::Gradients* g, uint32_t first) {
   using namespace saetta;
   const ParamGrad a = {{encoder, latentBias, decoder, preBias}, x, B, {hyper, sums, fired, bad, sq}, {latent, value, grad, k},
-                       {deadLatent, deadValue, deadGrad, deadErr == nullptr ? 0 : auxk}, liveErr, deadErr, g};
+                       {deadLatent, deadValue, deadGrad, deadErr == nullptr ? 0 : auxk}, liveErr, deadErr, g, first != 0};
   stream->submit([a](Stream& s) { SAETTA_RUN(s, paramGrad, a); });
 }
 
@@ -239,7 +241,7 @@ static void biases(Stream& s, const ParamGrad& a, const Scales& scale) {
     for (size_t i = 0; i < d; i++) partial[i] += partial[tile * d + i];
   }
   for (size_t i = 0; i < d; i++) {
-    const double gradient = scale.live * a.t.sums[SUMS + i] - partial[i];
+    const double gradient = (a.first ? scale.live * a.t.sums[SUMS + i] : 0) - partial[i];
     if (!(std::fabs(gradient) < LARGEST_GRADIENT)) markBad(a.t);
     g.g.preBias[i] = static_cast<float>(gradient);
   }

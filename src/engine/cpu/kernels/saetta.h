@@ -13,6 +13,7 @@
 #include <cstring>
 #include <deque>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <stdexcept>
 #include <string>
@@ -86,8 +87,10 @@ class Stream {
 
   /// Queues an operation; its ticket is passed when it is done. An exception in it fails the stream: later operations do nothing, unless they are `always`.
   uint64_t submit(std::function<void(Stream&)> operation, bool always = false);
+  /// The same for one that only starts something. What `start` returns ends it, and is called before the next operation that is not of this kind, or when there is nothing else to do.
+  uint64_t submitStart(std::function<std::function<void()>(Stream&)> start);
   uint64_t done() const { return done_.load(std::memory_order_acquire); }
-  bool idle() const { return done() == submitted_; }
+  bool idle() const { return done() == submitted_ && !underWay_.load(std::memory_order_acquire); }
   /// Blocks until the ticket is passed.
   void wait(uint64_t ticket);
   /// What went wrong, "" when nothing did.
@@ -124,8 +127,10 @@ class Stream {
   std::condition_variable queued_, passed_;
   struct Operation {
     std::function<void(Stream&)> run;
-    bool always;
+    bool always, joins;
   };
+  void attempt(const std::function<void()>& work);
+  void join();
   std::deque<Operation> queue_;
   uint64_t submitted_ = 0;
   std::atomic<uint64_t> done_{0};
@@ -133,6 +138,9 @@ class Stream {
   /// Set after `error_`, which never changes then.
   std::atomic<bool> failed_{false};
   std::string error_;
+  /// What was started and is not ended; of the dispatcher alone.
+  std::vector<std::function<void()>> started_;
+  std::atomic<bool> underWay_{false};
 
   // The job that the pool works on. `next_` holds its generation (high half) and how many of its tiles nobody has taken. A thread that comes late finds
   // another generation or no tile left; were tiles counted up to `tiles_`, it could find a tile in the number of the next job's.

@@ -253,34 +253,61 @@ Stream::~Stream() {
 
 uint64_t Stream::submit(std::function<void(Stream&)> operation, bool always) {
   std::lock_guard<std::mutex> lock(queueMutex_);
-  queue_.push_back({std::move(operation), always});
+  queue_.push_back({std::move(operation), always, true});
   queued_.notify_one();
   return ++submitted_;
+}
+
+uint64_t Stream::submitStart(std::function<std::function<void()>(Stream&)> start) {
+  std::lock_guard<std::mutex> lock(queueMutex_);
+  // Set before the operation counts as done, so that the stream is not taken for idle in between.
+  const auto run = [this, start = std::move(start)](Stream& s) {
+    started_.push_back(start(s));
+    underWay_.store(true, std::memory_order_release);
+  };
+  queue_.push_back({run, false, false});
+  queued_.notify_one();
+  return ++submitted_;
+}
+
+void Stream::attempt(const std::function<void()>& work) {
+  try {
+    work();
+  } catch (const std::exception& thrown) {
+    std::lock_guard<std::mutex> lock(queueMutex_);
+    if (failed_) return;
+    error_ = thrown.what();
+    failed_ = true;
+  }
+}
+
+void Stream::join() {
+  for (const auto& end : started_) {
+    if (!failed_) attempt(end);
+  }
+  started_.clear();
+  underWay_.store(false, std::memory_order_release);
 }
 
 void Stream::dispatch() {
   startThread(0);
   std::unique_lock<std::mutex> lock(queueMutex_);
   for (;;) {
+    if (queue_.empty() && !started_.empty()) {
+      lock.unlock();
+      join();
+      lock.lock();
+      continue;
+    }
     queued_.wait(lock, [&] { return closing_ || !queue_.empty(); });
     if (queue_.empty()) return;
     Operation operation = std::move(queue_.front());
     queue_.pop_front();
     lock.unlock();
-    std::string error;
-    if (!failed_ || operation.always) {
-      try {
-        operation.run(*this);
-      } catch (const std::exception& thrown) {
-        error = thrown.what();
-      }
-    }
+    if (operation.joins && !started_.empty()) join();
+    if (!failed_ || operation.always) attempt([&] { operation.run(*this); });
     operation.run = nullptr;
     lock.lock();
-    if (!error.empty() && !failed_) {
-      error_ = error;
-      failed_ = true;
-    }
     done_.fetch_add(1, std::memory_order_release);
     passed_.notify_all();
   }

@@ -15,6 +15,8 @@ struct Update {
   double* counters;
   const Gradients* g;
   Step t;
+  /// Number of latent 0 here among those of all shards.
+  uint32_t firstLatent;
 };
 
 /// The numbers of Adam, in f32: w -= rate m / (sqrt(v) root + eps), with PyTorch's bias correction.
@@ -58,7 +60,7 @@ static float randomElement(uint32_t latent, uint32_t t, uint32_t i) {
 extern "C" void saetta_update(saetta::Stream* stream, float* encoder, float* latentBias, float* decoder, float* preBias, float* mEncoder, float* mLatentBias,
                               float* mDecoder, float* mPreBias, float* vEncoder, float* vLatentBias, float* vDecoder, float* vPreBias, float* emaEncoder,
                               float* emaLatentBias, float* emaDecoder, float* emaPreBias, uint32_t* age, double* counters, const saetta::Gradients* g,
-                              double* hyper, double* sums, uint32_t* fired, uint32_t* bad, double* sq) {
+                              double* hyper, double* sums, uint32_t* fired, uint32_t* bad, double* sq, uint32_t firstLatent) {
   using namespace saetta;
   const Update a = {{encoder, latentBias, decoder, preBias},
                     {mEncoder, mLatentBias, mDecoder, mPreBias},
@@ -67,7 +69,8 @@ extern "C" void saetta_update(saetta::Stream* stream, float* encoder, float* lat
                     age,
                     counters,
                     g,
-                    {hyper, sums, fired, bad, sq}};
+                    {hyper, sums, fired, bad, sq},
+                    firstLatent};
   stream->submit([a](Stream& s) { SAETTA_RUN(s, update, a); });
 }
 
@@ -178,7 +181,7 @@ static void update(Stream& s, const Update& a) {
       adam(o, encoder, a.m.encoder + row, a.v.encoder + row, gradient.encoder, 0, d);
       const float along = gradient.decoder == nullptr ? 0 : static_cast<float>(dot(decoder, gradient.decoder, d));
       adam(o, decoder, a.m.decoder + row, a.v.decoder + row, gradient.decoder, along, d);
-      unitRow(decoder, a.m.decoder + row, a.v.decoder + row, static_cast<uint32_t>(j), static_cast<uint32_t>(t), d);
+      unitRow(decoder, a.m.decoder + row, a.v.decoder + row, a.firstLatent + static_cast<uint32_t>(j), static_cast<uint32_t>(t), d);
       if (half != nullptr) setRow(*half, j, encoder);
       if (averages) {
         average(o, a.ema.encoder + row, encoder, d);

@@ -92,6 +92,27 @@ __device__ void loadRow(const T* row, float* x, u32 d, u32* bad, u32 normalizati
   if (!finite) *bad = 1;
 }
 
+/// Whether all exponent bits of an element are set.
+template <class Bits>
+__device__ __forceinline__ bool anyNonFinite(const Bits* row, u32 d, Bits exponent) {
+  bool any = false;
+  for (u32 i = threadIdx.x & 31; i < d; i += 32) any = any || (row[i] & exponent) == exponent;
+  return any;
+}
+
+/// Rows [first, first + count) of raw as they have come: flags [row] is 1 where one holds something not finite, else 0. Grid ceil(count / 8), block 256.
+extern "C" __global__ void screen_rows(u32 format, const void* raw, u32 first, u32 count, u32 d, u8* flags) {
+  const u32 i = blockIdx.x * 8 + (threadIdx.x >> 5);
+  if (i >= count) return;
+  const u64 from = static_cast<u64>(first + i) * d;
+  bool any;
+  if (format == F32) any = anyNonFinite(static_cast<const u32*>(raw) + from, d, 0x7f800000u);
+  else if (format == F64) any = anyNonFinite(static_cast<const u64*>(raw) + from, d, static_cast<u64>(0x7ff0000000000000ull));
+  else any = anyNonFinite(static_cast<const u16*>(raw) + from, d, static_cast<u16>(format == F16 ? 0x7c00 : 0x7f80));
+  any = __any_sync(0xffffffffu, any);
+  if ((threadIdx.x & 31) == 0) flags[first + i] = any ? 1 : 0;
+}
+
 /// Grid ceil(B / 8), block 256. A row that is not there is left as it is and named in fault [2] (1, its number).
 extern "C" __global__ void load_rows(u32 format, const void* raw, u32 m, const u32* rows, float* x, u32 B, u32 d, u32* bad,
                                      u32 normalization, double factor, u32* fault) {

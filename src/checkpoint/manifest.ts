@@ -1,0 +1,74 @@
+/**
+ * manifest.json of a checkpoint folder: size and SHA-256 of every other file in it, and, as its last line, the SHA-256 of all of its own bytes before that line. What is
+ * after those bytes is fixed, so that no byte of the folder can change unnoticed.
+ */
+
+import { createHash } from "node:crypto";
+import { open } from "node:fs/promises";
+import { basename, join } from "node:path";
+import { readFully } from "../util/bytes.ts";
+import { FormatError, hasCode, messageOf } from "../util/errors.ts";
+import { Fields, parseJson } from "../util/json.ts";
+
+export const MANIFEST = "manifest.json";
+
+/** What manifest.json says of one file. */
+export interface ManifestEntry {
+  readonly size: number;
+  readonly sha256: string;
+}
+
+const VERSION = 1;
+const MAX_BYTES = 1024 * 1024;
+const TAIL = /,\n {2}"sha256": "([0-9a-f]{64})"\n\}\n$/;
+
+const sha256 = (bytes: string | Uint8Array): string => createHash("sha256").update(bytes).digest("hex");
+
+/** The text of a manifest that lists `files`. */
+export function manifestText(files: Readonly<Record<string, ManifestEntry>>): string {
+  const listed = JSON.stringify({ format_version: VERSION, files }, undefined, 2).replace(/\n\}$/, "");
+  return `${listed},\n  "sha256": "${sha256(listed)}"\n}\n`;
+}
+
+/** What the manifest of the folder lists. FormatError when it is missing, damaged or makes no sense. */
+export async function readManifest(folder: string): Promise<ReadonlyMap<string, ManifestEntry>> {
+  const where = join(folder, MANIFEST);
+  const bytes = await readAll(where);
+  const text = Buffer.from(bytes).toString("latin1");
+  const tail = TAIL.exec(text);
+  if (tail === null || sha256(bytes.subarray(0, tail.index)) !== tail[1]) {
+    throw new FormatError("damaged: its bytes are not those that were saved (its own SHA-256 differs)", {
+      where,
+      mend: "use an earlier checkpoint",
+    });
+  }
+  const manifest = new Fields(parseJson(bytes, where), MANIFEST, where);
+  const version = manifest.integer("format_version", 1);
+  if (version > VERSION) throw new FormatError(`format_version is ${version}; this version of Saetta reads up to ${VERSION}`, { where });
+  const listed = manifest.fields("files");
+  return new Map(
+    Object.keys(listed.object).map((name) => {
+      if (basename(name) !== name || name === "." || name === "..") {
+        throw new FormatError(`lists ${JSON.stringify(name)}, which is no plain file name`, { where });
+      }
+      const entry = listed.fields(name);
+      return [name, { size: entry.integer("size"), sha256: entry.string("sha256") }];
+    }),
+  );
+}
+
+async function readAll(path: string): Promise<Uint8Array> {
+  const file = await open(path, "r").catch((cause: unknown) => {
+    const what = hasCode(cause, "ENOENT") ? "the file is missing" : `cannot be opened (${messageOf(cause)})`;
+    throw new FormatError(what, { where: path, mend: "use an earlier checkpoint", cause });
+  });
+  try {
+    const { size } = await file.stat();
+    if (size > MAX_BYTES) throw new FormatError(`${size} bytes, more than the ${MAX_BYTES} that a manifest may have`, { where: path });
+    const bytes = new Uint8Array(size);
+    await readFully(file, bytes, 0, path);
+    return bytes;
+  } finally {
+    await file.close();
+  }
+}

@@ -1,0 +1,75 @@
+/**
+ * Rows on their way to the card, beside the operations: copied from pinned memory as they are, in a stream of their own, and looked at there for what is not finite. A
+ * read of the disk puts them into that memory, so no processor touches them.
+ */
+
+import type { DType } from "../engine.ts";
+import { rowsOf } from "../host-rows.ts";
+import type { Device } from "./device.ts";
+import type { Address } from "./driver.ts";
+import type { Kernels } from "./kernels.ts";
+import type { CudaTensor, Inflow } from "./memory.ts";
+import { Downloads, type Uploads } from "./staging.ts";
+
+/** Formats of raw rows, in the order of kernels/load.cu. */
+export const FORMATS: readonly DType[] = ["f32", "f64", "f16", "bf16"];
+
+/** Of a tensor that rows are gathered from. */
+export function inflowOf(device: Device, raw: CudaTensor): Inflow {
+  if (raw.inflow !== undefined) return raw.inflow;
+  const flags = device.alloc(raw.shape[0]!, "flags of rows");
+  raw.inflow = { used: device.event(), written: device.event(), pending: false, flags };
+  // The tensor and its flags are cleared in the stream of the operations.
+  device.driver.call("marking rows as read", "cuEventRecord", raw.inflow.used, device.stream);
+  return raw.inflow;
+}
+
+export class RowUploads {
+  readonly #device: Device;
+  readonly #kernels: Kernels;
+  readonly #uploads: Uploads;
+  readonly #downloads: Downloads;
+  /** Pinned memory that was given out. */
+  readonly #pinned = new Map<ArrayBufferLike, Address>();
+
+  constructor(device: Device, kernels: Kernels, uploads: Uploads, fault: Address, explain: (fault: Uint32Array) => unknown) {
+    this.#device = device;
+    this.#kernels = kernels;
+    this.#uploads = uploads;
+    this.#downloads = new Downloads(device, fault, explain, device.uploads);
+  }
+
+  /** Resolves when nothing is on its way. */
+  get drained(): Promise<void> {
+    return this.#downloads.drained;
+  }
+
+  memory(bytes: number): Uint8Array<ArrayBuffer> {
+    const { address, bytes: memory } = this.#device.pinned(Math.max(1, bytes));
+    this.#pinned.set(memory.buffer, address);
+    return memory.subarray(0, bytes) as Uint8Array<ArrayBuffer>;
+  }
+
+  async send(raw: CudaTensor, bytes: Uint8Array, row: number): Promise<readonly number[]> {
+    const { rows, d } = rowsOf(raw, bytes, row);
+    if (rows === 0) return [];
+    const { driver, uploads: stream } = this.#device;
+    const inflow = inflowOf(this.#device, raw);
+    const to = raw.address + row * (bytes.length / rows);
+    driver.call("waiting for rows to be read", "cuStreamWaitEvent", stream, inflow.used, 0);
+    const pinned = this.#pinned.get(bytes.buffer);
+    if (pinned === undefined) this.#uploads.send(stream, to, bytes);
+    else driver.call("copying to the card", "cuMemcpyHtoDAsync_v2", to, pinned + bytes.byteOffset, bytes.length, stream);
+    const grid = { blocks: Math.ceil(rows / 8), threads: 256, stream };
+    this.#kernels.launch("screen_rows", grid, FORMATS.indexOf(raw.dtype), raw.address, row, rows, d, inflow.flags);
+    const flags = await this.#downloads.receive(inflow.flags + row, rows);
+    const found: number[] = [];
+    for (let at = flags.indexOf(1); at >= 0; at = flags.indexOf(1, at + 1)) found.push(at);
+    return found;
+  }
+
+  close(): void {
+    for (const address of this.#pinned.values()) this.#device.unpin(address);
+    this.#downloads.close();
+  }
+}
