@@ -5,7 +5,7 @@ import { Chart } from "./chart.tsx";
 import type { ShownRun } from "./chart-data.ts";
 import { chartsFor } from "./charts.ts";
 import { Config } from "./config.tsx";
-import { Controls, Top } from "./controls.tsx";
+import { Brand, Controls, Top } from "./controls.tsx";
 import { DensityChart } from "./density.tsx";
 import { mountFeatures } from "./features.ts";
 import { Model } from "./model.ts";
@@ -59,12 +59,12 @@ export function Features({ run }: { run: string }) {
   const holder = useRef<HTMLDivElement>(null);
   useTheme("auto");
   useEffect(() => mountFeatures?.(holder.current!, `/api/features/${encodeURIComponent(run)}`), [run]);
+  document.title = `features of ${run} – Saetta`;
   return (
     <>
       <header class="top">
-        <h1>
-          <a href={`/?${new URLSearchParams({ run })}`}>Saetta</a>
-        </h1>
+        <Brand />
+        <a href={`/?${new URLSearchParams({ run })}`}>how {run} was trained</a>
       </header>
       {mountFeatures === undefined ? <p class="card empty">This build of Saetta has no pages of features.</p> : <main ref={holder} />}
     </>

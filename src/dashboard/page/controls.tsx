@@ -7,18 +7,24 @@ import type { Connection } from "./stream.ts";
 const AXIS_NAMES: Readonly<Record<Settings["axis"], string>> = { step: "steps", tokens: "rows", elapsed_s: "time" };
 const CONNECTIONS: Readonly<Record<Connection, string>> = { connecting: "connecting", live: "live", lost: "connection lost, trying again" };
 
+export function Brand() {
+  return (
+    <h1>
+      <svg width="26" height="26" viewBox="0 0 32 32" aria-hidden="true">
+        <rect width="32" height="32" rx="7" fill="#16324f" />
+        <path d="M18.6 3.5 7.5 18.2h6.7L12.4 28.5 24.5 12.6h-7.2z" fill="#ffc533" />
+      </svg>
+      Saetta
+    </h1>
+  );
+}
+
 export function Top({ model }: { model: Model }) {
   const { theme } = model.settings;
   const next = THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length]!;
   return (
     <header class="top">
-      <h1>
-        <svg width="26" height="26" viewBox="0 0 32 32" aria-hidden="true">
-          <rect width="32" height="32" rx="7" fill="#16324f" />
-          <path d="M18.6 3.5 7.5 18.2h6.7L12.4 28.5 24.5 12.6h-7.2z" fill="#ffc533" />
-        </svg>
-        Saetta
-      </h1>
+      <Brand />
       <p class={`connection ${model.connection}`} role="status">
         {CONNECTIONS[model.connection]}
       </p>
