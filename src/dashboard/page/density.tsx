@@ -14,6 +14,8 @@ const NEVER = 72;
 const LEFT = 44;
 const BOTTOM = 24;
 const TOP = 8;
+/** What a label on the x axis takes. */
+const LABEL = 58;
 
 type Run = Pick<ShownRun, "id" | "name" | "style">;
 
@@ -77,10 +79,11 @@ function Histogram({ known }: { known: readonly { run: Run; density: Density; en
     observer.observe(holder.current!);
     return () => observer.disconnect();
   }, []);
-  const right = Math.max(width, LEFT + NEVER + 80) - 8;
+  const right = Math.max(width, LEFT + NEVER + 80) - 22;
   const x = (exponent: number) => LEFT + NEVER + ((exponent - from) / (to - from)) * (right - LEFT - NEVER);
   const y = (share: number) => HEIGHT - BOTTOM - (share / most) * (HEIGHT - BOTTOM - TOP);
   const decades = Array.from({ length: to - from + 1 }, (_, i) => from + i);
+  const every = Math.ceil(LABEL / (x(1) - x(0))); // decades from one label to the next
   const shares = [0, 0.5, 1].map((part) => part * most);
   const bar = (NEVER - 44) / known.length;
   return (
@@ -97,9 +100,11 @@ function Histogram({ known }: { known: readonly { run: Run; density: Density; en
         {decades.map((exponent) => (
           <g key={exponent}>
             <line class="grid" x1={x(exponent)} x2={x(exponent)} y1={TOP} y2={HEIGHT - BOTTOM} />
-            <text x={x(exponent)} y={HEIGHT - 7} text-anchor={exponent === to ? "end" : "middle"}>
-              {percent(10 ** exponent)}
-            </text>
+            {(to - exponent) % every === 0 && (
+              <text x={x(exponent)} y={HEIGHT - 7} text-anchor="middle">
+                {percent(10 ** exponent)}
+              </text>
+            )}
           </g>
         ))}
         <text x={LEFT + 4 + (NEVER - 44) / 2} y={HEIGHT - 7} text-anchor="middle">

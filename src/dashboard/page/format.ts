@@ -35,6 +35,6 @@ export function percent(share: number): string {
 /** Seconds on an axis: "40 s", "5 min", "1.5 h". */
 export function briefDuration(seconds: number): string {
   if (seconds === 0) return "0";
-  const [size, unit] = seconds < 120 ? [1, "s"] : seconds < 7200 ? [60, "min"] : [3600, "h"];
+  const [size, unit] = seconds < 60 ? [1, "s"] : seconds < 3600 ? [60, "min"] : [3600, "h"];
   return `${Number((seconds / size).toPrecision(3))} ${unit}`;
 }

@@ -9,6 +9,11 @@ import type { Settings } from "./settings.ts";
 
 type Axis = Settings["axis"];
 
+/** Steps between marks on an axis of seconds: those of clocks, and of days. */
+const DURATIONS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600, 43_200].concat(
+  Array.from({ length: 24 }, (_, power) => [1, 2, 5].map((factor) => 86_400 * factor * 10 ** power)).flat(),
+);
+
 export interface PlotOptions {
   readonly axis: Axis;
   readonly logX: boolean;
@@ -51,7 +56,13 @@ export function createPlot(element: HTMLElement, data: ChartData, options: PlotO
         y: { distr: logY ? 3 : 1, range: (_, min, max) => rangeY(min, max, logY) },
       },
       axes: [
-        { ...common, size: 22, space: 55, values: (_, splits) => splits.map((split) => labelX(axis, split)) },
+        {
+          ...common,
+          ...(axis === "elapsed_s" ? { incrs: DURATIONS } : {}),
+          size: 22,
+          space: 55,
+          values: (_, splits) => splits.map((split) => labelX(axis, split)),
+        },
         {
           ...common,
           size: 54,
