@@ -36,6 +36,8 @@ interface Functions {
   readonly reduceScatter: Call;
   readonly allGather: Call;
   readonly broadcast: Call;
+  readonly groupStart: Call;
+  readonly groupEnd: Call;
   readonly abort: Call;
   readonly destroy: Call;
   readonly asyncError: Call;
@@ -82,6 +84,8 @@ export class Nccl {
         reduceScatter: bind("ncclReduceScatter", ...reduction),
         allGather: bind("ncclAllGather", "uint64_t", "uint64_t", "size_t", "int", "uint64_t", "uint64_t"),
         broadcast: bind("ncclBroadcast", "uint64_t", "uint64_t", "size_t", "int", "int", "uint64_t", "uint64_t"),
+        groupStart: bind("ncclGroupStart"),
+        groupEnd: bind("ncclGroupEnd"),
         abort: bind("ncclCommAbort", "uint64_t"),
         destroy: bind("ncclCommDestroy", "uint64_t"),
         asyncError: bind("ncclCommGetAsyncError", "uint64_t", "void *"),
@@ -129,6 +133,16 @@ export class Nccl {
     const at = this.#at(of);
     const comm = this.#comm(over);
     if (comm !== undefined) this.#check("ncclBroadcast", this.#calls.broadcast(at, at, of.count, TYPES[of.dtype], root, comm, stream ?? 0));
+  }
+
+  /** Operations that are called in `body` become one launch. */
+  together(body: () => void): void {
+    this.#check("ncclGroupStart", this.#calls.groupStart());
+    try {
+      body();
+    } finally {
+      this.#check("ncclGroupEnd", this.#calls.groupEnd());
+    }
   }
 
   /** After the last operation on the stream is done. */

@@ -31,6 +31,8 @@ export class Device {
   readonly stream: number;
   /** Of uploads that need not wait for the operations. */
   readonly uploads: number;
+  /** Of what goes to other cards while operations run: its work goes first. */
+  readonly exchange: number;
   /** Bytes given out and not given back. */
   held = 0;
   /** While operations are recorded, nothing may be allocated. */
@@ -67,6 +69,9 @@ export class Device {
     this.enter(context);
     this.stream = driver.get("making a stream", "cuStreamCreate", NON_BLOCKING);
     this.uploads = driver.get("making a stream", "cuStreamCreate", NON_BLOCKING);
+    const [least, greatest] = [new Int32Array(1), new Int32Array(1)];
+    driver.call("asking for the priorities of streams", "cuCtxGetStreamPriorityRange", least, greatest);
+    this.exchange = driver.get("making a stream", "cuStreamCreateWithPriority", NON_BLOCKING, greatest[0]!);
     this.#pool = driver.get("asking for the card's memory pool", "cuDeviceGetDefaultMemPool", index);
     driver.call(
       "keeping memory that was given back",
@@ -160,7 +165,7 @@ export class Device {
   /** After everything called. Nothing may be used afterwards. */
   close(): void {
     const { driver } = this;
-    for (const stream of [this.stream, this.uploads]) {
+    for (const stream of [this.stream, this.uploads, this.exchange]) {
       driver.attempt("cuStreamSynchronize", stream);
       driver.attempt("cuStreamDestroy_v2", stream);
     }

@@ -189,12 +189,13 @@ static void listPrebias(Launch& l) {
   const double* scales = l.array<double>(2);
   float* preBias = l.array<float>(d);
   uint32_t* bad = l.array<uint32_t>(1);
+  const bool counts = l.u() != 0;
   l.checkedArray(partial, blocks * d);
   l.expect(l.x == ceilDiv(d, 32) && l.width == 1024, "the grid is wrong");
   for (size_t i = 0; i < d; i++) {
     double through = 0;
     for (size_t b = 0; b < blocks; b++) through += partial[b * d + i];
-    const double gradient = scales[0] * sums[SUMS + i] - through;
+    const double gradient = (counts ? scales[0] * sums[SUMS + i] : 0) - through;
     if (!(std::fabs(gradient) < 1e18)) *bad = 1;
     preBias[i] = static_cast<float>(gradient);
   }
@@ -202,14 +203,19 @@ static void listPrebias(Launch& l) {
 
 void persistent(Launch& l, const Gradients& g, size_t more) {
   rowThreads(l, g.d);
-  l.expect(l.x <= 2 * g.n && l.shared >= 3072 + more, "the launch is wrong");
+  l.expect(g.from < g.to && g.to <= 2 * g.n && l.x <= g.to - g.from && l.shared >= 3072 + more, "the launch is wrong");
 }
 
 static void gradientRows(Launch& l) {
   const Gradients g = gradients(l);
   persistent(l, g, 0);
   l.checkedArray(g.formedEncoder, g.n * g.d), l.checkedArray(g.formedDecoder, g.n * g.d);
-  for (size_t j = 0; j < g.n; j++) rowsOf(l, g, j, g.formedEncoder + j * g.d, g.formedDecoder + j * g.d);
+  std::vector<float> encoder(g.d), decoder(g.d);
+  for (size_t j = 0; j < g.n; j++) {
+    rowsOf(l, g, j, encoder.data(), decoder.data());
+    if (g.from <= j && j < g.to) std::copy(encoder.begin(), encoder.end(), g.formedEncoder + j * g.d);
+    if (g.from <= g.n + j && g.n + j < g.to) std::copy(decoder.begin(), decoder.end(), g.formedDecoder + j * g.d);
+  }
 }
 
 const Works GRADIENTS = {

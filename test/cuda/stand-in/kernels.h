@@ -31,7 +31,7 @@ struct Entry {
 };
 
 struct Gradients {
-  uint64_t n, d, chunk, cap;
+  uint64_t n, d, chunk, cap, from, to;
   uint32_t *start, *pieceAt;
   Entry* entries;
   float* pieceRows;

@@ -215,7 +215,31 @@ static void denseCheck(Launch& l) {
   }
 }
 
+static void mergeCodes(Launch& l) {
+  const float* all = l.next<float*>();
+  const size_t shards = l.u(), shard = l.u(), B = l.u(), slots = l.u(), k = l.u();
+  uint32_t* latent = l.array<uint32_t>(B * slots);
+  float* value = l.array<float>(B * slots);
+  uint32_t* fired = l.next<uint32_t*>();
+  const double* hyper = l.next<double*>();
+  l.checkedArray(all, shards * B * slots);
+  l.expect(l.x == ceilDiv(B * slots, 256) && l.width == 256, "the grid is wrong");
+  for (size_t at = 0; at < B * slots; at++) {
+    const size_t row = at / slots * slots;
+    size_t before = 0;
+    for (size_t s = 0; s < shards; s++) {
+      for (size_t i = 0; i < slots; i++) {
+        const float other = all[s * B * slots + row + i], own = all[shard * B * slots + at];
+        before += other > own || (other == own && (s < shard || (s == shard && row + i < at)));
+      }
+    }
+    if (!(value[at] > 0) || before >= k) latent[at] = NONE, value[at] = 0;
+    else if (fired != nullptr && value[at] > hyper[FIRED_ABOVE]) fired[latent[at]] = 1;
+  }
+}
+
 const Works PATHS = {
+    {"merge_codes", mergeCodes},
     {"decode", decode},
     {"residual", residual},
     {"code_grad", codeGrad},

@@ -39,16 +39,17 @@ static void normSum(Launch& l) {
   const size_t n = l.u(), d = l.u();
   double* sq = l.array<double>(1);
   uint32_t* bad = l.array<uint32_t>(1);
+  const bool counts = l.u() != 0;
   l.checkedArray(squares, 2 * n), l.checkedArray(latentBias, n), l.checkedArray(preBias, d);
   if (*bad != 0) return;
-  *sq = dot(latentBias, latentBias, n) + dot(preBias, preBias, d);
+  *sq = dot(latentBias, latentBias, n) + (counts ? dot(preBias, preBias, d) : 0);
   for (size_t j = 0; j < 2 * n; j++) *sq += squares[j];
   if (!std::isfinite(*sq)) *bad = 1;
 }
 
 struct Numbers {
   float factor, beta1, beta2, rest1, rest2, rate, root, eps, emaRest;
-  uint32_t go, t, averages;
+  uint32_t go, t, averages, firstLatent;
   double rows;
 };
 struct Weights {
@@ -61,6 +62,7 @@ static void updateBegin(Launch& l) {
   const uint32_t* bad = l.array<uint32_t>(1);
   double* counters = l.array<double>(3);
   const bool hasEma = l.u() != 0;
+  const uint32_t firstLatent = l.u();
   Numbers* numbers = l.array<Numbers>(1);
   Numbers o = {};
   if (*bad != 0) {
@@ -74,7 +76,7 @@ static void updateBegin(Launch& l) {
   o.beta1 = f(hyper[BETA1]), o.beta2 = f(hyper[BETA2]), o.rest1 = f(1 - hyper[BETA1]), o.rest2 = f(1 - hyper[BETA2]);
   o.rate = f(hyper[LR] / (1 - std::pow(hyper[BETA1], t))), o.root = f(1 / std::sqrt(1 - std::pow(hyper[BETA2], t)));
   o.eps = f(hyper[EPS]), o.emaRest = f(1 - hyper[EMA_DECAY]);
-  o.go = 1, o.t = static_cast<uint32_t>(t), o.averages = hasEma && hyper[EMA_DECAY] > 0, o.rows = hyper[ROWS];
+  o.go = 1, o.t = static_cast<uint32_t>(t), o.averages = hasEma && hyper[EMA_DECAY] > 0, o.rows = hyper[ROWS], o.firstLatent = firstLatent;
   counters[EMA] += o.averages;
   *numbers = o;
 }
@@ -117,17 +119,21 @@ static void updateRows(Launch& l) {
     } else {
       rowsOf(l, g, j, e.data(), w.data());
     }
+    if (g.from <= j && j < g.to) {
+      for (size_t i = 0; i < d; i++) {
+        const size_t at = j * d + i;
+        adam(o, p.encoder[at], m.encoder[at], v.encoder[at], e[i], o.averages ? ema.encoder + at : nullptr);
+        encoder16.set(at, p.encoder[at]);
+      }
+    }
+    if (g.from > g.n + j || g.n + j >= g.to) continue;
     float* row = p.decoder + j * d;
     const float along = static_cast<float>(dot(row, w.data(), d));
-    for (size_t i = 0; i < d; i++) {
-      const size_t at = j * d + i;
-      adam(o, p.encoder[at], m.encoder[at], v.encoder[at], e[i], o.averages ? ema.encoder + at : nullptr);
-      adam(o, row[i], m.decoder[at], v.decoder[at], w[i] - along * row[i], nullptr);
-    }
+    for (size_t i = 0; i < d; i++) adam(o, row[i], m.decoder[j * d + i], v.decoder[j * d + i], w[i] - along * row[i], nullptr);
     double length = std::sqrt(dot(row, row, d));
     if (length < 1e-12) {
       for (size_t i = 0; i < d; i++) {
-        const uint32_t drawn = fmix32(fmix32(fmix32(static_cast<uint32_t>(j) ^ 0x9e3779b9u) + o.t) + static_cast<uint32_t>(i));
+        const uint32_t drawn = fmix32(fmix32(fmix32((o.firstLatent + static_cast<uint32_t>(j)) ^ 0x9e3779b9u) + o.t) + static_cast<uint32_t>(i));
         row[i] = static_cast<float>(drawn / 2147483648.0 - 1);
         m.decoder[j * d + i] = v.decoder[j * d + i] = 0;
       }
@@ -136,7 +142,6 @@ static void updateRows(Launch& l) {
     for (size_t i = 0; i < d; i++) {
       row[i] = static_cast<float>(row[i] / length);
       if (o.averages) ema.decoder[j * d + i] += o.emaRest * (row[i] - ema.decoder[j * d + i]);
-      encoder16.set(j * d + i, p.encoder[j * d + i]);
       decoder16.set(j * d + i, row[i]);
     }
   }
