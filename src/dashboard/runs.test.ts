@@ -18,7 +18,7 @@ describe("runs are found", () => {
   it("by their own folders and by those around them, each once", async () => {
     for (const name of ["b/run 10", "b/run 2", "a"]) writeRun(join(folder, name), linesOf(1, 2));
     mkdirSync(join(folder, "empty"));
-    const runs = await Runs.open([folder, join(folder, "a")]);
+    const runs = await Runs.open([folder, join(folder, "b/run 2")]);
     expect(runs.all.map(({ name }) => name)).toEqual(["a", "b/run 2", "b/run 10"]);
     expect(idsOf(runs)).toEqual(["a", "b~run~2", "b~run~10"]);
     expect(runs.get("b~run~2")!.folder).toBe(join(folder, "b/run 2"));
