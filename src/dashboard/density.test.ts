@@ -15,7 +15,14 @@ it("what is no such line is left out", () => {
   for (const line of [undefined, {}, { ...good, step: -1 }, { ...good, latents: "64" }, { ...good, density: {} }, { ...good, rows: 1.5 }]) {
     expect(withDensity([], line)).toEqual([]);
   }
-  const bins = [{ from: -1, to: 0, latents: 3, more: "text" }, { from: 0, to: -1, latents: 3 }, "text", { from: -2, to: -1, latents: -1 }];
+  const bins = [
+    { from: -1, to: 0, latents: 3, more: "text" },
+    { from: 0, to: -1, latents: 3 },
+    "text",
+    { from: -2, to: -1, latents: -1 },
+    { from: -1e9, to: 0, latents: 1 },
+    { from: -1, to: 1e9, latents: 1 },
+  ];
   expect(withDensity([], { ...good, density: bins })[0]!.bins).toEqual([{ from: -1, to: 0, latents: 3 }]);
 });
 
