@@ -105,9 +105,9 @@ export class Hub {
       .catch(() => undefined);
   }
 
-  /** Resolves when every rank has left; then nobody listens any more. */
-  async close(): Promise<void> {
-    for (let waited = 0; waited < 2000 && [...this.#members.values()].some(({ left }) => !left); waited += 20) {
+  /** Resolves when every rank has left, or after `patience` milliseconds; then nobody listens any more. */
+  async close(patience = 2000): Promise<void> {
+    for (let waited = 0; waited < patience && [...this.#members.values()].some(({ left }) => !left); waited += 20) {
       await new Promise((resolve) => {
         setTimeout(resolve, 20);
       });

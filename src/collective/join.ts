@@ -39,7 +39,8 @@ export async function join(world: World, asked: Asked, env: NodeJS.ProcessEnv = 
     token: world.token,
     deadline,
     patience: PATIENCE,
-    listen: here ? (world.master?.port ?? 0) : undefined,
+    // Where MPI tells the others, any port will do.
+    listen: here ? (mpi !== undefined && !env.SAETTA_PORT ? 0 : (world.master?.port ?? 0)) : undefined,
     hub: started === undefined ? "rank 0" : "the process that started the ranks",
   });
   await rendezvous.connect(...address(world, started, rendezvous.port, mpi));

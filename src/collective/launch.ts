@@ -21,9 +21,11 @@ const CODES = { SIGINT: 130, SIGTERM: 143, SIGUSR1: 0 } as const;
 export function ranksToStart(
   asked: { readonly nproc?: number | undefined; readonly shards?: number | undefined; readonly replicas?: number | undefined },
   world: World | undefined,
+  env: NodeJS.ProcessEnv = process.env,
 ): number {
   if (world !== undefined) {
-    if (asked.nproc !== undefined)
+    // The ranks that are started here are given the same arguments.
+    if (asked.nproc !== undefined && env.SAETTA_HUB === undefined)
       throw new UsageError(`--nproc starts ranks, but ${world.launcher} has started ${world.size} already`, { mend: "leave out --nproc" });
     return 1;
   }

@@ -18,7 +18,7 @@ export async function inRanks(asked: Ranks, body: (collective: Collective) => Pr
   const { worldOf } = await import("../collective/world.ts");
   const world = worldOf(process.env);
   const { launch, ranksToStart } = await import("../collective/launch.ts");
-  const ranks = ranksToStart(asked, world);
+  const ranks = await onceSaid(world, async () => ranksToStart(asked, world));
   if (world === undefined && ranks === 1) return body(solo());
   const { collectiveKind } = await import("../engine/select.ts");
   const kind = await collectiveKind(asked.engine ?? "auto");
@@ -26,7 +26,8 @@ export async function inRanks(asked: Ranks, body: (collective: Collective) => Pr
     process.exitCode = await launch(ranks, kind, process.argv.slice(1));
     return;
   }
-  const collective = await joined(world, asked, kind);
+  const { join } = await import("../collective/join.ts");
+  const collective = await onceSaid(world, () => join(world, { ...asked, kind }));
   try {
     await body(collective);
     await collective.close();
@@ -35,11 +36,10 @@ export async function inRanks(asked: Ranks, body: (collective: Collective) => Pr
   }
 }
 
-async function joined(world: World, asked: Ranks, kind: "nccl" | "mpi"): Promise<Collective> {
-  const { join } = await import("../collective/join.ts");
-  return join(world, { ...asked, kind }).catch((thrown: unknown) => {
-    // What makes no sense makes none in any rank; one of them says so.
-    if (thrown instanceof UsageError && world.rank > 0) process.exit(thrown.exitCode);
+/** What makes no sense makes none in any rank; the first says so. */
+function onceSaid<T>(world: World | undefined, attempt: () => Promise<T>): Promise<T> {
+  return attempt().catch((thrown: unknown) => {
+    if (thrown instanceof UsageError && world !== undefined && world.rank > 0) process.exit(thrown.exitCode);
     throw thrown;
   });
 }

@@ -1,6 +1,8 @@
 import { spawnSync } from "node:child_process";
 import { afterAll, describe, expect, it } from "vitest";
+import { solo } from "../collective/solo.ts";
 import { CASES, selfTest } from "./conformance.ts";
+import { GRID_CASES } from "./conformance-grid.ts";
 import { cpuPaths, createCpuEngine } from "./cpu/index.ts";
 import type { Engine } from "./engine.ts";
 import { createReferenceEngine } from "./reference.ts";
@@ -13,6 +15,8 @@ function conformance(name: string, engine: Engine, relative: number): void {
       if ("skipped" in result) skip(result.skipped);
       else expect(result.worst).toBeLessThanOrEqual(1);
     });
+
+    it.for(GRID_CASES)("alone, $name", ({ run }) => run(engine, solo()));
 
     it("self-test", async () => {
       expect(await selfTest(engine, 0.2)).toBeLessThan(relative);

@@ -41,6 +41,11 @@ export async function collectiveKind(name: EngineName): Promise<"nccl" | "mpi"> 
   return name === "auto" && (await import("./cuda/libraries.ts")).cardIsThere() ? "nccl" : "mpi";
 }
 
+/** Compiles what the engine needs, if that has not been done: of several ranks of a host, one does it before the others start theirs. */
+export async function prepareEngine(name: EngineName, kind: Collective["kind"]): Promise<void> {
+  if (kind === "mpi" && name !== "reference") await (await import("./cpu/index.ts")).prepareCpuKernels();
+}
+
 /** Code paths of the cpu engine that this machine can run, the best last. Rejects with SaettaError when the engine cannot run at all. */
 export async function cpuPaths(): Promise<readonly string[]> {
   return (await import("./cpu/index.ts")).cpuPaths();

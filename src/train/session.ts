@@ -14,7 +14,7 @@ import { Order } from "../data/order.ts";
 import { keepingHead, stoppable } from "../data/rows-source.ts";
 import type { Source } from "../data/source.ts";
 import { BYTES, type Engine, type Hyper, type Normalization, type Shape, type State } from "../engine/engine.ts";
-import { selectEngine } from "../engine/select.ts";
+import { prepareEngine, selectEngine } from "../engine/select.ts";
 import { trainedSae } from "../inference/trained.ts";
 import type { SaeDescription } from "../sae/description.ts";
 import { SaettaError, UsageError } from "../util/errors.ts";
@@ -71,7 +71,10 @@ export async function plan(given: Source, wanted: TrainOptions, collective: Coll
   if (once && budget > rowsPerEpoch) throw notTwice(`trained on for ${budget} rows, being ${rowsPerEpoch}`);
   checkBatch(grid, config.batch, config.dropLast ? 0 : budget % config.batch);
   // Ranks of one host share its processors and its memory.
-  const here = (await collective.exchange(hostname())).filter((host) => host === hostname()).length;
+  const hosts = await collective.exchange(hostname());
+  const here = hosts.filter((host) => host === hostname()).length;
+  if (hosts.indexOf(hostname()) === grid.rank) await prepareEngine(config.engine, collective.kind);
+  await collective.barrier();
   const threads = config.threads ?? (here > 1 ? Math.max(1, Math.floor(availableParallelism() / here)) : undefined);
   const engine = await selectEngine(config.engine, { threads, dtype: config.dtype, collective, onNote });
   let memory: Forecast["memory"];

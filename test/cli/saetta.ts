@@ -19,10 +19,13 @@ export interface Running {
   readonly ended: Promise<Ended>;
 }
 
-/** Starts `saetta` with the arguments, in the folder `cwd`. */
-export function start(cwd: string, ...args: string[]): Running {
+/** Starts `saetta` with the arguments, in the folder `cwd`; `env` is added to the environment. */
+export function start(cwd: string, ...words: readonly [Readonly<Record<string, string>>, ...string[]] | readonly string[]): Running {
+  const [first] = words;
+  const [env, args] = typeof first === "object" ? [first, words.slice(1) as string[]] : [{}, words as string[]];
   const child = spawn(process.execPath, [CLI, ...args], {
     cwd,
+    env: { ...process.env, ...env },
     stdio: ["ignore", "pipe", "pipe"],
     timeout: 300_000,
     killSignal: "SIGKILL",

@@ -40,16 +40,21 @@ export class Ranks {
   /** Queues what is held back; before every other operation. */
   flush(): void {
     const held = this.#held.splice(0);
-    if (held.length === 0) return;
     const { stream } = this.#m.device;
-    const all = () => {
-      for (const { tensor, op, over } of held) {
-        const count = tensor.shape.reduce((a, b) => a * b, 1);
-        this.collective.allReduce({ at: addressOf(tensor), count, dtype: wireOf(tensor.dtype) }, op, over, stream);
-      }
-    };
-    if (held.length > 1 && this.collective.together !== undefined) this.collective.together(all);
-    else all();
+    while (held.length > 0) {
+      // Those of one group of ranks: launches of several would have to come in the same order on all of them.
+      const size = this.sizeOf(held[0]!.over);
+      const other = held.findIndex(({ over }) => this.sizeOf(over) !== size);
+      const together = held.splice(0, other < 0 ? held.length : other);
+      const all = () => {
+        for (const { tensor, op, over } of together) {
+          const count = tensor.shape.reduce((a, b) => a * b, 1);
+          this.collective.allReduce({ at: addressOf(tensor), count, dtype: wireOf(tensor.dtype) }, op, over, stream);
+        }
+      };
+      if (together.length > 1 && this.collective.together !== undefined) this.collective.together(all);
+      else all();
+    }
   }
 
   merge(z: Codes, k: number, t: Step | undefined): void {

@@ -31,30 +31,30 @@ static void* const IN_PLACE = reinterpret_cast<void*>(1);
 /// MPI counts in int.
 constexpr size_t MOST = size_t{1} << 28;
 
+/// Fewer bytes take no longer than a nap.
+constexpr size_t SMALL = size_t{1} << 16;
+
 /// One operation under way, from `begin` to `end`.
 class Request {
  public:
   template <class F>
-  Request(const World& w, const char* what, Over over, const F& begin) : world_(w), what_(what), over_(over) {
+  Request(const World& w, const char* what, Over over, size_t bytes, const F& begin) : world_(w), what_(what), over_(over), eager_(bytes < SMALL ? 2e-4 : 0.05) {
     check(begin(&handle_));
   }
 
-  /// Polls; between polls the processor is left to other ranks, which may share it.
+  /// Polls, which is what moves the numbers: without a pause at first, then with naps, for other ranks may need this processor to get here.
   void end() {
     using Clock = std::chrono::steady_clock;
     const auto began = Clock::now();
-    for (unsigned polls = 0;; polls++) {
-      int done = 0;
-      check(world_.test(&handle_, &done, nullptr));
-      if (done != 0) return;
-      if (polls < 64) {
+    for (;;) {
+      for (int polls = 0; polls < 16; polls++) {
+        int done = 0;
+        check(world_.test(&handle_, &done, nullptr));
+        if (done != 0) return;
         pause();
-        continue;
       }
-      std::this_thread::yield();
-      if (polls % 64 != 0) continue;
       const std::chrono::duration<double> waited = Clock::now() - began;
-      if (waited.count() > 0.01) std::this_thread::sleep_for(std::chrono::microseconds(50));
+      if (waited.count() > eager_) std::this_thread::sleep_for(std::chrono::microseconds(50));
       if (waited.count() > world_.deadline) {
         throw std::runtime_error(std::string(what_) + " over " + NAMES[over_] + ": not every rank came within " +
                                  std::to_string(static_cast<long>(world_.deadline)) + " s; SAETTA_DEADLINE sets the seconds");
@@ -70,6 +70,8 @@ class Request {
   const World& world_;
   const char* what_;
   Over over_;
+  /// Seconds of polling without naps.
+  double eager_;
   Handle handle_ = nullptr;
 };
 
@@ -106,15 +108,10 @@ static void merge(Stream& s, const Merge& a) {
   float* all = s.scratch<float>(0, shards * count);
   size_t* passed = s.scratch<size_t>(1, s.threads * shards);
   const Handle type = a.w->types[F32], comm = a.w->comms[SHARDS];
-  const size_t rows = std::max<size_t>(1, MOST / slots);
-  // A piece at a time is gathered beside its place, as the pieces of one shard are to lie behind each other.
-  if (a.B <= rows) {
-    Request(*a.w, "merge", SHARDS, [&](Handle* request) {
-      return a.w->iallgather(a.z.value, static_cast<int>(count), type, all, static_cast<int>(count), type, comm, request);
-    }).end();
-  } else {
-    throw std::length_error("merge: a batch of more than 2^28 codes");
-  }
+  if (count > MOST) throw std::length_error("merge: a batch of more than 2^28 codes");
+  Request(*a.w, "merge", SHARDS, count * sizeof(float), [&](Handle* request) {
+    return a.w->iallgather(a.z.value, static_cast<int>(count), type, all, static_cast<int>(count), type, comm, request);
+  }).end();
   if (a.live) std::fill(a.t.fired, a.t.fired + a.n, 0u);
   constexpr size_t ROWS = 64;
   s.parallel(ceilDiv(a.B, ROWS), [&](size_t tile, unsigned thread) {
@@ -161,7 +158,7 @@ void saetta_all_reduce(saetta::Stream* stream, const saetta::World* w, uint32_t 
     const int length = static_cast<int>(std::min<uint64_t>(MOST, count - first));
     stream->submitStart([=](Stream& s) -> std::function<void()> {
       s.halves.changed(piece, static_cast<size_t>(length) * BYTES[type]);
-      const auto request = std::make_shared<Request>(*w, "all-reduce", static_cast<Over>(over), [&](Handle* handle) {
+      const auto request = std::make_shared<Request>(*w, "all-reduce", static_cast<Over>(over), static_cast<size_t>(length) * BYTES[type], [&](Handle* handle) {
         return w->iallreduce(IN_PLACE, piece, length, w->types[type], w->ops[op], w->comms[over], handle);
       });
       return [request] { request->end(); };

@@ -1,0 +1,210 @@
+/**
+ * What an engine must do as one rank of a grid: cases that every rank runs at once, each comparing what it gets with what plain loops make of everybody's numbers, which all can
+ * draw. test/grid runs them under Open MPI.
+ */
+
+import { type Collective, groupOf, OVERS } from "../collective/collective.ts";
+import { bytesOf, float32Of, float64Of, uint32Of } from "../util/bytes.ts";
+import { SaettaError } from "../util/errors.ts";
+import { Rng } from "../util/rng.ts";
+import { allocStep, freeStep, writeHyper } from "./allocate.ts";
+import { HYPERS } from "./conformance-draw.ts";
+import { Tally } from "./conformance-step.ts";
+import { type Engine, NONE, type Over, type ReduceOp, type Tensor } from "./engine.ts";
+
+export interface GridCase {
+  readonly name: string;
+  readonly run: (engine: Engine, collective: Collective) => Promise<void>;
+}
+
+type Numbers = Float64Array | Float32Array | Uint32Array;
+
+/** Whole numbers as the dtype holds them. */
+function held(values: readonly number[], dtype: string): Numbers {
+  return dtype === "f64" ? Float64Array.from(values) : dtype === "f32" ? Float32Array.from(values) : Uint32Array.from(values);
+}
+
+async function readNumbers(engine: Engine, t: Tensor): Promise<Numbers> {
+  const bytes = await engine.read(t);
+  return t.dtype === "f64" ? float64Of(bytes) : t.dtype === "f32" ? float32Of(bytes) : uint32Of(bytes);
+}
+
+const REDUCE: Readonly<Record<ReduceOp, (a: number, b: number) => number>> = { sum: (a, b) => a + b, max: Math.max, min: Math.min };
+
+/** Ranks of the group that `rank` belongs to. */
+function members({ grid }: Collective, over: Over): number[] {
+  const { shards, replicas, shard, replica } = grid;
+  if (over === "shards") return Array.from({ length: shards }, (_, s) => replica * shards + s);
+  return over === "replicas"
+    ? Array.from({ length: replicas }, (_, r) => r * shards + shard)
+    : Array.from({ length: grid.size }, (_, r) => r);
+}
+
+/** Small whole numbers: any order of summation gives the same. */
+const drawn = (rank: number, seed: number, count: number): number[] => {
+  const rng = new Rng(seed, rank, count);
+  return Array.from({ length: count }, () => rng.below(1000));
+};
+
+const REDUCTIONS: GridCase = {
+  name: "allReduce: every type, operation and group, one after the other and many at once",
+  run: async (engine, collective) => {
+    const tally = new Tally();
+    const { rank } = collective.grid;
+    const checks: (() => Promise<void>)[] = [];
+    let seed = 0;
+    for (const count of [1, 1000, 30_001]) {
+      for (const dtype of new Set([engine.real, "f64", "u32"] as const)) {
+        for (const over of OVERS) {
+          for (const op of ["sum", "max", "min"] as const) {
+            const mine = ++seed;
+            const t = engine.alloc(dtype, [count]);
+            engine.write(t, bytesOf(held(drawn(rank, mine, count), dtype)));
+            engine.allReduce(t, op, over);
+            const expected = members(collective, over)
+              .map((each) => drawn(each, mine, count))
+              .reduce((a, b) => a.map((value, i) => REDUCE[op](value, b[i]!)));
+            checks.push(async () => {
+              tally.same(`${op} of ${count} ${dtype} over ${over}`, await readNumbers(engine, t), expected);
+              engine.free(t);
+            });
+            if (mine % 5 === 0) for (const check of checks.splice(0)) await check();
+          }
+        }
+      }
+    }
+    for (const check of checks) await check();
+  },
+};
+
+const IN_ORDER: GridCase = {
+  name: "allReduce: in the order of the operations: what is written after it stands, what was written before it is summed",
+  run: async (engine, collective) => {
+    const { size } = groupOf(collective.grid, "all");
+    const t = engine.alloc("f64", [3]);
+    const of = (...values: number[]) => bytesOf(Float64Array.from(values));
+    for (let turn = 1; turn <= 20; turn++) {
+      engine.write(t, of(turn, turn, turn));
+      engine.allReduce(t, "sum", "all");
+      const summed = engine.read(t);
+      engine.write(t, of(-turn), 8);
+      engine.allReduce(t, "max", "all");
+      new Tally().same(`turn ${turn}`, float64Of(await summed), [turn * size, turn * size, turn * size]);
+      new Tally().same(`turn ${turn}, written after`, float64Of(await engine.read(t)), [turn * size, -turn, turn * size]);
+    }
+    engine.free(t);
+  },
+};
+
+const SAME_BITS: GridCase = {
+  name: "allReduce: the same bits on all ranks, each time",
+  run: async (engine, collective) => {
+    const rng = new Rng(5, collective.grid.rank);
+    const count = 4099;
+    const values = bytesOf(Float64Array.from({ length: count }, () => rng.normal() * 2 ** (rng.below(40) - 20)));
+    const t = engine.alloc("f64", [count]);
+    const sums: string[] = [];
+    for (let turn = 0; turn < 3; turn++) {
+      engine.write(t, values);
+      engine.allReduce(t, "sum", "all");
+      sums.push(Buffer.from(await engine.read(t)).toString("base64"));
+    }
+    engine.free(t);
+    const all = new Set((await collective.exchange(sums)).flat());
+    if (all.size !== 1) throw new SaettaError(`${all.size} different sums`);
+  },
+};
+
+interface Drawn {
+  readonly B: number;
+  /** Slots of a shard, and what all shards together keep. */
+  readonly slots: number;
+  readonly k: number;
+  readonly n: number;
+  /** Values a row: how many, and from how many different ones they are drawn. */
+  readonly most: number;
+  readonly kinds: number;
+}
+
+/** The codes of one shard: [B][at most slots] pairs, highest first. Values are small multiples of 1/8, so ties abound. */
+function codesOf(shard: number, seed: number, { B, slots, n, most, kinds }: Drawn): { latent: number; value: number }[][] {
+  const rng = new Rng(seed, shard);
+  return Array.from({ length: B }, () => {
+    const on = Math.min(rng.below(most + 1), slots);
+    const latents = Array.from(rng.shuffle(Uint32Array.from({ length: n }, (_, j) => j)).subarray(0, on));
+    const pairs = latents.map((latent) => ({ latent, value: (1 + rng.below(kinds)) / 8 }));
+    return pairs.sort((a, b) => b.value - a.value || a.latent - b.latent);
+  });
+}
+
+const MERGES: readonly Drawn[] = [
+  { B: 1, slots: 1, k: 1, n: 4, most: 1, kinds: 3 },
+  { B: 40, slots: 4, k: 4, n: 9, most: 4, kinds: 3 },
+  { B: 200, slots: 8, k: 8, n: 40, most: 8, kinds: 1000 },
+  { B: 65, slots: 5, k: 7, n: 20, most: 5, kinds: 2 }, // a capacity factor: a shard has fewer slots than all keep
+  { B: 30, slots: 16, k: 16, n: 16, most: 3, kinds: 9 }, // fewer on than k
+  { B: 9, slots: 6, k: 6, n: 12, most: 0, kinds: 9 }, // none on
+];
+
+const MERGE: readonly GridCase[] = MERGES.map((draw, i) => ({
+  name: `merge: ${JSON.stringify(draw)}`,
+  run: async (engine, collective) => {
+    const { shards, shard, replica } = collective.grid;
+    const { B, slots, k, n } = draw;
+    const all = Array.from({ length: shards }, (_, s) => codesOf(s, 100 * i + replica, draw));
+    const firedAbove = 0.25;
+    const t = allocStep(engine, { d: 1, n, k: slots, auxk: 0 });
+    writeHyper(engine, t, { ...HYPERS, firedAbove });
+    const z = engine.codes(B, slots);
+    const { latent, value, grad } = engine.pairs(z);
+    for (const live of [true, false]) {
+      const at = (row: number, slot: number) => all[shard]![row]![slot];
+      const each = <T>(of: (row: number, slot: number) => T) =>
+        Array.from({ length: B * slots }, (_, e) => of(Math.floor(e / slots), e % slots));
+      const write = (to: Tensor, values: number[]) => engine.write(to, bytesOf(held(values, to.dtype)));
+      write(
+        latent,
+        each((row, slot) => at(row, slot)?.latent ?? NONE),
+      );
+      write(
+        value,
+        each((row, slot) => at(row, slot)?.value ?? 0),
+      );
+      engine.write(t.fired, bytesOf(new Uint32Array(n).fill(1)));
+      if (live) engine.merge(z, k, t);
+      else engine.merge(z, k);
+
+      // By value, then the lower shard, then the lower latent.
+      const kept = Array.from({ length: B }, (_, row) => {
+        const pairs = all.flatMap((codes, s) => codes[row]!.map((pair) => ({ ...pair, s })));
+        pairs.sort((a, b) => b.value - a.value || a.s - b.s || a.latent - b.latent);
+        return pairs.slice(0, shards === 1 ? slots : k).filter(({ s }) => s === shard);
+      });
+      const fired = new Float64Array(n);
+      for (const pair of kept.flat()) if (pair.value > firedAbove) fired[pair.latent] = 1;
+      const tally = new Tally();
+      tally.same(
+        "latent",
+        await readNumbers(engine, latent),
+        each((row, slot) => kept[row]![slot]?.latent ?? NONE),
+      );
+      tally.same(
+        "value",
+        await readNumbers(engine, value),
+        each((row, slot) => kept[row]![slot]?.value ?? 0),
+      );
+      tally.same(
+        "grad",
+        await readNumbers(engine, grad),
+        each(() => 0),
+      );
+      // With one shard the encode before has said what fired.
+      if (live && shards > 1) tally.same("fired", await readNumbers(engine, t.fired), fired);
+      else tally.same("fired, as it was", await readNumbers(engine, t.fired), new Float64Array(n).fill(1));
+    }
+    engine.free(z);
+    freeStep(engine, t);
+  },
+}));
+
+export const GRID_CASES: readonly GridCase[] = [REDUCTIONS, IN_ORDER, SAME_BITS, ...MERGE];

@@ -1,0 +1,124 @@
+/** Replicas and shards compute what one process computes: each operation, and a hundred steps on six grids. */
+
+import { beforeAll, describe, expect, it } from "vitest";
+import { prepareCpuKernels } from "../../src/engine/cpu/index.ts";
+import { type GridSize, whyNoRanks, work } from "./support.ts";
+
+type Pair = readonly [row: number, latent: number];
+
+interface Step {
+  readonly loss: number;
+  readonly mse: number;
+  readonly auxk_loss: number;
+  readonly grad_norm: number;
+  readonly l0: number;
+  readonly dead: number;
+  readonly skipped: number;
+  readonly live: readonly Pair[];
+  readonly dead_pairs: readonly Pair[];
+}
+
+const GRIDS: readonly GridSize[] = [
+  [1, 2],
+  [2, 1],
+  [2, 2],
+  [1, 3],
+  [3, 1],
+];
+/** The step that is skipped, as a weight of one rank is not finite (steps.mjs); what the others computed in it is of no use. */
+const SPOILED = 60;
+const LOSSES = ["loss", "mse", "auxk_loss", "grad_norm"] as const;
+
+const why = whyNoRanks();
+
+describe.skipIf(why !== undefined)(`ranks under Open MPI${why === undefined ? "" : `: ${why}`}`, () => {
+  let alone: Record<string, Step[]>;
+
+  beforeAll(async () => {
+    await prepareCpuKernels();
+    [alone = {}] = await work<Step[]>("steps", "reference,cpu", [1, 1]);
+  }, 300_000);
+
+  it("the steps are worth comparing: latents die and come back, all losses count, one step is skipped", () => {
+    for (const steps of Object.values(alone)) {
+      expect(steps).toHaveLength(100);
+      expect(steps.filter(({ dead }) => dead > 0).length).toBeGreaterThan(50);
+      expect(steps.filter(({ auxk_loss, dead_pairs }) => auxk_loss > 0 && dead_pairs.length > 0).length).toBeGreaterThan(50);
+      expect(steps.at(-1)!.loss).toBeLessThan(steps[0]!.loss / 2);
+      expect(steps.map(({ skipped }) => skipped)).toEqual(steps.map((_, step) => (step < SPOILED ? 0 : 1)));
+    }
+  });
+
+  it.each(GRIDS)(
+    "%i shards x %i replicas: the same latents and losses as alone",
+    async (shards, replicas) => {
+      const ranks = await work<Step[]>("steps", "reference,cpu", [shards, replicas]);
+      const together = (engine: string, step: number, of: "live" | "dead_pairs") => {
+        const all = ranks.flatMap((found) => found[engine]![step]![of]);
+        return all.map(String).toSorted();
+      };
+      const before = (engine: string, step: number, of: "live" | "dead_pairs") => alone[engine]![step]![of].map(String).toSorted();
+
+      for (const found of ranks.flatMap((rank) => Object.values(rank))) expect(found[SPOILED]!.skipped).toBe(1);
+      for (const step of Array.from({ length: 100 }, (_, i) => i).filter((i) => i !== SPOILED)) {
+        for (const of of ["live", "dead_pairs"] as const) expect(together("reference", step, of)).toEqual(before("reference", step, of));
+        for (const [engine, allowed] of [
+          ["reference", 1e-9],
+          ["cpu", 1e-5],
+        ] as const) {
+          const expected = alone[engine]![step]!;
+          for (const found of ranks.map((rank) => rank[engine]![step]!)) {
+            for (const name of LOSSES) expect(Math.abs(found[name] - expected[name])).toBeLessThan(allowed);
+            expect([found.dead, found.skipped]).toEqual([expected.dead, expected.skipped]);
+            if (engine === "reference") expect(found.l0).toBe(expected.l0);
+          }
+        }
+      }
+      expect(together("cpu", 0, "live")).toEqual(before("cpu", 0, "live"));
+      expect(together("cpu", 0, "dead_pairs")).toEqual(before("cpu", 0, "dead_pairs"));
+      const last = new Set(before("cpu", 99, "live"));
+      const kept = together("cpu", 99, "live").filter((pair) => last.has(pair)).length;
+      expect(kept / last.size).toBeGreaterThanOrEqual(0.999);
+    },
+    120_000,
+  );
+
+  it.each([
+    [2, 2],
+    [3, 1],
+  ] as GridSize[])(
+    "%i shards x %i replicas: every operation of an engine, on every engine",
+    async (shards, replicas) => {
+      const ranks = await work<Record<string, string>>("cases", "reference,cpu", [shards, replicas]);
+      for (const found of ranks) {
+        for (const cases of Object.values(found)) {
+          expect(Object.keys(cases).length).toBeGreaterThan(5);
+          for (const [name, result] of Object.entries(cases)) expect(`${name}: ${result}`).toBe(`${name}: ok`);
+        }
+      }
+    },
+    120_000,
+  );
+
+  it("the operations of the collective, and what goes over the rendezvous", async () => {
+    const [shards, replicas] = [2, 2];
+    const ranks = await work<Record<string, Record<string, unknown>>>("operations", "reference", [shards, replicas]);
+    for (const [rank, { reference }] of ranks.entries()) {
+      const found = reference!;
+      const [shard, replica] = [rank % shards, Math.floor(rank / shards)];
+      expect(found.grid).toEqual({ rank, size: 4, shards, replicas, shard, replica });
+      expect(found.exchanged).toEqual([0, 1, 2, 3].map((each) => ({ rank: each, text: 'à\n"', nothing: null })));
+      const groups = { shards: [0, 1].map((s) => replica * 2 + s), replicas: [0, 1].map((r) => r * 2 + shard), all: [0, 1, 2, 3] };
+      for (const [over, members] of Object.entries(groups)) {
+        const [place, size] = [members.indexOf(rank), members.length];
+        expect(found[over]).toEqual({
+          rank: place,
+          size,
+          gathered: members.flatMap((_, i) => [i, 10 * i]),
+          scattered: [0, 1, 2].map((i) => size * (3 * place + i) + (size * (size - 1)) / 2),
+          told: [members.at(-1), 7],
+        });
+      }
+    }
+  }, 60_000);
+});

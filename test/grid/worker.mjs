@@ -1,0 +1,39 @@
+// One rank of a test, started by mpirun (or alone): node worker.mjs cases|steps|operations ENGINE SHARDS REPLICAS OUT; writes what it finds into OUT/rank-N.json.
+
+import { writeFileSync } from "node:fs";
+import { join as joinPath } from "node:path";
+import { join } from "../../dist/collective/join.js";
+import { solo } from "../../dist/collective/solo.js";
+import { worldOf } from "../../dist/collective/world.js";
+import { operations } from "./operations.mjs";
+import { steps } from "./steps.mjs";
+
+const [what, engines, shards, replicas, out] = process.argv.slice(2);
+
+async function engineOf(name, collective) {
+  if (name === "reference") return (await import("../../dist/engine/reference.js")).createReferenceEngine(collective);
+  return (await import("../../dist/engine/cpu/index.js")).createCpuEngine({ threads: 2, collective });
+}
+
+async function cases(engine, collective) {
+  const { GRID_CASES } = await import("../../dist/engine/conformance-grid.js");
+  const found = {};
+  // Every rank goes on after a failure, as the others wait for it.
+  for (const { name, run } of GRID_CASES)
+    found[name] = await run(engine, collective).then(
+      () => "ok",
+      (error) => String(error),
+    );
+  return found;
+}
+
+const world = worldOf(process.env);
+const collective = world === undefined ? solo() : await join(world, { shards: Number(shards), replicas: Number(replicas), kind: "mpi" });
+const found = {};
+for (const name of engines.split(",")) {
+  const engine = await engineOf(name, collective);
+  found[name] = await { cases, steps, operations }[what](engine, collective);
+  await engine.close();
+}
+writeFileSync(joinPath(out, `rank-${collective.grid.rank}.json`), JSON.stringify(found));
+await collective.close();
