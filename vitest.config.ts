@@ -1,8 +1,10 @@
 import { defineConfig } from "vitest/config";
 
 export default defineConfig({
+  oxc: { jsx: { runtime: "automatic", importSource: "preact" } }, // as scripts/pages.mjs builds it
   test: {
     include: ["src/**/*.test.ts", "test/**/*.test.ts"],
+    css: true,
     pool: "forks", // native code is called; a crash must not take the runner with it
     testTimeout: 60_000,
   },

@@ -41,6 +41,7 @@ const COMMANDS: readonly Entry[] = [
     load: async () => (await import("./commands/import.ts")).importCommand,
   },
   { name: "inspect", summary: "say what a file or folder is", load: async () => (await import("./commands/inspect.ts")).inspectCommand },
+  { name: "serve", summary: "show runs in the browser, live", load: async () => (await import("./commands/serve.ts")).serveCommand },
   {
     name: "verify",
     summary: "check that a run folder is whole",

@@ -19,6 +19,9 @@ const REFUSED: readonly (readonly [file: string, code: string])[] = [
   ["src/bench/a.ts", 'import { harvest } from "../harvest/harvest.ts";\nharvest();'],
   ["src/logs/a.ts", 'import type { Report } from "../train/report.ts";\nexport type { Report };'],
   ["src/util/c.ts", 'import { crc32c } from "../logs/crc32c.ts";\ncrc32c();'],
+  ["src/dashboard/a.ts", 'import { train } from "../train/train.ts";\ntrain();'],
+  ["src/dashboard/b.ts", 'import type { Config } from "../config.ts";\nexport type { Config };'],
+  ["src/dashboard/page/a.ts", 'import { serveDashboard } from "../server.ts";\nserveDashboard();'],
   ["src/checkpoint/a.ts", 'import { main } from "../cli.ts";\nmain();'],
 ];
 
@@ -27,6 +30,9 @@ const ALLOWED: typeof REFUSED = [
   ["src/train/b.ts", 'import { openSource } from "../data/open.ts";\nopenSource([]);'],
   ["src/train/c.ts", 'import { openRunLogs } from "../logs/run-logs.ts";\nopenRunLogs();'],
   ["src/engine/select.ts", 'export const cpu = await import("./cpu/index.ts");'],
+  ["src/dashboard/c.ts", 'import { SaettaError } from "../util/errors.ts";\nthrow new SaettaError("a");'],
+  ["src/dashboard/page/b.ts", 'import type { Events } from "../api.ts";\nexport type { Events };'],
+  ["src/dashboard/page/c.ts", 'import { formatCount } from "../../util/format.ts";\nformatCount(1);'],
   ["src/cli.ts", 'export const command = await import("./commands/train.ts");'],
 ];
 

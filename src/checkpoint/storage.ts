@@ -1,5 +1,5 @@
 /**
- * The few calls of the file system that make a run folder last: all that is written into one, checkpoints, metrics.jsonl and config.json, goes through this seam, so that a
+ * The few calls of the file system that make a run folder last: all that a run stands on, checkpoints, metrics.jsonl and config.json, goes through this seam, so that a
  * test can kill the process, fill the disk or cut the power at any one of them. Reading does not: what is read is verified.
  */
 

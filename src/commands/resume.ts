@@ -3,7 +3,14 @@ import { CHANGEABLE } from "../config.ts";
 import { addFlags, givenOptions } from "./flags.ts";
 import { note, unnoted } from "./note.ts";
 import { nprocOption } from "./nproc.ts";
+import { addPageFlags, checkPageFlags, type PageFlags, showRun } from "./page.ts";
 import { gridFrom, inRanks } from "./ranks.ts";
+
+interface Flags extends PageFlags {
+  readonly data?: readonly string[];
+  readonly json?: boolean;
+  readonly nproc?: number;
+}
 
 export function resumeCommand(program: Command): void {
   const command = program
@@ -11,12 +18,13 @@ export function resumeCommand(program: Command): void {
     .description("go on with a run from its last checkpoint; --tokens or --epochs extend it")
     .argument("<run>", "run folder")
     .addHelpText("after", "\nExample:\n  saetta resume runs/first --tokens 20M\n");
-  addFlags(command)
+  addPageFlags(addFlags(command))
     .option("--data <files...>", "where the data is now, if it was moved")
     .addOption(nprocOption())
     .option("--json", "print the result as one JSON object")
     .helpOption("-h, --help", "show this help")
-    .action(async (dir: string, flags: { readonly data?: readonly string[]; readonly json?: boolean; readonly nproc?: number }) => {
+    .action(async (dir: string, flags: Flags) => {
+      checkPageFlags(flags);
       const { readRunConfig } = await import("../train/run-folder.ts");
       const given = givenOptions(command);
       const { options } = await readRunConfig(dir);
@@ -32,7 +40,9 @@ export function resumeCommand(program: Command): void {
         try {
           const moved = flags.data === undefined ? {} : { data: flags.data };
           const about = { ...moved, signal: ending.signal, onNote: quiet ? unnoted : note, collective };
-          await follow(await resume(dir, { ...given, ...about }), ending, quiet ? "quiet" : flags.json === true ? "json" : "text");
+          const run = await resume(dir, { ...given, ...about });
+          const hide = await showRun(quiet ? undefined : run.out, flags);
+          await follow(run, ending, quiet ? "quiet" : flags.json === true ? "json" : "text").finally(hide);
         } finally {
           ending.close();
         }
@@ -41,6 +51,6 @@ export function resumeCommand(program: Command): void {
   // The others are understood too, to say what they are fixed at.
   for (const option of command.options) {
     option.description = option.description.replace(/ \(default: .*\)$/, ""); // here it is what the run has
-    if (![...CHANGEABLE, "data", "json", "nproc"].includes(option.attributeName())) option.hideHelp();
+    if (![...CHANGEABLE, "data", "json", "nproc", "serve", "port"].includes(option.attributeName())) option.hideHelp();
   }
 }

@@ -5,9 +5,10 @@ import { readTextFile } from "../util/json.ts";
 import { addFlags, givenOptions } from "./flags.ts";
 import { note, unnoted } from "./note.ts";
 import { nprocOption } from "./nproc.ts";
+import { addPageFlags, checkPageFlags, type PageFlags, showRun } from "./page.ts";
 import { gridFrom, inRanks } from "./ranks.ts";
 
-interface Flags {
+interface Flags extends PageFlags {
   readonly out?: string;
   readonly config?: string;
   readonly json?: boolean;
@@ -20,13 +21,14 @@ export function trainCommand(program: Command): void {
     .description("train an autoencoder on activations")
     .argument("[data...]", "files or folders of activations: HDF5, npy, safetensors; [rows, width] or [sequences, tokens, width]")
     .addHelpText("after", "\nExample:\n  saetta train acts.h5 --latents 4096 --k 32 --tokens 10M --out runs/first\n");
-  addFlags(command)
+  addPageFlags(addFlags(command))
     .option("--out <dir>", "run folder (default: runs/<data>-<UTC time>)")
     .option("--config <file>", "options from a JSON file, such as the config.json of a run; flags beat it")
     .addOption(nprocOption())
     .option("--json", "print the result as one JSON object")
     .helpOption("-h, --help", "show this help")
     .action(async (paths: readonly string[], flags: Flags) => {
+      checkPageFlags(flags);
       const file = flags.config === undefined ? undefined : configFromJson(await readText(flags.config), flags.config);
       const given = givenOptions(command);
       const { nproc } = flags;
@@ -42,7 +44,9 @@ export function trainCommand(program: Command): void {
         const ending = catchSignals("finishing the step and saving a checkpoint", quiet);
         try {
           const about = { out: flags.out, signal: ending.signal, onNote: quiet ? unnoted : note, collective };
-          await follow(await train(source, { ...options, ...about }), ending, quiet ? "quiet" : flags.json === true ? "json" : "text");
+          const run = await train(source, { ...options, ...about });
+          const hide = await showRun(quiet ? undefined : run.out, flags);
+          await follow(run, ending, quiet ? "quiet" : flags.json === true ? "json" : "text").finally(hide);
         } finally {
           ending.close();
           await source.close();

@@ -7,6 +7,7 @@ import { normalizationOf } from "../sae/description.ts";
 import { type Normalization, normalizeRow } from "../sae/math.ts";
 import { float64Of } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
+import { type DensityBin, densityBins } from "./density.ts";
 import { Moments } from "./moments.ts";
 import type { Chunk } from "./rows.ts";
 
@@ -29,13 +30,6 @@ export interface Evaluation {
   readonly dead: number;
   readonly deadFraction: number;
   readonly density: readonly DensityBin[];
-}
-
-/** Latents whose density - the share of rows in which the value is above 0 - is in (10^from, 10^to]. */
-export interface DensityBin {
-  readonly from: number;
-  readonly to: number;
-  readonly latents: number;
 }
 
 export interface EvaluateOptions {
@@ -107,17 +101,4 @@ export async function evaluate(
 
 function ratio(part: number, whole: number): number | null {
   return whole > 0 ? part / whole : null;
-}
-
-/** Bins of half a decade, from the one that a single firing falls into up to always. */
-function densityBins(firings: Float64Array, rows: number): DensityBin[] {
-  const binOf = (times: number) => Math.min(0, Math.ceil(2 * Math.log10(times / rows) - 1e-9));
-  const counts = new Map<number, number>();
-  for (const times of firings) if (times > 0) counts.set(binOf(times), (counts.get(binOf(times)) ?? 0) + 1);
-  const first = binOf(1);
-  return Array.from({ length: 1 - first }, (_, i) => ({
-    from: (first + i - 1) / 2,
-    to: (first + i) / 2,
-    latents: counts.get(first + i) ?? 0,
-  }));
 }

@@ -2,6 +2,7 @@
 
 import { readdir, rename, rm, rmdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { writeFile } from "../checkpoint/commit.ts";
 import { CFG, TENSOR_NAMES, weightsFile } from "../checkpoint/layout.ts";
 import { disk } from "../checkpoint/storage.ts";
 import { PARAM_NAMES, paramShapes } from "../engine/engine.ts";
@@ -160,15 +161,7 @@ async function writeFolder(out: string, files: readonly OutputFile[], check: (fo
   const aside = `${out.replace(/\/+$/, "")}.aside-${process.pid}`;
   await disk.makeFolder(aside);
   try {
-    for (const { name, content } of files) {
-      const file = await disk.create(join(aside, name));
-      try {
-        await content((bytes) => file.write(bytes));
-        await file.sync();
-      } finally {
-        await file.close();
-      }
-    }
+    for (const { name, content } of files) await writeFile(join(aside, name), content);
     await disk.syncFolder(aside);
     await check(aside);
     if (inIt !== undefined) await rmdir(out);

@@ -86,6 +86,7 @@ async function changeState(checkpoint: string, change: (state: Record<string, un
 async function expectWhole(run: string): Promise<void> {
   expect(await checkpointOf(run, LAST)).toEqual(await checkpointOf(whole, LAST));
   expect(await metricsOf(run)).toEqual(await metricsOf(whole));
+  expect(await readFile(join(run, "density.jsonl"), "utf8")).toBe(await readFile(join(whole, "density.jsonl"), "utf8"));
 }
 
 describe("a run that goes on", () => {

@@ -1,4 +1,4 @@
-/** A run folder: config.json, metrics.jsonl, checkpoints/. */
+/** A run folder: config.json, metrics.jsonl, density.jsonl, checkpoints/. */
 
 import { readFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
@@ -11,6 +11,7 @@ import { readTextFile } from "../util/json.ts";
 
 export const CONFIG = "config.json";
 export const METRICS = "metrics.jsonl";
+export const DENSITY = "density.jsonl";
 const TEMPORARY = `${CONFIG}.tmp`;
 
 /**
@@ -62,7 +63,7 @@ async function refuseTaken(dir: string): Promise<void> {
 
 /** Takes back a folder in which no run began, as far as the disk lets it. */
 export async function discardRunFolder(dir: string, lock: RunLock): Promise<void> {
-  const ours = [CONFIG, TEMPORARY, METRICS, LOCK];
+  const ours = [CONFIG, TEMPORARY, METRICS, DENSITY, LOCK];
   try {
     // The folder goes as a whole, unless something of somebody else's is in it.
     if ((await disk.list(dir)).every((name) => ours.includes(name))) await disk.remove(dir);

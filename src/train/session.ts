@@ -22,6 +22,7 @@ import type { SaeDescription } from "../sae/description.ts";
 import { SaettaError, UsageError } from "../util/errors.ts";
 import type { JsonObject } from "../util/json.ts";
 import { VERSION } from "../util/version.ts";
+import { DensityFile } from "./density-file.ts";
 import type { Forecast } from "./estimate.ts";
 import { type Progress, trainLoop } from "./loop.ts";
 import { availableMemory, checkMemory } from "./memory.ts";
@@ -29,7 +30,7 @@ import { earlierLines, MetricsFile } from "./metrics-file.ts";
 import { checkBatch, fromFirst, type Part, partOf } from "./part.ts";
 import type { Report } from "./report.ts";
 import type { RunControl, TrainResult } from "./run.ts";
-import { MOST_ROWS, spread, Validator } from "./validate.ts";
+import { densityOfAll, type HeldOutDensity, MOST_ROWS, spread, Validator } from "./validate.ts";
 
 /** Everything that is decided before the first step. */
 export interface Plan {
@@ -172,6 +173,8 @@ export async function trainFrom(
   let metrics: MetricsFile | undefined;
   let logs: RunLog | undefined;
   let exitCode = 1;
+  let densities: DensityFile | undefined;
+  let density: HeldOutDensity | undefined; // of the last evaluation
   const began = performance.now();
   const elapsed = () => begin.elapsed + (performance.now() - began) / 1000;
   const description = describe(source, config, engine, part.whole, begin.normalization);
@@ -207,8 +210,11 @@ export async function trainFrom(
   };
 
   try {
-    if (out !== undefined && part.grid.rank === 0) metrics = await MetricsFile.open(out, begin.metricsBytes);
-    if (out !== undefined && metrics !== undefined) logs = logsOf(out, config, begin, onNote);
+    if (out !== undefined && part.grid.rank === 0) {
+      metrics = await MetricsFile.open(out, begin.metricsBytes);
+      densities = new DensityFile(out, begin.progress.step);
+      logs = logsOf(out, config, begin, onNote);
+    }
     const ring = engine.alloc(source.dtype, [ringRows(order), source.dIn]);
     const hyper = hyperOf(config, begin.mseScale);
     const held = spread(choice.holdout, MOST_ROWS);
@@ -244,7 +250,13 @@ export async function trainFrom(
       logEvery: config.logEvery,
       evalEvery: config.evalEvery,
       signal,
-      evaluate: validator && (() => validator.run(state.params)),
+      evaluate:
+        validator &&
+        (async () => {
+          const found = await validator.run(state.params);
+          density = validator.density && (await densityOfAll(collective, validator.density));
+          return found;
+        }),
       onLog: (at, lr, findings) => {
         const now = elapsed();
         const { step, tokens, position } = at;
@@ -264,6 +276,7 @@ export async function trainFrom(
         before = { at: now, tokens };
         metrics?.append(last);
         logs?.append({ step, wallTime: Date.now() / 1000, values: { ...last } });
+        if (holdout_fvu !== undefined && density !== undefined) densities?.append(step, density);
         publish(last);
       },
       saveEvery: config.checkpointEvery,
@@ -287,6 +300,7 @@ export async function trainFrom(
   } finally {
     await metrics?.close();
     await logs?.close(exitCode);
+    await densities?.close();
   }
 }
 

@@ -4,11 +4,15 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { learnableRows, memorySource } from "../../test/support/memory-source.ts";
 import { checkpointOf, checkpointsOf, metricsOf } from "../../test/support/runs.ts";
-import { configFromJson, type TrainOptions } from "../config.ts";
+import { configFromJson, type TrainOptions, withDefaults } from "../config.ts";
+import { chooseRows } from "../data/choose.ts";
+import { evaluate } from "../eval/evaluate.ts";
+import { rowsOf } from "../eval/rows.ts";
 import { openSafetensors } from "../formats/safetensors.ts";
 import { UsageError } from "../util/errors.ts";
 import type { Report } from "./report.ts";
 import { train } from "./train.ts";
+import type { HeldOutDensity } from "./validate.ts";
 
 const D = 8;
 const source = memorySource(learnableRows(700, D, 12), D, { sequence: 20 });
@@ -48,7 +52,7 @@ describe("train", () => {
     });
     expect(run.steps).toBe(Math.floor(run.data.rowsPerEpoch / 32));
     expect(run.data.heldOut + run.data.rowsPerEpoch).toBe(700);
-    expect((await readdir(out)).toSorted()).toEqual(["checkpoints", "config.json", "lock", "metrics.jsonl"]);
+    expect((await readdir(out)).toSorted()).toEqual(["checkpoints", "config.json", "density.jsonl", "lock", "metrics.jsonl"]);
     expect(await checkpointsOf(out)).toEqual(["step-00000018", `step-000000${run.steps}`]);
     const metrics = await metricsOf(out);
     expect(metrics.map(({ step }) => step)).toEqual(Array.from({ length: run.steps }, (_, i) => i + 1));
@@ -56,6 +60,15 @@ describe("train", () => {
       "step tokens epoch loss mse fvu auxk_loss l0 dead dead_fraction grad_norm skipped lr loss_scale skipped_rows".split(" "),
     );
     for (const { step, holdout_fvu } of metrics) expect(holdout_fvu !== undefined).toBe((step as number) % 5 === 0 || step === run.steps);
+    const densities = (await readFile(join(out, "density.jsonl"), "utf8")).trimEnd().split("\n");
+    expect(densities.length).toBe(metrics.filter(({ holdout_fvu }) => holdout_fvu !== undefined).length);
+    // As `saetta eval` counts them on the same rows.
+    const { holdout } = await chooseRows(source, withDefaults(options));
+    const { rows, latents, dead } = await evaluate(result.sae, source.dtype, rowsOf(source, holdout, "stop"));
+    await result.sae.close();
+    const last = JSON.parse(densities.at(-1)!) as HeldOutDensity & { step: number };
+    expect(last).toMatchObject({ step: run.steps, rows, latents, never: dead });
+    expect(last.density.reduce((sum, bin) => sum + bin.latents, 0)).toBe(latents - dead);
     expect(result.report).toMatchObject(metrics.at(-1)!);
     const { options: stored } = configFromJson(await readFile(join(out, "config.json"), "utf8"), "config.json");
     expect(stored).toMatchObject(options);
@@ -296,7 +309,7 @@ describe("what cannot be run is refused", () => {
     for (const name of ["lock", "config.json.tmp"]) await writeFile(join(out, name), "half");
     const run = await train(source, { ...options, out, tokens: 64 });
     expect((await run.finished).reason).toBe("done");
-    expect((await readdir(out)).toSorted()).toEqual(["checkpoints", "config.json", "lock", "metrics.jsonl"]);
+    expect((await readdir(out)).toSorted()).toEqual(["checkpoints", "config.json", "density.jsonl", "lock", "metrics.jsonl"]);
   });
 
   it("and leaves no folder behind", async () => {

@@ -1,5 +1,6 @@
 /** The hold-out during training: FVU and MSE of held-out rows under the weights as they are. */
 
+import type { Collective } from "../collective/collective.ts";
 import { type NonFinite, notFinite } from "../data/batches.ts";
 import type { Range } from "../data/holdout.ts";
 import type { Source } from "../data/source.ts";
@@ -8,6 +9,7 @@ import {
   BYTES,
   type Engine,
   type Hyper,
+  NONE,
   type Normalization,
   type Params,
   type Path,
@@ -16,11 +18,12 @@ import {
   type Tensor,
 } from "../engine/engine.ts";
 import { namedSums, sumsLength } from "../engine/sums.ts";
+import { type DensityBin, densityBins } from "../eval/density.ts";
 import { losses } from "../sae/math.ts";
-import { bytesOf, float64Of } from "../util/bytes.ts";
+import { bytesOf, float64Of, uint32Of } from "../util/bytes.ts";
 import { nonFiniteRows } from "../util/float16.ts";
 import type { HeldOut } from "./loop.ts";
-import { type Part, partOf } from "./part.ts";
+import { type Part, partOf, sumOverShards } from "./part.ts";
 
 /** Rows of an evaluation during training; `saetta eval` uses all of them. */
 export const MOST_ROWS = 16_384;
@@ -41,6 +44,24 @@ export function spread(ranges: readonly Range[], rows: number): Range[] {
   return pieces.filter((_, i) => Math.floor(i / every) !== Math.floor((i - 1) / every));
 }
 
+/** Bins of the density of latents to a factor of 10. */
+const BINS_PER_DECADE = 5;
+
+/** How often the latents fire on the held-out rows: what density.jsonl says of an evaluation, beside its step. */
+export interface HeldOutDensity {
+  readonly rows: number;
+  readonly latents: number;
+  /** Latents with no value above 0 in any of the rows. */
+  readonly never: number;
+  readonly density: readonly DensityBin[];
+}
+
+/** The density of the latents of all shards. */
+export async function densityOfAll(collective: Collective, { rows, latents, never, density }: HeldOutDensity): Promise<HeldOutDensity> {
+  const [all, silent, ...counts] = await sumOverShards(collective, [latents, never, ...density.map((bin) => bin.latents)]);
+  return { rows, latents: all!, never: silent!, density: density.map((bin, i) => ({ ...bin, latents: counts[i]! })) };
+}
+
 /** What an evaluation of some rows needs of the engine's memory. */
 interface Room {
   readonly t: Step;
@@ -59,6 +80,8 @@ export class Validator {
   readonly #dtype: Source["dtype"];
   readonly #normalization: Normalization | undefined;
   readonly #rooms = new Map<number, Room>();
+  /** Of this shard's latents, at the last evaluation. */
+  density: HeldOutDensity | undefined;
 
   private constructor(
     engine: Engine,
@@ -112,6 +135,7 @@ export class Validator {
   async run(params: Params): Promise<HeldOut> {
     const engine = this.#engine;
     const total = new Float64Array(sumsLength(this.#part.whole.d));
+    const firings = new Float64Array(this.#part.shape.n);
     let rows = 0;
     for (const chunk of this.#chunks) {
       const { t, raw, index, x, path } = this.#room(chunk.rows);
@@ -124,10 +148,14 @@ export class Validator {
       engine.decode(params, path.codes, path.err);
       engine.allReduce(path.err, "sum", "shards");
       engine.residual(params, x, t, path);
-      const sums = float64Of(await engine.read(t.sums));
+      const [sumsRead, latents] = await Promise.all([engine.read(t.sums), engine.read(engine.pairs(path.codes).latent)]);
+      const sums = float64Of(sumsRead);
       for (let i = 0; i < total.length; i++) total[i]! += sums[i]!;
+      for (const latent of uint32Of(latents)) if (latent !== NONE) firings[latent]!++;
       rows += chunk.rows;
     }
+    const never = firings.reduce((count, times) => count + (times === 0 ? 1 : 0), 0);
+    this.density = { rows, latents: firings.length, never, density: densityBins(firings, rows, BINS_PER_DECADE) };
     const { fvu, mse } = losses(namedSums(total), rows, 1, 0);
     return { holdout_fvu: fvu, holdout_mse: mse };
   }

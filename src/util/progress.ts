@@ -3,6 +3,10 @@
  * those of the last ten seconds, so that a slow start does not spoil them. Nothing is coloured, so NO_COLOR has nothing to turn off.
  */
 
+import { formatCount, formatDuration } from "./format.ts";
+
+export { formatCount, formatDuration } from "./format.ts";
+
 const WINDOW_MS = 10_000;
 const PLAIN_MS = 10_000;
 const TERMINAL_MS = 100;
@@ -70,18 +74,4 @@ export function createProgress(options: ProgressOptions): Progress {
       if (terminal && samples.length > 1) stream.write("\r\u001b[2K");
     },
   };
-}
-
-/** A whole number with thousands marked: "12,345". */
-export function formatCount(value: number): string {
-  return Math.round(value).toLocaleString("en-US");
-}
-
-/** Seconds as people say them: "8 s", "2 min 05 s", "3 h 07 min". */
-export function formatDuration(seconds: number): string {
-  const whole = Math.round(seconds);
-  const two = (value: number): string => String(value).padStart(2, "0");
-  if (whole < 60) return `${whole} s`;
-  if (whole < 3600) return `${Math.floor(whole / 60)} min ${two(whole % 60)} s`;
-  return `${formatCount(Math.floor(whole / 3600))} h ${two(Math.floor((whole % 3600) / 60))} min`;
 }

@@ -1,6 +1,7 @@
 /** The tarball, as a user installs it: into an empty folder, without install scripts. */
 
-import { execFileSync, spawnSync } from "node:child_process";
+import { execFileSync, spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -43,6 +44,17 @@ describe("the installed package", () => {
     expect(out).toMatch(/^run +run\n/);
     expect(code).toBe(0);
   }, 300_000);
+
+  it("shows the run", async () => {
+    const serving = spawn(process.execPath, [join(home, "node_modules/saetta/dist/cli.js"), "serve", "run", "--port", "0"], { cwd: home });
+    const [address] = (await once(serving.stdout, "data")) as [Buffer];
+    const url = address.toString().trim();
+    const page = await (await fetch(url)).text();
+    expect(page).toContain('<div id="app">');
+    for (const [, asset] of page.matchAll(/(?:src|href)="\/(assets\/[^"]+)"/g)) expect((await fetch(`${url}${asset}`)).status).toBe(200);
+    serving.kill("SIGTERM");
+    await once(serving, "exit");
+  });
 
   it("says what harvest needs", () => {
     writeFileSync(join(home, "text.txt"), "some text\n");

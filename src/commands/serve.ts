@@ -1,0 +1,26 @@
+import { once } from "node:events";
+import type { Command } from "commander";
+import { note } from "./note.ts";
+import { addPortFlag } from "./page.ts";
+import { catchSignals } from "./signals.ts";
+
+export function serveCommand(program: Command): void {
+  const command = program
+    .command("serve")
+    .description("show runs in the browser: live charts, compared")
+    .argument("[runs...]", "run folders, or folders of them (default: runs)");
+  addPortFlag(command)
+    .option("--host <address>", "address to listen at; others than this machine can then look (default: 127.0.0.1)")
+    .addHelpText("after", "\nExample:\n  saetta serve runs\n")
+    .action(async (folders: readonly string[], { port, host }: { readonly port?: number; readonly host?: string }) => {
+      const { serveDashboard } = await import("../dashboard/server.ts");
+      const ending = catchSignals("closing the page");
+      const page = await serveDashboard({ folders: folders.length > 0 ? folders : ["runs"], port, host });
+      process.stdout.write(`${page.url}\n`);
+      if (host !== undefined) note("whoever reaches this machine can look at these runs: there is no password");
+      if (!ending.signal.aborted) await once(ending.signal, "abort");
+      await page.close();
+      ending.close();
+      process.exitCode = ending.exitCode();
+    });
+}

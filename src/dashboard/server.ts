@@ -1,0 +1,213 @@
+/** The page over HTTP: assets from memory, runs by their ids, and never a path from an address. */
+
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import { type AddressInfo, isIP } from "node:net";
+import { hostname } from "node:os";
+import { hasCode, SaettaError } from "../util/errors.ts";
+import { type Assets, INDEX, loadAssets } from "./assets.ts";
+import { limitConnections } from "./connections.ts";
+import { refusalOf, SECURITY_HEADERS } from "./guard.ts";
+import { Runs } from "./runs.ts";
+import { EventStream } from "./stream.ts";
+import { Watch, type WatchTimes } from "./watch.ts";
+
+export const DEFAULT_PORT = 7232;
+/** Ports tried when nobody asked for one. */
+const PORTS = 20;
+/** Open pages at most, and runs that one shows. */
+const MOST_STREAMS = 64;
+const MOST_SHOWN = 16;
+
+/**
+ * Answers what is asked of the features of a run: the parts of the address after /api/features/ID, decoded, and the query. Resolves to what is sent as JSON, or to
+ * undefined where there is no such thing.
+ */
+export type FeaturesApi = (folder: string, parts: readonly string[], query: URLSearchParams) => Promise<unknown>;
+
+export interface DashboardOptions {
+  /** Run folders, or folders of them. */
+  readonly folders: readonly string[];
+  /** Default: 7232, or the next that is free. 0: any. */
+  readonly port?: number | undefined;
+  /** Address to listen at. Default: 127.0.0.1, which only this machine reaches. */
+  readonly host?: string | undefined;
+  /** Default: there are none. */
+  readonly features?: FeaturesApi | undefined;
+  readonly times?: Partial<WatchTimes> | undefined;
+  /** Where the built page is. */
+  readonly assets?: string | undefined;
+}
+
+export interface Dashboard {
+  readonly url: string;
+  readonly port: number;
+  close(): Promise<void>;
+}
+
+/** Serves the page until it is closed. Throws UsageError or SaettaError when a folder is not there, the page is not built or the port is taken. */
+export async function serveDashboard(options: DashboardOptions): Promise<Dashboard> {
+  const { host = "127.0.0.1" } = options;
+  const assets = await loadAssets(options.assets);
+  const watch = new Watch(await Runs.open(options.folders), options.times);
+  const names = [hostname().toLowerCase(), ...(isIP(host) === 0 ? [host.toLowerCase()] : [])];
+  const site: Site = { assets, watch, names, features: options.features };
+  const server = createServer({ maxHeaderSize: 8192, headersTimeout: 5000, requestTimeout: 5000, keepAliveTimeout: 5000 });
+  server.on("request", (request, response) => {
+    answer(site, request, response).catch(() => fail(response, 500, "something went wrong here"));
+  });
+  server.on("clientError", (_, socket) => {
+    if (socket.writable) socket.end("HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n");
+    else socket.destroy();
+  });
+  limitConnections(server);
+  await listen(server, host, options.port);
+  const { port } = server.address() as AddressInfo;
+  const shown = host === "0.0.0.0" || host === "::" ? hostname() : host.includes(":") ? `[${host}]` : host;
+  return {
+    url: `http://${shown}:${port}/`,
+    port,
+    close: () =>
+      new Promise((resolve) => {
+        watch.close();
+        server.close(() => resolve());
+        server.closeAllConnections();
+      }),
+  };
+}
+
+async function listen(server: Server, host: string, asked: number | undefined): Promise<void> {
+  const first = asked ?? DEFAULT_PORT;
+  for (let port = first; ; port++) {
+    try {
+      await new Promise<void>((resolve, reject) => {
+        server.once("error", reject);
+        server.listen({ host, port }, () => {
+          server.off("error", reject);
+          resolve();
+        });
+      });
+      return;
+    } catch (cause) {
+      if (asked === undefined && hasCode(cause, "EADDRINUSE") && port < first + PORTS) continue;
+      if (hasCode(cause, "EADDRINUSE"))
+        throw new SaettaError("the port is taken", { where: `${host}:${port}`, mend: "choose another --port", cause });
+      if (hasCode(cause, "EACCES"))
+        throw new SaettaError("the port may not be used", { where: `${host}:${port}`, mend: "choose one above 1023", cause });
+      if (hasCode(cause, "EADDRNOTAVAIL", "ENOTFOUND", "EAI_AGAIN")) {
+        throw new SaettaError("is no address of this machine", { where: host, mend: "--host 0.0.0.0 listens at all of them", cause });
+      }
+      throw cause;
+    }
+  }
+}
+
+interface Site {
+  readonly assets: Assets;
+  readonly watch: Watch;
+  readonly names: readonly string[];
+  readonly features: FeaturesApi | undefined;
+}
+
+async function answer(site: Site, request: IncomingMessage, response: ServerResponse): Promise<void> {
+  for (const [name, value] of Object.entries(SECURITY_HEADERS)) response.setHeader(name, value);
+  const refusal = refusalOf(request, site.names);
+  if (refusal !== undefined) {
+    response.setHeader("Connection", "close"); // a body may follow that nobody reads
+    if (refusal.status === 405) response.setHeader("Allow", "GET, HEAD");
+    fail(response, refusal.status, refusal.text);
+    return;
+  }
+  const [path = "", search = ""] = splitOnce(request.url ?? "", "?");
+  const asset = site.assets.get(path === "/" ? INDEX : path);
+  if (asset !== undefined) {
+    send(response, asset.type, asset.bytes, path.startsWith("/assets/"));
+    return;
+  }
+  const parts = partsOf(path);
+  const query = new URLSearchParams(search);
+  if (parts?.[0] === "features" && parts.length === 2 && site.watch.runs.get(parts[1]!) !== undefined) {
+    const index = site.assets.get(INDEX)!;
+    send(response, index.type, index.bytes);
+  } else if (parts?.[0] === "api") await answerApi(site, parts.slice(1), query, request, response);
+  else fail(response, 404, "there is nothing here");
+}
+
+async function answerApi(
+  { watch, features }: Site,
+  [kind, id, ...rest]: readonly string[],
+  query: URLSearchParams,
+  request: IncomingMessage,
+  response: ServerResponse,
+): Promise<void> {
+  const run = id === undefined ? undefined : watch.runs.get(id);
+  const points = Math.round(numberOf(query, "points", 400, 20, 2000));
+  const scale = query.get("scale") === "log" ? "log" : "linear";
+  if (kind === "events" && id === undefined) {
+    if (watch.watchers >= MOST_STREAMS) {
+      response.setHeader("Retry-After", "10");
+      fail(response, 503, `${MOST_STREAMS} pages are open already`);
+    } else if (request.method === "HEAD") {
+      send(response, "text/event-stream; charset=utf-8", Buffer.alloc(0));
+    } else {
+      const shown = [...new Set(query.getAll("run"))].slice(0, MOST_SHOWN);
+      const leave = watch.add(new EventStream(response, watch, { shown, points, scale }));
+      response.on("close", leave);
+    }
+  } else if (kind === "runs" && run !== undefined && rest.length === 1 && rest[0] === "series") {
+    await run.update();
+    const range = run.columns.range(numberOf(query, "from", Number.NEGATIVE_INFINITY), numberOf(query, "to", Number.POSITIVE_INFINITY));
+    sendJson(response, run.columns.pieces(run.id, points, scale, ...range));
+  } else if (kind === "features" && run !== undefined) {
+    const found = await features?.(run.folder, rest, query);
+    if (found === undefined) fail(response, 404, "there is nothing here");
+    else sendJson(response, found);
+  } else fail(response, 404, "there is nothing here");
+}
+
+/** The decoded parts of an address; undefined when it cannot be decoded or has empty ones. */
+function partsOf(path: string): readonly string[] | undefined {
+  try {
+    const parts = path.slice(1).split("/").map(decodeURIComponent);
+    return parts.every((part) => part !== "") ? parts : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function numberOf(
+  query: URLSearchParams,
+  name: string,
+  byDefault: number,
+  least = Number.NEGATIVE_INFINITY,
+  most = Number.POSITIVE_INFINITY,
+): number {
+  const text = query.get(name);
+  const value = text === null || text === "" ? Number.NaN : Number(text);
+  return Number.isFinite(value) ? Math.min(most, Math.max(least, value)) : byDefault;
+}
+
+function splitOnce(text: string, by: string): readonly [string, string] {
+  const at = text.indexOf(by);
+  return at < 0 ? [text, ""] : [text.slice(0, at), text.slice(at + 1)];
+}
+
+function sendJson(response: ServerResponse, value: unknown): void {
+  send(response, "application/json; charset=utf-8", Buffer.from(JSON.stringify(value)));
+}
+
+/** `named`: its name changes whenever its bytes do. */
+function send(response: ServerResponse, type: string, bytes: Uint8Array, named = false): void {
+  if (named) response.setHeader("Cache-Control", "private, max-age=31536000, immutable");
+  response.writeHead(200, { "Content-Type": type, "Content-Length": bytes.length }); // Node sends no body after HEAD
+  response.end(bytes);
+}
+
+function fail(response: ServerResponse, status: number, text: string): void {
+  if (response.headersSent) {
+    response.destroy();
+    return;
+  }
+  const bytes = Buffer.from(`${text}\n`);
+  response.writeHead(status, { "Content-Type": "text/plain; charset=utf-8", "Content-Length": bytes.length });
+  response.end(bytes);
+}

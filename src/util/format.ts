@@ -1,0 +1,15 @@
+/** Numbers as people read them. Nothing here needs Node: pages use it too. */
+
+/** A whole number with thousands marked: "12,345". */
+export function formatCount(value: number): string {
+  return Math.round(value).toLocaleString("en-US");
+}
+
+/** Seconds as people say them: "8 s", "2 min 05 s", "3 h 07 min". */
+export function formatDuration(seconds: number): string {
+  const whole = Math.round(seconds);
+  const two = (value: number): string => String(value).padStart(2, "0");
+  if (whole < 60) return `${whole} s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)} min ${two(whole % 60)} s`;
+  return `${formatCount(Math.floor(whole / 3600))} h ${two(Math.floor((whole % 3600) / 60))} min`;
+}
