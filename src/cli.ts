@@ -28,6 +28,11 @@ const COMMANDS: readonly Entry[] = [
     summary: "held-out metrics, and latents in their text",
     load: async () => (await import("./commands/eval.ts")).evalCommand,
   },
+  {
+    name: "report",
+    summary: "what each latent does, in its text, as one HTML file",
+    load: async () => (await import("./commands/report.ts")).reportCommand,
+  },
   { name: "inspect", summary: "say what a file or folder is", load: async () => (await import("./commands/inspect.ts")).inspectCommand },
   {
     name: "doctor",

@@ -12,6 +12,9 @@ const NODE = { input: 1, output: 2, opType: 4, attribute: 5 };
 const ATTRIBUTE = { tensor: 5, graph: 6, tensors: 10, graphs: 11, sparseTensor: 22, sparseTensors: 23 };
 const TENSOR = { dims: 1, name: 8, dataLocation: 14 };
 const SPARSE = { values: 1, indices: 2 };
+/** TypeProto.Tensor with elem_type (field 1) FLOAT (1), of any shape. */
+const FLOAT_TYPE = Uint8Array.of(8, 1);
+const utf8 = new TextEncoder();
 /** Deeper nesting of If and Loop bodies than any exporter writes; bounds the recursion. */
 const MAX_DEPTH = 32;
 
@@ -99,10 +102,11 @@ export function producersOf(graph: OnnxGraph): Map<string, Node> {
 
 /**
  * The bytes of a model whose outputs are the tensors `names` and nothing else: nodes, weights and inputs that they do not need are gone. The
- * outputs carry no type; the runtime infers it. Every name must be one of `tensorNames`.
+ * outputs carry no type; the runtime infers it. Every name must be one of `tensorNames`. The tensors `from` are made inputs, of float32, and what they were made of is gone too.
  */
-export function cutAt(graph: OnnxGraph, names: readonly string[]): Uint8Array {
+export function cutAt(graph: OnnxGraph, names: readonly string[], from: readonly string[] = []): Uint8Array {
   const producers = producersOf(graph);
+  for (const name of from) producers.delete(name);
   const needed = new Set<string>();
   const kept = new Set<Node>();
   const open = [...names];
@@ -120,8 +124,9 @@ export function cutAt(graph: OnnxGraph, names: readonly string[]): Uint8Array {
     ...graph.nodes.filter((node) => kept.has(node)).map(({ raw }) => raw),
     ...[...graph.initializers.values()].filter(isNeeded).map(({ raw }) => raw),
     ...graph.parts.inputs.filter(isNeeded).map(({ raw }) => raw),
-    ...graph.parts.notes.filter((it) => isNeeded(it) && !names.includes(it.name)).map(({ raw }) => raw),
-    ...names.flatMap((name) => wrap(GRAPH.output, wrap(1, [new TextEncoder().encode(name)]))),
+    ...from.flatMap((name) => wrap(GRAPH.input, [...wrap(1, [utf8.encode(name)]), ...wrap(2, wrap(1, [FLOAT_TYPE]))])),
+    ...graph.parts.notes.filter((it) => isNeeded(it) && !names.includes(it.name) && !from.includes(it.name)).map(({ raw }) => raw),
+    ...names.flatMap((name) => wrap(GRAPH.output, wrap(1, [utf8.encode(name)]))),
   ];
   return Buffer.concat([...graph.parts.model, ...wrap(MODEL.graph, body)]);
 }

@@ -1,0 +1,124 @@
+/** The feature explorer: a list of latents and the one that is open. Everything it shows comes from a source; text is never markup. */
+
+import { useCallback, useEffect, useState } from "preact/hooks";
+import type { FeatureSummary } from "../format.ts";
+import type { ExplorerSource, Latent } from "../source.ts";
+import { DensityChart } from "./charts.tsx";
+import { LatentView } from "./latent.tsx";
+import { LatentList } from "./list.tsx";
+import { hashOf, parseRoute, type Route } from "./route.ts";
+import { bare, count, percent } from "./words.ts";
+
+/** From this width on there is room for the list beside the latent. */
+const WIDE = "(min-width: 60rem)";
+
+export function Explorer({ source }: { readonly source: ExplorerSource }) {
+  const [summary, setSummary] = useState<FeatureSummary>();
+  const [route, setRoute] = useState<Route>(() => parseRoute(location.hash));
+  const [latent, setLatent] = useState<Latent>();
+  const [failure, setFailure] = useState<string>();
+  const [isWide, setWide] = useState(() => matchMedia(WIDE).matches);
+  const [isListOpen, openList] = useState(false);
+  const fail = useCallback((thrown: unknown) => setFailure(thrown instanceof Error ? thrown.message : String(thrown)), []);
+
+  useEffect(() => {
+    source.summary().then(setSummary, fail);
+    const follow = () => setRoute(parseRoute(location.hash));
+    const media = matchMedia(WIDE);
+    const adapt = () => setWide(media.matches);
+    addEventListener("hashchange", follow);
+    media.addEventListener("change", adapt);
+    return () => {
+      removeEventListener("hashchange", follow);
+      media.removeEventListener("change", adapt);
+    };
+  }, [source, fail]);
+
+  const current = route.latent ?? summary?.first;
+  useEffect(() => {
+    if (current === undefined) return;
+    let isWanted = true;
+    setFailure(undefined);
+    openList(false);
+    source.latent(current).then(
+      (next) => {
+        if (!isWanted) return;
+        setLatent(next);
+        document.title = `Latent ${next.latent}: ${next.on.slice(0, 3).map(bare).join(", ")} · Saetta`;
+      },
+      (thrown: unknown) => isWanted && fail(thrown),
+    );
+    return () => {
+      isWanted = false;
+    };
+  }, [source, current, fail]);
+
+  /** Searching and sorting leave no trail: going back leads to the latent before. */
+  const go = useCallback((next: Route) => {
+    history.replaceState(null, "", hashOf(next));
+    setRoute(next);
+  }, []);
+
+  if (summary === undefined || current === undefined) {
+    return <main>{failure === undefined ? <p role="status">Loading…</p> : <p role="alert">{failure}</p>}</main>;
+  }
+  return (
+    <div class="explorer">
+      <header>
+        <p class="brand">
+          <strong>Saetta</strong> features
+        </p>
+        <p class="muted">
+          {summary.title}: {count(summary.latents)} latents, {summary.k} at a time
+        </p>
+      </header>
+      <aside aria-label="Latents">
+        <details open={isWide || isListOpen} onToggle={({ currentTarget }) => !isWide && openList(currentTarget.open)}>
+          <summary>All {count(summary.latents)} latents</summary>
+          <LatentList source={source} route={route} current={current} go={go} onFailure={fail} />
+        </details>
+      </aside>
+      <main>
+        {failure !== undefined && <p role="alert">{failure}</p>}
+        {failure === undefined && latent === undefined && <p role="status">Loading…</p>}
+        {failure === undefined && latent !== undefined && (
+          <LatentView latent={latent} summary={summary} linkTo={(other) => hashOf({ ...route, latent: other })} />
+        )}
+      </main>
+      <footer>
+        <About summary={summary} />
+      </footer>
+    </div>
+  );
+}
+
+function About({ summary }: { readonly summary: FeatureSummary }) {
+  const { step, data, rows, model, tensor, fvu, l0, dead, latents, density } = summary;
+  const facts: readonly (readonly [string, string])[] = [
+    ["autoencoder", `${summary.title}${step === null ? "" : `, step ${count(step)}`}`],
+    ["data", `${count(rows)} rows of ${data}`],
+    ...(model === null ? [] : [["model", `${model}${tensor === null ? "" : `, ${tensor}`}`] as const]),
+    ["variance unexplained", fvu === null ? "undefined" : `${percent(fvu)} (FVU: sum (x - x̂)² / sum (x - mean of x)²)`],
+    ["active latents a row", l0.toFixed(2)],
+    ["never fire", `${count(dead)} latents (${percent(dead / latents)})`],
+  ];
+  return (
+    <section aria-labelledby="about">
+      <h2 id="about">About this autoencoder</h2>
+      <div class="columns">
+        <dl class="about">
+          {facts.map(([name, value]) => (
+            <div key={name}>
+              <dt>{name}</dt>
+              <dd>{value}</dd>
+            </div>
+          ))}
+        </dl>
+        <div>
+          <h3>Latents by density, the share of rows on which they fire</h3>
+          <DensityChart density={density} dead={dead} />
+        </div>
+      </div>
+    </section>
+  );
+}
