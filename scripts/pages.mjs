@@ -1,29 +1,36 @@
-// Pages for browsers: one entry in, one script and one style sheet out, of everything that they need.
+// What runs in browsers -> dist/, by vite. An entry a page; browser code is in the folders src/*/page, which tsconfig.page.json checks.
 import { readFileSync } from "node:fs";
 import { build } from "vite";
 
-/** Bundles `entry` to `name`.js and `name`.css in the folder `outDir`. */
-export async function buildPage({ entry, name, outDir }) {
-  const licence = readFileSync("node_modules/preact/LICENSE", "utf8").trim();
-  await build({
-    configFile: false,
-    logLevel: "warn",
-    publicDir: false,
-    build: {
-      outDir,
-      emptyOutDir: false,
-      target: "es2022",
-      modulePreload: false,
-      cssCodeSplit: false,
-      rolldownOptions: {
-        input: entry,
-        output: {
-          format: "iife",
-          entryFileNames: `${name}.js`,
-          assetFileNames: `${name}[extname]`,
-          postBanner: `/*! Holds preact. ${licence} */`,
-        },
-      },
-    },
-  });
+/** What all pages have in common. Nothing is inlined: the pages' policies allow files of their own server only. */
+const COMMON = {
+  configFile: false,
+  logLevel: "warn",
+  oxc: { jsx: { runtime: "automatic", importSource: "preact" } },
+};
+const OUTPUT = {
+  emptyOutDir: true,
+  target: "es2022",
+  assetsInlineLimit: 0,
+  modulePreload: { polyfill: false },
+  license: { fileName: "licenses.md" },
+};
+
+/** The one script and the one style sheet that stand in a report; whoever passes a report on passes preact on. */
+const REPORT = {
+  input: "src/explorer/page/static.ts",
+  output: {
+    format: "iife",
+    entryFileNames: "static.js",
+    assetFileNames: "static[extname]",
+    postBanner: `/*! Holds preact. ${readFileSync(new URL("../node_modules/preact/LICENSE", import.meta.url), "utf8").trim()} */`,
+  },
+};
+
+const PAGES = [
+  { ...COMMON, publicDir: false, build: { ...OUTPUT, outDir: "dist/explorer/page", cssCodeSplit: false, rolldownOptions: REPORT } },
+];
+
+export async function buildPages() {
+  for (const page of PAGES) await build(page);
 }

@@ -13,7 +13,7 @@ import {
   type StoredLatent,
   type StoredPassage,
   type TokenEffect,
-} from "../explorer/format.ts";
+} from "../explorer/shared/format.ts";
 import { FeatureWriter } from "../explorer/write.ts";
 import type { Sae } from "../inference/sae.ts";
 import type { LanguageModel } from "../language-model/load.ts";

@@ -1,13 +1,13 @@
-/** The features of a run for a page that asks a server: GET prefix/summary, prefix/latents?..., prefix/latents/12. Only a few chunks of the file are read an answer. */
+/** The features of runs for a page that asks a server: PREFIX/summary, PREFIX/latents?..., PREFIX/latents/12. Of a file only a few chunks are read an answer. */
 
 import { stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
-import { messageOf, SaettaError, UsageError } from "../util/errors.ts";
+import { UsageError } from "../util/errors.ts";
 import { type FeatureFile, openFeatures } from "./open.ts";
-import { FeatureReader } from "./reader.ts";
-import { SORTS } from "./source.ts";
+import { FeatureReader } from "./shared/reader.ts";
+import { type LatentQuery, SORTS } from "./shared/source.ts";
 
-/** Where `saetta report` leaves the features of a run; `explorerApi` is given that folder. */
+/** Where `saetta report` leaves the features of a run, in its folder. */
 export const FEATURES = "features";
 const FILE = "features.saetta";
 
@@ -21,19 +21,19 @@ export function featuresFile(folder: string): string {
   return join(folder, FILE);
 }
 
-export interface ApiAnswer {
-  readonly status: 200 | 400 | 404 | 500;
-  readonly type: "application/json";
-  readonly body: string;
-}
-
+/** Answers what a page asks about the features of runs. */
 export interface ExplorerApi extends AsyncDisposable {
-  /** `path`: what follows the prefix, such as "latents/12". Never rejects: what went wrong is in the answer, as {"error"}. */
-  answer(path: string, query: URLSearchParams): Promise<ApiAnswer>;
+  /**
+   * What to send as JSON for an address, given as its parts after the prefix of the run: ["summary"], ["latents"] with a query, or ["latents", "12"]; undefined: there is no such thing, or the run
+   * in `folder` has no features. Rejects with SaettaError where its file is damaged.
+   */
+  answer(folder: string, parts: readonly string[], query: URLSearchParams): Promise<unknown>;
 }
 
 /** Rows of one answer. */
 const MOST_ROWS = 500;
+/** Files that are open at a time. */
+const MOST_OPEN = 8;
 
 interface Opened {
   readonly file: FeatureFile;
@@ -42,67 +42,69 @@ interface Opened {
   readonly version: string;
 }
 
-export function explorerApi(folder: string): ExplorerApi {
-  const path = featuresFile(folder);
-  let opened: Opened | undefined;
+export function explorerApi(): ExplorerApi {
+  /** What was used last stands last. */
+  const opened = new Map<string, Opened>();
   let turn: Promise<unknown> = Promise.resolve();
 
-  /** The file as it is now: a report may have been made anew. */
-  const open = async (): Promise<FeatureReader> => {
-    const found = await stat(path).catch(() => undefined);
-    if (found === undefined)
-      throw new SaettaError("there are no features of this run", { mend: "make them: saetta report RUN --data ACTS" });
-    const version = `${found.ino} ${found.size} ${found.mtimeMs}`;
-    if (opened?.version === version) return opened.reader;
-    await opened?.file.close();
-    opened = undefined;
-    const file = await openFeatures(path);
-    opened = { file, reader: new FeatureReader(file.index.summary, file.read, path), version };
-    return opened.reader;
+  const close = async (path: string): Promise<void> => {
+    const held = opened.get(path);
+    opened.delete(path);
+    await held?.file.close();
   };
 
-  const answer = async (asked: string, query: URLSearchParams): Promise<ApiAnswer> => {
-    const route = /^(summary|latents)(?:\/(\d{1,9}))?$/.exec(asked);
-    if (route === null || (route[1] === "summary" && route[2] !== undefined)) return failed(404, "there is nothing here");
-    try {
-      const reader = await open();
-      if (route[1] === "summary") return good(await reader.summary());
-      if (route[2] !== undefined) return good(await reader.latent(Number(route[2])));
-      const whole = (name: string, most: number) => Math.min(most, /^\d{1,9}$/.test(query.get(name) ?? "") ? Number(query.get(name)) : 0);
-      return good(
-        await reader.latents({
-          search: query.get("search") ?? "",
-          sort: SORTS.find((sort) => sort === query.get("sort")) ?? "score",
-          descending: query.get("order") !== "up",
-          offset: whole("offset", Number.MAX_SAFE_INTEGER),
-          count: whole("count", MOST_ROWS),
-        }),
-      );
-    } catch (thrown) {
-      if (thrown instanceof UsageError) return failed(404, thrown.message);
-      return failed(opened === undefined && thrown instanceof SaettaError && thrown.where === undefined ? 404 : 500, messageOf(thrown));
+  /** The file as it is now: a report may have been made anew. */
+  const open = async (path: string): Promise<FeatureReader | undefined> => {
+    const found = await stat(path).catch(() => undefined);
+    const version = found && `${found.ino} ${found.size} ${found.mtimeMs}`;
+    const held = opened.get(path);
+    if (held !== undefined && held.version === version) {
+      opened.delete(path);
+      opened.set(path, held);
+      return held.reader;
     }
+    await close(path);
+    if (version === undefined) return undefined;
+    const file = await openFeatures(path);
+    const reader = new FeatureReader(file.index.summary, file.read, path);
+    opened.set(path, { file, reader, version });
+    if (opened.size > MOST_OPEN) await close(opened.keys().next().value!);
+    return reader;
+  };
+
+  const answer = async (folder: string, [kind, number, ...more]: readonly string[], query: URLSearchParams): Promise<unknown> => {
+    const isKnown = kind === "latents" ? /^\d{0,9}$/.test(number ?? "") && number !== "" : kind === "summary" && number === undefined;
+    if (!isKnown || more.length > 0) return undefined;
+    const reader = await open(featuresFile(join(folder, FEATURES)));
+    if (reader === undefined || kind === "summary") return reader?.summary();
+    if (number === undefined) return reader.latents(queryOf(query));
+    return reader.latent(Number(number)).catch((thrown: unknown) => {
+      if (thrown instanceof UsageError) return undefined;
+      throw thrown;
+    });
   };
 
   return {
-    answer(asked, query) {
-      // One after the other: a file that is read is not closed under the reader.
-      const result = turn.then(() => answer(asked, query));
-      turn = result;
+    answer(folder, parts, query) {
+      // One after the other: no file is closed while it is read.
+      const result = turn.then(() => answer(folder, parts, query));
+      turn = result.catch(() => undefined);
       return result;
     },
     async [Symbol.asyncDispose]() {
       await turn;
-      await opened?.file.close();
-      opened = undefined;
+      for (const path of [...opened.keys()]) await close(path);
     },
   };
 }
 
-function good(value: unknown): ApiAnswer {
-  return { status: 200, type: "application/json", body: JSON.stringify(value) };
-}
-
-function failed(status: ApiAnswer["status"], error: string): ApiAnswer {
-  return { status, type: "application/json", body: JSON.stringify({ error }) };
+function queryOf(query: URLSearchParams): LatentQuery {
+  const whole = (name: string, most: number) => Math.min(most, /^\d{1,9}$/.test(query.get(name) ?? "") ? Number(query.get(name)) : 0);
+  return {
+    search: query.get("search") ?? "",
+    sort: SORTS.find((sort) => sort === query.get("sort")) ?? "score",
+    descending: query.get("order") !== "up",
+    offset: whole("offset", Number.MAX_SAFE_INTEGER),
+    count: whole("count", MOST_ROWS),
+  };
 }

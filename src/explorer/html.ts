@@ -7,7 +7,7 @@ import { messageOf, SaettaError } from "../util/errors.ts";
 import type { FeatureFile } from "./open.ts";
 
 /** Where the build puts static.js and static.css. */
-const ASSETS = new URL("./assets/", import.meta.url);
+const ASSETS = new URL("./page/", import.meta.url);
 
 /**
  * Writes the page to `out`, aside and then renamed. Its policy lets it run its own script and use its own style, and nothing else: no request, no frame, no form. Throws SaettaError

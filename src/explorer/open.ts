@@ -4,7 +4,7 @@ import type { FileHandle } from "node:fs/promises";
 import { openToRead } from "../formats/open-file.ts";
 import { readFully, uint32Of } from "../util/bytes.ts";
 import { FormatError } from "../util/errors.ts";
-import { type FeatureIndex, inflateJson, MAGIC, TRAILER, VERSION } from "./format.ts";
+import { type FeatureIndex, inflateJson, MAGIC, TRAILER, VERSION } from "./shared/format.ts";
 
 export interface FeatureFile {
   readonly index: FeatureIndex;

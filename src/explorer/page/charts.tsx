@@ -1,6 +1,6 @@
 /** Small charts: bars, drawn as SVG without inline styles. */
 
-import type { DensityBar, StoredLatent } from "../format.ts";
+import type { DensityBar, StoredLatent } from "../shared/format.ts";
 import { amount, count, level, percent } from "./words.ts";
 
 const WIDTH = 320;

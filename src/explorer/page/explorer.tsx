@@ -1,8 +1,8 @@
 /** The feature explorer: a list of latents and the one that is open. Everything it shows comes from a source; text is never markup. */
 
 import { useCallback, useEffect, useState } from "preact/hooks";
-import type { FeatureSummary } from "../format.ts";
-import type { ExplorerSource, Latent } from "../source.ts";
+import type { FeatureSummary } from "../shared/format.ts";
+import type { ExplorerSource, Latent } from "../shared/source.ts";
 import { DensityChart } from "./charts.tsx";
 import { LatentView } from "./latent.tsx";
 import { LatentList } from "./list.tsx";
@@ -60,7 +60,7 @@ export function Explorer({ source }: { readonly source: ExplorerSource }) {
   }, []);
 
   if (summary === undefined || current === undefined) {
-    return <main>{failure === undefined ? <p role="status">Loading…</p> : <p role="alert">{failure}</p>}</main>;
+    return <main class="explorer">{failure === undefined ? <p role="status">Loading…</p> : <Failure message={failure} />}</main>;
   }
   return (
     <div class="explorer">
@@ -79,7 +79,7 @@ export function Explorer({ source }: { readonly source: ExplorerSource }) {
         </details>
       </aside>
       <main>
-        {failure !== undefined && <p role="alert">{failure}</p>}
+        {failure !== undefined && <Failure message={failure} />}
         {failure === undefined && latent === undefined && <p role="status">Loading…</p>}
         {failure === undefined && latent !== undefined && (
           <LatentView latent={latent} summary={summary} linkTo={(other) => hashOf({ ...route, latent: other })} />
@@ -89,6 +89,15 @@ export function Explorer({ source }: { readonly source: ExplorerSource }) {
         <About summary={summary} />
       </footer>
     </div>
+  );
+}
+
+function Failure({ message }: { readonly message: string }) {
+  return (
+    <>
+      <h1>This cannot be shown</h1>
+      <p role="alert">{message}</p>
+    </>
   );
 }
 

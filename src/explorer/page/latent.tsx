@@ -1,8 +1,8 @@
 /** One latent: first what it is about, in its text; then the figures. */
 
 import { useEffect, useRef, useState } from "preact/hooks";
-import type { FeatureSummary, TokenBar, TokenEffect } from "../format.ts";
-import type { Latent } from "../source.ts";
+import type { FeatureSummary, TokenBar, TokenEffect } from "../shared/format.ts";
+import type { Latent } from "../shared/source.ts";
 import { Histogram } from "./charts.tsx";
 import { Passages } from "./passages.tsx";
 import { amount, bare, count, percent } from "./words.ts";

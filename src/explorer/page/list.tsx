@@ -1,7 +1,7 @@
 /** All latents: searched, sorted, a page at a time. */
 
 import { useEffect, useState } from "preact/hooks";
-import type { ExplorerSource, LatentPage, LatentRow, Sort } from "../source.ts";
+import type { ExplorerSource, LatentPage, LatentRow, Sort } from "../shared/source.ts";
 import { Tokens } from "./latent.tsx";
 import { hashOf, type Route } from "./route.ts";
 import { amount, count, percent } from "./words.ts";

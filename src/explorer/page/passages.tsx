@@ -1,7 +1,7 @@
 /** Passages of text, shaded by how strongly the latent fires on each token. */
 
 import type { ComponentChildren } from "preact";
-import type { Passage } from "../source.ts";
+import type { Passage } from "../shared/source.ts";
 import { amount, count, level, visible } from "./words.ts";
 
 interface Shown {

@@ -1,6 +1,6 @@
 /** What the page shows, in its address: a link to it shows the same. "#latent=12&q=can&sort=density&order=up&page=3". */
 
-import { SORTS, type Sort } from "../source.ts";
+import { SORTS, type Sort } from "../shared/source.ts";
 
 export interface Route {
   /** undefined: the first one, as the summary names it. */

@@ -1,7 +1,7 @@
 /** The start of a page that is one file: its chunks are elements with their names as ids, in base64. */
 
-import { type FeatureIndex, inflateJson } from "../format.ts";
-import { FeatureReader } from "../reader.ts";
+import { type FeatureIndex, inflateJson } from "../shared/format.ts";
+import { FeatureReader } from "../shared/reader.ts";
 import { mountExplorer } from "./mount.tsx";
 
 const WHERE = "this page";

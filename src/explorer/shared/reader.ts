@@ -1,6 +1,6 @@
 /** A features file, of which chunks are read when they are needed: the same in a page and on a server. */
 
-import { FormatError, UsageError } from "../util/errors.ts";
+import { FormatError, UsageError } from "../../util/errors.ts";
 import {
   type FeatureSummary,
   inflate,

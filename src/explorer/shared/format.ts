@@ -12,7 +12,7 @@
  * In a page each chunk is an element with that id, in base64.
  */
 
-import { FormatError } from "../util/errors.ts";
+import { FormatError } from "../../util/errors.ts";
 
 export const VERSION = 1;
 export const MAGIC = "SAETTAFT";
