@@ -17,12 +17,16 @@ const REFUSED: readonly (readonly [file: string, code: string])[] = [
   ["src/train/a.ts", 'import { train } from "../index.ts";\ntrain();'],
   ["src/eval/a.ts", 'import { timeStep } from "../bench/step.ts";\ntimeStep();'],
   ["src/bench/a.ts", 'import { harvest } from "../harvest/harvest.ts";\nharvest();'],
+  ["src/explorer/a.ts", 'import { evaluate } from "../eval/evaluate.ts";\nevaluate();'],
+  ["src/explorer/shared/a.ts", 'import type { Source } from "../../data/source.ts";\nexport type { Source };'],
+  ["src/formats/a.ts", 'import { openFeatures } from "../explorer/open.ts";\nopenFeatures("a");'],
   ["src/checkpoint/a.ts", 'import { main } from "../cli.ts";\nmain();'],
 ];
 
 const ALLOWED: typeof REFUSED = [
   ["src/bench/b.ts", 'import { train } from "../train/train.ts";\ntrain();'],
   ["src/train/b.ts", 'import { openSource } from "../data/open.ts";\nopenSource([]);'],
+  ["src/eval/b.ts", 'import { openFeatures } from "../explorer/open.ts";\nopenFeatures("a");'],
   ["src/engine/select.ts", 'export const cpu = await import("./cpu/index.ts");'],
   ["src/cli.ts", 'export const command = await import("./commands/train.ts");'],
 ];
