@@ -7,7 +7,7 @@ import { Profiles } from "./profiles.ts";
 import type { EvalReport } from "./report.ts";
 import { examplesOf, RowsInText } from "./text.ts";
 
-const WORDS = ["<start>", " the", " cat", " cats", " dog", " sat", "\n", "x", "\u001b[31m"];
+const WORDS = ["<start>", " the", " cat", " cats", " dog", " sat", "\n", "x", "\u001b[31m", "Dog"];
 const tokenizer: Tokenizer = {
   path: "tokenizer.json",
   vocabSize: WORDS.length,
@@ -75,6 +75,12 @@ describe("chooseFeatures", () => {
       [3, 10, 40],
     ]);
     expect(features[0]?.energyShare).toBeCloseTo(1 / 3, 6);
+  });
+
+  it("counts tokens that differ in case and spaces as one, by the most frequent of them", async () => {
+    const tokens = corpus.map((id, row) => (row % 50 === 30 && row < 500 ? 9 : id));
+    const [feature] = await choose([at(30, 20)], 1, 1, tokens);
+    expect(feature?.tokens.map(({ token, firings, occurrences }) => [token, firings, occurrences])).toEqual([[4, 20, 40]]);
   });
 
   it("prefers whole words to their fragments", async () => {

@@ -2,13 +2,14 @@ import { readdirSync } from "node:fs";
 import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { deflateRawSync } from "node:zlib";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { bytesOf } from "../util/bytes.ts";
 import { SaettaError, UsageError } from "../util/errors.ts";
 import { explorerApi, FEATURES, featuresFile, featuresFolder } from "./api.ts";
 import { writeHtml } from "./html.ts";
 import { openFeatures } from "./open.ts";
-import { type FeatureSummary, PER_SHARD, PER_TEXT, type StoredLatent, type StoredPassage } from "./shared/format.ts";
+import { type FeatureSummary, MAGIC, PER_SHARD, PER_TEXT, type StoredLatent, type StoredPassage } from "./shared/format.ts";
 import { FeatureReader } from "./shared/reader.ts";
 import { FeatureWriter } from "./write.ts";
 
@@ -169,15 +170,31 @@ describe("a features file", () => {
         return undefined;
       }
     };
-    for (let length = 0; length < whole.length; length += 97) expect(await look(whole.subarray(0, length))).toBeUndefined();
+    for (let length = 0; length < whole.length; length += 331) expect(await look(whole.subarray(0, length))).toBeUndefined();
     let refused = 0;
-    for (let at = 0; at < whole.length; at += 41) {
+    for (let at = 0; at < whole.length; at += 127) {
       const changed = Buffer.from(whole);
       changed[at]! ^= 0x55;
       if ((await look(changed)) === undefined) refused++;
     }
-    expect(refused).toBeGreaterThan(20);
+    expect(refused).toBeGreaterThan(10);
     expect(await look(whole)).toEqual(expected);
+  });
+
+  it.each([
+    [{ version: 2, summary: SUMMARY, chunks: {} }, "has version 2, not 1"],
+    [null, "has version undefined, not 1"],
+    // Nothing is allocated for what cannot be.
+    [{ version: 1, summary: SUMMARY, chunks: { table: [8, 1e15] } }, 'chunk "table" does not lie in the file'],
+    [{ version: 1, summary: SUMMARY, chunks: { table: [-1, 2] } }, 'chunk "table" does not lie in the file'],
+    [{ version: 1, summary: SUMMARY, chunks: { table: [8, -1] } }, 'chunk "table" does not lie in the file'],
+    [{ version: 1, summary: SUMMARY, chunks: { table: "8" } }, 'chunk "table" does not lie in the file'],
+  ])("refuses an index that cannot be: %j", async (index, message) => {
+    const bytes = deflateRawSync(JSON.stringify(index));
+    await writeFile(path, Buffer.concat([Buffer.from(MAGIC), bytes, bytesOf(Uint32Array.of(bytes.length)), Buffer.from(MAGIC)]));
+    await expect(openFeatures(path)).rejects.toThrow(message);
+    await writeFile(path, Buffer.concat([Buffer.from(MAGIC), bytes, bytesOf(Uint32Array.of(1e9)), Buffer.from(MAGIC)]));
+    await expect(openFeatures(path)).rejects.toThrow("states an index of 1000000000 bytes");
   });
 
   it("stands there whole or not at all", async () => {

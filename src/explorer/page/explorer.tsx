@@ -107,7 +107,7 @@ function About({ summary }: { readonly summary: FeatureSummary }) {
     ["autoencoder", `${summary.title}${step === null ? "" : `, step ${count(step)}`}`],
     ["data", `${count(rows)} rows of ${data}`],
     ...(model === null ? [] : [["model", `${model}${tensor === null ? "" : `, ${tensor}`}`] as const]),
-    ["variance unexplained", fvu === null ? "undefined" : `${percent(fvu)} (FVU: sum (x - x̂)² / sum (x - mean of x)²)`],
+    ["variance unexplained", fvu === null ? "undefined" : `${percent(fvu)} of these rows (FVU: sum (x - x̂)² / sum (x - mean of x)²)`],
     ["active latents a row", l0.toFixed(2)],
     ["never fire", `${count(dead)} latents (${percent(dead / latents)})`],
   ];

@@ -49,7 +49,7 @@ export function LatentView({ latent, summary, linkTo }: Shown) {
       </h1>
       <p class="lead">
         A language model turns each word into a long list of numbers; a <dfn>latent</dfn> is one pattern that was found in them. Here is
-        where this one is strongest: <strong>the deeper the orange, the more strongly it fires on that word.</strong>
+        where this one is strongest: <strong>the deeper the orange, the more strongly it fires.</strong>
       </p>
       <dl class="facts">
         <Fact
