@@ -12,7 +12,13 @@ import { bare, count, percent } from "./words.ts";
 /** From this width on there is room for the list beside the latent. */
 const WIDE = "(min-width: 60rem)";
 
-export function Explorer({ source }: { readonly source: ExplorerSource }) {
+interface Shown {
+  readonly source: ExplorerSource;
+  /** It stands inside another page, which has a head and a main part of its own. */
+  readonly embedded: boolean;
+}
+
+export function Explorer({ source, embedded }: Shown) {
   const [summary, setSummary] = useState<FeatureSummary>();
   const [route, setRoute] = useState<Route>(() => parseRoute(location.hash));
   const [latent, setLatent] = useState<Latent>();
@@ -59,35 +65,45 @@ export function Explorer({ source }: { readonly source: ExplorerSource }) {
     setRoute(next);
   }, []);
 
+  const Head = embedded ? "div" : "header";
+  const Side = embedded ? "section" : "aside";
+  const Body = embedded ? "div" : "main";
+  const Foot = embedded ? "div" : "footer";
   if (summary === undefined || current === undefined) {
-    return <main class="explorer">{failure === undefined ? <p role="status">Loading…</p> : <Failure message={failure} />}</main>;
+    return (
+      <div class="explorer">
+        <Body class="body">{failure === undefined ? <p role="status">Loading…</p> : <Failure message={failure} />}</Body>
+      </div>
+    );
   }
   return (
     <div class="explorer">
-      <header>
-        <p class="brand">
-          <strong>Saetta</strong> features
-        </p>
+      <Head class="head">
+        {!embedded && (
+          <p class="brand">
+            <strong>Saetta</strong> features
+          </p>
+        )}
         <p class="muted">
           {summary.title}: {count(summary.latents)} latents, {summary.k} at a time
         </p>
-      </header>
-      <aside aria-label="Latents">
+      </Head>
+      <Side class="side" aria-label="Latents">
         <details open={isWide || isListOpen} onToggle={({ currentTarget }) => !isWide && openList(currentTarget.open)}>
           <summary>All {count(summary.latents)} latents</summary>
           <LatentList source={source} route={route} current={current} go={go} onFailure={fail} />
         </details>
-      </aside>
-      <main>
+      </Side>
+      <Body class="body">
         {failure !== undefined && <Failure message={failure} />}
         {failure === undefined && latent === undefined && <p role="status">Loading…</p>}
         {failure === undefined && latent !== undefined && (
           <LatentView latent={latent} summary={summary} linkTo={(other) => hashOf({ ...route, latent: other })} />
         )}
-      </main>
-      <footer>
+      </Body>
+      <Foot class="foot">
         <About summary={summary} />
-      </footer>
+      </Foot>
     </div>
   );
 }

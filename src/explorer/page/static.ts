@@ -3,6 +3,7 @@
 import { type FeatureIndex, inflateJson } from "../shared/format.ts";
 import { FeatureReader } from "../shared/reader.ts";
 import { mountExplorer } from "./mount.tsx";
+import "./static.css";
 
 const WHERE = "this page";
 
@@ -15,6 +16,7 @@ async function chunk(name: string): Promise<Uint8Array<ArrayBuffer>> {
 async function start(root: Element): Promise<void> {
   try {
     const { summary } = (await inflateJson(await chunk("index"), WHERE)) as Pick<FeatureIndex, "summary">;
+    root.replaceChildren();
     mountExplorer(root, new FeatureReader(summary, chunk, WHERE));
   } catch (thrown) {
     root.textContent = `This page cannot be shown: ${thrown instanceof Error ? thrown.message : String(thrown)}`;
