@@ -116,6 +116,10 @@ describe("a report", () => {
     expect(latents[40]?.suppressed?.map(({ text }) => text)).toEqual(shown(order.slice(-10).reverse()));
     expect(latents[40]?.promoted?.[0]?.effect).toBeCloseTo(effects[order[0]!]!, 2);
     expect(latents[40]?.up).toEqual(shown(order.slice(0, 6)));
+    // A model may have rows for more tokens than there are.
+    const fewer = { ...tokenizer, vocabSize: Math.min(...order.slice(0, 3)) };
+    const { latents: without } = await reportOf(source, { tokenizer: fewer, model });
+    expect(without[40]?.promoted?.map(({ text }) => text)).toEqual(shown(order.filter((id) => id < fewer.vocabSize).slice(0, 10)));
   });
 
   it("does without tokens, and without a tokenizer", async () => {

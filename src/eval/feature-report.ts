@@ -1,7 +1,7 @@
 /** The features file of an autoencoder: one pass over activations, then what follows from the weights alone. */
 
 import { availableParallelism } from "node:os";
-import { basename, dirname, join } from "node:path";
+import { basename, dirname, isAbsolute, join } from "node:path";
 import type { NonFinite } from "../data/batches.ts";
 import type { Range } from "../data/holdout.ts";
 import type { Source } from "../data/source.ts";
@@ -173,9 +173,11 @@ async function latentOf(
   effects: Float32Array | undefined,
   texts: PassageTexts | undefined,
 ): Promise<StoredLatent> {
-  const { profiles, features, nearest, textOf } = material;
+  const { profiles, features, nearest, textOf, options } = material;
   const { contexts, tokens } = features[latent];
   const { strongest, ranges } = shownOf(profiles, latent);
+  // Models have more rows than their tokenizers have tokens, for a round number.
+  const known = effects?.subarray(0, options.tokenizer?.vocabSize);
   const { width, counts } = profiles.histogram(latent);
   const passages = (all: readonly KeptFiring[]) => Promise.all(all.map((firing) => passageOf(firing, texts)));
   const near = nearest.latent.subarray(latent * nearest.count, (latent + 1) * nearest.count);
@@ -194,8 +196,8 @@ async function latentOf(
       share: rounded(share),
     })),
     nearest: Array.from(near, (other, i) => ({ latent: other, cosine: rounded(cosines[i]) })).filter(({ cosine }) => cosine > 0),
-    promoted: effects ? extremes(effects, 1, textOf) : null,
-    suppressed: effects ? extremes(effects, -1, textOf) : null,
+    promoted: known ? extremes(known, 1, textOf) : null,
+    suppressed: known ? extremes(known, -1, textOf) : null,
   };
 }
 
@@ -236,16 +238,17 @@ function summaryOf(
   options: FeatureReportOptions,
 ): FeatureSummary {
   const { n, k, d } = sae.shape;
+  const model = source.origin.model ?? sae.description.saetta?.model;
   const best = features.reduce((a, b) => (b.score > a.score || (b.score === a.score && b.energyShare > a.energyShare) ? b : a));
   return {
-    title: titleOf(sae.path),
+    title: sae.path === undefined ? "in memory" : shortened(runOf(sae.path)),
     step: sae.found.step ?? null,
     latents: n,
     k,
     width: d,
     rows: metrics.rows,
-    data: source.description,
-    model: shortened(source.origin.model ?? sae.description.saetta?.model),
+    data: source.paths.reduce((text, path) => text.replaceAll(path, shortened(path)), source.description),
+    model: model === undefined ? null : shortened(model),
     tensor: source.origin.tensor ?? sae.description.saetta?.tensor ?? null,
     sequence: source.sequence ?? null,
     fvu: metrics.fvu,
@@ -259,14 +262,13 @@ function summaryOf(
 }
 
 /** The run folder of a checkpoint; any other folder as it is. */
-function titleOf(path: string | undefined): string {
-  if (path === undefined) return "in memory";
+function runOf(path: string): string {
   return basename(dirname(path)) === "checkpoints" ? dirname(dirname(path)) : path;
 }
 
-/** Who is given a page need not know where its maker keeps models. */
-function shortened(path: string | undefined): string | null {
-  return path === undefined ? null : join(basename(dirname(path)), basename(path));
+/** Who is given a page need not know where on its machine its maker keeps things. */
+function shortened(path: string): string {
+  return isAbsolute(path) ? join(basename(dirname(path)), basename(path)) : path;
 }
 
 /** Four digits are more than a page shows. */

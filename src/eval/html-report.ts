@@ -1,7 +1,7 @@
 /** `saetta report`: an autoencoder and activations in, a page of its features out. */
 
 import { rm } from "node:fs/promises";
-import { dirname, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import type { Range } from "../data/holdout.ts";
 import type { Source } from "../data/source.ts";
 import { featuresFile, featuresFolder } from "../explorer/api.ts";
@@ -32,7 +32,8 @@ export async function writeHtmlReport(
   const { out, onNote } = options;
   await makeFolders(dirname(resolve(out)));
   const model = await findModel(source, options.model, onNote);
-  const tokenizer = await findTokenizer(source, sae.description.saetta?.tokenizer, onNote);
+  const beside = model && join(dirname(model.path), "tokenizer.json");
+  const tokenizer = await findTokenizer(source, sae.description.saetta?.tokenizer ?? beside, onNote);
   const kept = sae.path === undefined ? undefined : featuresFolder(resolve(sae.path));
   if (kept !== undefined) await makeFolders(kept);
   const path = kept === undefined ? `${out}.features` : featuresFile(kept);

@@ -201,7 +201,7 @@ function EffectList({ name, effects }: { readonly name: string; readonly effects
       <h3>{name}</h3>
       <ol class="effects">
         {effects.map(({ text, effect }) => (
-          <li key={text}>
+          <li key={`${text} ${effect}`}>
             <span class="token">{bare(text)}</span> <span class="muted">{`${effect > 0 ? "+" : "−"}${amount(Math.abs(effect))}`}</span>
           </li>
         ))}
