@@ -13,8 +13,9 @@ saetta(
 );
 saetta(`train ${folder}/acts.h5 --latents 2048 --k 32 --batch 1024 --tokens 3M --out ${folder}/sae`);
 saetta(`eval ${folder}/sae --features 5`);
+saetta(`report ${folder}/sae --data ${folder}/acts.h5 --out ${folder}/features.html`);
 console.log(
-  `\nDone in ${Math.round((performance.now() - began) / 1000)} s. The autoencoder is in ${folder}/sae; look at more of it with: npx --no-install saetta eval ${folder}/sae --features 20`,
+  `\nDone in ${Math.round((performance.now() - began) / 1000)} s. The autoencoder is in ${folder}/sae. To look at all it learned, open ${folder}/features.html in a browser.`,
 );
 
 /** Runs a command as a user would type it, and shows it. */

@@ -1,4 +1,5 @@
 // What runs in browsers -> dist/, by vite. An entry a page; browser code is in the folders src/*/page, which tsconfig.page.json checks.
+import { readFileSync } from "node:fs";
 import { build } from "vite";
 
 /** What all pages have in common. Nothing is inlined: the pages' policies allow files of their own server only. */
@@ -15,7 +16,21 @@ const OUTPUT = {
   license: { fileName: "licenses.md" },
 };
 
-const PAGES = [{ ...COMMON, root: "src/dashboard/page", publicDir: false, build: { ...OUTPUT, outDir: "../../../dist/dashboard/page" } }];
+/** The one script and the one style sheet that stand in a report; whoever passes a report on passes preact on. */
+const REPORT = {
+  input: "src/explorer/page/static.ts",
+  output: {
+    format: "iife",
+    entryFileNames: "static.js",
+    assetFileNames: "static[extname]",
+    postBanner: `/*! Holds preact. ${readFileSync(new URL("../node_modules/preact/LICENSE", import.meta.url), "utf8").trim()} */`,
+  },
+};
+
+const PAGES = [
+  { ...COMMON, root: "src/dashboard/page", publicDir: false, build: { ...OUTPUT, outDir: "../../../dist/dashboard/page" } },
+  { ...COMMON, publicDir: false, build: { ...OUTPUT, outDir: "dist/explorer/page", cssCodeSplit: false, rolldownOptions: REPORT } },
+];
 
 export async function buildPages() {
   for (const page of PAGES) await build(page);

@@ -40,6 +40,11 @@ const COMMANDS: readonly Entry[] = [
     summary: "read an autoencoder of another program",
     load: async () => (await import("./commands/import.ts")).importCommand,
   },
+  {
+    name: "report",
+    summary: "what each latent does, in its text, as one HTML file",
+    load: async () => (await import("./commands/report.ts")).reportCommand,
+  },
   { name: "inspect", summary: "say what a file or folder is", load: async () => (await import("./commands/inspect.ts")).inspectCommand },
   { name: "serve", summary: "show runs in the browser, live", load: async () => (await import("./commands/serve.ts")).serveCommand },
   {

@@ -22,6 +22,9 @@ const REFUSED: readonly (readonly [file: string, code: string])[] = [
   ["src/dashboard/a.ts", 'import { train } from "../train/train.ts";\ntrain();'],
   ["src/dashboard/b.ts", 'import type { Config } from "../config.ts";\nexport type { Config };'],
   ["src/dashboard/page/a.ts", 'import { serveDashboard } from "../server.ts";\nserveDashboard();'],
+  ["src/explorer/a.ts", 'import { evaluate } from "../eval/evaluate.ts";\nevaluate();'],
+  ["src/explorer/shared/a.ts", 'import type { Source } from "../../data/source.ts";\nexport type { Source };'],
+  ["src/formats/a.ts", 'import { openFeatures } from "../explorer/open.ts";\nopenFeatures("a");'],
   ["src/checkpoint/a.ts", 'import { main } from "../cli.ts";\nmain();'],
 ];
 
@@ -29,6 +32,7 @@ const ALLOWED: typeof REFUSED = [
   ["src/bench/b.ts", 'import { train } from "../train/train.ts";\ntrain();'],
   ["src/train/b.ts", 'import { openSource } from "../data/open.ts";\nopenSource([]);'],
   ["src/train/c.ts", 'import { openRunLogs } from "../logs/run-logs.ts";\nopenRunLogs();'],
+  ["src/eval/b.ts", 'import { openFeatures } from "../explorer/open.ts";\nopenFeatures("a");'],
   ["src/engine/select.ts", 'export const cpu = await import("./cpu/index.ts");'],
   ["src/dashboard/c.ts", 'import { SaettaError } from "../util/errors.ts";\nthrow new SaettaError("a");'],
   ["src/dashboard/page/b.ts", 'import type { Events } from "../api.ts";\nexport type { Events };'],

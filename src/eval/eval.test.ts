@@ -8,7 +8,7 @@ import { writeSafetensors } from "../formats/safetensors.ts";
 import { loadSae, type Sae } from "../inference/sae.ts";
 import { bytesOf, float32Of } from "../util/bytes.ts";
 import { evaluate } from "./evaluate.ts";
-import { Firings } from "./firings.ts";
+import { firingLists } from "./firings.ts";
 import { Moments } from "./moments.ts";
 import { atMost, type Chunk, countRows, rowsOf } from "./rows.ts";
 
@@ -182,23 +182,15 @@ describe("evaluate", () => {
   });
 
   it("shows each chunk with its codes, from which firings are listed by latent", async () => {
-    const firings = new Firings(3);
-    await evaluate(sae, "f32", rows(), { onChunk: (chunk, codes) => firings.add(chunk.numbers, chunk.rows, codes) });
-    const { offsets, row, value, numbers } = firings.lists();
-    expect([...offsets]).toEqual([0, 2, 3, 3]);
-    expect([...row]).toEqual([0, 1, 2]);
-    expect([...value]).toEqual([4, 4, 3]);
-    expect([...numbers]).toEqual([0, 1, 2, 3]);
-  });
-});
-
-describe("Firings", () => {
-  it("keeps whole chunks until its memory is used up", () => {
-    const firings = new Firings(4, 10);
-    const codes = { k: 2, latent: Uint32Array.of(0, 1, 0, 1), value: Float32Array.of(1, 0, 2, 3) };
-    for (let i = 0; i < 4; i++) firings.add(Float64Array.of(i, i + 0.5), 2, codes);
-    const { offsets, numbers } = firings.lists();
-    expect(numbers.length).toBe(4 * 2 - 2);
-    expect([...offsets]).toEqual([0, 6, 9, 9, 9]);
+    const seen: string[] = [];
+    await evaluate(sae, "f32", rows(), {
+      async onChunk(chunk, codes) {
+        const { offsets, row, value } = firingLists(codes, 3);
+        seen.push(`${[...chunk.numbers]} | ${[...offsets]} | ${[...row]} | ${[...value]}`);
+        await Promise.resolve();
+        seen.push("waited for");
+      },
+    });
+    expect(seen).toEqual(["0,1,2 | 0,2,3,3 | 0,1,2 | 4,4,3", "waited for", "3 | 0,0,0,0 |  | ", "waited for"]);
   });
 });

@@ -33,8 +33,8 @@ export interface Evaluation {
 }
 
 export interface EvaluateOptions {
-  /** Sees every chunk with its codes, in order. */
-  readonly onChunk?: (chunk: Chunk, codes: SparseCodes) => void;
+  /** Sees every chunk with its codes, in order, and is waited for. */
+  readonly onChunk?: (chunk: Chunk, codes: SparseCodes) => void | Promise<void>;
 }
 
 /** Reconstructs all rows, which are of `dtype`, and measures. Throws SaettaError when there are none. */
@@ -80,7 +80,7 @@ export async function evaluate(
       firings[codes.latent[slot]]++;
     }
     rows += chunk.rows;
-    options.onChunk?.(chunk, codes);
+    await options.onChunk?.(chunk, codes);
   }
   if (rows === 0) throw new SaettaError("there are no rows to evaluate on");
   const dead = firings.reduce((count, times) => count + (times === 0 ? 1 : 0), 0);

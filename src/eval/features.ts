@@ -3,9 +3,9 @@
  * how it fires on tokens; it is one of readability, not of worth: FVU and density speak of all latents alike.
  */
 
-import type { FiringLists } from "./firings.ts";
+import type { Profiles } from "./profiles.ts";
 
-/** A latent's use of one token. */
+/** A latent's use of one token and those that differ from it in case and spaces only; `token` is the most frequent of them. */
 export interface TokenUse {
   readonly token: number;
   /** Firings on this token, of how many occurrences in the rows that were looked at. */
@@ -25,7 +25,7 @@ export interface Feature {
   /** Contexts in which it fires. */
   readonly contexts: number;
   readonly max: number;
-  /** By share, the largest first. */
+  /** By share, the largest first; at most 48. */
   readonly tokens: readonly TokenUse[];
   /**
    * sqrt(energyShare) x specificity x variety x recurrence x legibility, where, q being the distribution of its energy over tokens and p that of the rows:
@@ -34,14 +34,6 @@ export interface Feature {
    * words, as fragments of words mean little to a reader.
    */
   readonly score: number;
-}
-
-/** What is known of the rows that were looked at, in their order. */
-export interface RowTokens {
-  /** Token id of each row. */
-  readonly ids: Int32Array;
-  /** Number of the context - a sequence, or the part of a document in it - of each row. */
-  readonly contexts: Uint32Array;
 }
 
 /** Fewer firings show no pattern; fewer contexts may be one text. */
@@ -55,18 +47,31 @@ const LEAST_VARIETY = 0.1;
 const MOST_VARIETY = 2;
 const LEAST_LEGIBILITY = 0.1;
 
+/** What is to be known of each latent, by number. `score` is 0 where too little is known to say what it does, or it is not specific; `k`: active latents of a row. */
+export function describeLatents(profiles: Profiles, k: number): Feature[] {
+  const { rows, total, occurrences, latents } = profiles;
+  const most = Math.max(MOST_DENSITY, k / latents) * rows;
+  return Array.from({ length: latents }, (_, latent) => {
+    const { firings, energy, contexts, max, onWords, tokens: counted } = profiles.of(latent);
+    const tokens = counted.map(({ token, firings: on, energy: part }) => ({
+      token: profiles.formOf(token),
+      firings: on,
+      occurrences: occurrences.get(token) ?? 0,
+      share: part / energy,
+    }));
+    const about = { latent, firings, density: firings / rows, energyShare: total > 0 ? energy / total : 0, contexts, max, tokens };
+    const isCandidate = firings >= LEAST_FIRINGS && firings <= most && contexts >= LEAST_CONTEXTS;
+    const legibility = LEAST_LEGIBILITY + (1 - LEAST_LEGIBILITY) * onWords;
+    return { ...about, score: isCandidate ? Math.sqrt(about.energyShare) * readability(tokens, firings, rows) * legibility : 0 };
+  });
+}
+
 /**
  * The `count` most readable latents, of different kinds: the candidates (at least 10 firings in at least 5 contexts, in at most 2 % of the rows or k / n) are split by density into `count` bands of
- * equal size, from each of which comes the one with the highest score; no two share one of their three main tokens. `k`: active latents of a row.
+ * equal size, from each of which comes the one with the highest score; no two share one of their three main tokens.
  */
-export function chooseFeatures(
-  lists: FiringLists,
-  rows: RowTokens,
-  count: number,
-  k: number,
-  textOf: (token: number) => string,
-): Feature[] {
-  const candidates = describeLatents(lists, rows, k, textOf).sort((a, b) => b.density - a.density);
+export function chooseFeatures(features: readonly Feature[], count: number, textOf: (token: number) => string): Feature[] {
+  const candidates = features.filter(({ score }) => score > 0).sort((a, b) => b.density - a.density);
   const size = Math.max(1, Math.ceil(candidates.length / count));
   const seen = new Set<string>();
   const chosen: Feature[] = [];
@@ -86,62 +91,6 @@ export function chooseFeatures(
     if (chosen.length === before) break;
   }
   return chosen.sort((a, b) => b.score - a.score);
-}
-
-function describeLatents(
-  { offsets, row, value }: FiringLists,
-  tokensOfRows: RowTokens,
-  k: number,
-  textOf: (token: number) => string,
-): Feature[] {
-  const { ids, contexts } = tokensOfRows;
-  const latents = offsets.length - 1;
-  const rows = ids.length;
-  const most = Math.max(MOST_DENSITY, k / latents) * rows;
-  const occurrences = new Map<number, number>();
-  for (const id of ids) occurrences.set(id, (occurrences.get(id) ?? 0) + 1);
-  const words = wholeWords(tokensOfRows, textOf);
-  const total = value.reduce((sum, each) => sum + each * each, 0);
-  const found: Feature[] = [];
-  for (let latent = 0; latent < latents; latent++) {
-    const [begin, end] = [offsets[latent], offsets[latent + 1]];
-    const firings = end - begin;
-    if (firings < LEAST_FIRINGS || firings > most) continue;
-    const inContexts = new Set(Array.from(row.subarray(begin, end), (each) => contexts[each])).size;
-    if (inContexts < LEAST_CONTEXTS) continue;
-    let onWords = 0;
-    const uses = new Map<number, { firings: number; energy: number }>();
-    let energy = 0;
-    let max = 0;
-    for (let i = begin; i < end; i++) {
-      const use = uses.get(ids[row[i]]) ?? { firings: 0, energy: 0 };
-      use.firings++;
-      use.energy += value[i] ** 2;
-      uses.set(ids[row[i]], use);
-      energy += value[i] ** 2;
-      if (words[row[i]] === 1) onWords += value[i] ** 2;
-      max = Math.max(max, value[i]);
-    }
-    const tokens = [...uses]
-      .map(([token, use]) => ({ token, firings: use.firings, occurrences: occurrences.get(token) ?? 0, share: use.energy / energy }))
-      .sort((a, b) => b.share - a.share || a.token - b.token);
-    const about = { latent, firings, density: firings / rows, energyShare: energy / total, contexts: inContexts, max, tokens };
-    const legibility = LEAST_LEGIBILITY + (1 - LEAST_LEGIBILITY) * (onWords / energy);
-    found.push({ ...about, score: Math.sqrt(about.energyShare) * readability(tokens, firings, rows) * legibility });
-  }
-  return found;
-}
-
-/** 1 for each row whose token is a whole word of at least two characters, going by the characters around it. */
-function wholeWords({ ids, contexts }: RowTokens, textOf: (token: number) => string): Uint8Array {
-  const starts = (row: number) => /^[\p{L}\p{N}]/u.test(textOf(ids[row]));
-  const ends = (row: number) => /[\p{L}\p{N}]$/u.test(textOf(ids[row]));
-  return Uint8Array.from(ids, (id, row) => {
-    if (!/^[\p{L}\p{N}]{2,}$/u.test(textOf(id).trim())) return 0;
-    const goesOn = row > 0 && contexts[row - 1] === contexts[row] && starts(row) && ends(row - 1);
-    const isCut = row + 1 < ids.length && contexts[row + 1] === contexts[row] && ends(row) && starts(row + 1);
-    return goesOn || isCut ? 0 : 1;
-  });
 }
 
 function readability(tokens: readonly TokenUse[], firings: number, rows: number): number {

@@ -110,15 +110,9 @@ function featureLines({ latent, density, firings, contexts, energyShare, tokens,
   return lines;
 }
 
-/** "can 19/19": 19 firings on 19 occurrences. Tokens that differ in case and spaces only are counted together. */
+/** "can 19/19": 19 firings on 19 occurrences. */
 function usesOf(tokens: ShownFeature["tokens"]): string[] {
-  const words = new Map<string, { text: string; on: number; of: number }>();
-  for (const { text, firings, occurrences } of tokens) {
-    const shown = visible(text).trim() || "␣";
-    const word = words.get(shown.toLowerCase()) ?? { text: shown, on: 0, of: 0 };
-    words.set(shown.toLowerCase(), { text: word.text, on: word.on + firings, of: word.of + occurrences });
-  }
-  return [...words.values()].map(({ text, on, of }) => `${text} ${on}/${of}`);
+  return tokens.map(({ text, firings, occurrences }) => `${visible(text).trim() || "␣"} ${firings}/${occurrences}`);
 }
 
 /** One line, no control characters: what a terminal would obey is shown as a symbol. */

@@ -7,10 +7,10 @@ import { loadSae, type Sae } from "../inference/sae.ts";
 import { loadTokenizer, type Tokenizer } from "../language-model/tokenizer.ts";
 import { hasCode, SaettaError } from "../util/errors.ts";
 import { type Evaluation, evaluate } from "./evaluate.ts";
-import { chooseFeatures, type Feature } from "./features.ts";
-import { Firings } from "./firings.ts";
+import { chooseFeatures, describeLatents, type Feature } from "./features.ts";
+import { Profiles } from "./profiles.ts";
 import { atMost, countRows, rowsOf } from "./rows.ts";
-import { type Example, examplesOf, rowTokens, tokensOf } from "./text.ts";
+import { type Example, examplesOf, RowsInText, textOfTokens, tokensOf } from "./text.ts";
 
 export interface ShownFeature extends Omit<Feature, "tokens"> {
   readonly tokens: readonly (Feature["tokens"][number] & { readonly text: string })[];
@@ -57,12 +57,13 @@ export async function evalReport(sae: Sae, source: Source, ranges: readonly Rang
   }
   const chosen = atMost(ranges, maxRows);
   const tokenizer = features > 0 ? await tokenizerOf(sae, source) : undefined;
-  const firings = features > 0 ? new Firings(n) : undefined;
+  const profiles = tokenizer && new Profiles(n);
+  const text = tokenizer && new RowsInText(source, textOfTokens(tokenizer));
   const total = countRows(chosen);
   let done = 0;
   const metrics = await evaluate(sae, source.dtype, rowsOf(source, chosen, nonFinite), {
-    onChunk: (chunk, codes) => {
-      firings?.add(chunk.numbers, chunk.rows, codes);
+    onChunk: async (chunk, codes) => {
+      if (text) profiles?.add(await text.next(chunk.numbers), codes);
       done += chunk.rows;
       onProgress?.(done, total);
     },
@@ -72,7 +73,7 @@ export async function evalReport(sae: Sae, source: Source, ranges: readonly Rang
     await using short = await loadSae(sae.path, { engine: sae.engine, weights: "ema", unitDecoder: false });
     fvuWithoutUnitDecoder = (await evaluate(short, source.dtype, rowsOf(source, chosen, nonFinite))).fvu;
   }
-  const shown = tokenizer && firings ? await showFeatures(source, firings, tokenizer, features, k) : [];
+  const shown = tokenizer && profiles ? await showFeatures(source, profiles, tokenizer, features, k) : [];
   return {
     autoencoder: sae.path ?? "in memory",
     step: sae.found.step ?? null,
@@ -85,7 +86,7 @@ export async function evalReport(sae: Sae, source: Source, ranges: readonly Rang
   };
 }
 
-async function tokenizerOf(sae: Sae, source: Source): Promise<Tokenizer> {
+export async function tokenizerOf(sae: Sae, source: Source): Promise<Tokenizer> {
   tokensOf(source);
   const path = source.origin.tokenizer ?? sae.description.saetta?.tokenizer;
   if (path === undefined) {
@@ -104,19 +105,13 @@ async function tokenizerOf(sae: Sae, source: Source): Promise<Tokenizer> {
   });
 }
 
-async function showFeatures(source: Source, firings: Firings, tokenizer: Tokenizer, count: number, k: number): Promise<ShownFeature[]> {
-  const lists = firings.lists();
-  const rows = await rowTokens(source, lists.numbers);
-  const texts = new Map<number, string>();
-  const textOf = (token: number): string => {
-    const text = texts.get(token) ?? tokenizer.pieces([token])[0];
-    texts.set(token, text);
-    return text;
-  };
+async function showFeatures(source: Source, profiles: Profiles, tokenizer: Tokenizer, count: number, k: number): Promise<ShownFeature[]> {
+  profiles.finish();
+  const textOf = textOfTokens(tokenizer);
   const shown: ShownFeature[] = [];
-  for (const feature of chooseFeatures(lists, rows, count, k, textOf)) {
+  for (const feature of chooseFeatures(describeLatents(profiles, k), count, textOf)) {
     const tokens = feature.tokens.slice(0, TOKENS).map((use) => ({ ...use, text: textOf(use.token) }));
-    shown.push({ ...feature, tokens, examples: await examplesOf(feature, lists, rows, source, tokenizer, EXAMPLES) });
+    shown.push({ ...feature, tokens, examples: await examplesOf(profiles.strongest(feature.latent), source, tokenizer, EXAMPLES) });
   }
   return shown;
 }

@@ -3,8 +3,147 @@
 import type { Source } from "../data/source.ts";
 import type { Tokenizer } from "../language-model/tokenizer.ts";
 import { SaettaError } from "../util/errors.ts";
-import type { Feature, RowTokens } from "./features.ts";
-import type { FiringLists } from "./firings.ts";
+import type { SeenRows } from "./firings.ts";
+import { AFTER, BEFORE, type KeptFiring } from "./kept-firings.ts";
+
+/** Rows that were left out between two that were looked at; larger gaps are not read. */
+const SMALL_GAP = 64;
+const MOST_AT_ONCE = 65_536;
+
+type ReadTokens = NonNullable<Source["tokens"]>;
+
+export function tokensOf(source: Source): ReadTokens {
+  if (source.tokens === undefined) {
+    throw new SaettaError("has no tokens, so there is no text to show", { where: source.paths.join(", "), mend: "leave out --features" });
+  }
+  return source.tokens;
+}
+
+/** The text of single tokens, remembered. */
+export function textOfTokens(tokenizer: Tokenizer): (token: number) => string {
+  const texts = new Map<number, string>();
+  return (token) => {
+    const text = texts.get(token) ?? tokenizer.pieces([token])[0];
+    texts.set(token, text);
+    return text;
+  };
+}
+
+/** What is known of rows, whose numbers ascend from call to call. */
+export class RowsInText {
+  readonly #source: Source;
+  readonly #textOf: ((token: number) => string) | undefined;
+  readonly #kinds = new Map<string, number>();
+  readonly #kindOf = new Map<number, number>();
+  #context = 0;
+  #last: number | undefined;
+
+  /** Without `textOf` no word is known to be one, and each token is a kind of its own. */
+  constructor(source: Source, textOf?: (token: number) => string) {
+    this.#source = source;
+    this.#textOf = textOf;
+  }
+
+  /** Token and context of each of the rows. A context ends with its sequence, where a start token begins another document, and where many rows were left out. */
+  async next(numbers: Float64Array): Promise<SeenRows> {
+    const { tokens: read, sequence, origin } = this.#source;
+    const rows = numbers.length;
+    const ids = read && new Int32Array(rows);
+    const contexts = new Uint32Array(rows);
+    // Where nothing tells which rows belong together, none do.
+    const length = sequence ?? (read === undefined ? 1 : Number.POSITIVE_INFINITY);
+    for (let begin = 0; begin < rows; ) {
+      let end = begin + 1;
+      while (end < rows && numbers[end] - numbers[end - 1] <= SMALL_GAP && end - begin < MOST_AT_ONCE) end++;
+      const isNear = this.#last !== undefined && numbers[begin] - this.#last <= SMALL_GAP;
+      const first = isNear ? this.#last! + 1 : numbers[begin];
+      const span = await read?.(first, numbers[end - 1] - first + 1);
+      if (!isNear) this.#context++;
+      for (let i = begin; i < end; i++) {
+        const after = i > begin || isNear ? this.#last! + 1 : numbers[i];
+        const skipped = span?.subarray(after - first, numbers[i] - first + 1);
+        const isOther = Math.floor(numbers[i] / length) !== Math.floor((after - 1) / length);
+        const isBegun = origin.startToken !== undefined && skipped?.includes(origin.startToken);
+        if ((i > begin || isNear) && (isOther || isBegun)) this.#context++;
+        if (ids && span) ids[i] = span[numbers[i] - first];
+        contexts[i] = this.#context;
+        this.#last = numbers[i];
+      }
+      begin = end;
+    }
+    return { numbers, ids, kinds: ids?.map((id) => this.#kind(id)), contexts, words: wholeWords(ids, contexts, this.#textOf) };
+  }
+
+  #kind(id: number): number {
+    const known = this.#kindOf.get(id);
+    if (known !== undefined || this.#textOf === undefined) return known ?? id;
+    const text = this.#textOf(id);
+    const key = text.trim().toLowerCase() || text;
+    const kind = this.#kinds.get(key) ?? id;
+    this.#kinds.set(key, kind);
+    this.#kindOf.set(id, kind);
+    return kind;
+  }
+}
+
+/** 1 for each row whose token is a whole word of at least two characters, going by the characters around it. */
+function wholeWords(ids: Int32Array | undefined, contexts: Uint32Array, textOf: ((token: number) => string) | undefined): Uint8Array {
+  const words = new Uint8Array(contexts.length);
+  if (ids === undefined || textOf === undefined) return words;
+  const starts = (row: number) => /^[\p{L}\p{N}]/u.test(textOf(ids[row]));
+  const ends = (row: number) => /[\p{L}\p{N}]$/u.test(textOf(ids[row]));
+  for (const [row, id] of ids.entries()) {
+    if (!/^[\p{L}\p{N}]{2,}$/u.test(textOf(id).trim())) continue;
+    const goesOn = row > 0 && contexts[row - 1] === contexts[row] && starts(row) && ends(row - 1);
+    const isCut = row + 1 < ids.length && contexts[row + 1] === contexts[row] && ends(row) && starts(row + 1);
+    words[row] = goesOn || isCut ? 0 : 1;
+  }
+  return words;
+}
+
+/** Rows [first, end) of the source around a firing that belong to the same document. */
+export interface Span {
+  readonly first: number;
+  readonly end: number;
+}
+
+/** Token ids of any rows, read in blocks that are kept: 4 bytes a row of what is looked at. */
+export class TokenBlocks {
+  readonly #source: Source;
+  readonly #blocks = new Map<number, Int32Array>();
+
+  constructor(source: Source) {
+    this.#source = source;
+  }
+
+  async read(first: number, end: number): Promise<Int32Array> {
+    const ids = new Int32Array(end - first);
+    for (let at = first; at < end; ) {
+      const block = Math.floor(at / MOST_AT_ONCE);
+      const start = block * MOST_AT_ONCE;
+      const size = Math.min(MOST_AT_ONCE, this.#source.rows - start);
+      const held = this.#blocks.get(block) ?? (await tokensOf(this.#source)(start, size));
+      this.#blocks.set(block, held);
+      const part = held.subarray(at - start, Math.min(size, end - start));
+      ids.set(part, at - first);
+      at += part.length;
+    }
+    return ids;
+  }
+}
+
+/** The rows around row `number`, at most `before` and `after`, up to where its sequence or document begins and ends. */
+export async function spanAround(source: Source, tokens: TokenBlocks, number: number, before = BEFORE, after = AFTER): Promise<Span> {
+  const { sequence = source.rows, origin } = source;
+  const start = Math.floor(number / sequence) * sequence;
+  const first = Math.max(start, number - before);
+  const end = Math.min(start + sequence, source.rows, number + after + 1);
+  const ids = await tokens.read(first, end);
+  const at = number - first;
+  const isStart = (id: number) => id === origin.startToken;
+  const next = ids.subarray(at + 1).findIndex(isStart);
+  return { first: first + (at === 0 ? 0 : ids.subarray(0, at).findLastIndex(isStart) + 1), end: next < 0 ? end : first + at + 1 + next };
+}
 
 /** One firing in its text. */
 export interface Example {
@@ -16,87 +155,19 @@ export interface Example {
   readonly after: string;
 }
 
-/** Tokens of text on either side. */
+/** Tokens of text on either side of an example. */
 const AROUND = 48;
-/** Rows that were left out between two that were looked at; larger gaps are not read. */
-const SMALL_GAP = 64;
 
-type ReadTokens = NonNullable<Source["tokens"]>;
-
-export function tokensOf(source: Source): ReadTokens {
-  if (source.tokens === undefined) {
-    throw new SaettaError("has no tokens, so there is no text to show", { where: source.paths.join(", "), mend: "leave out --features" });
-  }
-  return source.tokens;
-}
-
-/** Token and context of each of the rows `numbers`, which ascend. A context ends with its sequence, and where a start token begins another document. */
-export async function rowTokens(source: Source, numbers: Float64Array): Promise<RowTokens> {
-  const read = tokensOf(source);
-  const { sequence = Number.POSITIVE_INFINITY, origin } = source;
-  const ids = new Int32Array(numbers.length);
-  const contexts = new Uint32Array(numbers.length);
-  let context = 0;
-  for (let begin = 0; begin < numbers.length; ) {
-    let end = begin + 1;
-    while (end < numbers.length && numbers[end] - numbers[end - 1] <= SMALL_GAP && end - begin < 65_536) end++;
-    const first = numbers[begin];
-    const span = await read(first, numbers[end - 1] - first + 1);
-    context++;
-    for (let i = begin; i < end; i++) {
-      const after = i === begin ? first : numbers[i - 1] + 1;
-      const skipped = span.subarray(after - first, numbers[i] - first + 1);
-      const isOther = Math.floor(numbers[i] / sequence) !== Math.floor((after - 1) / sequence);
-      if (i > begin && (isOther || (origin.startToken !== undefined && skipped.includes(origin.startToken)))) context++;
-      ids[i] = span[numbers[i] - first];
-      contexts[i] = context;
-    }
-    begin = end;
-  }
-  return { ids, contexts };
-}
-
-/**
- * The strongest firings of a latent, the strongest first: each from another context, and at most two on the same token, so that a few lines show
- * what it does and not where it does it most.
- */
-export async function examplesOf(
-  { latent }: Feature,
-  { offsets, row, value, numbers }: FiringLists,
-  { ids, contexts }: RowTokens,
-  source: Source,
-  tokenizer: Tokenizer,
-  count: number,
-): Promise<Example[]> {
-  const order = Array.from({ length: offsets[latent + 1] - offsets[latent] }, (_, i) => offsets[latent] + i);
-  order.sort((a, b) => value[b] - value[a] || a - b);
-  const usedContexts = new Set<number>();
-  const usedTokens = new Map<string, number>();
+/** The first `count` of the firings, in their text. */
+export async function examplesOf(firings: readonly KeptFiring[], source: Source, tokenizer: Tokenizer, count: number): Promise<Example[]> {
+  const tokens = new TokenBlocks(source);
   const examples: Example[] = [];
-  for (const at of order) {
-    if (examples.length === count) break;
-    const text = tokenizer.pieces([ids[row[at]]])[0].trim().toLowerCase();
-    const times = usedTokens.get(text) ?? 0;
-    if (times === 2 || usedContexts.has(contexts[row[at]])) continue;
-    usedContexts.add(contexts[row[at]]);
-    usedTokens.set(text, times + 1);
-    const number = numbers[row[at]];
-    examples.push({ value: value[at], where: source.locate(number), ...(await textAround(source, tokenizer, number)) });
+  for (const { value, number } of firings.slice(0, count)) {
+    const { first, end } = await spanAround(source, tokens, number, AROUND, AROUND);
+    const pieces = tokenizer.pieces(await tokens.read(first, end));
+    const at = number - first;
+    const [before, token, after] = [pieces.slice(0, at), pieces[at], pieces.slice(at + 1)];
+    examples.push({ value, where: source.locate(number), before: before.join(""), token, after: after.join("") });
   }
   return examples;
-}
-
-/** The token of a row, and the text on either side that belongs to the same document. */
-async function textAround(source: Source, tokenizer: Tokenizer, number: number): Promise<Pick<Example, "before" | "token" | "after">> {
-  const { sequence = source.rows, origin } = source;
-  const start = Math.floor(number / sequence) * sequence;
-  const first = Math.max(start, number - AROUND);
-  const last = Math.min(start + sequence, source.rows, number + AROUND + 1);
-  const ids = await tokensOf(source)(first, last - first);
-  const at = number - first;
-  const isStart = (id: number) => id === origin.startToken;
-  const from = at === 0 ? 0 : ids.subarray(0, at).findLastIndex(isStart) + 1;
-  const next = ids.subarray(at + 1).findIndex(isStart);
-  const pieces = tokenizer.pieces(ids.subarray(from, next < 0 ? ids.length : at + 1 + next));
-  return { before: pieces.slice(0, at - from).join(""), token: pieces[at - from], after: pieces.slice(at - from + 1).join("") };
 }

@@ -163,6 +163,14 @@ export class Sae implements AsyncDisposable {
     });
   }
 
+  /** The values of one parameter, row-major, as f32. */
+  parameter(name: keyof Params): Promise<Float32Array> {
+    return this.#inTurn(async () => {
+      const values = await this.#reals(this.#params[name]);
+      return values instanceof Float32Array ? values : Float32Array.from(values);
+    });
+  }
+
   async close(): Promise<void> {
     if (this.#life === "closed") return;
     this.#life = "closed";

@@ -104,11 +104,11 @@ export function producersOf(graph: OnnxGraph): Map<string, Node> {
   return producers;
 }
 
-/** A tensor [batch, sequence, width] that a run is given instead of computing it. */
+/** A tensor [batch, sequence, width] that a run is given instead of computing it; of any shape where no width is known. */
 export interface GivenTensor {
   readonly name: string;
   readonly dtype: "float32" | "float16";
-  readonly width: number;
+  readonly width?: number;
 }
 
 /**
@@ -162,9 +162,9 @@ function withoutOutput(node: Node, name: string): Uint8Array {
 
 /** A ValueInfoProto: name = 1, type = 2; TypeProto: tensor_type = 1; Tensor: elem_type = 1, shape = 2; TensorShapeProto: dim = 1; Dimension: dim_value = 1, dim_param = 2. */
 function valueInfo({ name, dtype, width }: GivenTensor): Uint8Array[] {
-  const sizes = [string(2, "batch of a given tensor"), string(2, "sequence of a given tensor"), integer(1, width)];
-  const shape = sizes.flatMap((size) => wrap(1, size));
-  return [...string(1, name), ...wrap(2, wrap(1, [...integer(1, DTYPES[dtype]), ...wrap(2, shape)]))];
+  const sizes = width === undefined ? [] : [string(2, "batch of a given tensor"), string(2, "sequence of a given tensor"), integer(1, width)];
+  const shape = sizes.length === 0 ? [] : wrap(2, sizes.flatMap((size) => wrap(1, size)));
+  return [...string(1, name), ...wrap(2, wrap(1, [...integer(1, DTYPES[dtype]), ...shape]))];
 }
 
 function messageIn(field: Field): Message {

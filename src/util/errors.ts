@@ -46,7 +46,7 @@ export function messageOf(thrown: unknown): string {
 
 /** True for an error of the operating system with the given code, such as "ENOENT". */
 export function hasCode(thrown: unknown, ...codes: readonly string[]): boolean {
-  const code = thrown instanceof Error ? (thrown as NodeJS.ErrnoException).code : undefined;
+  const code = thrown instanceof Error ? (thrown as Error & { readonly code?: string }).code : undefined;
   return code !== undefined && codes.includes(code);
 }
 

@@ -1,0 +1,58 @@
+import { resolve } from "node:path";
+import { type Command, Option } from "commander";
+import { selectEngine } from "../engine/select.ts";
+import type { Stage } from "../eval/feature-report.ts";
+import { writeHtmlReport } from "../eval/html-report.ts";
+import { loadSae } from "../inference/sae.ts";
+import type { WeightsKind } from "../inference/weights.ts";
+import { parseCount } from "../util/numbers.ts";
+import { createProgress, formatCount, type Progress } from "../util/progress.ts";
+import { evalData } from "./eval-data.ts";
+import { addFlags, givenOptions } from "./flags.ts";
+import { note } from "./note.ts";
+
+interface Flags {
+  readonly data?: readonly string[];
+  readonly out: string;
+  readonly model?: string;
+  readonly weights?: WeightsKind;
+  readonly maxRows?: number;
+}
+
+export function reportCommand(program: Command): void {
+  const command = program
+    .command("report")
+    .description("the features of an autoencoder as one HTML file: what each latent does, in its text")
+    .argument("<sae>", "run folder, checkpoint folder, or a folder of sparsify")
+    .option("--data <paths...>", "files or folders of activations (default: the hold-out of the run)")
+    .option("--out <file>", "the HTML file to write", "features.html")
+    .option("--model <path>", "the ONNX model that the activations are of (default: the one they name, if it is there)")
+    .addOption(new Option("--weights <kind>", "running average or raw weights (default: ema where there is one)").choices(["ema", "raw"]))
+    .option("--max-rows <N>", "look at no more than N rows, evenly spread", (text) => parseCount(text, "--max-rows"))
+    .addHelpText("after", "\nExample:\n  saetta report runs/first --data acts.h5 --out features.html\n");
+  addFlags(command, ["engine", "threads", "dataset", "nonFinite", "excludeTokens"]);
+  command.action(async (path: string, { data = [], out, model, weights, maxRows }: Flags) => {
+    const asked = givenOptions(command);
+    await using engine = await selectEngine(asked.engine ?? "auto", { threads: asked.threads, onNote: note });
+    await using sae = await loadSae(path, weights === undefined ? { engine } : { engine, weights });
+    const { source, ranges, nonFinite } = await evalData(resolve(sae.path), data, asked);
+    const line: { stage?: Stage; progress?: Progress } = {};
+    try {
+      const onProgress = (stage: Stage, done: number, total: number) => {
+        if (line.stage !== stage) line.progress?.done();
+        if (line.stage !== stage) line.progress = createProgress({ label: stage, total, unit: stage === "read" ? "rows" : "latents" });
+        line.stage = stage;
+        line.progress?.update(done);
+      };
+      const options = { out, model, maxRows, nonFinite, onNote: note, onProgress };
+      const { first, latents, rows } = await writeHtmlReport(sae, source, ranges, options);
+      line.progress?.done();
+      process.stdout.write(
+        `report       ${out}: ${formatCount(latents)} latents on ${formatCount(rows)} rows; it opens with latent ${first}\n`,
+      );
+    } finally {
+      line.progress?.done();
+      await source.close();
+    }
+  });
+}

@@ -1,0 +1,48 @@
+/** `saetta report`: an autoencoder and activations in, a page of its features out. */
+
+import { rm } from "node:fs/promises";
+import { dirname, join, resolve } from "node:path";
+import type { Range } from "../data/holdout.ts";
+import type { Source } from "../data/source.ts";
+import { featuresFile, featuresFolder } from "../explorer/api.ts";
+import { writeHtml } from "../explorer/html.ts";
+import { openFeatures } from "../explorer/open.ts";
+import type { FeatureSummary } from "../explorer/shared/format.ts";
+import type { Sae } from "../inference/sae.ts";
+import { makeFolders } from "../util/folders.ts";
+import { findModel, findTokenizer } from "./feature-model.ts";
+import { type FeatureReportOptions, writeFeatureReport } from "./feature-report.ts";
+
+export interface HtmlReportOptions extends Omit<FeatureReportOptions, "tokenizer" | "model"> {
+  /** Path of the ONNX model that the activations are of; default: the one that they name, if it is there. */
+  readonly model?: string | undefined;
+  /** Told in a line what is left out, and why. */
+  readonly onNote: (note: string) => void;
+}
+
+/**
+ * Writes the page to `out`. The features of a run's checkpoint stay in the run's folder `features`, from where they are served. Rejects with SaettaError when rows, model or file are not as they must be.
+ */
+export async function writeHtmlReport(
+  sae: Sae,
+  source: Source,
+  ranges: readonly Range[],
+  options: HtmlReportOptions,
+): Promise<FeatureSummary> {
+  const { out, onNote } = options;
+  await makeFolders(dirname(resolve(out)));
+  const model = await findModel(source, options.model, onNote);
+  const beside = model && join(dirname(model.path), "tokenizer.json");
+  const tokenizer = await findTokenizer(source, sae.description.saetta?.tokenizer ?? beside, onNote);
+  const kept = sae.path === undefined ? undefined : featuresFolder(resolve(sae.path));
+  if (kept !== undefined) await makeFolders(kept);
+  const path = kept === undefined ? `${out}.features` : featuresFile(kept);
+  try {
+    const summary = await writeFeatureReport(sae, source, ranges, { ...options, out: path, tokenizer, model });
+    const features = await openFeatures(path);
+    await writeHtml(features, out).finally(() => features.close());
+    return summary;
+  } finally {
+    if (kept === undefined) await rm(path, { force: true });
+  }
+}

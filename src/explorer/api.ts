@@ -1,0 +1,110 @@
+/** The features of runs for a page that asks a server: PREFIX/summary, PREFIX/latents?..., PREFIX/latents/12. Of a file only a few chunks are read an answer. */
+
+import { stat } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import { UsageError } from "../util/errors.ts";
+import { type FeatureFile, openFeatures } from "./open.ts";
+import { FeatureReader } from "./shared/reader.ts";
+import { type LatentQuery, SORTS } from "./shared/source.ts";
+
+/** Where `saetta report` leaves the features of a run, in its folder. */
+export const FEATURES = "features";
+const FILE = "features.saetta";
+
+/** The folder for the features of the run that a checkpoint folder belongs to; undefined where it belongs to none. */
+export function featuresFolder(checkpoint: string): string | undefined {
+  const folder = dirname(checkpoint);
+  return basename(folder) === "checkpoints" ? join(dirname(folder), FEATURES) : undefined;
+}
+
+export function featuresFile(folder: string): string {
+  return join(folder, FILE);
+}
+
+/** Answers what a page asks about the features of runs. */
+export interface ExplorerApi extends AsyncDisposable {
+  /**
+   * What to send as JSON for an address, given as its parts after the prefix of the run: ["summary"], ["latents"] with a query, or ["latents", "12"]; undefined: there is no such thing, or the run
+   * in `folder` has no features. Rejects with SaettaError where its file is damaged.
+   */
+  answer(folder: string, parts: readonly string[], query: URLSearchParams): Promise<unknown>;
+}
+
+/** Rows of one answer. */
+const MOST_ROWS = 500;
+/** Files that are open at a time. */
+const MOST_OPEN = 8;
+
+interface Opened {
+  readonly file: FeatureFile;
+  readonly reader: FeatureReader;
+  /** Tells one version of the file from the next. */
+  readonly version: string;
+}
+
+export function explorerApi(): ExplorerApi {
+  /** What was used last stands last. */
+  const opened = new Map<string, Opened>();
+  let turn: Promise<unknown> = Promise.resolve();
+
+  const close = async (path: string): Promise<void> => {
+    const held = opened.get(path);
+    opened.delete(path);
+    await held?.file.close();
+  };
+
+  /** The file as it is now: a report may have been made anew. */
+  const open = async (path: string): Promise<FeatureReader | undefined> => {
+    const found = await stat(path).catch(() => undefined);
+    const version = found && `${found.ino} ${found.size} ${found.mtimeMs}`;
+    const held = opened.get(path);
+    if (held !== undefined && held.version === version) {
+      opened.delete(path);
+      opened.set(path, held);
+      return held.reader;
+    }
+    await close(path);
+    if (version === undefined) return undefined;
+    const file = await openFeatures(path);
+    const reader = new FeatureReader(file.index.summary, file.read, path);
+    opened.set(path, { file, reader, version });
+    if (opened.size > MOST_OPEN) await close(opened.keys().next().value!);
+    return reader;
+  };
+
+  const answer = async (folder: string, [kind, number, ...more]: readonly string[], query: URLSearchParams): Promise<unknown> => {
+    const isKnown = kind === "latents" ? /^\d{0,9}$/.test(number ?? "") && number !== "" : kind === "summary" && number === undefined;
+    if (!isKnown || more.length > 0) return undefined;
+    const reader = await open(featuresFile(join(folder, FEATURES)));
+    if (reader === undefined || kind === "summary") return reader?.summary();
+    if (number === undefined) return reader.latents(queryOf(query));
+    return reader.latent(Number(number)).catch((thrown: unknown) => {
+      if (thrown instanceof UsageError) return undefined;
+      throw thrown;
+    });
+  };
+
+  return {
+    answer(folder, parts, query) {
+      // One after the other: no file is closed while it is read.
+      const result = turn.then(() => answer(folder, parts, query));
+      turn = result.catch(() => undefined);
+      return result;
+    },
+    async [Symbol.asyncDispose]() {
+      await turn;
+      for (const path of [...opened.keys()]) await close(path);
+    },
+  };
+}
+
+function queryOf(query: URLSearchParams): LatentQuery {
+  const whole = (name: string, most: number) => Math.min(most, /^\d{1,9}$/.test(query.get(name) ?? "") ? Number(query.get(name)) : 0);
+  return {
+    search: query.get("search") ?? "",
+    sort: SORTS.find((sort) => sort === query.get("sort")) ?? "score",
+    descending: query.get("order") !== "up",
+    offset: whole("offset", Number.MAX_SAFE_INTEGER),
+    count: whole("count", MOST_ROWS),
+  };
+}

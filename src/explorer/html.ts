@@ -1,0 +1,88 @@
+/** A features file as one HTML file that needs nothing else: opened from disk or served from anywhere, it asks for nothing. */
+
+import { createHash } from "node:crypto";
+import { type FileHandle, open, readFile, rename, rm } from "node:fs/promises";
+import { deflateRawSync } from "node:zlib";
+import { messageOf, SaettaError } from "../util/errors.ts";
+import type { FeatureFile } from "./open.ts";
+
+/** Where the build puts static.js and static.css. */
+const ASSETS = new URL("./page/", import.meta.url);
+
+/**
+ * Writes the page to `out`, aside and then renamed. Its policy lets it run its own script and use its own style, and nothing else: no request, no frame, no form. Throws SaettaError
+ * when it cannot be written.
+ */
+export async function writeHtml(features: FeatureFile, out: string, assets = ASSETS): Promise<void> {
+  const [script, style] = await Promise.all([asset("static.js", assets), asset("static.css", assets)]);
+  const aside = `${out}.${process.pid}.tmp`;
+  const file = await open(aside, "w").catch((cause: unknown) => {
+    throw new SaettaError(`cannot be written (${messageOf(cause)})`, { where: out, cause });
+  });
+  try {
+    const { summary, chunks } = features.index;
+    await write(file, head(`Features of ${summary.title}`, script, style));
+    const index = deflateRawSync(JSON.stringify({ summary }), { level: 9 });
+    await write(file, chunk("index", index));
+    for (const name of Object.keys(chunks)) await write(file, chunk(name, await features.read(name)));
+    // After the data, so that all of it is there.
+    await write(file, `<script>${script}</script>\n</body>\n</html>\n`);
+    await file.close();
+    await rename(aside, out);
+  } catch (thrown) {
+    await file.close();
+    await rm(aside, { force: true });
+    throw thrown;
+  }
+}
+
+function head(title: string, script: string, style: string): string {
+  const policy = [
+    "default-src 'none'",
+    `script-src '${hashOf(script)}'`,
+    `style-src '${hashOf(style)}'`,
+    "img-src data:",
+    "base-uri 'none'",
+    "form-action 'none'",
+  ].join("; ");
+  return `<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="${policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="referrer" content="no-referrer">
+<link rel="icon" href="data:,">
+<title>${escaped(title)}</title>
+<style>${style}</style>
+</head>
+<body>
+<div id="explorer"><noscript>This page shows its data with its own script, which is turned off.</noscript></div>
+`;
+}
+
+/** Base64 holds no "<", and a script of this type is data. */
+function chunk(name: string, bytes: Uint8Array): string {
+  return `<script type="text/plain" id="${escaped(name)}">${Buffer.from(bytes).toString("base64")}</script>\n`;
+}
+
+function hashOf(text: string): string {
+  return `sha256-${createHash("sha256").update(text).digest("base64")}`;
+}
+
+function escaped(text: string): string {
+  return text.replace(/[&<>"']/g, (char) => `&#${char.charCodeAt(0)};`);
+}
+
+async function asset(name: string, assets: URL): Promise<string> {
+  const text = await readFile(new URL(name, assets), "utf8").catch((cause: unknown) => {
+    throw new SaettaError("a part of Saetta is missing", { where: new URL(name, assets).pathname, mend: "npm run build", cause });
+  });
+  // What would end the element that it stands in.
+  if (/<\/(script|style)|<!--/i.test(text)) throw new SaettaError("cannot stand in a page", { where: new URL(name, assets).pathname });
+  return text.trimEnd();
+}
+
+async function write(file: FileHandle, text: string): Promise<void> {
+  await file.writeFile(text);
+}

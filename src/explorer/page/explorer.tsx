@@ -1,0 +1,149 @@
+/** The feature explorer: a list of latents and the one that is open. Everything it shows comes from a source; text is never markup. */
+
+import { useCallback, useEffect, useState } from "preact/hooks";
+import type { FeatureSummary } from "../shared/format.ts";
+import type { ExplorerSource, Latent } from "../shared/source.ts";
+import { DensityChart } from "./charts.tsx";
+import { LatentView } from "./latent.tsx";
+import { LatentList } from "./list.tsx";
+import { hashOf, parseRoute, type Route } from "./route.ts";
+import { bare, count, percent } from "./words.ts";
+
+/** From this width on there is room for the list beside the latent. */
+const WIDE = "(min-width: 60rem)";
+
+interface Shown {
+  readonly source: ExplorerSource;
+  /** It stands inside another page, which has a head and a main part of its own. */
+  readonly embedded: boolean;
+}
+
+export function Explorer({ source, embedded }: Shown) {
+  const [summary, setSummary] = useState<FeatureSummary>();
+  const [route, setRoute] = useState<Route>(() => parseRoute(location.hash));
+  const [latent, setLatent] = useState<Latent>();
+  const [failure, setFailure] = useState<string>();
+  const [isWide, setWide] = useState(() => matchMedia(WIDE).matches);
+  const [isListOpen, openList] = useState(false);
+  const fail = useCallback((thrown: unknown) => setFailure(thrown instanceof Error ? thrown.message : String(thrown)), []);
+
+  useEffect(() => {
+    source.summary().then(setSummary, fail);
+    const follow = () => setRoute(parseRoute(location.hash));
+    const media = matchMedia(WIDE);
+    const adapt = () => setWide(media.matches);
+    addEventListener("hashchange", follow);
+    media.addEventListener("change", adapt);
+    return () => {
+      removeEventListener("hashchange", follow);
+      media.removeEventListener("change", adapt);
+    };
+  }, [source, fail]);
+
+  const current = route.latent ?? summary?.first;
+  useEffect(() => {
+    if (current === undefined) return;
+    let isWanted = true;
+    setFailure(undefined);
+    openList(false);
+    source.latent(current).then(
+      (next) => {
+        if (!isWanted) return;
+        setLatent(next);
+        document.title = `Latent ${next.latent}: ${next.on.slice(0, 3).map(bare).join(", ")} · Saetta`;
+      },
+      (thrown: unknown) => isWanted && fail(thrown),
+    );
+    return () => {
+      isWanted = false;
+    };
+  }, [source, current, fail]);
+
+  /** Searching and sorting leave no trail: going back leads to the latent before. */
+  const go = useCallback((next: Route) => {
+    history.replaceState(null, "", hashOf(next));
+    setRoute(next);
+  }, []);
+
+  const Head = embedded ? "div" : "header";
+  const Side = embedded ? "section" : "aside";
+  const Body = embedded ? "div" : "main";
+  const Foot = embedded ? "div" : "footer";
+  if (summary === undefined || current === undefined) {
+    return (
+      <div class="explorer">
+        <Body class="body">{failure === undefined ? <p role="status">Loading…</p> : <Failure message={failure} />}</Body>
+      </div>
+    );
+  }
+  return (
+    <div class="explorer">
+      <Head class="head">
+        {!embedded && (
+          <p class="brand">
+            <strong>Saetta</strong> features
+          </p>
+        )}
+        <p class="muted">
+          {summary.title}: {count(summary.latents)} latents, {summary.k} at a time
+        </p>
+      </Head>
+      <Side class="side" aria-label="Latents">
+        <details open={isWide || isListOpen} onToggle={({ currentTarget }) => !isWide && openList(currentTarget.open)}>
+          <summary>All {count(summary.latents)} latents</summary>
+          <LatentList source={source} route={route} current={current} go={go} onFailure={fail} />
+        </details>
+      </Side>
+      <Body class="body">
+        {failure !== undefined && <Failure message={failure} />}
+        {failure === undefined && latent === undefined && <p role="status">Loading…</p>}
+        {failure === undefined && latent !== undefined && (
+          <LatentView latent={latent} summary={summary} linkTo={(other) => hashOf({ ...route, latent: other })} />
+        )}
+      </Body>
+      <Foot class="foot">
+        <About summary={summary} />
+      </Foot>
+    </div>
+  );
+}
+
+function Failure({ message }: { readonly message: string }) {
+  return (
+    <>
+      <h1>This cannot be shown</h1>
+      <p role="alert">{message}</p>
+    </>
+  );
+}
+
+function About({ summary }: { readonly summary: FeatureSummary }) {
+  const { step, data, rows, model, tensor, fvu, l0, dead, latents, density } = summary;
+  const facts: readonly (readonly [string, string])[] = [
+    ["autoencoder", `${summary.title}${step === null ? "" : `, step ${count(step)}`}`],
+    ["data", `${count(rows)} rows of ${data}`],
+    ...(model === null ? [] : [["model", `${model}${tensor === null ? "" : `, ${tensor}`}`] as const]),
+    ["variance unexplained", fvu === null ? "undefined" : `${percent(fvu)} of these rows (FVU: sum (x - x̂)² / sum (x - mean of x)²)`],
+    ["active latents a row", l0.toFixed(2)],
+    ["never fire", `${count(dead)} latents (${percent(dead / latents)})`],
+  ];
+  return (
+    <section aria-labelledby="about">
+      <h2 id="about">About this autoencoder</h2>
+      <div class="columns">
+        <dl class="about">
+          {facts.map(([name, value]) => (
+            <div key={name}>
+              <dt>{name}</dt>
+              <dd>{value}</dd>
+            </div>
+          ))}
+        </dl>
+        <div>
+          <h3>Latents by density, the share of rows on which they fire</h3>
+          <DensityChart density={density} dead={dead} />
+        </div>
+      </div>
+    </section>
+  );
+}

@@ -1,0 +1,234 @@
+/** One latent: first what it is about, in its text; then the figures. */
+
+import { useEffect, useRef, useState } from "preact/hooks";
+import type { FeatureSummary, TokenBar, TokenEffect } from "../shared/format.ts";
+import type { Latent } from "../shared/source.ts";
+import { Histogram } from "./charts.tsx";
+import { Passages } from "./passages.tsx";
+import { amount, bare, count, percent } from "./words.ts";
+
+interface Shown {
+  readonly latent: Latent;
+  readonly summary: FeatureSummary;
+  /** The address of another latent. */
+  readonly linkTo: (latent: number) => string;
+}
+
+export function LatentView({ latent, summary, linkTo }: Shown) {
+  const [aligned, setAligned] = useState(true);
+  const heading = useRef<HTMLHeadingElement>(null);
+  const isFirst = useRef(true);
+  // Who opens another latent goes on reading there; when the page opens nothing is moved.
+  useEffect(() => {
+    if (!isFirst.current) heading.current?.focus();
+    isFirst.current = false;
+  }, [latent.latent]);
+  const { sequence } = summary;
+  const passages = { max: latent.max, sequence, aligned };
+  const unit = summary.text ? "token" : "row";
+  if (latent.firings === 0) {
+    return (
+      <article>
+        <p class="eyebrow">Latent {latent.latent}</p>
+        <h1 ref={heading} tabIndex={-1}>
+          It never fires
+        </h1>
+        <p class="lead">
+          In none of the {count(summary.rows)} {unit}s that were looked at has it a value above 0.
+        </p>
+        <Nearest latent={latent} linkTo={linkTo} />
+        <Effects latent={latent} />
+      </article>
+    );
+  }
+  return (
+    <article>
+      <p class="eyebrow">Latent {latent.latent} fires most on</p>
+      <h1 ref={heading} tabIndex={-1}>
+        {latent.on.length === 0 ? `${count(latent.firings)} rows` : <Tokens texts={latent.on} />}
+      </h1>
+      <p class="lead">
+        A language model turns each word into a long list of numbers; a <dfn>latent</dfn> is one pattern that was found in them. Here is
+        where this one is strongest: <strong>the deeper the orange, the more strongly it fires.</strong>
+      </p>
+      <dl class="facts">
+        <Fact
+          name={`of ${unit}s`}
+          value={percent(latent.density)}
+          hint={`Density: it fires on ${count(latent.firings)} of ${count(summary.rows)} ${unit}s`}
+        />
+        <Fact name="contexts" value={count(latent.contexts)} hint="Different sequences or documents in which it fires" />
+        <Fact name="maximum" value={amount(latent.max)} hint="Its largest value" />
+        <Fact name="importance" value={percent(latent.importance)} hint="Share of the energy (sum of squared values) of all latents" />
+      </dl>
+      <section aria-labelledby="strongest">
+        <div class="bar">
+          <h2 id="strongest">Strongest passages</h2>
+          <Legend max={latent.max} />
+          <button type="button" aria-pressed={!aligned} onClick={() => setAligned(!aligned)}>
+            Whole passages
+          </button>
+        </div>
+        <Passages passages={latent.strongest} {...passages} />
+        {summary.text && (
+          <p class="note">Each from another context, at most two on the same word. Point at a word for the latent's value on it.</p>
+        )}
+      </section>
+      <div class="columns">
+        {latent.tokens.length > 0 && <TokenBars tokens={latent.tokens} />}
+        <section aria-labelledby="values">
+          <h2 id="values">How strongly it fires</h2>
+          <Histogram histogram={latent.histogram} max={latent.max} />
+          <p class="note">Each bar: how many of its {count(latent.firings)} firings have that value.</p>
+        </section>
+        <Effects latent={latent} />
+        <Nearest latent={latent} linkTo={linkTo} />
+      </div>
+      <section aria-labelledby="weaker">
+        <h2 id="weaker">Weaker firings</h2>
+        <p class="note">
+          Drawn at random from each range of values, in contexts not shown above: what a latent does at its strongest is not all it does.
+        </p>
+        {latent.ranges
+          .filter((range) => range.passages.length > 0)
+          .map((range) => (
+            <section key={range.from} class="range">
+              <h3>
+                {amount(range.from)} to {amount(range.to)}{" "}
+                <span class="muted">
+                  {count(range.firings)} firings, {percent(range.firings / latent.firings)}
+                </span>
+              </h3>
+              <Passages passages={range.passages} {...passages} />
+            </section>
+          ))}
+      </section>
+    </article>
+  );
+}
+
+export function Tokens({ texts }: { readonly texts: readonly string[] }) {
+  return (
+    <>
+      {texts.map((text, i) => (
+        <span key={text}>
+          {i > 0 && <span class="dot"> · </span>}
+          <span class="token">{bare(text)}</span>
+        </span>
+      ))}
+    </>
+  );
+}
+
+function Fact({ name, value, hint }: { readonly name: string; readonly value: string; readonly hint: string }) {
+  return (
+    <div title={hint}>
+      <dt>{name}</dt>
+      <dd>{value}</dd>
+    </div>
+  );
+}
+
+function Legend({ max }: { readonly max: number }) {
+  return (
+    <span class="legend">
+      <span>0</span>
+      <span class="scale" aria-hidden="true">
+        {[1, 2, 3, 4, 5, 6, 7, 8].map((each) => (
+          <span key={each} class={`h${each}`} />
+        ))}
+      </span>
+      <span>{amount(max)}</span>
+    </span>
+  );
+}
+
+function TokenBars({ tokens }: { readonly tokens: readonly TokenBar[] }) {
+  const most = Math.max(...tokens.map(({ share }) => share));
+  return (
+    <section aria-labelledby="tokens">
+      <h2 id="tokens">The tokens it fires on</h2>
+      <table class="tokens">
+        <thead>
+          <tr>
+            <th scope="col">token</th>
+            <th scope="col">share of its energy</th>
+            <th scope="col">fires on</th>
+          </tr>
+        </thead>
+        <tbody>
+          {tokens.map(({ text, share, firings, occurrences }) => (
+            <tr key={text}>
+              <th scope="row">
+                <span class="token">{bare(text)}</span>
+              </th>
+              <td>
+                <svg class="meter" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">
+                  <rect class="plain" width={(share / most) * 100} height="10" />
+                </svg>
+                {percent(share)}
+              </td>
+              <td>
+                {count(firings)} of {count(occurrences)}
+              </td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </section>
+  );
+}
+
+function Effects({ latent }: { readonly latent: Latent }) {
+  if (latent.promoted === null || latent.suppressed === null) return null;
+  return (
+    <section aria-labelledby="effects">
+      <h2 id="effects">What it does to the next token</h2>
+      <div class="pair">
+        <EffectList name="makes likelier" effects={latent.promoted} />
+        <EffectList name="makes less likely" effects={latent.suppressed} />
+      </div>
+      <p class="note">
+        Its direction through the model's final norm and unembedding: change of the logit. What later layers make of it is not in there.
+      </p>
+    </section>
+  );
+}
+
+function EffectList({ name, effects }: { readonly name: string; readonly effects: readonly TokenEffect[] }) {
+  return (
+    <div>
+      <h3>{name}</h3>
+      <ol class="effects">
+        {effects.map(({ text, effect }) => (
+          <li key={`${text} ${effect}`}>
+            <span class="token">{bare(text)}</span> <span class="muted">{`${effect > 0 ? "+" : "−"}${amount(Math.abs(effect))}`}</span>
+          </li>
+        ))}
+      </ol>
+    </div>
+  );
+}
+
+function Nearest({ latent, linkTo }: Pick<Shown, "latent" | "linkTo">) {
+  return (
+    <section aria-labelledby="nearest">
+      <h2 id="nearest">Nearest latents</h2>
+      {latent.nearest.length === 0 ? (
+        <p class="note">No other decoder row points its way.</p>
+      ) : (
+        <ol class="nearest">
+          {latent.nearest.map((near) => (
+            <li key={near.latent}>
+              <a href={linkTo(near.latent)}>
+                <span class="number">{near.latent}</span> <Tokens texts={near.on.slice(0, 4)} />
+              </a>{" "}
+              <span class="muted">{near.cosine.toFixed(2)}</span>
+            </li>
+          ))}
+        </ol>
+      )}
+      <p class="note">By the cosine of their decoder rows: 1 is the same direction, 0 an unrelated one.</p>
+    </section>
+  );
+}

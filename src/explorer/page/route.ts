@@ -1,0 +1,39 @@
+/** What the page shows, in its address: a link to it shows the same. "#latent=12&q=can&sort=density&order=up&page=3". */
+
+import { SORTS, type Sort } from "../shared/source.ts";
+
+export interface Route {
+  /** undefined: the first one, as the summary names it. */
+  readonly latent: number | undefined;
+  readonly search: string;
+  readonly sort: Sort;
+  readonly descending: boolean;
+  /** From 0. */
+  readonly page: number;
+}
+
+export const START: Route = { latent: undefined, search: "", sort: "score", descending: true, page: 0 };
+
+export function parseRoute(hash: string): Route {
+  const given = new URLSearchParams(hash.replace(/^#/, ""));
+  const whole = (name: string) => (/^\d{1,9}$/.test(given.get(name) ?? "") ? Number(given.get(name)) : undefined);
+  const sort = SORTS.find((each) => each === given.get("sort")) ?? START.sort;
+  return {
+    latent: whole("latent"),
+    search: given.get("q") ?? "",
+    sort,
+    descending: given.has("order") ? given.get("order") !== "up" : sort !== "latent",
+    page: Math.max(0, (whole("page") ?? 1) - 1),
+  };
+}
+
+/** The address of a route, without what is as it is at the start. */
+export function hashOf({ latent, search, sort, descending, page }: Route): string {
+  const words = new URLSearchParams();
+  if (latent !== undefined) words.set("latent", String(latent));
+  if (search !== "") words.set("q", search);
+  if (sort !== START.sort) words.set("sort", sort);
+  if (descending !== (sort !== "latent")) words.set("order", descending ? "down" : "up");
+  if (page > 0) words.set("page", String(page + 1));
+  return `#${words.toString()}`;
+}

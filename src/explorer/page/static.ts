@@ -1,0 +1,27 @@
+/** The start of a page that is one file: its chunks are elements with their names as ids, in base64. */
+
+import { type FeatureIndex, inflateJson } from "../shared/format.ts";
+import { FeatureReader } from "../shared/reader.ts";
+import { mountExplorer } from "./mount.tsx";
+import "./static.css";
+
+const WHERE = "this page";
+
+async function chunk(name: string): Promise<Uint8Array<ArrayBuffer>> {
+  const element = document.getElementById(name);
+  if (element === null) throw new Error(`The page has no "${name}"; it was cut off, or is still loading.`);
+  return Uint8Array.from(atob(element.textContent), (char) => char.charCodeAt(0));
+}
+
+async function start(root: Element): Promise<void> {
+  try {
+    const { summary } = (await inflateJson(await chunk("index"), WHERE)) as Pick<FeatureIndex, "summary">;
+    root.replaceChildren();
+    mountExplorer(root, new FeatureReader(summary, chunk, WHERE));
+  } catch (thrown) {
+    root.textContent = `This page cannot be shown: ${thrown instanceof Error ? thrown.message : String(thrown)}`;
+  }
+}
+
+const root = document.getElementById("explorer");
+if (root !== null) void start(root);

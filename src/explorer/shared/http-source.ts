@@ -1,0 +1,23 @@
+/** The features that a server answers with: the page's side of explorerApi. */
+
+import type { FeatureSummary } from "./format.ts";
+import type { ExplorerSource, Latent, LatentPage } from "./source.ts";
+
+/** `api`: where explorerApi answers, such as "/api/features/first". */
+export function httpSource(api: string): ExplorerSource {
+  const get = async (path: string, missing: string): Promise<unknown> => {
+    const answer = await fetch(`${api}/${path}`, { headers: { accept: "application/json" } });
+    if (answer.status === 404) throw new Error(missing);
+    if (!answer.ok) throw new Error(`The server answered with ${answer.status}.`);
+    return answer.json();
+  };
+  const none = "There are no features of this run yet. Make them with: saetta report RUN --data ACTS";
+  return {
+    summary: async () => (await get("summary", none)) as FeatureSummary,
+    latents: async ({ search, sort, descending, offset, count }) => {
+      const words = { search, sort, order: descending ? "down" : "up", offset: String(offset), count: String(count) };
+      return (await get(`latents?${new URLSearchParams(words).toString()}`, none)) as LatentPage;
+    },
+    latent: async (latent) => (await get(`latents/${latent}`, `There is no latent ${latent}.`)) as Latent,
+  };
+}

@@ -1,0 +1,124 @@
+/** A features file, of which chunks are read when they are needed: the same in a page and on a server. */
+
+import { FormatError, UsageError } from "../../util/errors.ts";
+import {
+  type FeatureSummary,
+  inflate,
+  inflateJson,
+  type LatentWords,
+  latentsChunk,
+  PER_SHARD,
+  PER_TEXT,
+  type StoredLatent,
+  type StoredPassage,
+  textChunk,
+} from "./format.ts";
+import type { ExplorerSource, Latent, LatentPage, LatentQuery, LatentRow, Passage } from "./source.ts";
+
+/** The bytes of a chunk, as stored. */
+export type ReadChunk = (name: string) => Promise<Uint8Array<ArrayBuffer>>;
+
+/** Chunks that are remembered. */
+const REMEMBERED = 128;
+
+export class FeatureReader implements ExplorerSource {
+  readonly #summary: FeatureSummary;
+  readonly #read: ReadChunk;
+  readonly #where: string;
+  readonly #parsed = new Map<string, Promise<unknown>>();
+  #table: Promise<readonly LatentRow[]> | undefined;
+
+  constructor(summary: FeatureSummary, read: ReadChunk, where: string) {
+    this.#summary = summary;
+    this.#read = read;
+    this.#where = where;
+  }
+
+  summary(): Promise<FeatureSummary> {
+    return Promise.resolve(this.#summary);
+  }
+
+  async latents({ search, sort, descending, offset, count }: LatentQuery): Promise<LatentPage> {
+    const rows = (await this.#rows())
+      .filter(matcher(search))
+      .sort((a, b) => (descending ? b[sort] - a[sort] : a[sort] - b[sort]) || a.latent - b.latent);
+    return { total: rows.length, rows: rows.slice(offset, offset + count) };
+  }
+
+  async latent(latent: number): Promise<Latent> {
+    const { latents } = this.#summary;
+    if (!Number.isInteger(latent) || latent < 0 || latent >= latents) {
+      throw new UsageError(`there is no latent ${latent}; they are numbered from 0 to ${latents - 1}`);
+    }
+    const rows = await this.#rows();
+    const stored = ((await this.#json(latentsChunk(latent))) as readonly StoredLatent[])[latent % PER_SHARD];
+    if (stored === undefined) throw new FormatError(`holds nothing of latent ${latent}`, { where: this.#where });
+    const passages = (all: readonly StoredPassage[]) => Promise.all(all.map((each) => this.#passage(each)));
+    return {
+      ...stored,
+      ...rows[latent]!,
+      strongest: await passages(stored.strongest),
+      ranges: await Promise.all(stored.ranges.map(async (range) => ({ ...range, passages: await passages(range.passages) }))),
+      nearest: stored.nearest.map((near) => ({ ...near, on: rows[near.latent]?.on ?? [] })),
+    };
+  }
+
+  #rows(): Promise<readonly LatentRow[]> {
+    this.#table ??= this.#readTable();
+    return this.#table;
+  }
+
+  async #readTable(): Promise<readonly LatentRow[]> {
+    const { latents, rows } = this.#summary;
+    const { buffer, byteLength } = await inflate(await this.#read("table"), this.#where);
+    const words = (await this.#json("words")) as readonly LatentWords[];
+    if (byteLength !== latents * 16 || words.length !== latents) {
+      throw new FormatError(`the table is not one of ${latents} latents`, { where: this.#where, mend: "make the report again" });
+    }
+    const firings = new Uint32Array(buffer, 0, latents);
+    const [max, importance, score] = [1, 2, 3].map((column) => new Float32Array(buffer, column * latents * 4, latents));
+    return words.map((word, latent) => ({
+      ...word,
+      latent,
+      firings: firings[latent]!,
+      density: firings[latent]! / rows,
+      max: max![latent]!,
+      importance: importance![latent]!,
+      score: score![latent]!,
+    }));
+  }
+
+  async #passage({ value, row, text, length, at, active }: StoredPassage): Promise<Passage> {
+    const tokens: string[] = [];
+    for (let token = text; text >= 0 && token < text + length; ) {
+      const chunk = (await this.#json(textChunk(token))) as readonly string[];
+      const begin = token % PER_TEXT;
+      const part = chunk.slice(begin, begin + text + length - token);
+      if (part.length === 0) throw new FormatError(`the text ends before token ${token}`, { where: this.#where });
+      tokens.push(...part);
+      token += part.length;
+    }
+    const values = tokens.map(() => 0);
+    for (let i = 0; i + 1 < active.length; i += 2) values[active[i]!] = active[i + 1]!;
+    return { value, row, tokens, values, at };
+  }
+
+  #json(name: string): Promise<unknown> {
+    const held = this.#parsed.get(name);
+    // What was used last stands last.
+    this.#parsed.delete(name);
+    const parsed = held ?? this.#read(name).then((bytes) => inflateJson(bytes, this.#where));
+    this.#parsed.set(name, parsed);
+    if (this.#parsed.size > REMEMBERED) this.#parsed.delete(this.#parsed.keys().next().value!);
+    return parsed;
+  }
+}
+
+/** Whether a latent is one that was searched for: by its number, or by a part of the tokens that it fires on or promotes. */
+function matcher(search: string): (row: LatentRow) => boolean {
+  const wanted = search.trim().toLowerCase();
+  if (wanted === "") return () => true;
+  const number = /^#?(\d+)$/.exec(wanted)?.[1];
+  const has = (words: readonly string[]) => words.some((word) => word.toLowerCase().includes(wanted));
+  return (row) => row.latent === Number(number) || has(row.on) || has(row.up);
+}

@@ -1,0 +1,58 @@
+/** What the explorer shows, wherever it comes from: a page's own elements, or a server. */
+
+import type { FeatureSummary, LatentWords, StoredLatent } from "./format.ts";
+
+/** A latent as the list shows it. */
+export interface LatentRow extends LatentWords {
+  readonly latent: number;
+  readonly firings: number;
+  /** Share of the rows in which it fires. */
+  readonly density: number;
+  readonly max: number;
+  /** Share of the energy (sum of squared values) of all latents. */
+  readonly importance: number;
+  /** How readable it is; 0: nothing can be said. */
+  readonly score: number;
+}
+
+export interface Passage {
+  readonly value: number;
+  /** Row of the data. */
+  readonly row: number;
+  /** Text of the tokens, and the latent's value on each; empty where there is no text. */
+  readonly tokens: readonly string[];
+  readonly values: readonly number[];
+  /** Which of the tokens fires. */
+  readonly at: number;
+}
+
+export interface Latent extends LatentRow, Omit<StoredLatent<Passage>, "nearest"> {
+  /** Latents whose decoder rows point the same way, by cosine. */
+  readonly nearest: readonly { readonly latent: number; readonly cosine: number; readonly on: readonly string[] }[];
+}
+
+export const SORTS = ["score", "density", "max", "importance", "latent"] as const;
+export type Sort = (typeof SORTS)[number];
+
+export interface LatentQuery {
+  /** A latent's number, or text in the tokens that it fires on or promotes. */
+  readonly search: string;
+  readonly sort: Sort;
+  /** The largest first. */
+  readonly descending: boolean;
+  readonly offset: number;
+  readonly count: number;
+}
+
+export interface LatentPage {
+  /** How many latents there are to the query in all. */
+  readonly total: number;
+  readonly rows: readonly LatentRow[];
+}
+
+export interface ExplorerSource {
+  summary(): Promise<FeatureSummary>;
+  latents(query: LatentQuery): Promise<LatentPage>;
+  /** Rejects with UsageError when there is no such latent. */
+  latent(latent: number): Promise<Latent>;
+}

@@ -1,0 +1,231 @@
+/** The page of `saetta report`, opened from disk in a browser. */
+
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { pathToFileURL } from "node:url";
+import type { Browser } from "playwright-core";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { saetta } from "../cli/saetta.ts";
+import { accessibilityFaults, type Looks, openPage, startChromium, type Watched, WHY_NO_CHROMIUM } from "../support/chromium.ts";
+import { DEAD, LATENTS, plant } from "../support/planted.ts";
+
+let folder = "";
+let url = "";
+let browser: Browser | undefined;
+
+beforeAll(async () => {
+  if (WHY_NO_CHROMIUM !== undefined) return;
+  folder = await mkdtemp(join(tmpdir(), "saetta-page-"));
+  const { sae, acts } = await plant(folder, 40);
+  const out = join(folder, "features.html");
+  const { code, out: printed, err } = await saetta(folder, "report", sae, "--data", acts, "--out", out);
+  expect(err).toBe("");
+  expect(code).toBe(0);
+  expect(printed).toMatch(/^report {7}.*features\.html: 96 latents on 2,520 rows; it opens with latent \d+\n$/);
+  url = pathToFileURL(out).href;
+  browser = await startChromium();
+}, 180_000);
+afterAll(async () => {
+  await browser?.close();
+  if (folder !== "") await rm(folder, { recursive: true });
+});
+
+if (WHY_NO_CHROMIUM !== undefined) console.warn(`test/browser/report.test.ts is skipped: ${WHY_NO_CHROMIUM}`);
+
+/** Opens the page, shows that it asks for nothing and says nothing meanwhile, and closes it. */
+async function onPage(hash: string, use: (watched: Watched) => Promise<void>, looks: Looks = {}): Promise<void> {
+  const watched = await openPage(browser!, looks);
+  try {
+    await watched.page.goto(`${url}${hash}`);
+    await use(watched);
+    expect(watched.said).toEqual([]);
+    expect(watched.requests.filter((each) => each.split("#")[0] !== url)).toEqual([]);
+  } finally {
+    await watched.page.close();
+  }
+}
+
+describe.skipIf(WHY_NO_CHROMIUM !== undefined)("the page of a report", () => {
+  it("opens with a latent in its text", async () => {
+    await onPage("", async ({ page }) => {
+      const heading = page.getByRole("heading", { level: 1 });
+      await heading.waitFor();
+      const words = (await heading.innerText()).split(" · ");
+      expect(words.length).toBeGreaterThan(1);
+      const marks = await page.getByRole("region", { name: "Strongest passages" }).locator("mark").allInnerTexts();
+      expect(marks.length).toBeGreaterThan(5);
+      // What stands in the heading is what is marked below it.
+      expect(marks.map((mark) => mark.trim().toLowerCase())).toContain(words[0]!.toLowerCase());
+      expect(await page.title()).toMatch(/^Latent \d+: .* · Saetta$/);
+    });
+  });
+
+  it("finds latents by number and by word, as one types", async () => {
+    await onPage("", async ({ page }) => {
+      const search = page.getByRole("searchbox", { name: "Search latents" });
+      await page.getByText(`${LATENTS} latents`, { exact: true }).waitFor();
+      await search.pressSequentially("#37");
+      await page.getByText("1 latent", { exact: true }).waitFor();
+      expect(await page.locator(".latents a .number").allInnerTexts()).toEqual(["37"]);
+      expect(new URL(page.url()).hash).toBe("#q=%2337");
+      await search.fill("<");
+      await expect.poll(() => page.locator(".latents a .words").allInnerTexts()).not.toContain("");
+      for (const words of await page.locator(".latents a .words").allInnerTexts()) expect(words).toContain("<");
+      await search.fill("no such word");
+      await page.getByText("0 latents", { exact: true }).waitFor();
+    });
+  });
+
+  it("sorts by what is chosen, both ways, a page at a time", async () => {
+    await onPage("", async ({ page }) => {
+      const numbers = () => page.locator(".latents a .number").allInnerTexts();
+      const shown = async () => (await page.locator(".latents a > .muted").allInnerTexts()).map((text) => Number.parseFloat(text));
+      await page.getByLabel("Sort by").selectOption("number");
+      await expect.poll(numbers).toEqual(Array.from({ length: 50 }, (_, i) => String(i)));
+      await page.getByRole("button", { name: "Next" }).click();
+      await expect.poll(numbers).toEqual(Array.from({ length: LATENTS - 50 }, (_, i) => String(50 + i)));
+      expect(await page.getByRole("button", { name: "Next" }).isDisabled()).toBe(true);
+      for (const [name, least] of [
+        ["density", 0],
+        ["maximum", 0],
+        ["importance", 0],
+      ] as const) {
+        await page.getByLabel("Sort by").selectOption(name);
+        await expect.poll(async () => (await shown())[0]).toBeGreaterThan(least);
+        const falling = await shown();
+        expect(falling).toEqual(falling.toSorted((a, b) => b - a));
+        await page.getByRole("button", { name: "Order: largest first" }).click();
+        await expect.poll(async () => (await numbers()).slice(0, 2)).toEqual(DEAD.map(String));
+        await page.getByRole("button", { name: "Order: smallest first" }).click();
+      }
+    });
+  });
+
+  it("opens a latent, goes back to the one before, and is used with keys alone", async () => {
+    await onPage("#latent=20", async ({ page }) => {
+      const eyebrow = page.locator("article .eyebrow");
+      await expect.poll(() => eyebrow.innerText()).toBe("Latent 20 fires most on");
+      await page.getByRole("searchbox").focus();
+      await page.keyboard.type("#37");
+      await page.getByText("1 latent", { exact: true }).waitFor();
+      for (let i = 0; i < 3; i++) await page.keyboard.press("Tab");
+      await page.keyboard.press("Enter");
+      await expect.poll(() => eyebrow.innerText()).toBe("Latent 37 fires most on");
+      expect(new URL(page.url()).hash).toBe("#latent=37&q=%2337");
+      // Who opens a latent reads on at its heading.
+      await expect.poll(() => page.evaluate("document.activeElement.shadowRoot.activeElement.tagName")).toBe("H1");
+      expect(await page.locator(".latents a[aria-current]").innerText()).toContain("37");
+      await page.goBack();
+      await expect.poll(() => eyebrow.innerText()).toBe("Latent 20 fires most on");
+    });
+  });
+
+  it("shows what a link to it names", async () => {
+    await onPage(`#latent=10&sort=max&order=up&q=1`, async ({ page }) => {
+      await expect.poll(() => page.locator("article .eyebrow").innerText()).toBe("Latent 10 fires most on");
+      expect(await page.getByRole("searchbox").inputValue()).toBe("1");
+      expect(await page.getByLabel("Sort by").inputValue()).toBe("max");
+      const near = page.getByRole("region", { name: "Nearest latents" }).getByRole("listitem").first();
+      expect(await near.innerText()).toMatch(/^11\s+0\.60$/);
+      await near.getByRole("link").click();
+      await expect.poll(() => page.getByRole("heading", { level: 1 }).innerText()).toBe("It never fires");
+      expect(new URL(page.url()).hash).toContain("latent=11");
+    });
+    await onPage("#latent=96", async ({ page }) => {
+      expect(await page.getByRole("alert").innerText()).toContain("there is no latent 96; they are numbered from 0 to 95");
+      await page.goto(`${url}#latent=95`);
+      await expect.poll(() => page.getByRole("heading", { level: 1 }).innerText()).toBe("It never fires");
+    });
+  });
+
+  it("tells the tokens that a latent promotes, its histogram and its weaker firings", async () => {
+    await onPage("#latent=20", async ({ page }) => {
+      await expect.poll(() => page.getByRole("region", { name: "What it does to the next token" }).getByRole("listitem").count()).toBe(20);
+      const picture = page.getByRole("img", { name: /^Histogram of [\d,]+ firings by value, from 0 to [\d.]+; most are near [\d.]+$/ });
+      expect(await picture.locator("rect").count()).toBeGreaterThan(30);
+      expect(await page.getByRole("region", { name: "Weaker firings" }).locator("h3").count()).toBeGreaterThan(2);
+      const list = page.locator(".passages").first();
+      const height = async () => (await list.boundingBox())?.height ?? 0;
+      const before = await height();
+      await page.getByRole("button", { name: "Whole passages" }).click();
+      await expect.poll(height).toBeGreaterThan(before);
+      expect(await page.getByRole("button", { name: "Whole passages" }).getAttribute("aria-pressed")).toBe("true");
+    });
+  });
+
+  it("takes no text for markup, and runs nothing but its own script", async () => {
+    await onPage("#q=%3Cscript%3Ewindow.hacked%3D3%3C%2Fscript%3E", async ({ page }) => {
+      await page.getByRole("heading", { level: 1 }).waitFor();
+      let seen = 0;
+      for (let latent = 0; latent < LATENTS; latent += 4) {
+        await page.evaluate(`location.hash = "#latent=${latent}"`);
+        await expect.poll(() => page.locator("article .eyebrow").innerText()).toMatch(new RegExp(`^Latent ${latent}( |$)`));
+        if ((await page.locator("main").innerText()).includes("<script>")) seen++;
+        expect(await page.locator("#explorer :is(script, img, b, iframe, [onerror])").count()).toBe(0);
+      }
+      expect(seen).toBeGreaterThan(1);
+      expect(await page.evaluate("window.hacked")).toBeUndefined();
+    });
+    const watched = await openPage(browser!);
+    await watched.page.goto(url);
+    const tried = await watched.page.evaluate(`(async () => {
+      const script = document.createElement("script");
+      script.textContent = "window.hacked = 1";
+      document.body.append(script);
+      const image = document.createElement("img");
+      image.src = "http://evil.test/x.png";
+      document.body.append(image);
+      const asked = await fetch("http://evil.test/").then(() => "answered", () => "refused");
+      return [window.hacked, asked];
+    })()`);
+    expect(tried).toEqual([undefined, "refused"]);
+    expect(watched.said.filter((line) => /Content Security Policy/.test(line)).length).toBeGreaterThanOrEqual(3);
+    await watched.page.close();
+  });
+
+  it.each([
+    ["on a desk, light", { width: 1280, height: 800, scheme: "light" }, ["#latent=20", "#latent=11", "#latent=96"]],
+    ["on a desk, dark", { width: 1280, height: 800, scheme: "dark" }, ["#latent=20"]],
+    ["on a phone, light", { width: 390, height: 844, scheme: "light" }, ["#latent=20"]],
+    ["on the smallest phone, dark", { width: 320, height: 600, scheme: "dark" }, ["#latent=20"]],
+  ] as const)(
+    "has no faults that axe-core finds, and fits its window: %s",
+    async (_, { width, height, scheme }, hashes) => {
+      // The policy would keep axe-core out, too.
+      const context = await browser!.newContext({ viewport: { width, height }, colorScheme: scheme, bypassCSP: true });
+      try {
+        const page = await context.newPage();
+        for (const hash of hashes) {
+          await page.goto(`${url}${hash}`);
+          await page.reload();
+          await page.locator("h1, [role=alert]").first().waitFor();
+          if (width < 960) await page.locator("summary").click();
+          await page.locator(".latents a").first().waitFor();
+          expect(await accessibilityFaults(page)).toEqual([]);
+          expect(await page.evaluate("document.documentElement.scrollWidth - innerWidth")).toBeLessThanOrEqual(0);
+        }
+      } finally {
+        await context.close();
+      }
+    },
+    180_000,
+  );
+
+  it("on a phone shows the latent first, and the list when asked", async () => {
+    await onPage(
+      "#latent=20",
+      async ({ page }) => {
+        await page.locator("mark").first().waitFor();
+        const box = await page.locator("mark").nth(4).boundingBox();
+        expect((box?.y ?? 9999) + (box?.height ?? 0)).toBeLessThan(844);
+        expect(await page.locator(".latents a").first().isVisible()).toBe(false);
+        await page.locator("summary").click();
+        await page.locator(".latents a").first().click();
+        await expect.poll(() => page.locator(".latents a").first().isVisible()).toBe(false);
+        expect(await page.locator("article .eyebrow").innerText()).not.toContain("Latent 20 ");
+      },
+      { width: 390, height: 844 },
+    );
+  });
+});

@@ -1,0 +1,57 @@
+import { cp, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { basename, join } from "node:path";
+import { afterAll, beforeAll, expect, it } from "vitest";
+import { openFeatures } from "../../src/explorer/open.ts";
+import { writeActivations } from "../support/activations.ts";
+import { learnableRows } from "../support/memory-source.ts";
+import { saetta } from "./saetta.ts";
+
+let folder = "";
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), "saetta-report-"));
+  await writeActivations(join(folder, "acts.h5"), learnableRows(3000, 8, 16), [60, 50, 8]);
+  await writeActivations(join(folder, "wide.h5"), learnableRows(100, 9, 16), [100, 9]);
+  const { code } = await saetta(folder, "train", "acts.h5", "--latents", "32", "--k", "2", "--out", "run");
+  expect(code).toBe(0);
+}, 120_000);
+afterAll(() => rm(folder, { recursive: true }));
+
+it("makes a page of a run's hold-out, and keeps the features with the run", async () => {
+  const { code, out, err } = await saetta(folder, "report", "run", "--out", "pages/a.html");
+  expect(err).toBe(`saetta: note: ${join(folder, "acts.h5")} has no tokens: latents are shown without text\n`);
+  expect(out).toMatch(/^report {7}pages\/a\.html: 32 latents on \d+ rows; it opens with latent \d+\n$/);
+  expect(code).toBe(0);
+  expect(await readdir(join(folder, "pages"))).toEqual(["a.html"]);
+  const file = await openFeatures(join(folder, "run", "features", "features.saetta"));
+  expect(file.index.summary).toMatchObject({ title: "run", latents: 32, k: 2, text: false, logits: false, sequence: 50 });
+  await file.close();
+  // Nobody who is given the page learns where it was made.
+  expect(file.index.summary.data).toBe(`${basename(folder)}/acts.h5: 3,000 x 8 f32`);
+  expect(await readFile(join(folder, "pages", "a.html"), "utf8")).toMatch(/^<!doctype html>\n.*<\/html>\n$/s);
+}, 120_000);
+
+it("takes all rows of the data that are named, or so many, and leaves nothing beside the page of an autoencoder without a run", async () => {
+  const [checkpoint = ""] = await readdir(join(folder, "run", "checkpoints"));
+  const sae = join(folder, "sae");
+  await cp(join(folder, "run", "checkpoints", checkpoint), sae, { recursive: true });
+  const whole = await saetta(folder, "report", sae, "--data", "acts.h5");
+  expect(whole.out).toMatch(/^report {7}features\.html: 32 latents on 3,000 rows; /);
+  const some = await saetta(folder, "report", sae, "--data", "acts.h5", "--max-rows", "1k", "--out", "some.html");
+  expect(some.out).toMatch(/^report {7}some\.html: 32 latents on [89]\d\d rows; |on 1,000 rows; /);
+  expect((await readdir(folder)).toSorted()).toEqual(["acts.h5", "features.html", "pages", "run", "sae", "some.html", "wide.h5"]);
+}, 120_000);
+
+it("says in one line what cannot be", async () => {
+  const fails = async (...words: string[]) => {
+    const { code, out, err } = await saetta(folder, "report", "run", ...words);
+    expect({ code, out }).toEqual({ code: 1, out: "" });
+    return err.replace(/^saetta: note: .*\n/gm, "");
+  };
+  expect(await fails("--data", "wide.h5")).toBe("saetta: wide.h5: rows have 9 numbers, but the autoencoder takes 8\n");
+  expect(await fails("--model", "none")).toMatch(/^saetta: .*none: there is no such file; name a \.onnx file.*\n$/);
+  await writeFile(join(folder, "file"), "");
+  expect(await fails("--out", "file/a.html")).toMatch(/^saetta: [^\n]*\n$/);
+  await rm(join(folder, "file"));
+  expect(await stat(join(folder, "run", "features")).then((found) => found.isDirectory())).toBe(true);
+}, 120_000);
