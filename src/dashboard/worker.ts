@@ -1,6 +1,7 @@
 /** The page in a thread of its own, beside a run: what it costs and what goes wrong in it stays here. */
 
 import { parentPort, workerData } from "node:worker_threads";
+import { explorerApi } from "../explorer/api.ts";
 import { messageOf } from "../util/errors.ts";
 import { type DashboardOptions, serveDashboard } from "./server.ts";
 
@@ -8,7 +9,7 @@ import { type DashboardOptions, serveDashboard } from "./server.ts";
 export type WorkerMessage = { readonly url: string } | { readonly failed: string };
 
 try {
-  const { url } = await serveDashboard(workerData as DashboardOptions);
+  const { url } = await serveDashboard({ ...(workerData as DashboardOptions), features: explorerApi().answer });
   parentPort?.postMessage({ url } satisfies WorkerMessage);
 } catch (thrown) {
   parentPort?.postMessage({ failed: messageOf(thrown) } satisfies WorkerMessage);

@@ -58,7 +58,7 @@ export function App() {
 export function Features({ run }: { run: string }) {
   const holder = useRef<HTMLDivElement>(null);
   useTheme("auto");
-  useEffect(() => mountFeatures?.(holder.current!, `/api/features/${encodeURIComponent(run)}`), [run]);
+  useEffect(() => mountFeatures(holder.current!, `/api/features/${encodeURIComponent(run)}`), [run]);
   document.title = `features of ${run} – Saetta`;
   return (
     <>
@@ -66,7 +66,7 @@ export function Features({ run }: { run: string }) {
         <Brand />
         <a href={`/?${new URLSearchParams({ run })}`}>how {run} was trained</a>
       </header>
-      {mountFeatures === undefined ? <p class="card empty">This build of Saetta has no pages of features.</p> : <main ref={holder} />}
+      <main ref={holder} />
     </>
   );
 }

@@ -2,7 +2,6 @@
 
 import { useState } from "preact/hooks";
 import type { RunState, RunSummary } from "../api.ts";
-import { mountFeatures } from "./features.ts";
 import { figure, formatDuration, percent } from "./format.ts";
 import type { Model } from "./model.ts";
 import { styleOf } from "./palette.ts";
@@ -52,7 +51,7 @@ export function RunList({ model, theme }: { model: Model; theme: "light" | "dark
                   {style && <Swatch style={style} />}
                   <span class="name">{run.name}</span>
                 </label>
-                {run.features && mountFeatures !== undefined && <a href={`/features/${encodeURIComponent(run.id)}`}>features</a>}
+                {run.features && <a href={`/features/${encodeURIComponent(run.id)}`}>features</a>}
                 {several && (
                   <button type="button" class="link" onClick={() => model.showOnly(run.id)}>
                     only<span class="visually-hidden"> {run.name}</span>
