@@ -41,7 +41,11 @@ export const trainOptions = z.strictObject({
     .meta({ default: "start, where the file has tokens" }),
   holdout: z.number().min(0).max(0.5).describe("share of the sequences kept out of training, for evaluation"),
   evalEvery: whole.describe("steps between evaluations on the hold-out; 0: only at the end").meta({ default: "a tenth of the steps" }),
-  init: z.string().min(1).describe("start from the weights of this autoencoder (run, checkpoint or folder)").meta({ placeholder: "PATH" }),
+  init: z
+    .string()
+    .min(1)
+    .describe("start from the weights of this autoencoder (run, checkpoint, or a folder or file of another program)")
+    .meta({ placeholder: "PATH" }),
   shuffle: z.boolean().describe("rows in a seeded random order; --no-shuffle: in the order of the file"),
   dropLast: z.boolean().describe("leave out the last batch when it is not full"),
   statisticsRows: count.describe("rows sampled for the median and the variance"),
@@ -77,7 +81,7 @@ export const trainOptions = z.strictObject({
   dataset: z
     .string()
     .min(1)
-    .describe("name of the dataset (HDF5) or tensor (safetensors)")
+    .describe("name of the dataset (HDF5), tensor (safetensors, torch) or column (Arrow)")
     .meta({ default: "hidden_states", placeholder: "NAME" }),
 });
 

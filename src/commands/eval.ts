@@ -18,7 +18,7 @@ export function evalCommand(program: Command): void {
   const command = program
     .command("eval")
     .description("measure autoencoders on held-out rows, show latents in their text, and what the language model loses")
-    .argument("<sae>", "run folder, checkpoint folder, or a folder of sparsify")
+    .argument("<sae>", "run folder, checkpoint folder, or a folder or file of another program")
     .argument("[more...]", "more autoencoders, to compare; files or folders of activations (default: the hold-out of the runs)")
     .option("--features <N>", "show N latents in their text (default: 0)", (text) => parseCount(text, "--features", 0))
     .addOption(new Option("--weights <kind>", "running average or raw weights (default: ema where there is one)").choices(["ema", "raw"]))

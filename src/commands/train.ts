@@ -19,7 +19,10 @@ export function trainCommand(program: Command): void {
   const command = program
     .command("train")
     .description("train an autoencoder on activations")
-    .argument("[data...]", "files or folders of activations: HDF5, npy, safetensors; [rows, width] or [sequences, tokens, width]")
+    .argument(
+      "[data...]",
+      "files or folders of activations: HDF5, npy, safetensors, Arrow, torch; [rows, width] or [sequences, tokens, width]",
+    )
     .addHelpText("after", "\nExample:\n  saetta train acts.h5 --latents 4096 --k 32 --tokens 10M --out runs/first\n");
   addPageFlags(addFlags(command))
     .option("--out <dir>", "run folder (default: runs/<data>-<UTC time>)")
