@@ -41,7 +41,9 @@ const python = process.env.SAETTA_BENCH_PYTHON || "python3";
 /** MiB in use on the first card, by everybody. */
 function memoryUsed() {
   try {
-    return Number(execFileSync("nvidia-smi", ["--query-gpu=memory.used", "--format=csv,noheader,nounits"], { encoding: "utf8" }).split("\n")[0]);
+    return Number(
+      execFileSync("nvidia-smi", ["--query-gpu=memory.used", "--format=csv,noheader,nounits"], { encoding: "utf8" }).split("\n")[0],
+    );
   } catch {
     return Number.NaN;
   }
@@ -99,7 +101,8 @@ for (const dtype of asked.dtypes.split(",")) {
     }
     const rows = work.operations.map(({ name, bound, work: amount }) => {
       const ms = median(found.get(name));
-      const rate = amount === 0 ? "" : bound === "product" ? `${(amount / ms / 1e9).toFixed(0)} TFLOP/s` : `${(amount / ms / 1e6).toFixed(0)} GB/s`;
+      const rate =
+        amount === 0 ? "" : bound === "product" ? `${(amount / ms / 1e9).toFixed(0)} TFLOP/s` : `${(amount / ms / 1e6).toFixed(0)} GB/s`;
       raw.push({ dtype, batch, operation: name, times: found.get(name) });
       return [name, ms.toFixed(3), rate];
     });
@@ -108,19 +111,20 @@ for (const dtype of asked.dtypes.split(",")) {
   }
 }
 const found = { ...machine(), card: limits.card, limits, command: `node bench/gpu.mjs ${process.argv.slice(2).join(" ")}`.trim() };
-const tables = [
-  { title: "The whole step", columns: ["", "rows", "", "ms", "M rows/s", "MiB"], rows: stepRows },
-  ...operationTables,
-];
+const tables = [{ title: "The whole step", columns: ["", "rows", "", "ms", "M rows/s", "MiB"], rows: stepRows }, ...operationTables];
 const heading = [
   `${limits.card ?? "unknown card"}; ${found.processor}, ${found.system}`,
   `d ${SHAPE.d}, n ${SHAPE.n}, k ${SHAPE.k}; saetta ${found.saetta}, Node ${found.node}; ${found.date} UTC: ${found.command}`,
-  limits.why ?? `the card, by PyTorch ${limits.torch}: copy ${limits.copy_gbs} GB/s read and written, product bf16 ${limits.product_bf16} TFLOP/s, fp16 ${limits.product_fp16}, f32 ${limits.product_f32} (tf32 off)`,
+  limits.why ??
+    `the card, by PyTorch ${limits.torch}: copy ${limits.copy_gbs} GB/s read and written, product bf16 ${limits.product_bf16} TFLOP/s, fp16 ${limits.product_fp16}, f32 ${limits.product_f32} (tf32 off)`,
 ];
 console.log([heading.join("\n"), ...tables.map(tableText)].join("\n\n"));
 if (!asked.quick) {
   const folder = new URL("results/", import.meta.url);
   mkdirSync(folder, { recursive: true });
   writeFileSync(new URL("gpu.json", folder), `${JSON.stringify({ ...found, raw })}\n`);
-  writeFileSync(new URL("gpu.md", folder), `# The cuda engine, measured\n\n${heading.map((line) => `- ${line}`).join("\n")}\n\n${tables.map(tableMarkdown).join("\n\n")}\n`);
+  writeFileSync(
+    new URL("gpu.md", folder),
+    `# The cuda engine, measured\n\n${heading.map((line) => `- ${line}`).join("\n")}\n\n${tables.map(tableMarkdown).join("\n\n")}\n`,
+  );
 }

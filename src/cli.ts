@@ -1,6 +1,8 @@
 #!/usr/bin/env node
 /** argv -> command. A command's module is loaded when it is called, so that `saetta --help` is quick. */
 
+import "./util/threads.ts";
+
 import { Command, CommanderError } from "commander";
 import { hasCode, messageOf, SaettaError } from "./util/errors.ts";
 import { VERSION } from "./util/version.ts";
@@ -29,6 +31,11 @@ const COMMANDS: readonly Entry[] = [
     load: async () => (await import("./commands/eval.ts")).evalCommand,
   },
   { name: "inspect", summary: "say what a file or folder is", load: async () => (await import("./commands/inspect.ts")).inspectCommand },
+  {
+    name: "verify",
+    summary: "check that a run folder is whole",
+    load: async () => (await import("./commands/verify.ts")).verifyCommand,
+  },
   {
     name: "doctor",
     summary: "which engines run here, and whether they compute right",

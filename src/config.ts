@@ -67,6 +67,12 @@ export const trainOptions = z.strictObject({
   keep: count.describe("checkpoints to keep"),
   onDiskFull: z.enum(["stop", "wait"]).describe("what to do when there is no room to save: stop, or wait until there is"),
   logEvery: count.describe("steps between lines of metrics.jsonl").meta({ default: "a thousandth of the steps" }),
+  tensorboard: z.boolean().describe("also write the metrics as a TensorBoard event file into the run folder"),
+  wandb: z
+    .string()
+    .min(1)
+    .describe("also write them as an offline run of this Weights & Biases project, for wandb sync")
+    .meta({ placeholder: "PROJECT" }),
   dataset: z
     .string()
     .min(1)
@@ -79,8 +85,8 @@ export type TrainOptions = Partial<z.infer<typeof trainOptions>>;
 
 /** What a run does: every choice made. Stored as config.json, from which any run can be repeated. */
 export type Config = Readonly<
-  Omit<Required<TrainOptions>, "expansion" | "tokens" | "epochs" | "init" | "threads" | "dataset" | "capacityFactor"> &
-    Pick<TrainOptions, "tokens" | "epochs" | "init" | "threads" | "dataset" | "capacityFactor"> & { data: readonly string[] }
+  Omit<Required<TrainOptions>, "expansion" | "tokens" | "epochs" | "init" | "threads" | "wandb" | "dataset" | "capacityFactor"> &
+    Pick<TrainOptions, "tokens" | "epochs" | "init" | "threads" | "wandb" | "dataset" | "capacityFactor"> & { data: readonly string[] }
 >;
 
 /** What a value is when nobody says otherwise. Options that are not here depend on the data, or are absent. */
@@ -108,6 +114,7 @@ export const DEFAULTS = {
   dtype: "auto",
   keep: 2,
   onDiskFull: "stop",
+  tensorboard: false,
 } as const satisfies TrainOptions;
 
 /** Both scripts of the reference, with their constant learning rate and nothing excluded; and what is recommended, which is the defaults. */
@@ -155,6 +162,8 @@ export const CHANGEABLE: readonly (keyof TrainOptions)[] = [
   "keep",
   "onDiskFull",
   "logEvery",
+  "tensorboard",
+  "wandb",
 ];
 
 /** What the data says when a config is resolved. */

@@ -1,8 +1,8 @@
-import { mkdtemp, readdir, readFile, rm, stat, truncate, unlink, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { readdir, readFile, rm, stat, symlink, truncate, unlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { failingAt, Killed, killedAt } from "../../test/support/seam.ts";
+import { scratch } from "../../test/support/scratch.ts";
+import { failingAt, Killed, killedAt, through } from "../../test/support/seam.ts";
 import { COUNTERS, type Engine, type Params, paramShapes, type Shape, type State, type Tensor } from "../engine/engine.ts";
 import { createReferenceEngine } from "../engine/reference.ts";
 import { openSafetensors } from "../formats/safetensors.ts";
@@ -12,6 +12,7 @@ import { removeLeftovers } from "./commit.ts";
 import { newestCheckpoint, openCheckpoint, restoreState, setAside } from "./load.ts";
 import { type ManifestEntry, manifestText } from "./manifest.ts";
 import { pruneCheckpoints, type Snapshot, saveCheckpoint } from "./save.ts";
+import { disk } from "./storage.ts";
 
 const shape: Shape = { d: 3, n: 5, k: 2, auxk: 1 };
 const progress = { epoch: 1, position: 12, tokens: 4096, nested: { list: [1, "two", null] } };
@@ -19,7 +20,7 @@ const progress = { epoch: 1, position: 12, tokens: 4096, nested: { list: [1, "tw
 let run: string;
 let engine: Engine;
 beforeEach(async () => {
-  run = await mkdtemp(join(tmpdir(), "saetta-checkpoint-"));
+  run = await scratch("checkpoint");
   engine = createReferenceEngine();
 });
 afterEach(async () => {
@@ -103,6 +104,19 @@ describe("a checkpoint", () => {
     expect(await readFile(join(path, "manifest.json"), "utf8")).toBe(before);
   });
 
+  it.each([Number.NaN, Number.NEGATIVE_INFINITY])("is not made of %d, and the one before stays", async (value) => {
+    const good = await saveCheckpoint(run, snapshot(7));
+    const state = filled(true, 3);
+    const reals = float64Of(await engine.read(state.v.decoder));
+    reals[4] = value;
+    engine.write(state.v.decoder, bytesOf(reals));
+    await expect(saveCheckpoint(run, snapshot(8, state))).rejects.toThrow(
+      `${run}: "v.W_dec" is not finite at element 4, so step 8 is not saved; the checkpoint before it is whole`,
+    );
+    expect((await newestCheckpoint(run)).checkpoint?.path).toBe(good);
+    expect(await readdir(join(run, "checkpoints"))).toEqual(["step-00000007"]);
+  });
+
   it("refuses a state of another shape, or without the average it needs", async () => {
     const checkpoint = await openCheckpoint(await saveCheckpoint(run, snapshot(7)));
     await expect(restoreState(engine, checkpoint, newState(false))).rejects.toThrow(
@@ -141,6 +155,31 @@ describe("a damaged checkpoint", () => {
     await unlink(file);
     await expect(openCheckpoint(path)).rejects.toThrow(`${file}: the file is missing`);
     expect((await newestCheckpoint(run)).checkpoint).toBeUndefined();
+  });
+
+  it("is refused when the system cannot read a file of it", async () => {
+    const path = await saveCheckpoint(run, snapshot(1));
+    const file = join(path, "optimizer.safetensors");
+    await unlink(file);
+    await symlink(file, file);
+    await expect(openCheckpoint(path)).rejects.toThrow(`${file}: cannot be read (ELOOP: `);
+    expect((await newestCheckpoint(run)).refusals).toHaveLength(1);
+  });
+
+  it("is not one that the run removed for a newer one while it was read", async () => {
+    for (const step of [1, 2]) await saveCheckpoint(run, snapshot(step));
+    const real = { ...disk };
+    let looks = 0;
+    const list = async (folder: string) => {
+      const names = await real.list(folder);
+      if (looks++ === 0) {
+        await saveCheckpoint(run, snapshot(3), real);
+        await pruneCheckpoints(run, 1, real);
+      }
+      return names;
+    };
+    const { checkpoint, refusals } = await through({ ...real, list }, () => newestCheckpoint(run));
+    expect([checkpoint?.step, refusals]).toEqual([3, []]);
   });
 
   it("may not point out of its folder", async () => {

@@ -73,13 +73,17 @@ export async function newestCheckpoint(
   hashed?: readonly string[],
 ): Promise<{ readonly checkpoint: Checkpoint | undefined; readonly refusals: readonly Refusal[] }> {
   const refusals: Refusal[] = [];
-  for (const step of await savedSteps(runDir)) {
+  let steps = await savedSteps(runDir);
+  for (let step = steps.shift(); step !== undefined; step = steps.shift()) {
     const path = join(checkpointsFolder(runDir), stepName(step));
     try {
       return { checkpoint: await openCheckpoint(path, hashed), refusals };
     } catch (error) {
       if (!(error instanceof SaettaError)) throw error;
-      refusals.push({ path, error });
+      const now = await savedSteps(runDir);
+      if (now.includes(step)) refusals.push({ path, error });
+      // The run goes on meanwhile, and has removed this one for a newer one.
+      else steps = now.filter((each) => !refusals.some((refusal) => refusal.path.endsWith(stepName(each))));
     }
   }
   return { checkpoint: undefined, refusals };

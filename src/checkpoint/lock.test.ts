@@ -1,10 +1,23 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
+import { rmSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { lockRun } from "./lock.ts";
+
+/** What happens between the opening of a lock file and its locking. */
+let between: (path: string) => void = () => undefined;
+vi.mock("node:fs", async (original) => {
+  const fs = await original<typeof import("node:fs")>();
+  const openSync = (path: string, flags: string): number => {
+    const fd = fs.openSync(path, flags);
+    between(path);
+    return fd;
+  };
+  return { ...fs, openSync };
+});
 
 let run: string;
 let child: ChildProcess | undefined;
@@ -24,6 +37,18 @@ describe("the lock of a run", () => {
     lock.release();
     lock.release();
     lockRun(run).release();
+  });
+
+  it("is held by one at a time, too, when a run that did not begin takes its lock file away", () => {
+    let times = 0;
+    between = (path) => {
+      if (times++ < 2) rmSync(path);
+    };
+    const lock = lockRun(run);
+    between = () => undefined;
+    expect(times).toBe(3);
+    expect(() => lockRun(run)).toThrow("another process is writing to this run");
+    lock.release();
   });
 
   it("is freed when its holder is killed", async () => {

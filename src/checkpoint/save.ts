@@ -7,6 +7,7 @@ import { type SafetensorsDType, type SafetensorsPart, writeSafetensors } from ".
 import { descriptionJson, FORMAT_VERSION, normalizationOf, type SaeDescription } from "../sae/description.ts";
 import { float64Of, formatBytes } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
+import { firstNonFinite } from "../util/float16.ts";
 import type { JsonObject } from "../util/json.ts";
 import { VERSION } from "../util/version.ts";
 import { type Content, commitFolder, removeFolder } from "./commit.ts";
@@ -27,17 +28,15 @@ export interface Snapshot {
 
 /**
  * Saves `runDir/checkpoints/step-%08d` and returns its path. The run folder exists. Tensors are read one at a time: nothing may change
- * the state until the promise is settled. Throws SaettaError when the step was saved already or the disk refuses; nothing saved before is touched.
+ * the state until the promise is settled. Throws SaettaError when the step was saved already, a number is not finite or the disk refuses; nothing saved before is touched.
  */
 export async function saveCheckpoint(runDir: string, snapshot: Snapshot, storage: Storage = disk): Promise<string> {
   const folder = await folderOf(runDir, storage);
-  const files = (await filesOf(snapshot)).map(
+  const files = (await filesOf(runDir, snapshot)).map(
     (file): Content =>
       "json" in file ? file : { name: file.name, content: (write) => writeSafetensors(write, file.parts, file.metadata) },
   );
-  return commitFolder(folder, stepName(snapshot.step), files, storage).catch(async (thrown: unknown) => {
-    throw isDiskFull(thrown) ? await fullDisk(thrown, runDir, snapshot.state) : thrown;
-  });
+  return sayingNeeds(runDir, snapshot.state, () => commitFolder(folder, stepName(snapshot.step), files, storage));
 }
 
 /** The folder of the checkpoints of a run, made when it is not there. */
@@ -58,20 +57,22 @@ export interface TensorFile {
 }
 
 /** The files of a checkpoint, in the order in which they are written. */
-export async function filesOf({
-  engine,
-  state,
-  step,
-  description,
-  progress,
-  grid,
-}: Snapshot): Promise<readonly (TensorFile | (Content & { readonly json: true }))[]> {
+export async function filesOf(
+  runDir: string,
+  { engine, state, step, description, progress, grid }: Snapshot,
+): Promise<readonly (TensorFile | (Content & { readonly json: true }))[]> {
   const { kind, factor } = normalizationOf(description);
   const part = (name: string, t: Tensor, by = 1): SafetensorsPart => ({
     name,
     dtype: dtypeName(t.dtype),
     shape: t.shape,
-    bytes: async () => (by === 1 ? engine.read(t) : divided(await engine.read(t), t.dtype, by)),
+    bytes: async () => {
+      const bytes = await engine.read(t);
+      const real = t.dtype === "f64" || t.dtype === "f32" ? t.dtype : undefined;
+      const bad = real === undefined ? -1 : firstNonFinite(bytes, real, 0, bytes.byteLength / BYTES[real]);
+      if (bad >= 0) throw notFinite(runDir, step, name, bad);
+      return by === 1 ? bytes : divided(bytes, t.dtype, by);
+    },
   });
   const parts = (params: Params, prefix: string) => PARAM_NAMES.map((name) => part(prefix + TENSOR_NAMES[name], params[name]));
   const weights = (params: Params) => PARAM_NAMES.map((name) => part(TENSOR_NAMES[name], params[name], isFolded(name) ? factor : 1));
@@ -117,21 +118,35 @@ export function checkpointBytes({ params, m, v, ema, age, counters }: State): nu
   return tensors.reduce((sum, tensor) => sum + bytes(tensor), folded) + 6 * REST;
 }
 
-export async function fullDisk(cause: SaettaError, runDir: string, state: State): Promise<SaettaError> {
-  const needed = checkpointBytes(state);
-  const free = await freeBytes(runDir);
-  const room = free === undefined ? "" : `, ${formatBytes(free)} are free`;
-  return new SaettaError(`no room on the disk: a checkpoint needs ${needed} bytes (${formatBytes(needed)})${room}`, {
-    where: cause.where ?? runDir,
-    mend: `make room, then saetta resume ${runDir}`,
-    cause: cause.cause,
-  });
+/** What `work` does in the run folder; when there is no room for it, the error says how much a checkpoint of the state needs and what is free. */
+export async function sayingNeeds<T>(runDir: string, state: State, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (thrown) {
+    if (!isDiskFull(thrown)) throw thrown;
+    const needed = checkpointBytes(state);
+    const free = await freeBytes(runDir);
+    const room = free === undefined ? "" : `, ${formatBytes(free)} are free`;
+    throw new SaettaError(`no room on the disk: a checkpoint needs ${needed} bytes (${formatBytes(needed)})${room}`, {
+      where: thrown.where ?? runDir,
+      mend: `make room, then saetta resume ${runDir}`,
+      cause: thrown.cause,
+    });
+  }
 }
 
 /** What decides the bits of a run beside its config and its data. */
 export function computedBy({ name, description, build }: Engine, grid?: Grid): JsonObject {
   const ranks: JsonObject = grid === undefined || grid.size === 1 ? {} : { grid: `${grid.shards} shards, ${grid.replicas} replicas` };
   return { version: VERSION, engine: name, description, build: build ?? description, ...ranks };
+}
+
+/** Engines find such steps before they change anything; if one did not, the checkpoints before are worth more than this one. */
+function notFinite(runDir: string, step: number, name: string, element: number): SaettaError {
+  return new SaettaError(`"${name}" is not finite at element ${element}, so step ${step} is not saved`, {
+    where: runDir,
+    mend: "the checkpoint before it is whole; start a new run from it with --init and a lower --lr",
+  });
 }
 
 function json(name: string, value: JsonObject): Content & { readonly json: true } {

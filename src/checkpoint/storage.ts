@@ -141,8 +141,8 @@ const MENDS: readonly (readonly [code: string, mend: string])[] = [
   ["EDQUOT", "free some of your quota on that disk"],
   ["EACCES", "choose a folder that you may write to"],
   ["EPERM", "choose a folder that you may write to"],
-  ["ENOENT", "choose another folder"],
-  ["ENOTDIR", "choose another folder"],
+  ["ENOENT", "choose another --out"],
+  ["ENOTDIR", "choose another --out"],
   ["EROFS", "choose a folder on a disk that can be written to"],
   ["EIO", "look at the disk (dmesg); what was saved before is untouched"],
 ];

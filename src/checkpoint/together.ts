@@ -11,14 +11,14 @@ import { layOut, type SafetensorsPart } from "../formats/safetensors.ts";
 import { beginFolder, finishFolder, writeFile } from "./commit.ts";
 import { checkpointsFolder, stepName } from "./layout.ts";
 import type { ManifestEntry } from "./manifest.ts";
-import { filesOf, folderOf, fullDisk, type Snapshot, type TensorFile } from "./save.ts";
-import { disk, isDiskFull, type Storage } from "./storage.ts";
+import { filesOf, folderOf, sayingNeeds, type Snapshot, type TensorFile } from "./save.ts";
+import { disk, type Storage } from "./storage.ts";
 
 /** Saves as `saveCheckpoint` does; every rank calls it, with the same step. A rank that cannot write throws, and is to end the run of all. */
 export async function saveTogether(runDir: string, snapshot: Snapshot, collective: Collective, storage: Storage = disk): Promise<string> {
   const { grid } = collective;
-  try {
-    const files = await filesOf({ ...snapshot, grid });
+  return sayingNeeds(runDir, snapshot.state, async () => {
+    const files = await filesOf(runDir, { ...snapshot, grid });
     const tensors = files.filter((file): file is TensorFile => !("json" in file));
     const manifest: Record<string, ManifestEntry> = {};
     let aside = "";
@@ -40,9 +40,7 @@ export async function saveTogether(runDir: string, snapshot: Snapshot, collectiv
     }
     await collective.barrier();
     return join(checkpointsFolder(runDir), stepName(snapshot.step));
-  } catch (thrown) {
-    throw isDiskFull(thrown) ? await fullDisk(thrown, runDir, snapshot.state) : thrown;
-  }
+  });
 }
 
 /** True for tensors [n] and [n,d], of which a shard has a part. The others are the same in all. */

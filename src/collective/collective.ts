@@ -57,6 +57,8 @@ export interface Collective {
   /** -> of: what the group's rank `root` has. */
   broadcast(of: Elements, root: number, over: Over, stream?: Address): void;
 
+  /** Does `body`, in which operations are called, so that they become one launch; undefined where that makes no difference. */
+  together?(body: () => void): void;
   /** Every rank's value (JSON), in the order of the ranks, once all have called it. Waits as long as all ranks live. */
   exchange<T>(value: T): Promise<readonly T[]>;
   /** Resolves when every rank is here. */

@@ -62,7 +62,14 @@ export async function join(world: World, asked: Asked, env: NodeJS.ProcessEnv = 
   };
   if (asked.kind === "nccl") {
     const nccl = await Nccl.load(grid, about.exchange, env);
-    return { kind: "nccl", ...about, ...operationsOf(nccl), ready: () => nccl.connect(), close: () => nccl.close().then(leave) };
+    return {
+      kind: "nccl",
+      ...about,
+      ...operationsOf(nccl),
+      together: (body) => nccl.together(body),
+      ready: () => nccl.connect(),
+      close: () => nccl.close().then(leave),
+    };
   }
   return { kind: "mpi", ...about, ...operationsOf(mpi!), host: mpi!.host, ready: async () => undefined, close: leave };
 }

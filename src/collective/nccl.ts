@@ -25,7 +25,7 @@ const ID_BYTES = 128;
 const LOOK = 1000;
 
 /** Set unless the user has set them: one algorithm and protocol, chosen neither by size nor by measurement. */
-const PINNED = { NCCL_ALGO: "Ring", NCCL_PROTO: "Simple", NCCL_NVLS_ENABLE: "0" } as const;
+const PINNED = { NCCL_ALGO: "Ring", NCCL_PROTO: "Simple", NCCL_NVLS_ENABLE: "0", NCCL_GRAPH_REGISTER: "0" } as const;
 
 type Call = (...args: unknown[]) => number;
 
@@ -36,6 +36,8 @@ interface Functions {
   readonly reduceScatter: Call;
   readonly allGather: Call;
   readonly broadcast: Call;
+  readonly groupStart: Call;
+  readonly groupEnd: Call;
   readonly abort: Call;
   readonly destroy: Call;
   readonly asyncError: Call;
@@ -82,6 +84,8 @@ export class Nccl {
         reduceScatter: bind("ncclReduceScatter", ...reduction),
         allGather: bind("ncclAllGather", "uint64_t", "uint64_t", "size_t", "int", "uint64_t", "uint64_t"),
         broadcast: bind("ncclBroadcast", "uint64_t", "uint64_t", "size_t", "int", "int", "uint64_t", "uint64_t"),
+        groupStart: bind("ncclGroupStart"),
+        groupEnd: bind("ncclGroupEnd"),
         abort: bind("ncclCommAbort", "uint64_t"),
         destroy: bind("ncclCommDestroy", "uint64_t"),
         asyncError: bind("ncclCommGetAsyncError", "uint64_t", "void *"),
@@ -94,7 +98,9 @@ export class Nccl {
 
   /** Makes the groups, with the card of this rank in use. The first rank of each group draws its id, and the rendezvous tells it to all. */
   async connect(): Promise<void> {
-    const groups = OVERS.map((over) => ({ over, ...groupOf(this.#grid, over) })).filter(({ size }) => size > 1);
+    const groups = OVERS.filter((over) => sameAs(this.#grid, over) === over)
+      .map((over) => ({ over, ...groupOf(this.#grid, over) }))
+      .filter(({ size }) => size > 1);
     const mine = Object.fromEntries(groups.filter(({ rank }) => rank === 0).map(({ over }) => [over, this.#uniqueId()]));
     const ids = await this.#exchange<Readonly<Partial<Record<Over, number[]>>>>(mine);
     for (const { over, rank, size } of groups) {
@@ -131,6 +137,16 @@ export class Nccl {
     if (comm !== undefined) this.#check("ncclBroadcast", this.#calls.broadcast(at, at, of.count, TYPES[of.dtype], root, comm, stream ?? 0));
   }
 
+  /** Operations that are called in `body` become one launch. */
+  together(body: () => void): void {
+    this.#check("ncclGroupStart", this.#calls.groupStart());
+    try {
+      body();
+    } finally {
+      this.#check("ncclGroupEnd", this.#calls.groupEnd());
+    }
+  }
+
   /** After the last operation on the stream is done. */
   async close(): Promise<void> {
     clearInterval(this.#looking);
@@ -147,7 +163,7 @@ export class Nccl {
   /** Undefined where the group is this rank alone. */
   #comm(over: Over): Address | undefined {
     if (this.#failure !== undefined) throw this.#failure;
-    const comm = this.#comms.get(over);
+    const comm = this.#comms.get(sameAs(this.#grid, over));
     if (comm === undefined && groupOf(this.#grid, over).size > 1) throw new RangeError("the ranks have not been put into groups");
     return comm;
   }
@@ -175,6 +191,11 @@ export class Nccl {
       throw new SaettaError(`${what}: ${this.#calls.errorString(code)}`, { where: "NCCL", mend: "NCCL_DEBUG=INFO tells more" });
     }
   }
+}
+
+/** A grid of one row or one column has one group of several ranks, and one communicator. */
+function sameAs(grid: Grid, over: Over): Over {
+  return groupOf(grid, over).size === grid.size ? "all" : over;
 }
 
 /** The rank of all ranks that is the first of this one's group. */

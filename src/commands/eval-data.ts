@@ -1,10 +1,11 @@
 /** The rows that `saetta eval` looks at. */
 
 import { stat } from "node:fs/promises";
-import { basename, dirname, join } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import { type TrainOptions, withDefaults } from "../config.ts";
 import { chooseRows } from "../data/choose.ts";
-import { type Range, without } from "../data/holdout.ts";
+import { common, type Range, without } from "../data/holdout.ts";
+import type { ExcludeTokens } from "../data/mask.ts";
 import { openSource } from "../data/open.ts";
 import type { Source } from "../data/source.ts";
 import { readRunConfig } from "../train/run-folder.ts";
@@ -14,6 +15,8 @@ export interface EvalData {
   readonly source: Source;
   readonly ranges: readonly Range[];
   readonly nonFinite: "stop" | "skip";
+  /** Whose rows are left out of the ranges. */
+  readonly excludeTokens: ExcludeTokens;
 }
 
 /**
@@ -37,7 +40,7 @@ export async function evalData(saePath: string, paths: readonly string[], asked:
   try {
     const { untrained, holdout } = await chooseRows(source, paths.length > 0 ? { ...options, holdout: 0 } : options);
     const ranges = paths.length > 0 ? without([{ first: 0, count: source.rows }], untrained) : holdout;
-    if (ranges.length > 0) return { source, ranges, nonFinite: options.nonFinite };
+    if (ranges.length > 0) return { source, ranges, nonFinite: options.nonFinite, excludeTokens: options.excludeTokens };
     throw new SaettaError(paths.length > 0 ? "every row is excluded" : "the run held no rows out", {
       where: paths.length > 0 ? paths.join(", ") : run,
       mend: paths.length > 0 ? "pass --exclude-tokens none" : "name other activations: saetta eval RUN acts.h5",
@@ -47,6 +50,45 @@ export async function evalData(saePath: string, paths: readonly string[], asked:
     throw thrown;
   }
 }
+
+/**
+ * The rows that several autoencoders are compared on: with `paths` those that no run excludes, else those that every run among them held out. Throws UsageError when their
+ * runs were trained on different files, or held out nothing in common.
+ */
+export async function sharedData(saePaths: readonly string[], paths: readonly string[], asked: TrainOptions): Promise<EvalData> {
+  const [only = "", ...more] = saePaths;
+  if (more.length === 0) return evalData(only, paths, asked);
+  const ofRuns: string[] = [];
+  for (const path of saePaths) if ((await runOf(path)) !== undefined) ofRuns.push(path);
+  // Without files, an autoencoder of no run is judged by what the runs beside it held out.
+  const deciding = ofRuns.length > 0 ? ofRuns : saePaths;
+  let shared: EvalData | undefined;
+  for (const path of deciding) {
+    const next: EvalData = await evalData(path, paths, asked).catch(async (thrown: unknown) => {
+      await shared?.source.close();
+      throw thrown;
+    });
+    if (shared === undefined) {
+      shared = next;
+      continue;
+    }
+    await next.source.close();
+    const ranges = common(shared.ranges, next.ranges);
+    const sameFiles = JSON.stringify(shared.source.paths.map(absolute)) === JSON.stringify(next.source.paths.map(absolute));
+    if (sameFiles && ranges.length > 0) {
+      shared = { ...shared, ranges };
+      continue;
+    }
+    await shared.source.close();
+    throw new UsageError(sameFiles ? "the runs held out no rows in common" : "the runs were trained on different files", {
+      where: `${deciding[0]} and ${path}`,
+      mend: "name the activations to compare them on: saetta eval A B acts.h5",
+    });
+  }
+  return shared!;
+}
+
+const absolute = (path: string): string => resolve(path);
 
 /** The run folder around a checkpoint folder. */
 async function runOf(saePath: string): Promise<string | undefined> {

@@ -1,51 +1,48 @@
-import { resolve } from "node:path";
 import { type Command, Option } from "commander";
 import { selectEngine } from "../engine/select.ts";
-import { pageOf, reportText } from "../eval/print.ts";
-import { evalReport } from "../eval/report.ts";
-import { loadSae } from "../inference/sae.ts";
-import type { WeightsKind } from "../inference/weights.ts";
+import { markdown, resultText } from "../eval/compare.ts";
+import { pageOf } from "../eval/print.ts";
 import { snakeCase } from "../util/json.ts";
 import { parseCount } from "../util/numbers.ts";
-import { createProgress } from "../util/progress.ts";
-import { evalData } from "./eval-data.ts";
+import { LOSS_TOKENS } from "./eval-loss.ts";
+import { type EvalFlags, judgeAll } from "./eval-run.ts";
 import { addFlags, givenOptions } from "./flags.ts";
 import { note } from "./note.ts";
 
-interface Flags {
-  readonly features?: number;
-  readonly weights?: WeightsKind;
-  readonly maxRows?: number;
+interface Flags extends EvalFlags {
   readonly json?: boolean;
+  readonly markdown?: boolean;
 }
 
 export function evalCommand(program: Command): void {
   const command = program
     .command("eval")
-    .description("measure an autoencoder on held-out rows, and show latents in their text")
+    .description("measure autoencoders on held-out rows, show latents in their text, and what the language model loses")
     .argument("<sae>", "run folder, checkpoint folder, or a folder of sparsify")
-    .argument("[data...]", "files or folders of activations (default: the hold-out of the run)")
+    .argument("[more...]", "more autoencoders, to compare; files or folders of activations (default: the hold-out of the runs)")
     .option("--features <N>", "show N latents in their text (default: 0)", (text) => parseCount(text, "--features", 0))
     .addOption(new Option("--weights <kind>", "running average or raw weights (default: ema where there is one)").choices(["ema", "raw"]))
     .option("--max-rows <N>", "look at no more than N rows, evenly spread", (text) => parseCount(text, "--max-rows"))
+    .option("--loss", "also what the language model loses with the reconstruction in its tensor's place; the next three imply it")
+    .option("--model <path>", "the ONNX model (default: the one that the activations were made with)")
+    .option("--tensor <name>", "the tensor in it (default: the one that the activations are of)")
+    .option("--text <file>", "held-out text to run it on (default: the contexts of the held-out rows)")
+    .option("--loss-tokens <N>", `run it on about N tokens at most (default: ${LOSS_TOKENS})`, (text) => parseCount(text, "--loss-tokens"))
+    .addOption(
+      new Option("--ablate <rows>", "rows that zeros and the mean stand in: all, or only those that are spliced (default: all)").choices([
+        "all",
+        "spliced",
+      ]),
+    )
+    .option("--markdown", "print a table in Markdown")
     .option("--json", "print one JSON object")
-    .addHelpText("after", "\nExample:\n  saetta eval runs/first --features 5\n");
+    .addHelpText("after", "\nExamples:\n  saetta eval runs/first --features 5\n  saetta eval runs/a runs/b --loss --markdown\n");
   addFlags(command, ["engine", "threads", "dataset", "nonFinite", "excludeTokens"]);
-  command.action(async (path: string, data: readonly string[], { features, weights, maxRows, json }: Flags) => {
+  command.action(async (path: string, more: readonly string[], flags: Flags) => {
     const asked = givenOptions(command);
     await using engine = await selectEngine(asked.engine ?? "auto", { threads: asked.threads, onNote: note });
-    await using sae = await loadSae(path, weights === undefined ? { engine } : { engine, weights });
-    for (const { error } of sae.found.refusals) note(`passed over a damaged checkpoint: ${error.message}`);
-    const { source, ranges, nonFinite } = await evalData(resolve(sae.path), data, asked);
-    try {
-      const progress = createProgress({ label: "eval", unit: "rows" });
-      const report = await evalReport(sae, source, ranges, { features, maxRows, nonFinite, onProgress: (done) => progress.update(done) });
-      progress.done();
-      process.stdout.write(
-        `${json === true ? JSON.stringify(snakeCase(report), undefined, 2) : reportText(report, pageOf(process.stdout))}\n`,
-      );
-    } finally {
-      await source.close();
-    }
+    const judged = await judgeAll(path, more, asked, flags, engine);
+    const json = () => JSON.stringify(snakeCase(judged.length === 1 ? judged[0] : { autoencoders: judged }), undefined, 2);
+    process.stdout.write(`${flags.json ? json() : flags.markdown ? markdown(judged) : resultText(judged, pageOf(process.stdout))}\n`);
   });
 }

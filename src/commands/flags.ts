@@ -66,6 +66,8 @@ const HEADING: Readonly<Record<keyof TrainOptions, (typeof HEADINGS)[number]>> =
   keep: "Run:",
   onDiskFull: "Run:",
   logEvery: "Run:",
+  tensorboard: "Run:",
+  wandb: "Run:",
 };
 
 /** The words that each flag of the schema takes, for completion. */

@@ -135,7 +135,7 @@ function tooManyBad(source: Source, skipped: number): SaettaError {
 }
 
 /** Blocks whose reads are under way at once. */
-const AHEAD = 4;
+const AHEAD = 8;
 
 /** So many bytes are brought over at a time, while others are read. */
 const PIECE = 8 * 1024 * 1024;

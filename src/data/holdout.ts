@@ -63,3 +63,17 @@ export function without(ranges: readonly Range[], excluded: RowSet): Range[] {
   }
   return left;
 }
+
+/** The rows that are in ranges of both, which are in order. */
+export function common(a: readonly Range[], b: readonly Range[]): Range[] {
+  const found: Range[] = [];
+  for (let i = 0, j = 0; i < a.length && j < b.length; ) {
+    const [one, other] = [a[i]!, b[j]!];
+    const first = Math.max(one.first, other.first);
+    const end = Math.min(one.first + one.count, other.first + other.count);
+    if (end > first) found.push({ first, count: end - first });
+    if (one.first + one.count <= other.first + other.count) i++;
+    else j++;
+  }
+  return found;
+}

@@ -1,19 +1,15 @@
 /** The cases. Whole steps over shapes and states that have broken engines before; then what an operation must do apart from the numbers. */
 
-import { rowStatistics } from "../sae/math.ts";
 import { bytesOf, float64Of } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
-import { Rng } from "../util/rng.ts";
-import { ROUNDING } from "./conformance-bounds.ts";
-import type { Case, Result } from "./conformance-case.ts";
+import { type Case, type Result, SMALL, within } from "./conformance-case.ts";
 import { type Draw, draw } from "./conformance-draw.ts";
+import { LOADS, NORMALIZED } from "./conformance-rows.ts";
 import { checkSteps, type Options, Tally } from "./conformance-step.ts";
 import { TOGETHER } from "./conformance-together.ts";
 import { UPLOAD } from "./conformance-upload.ts";
 import { type Setup, World } from "./conformance-world.ts";
 import { COUNTERS, type Engine, type Params } from "./engine.ts";
-
-const SMALL: Draw = { d: 13, n: 37, k: 5, auxk: 7, B: 11 };
 
 /** Each draw as a whole step on both engines. */
 function steps(name: string, draws: () => Iterable<Draw>, options: Options & { readonly prepare?: (setup: Setup) => void } = {}): Case {
@@ -156,86 +152,6 @@ const WHOLE_STEPS: readonly Case[] = [
 /** Rows of latents 1, 5, 9 .. of the decoder, and their moments. */
 function zeroColumns({ params, m, v, shape: { d, n } }: Setup): void {
   for (let j = 1; j < n; j += 4) for (const { decoder } of [params, m, v]) decoder.fill(0, j * d, (j + 1) * d);
-}
-
-const LOADS: readonly Case[] = (["f16", "bf16", "f32", "f64"] as const).map((dtype) => ({
-  name: `load: ${dtype} rows, in any order, twice or never`,
-  run: async (engine: Engine, reference: Engine) => {
-    const tally = new Tally();
-    for (const d of [1, 5, 16, 61]) {
-      const setup = { ...draw({ ...SMALL, d, B: 200 }), ...rawRows(dtype, d, 200) };
-      const [e, r] = [await World.create(engine, setup), await World.create(reference, setup)];
-      await e.load();
-      await r.load();
-      const round = engine.real === "f32" ? Math.fround : (value: number) => value;
-      await within(`d=${d}`, async () => tally.same("x", e.get("x"), r.get("x").map(round)));
-      tally.same("bad", e.get("bad"), [0]);
-      e.free();
-      r.free();
-    }
-    return { worst: tally.worst };
-  },
-}));
-
-/** Rows [m,d] of all sizes, with means far from 0, of zeros, and constant; every number can be held in f32. */
-function unevenRows(d: number): Float32Array {
-  const rng = new Rng(6, d);
-  const row = (mean: number, spread: number) => Float32Array.from({ length: d }, () => mean + spread * rng.normal());
-  const outlier = row(0.1, 1);
-  outlier[d - 1] = 3000;
-  const rows = [row(0, 1), row(1000, 1), row(-3, 1e-3), row(0, 0), row(0.1, 0), row(-1e30, 0), row(0, 1e-20), row(1e19, 1e19), outlier];
-  return Float32Array.from(rows.flatMap((each) => [...each]));
-}
-
-const NORMALIZED: readonly Case[] = (["scale", "unit", "layer_norm"] as const).map((kind) => ({
-  name: `load: rows normalised by ${kind}, also constant ones`,
-  run: async (engine: Engine, reference: Engine) => {
-    const tally = new Tally();
-    for (const d of [1, 2, 3, 8, 16, 31, 61, 130]) {
-      const values = unevenRows(d);
-      const B = values.length / d;
-      const normalization = { kind, factor: kind === "scale" ? 0.37 : 1 };
-      for (const raw of ["f32", "f64"] as const) {
-        const bytes = bytesOf(raw === "f32" ? values : Float64Array.from(values));
-        const rows = Uint32Array.from({ length: B }, (_, i) => B - 1 - i);
-        const setup = { ...draw({ ...SMALL, d, B }), raw: { dtype: raw, bytes }, rows, normalization };
-        const [e, r] = [await World.create(engine, setup), await World.create(reference, setup)];
-        await e.load();
-        await r.load();
-        // The statistics are in float64, where the mean takes digits; then the result is rounded once.
-        const lost = (i: number) => {
-          const row = values.subarray(rows[Math.floor(i / d)] * d).subarray(0, d);
-          const { size } = rowStatistics(row, normalization);
-          return size === 0 ? 0 : (64 * ROUNDING.f64 * row.reduce((most, value) => Math.max(most, Math.abs(value)), 0)) / size;
-        };
-        const expected = r.get("x");
-        const bound = (i: number) => ROUNDING[engine.real] * Math.abs(expected[i]) * (1 + ROUNDING.f32) + lost(i);
-        await within(`d=${d} ${raw}`, async () => tally.compare("x", e.get("x"), expected, bound));
-        for (const world of [e, r]) tally.same("bad", world.get("bad"), [0]);
-        e.free();
-        r.free();
-      }
-    }
-    return { worst: tally.worst };
-  },
-}));
-
-/** 16-bit rows go through all bit patterns that are numbers, over the widths; the wider ones through random ones of many sizes. */
-function rawRows(dtype: "f64" | "f32" | "bf16" | "f16", d: number, B: number): Pick<Setup, "raw" | "rows"> {
-  const rng = new Rng(5, d);
-  const patterns = dtype === "f16" || dtype === "bf16";
-  const m = patterns ? Math.ceil(65536 / d) : 50;
-  const size = () => rng.normal() * 2 ** (rng.below(60) - 30);
-  const sixteen = () =>
-    Uint16Array.from({ length: m * d }, (_, i) =>
-      (i & (dtype === "f16" ? 0x7c00 : 0x7f80)) === (dtype === "f16" ? 0x7c00 : 0x7f80) ? 0 : i,
-    );
-  const data = patterns
-    ? sixteen()
-    : dtype === "f32"
-      ? Float32Array.from({ length: m * d }, size)
-      : Float64Array.from({ length: m * d }, size);
-  return { raw: { dtype, bytes: bytesOf(data) }, rows: Uint32Array.from({ length: B }, (_, i) => (i === 0 ? m - 1 : rng.below(m))) };
 }
 
 /** Numbers that are not finite, put into one tensor: some operation up to the norm must mark the step as bad, and the update then only counts it. */
@@ -395,12 +311,3 @@ export const CASES: readonly Case[] = [
   ...BAD_STEPS,
   ...APART,
 ];
-
-async function within(where: string, body: () => Promise<void>): Promise<void> {
-  try {
-    await body();
-  } catch (thrown) {
-    if (thrown instanceof SaettaError) throw new SaettaError(thrown.message, { where, cause: thrown });
-    throw thrown;
-  }
-}

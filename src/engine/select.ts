@@ -53,15 +53,12 @@ export async function cpuPaths(): Promise<readonly string[]> {
 
 /** What the cuda engine has found, and where. */
 export async function cudaLibraries(): Promise<readonly string[]> {
-  return (await import("./cuda/index.ts")).findLibraries();
+  return (await import("./cuda/found.ts")).findLibraries();
 }
 
 async function cuda({ dtype = "auto", collective }: SelectOptions): Promise<Engine> {
-  if (collective !== undefined && collective.grid.size > 1) {
-    throw new SaettaError("the cuda engine does not compute on several cards yet", { mend: "use one card, or --engine cpu" });
-  }
   const { createCudaEngine } = await import("./cuda/index.ts");
-  return createCudaEngine(dtype === "auto" ? {} : { dtype });
+  return createCudaEngine({ ...(dtype === "auto" ? {} : { dtype }), ...(collective && { collective }) });
 }
 
 async function cpu({ threads, dtype = "auto", collective }: SelectOptions): Promise<Engine> {

@@ -34,17 +34,25 @@ export function reportText(report: EvalReport, page: Page): string {
   return parts.map((lines) => lines.join("\n")).join("\n\n");
 }
 
+/** What the metrics mean, for people. */
+export const METRIC_MEANINGS = {
+  fvu: "fraction of variance unexplained: sum (x - x_hat)^2 / sum (x - mean of x)^2",
+  normalizedMse: "sum (x - x_hat)^2 / sum x^2",
+  l0: "mean number of latents with a value above 0 in a row",
+  dead: "latents that have no value above 0 in any of these rows",
+} as const;
+
 function metricLines(metrics: Evaluation, fvuShort: number | null): string[] {
   const { fvu, rawFvu, normalizedMse, mse, l0, dead, deadFraction, latents } = metrics;
   const line = (name: string, value: string, meaning: string) => `${name.padEnd(15)}${value.padStart(10)}   ${meaning}`;
   const number = (value: number | null) => (value === null ? "undefined" : value.toPrecision(4));
   return [
-    line("FVU", number(fvu), "fraction of variance unexplained: sum (x - x_hat)^2 / sum (x - mean of x)^2"),
+    line("FVU", number(fvu), METRIC_MEANINGS.fvu),
     ...(rawFvu === null ? [] : [line("", number(rawFvu), "the same of the rows as they are, normalisation undone")]),
     ...(fvuShort === null ? [] : [line("", number(fvuShort), "the same with the averaged decoder rows left shorter than 1")]),
-    line("normalised MSE", number(normalizedMse), "sum (x - x_hat)^2 / sum x^2"),
+    line("normalised MSE", number(normalizedMse), METRIC_MEANINGS.normalizedMse),
     line("MSE", number(mse), "mean of (x_hat - x)^2 over all elements"),
-    line("L0", l0.toFixed(2), "mean number of latents with a value above 0 in a row"),
+    line("L0", l0.toFixed(2), METRIC_MEANINGS.l0),
     line(
       "dead",
       formatCount(dead),

@@ -148,16 +148,20 @@ async function probe(tensor: string, model: LanguageModel, session: Session, con
   return width;
 }
 
-/** The token ids [sequences, context] of as much of the text as was asked for. */
-async function tokenize(options: HarvestOptions, tokenizer: Tokenizer, context: number): Promise<Int32Array> {
-  const { tokens, text, signal, onProgress, onNote } = options;
+/** The token ids [sequences, context] of as much of the text as was asked for. Throws SaettaError when it does not fill one context. */
+export async function tokenize(
+  options: Pick<HarvestOptions, "text" | "tokens" | "signal" | "onProgress" | "onNote"> & { readonly out?: string },
+  tokenizer: Tokenizer,
+  context: number,
+): Promise<Int32Array> {
+  const { tokens, text, signal, onProgress, onNote, out = "" } = options;
   if (tokens !== undefined && !(Number.isSafeInteger(tokens) && tokens > 0)) {
     throw new UsageError(`tokens must be a whole number of at least 1, but is ${tokens}`);
   }
   const wanted = tokens === undefined ? Number.POSITIVE_INFINITY : Math.ceil(tokens / context);
   const packer = new Packer(context, tokenizer.startToken);
   for await (const document of documentsOf(text)) {
-    stopIf(signal, options.out);
+    stopIf(signal, out);
     packer.add(tokenizer.encode(document));
     onProgress?.({ stage: "tokenize", done: Math.min(packer.tokens, wanted * context), total: tokens && wanted * context });
     if (packer.contexts >= wanted) break;

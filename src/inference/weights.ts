@@ -69,6 +69,14 @@ export async function findSae(path: string, weights?: WeightsKind): Promise<Foun
   return { path: folder, description, weights: chosen(folder, names.has(AVERAGE), weights), step: undefined, refusals: [] };
 }
 
+/** Whether a path names an autoencoder (whole or not) and not activations: a run folder, a folder with cfg.json, or one of the files beside it. */
+export async function namesSae(path: string): Promise<boolean> {
+  const found = await stat(path).catch(() => undefined);
+  if (found?.isDirectory() !== true) return [WEIGHTS, OWN_WEIGHTS, CFG].includes(basename(path));
+  const names = await disk.list(path);
+  return names.includes(CFG) || names.includes("checkpoints");
+}
+
 function chosen(path: string, hasAverage: boolean, asked: WeightsKind | undefined): WeightsKind {
   if (asked === "ema" && !hasAverage) {
     throw new UsageError("no running average of the weights was kept", { where: path, mend: "use --weights raw, or train with --ema" });

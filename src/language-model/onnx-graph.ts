@@ -1,16 +1,19 @@
 /**
- * An ONNX model as a graph of named tensors, and the one edit harvesting needs: cutting it at named tensors. What is kept is kept byte for byte. Field
- * numbers are those of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto.
+ * An ONNX model as a graph of named tensors, and the two edits that are needed: cutting it at named tensors, and having one of its tensors given instead of
+ * computed. What is kept is kept byte for byte. Field numbers are those of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto.
  */
 
-import { FormatError, SaettaError } from "../util/errors.ts";
-import { type Field, fieldsOf, integersOf, type Message, textOf, wrap } from "./protobuf.ts";
+import { FormatError, SaettaError, UsageError } from "../util/errors.ts";
+import { integer, string, wrap } from "../util/protobuf.ts";
+import { type Field, fieldsOf, integersOf, type Message, textOf } from "./protobuf.ts";
 
 const MODEL = { graph: 7 };
 const GRAPH = { node: 1, initializer: 5, input: 11, output: 12, valueInfo: 13, quantization: 14, sparseInitializer: 15 };
 const NODE = { input: 1, output: 2, opType: 4, attribute: 5 };
 const ATTRIBUTE = { tensor: 5, graph: 6, tensors: 10, graphs: 11, sparseTensor: 22, sparseTensors: 23 };
 const TENSOR = { dims: 1, name: 8, dataLocation: 14 };
+/** Values of TensorProto.DataType. */
+const DTYPES = { float32: 1, float16: 10 };
 const SPARSE = { values: 1, indices: 2 };
 /** Deeper nesting of If and Loop bodies than any exporter writes; bounds the recursion. */
 const MAX_DEPTH = 32;
@@ -97,11 +100,19 @@ export function producersOf(graph: OnnxGraph): Map<string, Node> {
   return producers;
 }
 
+/** A tensor [batch, sequence, width] that a run is given instead of computing it. */
+export interface GivenTensor {
+  readonly name: string;
+  readonly dtype: "float32" | "float16";
+  readonly width: number;
+}
+
 /**
  * The bytes of a model whose outputs are the tensors `names` and nothing else: nodes, weights and inputs that they do not need are gone. The
- * outputs carry no type; the runtime infers it. Every name must be one of `tensorNames`.
+ * outputs carry no type; the runtime infers it. Every name must be one of `tensorNames`. A tensor that is `given` becomes an input of the model: all that
+ * reads it, residual connections and the bodies of If and Loop too, reads what is given. Throws UsageError when no output depends on it.
  */
-export function cutAt(graph: OnnxGraph, names: readonly string[]): Uint8Array {
+export function cutAt(graph: OnnxGraph, names: readonly string[], given?: GivenTensor): Uint8Array {
   const producers = producersOf(graph);
   const needed = new Set<string>();
   const kept = new Set<Node>();
@@ -109,21 +120,47 @@ export function cutAt(graph: OnnxGraph, names: readonly string[]): Uint8Array {
   for (let name = open.pop(); name !== undefined; name = open.pop()) {
     if (needed.has(name)) continue;
     needed.add(name);
+    if (name === given?.name) continue;
     const node = producers.get(name);
     if (node === undefined || kept.has(node)) continue;
     kept.add(node);
     for (const input of node.inputs) open.push(input);
   }
+  if (given !== undefined && !needed.has(given.name)) {
+    throw new UsageError(`nothing of ${names.map((name) => `'${name}'`).join(", ")} depends on the tensor '${given.name}'`, {
+      where: graph.file,
+      mend: "choose a tensor that comes before the output",
+    });
+  }
   const isNeeded = ({ name }: Named): boolean => needed.has(name);
   const body = [
     ...graph.parts.graph,
-    ...graph.nodes.filter((node) => kept.has(node)).map(({ raw }) => raw),
+    ...graph.nodes
+      .filter((node) => kept.has(node))
+      .map((node) => (given && node.outputs.includes(given.name) ? withoutOutput(node, given.name) : node.raw)),
     ...[...graph.initializers.values()].filter(isNeeded).map(({ raw }) => raw),
     ...graph.parts.inputs.filter(isNeeded).map(({ raw }) => raw),
-    ...graph.parts.notes.filter((it) => isNeeded(it) && !names.includes(it.name)).map(({ raw }) => raw),
-    ...names.flatMap((name) => wrap(GRAPH.output, wrap(1, [new TextEncoder().encode(name)]))),
+    ...(given === undefined ? [] : wrap(GRAPH.input, valueInfo(given))),
+    ...graph.parts.notes.filter((it) => isNeeded(it) && !names.includes(it.name) && it.name !== given?.name).map(({ raw }) => raw),
+    ...names.flatMap((name) => wrap(GRAPH.output, string(1, name))),
   ];
   return Buffer.concat([...graph.parts.model, ...wrap(MODEL.graph, body)]);
+}
+
+/** The node with another name for one of its outputs, under which nobody reads it. */
+function withoutOutput(node: Node, name: string): Uint8Array {
+  const [field] = fieldsOf({ file: "", at: 0, bytes: node.raw });
+  const parts = [...fieldsOf(messageIn(field!))].flatMap((part) =>
+    part.number === NODE.output && textOf(part) === name ? string(NODE.output, `${name} (not used)`) : [part.raw],
+  );
+  return Buffer.concat(wrap(GRAPH.node, parts));
+}
+
+/** A ValueInfoProto: name = 1, type = 2; TypeProto: tensor_type = 1; Tensor: elem_type = 1, shape = 2; TensorShapeProto: dim = 1; Dimension: dim_value = 1, dim_param = 2. */
+function valueInfo({ name, dtype, width }: GivenTensor): Uint8Array[] {
+  const sizes = [string(2, "batch of a given tensor"), string(2, "sequence of a given tensor"), integer(1, width)];
+  const shape = sizes.flatMap((size) => wrap(1, size));
+  return [...string(1, name), ...wrap(2, wrap(1, [...integer(1, DTYPES[dtype]), ...wrap(2, shape)]))];
 }
 
 function messageIn(field: Field): Message {

@@ -1,6 +1,6 @@
 /**
  * As much of Protocol Buffers' wire format as editing a message without its schema needs: walking the fields of a message, keeping each
- * one's bytes as they are, and wrapping bytes as a field. Source: https://protobuf.dev/programming-guides/encoding.
+ * one's bytes as they are (util/protobuf.ts writes). Source: https://protobuf.dev/programming-guides/encoding.
  */
 
 import { FormatError } from "../util/errors.ts";
@@ -93,18 +93,4 @@ export function integersOf(field: Field): number[] {
     }
   }
   return numbers;
-}
-
-/** A length-delimited field: its tag and length, then `parts` as they are. */
-export function wrap(number: number, parts: readonly Uint8Array[]): Uint8Array[] {
-  const length = parts.reduce((sum, part) => sum + part.length, 0);
-  return [Uint8Array.from([...encodeVarint(number * 8 + 2), ...encodeVarint(length)]), ...parts];
-}
-
-function encodeVarint(value: number): number[] {
-  const bytes: number[] = [];
-  for (let rest = value; ; rest = Math.floor(rest / 128)) {
-    if (rest < 128) return [...bytes, rest];
-    bytes.push((rest % 128) | 0x80);
-  }
 }

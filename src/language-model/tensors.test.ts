@@ -91,7 +91,7 @@ describe("openSession", () => {
   it("says how to install the runtime where it is missing", async () => {
     const missing = Object.assign(new Error("Cannot find package"), { code: "ERR_MODULE_NOT_FOUND" });
     await expect(loadRuntime(() => Promise.reject(missing))).rejects.toThrow(
-      /^harvest needs onnxruntime-node: npm install --ignore-scripts onnxruntime-node@1\.30\.0$/,
+      /^harvest and eval --loss need onnxruntime-node: npm install --ignore-scripts onnxruntime-node@1\.30\.0$/,
     );
     await expect(loadRuntime(() => Promise.reject(new Error("libfoo.so is missing")))).rejects.toThrow(
       /onnxruntime-node cannot be loaded \(libfoo\.so is missing\); install it anew/,

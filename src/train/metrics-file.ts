@@ -1,7 +1,10 @@
 /** metrics.jsonl of a run folder, written line by line. */
 
+import { createReadStream } from "node:fs";
 import { join } from "node:path";
+import { createInterface } from "node:readline";
 import { disk, type OutputFile } from "../checkpoint/storage.ts";
+import type { LogLine } from "../logs/run-log.ts";
 import { SaettaError } from "../util/errors.ts";
 import type { Report } from "./report.ts";
 import { METRICS } from "./run-folder.ts";
@@ -21,6 +24,8 @@ export class MetricsFile {
   #lines: Uint8Array[] = [];
   #written = 0;
   #end: number;
+  /** Bytes of the file when all of them are. */
+  #length: number;
   #failed = false;
   #turn: Promise<unknown> = Promise.resolve();
 
@@ -28,6 +33,7 @@ export class MetricsFile {
     this.#file = file;
     this.#synced = bytes;
     this.#end = bytes;
+    this.#length = bytes;
   }
 
   /** Opens the file cut back to its first `bytes`: what was logged after the checkpoint that a run goes on from will be logged again. */
@@ -51,7 +57,9 @@ export class MetricsFile {
 
   /** Appends a line. Lines are written in the order of the calls; a failure surfaces at `flush`. */
   append(report: Report): void {
-    this.#lines.push(Buffer.from(`${JSON.stringify(report)}\n`));
+    const line = Buffer.from(`${JSON.stringify(report)}\n`);
+    this.#lines.push(line);
+    this.#length += line.byteLength;
     this.#next(async () => {
       if (this.#failed) return; // until somebody asks
       await this.#write();
@@ -59,13 +67,14 @@ export class MetricsFile {
     }).catch(() => undefined);
   }
 
-  /** Waits until every line is on the disk. Returns the file's length in bytes. Rejects when a line cannot be written; it may be called again then. */
+  /** Waits until every line so far is on the disk. Returns the length in bytes of the file up to them. Rejects when a line cannot be written; it may be called again then. */
   flush(): Promise<number> {
+    const length = this.#length;
     return this.#next(async () => {
       this.#failed = false;
       await this.#write();
       await this.#sync();
-      return this.#synced;
+      return length;
     });
   }
 
@@ -101,5 +110,16 @@ export class MetricsFile {
     this.#lines.splice(0, lines);
     this.#written -= lines;
     this.#synced = end;
+  }
+}
+
+/** The lines in the first `bytes` of metrics.jsonl, without what was not finite; as if all of the run had gone on since `began`, in seconds since 1970. */
+export async function* earlierLines(dir: string, bytes: number, began: number): AsyncGenerator<LogLine> {
+  if (bytes === 0) return;
+  const file = createReadStream(join(dir, METRICS), { end: bytes - 1 });
+  for await (const text of createInterface({ input: file, crlfDelay: Number.POSITIVE_INFINITY })) {
+    const { step, elapsed_s, ...rest } = JSON.parse(text) as Readonly<Record<string, number | null>>;
+    const values = Object.entries({ step, elapsed_s, ...rest }).filter((entry): entry is [string, number] => typeof entry[1] === "number");
+    if (typeof step === "number") yield { step, wallTime: began + (elapsed_s ?? 0), values: Object.fromEntries(values) };
   }
 }

@@ -73,12 +73,16 @@ export async function discardRunFolder(dir: string, lock: RunLock): Promise<void
   }
 }
 
-/** Replaces config.json in one step. */
+/** Replaces config.json in one step, where it is to change: a run that goes on as it was needs no room for it. */
 export async function writeConfig(dir: string, config: Config): Promise<void> {
-  const temporary = join(dir, TEMPORARY);
-  await disk.remove(temporary);
-  await writeFile(temporary, (write) => write(new TextEncoder().encode(`${JSON.stringify(configToJson(config), undefined, 2)}\n`)));
-  await disk.rename(temporary, join(dir, CONFIG));
+  const [path, temporary] = [join(dir, CONFIG), join(dir, TEMPORARY)];
+  const text = `${JSON.stringify(configToJson(config), undefined, 2)}\n`;
+  const before = await readFile(path, "utf8").catch(() => undefined);
+  if (before !== text) {
+    await disk.remove(temporary);
+    await writeFile(temporary, (write) => write(new TextEncoder().encode(text)));
+    await disk.rename(temporary, path);
+  }
   await disk.syncFolder(dir);
 }
 

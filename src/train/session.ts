@@ -1,13 +1,13 @@
 /** A run from the plan to the last checkpoint: what `train` and `resume` have in common. */
 
 import { availableParallelism, hostname } from "node:os";
-import { resolve } from "node:path";
+import { basename, resolve } from "node:path";
 import { newestCheckpoint } from "../checkpoint/load.ts";
 import { withRoom } from "../checkpoint/room.ts";
-import { pruneCheckpoints, saveCheckpoint } from "../checkpoint/save.ts";
+import { checkpointBytes, pruneCheckpoints, saveCheckpoint, sayingNeeds } from "../checkpoint/save.ts";
 import { saveTogether } from "../checkpoint/together.ts";
 import type { Collective } from "../collective/collective.ts";
-import { budgetRows, type Config, resolveConfig, type TrainOptions, totalSteps, withDefaults } from "../config.ts";
+import { budgetRows, type Config, configToJson, resolveConfig, type TrainOptions, totalSteps, withDefaults } from "../config.ts";
 import { ringRows } from "../data/batches.ts";
 import { type Choice, chooseRows } from "../data/choose.ts";
 import { Order } from "../data/order.ts";
@@ -16,6 +16,8 @@ import type { Source } from "../data/source.ts";
 import { BYTES, type Engine, type Hyper, type Normalization, type Shape, type State } from "../engine/engine.ts";
 import { prepareEngine, selectEngine } from "../engine/select.ts";
 import { trainedSae } from "../inference/trained.ts";
+import type { RunLog } from "../logs/run-log.ts";
+import { openRunLogs } from "../logs/run-logs.ts";
 import type { SaeDescription } from "../sae/description.ts";
 import { SaettaError, UsageError } from "../util/errors.ts";
 import type { JsonObject } from "../util/json.ts";
@@ -23,7 +25,7 @@ import { VERSION } from "../util/version.ts";
 import type { Forecast } from "./estimate.ts";
 import { type Progress, trainLoop } from "./loop.ts";
 import { availableMemory, checkMemory } from "./memory.ts";
-import { MetricsFile } from "./metrics-file.ts";
+import { earlierLines, MetricsFile } from "./metrics-file.ts";
 import { checkBatch, fromFirst, type Part, partOf } from "./part.ts";
 import type { Report } from "./report.ts";
 import type { RunControl, TrainResult } from "./run.ts";
@@ -41,6 +43,8 @@ export interface Plan {
   readonly budget: number;
   readonly steps: number;
   readonly memory: Forecast["memory"];
+  /** Told what is worth knowing and no error. */
+  readonly onNote: (note: string) => void;
 }
 
 /** Decides everything, starts the engine, and refuses what cannot run, with the numbers. */
@@ -106,6 +110,7 @@ export async function plan(given: Source, wanted: TrainOptions, collective: Coll
     part,
     budget,
     memory,
+    onNote,
     steps: totalSteps(budget, config.batch, config.dropLast),
   };
 }
@@ -165,6 +170,8 @@ export async function trainFrom(
 ): Promise<TrainResult> {
   const source = stoppable(planned, signal);
   let metrics: MetricsFile | undefined;
+  let logs: RunLog | undefined;
+  let exitCode = 1;
   const began = performance.now();
   const elapsed = () => begin.elapsed + (performance.now() - began) / 1000;
   const description = describe(source, config, engine, part.whole, begin.normalization);
@@ -180,24 +187,28 @@ export async function trainFrom(
     if (out === undefined) return;
     const [file, alone] = [metrics, part.grid.size === 1];
     // Several ranks would not wait for room for the same time.
-    const waiting = { onDiskFull: alone ? config.onDiskFull : "stop", signal, onNote } as const;
-    checkpoint = await withRoom(async () => {
-      const progress: JsonObject = {
-        tokens: at.tokens,
-        position: { ...at.position },
-        elapsed_s: elapsed(),
-        metrics_bytes: (await file?.flush()) ?? 0,
-        mse_scale: begin.mseScale,
-        data: factsOf(source),
-      };
-      const snapshot = { engine, state, step: at.step, description, progress };
-      return alone ? saveCheckpoint(out, snapshot) : saveTogether(out, snapshot, collective);
-    }, waiting);
-    if (part.grid.rank === 0) await withRoom(() => pruneCheckpoints(out, config.keep), waiting);
+    const waiting = { onDiskFull: alone ? config.onDiskFull : "stop", signal, onNote, runDir: out } as const;
+    checkpoint = await withRoom(
+      async () => {
+        const progress: JsonObject = {
+          tokens: at.tokens,
+          position: { ...at.position },
+          elapsed_s: elapsed(),
+          metrics_bytes: file === undefined ? 0 : await sayingNeeds(out, state, () => file.flush()),
+          mse_scale: begin.mseScale,
+          data: factsOf(source),
+        };
+        const snapshot = { engine, state, step: at.step, description, progress };
+        return alone ? saveCheckpoint(out, snapshot) : saveTogether(out, snapshot, collective);
+      },
+      { ...waiting, needed: checkpointBytes(state) },
+    );
+    if (part.grid.rank === 0) await withRoom(() => pruneCheckpoints(out, config.keep), { ...waiting, needed: 0 });
   };
 
   try {
     if (out !== undefined && part.grid.rank === 0) metrics = await MetricsFile.open(out, begin.metricsBytes);
+    if (out !== undefined && metrics !== undefined) logs = logsOf(out, config, begin, onNote);
     const ring = engine.alloc(source.dtype, [ringRows(order), source.dIn]);
     const hyper = hyperOf(config, begin.mseScale);
     const held = spread(choice.holdout, MOST_ROWS);
@@ -252,6 +263,7 @@ export async function trainFrom(
         };
         before = { at: now, tokens };
         metrics?.append(last);
+        logs?.append({ step, wallTime: Date.now() / 1000, values: { ...last } });
         publish(last);
       },
       saveEvery: config.checkpointEvery,
@@ -267,13 +279,31 @@ export async function trainFrom(
     engine.free(ring);
     const reason = end.step < steps && (signal.aborted || part.grid.size > 1) ? "stopped" : "done";
     const sae = await trainedSae(engine, state, description, { path: checkpoint, step: end.step }, part.shape);
+    exitCode = 0;
     return { reason, steps: end.step, tokens: end.tokens, report: last, checkpoint, sae };
   } catch (thrown) {
     await engine.close();
     throw thrown;
   } finally {
     await metrics?.close();
+    await logs?.close(exitCode);
   }
+}
+
+/** The copies of the metrics that were asked for. */
+function logsOf(dir: string, config: Config, { progress, elapsed, metricsBytes }: Beginning, onNote: (note: string) => void): RunLog {
+  const { tensorboard, wandb } = config;
+  const earlier = earlierLines(dir, metricsBytes, Date.now() / 1000 - elapsed);
+  return openRunLogs({
+    dir,
+    from: progress.step,
+    earlier,
+    tensorboard,
+    wandb,
+    name: basename(resolve(dir)),
+    config: configToJson(config),
+    onNote,
+  });
 }
 
 /** What must be the same when a run goes on. */

@@ -278,7 +278,7 @@ describe("what cannot be run is refused", () => {
     const file = join(folder, "a-file");
     await writeFile(file, "mine");
     await refused({ out: file }).toThrow("exists already");
-    await refused({ out: join(file, "run") }).toThrow(/a-file.run: could not be written \(.*\); choose another folder/);
+    await refused({ out: join(file, "run") }).toThrow(/a-file.run: could not be written \(.*\); choose another --out/);
     await refused({ out: join(file, "deep", "run") }).toThrow(/a-file.*: could not be written \(/);
     await refused({ out: "/proc/saetta/run" }).toThrow(/\/proc\/saetta: could not be written \(/);
     expect(await readFile(file, "utf8")).toBe("mine");

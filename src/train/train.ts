@@ -103,7 +103,8 @@ export async function resume(dir: string, changes: TrainOptions & ResumeArgument
       const state = allocState(planned.engine, planned.part.shape, planned.config.ema > 0);
       const { firstLatent, whole } = planned.part;
       await restoreState(planned.engine, checkpoint, state, { first: firstLatent, of: whole.n });
-      outset = { state, begin, seconds: (begin.elapsed / begin.progress.step) * (planned.steps - begin.progress.step) };
+      const { step } = begin.progress;
+      outset = { state, begin, seconds: step === 0 ? undefined : (begin.elapsed / step) * (planned.steps - step) };
     } else {
       onNote(`${dir} has no checkpoint yet, so the run begins anew`);
       outset = await startAnew(planned, options.init === undefined ? undefined : await findSae(options.init), onNote);

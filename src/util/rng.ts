@@ -59,10 +59,13 @@ export class Rng {
 
   /** Uniform over 0 .. bound - 1, without bias, for bound up to 2^32. */
   below(bound: number): number {
-    const limit = 0x1_0000_0000 - (0x1_0000_0000 % bound);
     let drawn = this.u32();
-    while (drawn >= limit) drawn = this.u32();
-    return drawn % bound;
+    // What is left over above the last whole multiple of the bound; rarely near enough to be worth a remainder, which is slow beyond 31 bits.
+    if (drawn >= 0x1_0000_0000 - bound) {
+      const limit = 0x1_0000_0000 - (0x1_0000_0000 % bound);
+      while (drawn >= limit) drawn = this.u32();
+    }
+    return drawn - Math.floor(drawn / bound) * bound;
   }
 
   /** Standard normal, by Box and Muller. */

@@ -58,7 +58,7 @@ describe("the installed package", () => {
       "--out",
       "a.h5",
     );
-    expect(err).toBe("saetta: harvest needs onnxruntime-node: npm install --ignore-scripts onnxruntime-node@1.30.0\n");
+    expect(err).toBe("saetta: harvest and eval --loss need onnxruntime-node: npm install --ignore-scripts onnxruntime-node@1.30.0\n");
     expect(code).toBe(1);
   });
 

@@ -206,6 +206,12 @@ const inputs: Readonly<Record<string, () => Input>> = {
       encoder,
     };
   },
+  // Of 1101 inputs a stretch of latents that stays in the cache holds a few hundred: the dead take several, and an odd end.
+  "of more rows than a cache holds": () => {
+    const rng = new Rng(9);
+    const encoder = Float32Array.from({ length: 1400 * 1101 }, () => rng.normal());
+    return { d: 1101, n: 1400, x: someRows(1101, 1), encoder };
+  },
   "the encoder's rounding at its bound, the highest first": () => encoderAtItsBound(true),
   "the encoder's rounding at its bound, the highest last": () => encoderAtItsBound(false),
   "the rows' rounding at its bound, the highest first": () => rowsAtTheirBound(true),

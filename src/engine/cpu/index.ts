@@ -18,7 +18,7 @@ export interface CpuOptions {
   readonly threads?: number;
   /** Instruction set; default: `$SAETTA_CPU`, else the best that the machine has. */
   readonly path?: InstructionSet;
-  /** What the encoder's product is computed in; the codes have the same bits. Default: bf16 where the instruction set has it, AMX only when asked for. */
+  /** What the encoder's product is computed in; the codes have the same bits. Default: bf16 where the instruction set has it. */
   readonly dtype?: "f32" | "bf16";
   /** The ranks that it computes with; default: it is alone. */
   readonly collective?: Collective;
@@ -67,9 +67,7 @@ export async function createCpuEngine(options: CpuOptions = {}): Promise<Engine>
     throw new UsageError(`${threads} threads cannot be started`, { mend: `give a whole number from 1 to ${MAX_THREADS}` });
   }
   const possible = await cpuPaths();
-  // The codes of AMX have not been compared with those of float32 on such a processor yet: it is used when bf16 is asked for.
-  const usual = options.dtype === "bf16" ? possible : possible.filter((name) => name !== "amx");
-  const path = options.path ?? (process.env.SAETTA_CPU || usual[usual.length - 1]);
+  const path = options.path ?? (process.env.SAETTA_CPU || possible[possible.length - 1]);
   const chosen = possible.find((name) => name === path);
   if (chosen === undefined) {
     const known = (PATHS as readonly string[]).includes(path);

@@ -2,7 +2,7 @@
 
 import { formatBytes } from "../../util/bytes.ts";
 import { SaettaError, UsageError } from "../../util/errors.ts";
-import { type Address, checkVersion, DEVICE_ATTRIBUTE, Driver } from "./driver.ts";
+import { type Address, CudaError, checkVersion, DEVICE_ATTRIBUTE, Driver } from "./driver.ts";
 import { WHERE } from "./libraries.ts";
 
 /** Thrown where memory is asked for while operations are being recorded: the step must run once more before it can be. */
@@ -10,6 +10,8 @@ export class NotRecordable extends Error {}
 
 /** 8.0, whose bf16 the kernels need. */
 const OLDEST_CAPABILITY = 80;
+/** CUDA_ERROR_NO_DEVICE. */
+const NO_DEVICE = 100;
 const NON_BLOCKING = 1;
 /** CU_EVENT_BLOCKING_SYNC, CU_EVENT_DISABLE_TIMING. */
 const QUIET_EVENT = 3;
@@ -29,6 +31,8 @@ export class Device {
   readonly stream: number;
   /** Of uploads that need not wait for the operations. */
   readonly uploads: number;
+  /** Of what goes to other cards while operations run: its work goes first. */
+  readonly exchange: number;
   /** Bytes given out and not given back. */
   held = 0;
   /** While operations are recorded, nothing may be allocated. */
@@ -65,6 +69,9 @@ export class Device {
     this.enter(context);
     this.stream = driver.get("making a stream", "cuStreamCreate", NON_BLOCKING);
     this.uploads = driver.get("making a stream", "cuStreamCreate", NON_BLOCKING);
+    const [least, greatest] = [new Int32Array(1), new Int32Array(1)];
+    driver.call("asking for the priorities of streams", "cuCtxGetStreamPriorityRange", least, greatest);
+    this.exchange = driver.get("making a stream", "cuStreamCreateWithPriority", NON_BLOCKING, greatest[0]!);
     this.#pool = driver.get("asking for the card's memory pool", "cuDeviceGetDefaultMemPool", index);
     driver.call(
       "keeping memory that was given back",
@@ -78,12 +85,17 @@ export class Device {
   /** Starts card `index` of those that CUDA_VISIBLE_DEVICES leaves; default: the one of this process's LOCAL_RANK, or the first. */
   static async open(index?: number): Promise<Device> {
     const driver = await Driver.load();
-    driver.call("starting the NVIDIA driver", "cuInit", 0);
+    const noCard = () =>
+      new SaettaError("there is no NVIDIA card", { where: WHERE, mend: "see CUDA_VISIBLE_DEVICES, or use --engine cpu" });
+    try {
+      driver.call("starting the NVIDIA driver", "cuInit", 0);
+    } catch (error) {
+      throw error instanceof CudaError && error.code === NO_DEVICE ? noCard() : error;
+    }
     checkVersion(driver);
     const count = new Int32Array(1);
     driver.call("counting the cards", "cuDeviceGetCount", count);
-    if (count[0] === 0)
-      throw new SaettaError("there is no NVIDIA card", { where: WHERE, mend: "see CUDA_VISIBLE_DEVICES, or use --engine cpu" });
+    if (count[0] === 0) throw noCard();
     const rank = Number(process.env.LOCAL_RANK ?? 0);
     const chosen = index ?? (Number.isInteger(rank) && rank >= 0 ? rank % count[0]! : 0);
     if (!Number.isInteger(chosen) || chosen < 0 || chosen >= count[0]!) {
@@ -153,7 +165,7 @@ export class Device {
   /** After everything called. Nothing may be used afterwards. */
   close(): void {
     const { driver } = this;
-    for (const stream of [this.stream, this.uploads]) {
+    for (const stream of [this.stream, this.uploads, this.exchange]) {
       driver.attempt("cuStreamSynchronize", stream);
       driver.attempt("cuStreamDestroy_v2", stream);
     }

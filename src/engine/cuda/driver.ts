@@ -44,6 +44,8 @@ const SIGNATURES = {
   cuMemHostAlloc: "a p u",
   cuMemFreeHost: "p",
   cuStreamCreate: "a u",
+  cuStreamCreateWithPriority: "a u i",
+  cuCtxGetStreamPriorityRange: "a a",
   cuStreamDestroy_v2: "p",
   cuStreamSynchronize: "p",
   cuStreamWaitEvent: "p p u",
@@ -69,7 +71,7 @@ const SIGNATURES = {
 
 export type Symbol = keyof typeof SIGNATURES;
 
-const TYPES: Readonly<Record<string, string>> = { p: "uint64_t", u: "uint32_t", a: "void *", s: "str" };
+const TYPES: Readonly<Record<string, string>> = { p: "uint64_t", u: "uint32_t", i: "int32_t", a: "void *", s: "str" };
 
 const OUT_OF_MEMORY = 2;
 const NOT_READY = 600;

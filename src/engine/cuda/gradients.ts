@@ -8,7 +8,7 @@ import { COUNTERS, type Grads, HYPER, type Params, type Path, type Shape, type S
 import { sumsLength } from "../sums.ts";
 import { WHERE } from "./libraries.ts";
 import { type Machine, Room } from "./machine.ts";
-import { at, type CudaCodes, type CudaTensor, checked, ownCodes, paramAddresses, stepAddresses } from "./memory.ts";
+import { at, type CudaCodes, type CudaTensor, checked, type Gathering, ownCodes, paramAddresses, stepAddresses } from "./memory.ts";
 import { denseCodes, eachDenseChunk } from "./paths.ts";
 
 /** Bytes of an entry of a list, and of the totals of a piece of a long one. */
@@ -26,15 +26,25 @@ const DENSE_PARTS = 32;
 /** Shared memory of list_fill besides its counts. */
 const FILL_BYTES = 8192;
 
+/** Pieces in which replicas sum gradient rows while others are formed and applied; half of them encoder rows. Smaller ones are not worth the launches. */
+const MOST_GATHERED = 8;
+const SMALLEST_GATHERED = 4 * 1024 * 1024;
+
 /** How many numbers lists of the shape can hold, in which pieces: the same however much of it is used. */
-export class CudaGrads implements Grads {
+export class CudaGrads implements Grads, Gathering {
   readonly preBias: CudaTensor;
   readonly latentBias: CudaTensor;
   readonly encoder?: CudaTensor;
   readonly decoder?: CudaTensor;
   readonly rows: number;
   freed = false;
+  readonly #m: Machine;
   readonly #room: Room;
+  /** Of the pieces: formed, summed. */
+  readonly #events: number[] = [];
+  /** Rows that the last paramGrad did not form yet; "sum": replicas are to sum them. */
+  #waiting: "form" | "sum" | undefined;
+  #sums = 0;
   /** Entries of a list that are summed at once. */
   readonly #chunk: number;
   /** Arguments of the structure Gradients, as the last paramGrad left them. */
@@ -46,6 +56,8 @@ export class CudaGrads implements Grads {
     if (tensors.encoder !== undefined) this.encoder = tensors.encoder;
     if (tensors.decoder !== undefined) this.decoder = tensors.decoder;
     this.rows = rows;
+    this.#m = m;
+    for (const tensor of [tensors.encoder, tensors.decoder]) if (tensor !== undefined) tensor.grads = this;
     this.#room = new Room(m);
     this.#chunk = Math.max(SHORTEST_PIECE, Math.ceil((rows * (shape.k + shape.auxk)) / PIECES));
   }
@@ -70,7 +82,7 @@ export class CudaGrads implements Grads {
     const lists = this.#invert(m, t, B, ownCodes(live.codes, B), inLists);
     const products = way === "dense" ? this.#products(m, dead!, deadCodes!, B, inputs, bad) : undefined;
     this.#structure = [
-      ...[n, d, this.#chunk, products?.capacity ?? 0, lists.start, lists.pieceAt, lists.entries, lists.pieceRows],
+      ...[n, d, this.#chunk, products?.capacity ?? 0, 0, 2 * n, lists.start, lists.pieceAt, lists.entries, lists.pieceRows],
       ...[inputs, errors(live), inLists === undefined ? 0 : errors(dead!)],
       ...[products?.slot ?? 0, products?.encoder ?? 0, products?.decoder ?? 0, lists.scales],
       ...[this.encoder?.address ?? 0, this.decoder?.address ?? 0],
@@ -88,17 +100,50 @@ export class CudaGrads implements Grads {
     const partial = m.room.get("sums of biases", 8 * blocks * d);
     const own = [encoder, sums, lists.totals, products?.bias ?? 0, biases, partial, bad];
     m.kernels.launch("list_bias", { blocks, threads: 256 }, ...this.#structure, ...own);
-    m.kernels.launch("list_prebias", { blocks: Math.ceil(d / 32), threads: 1024 }, partial, blocks, d, sums, lists.scales, preBias, bad);
+    m.kernels.launch(
+      "list_prebias",
+      { blocks: Math.ceil(d / 32), threads: 1024 },
+      partial,
+      blocks,
+      d,
+      sums,
+      lists.scales,
+      preBias,
+      bad,
+      m.ranks.collective.grid.rank === 0 ? 1 : 0,
+    );
     if (m.formedBy === this) m.formedBy = undefined;
     if (this.encoder !== undefined) {
-      const threads = m.threads(d);
-      const grid = { blocks: this.#resident(m, "gradient_rows", STAGE_BYTES), threads, shared: STAGE_BYTES };
-      m.kernels.launch("gradient_rows", grid, ...this.#structure);
+      this.#waiting = "form";
+      this.#sums = 0;
+      if (m.ranks.sizeOf("replicas") === 1) this.settle();
     }
     for (const tensor of [this.preBias, this.latentBias, this.encoder, this.decoder]) if (tensor !== undefined) m.wrote(tensor);
   }
 
+  holdsBack(t: CudaTensor, op: string, over: string): boolean {
+    const own = t === this.encoder || t === this.decoder;
+    if (!own || this.#waiting === undefined || op !== "sum" || over !== "replicas") return false;
+    this.#sums++;
+    if (this.#sums === 2) this.#waiting = "sum";
+    return true;
+  }
+
+  settle(): void {
+    const waiting = this.#waiting;
+    this.#waiting = undefined;
+    if (waiting === undefined) return;
+    const m = this.#m;
+    const [n, d] = this.#shape;
+    this.#form(m, 0, 2 * n);
+    if (waiting !== "sum") return;
+    for (const each of [this.encoder, this.decoder]) {
+      m.ranks.collective.allReduce({ at: each!.address, count: n * d, dtype: "f32" }, "sum", "replicas", m.device.stream);
+    }
+  }
+
   norm(m: Machine, decoder: Tensor, t: Step): void {
+    this.settle();
     const [n, d] = this.#shape;
     const { sq, bad } = stepAddresses(t);
     const weights = at(decoder, "f32", n, d);
@@ -109,7 +154,19 @@ export class CudaGrads implements Grads {
     const grid = { blocks: this.#resident(m, "norm_rows", shared), threads: m.threads(d), shared };
     m.kernels.launch("norm_rows", grid, ...this.#formed(m, keep === 1), weights, keep, squares, bad);
     if (keep === 1) m.formedBy = this;
-    m.kernels.launch("norm_sum", { blocks: 1, threads: 1024 }, squares, this.latentBias.address, this.preBias.address, n, d, sq, bad);
+    const counts = m.ranks.collective.grid.shard === 0 ? 1 : 0;
+    m.kernels.launch(
+      "norm_sum",
+      { blocks: 1, threads: 1024 },
+      squares,
+      this.latentBias.address,
+      this.preBias.address,
+      n,
+      d,
+      sq,
+      bad,
+      counts,
+    );
   }
 
   update(m: Machine, s: State, t: Step): void {
@@ -124,14 +181,33 @@ export class CudaGrads implements Grads {
     const [encoder, decoder] = [checked(s.params.encoder, "f32"), checked(s.params.decoder, "f32")];
     const copies = [m.copyOf(encoder), m.copyOf(decoder)];
     const numbers = m.room.get("numbers of Adam", 64);
-    m.kernels.launch("update_begin", { blocks: 1, threads: 1 }, hyper, sq, bad, counters, s.ema === undefined ? 0 : 1, numbers);
+    m.kernels.launch(
+      "update_begin",
+      { blocks: 1, threads: 1 },
+      hyper,
+      sq,
+      bad,
+      counters,
+      s.ema === undefined ? 0 : 1,
+      m.ranks.collective.grid.shard * n,
+      numbers,
+    );
     const isFormed = m.formedBy === this;
     const weights = [...params, ...first, ...second, ...ema];
     const threads = m.threads(d);
     const shared = STAGE_BYTES + (m.covers(d) ? 24 * m.wide * threads : 4 * d);
-    const grid = { blocks: this.#resident(m, "update_rows", shared), threads, shared };
     const formed = isFormed || this.encoder !== undefined ? 1 : 0;
-    m.kernels.launch("update_rows", grid, ...this.#formed(m, isFormed), formed, ...weights, ...copies, numbers);
+    const apply = (from: number, to: number) => {
+      const grid = { blocks: Math.min(to - from, m.kernels.resident("update_rows", threads, shared)), threads, shared };
+      m.kernels.launch("update_rows", grid, ...within(this.#formed(m, isFormed), from, to), formed, ...weights, ...copies, numbers);
+    };
+    if (this.#waiting === "sum") {
+      this.#waiting = undefined;
+      this.#gather(m, apply);
+    } else {
+      this.settle();
+      apply(0, 2 * n);
+    }
     const biases = [this.latentBias.address, this.preBias.address];
     m.kernels.launch("update_small", { blocks: Math.ceil((n + d) / 256), threads: 256 }, n, d, ...weights, ...biases, age, fired, numbers);
     for (const tensor of [s.params, s.m, s.v, s.ema].flatMap((p) => (p === undefined ? [] : (Object.values(p) as Tensor[])))) {
@@ -142,8 +218,44 @@ export class CudaGrads implements Grads {
   }
 
   free(): void {
+    for (const event of this.#events) this.#m.device.driver.attempt("cuEventDestroy_v2", event);
     this.#room.free();
     this.freed = true;
+  }
+
+  /** Rows [from, to) of both matrices to where they are asked for. */
+  #form(m: Machine, from: number, to: number): void {
+    const [, d] = this.#shape;
+    if (this.#structure === undefined) throw new SaettaError("gradients are used that no paramGrad has made", { where: WHERE });
+    const threads = m.threads(d);
+    const blocks = Math.min(to - from, m.kernels.resident("gradient_rows", threads, STAGE_BYTES));
+    m.kernels.launch("gradient_rows", { blocks, threads, shared: STAGE_BYTES }, ...within(this.#structure, from, to));
+  }
+
+  /** Rows are formed, summed over the replicas and applied, piece by piece: while one is on its way, the next is formed and the one before applied. */
+  #gather(m: Machine, apply: (from: number, to: number) => void): void {
+    const [n, d] = this.#shape;
+    const { driver, stream, exchange } = m.device;
+    const half = Math.max(1, Math.min(MOST_GATHERED / 2, Math.floor((4 * n * d) / SMALLEST_GATHERED)));
+    const bounds = [0, 1].flatMap((side) => Array.from({ length: half }, (_, i) => side * n + Math.floor((i * n) / half)));
+    const pieces = bounds.map((from, i) => ({ from, to: bounds[i + 1] ?? 2 * n }));
+    while (this.#events.length < 2 * pieces.length) this.#events.push(m.device.event());
+    const finish = (i: number) => {
+      driver.call("waiting for gradient rows of the replicas", "cuStreamWaitEvent", stream, this.#events[2 * i + 1]!, 0);
+      apply(pieces[i]!.from, pieces[i]!.to);
+    };
+    pieces.forEach(({ from, to }, i) => {
+      const [formed, summed] = [this.#events[2 * i]!, this.#events[2 * i + 1]!];
+      this.#form(m, from, to);
+      driver.call("marking gradient rows as formed", "cuEventRecord", formed, stream);
+      driver.call("waiting for gradient rows", "cuStreamWaitEvent", exchange, formed, 0);
+      const [matrix, first] = from < n ? [this.encoder!, from] : [this.decoder!, from - n];
+      const rows = { at: matrix.address + 4 * first * d, count: (to - from) * d, dtype: "f32" } as const;
+      m.ranks.collective.allReduce(rows, "sum", "replicas", exchange);
+      driver.call("marking gradient rows as summed", "cuEventRecord", summed, exchange);
+      if (i > 0) finish(i - 1);
+    });
+    finish(pieces.length - 1);
   }
 
   /** The structure, with where formed rows are kept when nobody asked for them. */
@@ -155,7 +267,7 @@ export class CudaGrads implements Grads {
     return [...this.#structure.slice(0, -2), rows, rows + 4 * n * d];
   }
 
-  #resident(m: Machine, kernel: "gradient_rows" | "norm_rows" | "update_rows", shared: number): number {
+  #resident(m: Machine, kernel: "norm_rows", shared: number): number {
     const [n, d] = this.#shape;
     return Math.min(2 * n, m.kernels.resident(kernel, m.threads(d), shared));
   }
@@ -225,6 +337,11 @@ export class CudaGrads implements Grads {
     m.kernels.launch("dense_check", grid, encoder, decoder, partial, capacity, d, dead.counts, scales, bias, bad);
     return { capacity, slot: dead.slot, encoder, decoder, bias };
   }
+}
+
+/** The structure for rows [from, to) alone. */
+function within(structure: readonly number[], from: number, to: number): readonly number[] {
+  return [...structure.slice(0, 4), from, to, ...structure.slice(6)];
 }
 
 function checkStep(t: Step, n: number, d: number): void {

@@ -3,8 +3,9 @@
  * and queues kernels; nothing waits for the card but `read`. The same bits on every run on the same card.
  */
 
+import type { Collective } from "../../collective/collective.ts";
+import { solo } from "../../collective/solo.ts";
 import { NO_NORMALIZATION } from "../../sae/math.ts";
-import { parameterCount } from "../../sae/shape.ts";
 import { SaettaError } from "../../util/errors.ts";
 import {
   BYTES,
@@ -14,20 +15,22 @@ import {
   type Engine,
   type Grads,
   type Normalization,
+  type Over,
   type Params,
   type Path,
+  type ReduceOp,
   type Shape,
   type State,
   type Step,
   type Tensor,
 } from "../engine.ts";
-import { loadCublas } from "./cublas.ts";
 import { Device, NotRecordable } from "./device.ts";
 import { CudaError } from "./driver.ts";
-import { encode, load, MOST_DEAD, MOST_LIVE } from "./encode.ts";
+import { encode, load } from "./encode.ts";
 import { Fuse } from "./fuse.ts";
 import { CudaGrads } from "./gradients.ts";
 import { WHERE } from "./libraries.ts";
+import { MOST_ROWS, refusal } from "./limits.ts";
 import { Machine } from "./machine.ts";
 import { CudaCodes, CudaTensor, ownTensor, PAIRS } from "./memory.ts";
 import { type Compute, Nvrtc } from "./nvrtc.ts";
@@ -43,16 +46,14 @@ export interface CudaOptions {
   readonly dtype?: Compute;
   /** Folders to keep compiled kernels in, the first writable one; default the package's `build/`, then the user's cache folder. */
   readonly folders?: readonly string[];
+  /** The ranks that it computes with; default: it is alone. */
+  readonly collective?: Collective;
 }
 
 export type { Compute } from "./nvrtc.ts";
 
 /** Half the distance from 1 to the next number. */
 const ROUNDING: Readonly<Record<Compute, number | undefined>> = { f32: undefined, bf16: 2 ** -8, fp16: 2 ** -11 };
-/** Rows are numbered with a bit to spare. */
-const MOST_ROWS = 2 ** 31 - 1;
-const MOST_LATENTS = 2 ** 30;
-const MOST_INPUTS = 8192;
 
 /** Starts the engine. Throws SaettaError when there is no driver, no card that it can use, or no NVRTC or cuBLASLt. */
 export async function createCudaEngine(options: CudaOptions = {}): Promise<Engine> {
@@ -61,17 +62,13 @@ export async function createCudaEngine(options: CudaOptions = {}): Promise<Engin
   try {
     const nvrtc = await Nvrtc.load();
     const cubins = await nvrtc.cubins(device.capability, compute, options.folders);
-    return new CudaEngine(await Machine.create(device, cubins, compute));
+    const collective = options.collective ?? solo();
+    await collective.ready();
+    return new CudaEngine(await Machine.create(device, cubins, compute, collective));
   } catch (error) {
     device.close();
     throw error;
   }
-}
-
-/** What libraries are found, and where. Throws SaettaError that says what is missing. */
-export async function findLibraries(): Promise<readonly string[]> {
-  const [nvrtc, cublas] = [await Nvrtc.load(), await loadCublas()];
-  return [`NVRTC ${nvrtc.version} ${nvrtc.path}`, `headers ${nvrtc.include}`, `cuBLASLt ${cublas.path}`];
 }
 
 class CudaEngine implements Engine {
@@ -99,7 +96,7 @@ class CudaEngine implements Engine {
     this.rounding = ROUNDING[m.compute];
     this.#fault = m.device.alloc(8, "faults");
     this.#uploads = new Uploads(m.device);
-    this.#downloads = new Downloads(m.device, this.#fault, (fault) => this.#explain(fault));
+    this.#downloads = new Downloads(m.device, this.#fault, (fault) => this.#explain(fault), m.ranks.collective.deadline);
     this.#rows = new RowUploads(m.device, m.kernels, this.#uploads, this.#fault, (fault) => this.#explain(fault));
     this.#fuse = new Fuse({
       decode: (p, z, err) => paths.decode(m, p, z, err),
@@ -112,19 +109,7 @@ class CudaEngine implements Engine {
   }
 
   refuses(shape: Shape): string | undefined {
-    const { d, n, k, auxk } = shape;
-    if (![d, n, k].every((size) => Number.isInteger(size) && size >= 1) || !Number.isInteger(auxk) || auxk < 0) {
-      return "d, n and k must be whole numbers from 1, auxk from 0";
-    }
-    if (k > n) return `k = ${k} is more than the ${n} latents`;
-    if (auxk > n) return `auxk = ${auxk} is more than the ${n} latents`;
-    if (k > MOST_LIVE) return `k = ${k} is more than the ${MOST_LIVE} that it can select`;
-    if (auxk > MOST_DEAD) return `auxk = ${auxk} is more than the ${MOST_DEAD} that it can select`;
-    if (n > MOST_LATENTS) return `at most ${MOST_LATENTS} latents can be numbered`;
-    if (d > MOST_INPUTS) return `d = ${d} is more than the ${MOST_INPUTS} inputs of a row that it can hold`;
-    const { memory, name } = this.#m.device;
-    const needed = (3 * 4 + this.#m.bytes) * parameterCount(shape);
-    return needed > memory ? `weights and moments take ${needed} bytes, ${name} has ${memory}` : undefined;
+    return refusal(shape, this.#m);
   }
 
   alloc(dtype: DType, shape: readonly number[]): CudaTensor {
@@ -154,7 +139,7 @@ class CudaEngine implements Engine {
 
   free(it: Tensor | Codes | Grads): void {
     this.#open();
-    this.#queue(() => this.#fuse.flush());
+    this.#queue(() => this.#flush());
     if (it instanceof CudaCodes) {
       for (const tensor of Object.values(it.tensors)) this.#free(tensor);
     } else if (it instanceof CudaGrads) {
@@ -173,7 +158,7 @@ class CudaEngine implements Engine {
       throw new SaettaError(`${bytes.length} bytes at ${at} do not fit a tensor of ${size} bytes`, { where: WHERE });
     }
     this.#queue(() => {
-      this.#fuse.flush();
+      this.#flush();
       const { driver, stream, uploads } = this.#m.device;
       if (inflow === undefined) {
         this.#uploads.send(stream, address + at, bytes);
@@ -203,7 +188,10 @@ class CudaEngine implements Engine {
     this.#open();
     const tensor = ownTensor(t);
     try {
-      this.#queue(() => this.#fuse.flush());
+      this.#queue(() => {
+        this.#flush();
+        tensor.grads?.settle();
+      });
       this.#settle(tensor);
       // Whoever reads the ages may go on from them elsewhere, where the forecast of the dead begins anew: so it does here.
       tensor.dead?.restart();
@@ -221,7 +209,7 @@ class CudaEngine implements Engine {
   load(raw: Tensor, rows: Tensor, x: Tensor, t: Step, normalization: Normalization = NO_NORMALIZATION): void {
     this.#open();
     this.#queue(() => {
-      this.#fuse.flush();
+      this.#flush();
       const queue = () => load(this.#m, raw, rows, x, t, this.#fault, normalization);
       this.#findings?.loads.push(queue);
       if (this.#findings?.others) this.#findings.mixed = true;
@@ -237,13 +225,20 @@ class CudaEngine implements Engine {
     });
   }
 
-  /** One card is one shard and one replica: there is nothing to put together. */
-  merge(): void {
-    // no peers
+  merge(z: Codes, k: number, t?: Step): void {
+    const { ranks } = this.#m;
+    if (ranks.sizeOf("shards") > 1) this.#operation(() => ranks.merge(z, k, t));
   }
 
-  allReduce(): void {
-    // no peers
+  allReduce(t: Tensor, op: ReduceOp, over: Over): void {
+    const { ranks } = this.#m;
+    if (ranks.sizeOf(over) === 1) return;
+    this.#open();
+    this.#queue(() => {
+      if (this.#findings !== undefined) this.#findings.others = true;
+      this.#fuse.flush();
+      ranks.allReduce(t, op, over, this.#findings !== undefined);
+    });
   }
 
   decode(p: Params, z: Codes, err: Tensor): void {
@@ -275,7 +270,7 @@ class CudaEngine implements Engine {
       this.#findings = findings;
       try {
         run();
-        this.#fuse.flush();
+        this.#flush();
       } finally {
         this.#findings = undefined;
       }
@@ -317,6 +312,12 @@ class CudaEngine implements Engine {
     }
   }
 
+  /** Queues what was held back. */
+  #flush(): void {
+    this.#fuse.flush();
+    this.#m.ranks.flush();
+  }
+
   #open(): void {
     if (this.#closed !== undefined) throw new SaettaError("the engine was used after it was closed", { where: WHERE });
   }
@@ -326,6 +327,7 @@ class CudaEngine implements Engine {
     this.#open();
     this.#queue(() => {
       if (this.#findings !== undefined) this.#findings.others = true;
+      this.#m.ranks.flush();
       body();
     });
   }
@@ -335,7 +337,7 @@ class CudaEngine implements Engine {
     this.#open();
     this.#queue(() => {
       if (this.#findings !== undefined) this.#findings.others = true;
-      this.#fuse.flush();
+      this.#flush();
       body();
     });
   }

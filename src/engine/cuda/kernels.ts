@@ -6,7 +6,7 @@ import { WHERE } from "./libraries.ts";
 import type { Compute } from "./nvrtc.ts";
 
 /**
- * File and parameters of each kernel: p an address, u a number of 32 bits, f one in float64; G and W the structures Gradients (17 numbers of 64 bits) and Weights
+ * File and parameters of each kernel: p an address, u a number of 32 bits, f one in float64; G and W the structures Gradients (19 numbers of 64 bits) and Weights
  * (4 addresses), which are given as so many arguments.
  */
 export const KERNELS = {
@@ -18,6 +18,7 @@ export const KERNELS = {
   screen_rows: "load upuuu p",
   select_live: "select ppppp ppp uuuu",
   select_dead: "select ppppp ppp uuu",
+  merge_codes: "merge puuuuu pppp",
   decode: "reconstruct pppup uuu",
   residual: "reconstruct pppppp uuuu pp",
   code_grad: "reconstruct pppup uuu p",
@@ -29,7 +30,7 @@ export const KERNELS = {
   list_fill: "lists pppu pppu uuuuu pppp",
   list_long: "lists Gppp",
   list_bias: "lists Gppppppp",
-  list_prebias: "lists puu pppp",
+  list_prebias: "lists puu ppppu",
   gradient_rows: "lists G",
   dense_rows: "dense pppuu pp",
   dense_codes: "dense ppupup",
@@ -37,15 +38,15 @@ export const KERNELS = {
   dense_bias: "dense puuup",
   dense_check: "dense pppuu pppp",
   norm_rows: "norm Gpupp",
-  norm_sum: "norm pppuu pp",
-  update_begin: "update pppp up",
+  norm_sum: "norm pppuu ppu",
+  update_begin: "update pppp uup",
   update_rows: "update GuWWWW ppp",
   update_small: "update uuWWWW ppppp",
 } as const;
 
 export type Kernel = keyof typeof KERNELS;
 
-const STRUCTURES: Readonly<Record<string, string>> = { G: "p".repeat(17), W: "pppp" };
+const STRUCTURES: Readonly<Record<string, string>> = { G: "p".repeat(19), W: "pppp" };
 
 /** One letter an argument. */
 export function parametersOf(kernel: Kernel): string {

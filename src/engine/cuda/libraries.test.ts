@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest";
-import { builtinsBeside, candidates, includeFolder, loadLibrary } from "./libraries.ts";
+import { builtinsBeside, candidates, cardIsThere, includeFolder, loadLibrary } from "./libraries.ts";
 
 describe("libraries", () => {
   let root = "";
@@ -30,6 +30,19 @@ describe("libraries", () => {
     expect(found.filter((path) => path.startsWith(root))).toEqual([named, toolkit, pip]);
     expect(found.slice(-2)).toEqual(["libnvrtc.so.13", "libnvrtc.so.12"]);
     expect(builtinsBeside(named)).toEqual([join(root, "named", "libnvrtc-builtins.so.13.0")]);
+  });
+
+  it("takes a driver that is named for the sign of a card, unless CUDA_VISIBLE_DEVICES hides all cards", () => {
+    file("driver", "libcuda.so.1");
+    vi.stubEnv("SAETTA_CUDA_LIBS", join(root, "driver"));
+    for (const visible of [undefined, "0", "1,0", "all"]) {
+      vi.stubEnv("CUDA_VISIBLE_DEVICES", visible);
+      expect(cardIsThere(), visible).toBe(true);
+    }
+    for (const hidden of ["", " ", "-1", "-1,0"]) {
+      vi.stubEnv("CUDA_VISIBLE_DEVICES", hidden);
+      expect(cardIsThere(), hidden).toBe(false);
+    }
   });
 
   it("finds the headers of the same installation first", () => {

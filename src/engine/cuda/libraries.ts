@@ -64,8 +64,12 @@ function pipPackages(): readonly string[] {
   return [...found].sort((a, b) => b.localeCompare(a, "en", { numeric: true }));
 }
 
-/** Whether there are signs of a card, which a look at the file system finds: its driver's devices (also those of WSL), or a driver that is named. */
+/**
+ * Whether there are signs of a card, which a look at the file system finds: its driver's devices (also those of WSL), or a driver that is named. A
+ * CUDA_VISIBLE_DEVICES that is empty or begins with -1 hides them all, as it does from the driver.
+ */
 export function cardIsThere(): boolean {
+  if (/^(-1.*)?$/.test(process.env.CUDA_VISIBLE_DEVICES?.trim() ?? "all")) return false;
   return (
     ["/dev/nvidiactl", "/proc/driver/nvidia/version", "/dev/dxg"].some((path) => existsSync(path)) || candidates("cuda").some(existsSync)
   );

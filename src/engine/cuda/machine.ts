@@ -1,11 +1,13 @@
 /** What the operations work with: the card, its kernels and products, working memory, and copies of matrices in the type that is computed in. */
 
+import type { Collective } from "../../collective/collective.ts";
 import { Cublas, WORKSPACE } from "./cublas.ts";
 import type { Device } from "./device.ts";
 import type { Address } from "./driver.ts";
 import { Kernels } from "./kernels.ts";
 import type { CudaTensor, Derived } from "./memory.ts";
 import type { Compute } from "./nvrtc.ts";
+import { Ranks } from "./ranks.ts";
 
 /** Threads of a block that works on rows: sums depend on it. As MOST_THREADS in kernels/saetta.cuh. */
 const MOST_THREADS = 256;
@@ -51,6 +53,7 @@ export class Machine {
   /** Elements of it in 16 bytes: WIDE in kernels/saetta.cuh. */
   readonly wide: number;
   readonly room: Room;
+  readonly ranks: Ranks;
   /** Changes when recorded addresses are no longer right. */
   generation = 0;
   /** Changes when something recorded ran, which the versions of tensors do not tell. */
@@ -60,7 +63,7 @@ export class Machine {
   /** Whose gradient rows stand in the room "formed". */
   formedBy: object | undefined;
 
-  private constructor(device: Device, kernels: Kernels, cublas: (room: Room) => Cublas, compute: Compute) {
+  private constructor(device: Device, kernels: Kernels, cublas: (room: Room) => Cublas, compute: Compute, collective: Collective) {
     this.device = device;
     this.kernels = kernels;
     this.compute = compute;
@@ -68,12 +71,13 @@ export class Machine {
     this.wide = 16 / this.bytes;
     this.room = new Room(this);
     this.cublas = cublas(this.room);
+    this.ranks = new Ranks(this, collective);
   }
 
-  static async create(device: Device, cubins: ReadonlyMap<string, Uint8Array>, compute: Compute): Promise<Machine> {
+  static async create(device: Device, cubins: ReadonlyMap<string, Uint8Array>, compute: Compute, collective: Collective): Promise<Machine> {
     const kernels = new Kernels(device.driver, device.stream, device.multiprocessors, cubins, compute);
     const make = await Cublas.load();
-    return new Machine(device, kernels, (room) => make(compute, device.stream, room.get("products", WORKSPACE)), compute);
+    return new Machine(device, kernels, (room) => make(compute, device.stream, room.get("products", WORKSPACE)), compute, collective);
   }
 
   /** T(d) of kernels/saetta.cuh. */

@@ -36,7 +36,7 @@ export class RowUploads {
     this.#device = device;
     this.#kernels = kernels;
     this.#uploads = uploads;
-    this.#downloads = new Downloads(device, fault, explain, device.uploads);
+    this.#downloads = new Downloads(device, fault, explain, Number.POSITIVE_INFINITY, device.uploads);
   }
 
   /** Resolves when nothing is on its way. */

@@ -1,7 +1,9 @@
 /** Bytes on their way between JavaScript and the card, through pinned memory: only from and to there does a copy run beside everything else. */
 
+import { SaettaError } from "../../util/errors.ts";
 import type { Device } from "./device.ts";
 import type { Address } from "./driver.ts";
+import { WHERE } from "./libraries.ts";
 
 const RING = 64 * 1024 * 1024;
 /** A write is cut in pieces of this size, so that one is copied over while the next is put together. */
@@ -99,18 +101,20 @@ export class Downloads {
   readonly #explain: (fault: Uint32Array) => unknown;
   readonly #fault: Address;
   readonly #stream: number;
+  readonly #deadline: number;
   readonly #free = new Map<number, Buffer[]>();
   readonly #events: number[] = [];
   readonly #pending: Pending[] = [];
   /** Resolves when no read is under way; never rejects. */
   drained: Promise<void> = Promise.resolve();
 
-  /** `fault`: FAULT_BYTES on the card, read with everything. `explain`: the error that they or something else mean, undefined when all is well. */
-  constructor(device: Device, fault: Address, explain: (fault: Uint32Array) => unknown, stream = device.stream) {
+  /** `fault`: FAULT_BYTES on the card, read with everything. `explain`: the error that they or something else mean, undefined when all is well. `deadline`: seconds that a read may take. */
+  constructor(device: Device, fault: Address, explain: (fault: Uint32Array) => unknown, deadline: number, stream = device.stream) {
     this.#device = device;
     this.#fault = fault;
     this.#explain = explain;
     this.#stream = stream;
+    this.#deadline = deadline;
   }
 
   /** A copy as of this call. */
@@ -132,13 +136,24 @@ export class Downloads {
     for (const buffers of this.#free.values()) for (const { address } of buffers) this.#device.unpin(address);
   }
 
+  /** Cards wait for each other without end: where another does not come, somebody must say so. */
+  async #within(wait: Promise<void>): Promise<void> {
+    if (!Number.isFinite(this.#deadline)) return wait;
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<never>((_, reject) => {
+      const message = `the card has waited ${this.#deadline} s for the cards of the other ranks; SAETTA_DEADLINE sets the seconds`;
+      timer = setTimeout(() => reject(new SaettaError(message, { where: WHERE })), 1000 * this.#deadline);
+    });
+    return Promise.race([wait, late]).finally(() => clearTimeout(timer));
+  }
+
   /** Answers the reads, one wait at a time: each blocks a thread of libuv's pool, which others need too. */
   async #drain(): Promise<void> {
     const { driver } = this.#device;
     for (let next = this.#pending[0]; next !== undefined; next = this.#pending[0]) {
       const { buffer, size, event, resolve, reject } = next;
       try {
-        if (!driver.passed("waiting for the card", event)) await driver.wait("waiting for the card", event);
+        if (!driver.passed("waiting for the card", event)) await this.#within(driver.wait("waiting for the card", event));
         const error = this.#explain(new Uint32Array(buffer.bytes.slice(0, FAULT_BYTES).buffer));
         if (error === undefined) resolve(buffer.bytes.slice(FAULT_BYTES, FAULT_BYTES + size));
         else reject(error);

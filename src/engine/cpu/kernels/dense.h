@@ -23,6 +23,8 @@ enum DenseScratch : size_t { DENSE_LIST = 20, DENSE_PLACE, DENSE_DECODER, DENSE_
 /// The latents that occur, in order; none when the sparse way is taken.
 struct Dense {
   size_t count = 0, padded = 0;
+  /// Not a single slot is in use.
+  bool nothing = false;
   const uint32_t* latents = nullptr;
   /// [n] where a latent is in `latents`.
   const uint32_t* place = nullptr;
@@ -45,6 +47,7 @@ static Dense denseLatents(Stream& s, const Codes& z, size_t B, size_t n, size_t 
     place[j] = 0;
     latents[count++] = static_cast<uint32_t>(j);
   }
+  dense.nothing = used == 0;
   if (count * B * d < DENSE_LEAST || static_cast<double>(used) < DENSE_SHARE * static_cast<double>(count) * static_cast<double>(B)) return dense;
   std::sort(latents, latents + count);
   for (size_t i = 0; i < count; i++) place[latents[i]] = static_cast<uint32_t>(i);

@@ -203,7 +203,7 @@ static void encodePiece(Stream& s, const Encode& a, const uint8_t* isDead) {
 
 static void encode(Stream& s, const Encode& a) {
   const uint8_t* isDead = markDead(s, a);
-  if (isDead == nullptr && a.dead.k > 0) clear(a.dead, a.B);
+  if (isDead == nullptr && a.dead.k > 0) clear(s, a.dead, a.B);
   const size_t keys = capacityOf(a.live.k) + (isDead != nullptr ? capacityOf(a.dead.k) : 0);
   inPieces(a, a.d * sizeof(float) + keys * sizeof(uint64_t), PANEL_ROWS, [&](const Encode& part) { encodePiece(s, part, isDead); });
 }

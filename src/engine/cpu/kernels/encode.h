@@ -34,10 +34,14 @@ inline const uint8_t* markDead(Stream& s, const Encode& a) {
   return count > 0 && a.dead.k > 0 ? isDead : nullptr;
 }
 
-inline void clear(const Codes& z, size_t B) {
-  std::fill(z.latent, z.latent + B * z.k, NONE);
-  std::fill(z.value, z.value + B * z.k, 0.0f);
-  std::fill(z.grad, z.grad + B * z.k, 0.0f);
+inline void clear(Stream& s, const Codes& z, size_t B) {
+  constexpr size_t ROWS = 64;
+  s.parallel(ceilDiv(B, ROWS), [&](size_t tile, unsigned) {
+    const size_t first = tile * ROWS * z.k, last = std::min(B, (tile + 1) * ROWS) * z.k;
+    std::fill(z.latent + first, z.latent + last, NONE);
+    std::fill(z.value + first, z.value + last, 0.0f);
+    std::fill(z.grad + first, z.grad + last, 0.0f);
+  });
 }
 
 /// f(part, first row) for pieces of the batch, so that what is kept a row takes no more than a fixed amount of memory.

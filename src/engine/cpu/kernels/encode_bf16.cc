@@ -47,89 +47,7 @@ struct Rows {
   float *norms, *errors;
 };
 
-/// The candidates of each row: where their pre-activation is between. Both ends are the same exactly when it is known.
-struct Candidates {
-  float *low, *high;
-  uint32_t *latent, *counts;
-  float* thresholds;
-  size_t k, capacity;
-};
-
-static size_t capacityOf(size_t k) { return 3 * k + 64; }
-
-/// What a thread needs to compute candidates again.
-struct Workspace {
-  float* centred;
-  uint64_t* keys;
-};
-
-/// sums[l] = w[l] . x in the order of encode.cc: element after element, each with one fused multiply-add.
-static __m512 products(const float* const* w, const float* x, size_t d) {
-  __m512 sums = _mm512_setzero_ps();
-  for (size_t i = 0; i < d; i += 16) {
-    const size_t columns = std::min<size_t>(16, d - i);
-    const __mmask16 mask = static_cast<__mmask16>((1u << columns) - 1);
-    __m512 r[16], t[16];
-    for (int l = 0; l < 16; l++) r[l] = _mm512_maskz_loadu_ps(mask, w[l] + i);
-    // Transposed: rows of four floats, then pairs, then quarters.
-    for (int l = 0; l < 16; l += 2) {
-      t[l] = _mm512_unpacklo_ps(r[l], r[l + 1]);
-      t[l + 1] = _mm512_unpackhi_ps(r[l], r[l + 1]);
-    }
-    for (int l = 0; l < 16; l += 4) {
-      const __m512d a = _mm512_castps_pd(t[l]), b = _mm512_castps_pd(t[l + 1]), c = _mm512_castps_pd(t[l + 2]), e = _mm512_castps_pd(t[l + 3]);
-      r[l] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
-      r[l + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
-      r[l + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, e));
-      r[l + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, e));
-    }
-    for (int c = 0; c < 4; c++) {
-      const __m512 low = _mm512_shuffle_f32x4(r[c], r[4 + c], 0x88), lowOdd = _mm512_shuffle_f32x4(r[c], r[4 + c], 0xdd);
-      const __m512 high = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0x88), highOdd = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0xdd);
-      t[c] = _mm512_shuffle_f32x4(low, high, 0x88);
-      t[8 + c] = _mm512_shuffle_f32x4(low, high, 0xdd);
-      t[4 + c] = _mm512_shuffle_f32x4(lowOdd, highOdd, 0x88);
-      t[12 + c] = _mm512_shuffle_f32x4(lowOdd, highOdd, 0xdd);
-    }
-    if (columns == 16) {
-      for (int c = 0; c < 16; c++) sums = _mm512_fmadd_ps(t[c], _mm512_set1_ps(x[i + c]), sums);
-    } else {
-      for (size_t c = 0; c < columns; c++) sums = _mm512_fmadd_ps(t[c], _mm512_set1_ps(x[i + c]), sums);
-    }
-  }
-  return sums;
-}
-
-/// Computes what is not yet known of a row's candidates.
-static void makeExact(const Encode& a, const Candidates& z, size_t b, const Workspace& work) {
-  float *low = z.low + b * z.capacity, *high = z.high + b * z.capacity;
-  const uint32_t* latent = z.latent + b * z.capacity;
-  for (size_t i = 0; i < a.d; i++) work.centred[i] = a.x[b * a.d + i] - a.p.preBias[i];
-  size_t open[16];
-  const float* w[16];
-  size_t next = 0;
-  for (;;) {
-    size_t count = 0;
-    for (; next < z.counts[b] && count < 16; next++) {
-      if (low[next] != high[next]) open[count++] = next;
-    }
-    if (count == 0) return;
-    for (size_t l = 0; l < 16; l++) w[l] = a.p.encoder + latent[open[l < count ? l : 0]] * a.d;
-    // The rows come from anywhere in the encoder: ask for the next sixteen while these are added up.
-    for (size_t ahead = next, asked = 0; ahead < z.counts[b] && asked < 16; ahead++) {
-      if (low[ahead] == high[ahead]) continue;
-      asked++;
-      const char* row = reinterpret_cast<const char*>(a.p.encoder + latent[ahead] * a.d);
-      for (size_t byte = 0; byte < a.d * sizeof(float); byte += 64) _mm_prefetch(row + byte, _MM_HINT_T1);
-    }
-    float sums[16] __attribute__((aligned(64)));
-    _mm512_store_ps(sums, products(w, work.centred, a.d));
-    for (size_t l = 0; l < count; l++) {
-      const float pre = sums[l] + a.p.latentBias[latent[open[l]]];
-      low[open[l]] = high[open[l]] = pre;
-    }
-  }
-}
+#include "rescore.h"
 
 /// A key of a known candidate: higher value first, then the lower latent.
 static uint64_t keyOf(float value, uint32_t latent) {
@@ -187,9 +105,13 @@ static void settle(const Encode& a, const Candidates& z, size_t b, const Workspa
   makeExact(a, z, b, work);
   float *low = z.low + b * z.capacity, *high = z.high + b * z.capacity;
   uint32_t* latent = z.latent + b * z.capacity;
-  size_t count = 0;
   for (size_t i = 0; i < z.counts[b]; i++) {
     if (!std::isfinite(low[i])) markBad(a.t);
+  }
+  // There are fewer to be sorted now that both ends are the same.
+  prune(z, b);
+  size_t count = 0;
+  for (size_t i = 0; i < z.counts[b]; i++) {
     if (low[i] > 0) work.keys[count++] = keyOf(low[i], latent[i]);
   }
   std::sort(work.keys, work.keys + count, std::greater<uint64_t>());
@@ -360,9 +282,8 @@ static Candidates makeCandidates(Stream& s, size_t slot, size_t B, size_t padded
   return z;
 }
 
-/// The codes of a row, from its candidates.
+/// The codes of a row, from its candidates, which have been pruned.
 static void finish(const Encode& a, const Candidates& z, size_t b, const Codes& to, const Step* firing, const Workspace& work) {
-  prune(z, b);
   settle(a, z, b, work);
   const size_t first = b * z.capacity;
   for (size_t i = 0; i < z.k; i++) {
@@ -375,11 +296,11 @@ static void encodePiece(Stream& s, const Encode& a, const HalfEncoder& w, const 
   const bool amx = s.path == AMX;
   const size_t blocks = w.blocks, panels = ceilDiv(a.B, 2 * PANEL) * 2, padded = panels * PANEL;
   const size_t widest = std::max(capacityOf(a.live.k), capacityOf(a.dead.k));
-  const size_t rowBytes = ceilDiv(a.d, 16) * 64, workBytes = rowBytes + ceilDiv(widest, 16) * 64 * 2 + blocks * TILE * 2;
+  const size_t rowBytes = ceilDiv(a.d, 16) * 64, workBytes = 2 * rowBytes + ceilDiv(widest, 16) * 64 * 2 + blocks * TILE * 2;
   char* works = s.scratch<char>(ENCODE_REST, s.threads * workBytes);
   const auto workOf = [&](unsigned thread) {
     char* at = works + thread * workBytes;
-    return Workspace{reinterpret_cast<float*>(at), reinterpret_cast<uint64_t*>(at + rowBytes)};
+    return Workspace{{reinterpret_cast<float*>(at), reinterpret_cast<float*>(at + rowBytes)}, reinterpret_cast<uint64_t*>(at + 2 * rowBytes)};
   };
   const auto halfOf = [&](unsigned thread) { return reinterpret_cast<uint16_t*>(works + (thread + 1) * workBytes - blocks * TILE * 2); };
 
@@ -387,7 +308,7 @@ static void encodePiece(Stream& s, const Encode& a, const HalfEncoder& w, const 
   rows.tiles = s.scratch<uint16_t>(PACKED, panels * blocks * TILE);
   rows.norms = s.scratch<float>(ENCODE_REST + 1, padded);
   rows.errors = s.scratch<float>(ENCODE_REST + 2, padded);
-  s.parallel(panels, [&](size_t panel, unsigned thread) { packPanel(a, panel, blocks, rows, workOf(thread).centred, halfOf(thread)); });
+  s.parallel(panels, [&](size_t panel, unsigned thread) { packPanel(a, panel, blocks, rows, workOf(thread).centred[0], halfOf(thread)); });
   const Candidates live = makeCandidates(s, LIVE_SELECTION, a.B, padded, a.live.k);
   const Candidates dead = isDead != nullptr ? makeCandidates(s, DEAD_SELECTION, a.B, padded, a.dead.k) : Candidates{};
 
@@ -426,6 +347,13 @@ static void encodePiece(Stream& s, const Encode& a, const HalfEncoder& w, const 
   s.parallel(stretches * groups, [&](size_t, unsigned thread) { turns.one([&](size_t group, size_t at) { screenTile(group, at, thread); }); });
 
   constexpr size_t ROWS = 8;
+  s.parallel(ceilDiv(a.B, ROWS), [&](size_t tile, unsigned) {
+    for (size_t b = tile * ROWS; b < std::min(a.B, (tile + 1) * ROWS); b++) {
+      prune(live, b);
+      if (isDead != nullptr) prune(dead, b);
+    }
+  });
+  if (isDead != nullptr) makeExactByLatent(s, a, dead, isDead, [&](unsigned thread) { return workOf(thread); });
   s.parallel(ceilDiv(a.B, ROWS), [&](size_t tile, unsigned thread) {
     const Workspace work = workOf(thread);
     for (size_t b = tile * ROWS; b < std::min(a.B, (tile + 1) * ROWS); b++) {
@@ -437,7 +365,7 @@ static void encodePiece(Stream& s, const Encode& a, const HalfEncoder& w, const 
 
 static void encode(Stream& s, const Encode& a) {
   const uint8_t* isDead = markDead(s, a);
-  if (isDead == nullptr && a.dead.k > 0) clear(a.dead, a.B);
+  if (isDead == nullptr && a.dead.k > 0) clear(s, a.dead, a.B);
   const HalfEncoder& w = freshCopy(s, a);
   const size_t candidates = capacityOf(a.live.k) + (isDead != nullptr ? capacityOf(a.dead.k) : 0);
   inPieces(a, w.blocks * TILE_INPUTS * 2 + candidates * 12, 2 * PANEL * MAX_PANELS, [&](const Encode& part) { encodePiece(s, part, w, isDead); });

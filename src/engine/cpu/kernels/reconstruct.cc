@@ -51,6 +51,13 @@ static void reconstruct(Stream& s, const Reconstruct& a) {
       if (std::isnan(codeGradDense(dense, a.z, r.err, first, end, r.d, a.n, buffer))) markBad(r.t);
       return;
     }
+    if (dense.nothing) {
+      // As when AuxK is on and no latent is dead: what the loop below does with nothing but unused slots.
+      std::fill(r.err + first * r.d, r.err + end * r.d, 0.0f);
+      std::fill(a.z.grad + first * a.z.k, a.z.grad + end * a.z.k, 0.0f);
+      for (size_t b = first; b < end; b++) residualRow(r, b, sums);
+      return;
+    }
     for (size_t b = first; b < end; b++) {
       decodeRow(a.decoder, a.z, r.err, b, r.d, a.n);
       residualRow(r, b, sums);

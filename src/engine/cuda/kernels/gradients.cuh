@@ -19,6 +19,8 @@ struct Gradients {
   u64 chunk;
   /// Rows of deadEncoder and deadDecoder.
   u64 cap;
+  /// The rows that kernels over all rows go over: encoder rows are 0 to n - 1, decoder rows n to 2 n - 1.
+  u64 from, to;
   /// [n + 1]: the list of latent j is entries [start[j], start[j + 1]), in the order of the rows, live before dead.
   u32* start;
   /// [n]: where in pieceRows the pieces of a long list are, or NONE.
@@ -148,7 +150,7 @@ __device__ __forceinline__ void formColumns(const Gradients& g, const List& list
 /// memory. `staged`: whether entries are needed.
 template <class Ahead, class Visit>
 __device__ __forceinline__ void eachRow(const Gradients& g, bool staged, uint4* stages, const Ahead& ahead, const Visit& visit) {
-  const u32 n = g.n, rows = 2 * n;
+  const u32 n = g.n, rows = g.to, begin = g.from + blockIdx.x;
   const auto listOf = [&](u32 i) -> List {
     if (i >= rows) return {0, 0, 0, 0, nullptr};
     const u32 side = i >= n ? DECODER : ENCODER, j = i - side * n;
@@ -160,14 +162,14 @@ __device__ __forceinline__ void eachRow(const Gradients& g, bool staged, uint4* 
       for (u32 e = threadIdx.x; e < count; e += blockDim.x) copyAhead(stages + at * STAGED + e, g.entries + list.first + e);
     }
   };
-  List now = listOf(blockIdx.x), next = listOf(blockIdx.x + gridDim.x);
-  if (blockIdx.x < rows) {
+  List now = listOf(begin), next = listOf(begin + gridDim.x);
+  if (begin < rows) {
     stage(now, 0);
     ahead(now, 0u);
   }
   endOfCopies();
   u32 at = 0, turn = 0;
-  for (u32 i = blockIdx.x; i < rows; i += gridDim.x) {
+  for (u32 i = begin; i < rows; i += gridDim.x) {
     const List after = listOf(i + 2 * gridDim.x);
     const u32 following = at + 1 == STAGES ? 0 : at + 1;
     if (i + gridDim.x < rows) {

@@ -310,9 +310,10 @@ extern "C" __global__ void list_bias(Gradients g, const half_t* encoder, const d
   else throughInput<1>(encoder + static_cast<u64>(first) * d, bias, count, d, line);
 }
 
-/// Grid ceil(d / 32), block 1024. -> preBias [d] = live factor * column sums of err - encoder^T latentBias.
+/// Grid ceil(d / 32), block 1024. -> preBias [d] = live factor * column sums of err - encoder^T latentBias; `counts`: all ranks have these column
+/// sums, and one of them counts them.
 extern "C" __global__ void list_prebias(const double* biasPartial, u32 blocks, u32 d, const double* sums, const double* scales,
-                                        float* preBias, u32* bad) {
+                                        float* preBias, u32* bad, u32 counts) {
   __shared__ double room[32][33];
   const u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, column = blockIdx.x * 32 + lane;
   const u32 lines = (blocks + 31) / 32, first = warp * lines, last = min(blocks, first + lines);
@@ -325,7 +326,7 @@ extern "C" __global__ void list_prebias(const double* biasPartial, u32 blocks, u
   __syncthreads();
   if (warp > 0 || column >= d) return;
   for (u32 part = 1; part < 32; part++) sum += room[part][lane];
-  const double gradient = scales[0] * sums[SUMS + column] - sum;
+  const double gradient = (counts != 0 ? scales[0] * sums[SUMS + column] : 0) - sum;
   if (!(fabs(gradient) < LARGEST_GRADIENT)) *bad = 1;
   preBias[column] = static_cast<float>(gradient);
 }

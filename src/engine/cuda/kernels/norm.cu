@@ -52,9 +52,9 @@ extern "C" __global__ void norm_rows(Gradients g, const float* decoder, u32 keep
   });
 }
 
-/// Grid 1, block 1024.
+/// Grid 1, block 1024. `counts`: preBias, which all shards have, is counted by one of them.
 extern "C" __global__ void norm_sum(const double* squares, const float* latentBias, const float* preBias, u32 n, u32 d, double* sq,
-                                    u32* bad) {
+                                    u32* bad, u32 counts) {
   __shared__ double room[33];
   if (*bad != 0) return;
   double sum = 0;
@@ -62,7 +62,7 @@ extern "C" __global__ void norm_sum(const double* squares, const float* latentBi
   for (u32 j = threadIdx.x; j < 2 * n; j += blockDim.x) sum += squares[j];
 #pragma unroll 16
   for (u32 j = threadIdx.x; j < n; j += blockDim.x) sum += static_cast<double>(latentBias[j]) * latentBias[j];
-  for (u32 i = threadIdx.x; i < d; i += blockDim.x) sum += static_cast<double>(preBias[i]) * preBias[i];
+  for (u32 i = threadIdx.x; i < d && counts != 0; i += blockDim.x) sum += static_cast<double>(preBias[i]) * preBias[i];
   sum = blockSum(sum, room);
   if (threadIdx.x > 0) return;
   *sq = sum;

@@ -14,14 +14,14 @@ struct Weights {
 /// The numbers of Adam, in f32: w -= rate m / (sqrt(v) root + eps), with PyTorch's bias correction.
 struct Numbers {
   float factor, beta1, beta2, rest1, rest2, rate, root, eps, emaRest;
-  /// This step is applied; t of Adam; an average is kept; rows of the batch.
-  u32 go, t, averages;
+  /// This step is applied; t of Adam; an average is kept; the number that latent 0 has among those of all shards; rows of the batch.
+  u32 go, t, averages, firstLatent;
   double rows;
 };
 
 /// Grid 1, block 1. Counts the step; a bad one changes nothing else. numbers: 64 bytes.
 extern "C" __global__ void update_begin(const double* hyper, const double* sq, const u32* bad, double* counters, u32 hasEma,
-                                        Numbers* numbers) {
+                                        u32 firstLatent, Numbers* numbers) {
   Numbers o = {};
   if (*bad != 0) {
     counters[SKIPPED]++;
@@ -43,6 +43,7 @@ extern "C" __global__ void update_begin(const double* hyper, const double* sq, c
   // t modulo 2^32 where it is drawn from.
   o.t = static_cast<u32>(static_cast<u64>(t));
   o.averages = hasEma != 0 && hyper[EMA_DECAY] > 0;
+  o.firstLatent = firstLatent;
   o.rows = hyper[ROWS];
   if (o.averages != 0) counters[EMA]++;
   *numbers = o;
@@ -182,7 +183,7 @@ __device__ __forceinline__ void decoderRow(const Gradients& g, u32 formed, const
     squares = 0;
 #pragma unroll
     for (int u = 0; u < V; u++) {
-      w[u] = on ? randomElement(list.j, o.t, c + u) : 0;
+      w[u] = on ? randomElement(o.firstLatent + list.j, o.t, c + u) : 0;
       m[u] = v[u] = 0;
     }
     squares = blockSum(dotOf(w, w), room);
@@ -229,7 +230,7 @@ __device__ __forceinline__ void longDecoderRow(const Gradients& g, u32 formed, c
     for (u32 c = first; c < d; c += step) {
       float w[V], zero[V] = {};
 #pragma unroll
-      for (int u = 0; u < V; u++) w[u] = randomElement(list.j, o.t, c + u);
+      for (int u = 0; u < V; u++) w[u] = randomElement(o.firstLatent + list.j, o.t, c + u);
       squares += dotOf(w, w);
       storeFloats(kept + c, w);
       storeStreamed(row.m + c, zero);

@@ -1,0 +1,77 @@
+/** `saetta eval` from paths and flags to what is printed. */
+
+import { resolve } from "node:path";
+import type { TrainOptions } from "../config.ts";
+import type { Engine } from "../engine/engine.ts";
+import type { Judged } from "../eval/compare.ts";
+import { evalReport } from "../eval/report.ts";
+import { loadSae, type Sae } from "../inference/sae.ts";
+import { namesSae, type WeightsKind } from "../inference/weights.ts";
+import { UsageError } from "../util/errors.ts";
+import { createProgress } from "../util/progress.ts";
+import { type EvalData, sharedData } from "./eval-data.ts";
+import { type LossFlags, lossesOf } from "./eval-loss.ts";
+import { note } from "./note.ts";
+
+export interface EvalFlags extends LossFlags {
+  readonly features?: number;
+  readonly weights?: WeightsKind;
+  readonly maxRows?: number;
+}
+
+/** Judges the autoencoders among the paths, all on the same rows; everything is closed again. */
+export async function judgeAll(
+  first: string,
+  more: readonly string[],
+  asked: TrainOptions,
+  flags: EvalFlags,
+  engine: Engine,
+): Promise<Judged[]> {
+  const { features, weights, maxRows } = flags;
+  const paths = await sortPaths(first, more);
+  if (paths.saes.length > 1 && features !== undefined && features > 0) {
+    throw new UsageError("--features shows latents of one autoencoder, not of several", { mend: "evaluate them one at a time" });
+  }
+  const saes: (Sae & { readonly path: string })[] = [];
+  let data: EvalData | undefined;
+  try {
+    for (const path of paths.saes) saes.push(await loadSae(path, weights === undefined ? { engine } : { engine, weights }));
+    for (const { found } of saes) for (const { error } of found.refusals) note(`passed over a damaged checkpoint: ${error.message}`);
+    data = await sharedData(
+      saes.map(({ path }) => resolve(path)),
+      paths.data,
+      asked,
+    );
+    const { source, ranges, nonFinite } = data;
+    const judged: Judged[] = [];
+    for (const sae of saes) {
+      const progress = createProgress({ label: "eval", unit: "rows" });
+      const options = { features, maxRows, nonFinite, onProgress: (done: number) => progress.update(done) };
+      judged.push({ ...(await evalReport(sae, source, ranges, options)), loss: null });
+      progress.done();
+    }
+    const progress = createProgress({ label: "loss", unit: "tokens" });
+    const losses = await lossesOf(
+      saes,
+      data,
+      { ...flags, threads: asked.threads },
+      { onNote: note, onProgress: (done) => progress.update(done) },
+    );
+    progress.done();
+    return judged.map((report, i) => ({ ...report, loss: losses?.[i] ?? null }));
+  } finally {
+    await data?.source.close();
+    for (const sae of saes) await sae.close();
+  }
+}
+
+/** Which of the paths after the first name autoencoders, and which activations. */
+async function sortPaths(
+  first: string,
+  rest: readonly string[],
+): Promise<{ readonly saes: readonly string[]; readonly data: readonly string[] }> {
+  const saes = [first];
+  const data: string[] = [];
+  for (const path of rest) ((await namesSae(path)) ? saes : data).push(path);
+  return { saes, data };
+}

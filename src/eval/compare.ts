@@ -1,0 +1,125 @@
+/** What `saetta eval` prints of one autoencoder with its loss, and of several in one table. */
+
+import { formatCount } from "../util/progress.ts";
+import type { LossRecovered } from "./loss.ts";
+import { METRIC_MEANINGS, type Page, reportText } from "./print.ts";
+import type { EvalReport } from "./report.ts";
+
+/** An autoencoder on held-out rows, and in its language model where that was asked for. */
+export type Judged = EvalReport & { readonly loss: LossRecovered | null };
+
+/** One autoencoder in full, or a table of several. */
+export function resultText(judged: readonly Judged[], page: Page): string {
+  const [only, ...more] = judged;
+  if (only !== undefined && more.length === 0) {
+    return [reportText(only, page), ...(only.loss === null ? [] : [lossLines(only.loss).join("\n")])].join("\n\n");
+  }
+  const columns = columnsOf(judged);
+  const cells = [columns.map(({ name }) => name), ...judged.map((it) => columns.map(({ value }) => value(it)))];
+  const widths = columns.map((_, i) => Math.max(...cells.map((row) => [...row[i]!].length)));
+  const table = cells.map((row) => row.map((cell, i) => (i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join("  "));
+  return [
+    aboutLines(judged).join("\n"),
+    table.join("\n"),
+    meanings(columns)
+      .map(([name, meaning]) => `${name.padEnd(15)}${meaning}`)
+      .join("\n"),
+  ].join("\n\n");
+}
+
+/** The table, and under it what its columns mean. */
+export function markdown(judged: readonly Judged[]): string {
+  const columns = columnsOf(judged);
+  const row = (cells: readonly string[]) => `| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |`;
+  return [
+    row(columns.map(({ name }) => name)),
+    row(columns.map((_, i) => (i === 0 ? "---" : "---:"))),
+    ...judged.map((it) => row(columns.map(({ value }) => value(it)))),
+    "",
+    ...aboutLines(judged).map((line) => `- ${line.replace(/ {2,}/, ": ")}`),
+    ...meanings(columns).map(([name, meaning]) => `- ${name}: ${meaning}`),
+  ].join("\n");
+}
+
+/** What the model loses, of one autoencoder. */
+export function lossLines({ model, tensor, text, predictions, splicedRows, ...loss }: LossRecovered): string[] {
+  const { crossEntropy, klDivergence, lossRecovered, identityDifference, definitions } = loss;
+  const line = (name: string, value: number | null, meaning: string) =>
+    `${name.padEnd(15)}${(value === null ? "undefined" : value.toFixed(4)).padStart(10)}   ${meaning}`;
+  return [
+    `model        ${model}, tensor ${tensor}`,
+    `text         ${text}: ${formatCount(predictions)} predictions, ${formatCount(splicedRows)} rows spliced`,
+    ...(identityDifference === 0
+      ? []
+      : [`note         with its own values spliced in, logits differ by up to ${identityDifference.toPrecision(2)}`]),
+    "",
+    line("CE", crossEntropy.original, `${definitions.original}: ${definitions.crossEntropy}`),
+    line("", crossEntropy.reconstruction, definitions.reconstruction),
+    line("", crossEntropy.zero, definitions.zero),
+    line("", crossEntropy.mean, definitions.mean),
+    line("KL", klDivergence.reconstruction, definitions.klDivergence),
+    line("", klDivergence.zero, "the same with zeros"),
+    line("", klDivergence.mean, "the same with the mean"),
+    line("loss recovered", lossRecovered.fromZero, definitions.fromZero.replace("loss recovered: ", "")),
+    line("", lossRecovered.fromMean, definitions.fromMean),
+  ];
+}
+
+interface Column {
+  readonly name: string;
+  readonly meaning?: string;
+  readonly value: (judged: Judged) => string;
+}
+
+function columnsOf(judged: readonly Judged[]): Column[] {
+  const number = (value: number | null | undefined) => (value === null || value === undefined ? "-" : value.toFixed(4));
+  const columns: Column[] = [
+    { name: "autoencoder", value: ({ autoencoder, weights }) => `${autoencoder}${weights === "ema" ? " (ema)" : ""}` },
+    { name: "latents", value: ({ metrics }) => formatCount(metrics.latents) },
+    { name: "L0", meaning: METRIC_MEANINGS.l0, value: ({ metrics }) => metrics.l0.toFixed(2) },
+    { name: "FVU", meaning: METRIC_MEANINGS.fvu, value: ({ metrics }) => number(metrics.fvu) },
+    { name: "nMSE", meaning: METRIC_MEANINGS.normalizedMse, value: ({ metrics }) => number(metrics.normalizedMse) },
+    { name: "dead", meaning: METRIC_MEANINGS.dead, value: ({ metrics }) => formatCount(metrics.dead) },
+  ];
+  const definitions = judged.find(({ loss }) => loss !== null)?.loss?.definitions;
+  if (definitions === undefined) return columns;
+  return [
+    ...columns,
+    {
+      name: "CE",
+      meaning: `${definitions.crossEntropy}, ${definitions.reconstruction}`,
+      value: ({ loss }) => number(loss?.crossEntropy.reconstruction),
+    },
+    { name: "KL", meaning: definitions.klDivergence, value: ({ loss }) => number(loss?.klDivergence.reconstruction) },
+    { name: "recovered", meaning: definitions.fromZero, value: ({ loss }) => number(loss?.lossRecovered.fromZero) },
+    { name: "from mean", meaning: definitions.fromMean, value: ({ loss }) => number(loss?.lossRecovered.fromMean) },
+  ];
+}
+
+function meanings(columns: readonly Column[]): [string, string][] {
+  return columns.flatMap(({ name, meaning }) => (meaning === undefined ? [] : ([[name, meaning]] satisfies [string, string][])));
+}
+
+/** What all of them share. */
+function aboutLines(judged: readonly Judged[]): string[] {
+  const [first] = judged;
+  if (first === undefined) return [];
+  const { loss } = first;
+  const normalized = judged
+    .filter(({ metrics }) => metrics.normalization !== "none")
+    .map(({ autoencoder, metrics }) => `${autoencoder} (${metrics.normalization})`);
+  return [
+    `data         ${formatCount(first.metrics.rows)} rows of ${first.data}`,
+    `engine       ${first.engine}`,
+    ...(normalized.length === 0
+      ? []
+      : [`rows         normalised as in training for ${normalized.join(", ")}: FVU and nMSE are of normalised rows there`]),
+    ...(loss === null
+      ? []
+      : [
+          `model        ${loss.model}, tensor ${loss.tensor}`,
+          `text         ${loss.text}: ${formatCount(loss.predictions)} predictions, ${formatCount(loss.splicedRows)} rows spliced`,
+          `CE           ${loss.crossEntropy.original.toFixed(4)} as it is, ${loss.crossEntropy.zero.toFixed(4)} with zeros, ${loss.crossEntropy.mean.toFixed(4)} with the mean (--ablate ${loss.ablate})`,
+        ]),
+  ];
+}

@@ -1,0 +1,250 @@
+/**
+ * What a language model loses when an autoencoder's reconstruction stands in the place of one of its tensors: cross-entropy, Kullback-Leibler divergence, loss
+ * recovered. The activations are computed anew, in float32, from the tokens; a file's float16 has no part in it.
+ */
+
+import { availableParallelism } from "node:os";
+import type { Sae } from "../inference/sae.ts";
+import type { LanguageModel } from "../language-model/load.ts";
+import { openHead, openSpliced, type SplicedModel } from "../language-model/spliced.ts";
+import { bytesOf } from "../util/bytes.ts";
+import { SaettaError } from "../util/errors.ts";
+import type { Contexts } from "./loss-contexts.ts";
+import { crossEntropy, divergence, predictionsOf } from "./loss-math.ts";
+
+/** In the place of the tensor: nothing else, the reconstruction, zeros, the mean. Means over the same predictions, in nats. */
+export interface LossRecovered {
+  /** Path of the model. */
+  readonly model: string;
+  readonly tensor: string;
+  readonly text: string;
+  /** Predictions that count, and rows that were spliced. */
+  readonly predictions: number;
+  readonly splicedRows: number;
+  readonly crossEntropy: { readonly original: number; readonly reconstruction: number; readonly zero: number; readonly mean: number };
+  readonly klDivergence: { readonly reconstruction: number; readonly zero: number; readonly mean: number };
+  /** null where the ablation costs nothing. */
+  readonly lossRecovered: { readonly fromZero: number | null; readonly fromMean: number | null };
+  /** Largest difference of a logit with the tensor's own values spliced in; 0: the same bits. */
+  readonly identityDifference: number;
+  readonly ablate: Ablate;
+  readonly definitions: Definitions;
+}
+
+/** Which rows zeros and the mean stand in: all of them, or those that the reconstruction stands in. */
+export type Ablate = "all" | "spliced";
+
+/** What the numbers mean, for people; part of the JSON. */
+export interface Definitions {
+  readonly crossEntropy: string;
+  readonly original: string;
+  readonly reconstruction: string;
+  readonly zero: string;
+  readonly mean: string;
+  readonly klDivergence: string;
+  readonly fromZero: string;
+  readonly fromMean: string;
+}
+
+export function definitionsOf(ablate: Ablate): Definitions {
+  const rows = ablate === "all" ? "every row" : "those rows";
+  return {
+    crossEntropy: "mean of -ln p(next token), in nats, over the spliced rows that have a next token in their context",
+    original: "of the model as it is",
+    reconstruction:
+      "with the autoencoder's output in the spliced rows: all but those of excluded tokens (--exclude-tokens), which keep their own activation",
+    zero: `with zeros in ${rows} (--ablate ${ablate})`,
+    mean: `with the mean of the spliced rows in ${rows}`,
+    klDivergence: "mean of sum p ln(p / q) over the same rows, in nats; p: of the model as it is, q: with the autoencoder's output",
+    fromZero: "loss recovered: (CE zero - CE reconstruction) / (CE zero - CE original)",
+    fromMean: "the same with the mean in the place of zeros",
+  };
+}
+
+/** Tokens that a thread works on at a time, as in a harvest; and what the logits of a batch may take. */
+const TOKENS_A_THREAD = 512;
+const LOGIT_BYTES = 128 * 1024 * 1024;
+
+/** What is asked of an autoencoder here. */
+export type Reconstructor = Pick<Sae, "path" | "shape" | "reconstructRaw">;
+
+export interface LossOptions {
+  /** Default "all", as SAELens does. */
+  readonly ablate?: Ablate | undefined;
+  /** Of the language model; default: all processors. */
+  readonly threads?: number | undefined;
+  /** Called with the tokens done and to be done, over all passes. */
+  readonly onProgress?: ((done: number, total: number) => void) | undefined;
+}
+
+/** Measures every autoencoder on the same contexts, in this order. Throws SaettaError when one is not as wide as the tensor or there are fewer than two tokens. */
+export async function measureLoss(
+  model: LanguageModel,
+  tensor: string,
+  contexts: Contexts,
+  saes: readonly Reconstructor[],
+  { ablate = "all", threads = availableParallelism(), onProgress }: LossOptions = {},
+): Promise<LossRecovered[]> {
+  const { context, count } = contexts;
+  if (count === 0 || context < 2)
+    throw new SaettaError("there is no text of two tokens or more to run the model on", { where: contexts.description });
+  const trial = (await contexts.read(0, 1)).ids;
+  const spliced = await openSpliced(model, tensor, threads, trial);
+  try {
+    for (const sae of saes) {
+      if (sae.shape.d === spliced.width) continue;
+      throw new SaettaError(`takes rows of ${sae.shape.d} numbers, but the tensor '${tensor}' has ${spliced.width}`, {
+        where: sae.path ?? "the autoencoder",
+      });
+    }
+    const fit = Math.floor(LOGIT_BYTES / (4 * context * spliced.vocabulary));
+    const size = spliced.batch ?? Math.max(1, Math.min(fit, Math.floor((TOKENS_A_THREAD * threads) / context)));
+    const total = 2 * count * context;
+    const { mean, rows } = await meanOf(model, tensor, contexts, threads, size, spliced.width, (done) => onProgress?.(done, total));
+    const splices: readonly Splice[] = [
+      { rows: ablate, replace: async (into) => into.fill(0) },
+      {
+        rows: ablate,
+        replace: async (into) => {
+          for (let at = 0; at < into.length; at += mean.length) into.set(mean, at);
+        },
+      },
+      ...saes.map(
+        (sae): Splice => ({
+          rows: "spliced",
+          replace: async (into) => into.set((await sae.reconstructRaw(bytesOf(into), "f32", into.length / mean.length)).output),
+        }),
+      ),
+    ];
+    const sums = { original: 0, predictions: 0, splices: splices.map(() => ({ crossEntropy: 0, divergence: 0 })) };
+    for (let first = 0; first < count; first += size) {
+      const batch = Math.min(size, count - first);
+      await addBatch(spliced, await contexts.read(first, batch), batch, splices, sums);
+      onProgress?.((count + first + batch) * context, total);
+    }
+    const { predictions } = sums;
+    if (predictions === 0)
+      throw new SaettaError("no spliced row has a next token", { where: contexts.description, mend: "give longer contexts" });
+    const original = sums.original / predictions;
+    const [zeroed, averaged, ...rest] = sums.splices.map((sum) => ({
+      ce: sum.crossEntropy / predictions,
+      kl: sum.divergence / predictions,
+    }));
+    return rest.map(({ ce, kl }) => ({
+      model: model.path,
+      tensor,
+      text: contexts.description,
+      predictions,
+      splicedRows: rows,
+      crossEntropy: { original, reconstruction: ce, zero: zeroed!.ce, mean: averaged!.ce },
+      klDivergence: { reconstruction: kl, zero: zeroed!.kl, mean: averaged!.kl },
+      lossRecovered: { fromZero: recovered(zeroed!.ce, ce, original), fromMean: recovered(averaged!.ce, ce, original) },
+      identityDifference: spliced.identityDifference,
+      ablate,
+      definitions: definitionsOf(ablate),
+    }));
+  } finally {
+    await spliced.close();
+  }
+}
+
+/** Something in the place of rows; `replace` changes rows [rows * width] in place. */
+interface Splice {
+  readonly rows: Ablate;
+  readonly replace: (into: Float32Array) => Promise<unknown>;
+}
+
+interface Sums {
+  original: number;
+  predictions: number;
+  readonly splices: { crossEntropy: number; divergence: number }[];
+}
+
+async function addBatch(
+  model: SplicedModel,
+  { ids, spliced }: { readonly ids: Int32Array; readonly spliced: Uint8Array },
+  batch: number,
+  splices: readonly Splice[],
+  sums: Sums,
+): Promise<void> {
+  const { vocabulary, width } = model;
+  const context = ids.length / batch;
+  const positions = Array.from(ids.keys()).filter((row) => spliced[row] === 1 && (row + 1) % context !== 0);
+  const all = new Uint8Array(spliced.length).fill(1);
+  const { activations, logits } = await model.original(ids, batch);
+  const original = predictionsOf(logits, vocabulary);
+  for (const row of positions) sums.original += crossEntropy(original, row, ids[row + 1]!);
+  sums.predictions += positions.length;
+  for (const [i, { rows: scope, replace }] of splices.entries()) {
+    const flags = scope === "all" ? all : spliced;
+    const rows = gather(activations, flags, width);
+    await replace(rows);
+    const other = predictionsOf(await model.spliced(ids, batch, scattered(activations, flags, width, rows)), vocabulary);
+    const sum = sums.splices[i]!;
+    for (const row of positions) {
+      sum.crossEntropy += crossEntropy(other, row, ids[row + 1]!);
+      sum.divergence += divergence(original, other, row);
+    }
+  }
+}
+
+/** The rows of x [.., width] whose flag is 1, one after the other. */
+function gather(x: Float32Array, flags: Uint8Array, width: number): Float32Array {
+  const rows = new Float32Array(flags.reduce((sum, flag) => sum + flag, 0) * width);
+  let at = 0;
+  for (const [row, flag] of flags.entries()) {
+    if (flag === 0) continue;
+    rows.set(x.subarray(row * width, (row + 1) * width), at);
+    at += width;
+  }
+  return rows;
+}
+
+/** x [.., width] with the rows whose flag is 1 taken from `rows`. */
+function scattered(x: Float32Array, flags: Uint8Array, width: number, rows: Float32Array): Float32Array {
+  const result = x.slice();
+  let at = 0;
+  for (const [row, flag] of flags.entries()) {
+    if (flag === 0) continue;
+    result.set(rows.subarray(at, at + width), row * width);
+    at += width;
+  }
+  return result;
+}
+
+/** The mean [width] of the spliced rows, and their number; in a pass over all contexts that stops at the tensor. */
+async function meanOf(
+  model: LanguageModel,
+  tensor: string,
+  contexts: Contexts,
+  threads: number,
+  size: number,
+  width: number,
+  onDone: (tokens: number) => void,
+): Promise<{ readonly mean: Float32Array; readonly rows: number }> {
+  const head = await openHead(model, tensor, threads);
+  const sums = new Float64Array(width);
+  let rows = 0;
+  try {
+    for (let first = 0; first < contexts.count; first += size) {
+      const batch = Math.min(size, contexts.count - first);
+      const { ids, spliced } = await contexts.read(first, batch);
+      const part = gather((await head.run(ids, batch, [tensor])).get(tensor)!.values, spliced, width);
+      for (let i = 0; i < part.length; i++) sums[i % width]! += part[i]!;
+      rows += part.length / width;
+      onDone((first + batch) * contexts.context);
+    }
+  } finally {
+    await head.close();
+  }
+  if (rows === 0)
+    throw new SaettaError("every row of the text is of an excluded token", {
+      where: contexts.description,
+      mend: "pass --exclude-tokens none",
+    });
+  return { mean: Float32Array.from(sums, (sum) => sum / rows), rows };
+}
+
+function recovered(ablated: number, reconstruction: number, original: number): number | null {
+  return ablated > original ? (ablated - reconstruction) / (ablated - original) : null;
+}

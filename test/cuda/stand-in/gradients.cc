@@ -1,0 +1,232 @@
+// ParamGrad, on the stand-in.
+
+#include "kernels.h"
+
+namespace standin {
+
+// ---- paramGrad ----
+
+struct Totals {
+  double grad, grads, values;
+};
+
+static void listCount(Launch& l) {
+  const uint32_t* live = l.next<uint32_t*>();
+  const size_t k = l.u();
+  const uint32_t* dead = l.next<uint32_t*>();
+  const size_t auxk = l.u(), B = l.u(), rowsPerPart = l.u(), P = l.u(), n = l.u(), width = l.u();
+  uint32_t* counts = l.array<uint32_t>(l.y * n);
+  l.checkedArray(live, B * k);
+  if (dead != nullptr) l.checkedArray(dead, B * auxk);
+  l.expect(l.y == (dead != nullptr ? 2 * P : P) && size_t{l.x} * width >= n && P * rowsPerPart >= B && rowsPerPart <= 65535, "the grid is wrong");
+  l.expect(width % 2 == 0 && l.shared >= 2 * width && l.width == 256, "the launch is wrong");
+  std::fill(counts, counts + l.y * n, 0u);
+  for (size_t s = 0; s < B * k; s++) if (live[s] != NONE) counts[s / k / rowsPerPart * n + live[s]]++;
+  for (size_t s = 0; dead != nullptr && s < B * auxk; s++) if (dead[s] != NONE) counts[(P + s / auxk / rowsPerPart) * n + dead[s]]++;
+}
+
+static void listPrefix(Launch& l) {
+  uint32_t* counts = l.next<uint32_t*>();
+  const size_t parts = l.u(), n = l.u();
+  uint32_t* totals = l.array<uint32_t>(n);
+  l.checkedArray(counts, parts * n);
+  l.expect(l.x == ceilDiv(n, 32) && l.width == 32 && l.height == 8, "the grid is wrong");
+  for (size_t j = 0; j < n; j++) {
+    totals[j] = 0;
+    for (size_t p = 0; p < parts; p++) {
+      const uint32_t own = counts[p * n + j];
+      counts[p * n + j] = totals[j];
+      totals[j] += own;
+    }
+  }
+}
+
+static void listScan(Launch& l) {
+  const uint32_t* totals = l.next<uint32_t*>();
+  const size_t n = l.u(), d = l.u(), chunk = l.u();
+  const double* hyper = l.array<double>(HYPERS);
+  const double* sums = l.array<double>(SUMS + 2 * d);
+  uint32_t* start = l.array<uint32_t>(n + 1);
+  uint32_t* pieceAt = l.array<uint32_t>(n);
+  uint32_t* pieceOf = l.next<uint32_t*>();
+  uint32_t* pieceCount = l.array<uint32_t>(1);
+  double* scales = l.array<double>(2);
+  l.checkedArray(totals, n);
+  l.expect(l.x == 1 && l.width == 1024, "the grid is wrong");
+  *pieceCount = 0;
+  start[0] = 0;
+  for (size_t j = 0; j < n; j++) {
+    start[j + 1] = start[j] + totals[j];
+    pieceAt[j] = NONE;
+    if (totals[j] <= chunk) continue;
+    pieceAt[j] = *pieceCount;
+    for (size_t p = 0; p < ceilDiv(totals[j], chunk); p++) *l.checkedArray(pieceOf + (*pieceCount)++, 1) = static_cast<uint32_t>(j);
+  }
+  const double rows = hyper[ROWS];
+  double variation = sums[ERR2];
+  for (size_t i = 0; i < d; i++) variation -= sums[SUMS + i] * sums[SUMS + i] / rows;
+  scales[0] = 2 * hyper[MSE_SCALE] / (rows * static_cast<double>(d));
+  scales[1] = sums[DEAD] == 0 || variation <= 1e-12 * sums[X2] ? 0 : 2 * hyper[AUX_COEF] / variation;
+}
+
+static void listFill(Launch& l) {
+  const uint32_t* latents[2];
+  const float *values[2], *grads[2];
+  size_t ks[2];
+  for (int path = 0; path < 2; path++) {
+    latents[path] = l.next<uint32_t*>(), values[path] = l.next<float*>(), grads[path] = l.next<float*>();
+    ks[path] = l.u();
+  }
+  const size_t B = l.u(), rowsPerPart = l.u(), P = l.u(), n = l.u(), width = l.u();
+  uint32_t* counts = l.array<uint32_t>(l.y * n);
+  const uint32_t* start = l.array<uint32_t>(n + 1);
+  const double* scales = l.array<double>(2);
+  Entry* entries = l.array<Entry>(start[n]);
+  l.expect(l.y == (latents[1] != nullptr ? 2 * P : P) && size_t{l.x} * width >= n && l.shared >= 2 * width + 8192, "the launch is wrong");
+  std::vector<uint32_t> at(counts, counts + l.y * n);
+  for (int path = 0; path < 2; path++) {
+    if (latents[path] == nullptr) continue;
+    l.checkedArray(latents[path], B * ks[path]), l.checkedArray(values[path], B * ks[path]), l.checkedArray(grads[path], B * ks[path]);
+    for (size_t s = 0; s < B * ks[path]; s++) {
+      const uint32_t j = latents[path][s], row = static_cast<uint32_t>(s / ks[path]);
+      if (j == NONE) continue;
+      const size_t part = path * P + row / rowsPerPart;
+      entries[start[j] + at[part * n + j]++] = {row | (path == 1 ? DEAD_PATH : 0), static_cast<float>(scales[path] * values[path][s]),
+                                                static_cast<float>(scales[path] * grads[path][s]), 0};
+    }
+  }
+}
+
+/// The rows of a latent's entries [first, last).
+static void form(Launch& l, const Gradients& g, size_t first, size_t last, float* encoder, float* decoder) {
+  const Elements x = {l.compute, g.xc16}, live = {l.compute, g.liveErr16}, dead = {l.compute, g.deadErr16};
+  std::fill(encoder, encoder + g.d, 0.0f);
+  std::fill(decoder, decoder + g.d, 0.0f);
+  for (size_t e = first; e < last; e++) {
+    const Entry& entry = g.entries[e];
+    const size_t row = (entry.row & ~DEAD_PATH) * g.d;
+    const Elements& err = (entry.row & DEAD_PATH) != 0 ? dead : live;
+    l.expect(owned(static_cast<char*>(err.at) + row * err.bytes(), g.d * err.bytes()), "a row of err is not there");
+    for (size_t i = 0; i < g.d; i++) {
+      encoder[i] += entry.grad * x.get(row + i);
+      decoder[i] += entry.value * err.get(row + i);
+    }
+  }
+}
+
+void rowsOf(Launch& l, const Gradients& g, size_t j, float* encoder, float* decoder) {
+  const uint32_t first = g.start[j], last = g.start[j + 1];
+  if (last - first <= g.chunk) {
+    form(l, g, first, last, encoder, decoder);
+  } else {
+    for (size_t i = 0; i < g.d; i++) {
+      encoder[i] = decoder[i] = 0;
+      for (size_t p = g.pieceAt[j]; p < g.pieceAt[j] + ceilDiv(last - first, g.chunk); p++) {
+        encoder[i] += g.pieceRows[2 * p * g.d + i];
+        decoder[i] += g.pieceRows[(2 * p + 1) * g.d + i];
+      }
+    }
+  }
+  if (g.deadSlot == nullptr || g.deadSlot[j] >= g.cap) return;
+  for (size_t i = 0; i < g.d; i++) {
+    encoder[i] += static_cast<float>(g.scales[1]) * l.checkedArray(g.deadEncoder, g.cap * g.d)[g.deadSlot[j] * g.d + i];
+    decoder[i] += static_cast<float>(g.scales[1]) * l.checkedArray(g.deadDecoder, g.cap * g.d)[g.deadSlot[j] * g.d + i];
+  }
+}
+
+static Totals totalsOf(const Gradients& g, size_t first, size_t last) {
+  Totals t = {};
+  for (size_t e = first; e < last; e++) t.grad += g.entries[e].grad, t.grads += std::fabs(g.entries[e].grad), t.values += std::fabs(g.entries[e].value);
+  return t;
+}
+
+Gradients gradients(Launch& l) {
+  const Gradients g = l.next<Gradients>();
+  l.checkedArray(g.start, g.n + 1), l.checkedArray(g.pieceAt, g.n), l.checkedArray(g.scales, 2), l.checkedArray(g.entries, g.start[g.n]);
+  return g;
+}
+
+static void listLong(Launch& l) {
+  const Gradients g = gradients(l);
+  const uint32_t* pieceOf = l.next<uint32_t*>();
+  const uint32_t* pieceCount = l.array<uint32_t>(1);
+  Totals* totals = l.next<Totals*>();
+  rowThreads(l, g.d);
+  l.checkedArray(pieceOf, *pieceCount), l.checkedArray(totals, *pieceCount), l.checkedArray(g.pieceRows, *pieceCount * 2 * g.d);
+  for (size_t p = 0; p < *pieceCount; p++) {
+    const size_t j = pieceOf[p], first = g.start[j] + (p - g.pieceAt[j]) * g.chunk, last = std::min<size_t>(g.start[j + 1], first + g.chunk);
+    form(l, g, first, last, g.pieceRows + 2 * p * g.d, g.pieceRows + (2 * p + 1) * g.d);
+    totals[p] = totalsOf(g, first, last);
+  }
+}
+
+static void listBias(Launch& l) {
+  const Gradients g = gradients(l);
+  const Elements encoder = l.matrix(g.n * g.d);
+  const double* sums = l.array<double>(SUMS);
+  l.next<void*>();
+  const double* deadBias = l.next<double*>();
+  float* latentBias = l.array<float>(g.n);
+  double* partial = l.array<double>(l.x * g.d);
+  uint32_t* bad = l.array<uint32_t>(1);
+  l.expect(l.x == ceilDiv(g.n, 32) && l.width == 256, "the grid is wrong");
+  std::fill(partial, partial + l.x * g.d, 0.0);
+  const double input = std::max(std::sqrt(sums[CENTRED2]), 1.0), err = std::sqrt(std::max(sums[ERR2], sums[AUX_ERR2]));
+  for (size_t j = 0; j < g.n; j++) {
+    const Totals t = totalsOf(g, g.start[j], g.start[j + 1]);
+    if (!(t.grads * input < 1e18 && t.values * err < 1e18)) *bad = 1;
+    double sum = t.grad;
+    if (g.deadSlot != nullptr && g.deadSlot[j] < g.cap) sum += g.scales[1] * l.checkedArray(deadBias, g.cap)[g.deadSlot[j]];
+    latentBias[j] = static_cast<float>(sum);
+    for (size_t i = 0; i < g.d && sum != 0; i++) partial[j / 32 * g.d + i] += sum * encoder.get(j * g.d + i);
+  }
+}
+
+static void listPrebias(Launch& l) {
+  const double* partial = l.next<double*>();
+  const size_t blocks = l.u(), d = l.u();
+  const double* sums = l.array<double>(SUMS + 2 * d);
+  const double* scales = l.array<double>(2);
+  float* preBias = l.array<float>(d);
+  uint32_t* bad = l.array<uint32_t>(1);
+  const bool counts = l.u() != 0;
+  l.checkedArray(partial, blocks * d);
+  l.expect(l.x == ceilDiv(d, 32) && l.width == 1024, "the grid is wrong");
+  for (size_t i = 0; i < d; i++) {
+    double through = 0;
+    for (size_t b = 0; b < blocks; b++) through += partial[b * d + i];
+    const double gradient = (counts ? scales[0] * sums[SUMS + i] : 0) - through;
+    if (!(std::fabs(gradient) < 1e18)) *bad = 1;
+    preBias[i] = static_cast<float>(gradient);
+  }
+}
+
+void persistent(Launch& l, const Gradients& g, size_t more) {
+  rowThreads(l, g.d);
+  l.expect(g.from < g.to && g.to <= 2 * g.n && l.x <= g.to - g.from && l.shared >= 3072 + more, "the launch is wrong");
+}
+
+static void gradientRows(Launch& l) {
+  const Gradients g = gradients(l);
+  persistent(l, g, 0);
+  l.checkedArray(g.formedEncoder, g.n * g.d), l.checkedArray(g.formedDecoder, g.n * g.d);
+  std::vector<float> encoder(g.d), decoder(g.d);
+  for (size_t j = 0; j < g.n; j++) {
+    rowsOf(l, g, j, encoder.data(), decoder.data());
+    if (g.from <= j && j < g.to) std::copy(encoder.begin(), encoder.end(), g.formedEncoder + j * g.d);
+    if (g.from <= g.n + j && g.n + j < g.to) std::copy(decoder.begin(), decoder.end(), g.formedDecoder + j * g.d);
+  }
+}
+
+const Works GRADIENTS = {
+    {"list_count", listCount},
+    {"list_prefix", listPrefix},
+    {"list_scan", listScan},
+    {"list_fill", listFill},
+    {"list_long", listLong},
+    {"list_bias", listBias},
+    {"list_prebias", listPrebias},
+    {"gradient_rows", gradientRows},
+};
+
+}  // namespace standin
