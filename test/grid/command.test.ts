@@ -50,7 +50,7 @@ const EXACT = [
   "0",
   "--encoder-rescale",
 ];
-/** Moments at which a rank is killed or stopped; `npm run test:grid-faults` tries as many as the issue asks for. */
+/** Moments at which a rank is killed, and as many at which one is stopped. More than one are random moments; `npm run test:grid-faults` tries 20. */
 const MOMENTS = Number(process.env.SAETTA_GRID_FAULTS || 1);
 const DEADLINE = 10;
 
@@ -187,8 +187,21 @@ describe.skipIf(why !== undefined)(`a run of several ranks${why === undefined ? 
     expect(err.trim().split("\n")).toHaveLength(1);
   }, 60_000);
 
-  const faulty = ["--latents", "512", "--k", "8", "--batch", "256", "--tokens", "38400", "--engine", "cpu", "--threads", "1"];
-  const often = [...faulty, "--log-every", "1", "--checkpoint-every", "5", "--shards", "2"];
+  const faulty = [
+    "--latents",
+    "512",
+    "--k",
+    "8",
+    "--batch",
+    "256",
+    "--engine",
+    "cpu",
+    "--threads",
+    "1",
+    "--tokens",
+    MOMENTS > 1 ? "153600" : "25600",
+  ];
+  const often = [...faulty, "--log-every", "1", "--checkpoint-every", "10", "--shards", "2"];
 
   it.each([
     ["the process that has started them", "SIGTERM", 143],
@@ -219,7 +232,7 @@ describe.skipIf(why !== undefined)(`a run of several ranks${why === undefined ? 
     async (signal, rank, moment) => {
       const name = `${signal}-${moment}`;
       const running = start(folder, { SAETTA_DEADLINE: `${DEADLINE}` }, "train", "acts.h5", ...often, "--out", name);
-      await logged(name, 6, running);
+      await logged(name, 12, running);
       await sleep(MOMENTS > 1 ? Math.random() * 1000 : 0);
       const ranks = await ranksOf(name);
       const began = performance.now();

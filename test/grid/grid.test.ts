@@ -18,6 +18,15 @@ interface Step {
   readonly dead_pairs: readonly Pair[];
 }
 
+interface Run {
+  readonly steps: readonly Step[];
+  /** [n,d] of this rank's shard. */
+  readonly decoder: readonly number[];
+  readonly firstLatent: number;
+  /** Latents whose rows were drawn anew. */
+  readonly withoutRow: readonly number[];
+}
+
 const GRIDS: readonly GridSize[] = [
   [1, 2],
   [2, 1],
@@ -32,15 +41,16 @@ const LOSSES = ["loss", "mse", "auxk_loss", "grad_norm"] as const;
 const why = whyNoRanks();
 
 describe.skipIf(why !== undefined)(`ranks under Open MPI${why === undefined ? "" : `: ${why}`}`, () => {
-  let alone: Record<string, Step[]>;
+  let alone: Record<string, Run>;
 
   beforeAll(async () => {
     await prepareCpuKernels();
-    [alone = {}] = await work<Step[]>("steps", "reference,cpu", [1, 1]);
+    [alone = {}] = await work<Run>("steps", "reference,cpu", [1, 1]);
   }, 300_000);
 
   it("the steps are worth comparing: latents die and come back, all losses count, one step is skipped", () => {
-    for (const steps of Object.values(alone)) {
+    for (const { steps, decoder, withoutRow } of Object.values(alone)) {
+      for (const latent of withoutRow) expect(Math.hypot(...decoder.slice(12 * latent, 12 * latent + 12))).toBeCloseTo(1, 5);
       expect(steps).toHaveLength(100);
       expect(steps.filter(({ dead }) => dead > 0).length).toBeGreaterThan(50);
       expect(steps.filter(({ auxk_loss, dead_pairs }) => auxk_loss > 0 && dead_pairs.length > 0).length).toBeGreaterThan(50);
@@ -52,22 +62,22 @@ describe.skipIf(why !== undefined)(`ranks under Open MPI${why === undefined ? ""
   it.each(GRIDS)(
     "%i shards x %i replicas: the same latents and losses as alone",
     async (shards, replicas) => {
-      const ranks = await work<Step[]>("steps", "reference,cpu", [shards, replicas]);
+      const ranks = await work<Run>("steps", "reference,cpu", [shards, replicas]);
       const together = (engine: string, step: number, of: "live" | "dead_pairs") => {
-        const all = ranks.flatMap((found) => found[engine]![step]![of]);
+        const all = ranks.flatMap((found) => found[engine]!.steps[step]![of]);
         return all.map(String).toSorted();
       };
-      const before = (engine: string, step: number, of: "live" | "dead_pairs") => alone[engine]![step]![of].map(String).toSorted();
+      const before = (engine: string, step: number, of: "live" | "dead_pairs") => alone[engine]!.steps[step]![of].map(String).toSorted();
 
-      for (const found of ranks.flatMap((rank) => Object.values(rank))) expect(found[SPOILED]!.skipped).toBe(1);
+      for (const found of ranks.flatMap((rank) => Object.values(rank))) expect(found.steps[SPOILED]!.skipped).toBe(1);
       for (const step of Array.from({ length: 100 }, (_, i) => i).filter((i) => i !== SPOILED)) {
         for (const of of ["live", "dead_pairs"] as const) expect(together("reference", step, of)).toEqual(before("reference", step, of));
         for (const [engine, allowed] of [
           ["reference", 1e-9],
           ["cpu", 1e-5],
         ] as const) {
-          const expected = alone[engine]![step]!;
-          for (const found of ranks.map((rank) => rank[engine]![step]!)) {
+          const expected = alone[engine]!.steps[step]!;
+          for (const found of ranks.map((rank) => rank[engine]!.steps[step]!)) {
             for (const name of LOSSES) expect(Math.abs(found[name] - expected[name])).toBeLessThan(allowed);
             expect([found.dead, found.skipped]).toEqual([expected.dead, expected.skipped]);
             if (engine === "reference") expect(found.l0).toBe(expected.l0);
@@ -76,6 +86,19 @@ describe.skipIf(why !== undefined)(`ranks under Open MPI${why === undefined ? ""
       }
       expect(together("cpu", 0, "live")).toEqual(before("cpu", 0, "live"));
       expect(together("cpu", 0, "dead_pairs")).toEqual(before("cpu", 0, "dead_pairs"));
+      // The weights too; and rows that are drawn anew depend on the number of the latent among all.
+      for (const rank of ranks) {
+        for (const [engine, allowed] of [
+          ["reference", 1e-9],
+          ["cpu", 1e-3],
+        ] as const) {
+          const { decoder, firstLatent } = rank[engine]!;
+          const width = 12;
+          const expected = alone[engine]!.decoder.slice(firstLatent * width, firstLatent * width + decoder.length);
+          const off = expected.map((value, i) => Math.abs(value - decoder[i]!));
+          expect(Math.max(...off)).toBeLessThan(allowed);
+        }
+      }
       const last = new Set(before("cpu", 99, "live"));
       const kept = together("cpu", 99, "live").filter((pair) => last.has(pair)).length;
       expect(kept / last.size).toBeGreaterThanOrEqual(0.999);

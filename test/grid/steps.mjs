@@ -2,7 +2,7 @@
 
 import { partOf, rowsOfReplica } from "../../dist/train/part.js";
 import { readFindings } from "../../dist/train/report.js";
-import { allocState, startParams } from "../../dist/train/state.js";
+import { allocState, shareState, startParams } from "../../dist/train/state.js";
 import { createTrainStep } from "../../dist/train/step.js";
 import { bytesOf, float32Of, float64Of, uint32Of } from "../../dist/util/bytes.js";
 import { Rng } from "../../dist/util/rng.js";
@@ -25,6 +25,26 @@ const HYPER = {
   firedAbove: 1e-3,
 };
 
+/** Latents that are never on and whose decoder rows are 0, so that they are drawn anew. */
+const WITHOUT_ROW = [20, 40];
+
+/** The start, of which only the first rank of each shard knows, and pre-bias rank 0 alone; the others are told. */
+function start(engine, state, part) {
+  startParams(engine, state.params, part.shape, 3, new Float64Array(D).fill(0.4), part.firstLatent);
+  const reals = (count, value) =>
+    bytesOf(engine.real === "f64" ? new Float64Array(count).fill(value) : new Float32Array(count).fill(value));
+  const size = engine.real === "f64" ? 8 : 4;
+  for (const latent of WITHOUT_ROW.map((each) => each - part.firstLatent).filter((each) => each >= 0 && each < part.shape.n)) {
+    engine.write(state.params.decoder, reals(D, 0), latent * D * size);
+    engine.write(state.params.latentBias, reals(1, -50), latent * size);
+  }
+  const { grid, shape } = part;
+  if (grid.replica > 0) engine.write(state.params.encoder, reals(shape.n * D, Number.NaN));
+  if (grid.rank > 0) engine.write(state.params.preBias, reals(D, 7));
+  if (grid.replica > 0) engine.write(state.age, bytesOf(new Uint32Array(shape.n).fill(9)));
+  shareState(engine, state, part);
+}
+
 /** Sparse sums of some directions: some latents die, others live. */
 function rows() {
   const rng = new Rng(11);
@@ -44,7 +64,7 @@ export async function steps(engine, collective) {
   const { grid } = collective;
   const part = partOf(WHOLE, grid);
   const state = allocState(engine, part.shape, true);
-  startParams(engine, state.params, part.shape, 3, new Float64Array(D).fill(0.4), part.firstLatent);
+  start(engine, state, part);
   const raw = engine.alloc("f32", [ROWS, D]);
   engine.write(raw, bytesOf(rows()));
   const { first, end } = rowsOfReplica(grid, B);
@@ -69,5 +89,7 @@ export async function steps(engine, collective) {
     kept.push({ ...findings, live: await selected(ops.live), dead_pairs: await selected(ops.dead) });
   }
   ops.close();
-  return kept;
+  const bytes = await engine.read(state.params.decoder);
+  const decoder = Array.from(engine.real === "f64" ? float64Of(bytes) : float32Of(bytes));
+  return { steps: kept, decoder, firstLatent: part.firstLatent, withoutRow: WITHOUT_ROW };
 }
