@@ -11,7 +11,7 @@ import { layOut, type SafetensorsPart } from "../formats/safetensors.ts";
 import { beginFolder, finishFolder, writeFile } from "./commit.ts";
 import { checkpointsFolder, stepName } from "./layout.ts";
 import type { ManifestEntry } from "./manifest.ts";
-import { filesOf, folderOf, sayingNeeds, type Snapshot, type TensorFile } from "./save.ts";
+import { filesOf, folderOf, type Snapshot, sayingNeeds, type TensorFile } from "./save.ts";
 import { disk, type Storage } from "./storage.ts";
 
 /** Saves as `saveCheckpoint` does; every rank calls it, with the same step. A rank that cannot write throws, and is to end the run of all. */
