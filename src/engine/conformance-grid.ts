@@ -1,6 +1,6 @@
 /**
  * What an engine must do as one rank of a grid: cases that every rank runs at once, each comparing what it gets with what plain loops make of everybody's numbers, which all can
- * draw. test/grid runs them under Open MPI.
+ * draw. Comparisons come last: a rank that stopped before would leave the others waiting. test/grid runs them under Open MPI.
  */
 
 import { type Collective, groupOf, OVERS } from "../collective/collective.ts";
@@ -64,11 +64,10 @@ const REDUCTIONS: GridCase = {
             const expected = members(collective, over)
               .map((each) => drawn(each, mine, count))
               .reduce((a, b) => a.map((value, i) => REDUCE[op](value, b[i]!)));
-            checks.push(async () => {
-              tally.same(`${op} of ${count} ${dtype} over ${over}`, await readNumbers(engine, t), expected);
-              engine.free(t);
-            });
-            if (mine % 5 === 0) for (const check of checks.splice(0)) await check();
+            const found = readNumbers(engine, t);
+            engine.free(t);
+            checks.push(async () => tally.same(`${op} of ${count} ${dtype} over ${over}`, await found, expected));
+            if (mine % 5 === 0) await found;
           }
         }
       }
@@ -82,6 +81,7 @@ const IN_ORDER: GridCase = {
   run: async (engine, collective) => {
     const { size } = groupOf(collective.grid, "all");
     const t = engine.alloc("f64", [3]);
+    const checks: (() => Promise<void>)[] = [];
     const of = (...values: number[]) => bytesOf(Float64Array.from(values));
     for (let turn = 1; turn <= 20; turn++) {
       engine.write(t, of(turn, turn, turn));
@@ -89,10 +89,14 @@ const IN_ORDER: GridCase = {
       const summed = engine.read(t);
       engine.write(t, of(-turn), 8);
       engine.allReduce(t, "max", "all");
-      new Tally().same(`turn ${turn}`, float64Of(await summed), [turn * size, turn * size, turn * size]);
-      new Tally().same(`turn ${turn}, written after`, float64Of(await engine.read(t)), [turn * size, -turn, turn * size]);
+      const written = engine.read(t);
+      checks.push(async () => {
+        new Tally().same(`turn ${turn}`, float64Of(await summed), [turn * size, turn * size, turn * size]);
+        new Tally().same(`turn ${turn}, written after`, float64Of(await written), [turn * size, -turn, turn * size]);
+      });
     }
     engine.free(t);
+    for (const check of checks) await check();
   },
 };
 
@@ -157,6 +161,7 @@ const MERGE: readonly GridCase[] = MERGES.map((draw, i) => ({
     writeHyper(engine, t, { ...HYPERS, firedAbove });
     const z = engine.codes(B, slots);
     const { latent, value, grad } = engine.pairs(z);
+    const checks: (() => Promise<void>)[] = [];
     for (const live of [true, false]) {
       const at = (row: number, slot: number) => all[shard]![row]![slot];
       const each = <T>(of: (row: number, slot: number) => T) =>
@@ -182,28 +187,21 @@ const MERGE: readonly GridCase[] = MERGES.map((draw, i) => ({
       });
       const fired = new Float64Array(n);
       for (const pair of kept.flat()) if (pair.value > firedAbove) fired[pair.latent] = 1;
-      const tally = new Tally();
-      tally.same(
-        "latent",
-        await readNumbers(engine, latent),
+      const expected = [
         each((row, slot) => kept[row]![slot]?.latent ?? NONE),
-      );
-      tally.same(
-        "value",
-        await readNumbers(engine, value),
         each((row, slot) => kept[row]![slot]?.value ?? 0),
-      );
-      tally.same(
-        "grad",
-        await readNumbers(engine, grad),
         each(() => 0),
-      );
-      // With one shard the encode before has said what fired.
-      if (live && shards > 1) tally.same("fired", await readNumbers(engine, t.fired), fired);
-      else tally.same("fired, as it was", await readNumbers(engine, t.fired), new Float64Array(n).fill(1));
+        // With one shard the encode before has said what fired.
+        live && shards > 1 ? fired : new Float64Array(n).fill(1),
+      ];
+      const found = Promise.all([latent, value, grad, t.fired].map((tensor) => readNumbers(engine, tensor)));
+      checks.push(async () => {
+        for (const [i, values] of (await found).entries()) new Tally().same(["latent", "value", "grad", "fired"][i]!, values, expected[i]!);
+      });
     }
     engine.free(z);
     freeStep(engine, t);
+    for (const check of checks) await check();
   },
 }));
 
