@@ -162,8 +162,15 @@ function withoutOutput(node: Node, name: string): Uint8Array {
 
 /** A ValueInfoProto: name = 1, type = 2; TypeProto: tensor_type = 1; Tensor: elem_type = 1, shape = 2; TensorShapeProto: dim = 1; Dimension: dim_value = 1, dim_param = 2. */
 function valueInfo({ name, dtype, width }: GivenTensor): Uint8Array[] {
-  const sizes = width === undefined ? [] : [string(2, "batch of a given tensor"), string(2, "sequence of a given tensor"), integer(1, width)];
-  const shape = sizes.length === 0 ? [] : wrap(2, sizes.flatMap((size) => wrap(1, size)));
+  const sizes =
+    width === undefined ? [] : [string(2, "batch of a given tensor"), string(2, "sequence of a given tensor"), integer(1, width)];
+  const shape =
+    sizes.length === 0
+      ? []
+      : wrap(
+          2,
+          sizes.flatMap((size) => wrap(1, size)),
+        );
   return [...string(1, name), ...wrap(2, wrap(1, [...integer(1, DTYPES[dtype]), ...shape]))];
 }
 

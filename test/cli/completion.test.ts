@@ -28,7 +28,21 @@ function run(shell: string, script: string): string[] {
   return stdout.split("\n").filter((line) => line !== "");
 }
 
-const COMMANDS = ["harvest", "train", "resume", "eval", "export", "import", "report", "inspect", "serve", "verify", "doctor", "bench", "completion"];
+const COMMANDS = [
+  "harvest",
+  "train",
+  "resume",
+  "eval",
+  "export",
+  "import",
+  "report",
+  "inspect",
+  "serve",
+  "verify",
+  "doctor",
+  "bench",
+  "completion",
+];
 
 describe.skipIf(missing("bash") !== undefined)("bash completes", () => {
   /** What the function offers for the last word; bash itself completes files where that is nothing. */

@@ -15,7 +15,21 @@ afterAll(async () => {
 
 const { version } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")) as { version: string };
 
-const COMMANDS = ["harvest", "train", "resume", "eval", "export", "import", "report", "inspect", "serve", "verify", "doctor", "bench", "completion"];
+const COMMANDS = [
+  "harvest",
+  "train",
+  "resume",
+  "eval",
+  "export",
+  "import",
+  "report",
+  "inspect",
+  "serve",
+  "verify",
+  "doctor",
+  "bench",
+  "completion",
+];
 
 describe("help", () => {
   it("of saetta lists the commands, with an example", async () => {
