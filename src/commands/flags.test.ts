@@ -21,8 +21,8 @@ describe("flags", () => {
     expect(help).toMatch(/Autoencoder: --preset .* Optimisation: --auxk-coef .* Data: --non-finite .* Run: --eval-every /);
     expect(help).toContain("--eps <X>");
     expect(help).toContain(`(default: ${DEFAULTS.eps})`);
-    expect(help).toContain("--engine <auto|cpu|reference>");
-    expect(help).toContain("--dtype <auto|f32|bf16> what the encoder's product is computed in;");
+    expect(help).toContain("--engine <auto|cpu|cuda|reference>");
+    expect(help).toContain("--dtype <auto|f32|bf16|fp16> what products are computed in;");
     expect(help).toContain("--mse-scale <auto|X>");
     expect(help).toContain("--exclude-tokens <start|none|IDS>");
     expect(help).toContain("--latents <N> number of latents n (default: about 16 x width");

@@ -38,10 +38,11 @@ export async function examine(): Promise<Findings> {
     const engine = await selectEngine(name).catch((error: unknown) => messageOf(error));
     add(`engine ${name}`, typeof engine !== "string", typeof engine === "string" ? engine : engine.description);
     if (typeof engine !== "string") engines.push(engine);
-    if (name === "cuda" && typeof engine !== "string") add("cuda libraries", true, (await cudaLibraries()).join(", "));
+    if (name === "cpu") {
+      const paths = await cpuPaths().catch(() => []);
+      if (paths.length > 0) add("cpu paths", true, paths.join(", "));
+    } else if (typeof engine !== "string") add("cuda libraries", true, (await cudaLibraries()).join(", "));
   }
-  const paths = await cpuPaths().catch(() => []);
-  if (paths.length > 0) add("cpu paths", true, paths.join(", "));
   add("harvest", ...languageModels());
   let sound = true;
   for (const engine of engines) {

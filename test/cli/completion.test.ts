@@ -59,8 +59,8 @@ describe.skipIf(missing("bash") !== undefined)("bash completes", () => {
     ["flags", ["train", "--log"], ["--log-every"]],
     ["flags that turn something off", ["train", "--no-sh"], ["--no-shuffle"]],
     ["flags after data and other flags", ["train", "acts one.h5", "--k", "4", "--aux"], ["--auxk", "--auxk-coef"]],
-    ["words of the schema", ["train", "--engine", ""], ["auto", "cpu", "reference"]],
-    ["words of the schema that another command has otherwise", ["train", "--dtype", ""], ["auto", "f32", "bf16"]],
+    ["words of the schema", ["train", "--engine", ""], ["auto", "cpu", "cuda", "reference"]],
+    ["words of the schema that another command has otherwise", ["train", "--dtype", ""], ["auto", "f32", "bf16", "fp16"]],
     ["words after an equals sign", ["train", "--non-finite", "=", "s"], ["stop", "skip"]],
     ["the only word beside a number", ["train", "--mse-scale", "a"], ["auto"]],
     ["words of other commands", ["harvest", "--dtype", "f3"], ["f32"]],
@@ -88,7 +88,7 @@ describe.skipIf(missing("fish") !== undefined)("fish completes", () => {
   it("commands, flags, their words, and files", () => {
     expect(new Set(offered("saetta "))).toEqual(new Set(COMMANDS));
     expect(offered("saetta train --log-e")).toEqual(["--log-every"]);
-    expect(offered("saetta train --engine ")).toEqual(["auto", "cpu", "reference"]);
+    expect(offered("saetta train --engine ")).toEqual(["auto", "cpu", "cuda", "reference"]);
     expect(new Set(offered("saetta completion "))).toEqual(new Set(["bash", "zsh", "fish"]));
     expect(offered("saetta train ac")).toEqual(["acts one.h5"]);
   });

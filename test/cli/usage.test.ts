@@ -57,7 +57,7 @@ describe("help", () => {
     expect(flags).toEqual(expect.arrayContaining(["--latents", "--[no-]shuffle", "--out", "--config"]));
     expect(new Set(flags).size).toBe(flags.length);
     expect(resume.out).toContain("--tokens <N>");
-    expect(resume.out).toContain("--dtype <auto|f32|bf16>");
+    expect(resume.out).toContain("--dtype <auto|f32|bf16|fp16>");
     expect(resume.out).not.toMatch(/--latents|--seed|default:/);
   });
 
