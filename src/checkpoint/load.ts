@@ -44,6 +44,9 @@ export interface Refusal {
   readonly error: SaettaError;
 }
 
+/** A file in the folder itself, whatever the system: no path, no NUL, not too long. */
+const PLAIN_NAME = /^\w[\w.-]{0,99}$/;
+
 /** What inference needs; the rest is three times as much to read. */
 export const INFERENCE_FILES = [CFG, STATE, WEIGHTS, OWN_WEIGHTS, AVERAGE] as const;
 
@@ -100,7 +103,7 @@ async function readManifest(path: string): Promise<ReadonlyMap<string, ManifestE
   const listed = manifest.fields("files");
   return new Map(
     Object.keys(listed.object).map((name) => {
-      if (basename(name) !== name || name === "." || name === "..") {
+      if (!PLAIN_NAME.test(name)) {
         throw new FormatError(`lists ${JSON.stringify(name)}, which is no plain file name`, { where });
       }
       const entry = listed.fields(name);

@@ -103,6 +103,16 @@ describe("a checkpoint is refused", () => {
       'FILE: lists "/etc/passwd", which is no plain file name',
     ],
     ["that lists its parent", (text) => text.replace('"cfg.json"', '".."'), 'FILE: lists "..", which is no plain file name'],
+    [
+      "that lists a name with a NUL",
+      (text) => text.replace('"cfg.json"', '"cfg.json\\u0000"'),
+      'FILE: lists "cfg.json\\u0000", which is no plain file name',
+    ],
+    [
+      "that lists a name longer than names can be",
+      (text) => text.replace('"cfg.json"', `"${"a".repeat(300)}"`),
+      `FILE: lists "${"a".repeat(300)}", which is no plain file name`,
+    ],
     ["that lists nothing", () => '{"format_version":1,"files":{}}', "FILE: does not list cfg.json, which the checkpoint must have"],
     [
       "with a manifest of more than 1 MiB",
