@@ -5,7 +5,7 @@
 
 import { createHash } from "node:crypto";
 import { open } from "node:fs/promises";
-import { basename, join } from "node:path";
+import { join } from "node:path";
 import { readFully } from "../util/bytes.ts";
 import { FormatError, hasCode, messageOf } from "../util/errors.ts";
 import { Fields, parseJson } from "../util/json.ts";
@@ -20,6 +20,8 @@ export interface ManifestEntry {
 
 const VERSION = 1;
 const MAX_BYTES = 1024 * 1024;
+/** A file in the folder itself, whatever the system: no path, no NUL, not too long. */
+const PLAIN_NAME = /^\w[\w.-]{0,99}$/;
 const TAIL = /,\n {2}"sha256": "([0-9a-f]{64})"\n\}\n$/;
 
 const sha256 = (bytes: string | Uint8Array): string => createHash("sha256").update(bytes).digest("hex");
@@ -48,7 +50,7 @@ export async function readManifest(folder: string): Promise<ReadonlyMap<string, 
   const listed = manifest.fields("files");
   return new Map(
     Object.keys(listed.object).map((name) => {
-      if (basename(name) !== name || name === "." || name === "..") {
+      if (!PLAIN_NAME.test(name)) {
         throw new FormatError(`lists ${JSON.stringify(name)}, which is no plain file name`, { where });
       }
       const entry = listed.fields(name);

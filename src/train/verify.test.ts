@@ -78,7 +78,7 @@ describe("a run folder", () => {
     await mkdir(checkpoint(12, "..", "step-00000010.damaged"));
     const found = await verifyRun(run);
     expect(found).toMatchObject({ sound: false, leftovers: [".aside-step-00000016", "step-00000010.damaged"] });
-    expect(found.problems.join()).toMatch(/config\.json: is not JSON/);
+    expect(found.problems.join()).toMatch(/config\.json: not valid JSON/);
     expect(verificationText(found)).toContain("left     .aside-step-00000016, step-00000010.damaged");
   });
 

@@ -9,7 +9,7 @@ import { loadSae } from "../../src/inference/sae.ts";
 import { parseDescription } from "../../src/sae/description.ts";
 import { UsageError } from "../../src/util/errors.ts";
 import { readJsonFile, readTextFile } from "../../src/util/json.ts";
-import { json as formats } from "../fuzz/formats/json.ts";
+import { json as formats, signed } from "../fuzz/formats/json.ts";
 import { sae as saeFormats } from "../fuzz/formats/sae.ts";
 import { place, refusal } from "./attack.ts";
 
@@ -103,11 +103,21 @@ describe("a checkpoint is refused", () => {
       'FILE: lists "/etc/passwd", which is no plain file name',
     ],
     ["that lists its parent", (text) => text.replace('"cfg.json"', '".."'), 'FILE: lists "..", which is no plain file name'],
+    [
+      "that lists a name with a NUL",
+      (text) => text.replace('"cfg.json"', '"cfg.json\\u0000"'),
+      'FILE: lists "cfg.json\\u0000", which is no plain file name',
+    ],
+    [
+      "that lists a name longer than names can be",
+      (text) => text.replace('"cfg.json"', `"${"a".repeat(300)}"`),
+      `FILE: lists "${"a".repeat(300)}", which is no plain file name`,
+    ],
     ["that lists nothing", () => '{"format_version":1,"files":{}}', "FILE: does not list cfg.json, which the checkpoint must have"],
     [
       "with a manifest of more than 1 MiB",
-      (text) => text + " ".repeat(1 << 20),
-      expect.stringMatching(/^FILE: \d+ bytes, more than the 1048576 that such a file may have$/) as string,
+      (text) => text.replace(/\}$/, `${" ".repeat(1 << 20)}}`),
+      expect.stringMatching(/^FILE: \d+ bytes, more than the 1048576 that a manifest may have$/) as string,
     ],
     [
       "with a size beyond safe integers",
@@ -116,7 +126,7 @@ describe("a checkpoint is refused", () => {
     ],
   ])("%s", async (_, change, line) => {
     const [sample] = await formats.find(({ name }) => name === "manifest")!.samples();
-    const path = place("manifest.json", change(sample!.bytes.toString()));
+    const path = place("manifest.json", signed(Buffer.from(change(sample!.bytes.toString()))));
     for (const [name, content] of Object.entries(sample!.beside!)) writeFileSync(join(dirname(path), name), content);
     expect(await refusal(path, () => openCheckpoint(dirname(path)))).toEqual(line);
   });
