@@ -52,7 +52,7 @@ describe.skipIf(noBrowser !== undefined)(
       const { page, context, sins } = await watchedPage(browser, server.url, { reducedMotion: "reduce" });
       try {
         await page.goto(`${server.url}?run=one`);
-        expect(await page.getByRole("link", { name: "features" }).count()).toBe(1); // the other run has none
+        await expect.poll(() => page.getByRole("link", { name: "features" }).count()).toBe(1); // the other run has none
         await page.getByRole("link", { name: "features" }).click();
         expect(page.url()).toBe(`${server.url}features/one`);
         await page.getByRole("region", { name: "Strongest passages" }).waitFor();

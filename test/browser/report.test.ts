@@ -223,7 +223,7 @@ describe.skipIf(WHY_NO_CHROMIUM !== undefined)("the page of a report", () => {
         await page.locator("summary").click();
         await page.locator(".latents a").first().click();
         await expect.poll(() => page.locator(".latents a").first().isVisible()).toBe(false);
-        expect(await page.locator("article .eyebrow").innerText()).not.toContain("Latent 20 ");
+        await expect.poll(() => page.locator("article .eyebrow").innerText()).not.toContain("Latent 20 ");
       },
       { width: 390, height: 844 },
     );

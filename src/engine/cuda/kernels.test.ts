@@ -41,6 +41,6 @@ describe("KERNELS", () => {
         .split(";")
         .slice(0, -1)
         .flatMap((line) => line.split(",")),
-    ).toHaveLength(17);
+    ).toHaveLength(19);
   });
 });
