@@ -11,8 +11,9 @@ import { safetensors } from "./safetensors.ts";
 import { selfTest } from "./self-test.ts";
 import { text } from "./text.ts";
 import { tokenizer } from "./tokenizer.ts";
+import { torch } from "./torch.ts";
 
-export const FORMATS: readonly FuzzFormat[] = [safetensors, npy, hdf5, onnx, onnxRuntime, tokenizer, text, ...json, ...sae];
+export const FORMATS: readonly FuzzFormat[] = [safetensors, npy, hdf5, onnx, onnxRuntime, tokenizer, torch, text, ...json, ...sae];
 
 export function formatNamed(name: string): FuzzFormat {
   const found = [...FORMATS, selfTest].find((format) => format.name === name);
