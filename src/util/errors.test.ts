@@ -21,5 +21,6 @@ describe("a message", () => {
     const { message } = new FormatError(`the name ${"a".repeat(100_000)} ends here`, { where: "a.json", mend: "write it again" });
     expect(message.length).toBeLessThan(1100);
     expect(message).toMatch(/^a\.json: the name aaa.* \.\.\. a+ ends here; write it again$/);
+    expect(new FormatError("\u0000".repeat(1000)).message.length, "with what is spelled out").toBeLessThan(1100);
   });
 });
