@@ -7,15 +7,13 @@ import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
 import { mkdtemp, readdir, readFile, rename, rm } from "node:fs/promises";
-import { availableParallelism, homedir, tmpdir } from "node:os";
+import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { cacheFolders, writableFolder } from "../../util/cache.ts";
 import { hasCode, messageOf, SaettaError } from "../../util/errors.ts";
-import { makeFolders } from "../../util/folders.ts";
 
 const KERNELS = fileURLToPath(new URL("kernels/", import.meta.url));
-/** src/engine/cpu and dist/engine/cpu are equally deep in the package. */
-const PACKAGE = fileURLToPath(new URL("../../../", import.meta.url));
 
 /** Not -march=native: the instruction set is chosen at run time, function by function. Not -ffast-math: what is not finite must be found. */
 const FLAGS = ["-O3", "-std=c++17", "-fPIC", "-pthread", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"];
@@ -33,7 +31,7 @@ export interface KernelOptions {
 export async function kernelLibrary(options: KernelOptions = {}): Promise<string> {
   const compiler = (options.compiler ?? (process.env.CXX || "c++")).trim().split(/\s+/);
   const flags = [...FLAGS, ...(options.flags ?? (process.env.SAETTA_CXXFLAGS ?? "").split(/\s+/).filter(Boolean))];
-  const folders = options.folders ?? [join(PACKAGE, "build"), join(process.env.XDG_CACHE_HOME || join(homedir(), ".cache"), "saetta")];
+  const folders = options.folders ?? cacheFolders();
   const version = await run(compiler, ["--version"]);
   const names = (await readdir(KERNELS)).filter((name) => /\.(cc|h)$/.test(name)).sort();
   const hash = createHash("sha256").update(JSON.stringify([process.platform, process.arch, compiler, version, flags]));
@@ -43,7 +41,7 @@ export async function kernelLibrary(options: KernelOptions = {}): Promise<string
   }
   const key = hash.digest("hex").slice(0, 32);
   const cached = folders.map((folder) => join(folder, `${key}.so`)).find((path) => existsSync(path));
-  return cached ?? (await build(compiler, flags, names, key, await writableFolder(folders)));
+  return cached ?? (await build(compiler, flags, names, key, await writableFolder(folders, "cpu engine")));
 }
 
 async function build(
@@ -73,24 +71,6 @@ async function build(
     await rm(objects, { recursive: true, force: true });
     await rm(temporary, { force: true });
   }
-}
-
-async function writableFolder(folders: readonly string[]): Promise<string> {
-  let last: unknown;
-  for (const folder of folders) {
-    try {
-      await makeFolders(folder);
-      await rm(await mkdtemp(join(folder, ".probe-")), { recursive: true });
-      return folder;
-    } catch (cause) {
-      last = cause;
-    }
-  }
-  throw new SaettaError(`no folder for the compiled kernels can be written (${folders.join(", ")})`, {
-    where: "cpu engine",
-    mend: "make one of them writable or set XDG_CACHE_HOME",
-    cause: last,
-  });
 }
 
 /** Output of the compiler. */

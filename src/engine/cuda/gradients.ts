@@ -351,3 +351,10 @@ function checkStep(t: Step, n: number, d: number): void {
   at(t.bad, "u32", 1);
   at(t.sq, "f64", 1);
 }
+
+/** Gradients that this engine made, not freed. */
+export function ownGrads(g: Grads): CudaGrads {
+  if (!(g instanceof CudaGrads)) throw new SaettaError("gradients of another engine were given to the cuda engine");
+  if (g.freed) throw new SaettaError("gradients were used after they were freed", { where: WHERE });
+  return g;
+}

@@ -24,11 +24,11 @@ import {
   type Step,
   type Tensor,
 } from "../engine.ts";
+import { Fusion, type Reconstruct } from "../fuse.ts";
 import { Device, NotRecordable } from "./device.ts";
 import { CudaError } from "./driver.ts";
 import { encode, load } from "./encode.ts";
-import { Fuse } from "./fuse.ts";
-import { CudaGrads } from "./gradients.ts";
+import { CudaGrads, ownGrads } from "./gradients.ts";
 import { WHERE } from "./libraries.ts";
 import { MOST_ROWS, refusal } from "./limits.ts";
 import { Machine } from "./machine.ts";
@@ -77,7 +77,7 @@ class CudaEngine implements Engine {
   readonly real = "f32";
   readonly rounding: number | undefined;
   readonly #m: Machine;
-  readonly #fuse: Fuse;
+  readonly #fusion = new Fusion();
   readonly #uploads: Uploads;
   readonly #downloads: Downloads;
   readonly #rows: RowUploads;
@@ -98,13 +98,6 @@ class CudaEngine implements Engine {
     this.#uploads = new Uploads(m.device);
     this.#downloads = new Downloads(m.device, this.#fault, (fault) => this.#explain(fault), m.ranks.collective.deadline);
     this.#rows = new RowUploads(m.device, m.kernels, this.#uploads, this.#fault, (fault) => this.#explain(fault));
-    this.#fuse = new Fuse({
-      decode: (p, z, err) => paths.decode(m, p, z, err),
-      residual: (p, x, t, path, live) => paths.residual(m, p, x, t, path, live),
-      codeGrad: (p, path, t) => paths.codeGrad(m, p, path, t),
-      canReconstruct: (path, p) => paths.canReconstruct(m, path, p),
-      reconstruct: (p, x, t, path, live) => paths.reconstruct(m, p, x, t, path, live),
-    });
     m.onCopy = (tensor) => this.#findings?.copied.add(tensor);
   }
 
@@ -236,33 +229,46 @@ class CudaEngine implements Engine {
     this.#open();
     this.#queue(() => {
       if (this.#findings !== undefined) this.#findings.others = true;
-      this.#fuse.flush();
+      this.#fusion.flush();
       ranks.allReduce(t, op, over, this.#findings !== undefined);
     });
   }
 
   decode(p: Params, z: Codes, err: Tensor): void {
-    this.#holdable(() => this.#fuse.decode(p, z, err));
+    this.#holdable(() => this.#fusion.decode(p, z, err, () => paths.decode(this.#m, p, z, err)));
   }
 
   residual(p: Params, x: Tensor, t: Step, path: Path, live?: Path): void {
-    this.#holdable(() => this.#fuse.residual(p, x, t, path, live));
+    this.#holdable(() => {
+      const m = this.#m;
+      const alone = () => paths.residual(m, p, x, t, path, live);
+      if (paths.canReconstruct(m, path, p)) {
+        this.#fusion.residual(p, x, t, path, live, alone);
+      } else {
+        this.#fusion.flush();
+        alone();
+      }
+    });
   }
 
   codeGrad(p: Params, path: Path, t: Step): void {
-    this.#holdable(() => this.#fuse.codeGrad(p, path, t));
+    this.#holdable(() => {
+      const m = this.#m;
+      const all = ({ x, live }: Reconstruct) => paths.reconstruct(m, p, x, t, path, live);
+      this.#fusion.codeGrad(p, path, t, () => paths.codeGrad(m, p, path, t), all);
+    });
   }
 
   paramGrad(p: Params, x: Tensor, t: Step, live: Path, dead: Path | undefined, g: Grads): void {
-    this.#operation(() => this.#ownGrads(g).paramGrad(this.#m, p, x, t, live, dead));
+    this.#operation(() => ownGrads(g).paramGrad(this.#m, p, x, t, live, dead));
   }
 
   norm(p: Params, g: Grads, t: Step): void {
-    this.#operation(() => this.#ownGrads(g).norm(this.#m, p.decoder, t));
+    this.#operation(() => ownGrads(g).norm(this.#m, p.decoder, t));
   }
 
   update(s: State, g: Grads, t: Step): void {
-    this.#operation(() => this.#ownGrads(g).update(this.#m, s, t));
+    this.#operation(() => ownGrads(g).update(this.#m, s, t));
   }
 
   record(step: () => void): () => void {
@@ -314,7 +320,7 @@ class CudaEngine implements Engine {
 
   /** Queues what was held back. */
   #flush(): void {
-    this.#fuse.flush();
+    this.#fusion.flush();
     this.#m.ranks.flush();
   }
 
@@ -356,12 +362,6 @@ class CudaEngine implements Engine {
   #explain(fault: Uint32Array): unknown {
     if (this.#failure !== undefined) return this.#failure;
     return fault[0] === 0 ? undefined : new SaettaError(`load: row ${fault[1]} was asked for, which is not there`, { where: WHERE });
-  }
-
-  #ownGrads(g: Grads): CudaGrads {
-    if (!(g instanceof CudaGrads)) throw new SaettaError("gradients of another engine were given to the cuda engine");
-    if (g.freed) throw new SaettaError("gradients were used after they were freed", { where: WHERE });
-    return g;
   }
 
   /** The tensor was written from outside. */
