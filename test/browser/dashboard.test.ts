@@ -6,20 +6,22 @@ import { join } from "node:path";
 import type { Browser, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { type Dashboard, serveDashboard } from "../../src/dashboard/server.ts";
+import { accessibilityFaults, startChromium, type Watched, WHY_NO_CHROMIUM, watchedPage } from "../support/chromium.ts";
 import { appendLines, densityLine, linesOf, metricsLine, writeRun } from "../support/run-folder.ts";
-import { noBrowser, openBrowser, violations, type Watched, watchedPage } from "./browser.ts";
 
 const TIMES = { look: 50, scan: 200 };
 const WAIT = { timeout: 20_000, interval: 50 };
 
-describe.skipIf(noBrowser !== undefined)(`the page of saetta serve${noBrowser === undefined ? "" : ` (${noBrowser})`}`, () => {
+const TITLE = `the page of saetta serve${WHY_NO_CHROMIUM === undefined ? "" : ` (${WHY_NO_CHROMIUM})`}`;
+
+describe.skipIf(WHY_NO_CHROMIUM !== undefined)(TITLE, () => {
   let browser: Browser;
   let folder: string;
   let server: Dashboard;
   let watched: Watched;
   let page: Page;
   beforeAll(async () => {
-    browser = await openBrowser();
+    browser = await startChromium();
   });
   afterAll(() => browser?.close());
   beforeEach(async () => {
@@ -29,7 +31,7 @@ describe.skipIf(noBrowser !== undefined)(`the page of saetta serve${noBrowser ==
     appendLines(join(folder, "a"), "density.jsonl", [densityLine(50), densityLine(100)]);
     appendLines(join(folder, "b"), "density.jsonl", [densityLine(100)]);
     server = await serveDashboard({ folders: [folder], port: 0, times: TIMES });
-    watched = await watchedPage(browser, server.url);
+    watched = await watchedPage(browser, isOurs);
     page = watched.page;
   });
   afterEach(async () => {
@@ -38,6 +40,7 @@ describe.skipIf(noBrowser !== undefined)(`the page of saetta serve${noBrowser ==
     rmSync(folder, { recursive: true });
   });
 
+  const isOurs = (url: string) => url.startsWith(server.url);
   const open = (query: string) => page.goto(`${server.url}${query}`);
   const chart = (id: string) => page.locator(`[data-chart="${id}"]`);
   /** The values that a chart shows. */
@@ -205,7 +208,7 @@ describe.skipIf(noBrowser !== undefined)(`the page of saetta serve${noBrowser ==
   });
 
   it("has nothing for axe-core to find: light and dark, on a desk and on a phone", async () => {
-    const other = await watchedPage(browser, server.url, { reducedMotion: "reduce", bypassCSP: true });
+    const other = await watchedPage(browser, isOurs, { reducedMotion: "reduce", bypassCSP: true });
     try {
       await other.page.goto(`${server.url}?run=a&run=b`);
       await other.page.locator(".histogram path").first().waitFor();
@@ -213,7 +216,7 @@ describe.skipIf(noBrowser !== undefined)(`the page of saetta serve${noBrowser ==
         await other.page.setViewportSize({ width, height: 850 });
         for (const colorScheme of ["light", "dark"] as const) {
           await other.page.emulateMedia({ colorScheme });
-          expect([width, colorScheme, await violations(other.page)]).toEqual([width, colorScheme, []]);
+          expect([width, colorScheme, await accessibilityFaults(other.page)]).toEqual([width, colorScheme, []]);
         }
         // Nothing is wider than the screen.
         expect(await other.page.evaluate("document.documentElement.scrollWidth")).toBeLessThanOrEqual(width);
@@ -225,7 +228,7 @@ describe.skipIf(noBrowser !== undefined)(`the page of saetta serve${noBrowser ==
   });
 
   it("cannot be used by the page of a stranger", async () => {
-    const stranger = await watchedPage(browser, "");
+    const stranger = await watchedPage(browser, () => true);
     try {
       await stranger.page.route("http://stranger.test/**", (route) =>
         route.fulfill({ contentType: "text/html", body: "<!doctype html><title>stranger</title>" }),

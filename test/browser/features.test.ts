@@ -8,12 +8,12 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type Dashboard, serveDashboard } from "../../src/dashboard/server.ts";
 import { explorerApi } from "../../src/explorer/api.ts";
 import { saetta } from "../cli/saetta.ts";
+import { accessibilityFaults, startChromium, WHY_NO_CHROMIUM, watchedPage } from "../support/chromium.ts";
 import { plant } from "../support/planted.ts";
 import { linesOf, writeRun } from "../support/run-folder.ts";
-import { noBrowser, openBrowser, violations, watchedPage } from "./browser.ts";
 
-describe.skipIf(noBrowser !== undefined)(
-  `the features of a run on the page of saetta serve${noBrowser === undefined ? "" : ` (${noBrowser})`}`,
+describe.skipIf(WHY_NO_CHROMIUM !== undefined)(
+  `the features of a run on the page of saetta serve${WHY_NO_CHROMIUM === undefined ? "" : ` (${WHY_NO_CHROMIUM})`}`,
   () => {
     const features = explorerApi();
     let browser: Browser;
@@ -38,7 +38,7 @@ describe.skipIf(noBrowser !== undefined)(
         "reference",
       );
       expect([code, err]).toEqual([0, ""]);
-      browser = await openBrowser();
+      browser = await startChromium();
       server = await serveDashboard({ folders: [join(folder, "runs")], port: 0, features: features.answer });
     }, 180_000);
     afterAll(async () => {
@@ -48,8 +48,10 @@ describe.skipIf(noBrowser !== undefined)(
       if (folder !== undefined) rmSync(folder, { recursive: true });
     });
 
+    const isOurs = (url: string) => url.startsWith(server.url);
+
     it("are a link away, searched and linked to, under the page's policy", async () => {
-      const { page, context, sins } = await watchedPage(browser, server.url, { reducedMotion: "reduce" });
+      const { page, context, sins } = await watchedPage(browser, isOurs, { reducedMotion: "reduce" });
       try {
         await page.goto(`${server.url}?run=one`);
         await expect.poll(() => page.getByRole("link", { name: "features" }).count()).toBe(1); // the other run has none
@@ -70,11 +72,11 @@ describe.skipIf(noBrowser !== undefined)(
     });
 
     it("have nothing for axe-core to find", async () => {
-      const { page, context } = await watchedPage(browser, server.url, { bypassCSP: true, reducedMotion: "reduce" });
+      const { page, context } = await watchedPage(browser, isOurs, { bypassCSP: true, reducedMotion: "reduce" });
       try {
         await page.goto(`${server.url}features/one`);
         await page.getByRole("region", { name: "Strongest passages" }).waitFor();
-        expect(await violations(page)).toEqual([]);
+        expect(await accessibilityFaults(page)).toEqual([]);
       } finally {
         await context.close();
       }

@@ -1,18 +1,17 @@
 /** 32,768 latents: made in bounded memory, and shown without loading them all. Minutes long: npm run test:large. */
 
-import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { createHdf5 } from "../../src/formats/hdf5-write.ts";
-import { writeSafetensors } from "../../src/formats/safetensors.ts";
 import { loadTokenizer } from "../../src/language-model/tokenizer.ts";
 import { bytesOf } from "../../src/util/bytes.ts";
 import { Rng } from "../../src/util/rng.ts";
 import { start } from "../cli/saetta.ts";
-import { openPage, startChromium, WHY_NO_CHROMIUM } from "../support/chromium.ts";
-import { MODEL } from "../support/planted.ts";
+import { startChromium, WHY_NO_CHROMIUM, watchedPage } from "../support/chromium.ts";
+import { MODEL, writeTiedSae } from "../support/planted.ts";
 import { documentsIn } from "../support/text.ts";
 
 const LATENTS = 32_768;
@@ -28,26 +27,7 @@ beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), "saetta-large-"));
   const rng = new Rng(1);
   const normal = (count: number) => Float32Array.from({ length: count }, () => rng.normal());
-  const weights = normal(LATENTS * WIDTH);
-  const part = (name: string, shape: number[], values: Float32Array) => ({
-    name,
-    dtype: "F32" as const,
-    shape,
-    bytes: async () => bytesOf(values),
-  });
-  const pieces: Uint8Array[] = [];
-  await writeSafetensors(
-    async (bytes) => void pieces.push(bytes),
-    [
-      part("encoder.weight", [LATENTS, WIDTH], weights),
-      part("encoder.bias", [LATENTS], new Float32Array(LATENTS)),
-      part("W_dec", [LATENTS, WIDTH], weights),
-      part("b_dec", [WIDTH], new Float32Array(WIDTH)),
-    ],
-  );
-  await mkdir(join(folder, "sae"));
-  await writeFile(join(folder, "sae", "cfg.json"), JSON.stringify({ d_in: WIDTH, num_latents: LATENTS, k: 32, expansion_factor: 512 }));
-  await writeFile(join(folder, "sae", "sae.safetensors"), Buffer.concat(pieces));
+  await writeTiedSae(folder, WIDTH, 32, normal(LATENTS * WIDTH), new Float32Array(LATENTS));
   const tokenizer = await loadTokenizer(join(MODEL, "tokenizer.json"));
   const file = await createHdf5(join(folder, "acts.h5"), {
     datasets: [
@@ -86,7 +66,7 @@ describe.skipIf(why !== undefined)("32,768 latents", () => {
   it("are shown without inflating more than is looked at", async () => {
     const path = join(folder, "features.html");
     const browser = await startChromium();
-    const { page, said } = await openPage(browser);
+    const { page, sins } = await watchedPage(browser, (each) => each.split("#")[0] === pathToFileURL(path).href);
     await page.addInitScript(
       "window.inflated = 0; window.DecompressionStream = class extends DecompressionStream { constructor(...args) { super(...args); window.inflated++; } }",
     );
@@ -105,7 +85,7 @@ describe.skipIf(why !== undefined)("32,768 latents", () => {
     const inflated = (await page.evaluate("window.inflated")) as number;
     expect(inflated).toBeGreaterThan(8);
     expect(inflated).toBeLessThan(100);
-    expect(said).toEqual([]);
+    expect(sins).toEqual([]);
     await browser.close();
   }, 120_000);
 });

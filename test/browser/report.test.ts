@@ -4,10 +4,10 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
-import type { Browser } from "playwright-core";
+import type { Browser, BrowserContextOptions } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { saetta } from "../cli/saetta.ts";
-import { accessibilityFaults, type Looks, openPage, startChromium, type Watched, WHY_NO_CHROMIUM } from "../support/chromium.ts";
+import { accessibilityFaults, startChromium, type Watched, WHY_NO_CHROMIUM, watchedPage } from "../support/chromium.ts";
 import { DEAD, LATENTS, plant } from "../support/planted.ts";
 
 let folder = "";
@@ -33,16 +33,17 @@ afterAll(async () => {
 
 if (WHY_NO_CHROMIUM !== undefined) console.warn(`test/browser/report.test.ts is skipped: ${WHY_NO_CHROMIUM}`);
 
+const isOurs = (each: string) => each.split("#")[0] === url;
+
 /** Opens the page, shows that it asks for nothing and says nothing meanwhile, and closes it. */
-async function onPage(hash: string, use: (watched: Watched) => Promise<void>, looks: Looks = {}): Promise<void> {
-  const watched = await openPage(browser!, looks);
+async function onPage(hash: string, use: (watched: Watched) => Promise<void>, options: BrowserContextOptions = {}): Promise<void> {
+  const watched = await watchedPage(browser!, isOurs, options);
   try {
     await watched.page.goto(`${url}${hash}`);
     await use(watched);
-    expect(watched.said).toEqual([]);
-    expect(watched.requests.filter((each) => each.split("#")[0] !== url)).toEqual([]);
+    expect(watched.sins).toEqual([]);
   } finally {
-    await watched.page.close();
+    await watched.context.close();
   }
 }
 
@@ -167,7 +168,7 @@ describe.skipIf(WHY_NO_CHROMIUM !== undefined)("the page of a report", () => {
       expect(seen).toBeGreaterThan(1);
       expect(await page.evaluate("window.hacked")).toBeUndefined();
     });
-    const watched = await openPage(browser!);
+    const watched = await watchedPage(browser!, isOurs);
     await watched.page.goto(url);
     const tried = await watched.page.evaluate(`(async () => {
       const script = document.createElement("script");
@@ -180,8 +181,8 @@ describe.skipIf(WHY_NO_CHROMIUM !== undefined)("the page of a report", () => {
       return [window.hacked, asked];
     })()`);
     expect(tried).toEqual([undefined, "refused"]);
-    expect(watched.said.filter((line) => /Content Security Policy/.test(line)).length).toBeGreaterThanOrEqual(3);
-    await watched.page.close();
+    expect(watched.sins.filter((line) => /Content Security Policy/.test(line)).length).toBeGreaterThanOrEqual(3);
+    await watched.context.close();
   });
 
   it.each([
@@ -225,7 +226,7 @@ describe.skipIf(WHY_NO_CHROMIUM !== undefined)("the page of a report", () => {
         await expect.poll(() => page.locator(".latents a").first().isVisible()).toBe(false);
         await expect.poll(() => page.locator("article .eyebrow").innerText()).not.toContain("Latent 20 ");
       },
-      { width: 390, height: 844 },
+      { viewport: { width: 390, height: 844 } },
     );
   });
 });

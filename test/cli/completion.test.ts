@@ -3,7 +3,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { saetta } from "./saetta.ts";
+import { COMMANDS, saetta } from "./saetta.ts";
 
 let folder: string;
 beforeAll(async () => {
@@ -27,22 +27,6 @@ function run(shell: string, script: string): string[] {
   expect({ stderr, status }).toEqual({ stderr: "", status: 0 });
   return stdout.split("\n").filter((line) => line !== "");
 }
-
-const COMMANDS = [
-  "harvest",
-  "train",
-  "resume",
-  "eval",
-  "export",
-  "import",
-  "report",
-  "inspect",
-  "serve",
-  "verify",
-  "doctor",
-  "bench",
-  "completion",
-];
 
 describe.skipIf(missing("bash") !== undefined)("bash completes", () => {
   /** What the function offers for the last word; bash itself completes files where that is nothing. */

@@ -6,6 +6,23 @@ import { fileURLToPath } from "node:url";
 
 export const CLI = fileURLToPath(new URL("../../dist/cli.js", import.meta.url));
 
+/** Every command, as people should see them listed. */
+export const COMMANDS = [
+  "harvest",
+  "train",
+  "resume",
+  "eval",
+  "export",
+  "import",
+  "report",
+  "inspect",
+  "serve",
+  "verify",
+  "doctor",
+  "bench",
+  "completion",
+];
+
 export interface Ended {
   readonly code: number | null;
   readonly out: string;

@@ -3,7 +3,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { saetta } from "./saetta.ts";
+import { COMMANDS, saetta } from "./saetta.ts";
 
 let folder: string;
 beforeAll(async () => {
@@ -14,22 +14,6 @@ afterAll(async () => {
 });
 
 const { version } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")) as { version: string };
-
-const COMMANDS = [
-  "harvest",
-  "train",
-  "resume",
-  "eval",
-  "export",
-  "import",
-  "report",
-  "inspect",
-  "serve",
-  "verify",
-  "doctor",
-  "bench",
-  "completion",
-];
 
 describe("help", () => {
   it("of saetta lists the commands, with an example", async () => {

@@ -2,7 +2,7 @@
 
 import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
-import { type Browser, chromium, type Page } from "playwright-core";
+import { type Browser, type BrowserContext, type BrowserContextOptions, chromium, type Page } from "playwright-core";
 
 const PATH = process.env.CHROMIUM ?? "/usr/bin/chromium";
 
@@ -14,28 +14,32 @@ export function startChromium(): Promise<Browser> {
   return chromium.launch({ executablePath: PATH, args: ["--no-sandbox", "--disable-gpu"] });
 }
 
+/** A page, and everything that it did which no page of ours may: what the console said, errors, dialogs, and requests of what is not ours. */
 export interface Watched {
   readonly page: Page;
-  /** Addresses that were asked for, and all that the console said. */
-  readonly requests: string[];
-  readonly said: string[];
+  readonly context: BrowserContext;
+  readonly sins: string[];
 }
 
-export interface Looks {
-  readonly width?: number;
-  readonly height?: number;
-  readonly scheme?: "light" | "dark";
-}
-
-/** A page that notes what it asks for and says. */
-export async function openPage(browser: Browser, { width = 1280, height = 800, scheme = "light" }: Looks = {}): Promise<Watched> {
-  const page = await browser.newPage({ viewport: { width, height }, colorScheme: scheme });
-  const requests: string[] = [];
-  const said: string[] = [];
-  page.on("request", (request) => requests.push(request.url()));
-  page.on("console", (message) => said.push(`${message.type()}: ${message.text()}`));
-  page.on("pageerror", (error) => said.push(`error: ${error.message}`));
-  return { page, requests, said };
+/** A page in a context of its own. */
+export async function watchedPage(
+  browser: Browser,
+  isOurs: (url: string) => boolean,
+  options: BrowserContextOptions = {},
+): Promise<Watched> {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
+  const page = await context.newPage();
+  const sins: string[] = [];
+  page.on("console", (message) => sins.push(`${message.type()}: ${message.text()}`));
+  page.on("pageerror", (error) => sins.push(`error: ${error.message}`));
+  page.on("dialog", (dialog) => {
+    sins.push(`dialog: ${dialog.message()}`);
+    void dialog.dismiss();
+  });
+  page.on("request", (request) => {
+    if (!isOurs(request.url())) sins.push(`request: ${request.url()}`);
+  });
+  return { page, context, sins };
 }
 
 const AXE = createRequire(import.meta.url).resolve("axe-core/axe.min.js");

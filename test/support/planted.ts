@@ -33,17 +33,9 @@ export interface Planted {
   readonly tokens: Int32Array;
 }
 
-/** Writes sae/ and acts.h5 [sequences, CONTEXT, WIDTH] into `folder`; every sequence is a document, which begins with the start token. */
-export async function plant(folder: string, sequences: number): Promise<Planted> {
-  const rng = new Rng(17);
-  const directions = orthonormal(rng);
-  // A dead latent's decoder row has a cosine of 0.6 with that of the latent before it.
-  for (const dead of DEAD)
-    for (let i = dead * WIDTH; i < (dead + 1) * WIDTH; i++) directions[i] = 0.8 * directions[i]! + 0.6 * directions[i - WIDTH]!;
-  const sae = join(folder, "sae");
-  await mkdir(sae);
-  await writeFile(join(sae, "cfg.json"), JSON.stringify({ d_in: WIDTH, num_latents: LATENTS, k: K, expansion_factor: 1 }));
-  const bias = Float32Array.from({ length: LATENTS }, (_, latent) => (DEAD.includes(latent) ? -1e6 : 0));
+/** Writes sae/ with `rows` [latents, width] as encoder and decoder, as other programs write it; returns its path. */
+export async function writeTiedSae(folder: string, width: number, k: number, rows: Float32Array, bias: Float32Array): Promise<string> {
+  const latents = bias.length;
   const part = (name: string, shape: number[], values: Float32Array) => ({
     name,
     dtype: "F32" as const,
@@ -54,13 +46,29 @@ export async function plant(folder: string, sequences: number): Promise<Planted>
   await writeSafetensors(
     async (bytes) => void pieces.push(bytes),
     [
-      part("encoder.weight", [LATENTS, WIDTH], directions),
-      part("encoder.bias", [LATENTS], bias),
-      part("W_dec", [LATENTS, WIDTH], directions),
-      part("b_dec", [WIDTH], new Float32Array(WIDTH)),
+      part("encoder.weight", [latents, width], rows),
+      part("encoder.bias", [latents], bias),
+      part("W_dec", [latents, width], rows),
+      part("b_dec", [width], new Float32Array(width)),
     ],
   );
+  const sae = join(folder, "sae");
+  await mkdir(sae);
+  const cfg = { d_in: width, num_latents: latents, k, expansion_factor: 1 };
+  await writeFile(join(sae, "cfg.json"), JSON.stringify(cfg));
   await writeFile(join(sae, "sae.safetensors"), Buffer.concat(pieces));
+  return sae;
+}
+
+/** Writes sae/ and acts.h5 [sequences, CONTEXT, WIDTH] into `folder`; every sequence is a document, which begins with the start token. */
+export async function plant(folder: string, sequences: number): Promise<Planted> {
+  const rng = new Rng(17);
+  const directions = orthonormal(rng);
+  // A dead latent's decoder row has a cosine of 0.6 with that of the latent before it.
+  for (const dead of DEAD)
+    for (let i = dead * WIDTH; i < (dead + 1) * WIDTH; i++) directions[i] = 0.8 * directions[i]! + 0.6 * directions[i - WIDTH]!;
+  const bias = Float32Array.from({ length: LATENTS }, (_, latent) => (DEAD.includes(latent) ? -1e6 : 0));
+  const sae = await writeTiedSae(folder, WIDTH, K, directions, bias);
 
   const tokenizer = await loadTokenizer(join(MODEL, "tokenizer.json"));
   const text = `${HOSTILE.repeat(3)}${documentsIn("examples/brown.txt.gz", 60_000)}${HOSTILE.repeat(3)}`;

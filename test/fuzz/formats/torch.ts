@@ -63,7 +63,7 @@ function resealed(sample: Buffer, mutated: Buffer): void {
 }
 
 /** Every tensor; returns whether they may be an autoencoder's. */
-async function readTensors(path: string): Promise<boolean> {
+export async function readTensors(path: string): Promise<boolean> {
   const file = await openTorch(path);
   try {
     const values = file.root instanceof Map ? [...file.root.values()] : [file.root];
@@ -74,7 +74,8 @@ async function readTensors(path: string): Promise<boolean> {
   }
 }
 
-async function readWeights(path: string): Promise<void> {
+/** The weights of the autoencoder in the file, where it is one. */
+export async function readWeights(path: string): Promise<void> {
   const found = await findForeign(path, new Set([basename(path)]));
   if (found === undefined) return;
   const sae = await openForeign(found, { k: 4 });
