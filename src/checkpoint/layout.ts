@@ -25,6 +25,11 @@ export const TENSOR_NAMES: { readonly [K in keyof Params]: string } = {
   preBias: "b_dec",
 };
 
+/** True for tensors of a checkpoint that are [n] or [n,d], of which a shard has a part. The others are the same in all. */
+export function isShared(name: string): boolean {
+  return name !== "counters" && !name.endsWith(TENSOR_NAMES.preBias);
+}
+
 /** The file that holds the weights of an autoencoder. */
 export function weightsFile(description: SaeDescription): string {
   const { kind } = normalizationOf(description);

@@ -15,6 +15,7 @@ import {
   AVERAGE,
   CFG,
   checkpointsFolder,
+  isShared,
   OPTIMIZER,
   OWN_WEIGHTS,
   STATE,
@@ -128,10 +129,8 @@ export async function restoreState(
   state: State,
   rows?: { readonly first: number; readonly of: number },
 ): Promise<void> {
-  const readAs = (file: Safetensors, name: string, like: Tensor): Promise<Uint8Array> => {
-    const shared = like !== state.counters && !name.endsWith(TENSOR_NAMES.preBias);
-    return readPart(file, name, like, shared ? rows : undefined);
-  };
+  const readAs = (file: Safetensors, name: string, like: Tensor): Promise<Uint8Array> =>
+    readPart(file, name, like, isShared(name) ? rows : undefined);
   const restoreParams = (path: string, params: Params): Promise<void> =>
     withFile(path, async (file) => {
       for (const name of PARAM_NAMES) engine.write(params[name], await readAs(file, TENSOR_NAMES[name], params[name]));

@@ -4,11 +4,9 @@
  */
 
 import { createHash } from "node:crypto";
-import { open } from "node:fs/promises";
 import { join } from "node:path";
-import { readFully } from "../util/bytes.ts";
-import { FormatError, hasCode, messageOf } from "../util/errors.ts";
-import { Fields, parseJson } from "../util/json.ts";
+import { FormatError } from "../util/errors.ts";
+import { Fields, parseJson, readBounded } from "../util/json.ts";
 
 export const MANIFEST = "manifest.json";
 
@@ -20,6 +18,7 @@ export interface ManifestEntry {
 
 const VERSION = 1;
 const MAX_BYTES = 1024 * 1024;
+const MEND = "use an earlier checkpoint";
 /** A file in the folder itself, whatever the system: no path, no NUL, not too long. */
 const PLAIN_NAME = /^\w[\w.-]{0,99}$/;
 const TAIL = /,\n {2}"sha256": "([0-9a-f]{64})"\n\}\n$/;
@@ -35,13 +34,13 @@ export function manifestText(files: Readonly<Record<string, ManifestEntry>>): st
 /** What the manifest of the folder lists. FormatError when it is missing, damaged or makes no sense. */
 export async function readManifest(folder: string): Promise<ReadonlyMap<string, ManifestEntry>> {
   const where = join(folder, MANIFEST);
-  const bytes = await readAll(where);
+  const bytes = await readBounded(where, MAX_BYTES, "a manifest", MEND);
   const text = Buffer.from(bytes).toString("latin1");
   const tail = TAIL.exec(text);
   if (tail === null || sha256(bytes.subarray(0, tail.index)) !== tail[1]) {
     throw new FormatError("damaged: its bytes are not those that were saved (its own SHA-256 differs)", {
       where,
-      mend: "use an earlier checkpoint",
+      mend: MEND,
     });
   }
   const manifest = new Fields(parseJson(bytes, where), MANIFEST, where);
@@ -57,20 +56,4 @@ export async function readManifest(folder: string): Promise<ReadonlyMap<string, 
       return [name, { size: entry.integer("size"), sha256: entry.string("sha256") }];
     }),
   );
-}
-
-async function readAll(path: string): Promise<Uint8Array> {
-  const file = await open(path, "r").catch((cause: unknown) => {
-    const what = hasCode(cause, "ENOENT") ? "the file is missing" : `cannot be opened (${messageOf(cause)})`;
-    throw new FormatError(what, { where: path, mend: "use an earlier checkpoint", cause });
-  });
-  try {
-    const { size } = await file.stat();
-    if (size > MAX_BYTES) throw new FormatError(`${size} bytes, more than the ${MAX_BYTES} that a manifest may have`, { where: path });
-    const bytes = new Uint8Array(size);
-    await readFully(file, bytes, 0, path);
-    return bytes;
-  } finally {
-    await file.close();
-  }
 }

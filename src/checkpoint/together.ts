@@ -9,7 +9,7 @@ import { join } from "node:path";
 import type { Collective, Grid } from "../collective/collective.ts";
 import { layOut, type SafetensorsPart } from "../formats/safetensors.ts";
 import { beginFolder, finishFolder, writeFile } from "./commit.ts";
-import { checkpointsFolder, stepName } from "./layout.ts";
+import { checkpointsFolder, isShared, stepName } from "./layout.ts";
 import type { ManifestEntry } from "./manifest.ts";
 import { filesOf, folderOf, type Snapshot, sayingNeeds, type TensorFile } from "./save.ts";
 import { disk, type Storage } from "./storage.ts";
@@ -43,17 +43,12 @@ export async function saveTogether(runDir: string, snapshot: Snapshot, collectiv
   });
 }
 
-/** True for tensors [n] and [n,d], of which a shard has a part. The others are the same in all. */
-function isShared({ name }: Pick<SafetensorsPart, "name">): boolean {
-  return name !== "counters" && !name.endsWith("b_dec");
-}
-
 /** The parts with the shapes that they have in the file. */
 function whole({ parts }: TensorFile, { shards }: Grid): Omit<SafetensorsPart, "bytes">[] {
   return parts.map(({ name, dtype, shape }) => ({
     name,
     dtype,
-    shape: isShared({ name }) ? [shape[0]! * shards, ...shape.slice(1)] : shape,
+    shape: isShared(name) ? [shape[0]! * shards, ...shape.slice(1)] : shape,
   }));
 }
 
@@ -75,9 +70,9 @@ async function writeShard(path: string, file: TensorFile, grid: Grid, storage: S
   const output = await storage.open(path);
   try {
     for (const [i, part] of file.parts.entries()) {
-      if (!isShared(part) && grid.shard > 0) continue;
+      if (!isShared(part.name) && grid.shard > 0) continue;
       const bytes = await part.bytes();
-      await output.write(bytes, begins[i]! + (isShared(part) ? grid.shard * bytes.byteLength : 0));
+      await output.write(bytes, begins[i]! + (isShared(part.name) ? grid.shard * bytes.byteLength : 0));
     }
     await output.sync();
   } finally {

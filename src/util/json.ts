@@ -52,19 +52,20 @@ export async function readTextFile(path: string, maxBytes = MAX_JSON_BYTES): Pro
   return decodeUtf8(await readBounded(path, maxBytes), path);
 }
 
-/** All of a file of at most `maxBytes`. Throws FormatError when it is missing, larger, or no file: a pipe would be waited for for ever. */
-export async function readBounded(path: string, maxBytes: number): Promise<Uint8Array> {
+/** All of a file of at most `maxBytes`, which is `kind`. Throws FormatError when it is missing, larger, or no file (a pipe would be waited for for ever); `mend`: what to do when it cannot be opened. */
+export async function readBounded(path: string, maxBytes: number, kind = "such a file", mend?: string): Promise<Uint8Array> {
+  const about = { where: path, ...(mend === undefined ? {} : { mend }) };
   const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK).catch((cause: unknown) => {
     throw new FormatError(hasCode(cause, "ENOENT") ? "the file is missing" : `cannot be opened (${messageOf(cause)})`, {
-      where: path,
+      ...about,
       cause,
     });
   });
   try {
     const stats = await file.stat();
-    if (!stats.isFile()) throw new FormatError("not a file", { where: path });
+    if (!stats.isFile()) throw new FormatError("not a file", about);
     const { size } = stats;
-    if (size > maxBytes) throw new FormatError(`${size} bytes, more than the ${maxBytes} that such a file may have`, { where: path });
+    if (size > maxBytes) throw new FormatError(`${size} bytes, more than the ${maxBytes} that ${kind} may have`, { where: path });
     const bytes = new Uint8Array(size);
     await readFully(file, bytes, 0, path);
     return bytes;
