@@ -6,7 +6,7 @@ import { DeadList } from "./dead.ts";
 import { WHERE } from "./libraries.ts";
 import type { Machine } from "./machine.ts";
 import { at, type CudaCodes, checked, EMPTY, ownCodes, PAIRS, stepAddresses, type Way } from "./memory.ts";
-import { FORMATS, inflowOf } from "./rows.ts";
+import { FORMATS, inflowOf, settleInflow } from "./rows.ts";
 
 /** Normalisations, in the order of kernels/load.cu. */
 const NORMALIZATIONS: readonly Normalization["kind"][] = ["none", "scale", "unit", "layer_norm"];
@@ -39,10 +39,7 @@ export function load(m: Machine, raw: Tensor, rows: Tensor, x: Tensor, t: Step, 
   const numbers = at(rows, "u32", B);
   kernels.launch("load_begin", { blocks: Math.ceil(Math.max(n, SUMS.length + 2 * d) / 256), threads: 256 }, sums, fired, bad, sq, n, d);
   const inflow = inflowOf(device, from);
-  if (inflow.pending) {
-    driver.call("waiting for rows", "cuStreamWaitEvent", stream, inflow.written, 0);
-    inflow.pending = false;
-  }
+  settleInflow(device, inflow);
   const grid = { blocks: Math.ceil(B / 8), threads: 256 };
   const normalization = NORMALIZATIONS.indexOf(kind);
   kernels.launch("load_rows", grid, format, from.address, rawRows, numbers, own.address, B, d, bad, normalization, factor, fault);

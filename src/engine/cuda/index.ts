@@ -36,7 +36,7 @@ import { CudaCodes, CudaTensor, ownTensor, PAIRS } from "./memory.ts";
 import { type Compute, Nvrtc } from "./nvrtc.ts";
 import * as paths from "./paths.ts";
 import { type Findings, Recording } from "./record.ts";
-import { RowUploads } from "./rows.ts";
+import { RowUploads, settleInflow } from "./rows.ts";
 import { Downloads, Uploads } from "./staging.ts";
 
 export interface CudaOptions {
@@ -185,7 +185,7 @@ class CudaEngine implements Engine {
         this.#flush();
         tensor.grads?.settle();
       });
-      this.#settle(tensor);
+      settleInflow(this.#m.device, tensor.inflow);
       // Whoever reads the ages may go on from them elsewhere, where the forecast of the dead begins anew: so it does here.
       tensor.dead?.restart();
       return this.#downloads.receive(tensor.address, tensor.size);
@@ -371,14 +371,6 @@ class CudaEngine implements Engine {
     if (tensor.codes !== undefined) tensor.codes.way = PAIRS;
   }
 
-  /** Operations from now on come after the last write of rows. */
-  #settle({ inflow }: CudaTensor): void {
-    if (!inflow?.pending) return;
-    const { driver, stream } = this.#m.device;
-    driver.call("waiting for rows", "cuStreamWaitEvent", stream, inflow.written, 0);
-    inflow.pending = false;
-  }
-
   #free(it: CudaTensor | CudaGrads): void {
     if (it.freed) return;
     this.#held.delete(it);
@@ -387,7 +379,7 @@ class CudaEngine implements Engine {
       return;
     }
     const { device } = this.#m;
-    this.#settle(it);
+    settleInflow(device, it.inflow);
     it.freed = true;
     for (const derived of [it.copy, it.centred]) if (derived !== undefined) device.free(derived.address, derived.size);
     it.dead?.free();

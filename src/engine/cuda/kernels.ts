@@ -49,7 +49,7 @@ export type Kernel = keyof typeof KERNELS;
 const STRUCTURES: Readonly<Record<string, string>> = { G: "p".repeat(19), W: "pppp" };
 
 /** One letter an argument. */
-export function parametersOf(kernel: Kernel): string {
+function parametersOf(kernel: Kernel): string {
   return KERNELS[kernel]
     .split(" ")
     .slice(1)
@@ -79,8 +79,6 @@ const MAX_DYNAMIC_SHARED = 8;
 /** More than any kernel's arguments take. */
 const ARGUMENT_BYTES = 1024;
 
-const NAMES: Readonly<Record<Compute, string>> = { f32: "f32", bf16: "bf16", fp16: "fp16" };
-
 /** The compiled kernels of one compute type, in the current context. */
 export class Kernels {
   readonly #driver: Driver;
@@ -106,7 +104,7 @@ export class Kernels {
     this.#extra = BigUint64Array.of(pointer, BigInt(driver.addressOf(this.#data)), bytes, BigInt(driver.addressOf(this.#size)), end);
     this.#extraAt = driver.addressOf(this.#extra);
     for (const [file, cubin] of cubins) {
-      const module = driver.get(`loading the kernels of ${file}.cu (${NAMES[compute]})`, "cuModuleLoadData", cubin);
+      const module = driver.get(`loading the kernels of ${file}.cu (${compute})`, "cuModuleLoadData", cubin);
       this.#modules.push(module);
       for (const kernel of Object.keys(KERNELS) as Kernel[]) {
         if (!KERNELS[kernel].startsWith(`${file} `)) continue;

@@ -30,7 +30,7 @@ const MISSING: Readonly<Record<LibraryName, { readonly what: string; readonly me
 };
 
 /** Installations in the order of preference: $SAETTA_CUDA_LIBS (a list of folders), $CUDA_HOME, $CUDA_PATH, /usr/local/cuda*, pip packages. */
-export function installations(): readonly string[] {
+function installations(): readonly string[] {
   const named = [...namedFolders(), process.env.CUDA_HOME, process.env.CUDA_PATH];
   const local = entriesOf("/usr/local").filter((name) => /^cuda(-\d.*)?$/.test(name));
   const toolkits = local.sort((a, b) => Number(b === "cuda") - Number(a === "cuda") || b.localeCompare(a, "en", { numeric: true }));

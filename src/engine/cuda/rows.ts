@@ -24,6 +24,13 @@ export function inflowOf(device: Device, raw: CudaTensor): Inflow {
   return raw.inflow;
 }
 
+/** Operations from now on come after the last write of rows. */
+export function settleInflow({ driver, stream }: Device, inflow: Inflow | undefined): void {
+  if (!inflow?.pending) return;
+  driver.call("waiting for rows", "cuStreamWaitEvent", stream, inflow.written, 0);
+  inflow.pending = false;
+}
+
 export class RowUploads {
   readonly #device: Device;
   readonly #kernels: Kernels;
