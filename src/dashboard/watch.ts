@@ -68,15 +68,16 @@ export class Watch {
     this.#again = false;
     try {
       const now = performance.now();
-      if (now - this.#scanned >= this.#times.scan) {
+      const scans = now - this.#scanned >= this.#times.scan;
+      if (scans) {
         await this.runs.scan();
-        this.#summaries = await this.#summarize(this.runs.all);
         this.#scanned = now;
       }
       const watchers = Array.from(this.#watchers); // who comes meanwhile has not had its runs read
       const shown = this.#shown(watchers);
       await Promise.all(shown.map((run) => run.update()));
-      this.#summaries = new Map([...this.#summaries, ...(await this.#summarize(shown))]);
+      const found = await this.#summarize(scans ? this.runs.all : shown);
+      this.#summaries = scans ? found : new Map([...this.#summaries, ...found]);
       for (const watcher of watchers) if (this.#watchers.has(watcher)) watcher.looked(this.#summaries);
       for (const run of this.runs.all) {
         if (run.columns.lines > 0 && performance.now() - run.used > this.#times.keep) await run.unload();

@@ -1,5 +1,6 @@
 /** An evaluation as text for people. */
 
+import { formatPercent } from "../util/format.ts";
 import { formatCount } from "../util/progress.ts";
 import type { Evaluation } from "./evaluate.ts";
 import type { EvalReport, ShownFeature } from "./report.ts";
@@ -56,7 +57,7 @@ function metricLines(metrics: Evaluation, fvuShort: number | null): string[] {
     line(
       "dead",
       formatCount(dead),
-      `of ${formatCount(latents)} latents (${percent(deadFraction)}) have no value above 0 in any of these rows`,
+      `of ${formatCount(latents)} latents (${formatPercent(deadFraction)}) have no value above 0 in any of these rows`,
     ),
   ];
 }
@@ -76,12 +77,7 @@ function densityLines({ density, dead, latents }: Evaluation): string[] {
 
 /** 10^exponent as a percentage of two digits. */
 function share(exponent: number): string {
-  return percent(10 ** exponent);
-}
-
-function percent(fraction: number): string {
-  const value = fraction * 100;
-  return `${value === 0 || value >= 10 ? Math.round(value) : Number(value.toPrecision(2))} %`;
+  return formatPercent(10 ** exponent);
 }
 
 function featureHead(features: readonly ShownFeature[]): string[] {
@@ -94,7 +90,7 @@ function featureHead(features: readonly ShownFeature[]): string[] {
 }
 
 function featureLines({ latent, density, firings, contexts, energyShare, tokens, examples }: ShownFeature, page: Page): string[] {
-  const head = `latent ${latent}   fires on ${percent(density)} of the tokens (${formatCount(firings)}, in ${formatCount(contexts)} contexts), ${percent(energyShare)} of all energy`;
+  const head = `latent ${latent}   fires on ${formatPercent(density)} of the tokens (${formatCount(firings)}, in ${formatCount(contexts)} contexts), ${formatPercent(energyShare)} of all energy`;
   const lines = [page.bold ? `\u001b[1m${head}\u001b[22m` : head];
   lines.push(`  on: ${clipList(usesOf(tokens), page.columns - 6)}`);
   // The marked tokens stand below each other, as in a concordance.

@@ -5,6 +5,12 @@ export function formatCount(value: number): string {
   return Math.round(value).toLocaleString("en-US");
 }
 
+/** A share as a percentage of two digits: "93 %", "1.9 %", "0.076 %". */
+export function formatPercent(share: number): string {
+  const value = share * 100;
+  return `${value >= 10 ? Math.round(value) : Number(value.toPrecision(2))} %`;
+}
+
 /** Seconds as people say them: "8 s", "2 min 05 s", "3 h 07 min". */
 export function formatDuration(seconds: number): string {
   const whole = Math.round(seconds);

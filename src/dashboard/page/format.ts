@@ -1,8 +1,8 @@
 /** Numbers of charts and tables. */
 
-import { formatCount, formatDuration } from "../../util/format.ts";
+import { formatCount, formatDuration, formatPercent } from "../../util/format.ts";
 
-export { formatCount, formatDuration };
+export { formatCount, formatDuration, formatPercent as percent };
 
 /** A value in as few characters as tell it: "0.1318", "71,559", "3.2e-5". */
 export function figure(value: number | null | undefined): string {
@@ -24,12 +24,6 @@ export function brief(value: number): string {
     if (Math.abs(value) >= size) return `${Number((value / size).toPrecision(4))}${unit}`;
   }
   return String(Number(value.toPrecision(4)));
-}
-
-/** A share: "0.93 %". */
-export function percent(share: number): string {
-  const value = share * 100;
-  return `${value >= 10 ? Math.round(value) : Number(value.toPrecision(2))} %`;
 }
 
 /** Seconds on an axis: "40 s", "5 min", "1.5 h". */

@@ -1,16 +1,12 @@
 /** Numbers and tokens as people read them. */
 
-/** A whole number with thousands marked. */
-export function count(value: number): string {
-  return value.toLocaleString("en-US");
-}
+import { formatCount, formatPercent } from "../../util/format.ts";
 
-/** A share as a percentage of two digits: "1.9 %", "0.076 %". */
+export { formatCount as count };
+
+/** A share as a percentage; the smallest of all only as below a bound. */
 export function percent(share: number): string {
-  const value = share * 100;
-  if (value === 0) return "0 %";
-  if (value < 0.0001) return "< 0.0001 %";
-  return `${value >= 10 ? Math.round(value) : Number(value.toPrecision(2))} %`;
+  return share > 0 && share * 100 < 0.0001 ? "< 0.0001 %" : formatPercent(share);
 }
 
 /** A value of a latent, in three digits. */
