@@ -3,6 +3,7 @@
 import { allocParams } from "../engine/allocate.ts";
 import type { Engine } from "../engine/engine.ts";
 import { type Sae, saeOver } from "../inference/sae.ts";
+import { unitRows } from "../inference/weights.ts";
 import { bytesOf } from "../util/bytes.ts";
 
 /** Each latent's nearest others, the nearest first, [n, count]: `latent`, and the cosine of the two decoder rows, above 0; a place that is not used has cosine 0. */
@@ -22,7 +23,8 @@ const BLOCK = 2048;
 export async function nearestLatents(sae: Sae, count: number, onProgress?: (done: number) => void): Promise<Nearest> {
   const { d, n } = sae.shape;
   const k = Math.min(count + 1, n);
-  const rows = unitRows(await sae.parameter("decoder"), d);
+  const rows = (await sae.parameter("decoder")).slice();
+  unitRows(rows, d);
   const found: Nearest = { count, latent: new Uint32Array(n * count), cosine: new Float32Array(n * count) };
   await using comparer = await comparerOf(sae.engine, rows, { d, n, k });
   for (let first = 0; first < n; first += BLOCK) {
@@ -59,16 +61,4 @@ async function comparerOf(
     refusals: [],
   } as const;
   return saeOver(found, engine, params, async () => undefined);
-}
-
-function unitRows(values: Float32Array, d: number): Float32Array {
-  const unit = values.slice();
-  for (let start = 0; start < unit.length; start += d) {
-    const row = unit.subarray(start, start + d);
-    let square = 0;
-    for (const value of row) square += value * value;
-    const size = Math.sqrt(square);
-    if (size > 0) for (let i = 0; i < d; i++) row[i] /= size;
-  }
-  return unit;
 }

@@ -23,7 +23,7 @@ export interface Comparison {
 }
 
 /** Rounding of f32 arrays and products; what is beyond it is a mistake. */
-export const TOLERANCE = 1e-5;
+const TOLERANCE = 1e-5;
 
 /** Compares row by row; `rows` [B*d]. Throws SaettaError, naming `where`, when latents or reconstructions differ by more than TOLERANCE. */
 export async function compare(rules: Rules, sae: Sae, rows: Float32Array, where: string): Promise<Comparison> {

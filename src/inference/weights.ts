@@ -9,7 +9,7 @@ import { type Engine, PARAM_NAMES, type Params, paramShapes } from "../engine/en
 import { openSafetensors, type Safetensors } from "../formats/safetensors.ts";
 import type { Told } from "../interchange/format.ts";
 import { type FoundForeign, findForeign, openForeign } from "../interchange/index.ts";
-import { safetensorsFloats } from "../interchange/tensors.ts";
+import { checkShape, safetensorsFloats } from "../interchange/tensors.ts";
 import { normalizationOf, parseDescription, type SaeDescription } from "../sae/description.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { FormatError, SaettaError, UsageError } from "../util/errors.ts";
@@ -105,21 +105,30 @@ function chosen(path: string, hasAverage: boolean, asked: WeightsKind | undefine
  * The average is bias-corrected by 1 - m^t (Adam's correction, Kingma and Ba 2015) and, unless `unitDecoder` is false, its decoder rows are brought back to norm 1, which averaging shortens. `params` may be a shard's, from `firstLatent` on. Throws when a shape is wrong or a weight is not finite.
  */
 export async function writeParams(engine: Engine, found: FoundSae, params: Params, unitDecoder = true, firstLatent = 0): Promise<void> {
-  for (const name of PARAM_NAMES) {
-    const all = await readParam(found, name, unitDecoder);
-    const { shape } = params[name];
-    const values = shape[0] === paramShapes(found.description.shape)[name][0] ? all : partOf(all, firstLatent, shape);
-    const same = (values instanceof Float32Array ? "f32" : "f64") === engine.real;
-    engine.write(params[name], bytesOf(same ? values : engine.real === "f32" ? Float32Array.from(values) : Float64Array.from(values)));
-  }
+  await withParams(found, async (read) => {
+    for (const name of PARAM_NAMES) {
+      const all = await read(name, unitDecoder);
+      const { shape } = params[name];
+      const values = shape[0] === paramShapes(found.description.shape)[name][0] ? all : partOf(all, firstLatent, shape);
+      const same = (values instanceof Float32Array ? "f32" : "f64") === engine.real;
+      engine.write(params[name], bytesOf(same ? values : engine.real === "f32" ? Float32Array.from(values) : Float64Array.from(values)));
+    }
+  });
 }
 
 /** One array of the weights, as `writeParams` writes it; f64 where the file has f64, else f32. */
-export async function readParam(found: FoundSae, name: keyof Params, unitDecoder = true): Promise<Float32Array | Float64Array> {
+export function readParam(found: FoundSae, name: keyof Params, unitDecoder = true): Promise<Float32Array | Float64Array> {
+  return withParams(found, (read) => read(name, unitDecoder));
+}
+
+type ReadParam = (name: keyof Params, unitDecoder: boolean) => Promise<Float32Array | Float64Array>;
+
+/** Opens the files of the weights once, for as long as `use` runs. */
+async function withParams<T>(found: FoundSae, use: (read: ReadParam) => Promise<T>): Promise<T> {
   if (found.foreign !== undefined) {
     const foreign = await openForeign(found.foreign, found.foreign.told);
     try {
-      return await foreign.read(name);
+      return await use((name) => foreign.read(name));
     } finally {
       await foreign.close();
     }
@@ -127,8 +136,10 @@ export async function readParam(found: FoundSae, name: keyof Params, unitDecoder
   const file = await openWeights(found);
   try {
     const { shape } = found.description;
-    const values = await safetensorsFloats(file, TENSOR_NAMES[name], paramShapes(shape)[name]);
-    return found.weights === "ema" ? corrected(name, values, shape.d, averageOf(file), unitDecoder) : values;
+    return await use(async (name, unitDecoder) => {
+      const values = await safetensorsFloats(file, TENSOR_NAMES[name], paramShapes(shape)[name]);
+      return found.weights === "ema" ? corrected(name, values, shape.d, averageOf(file), unitDecoder) : values;
+    });
   } finally {
     await file.close();
   }
@@ -176,10 +187,8 @@ export async function checkWeights(found: FoundSae): Promise<void> {
   try {
     const shapes = paramShapes(found.description.shape);
     for (const name of PARAM_NAMES) {
-      const [tensor, says] = [TENSOR_NAMES[name], shapes[name]];
-      const { shape } = file.entry(tensor);
-      if (shape.join() === says.join()) continue;
-      throw new FormatError(`tensor "${tensor}" is [${shape.join(", ")}], but cfg.json says [${says.join(", ")}]`, { where: file.path });
+      const tensor = TENSOR_NAMES[name];
+      checkShape(tensor, file.entry(tensor).shape, shapes[name], "cfg.json", file.path);
     }
   } finally {
     await file.close();
@@ -190,11 +199,13 @@ function openWeights({ path, weights, description }: FoundSae): Promise<Safetens
   return openSafetensors(join(path, weights === "ema" ? AVERAGE : weightsFile(description)));
 }
 
-function unitRows(values: Float32Array | Float64Array, d: number): void {
+/** Brings the rows of [n,d] to norm 1, in place; rows of zeros stay. */
+export function unitRows(values: Float32Array | Float64Array, d: number): void {
   for (let start = 0; start < values.length; start += d) {
     const row = values.subarray(start, start + d);
     let square = 0;
     for (const value of row) square += value * value;
-    if (square > 0) for (let i = 0; i < d; i++) row[i] = row[i] / Math.sqrt(square);
+    const norm = Math.sqrt(square);
+    if (norm > 0) for (let i = 0; i < d; i++) row[i] = row[i]! / norm;
   }
 }

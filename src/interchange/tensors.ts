@@ -1,7 +1,7 @@
 /** Arrays of weights, out of the files that have them and in the orders that formats want. */
 
 import { rowsToFloat32 } from "../data/convert.ts";
-import type { RowDType } from "../data/source.ts";
+import { isRowDType, type RowDType } from "../data/source.ts";
 import type { Safetensors } from "../formats/safetensors.ts";
 import type { TorchValue } from "../formats/torch-pickle.ts";
 import type { TorchFile } from "../formats/torch-read.ts";
@@ -18,7 +18,7 @@ export async function safetensorsFloats(file: Safetensors, name: string, shape: 
   if (entry !== undefined) checkShape(name, entry.shape, shape, says, file.path);
   const bytes = await file.read(name);
   const dtype = entry?.dtype.toLowerCase();
-  if (!isFloat(dtype))
+  if (!isRowDType(dtype))
     throw new FormatError(`tensor "${name}" is ${entry?.dtype}; weights are F64, F32, F16 or BF16`, { where: file.path });
   return finite(name, bytes, dtype, file.path);
 }
@@ -34,7 +34,7 @@ export async function torchFloats(
   const tensor = torchTensor(name, value, file.path);
   checkShape(name, tensor.shape, shape, says, file.path);
   const { dtype } = tensor;
-  if (!isFloat(dtype)) throw new FormatError(`tensor "${name}" is ${dtype}; weights are f64, f32, f16 or bf16`, { where: file.path });
+  if (!isRowDType(dtype)) throw new FormatError(`tensor "${name}" is ${dtype}; weights are f64, f32, f16 or bf16`, { where: file.path });
   return finite(name, await file.read(tensor), dtype, file.path);
 }
 
@@ -52,12 +52,11 @@ export function matrixShape(name: string, shape: readonly number[], path: string
   return [rows, columns];
 }
 
-function checkShape(name: string, found: readonly number[], shape: readonly number[], says: string, where: string): void {
+/** Throws FormatError unless the shape is the one that `says` says. */
+export function checkShape(name: string, found: readonly number[], shape: readonly number[], says: string, where: string): void {
   if (found.join() === shape.join()) return;
   throw new FormatError(`tensor "${name}" is [${found.join(", ")}], but ${says} says [${shape.join(", ")}]`, { where });
 }
-
-const isFloat = (dtype: string | undefined): dtype is RowDType => dtype === "f64" || dtype === "f32" || dtype === "f16" || dtype === "bf16";
 
 function finite(name: string, bytes: Uint8Array, dtype: RowDType, where: string): Floats {
   const count = bytes.byteLength / { f64: 8, f32: 4, f16: 2, bf16: 2 }[dtype];
