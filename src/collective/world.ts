@@ -1,6 +1,6 @@
 /** Which of how many processes this is: what torchrun, mpirun, srun and Kubernetes say in the environment, and the grid that the ranks make up. */
 
-import { SaettaError, UsageError } from "../util/errors.ts";
+import { UsageError } from "../util/errors.ts";
 import { type Grid, gridOf } from "./collective.ts";
 
 export interface World {
@@ -102,9 +102,4 @@ export function chooseGrid(
     });
   }
   return gridOf(rank, shards, replicas);
-}
-
-/** A process that was started alone and yet told of others cannot wait for them. */
-export function notLaunched(what: string): SaettaError {
-  return new SaettaError(what, { mend: "see docs/guides/scaling.md" });
 }

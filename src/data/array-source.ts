@@ -161,6 +161,18 @@ export function maskOf(
   };
 }
 
+/** The ids and the mask among the arrays of a file that names them; those of the group `folder` ("" or "group/"). */
+export function rowsBeside(
+  arrays: readonly IntegerArray[],
+  beside: { readonly name: string; readonly shape: readonly number[] },
+  where: string,
+  folder = "",
+): { readonly tokens: Source["tokens"]; readonly mask: Source["mask"] } {
+  const named = (names: readonly string[]) => arrays.filter(({ name }) => names.some((one) => name === folder + one));
+  const [tokens] = named([TOKENS]);
+  return { tokens: tokens && tokensOf(tokens, beside, where), mask: maskOf(named(MASKS), beside, where) };
+}
+
 /** Little-endian integers as an array of their own kind. */
 const INTEGERS: Readonly<
   Record<string, { readonly bytes: number; readonly view: (buffer: ArrayBuffer) => ArrayLike<number | bigint> } | undefined>

@@ -4,6 +4,7 @@
  */
 
 import { type ArrowColumn, type ArrowFile, openArrow } from "../formats/arrow.ts";
+import { closedOnFailure } from "../util/closing.ts";
 import { FormatError } from "../util/errors.ts";
 import { arraySource, axesOf, chooseArray, DEFAULT_DATASET, type IntegerArray, MASKS, maskOf, TOKENS, tokensOf } from "./array-source.ts";
 import type { RowDType, Source } from "./source.ts";
@@ -13,12 +14,7 @@ const TOKEN_COLUMNS = ["token_ids", TOKENS, "input_ids"];
 /** Opens the column `dataset`, or `hidden_states`, or else the only one that could be meant. Throws SaettaError or FormatError naming the file. */
 export async function openArrowSource(path: string, dataset?: string): Promise<Source> {
   const file = await openArrow(path);
-  try {
-    return await sourceOf(file, choose(file, dataset));
-  } catch (thrown) {
-    await file.close();
-    throw thrown;
-  }
+  return closedOnFailure(file, () => sourceOf(file, choose(file, dataset)));
 }
 
 function choose({ path, columns }: ArrowFile, name: string | undefined): ArrowColumn {

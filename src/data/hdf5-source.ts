@@ -2,25 +2,21 @@
 
 import { isFloat } from "../formats/hdf5-datatype.ts";
 import { type Hdf5Dataset, type Hdf5File, openHdf5 } from "../formats/hdf5-read.ts";
+import { closedOnFailure } from "../util/closing.ts";
 import { FormatError, SaettaError } from "../util/errors.ts";
-import { arraySource, axesOf, DEFAULT_DATASET, MASKS, maskOf, originOf, TOKENS, tokensOf } from "./array-source.ts";
+import { arraySource, axesOf, DEFAULT_DATASET, hasRows, originOf, rowsBeside } from "./array-source.ts";
 import type { Source } from "./source.ts";
 
 /** Opens `dataset`, or `hidden_states`, or else the only dataset that could be meant. Throws SaettaError or FormatError naming the file. */
 export async function openHdf5Source(path: string, dataset?: string): Promise<Source> {
   const file = await openHdf5(path);
-  try {
-    return sourceOf(file, choose(file, dataset?.replace(/^\/+/, "")));
-  } catch (thrown) {
-    await file.close();
-    throw thrown;
-  }
+  return closedOnFailure(file, () => sourceOf(file, choose(file, dataset?.replace(/^\/+/, ""))));
 }
 
 function choose(file: Hdf5File, name: string | undefined): Hdf5Dataset {
   const named = file.datasets.find((dataset) => dataset.name === (name ?? DEFAULT_DATASET));
   if (named !== undefined) return named;
-  const likely = file.datasets.filter((dataset) => isFloat(dataset.dtype) && (dataset.shape.length === 2 || dataset.shape.length === 3));
+  const likely = file.datasets.filter((dataset) => isFloat(dataset.dtype) && hasRows(dataset.shape));
   const only = likely[0];
   if (name === undefined && only !== undefined && likely.length === 1) return only;
   throw new SaettaError(`no dataset ${name ?? DEFAULT_DATASET}; the file has ${listed(file.datasets)}`, {
@@ -40,11 +36,12 @@ function sourceOf(file: Hdf5File, dataset: Hdf5Dataset): Source {
     throw new FormatError(`${name} holds ${type}, not f16, bf16, f32 or f64`, { where, mend: "name the activations with --dataset" });
   }
   const folder = name.slice(0, name.lastIndexOf("/") + 1);
-  const besides = (names: readonly string[]) =>
-    file.datasets
-      .filter((each) => names.some((one) => each.name === folder + one))
-      .map((each) => ({ name: each.name, dtype: each.type, shape: each.shape, open: () => file.rows(each.name, axes).read }));
-  const [tokens] = besides([TOKENS]);
+  const others = file.datasets.map((each) => ({
+    name: each.name,
+    dtype: each.type,
+    shape: each.shape,
+    open: () => file.rows(each.name, axes).read,
+  }));
   return arraySource({
     path: where,
     shape,
@@ -52,8 +49,7 @@ function sourceOf(file: Hdf5File, dataset: Hdf5Dataset): Source {
     grain,
     origin: originOf(file.attributes),
     read,
-    tokens: tokens && tokensOf(tokens, dataset, where),
-    mask: maskOf(besides(MASKS), dataset, where),
+    ...rowsBeside(others, dataset, where, folder),
     close: () => file.close(),
   });
 }

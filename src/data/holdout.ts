@@ -77,3 +77,7 @@ export function common(a: readonly Range[], b: readonly Range[]): Range[] {
   }
   return found;
 }
+
+export function countRows(ranges: readonly Range[]): number {
+  return ranges.reduce((sum, { count }) => sum + count, 0);
+}

@@ -2,6 +2,7 @@
 
 import { BYTES } from "../engine/engine.ts";
 import { openNpy } from "../formats/npy.ts";
+import { closedOnFailure } from "../util/closing.ts";
 import { FormatError, UsageError } from "../util/errors.ts";
 import { arraySource, axesOf, plainRows } from "./array-source.ts";
 import type { Source } from "./source.ts";
@@ -10,7 +11,7 @@ import type { Source } from "./source.ts";
 export async function openNpySource(path: string, dataset?: string): Promise<Source> {
   if (dataset !== undefined) throw new UsageError("an .npy file has no named datasets", { where: path, mend: "leave out --dataset" });
   const { handle, shape, type, dtype, problem, position } = await openNpy(path);
-  try {
+  return closedOnFailure(handle, () => {
     if (problem !== undefined) throw new FormatError(problem.what, { where: path, mend: problem.mend });
     if (dtype === undefined) throw new FormatError(`holds ${type}`, { where: path });
     axesOf(shape, `the array (${type} [${shape.join(", ")}])`, path);
@@ -18,8 +19,5 @@ export async function openNpySource(path: string, dataset?: string): Promise<Sou
     const rows = shape.slice(0, -1).reduce((product, size) => product * size, 1);
     const read = plainRows(handle, path, position, rows, width * BYTES[dtype]);
     return arraySource({ path, shape, dtype, grain: 1, origin: {}, read, tokens: undefined, close: () => handle.close() });
-  } catch (thrown) {
-    await handle.close();
-    throw thrown;
-  }
+  });
 }

@@ -4,20 +4,9 @@
  */
 
 import { openSafetensors, SAFETENSORS_DTYPES, type Safetensors, type SafetensorsEntry } from "../formats/safetensors.ts";
+import { closedOnFailure } from "../util/closing.ts";
 import { FormatError } from "../util/errors.ts";
-import {
-  arraySource,
-  axesOf,
-  chooseArray,
-  DEFAULT_DATASET,
-  hasRows,
-  MASKS,
-  maskOf,
-  originOf,
-  plainRows,
-  TOKENS,
-  tokensOf,
-} from "./array-source.ts";
+import { arraySource, axesOf, chooseArray, DEFAULT_DATASET, hasRows, originOf, plainRows, rowsBeside } from "./array-source.ts";
 import { CHUNK_DATASET, chunkOrigin } from "./llamascopium.ts";
 import type { Origin, RowDType, Source } from "./source.ts";
 
@@ -26,13 +15,10 @@ const FLOATS: Readonly<Record<string, RowDType | undefined>> = { F16: "f16", BF1
 /** Opens the tensor `dataset`, or `hidden_states`, or `activation`, or else the only one that could be meant. Throws SaettaError or FormatError naming the file. */
 export async function openSafetensorsSource(path: string, dataset?: string): Promise<Source> {
   const file = await openSafetensors(path);
-  try {
+  return closedOnFailure(file, async () => {
     const name = choose(file, dataset);
     return sourceOf(file, name, name === CHUNK_DATASET ? await chunkOrigin(path) : {});
-  } catch (thrown) {
-    await file.close();
-    throw thrown;
-  }
+  });
 }
 
 function choose({ path, tensors }: Safetensors, name: string | undefined): string {
@@ -56,11 +42,12 @@ function sourceOf(file: Safetensors, name: string, beside: Origin): Source {
       mend: "name the activations with --dataset",
     });
   }
-  const besides = (names: readonly string[]) =>
-    [...tensors]
-      .filter(([each]) => names.includes(each))
-      .map(([each, it]) => ({ name: each, dtype: it.dtype.toLowerCase(), shape: it.shape, open: () => readerOf(file, it, 1) }));
-  const [tokens] = besides([TOKENS]);
+  const others = [...tensors].map(([each, it]) => ({
+    name: each,
+    dtype: it.dtype.toLowerCase(),
+    shape: it.shape,
+    open: () => readerOf(file, it, 1),
+  }));
   return arraySource({
     path,
     shape,
@@ -68,8 +55,7 @@ function sourceOf(file: Safetensors, name: string, beside: Origin): Source {
     grain: 1,
     origin: { ...beside, ...originOf(attributesOf(file)) },
     read: readerOf(file, entry, shape.at(-1) as number),
-    tokens: tokens && tokensOf(tokens, { name, shape }, path),
-    mask: maskOf(besides(MASKS), { name, shape }, path),
+    ...rowsBeside(others, { name, shape }, path),
     close: () => file.close(),
   });
 }

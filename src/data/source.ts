@@ -5,6 +5,10 @@
 
 export type RowDType = "f64" | "f32" | "bf16" | "f16";
 
+export function isRowDType(dtype: string | undefined): dtype is RowDType {
+  return dtype === "f64" || dtype === "f32" || dtype === "bf16" || dtype === "f16";
+}
+
 export interface Source {
   /** For people: "acts.h5: 204,800 x 256 f16". */
   readonly description: string;

@@ -5,20 +5,16 @@
 
 import { itemsOf, openTorch, type TorchFile } from "../formats/torch-read.ts";
 import { TORCH_BYTES, TorchTensor } from "../formats/torch-tensor.ts";
+import { closedOnFailure } from "../util/closing.ts";
 import { FormatError } from "../util/errors.ts";
-import { arraySource, axesOf, chooseArray, DEFAULT_DATASET, hasRows, MASKS, maskOf, plainRows, TOKENS, tokensOf } from "./array-source.ts";
+import { arraySource, axesOf, chooseArray, DEFAULT_DATASET, hasRows, plainRows, rowsBeside } from "./array-source.ts";
 import { CHUNK_DATASET, chunkOrigin } from "./llamascopium.ts";
-import type { RowDType, Source } from "./source.ts";
+import { isRowDType, type Source } from "./source.ts";
 
 /** Opens the tensor `dataset` of a dict, or the one that is meant. Throws SaettaError or FormatError naming the file. */
 export async function openTorchSource(path: string, dataset?: string): Promise<Source> {
   const file = await openTorch(path);
-  try {
-    return await sourceOf(file, tensorsOf(file), dataset);
-  } catch (thrown) {
-    await file.close();
-    throw thrown;
-  }
+  return closedOnFailure(file, () => sourceOf(file, tensorsOf(file), dataset));
 }
 
 /** A tensor that stands alone has no name. */
@@ -37,17 +33,18 @@ async function sourceOf(file: TorchFile, tensors: ReadonlyMap<string, TorchTenso
   const tensor = tensors.get(name)!;
   const { shape, dtype } = tensor;
   axesOf(shape, inWords(name, tensor), path);
-  if (!isFloat(dtype)) {
+  if (!isRowDType(dtype)) {
     throw new FormatError(`${inWords(name, tensor)} does not hold f16, bf16, f32 or f64`, {
       where: path,
       mend: "name the activations with --dataset",
     });
   }
-  const besides = (names: readonly string[]) =>
-    [...tensors]
-      .filter(([each]) => names.includes(each))
-      .map(([each, it]) => ({ name: each, dtype: it.dtype, shape: it.shape, open: () => readerOf(file, each, it, 1) }));
-  const [tokens] = besides([TOKENS]);
+  const others = [...tensors].map(([each, it]) => ({
+    name: each,
+    dtype: it.dtype,
+    shape: it.shape,
+    open: () => readerOf(file, each, it, 1),
+  }));
   return arraySource({
     path,
     shape,
@@ -55,19 +52,16 @@ async function sourceOf(file: TorchFile, tensors: ReadonlyMap<string, TorchTenso
     grain: 1,
     origin: name === CHUNK_DATASET ? await chunkOrigin(path) : {},
     read: readerOf(file, name, tensor, shape.at(-1)!),
-    tokens: tokens && tokensOf(tokens, { name, shape }, path),
-    mask: maskOf(besides(MASKS), { name, shape }, path),
+    ...rowsBeside(others, { name, shape }, path),
     close: () => file.close(),
   });
 }
-
-const isFloat = (dtype: string): dtype is RowDType => dtype === "f64" || dtype === "f32" || dtype === "f16" || dtype === "bf16";
 
 function choose(tensors: ReadonlyMap<string, TorchTensor>, name: string | undefined, where: string): string {
   const all = [...tensors].map(([each, { dtype, shape }]) => ({
     name: each,
     words: `${dtype} [${shape.join(", ")}]`,
-    likely: isFloat(dtype) && hasRows(shape),
+    likely: isRowDType(dtype) && hasRows(shape),
   }));
   return chooseArray(all, name, [ALONE, DEFAULT_DATASET, CHUNK_DATASET], "tensor", where);
 }

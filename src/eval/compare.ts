@@ -42,7 +42,7 @@ export function markdown(judged: readonly Judged[]): string {
 }
 
 /** What the model loses, of one autoencoder. */
-export function lossLines({ model, tensor, text, predictions, splicedRows, ...loss }: LossRecovered): string[] {
+function lossLines({ model, tensor, text, predictions, splicedRows, ...loss }: LossRecovered): string[] {
   const { crossEntropy, klDivergence, lossRecovered, identityDifference, definitions } = loss;
   const line = (name: string, value: number | null, meaning: string) =>
     `${name.padEnd(15)}${(value === null ? "undefined" : value.toFixed(4)).padStart(10)}   ${meaning}`;

@@ -2,6 +2,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { countRows } from "../data/holdout.ts";
 import type { Source } from "../data/source.ts";
 import { createReferenceEngine } from "../engine/reference.ts";
 import { writeSafetensors } from "../formats/safetensors.ts";
@@ -10,7 +11,7 @@ import { bytesOf, float32Of } from "../util/bytes.ts";
 import { evaluate } from "./evaluate.ts";
 import { firingLists } from "./firings.ts";
 import { Moments } from "./moments.ts";
-import { atMost, type Chunk, countRows, rowsOf } from "./rows.ts";
+import { atMost, type Chunk, rowsOf } from "./rows.ts";
 
 /** Rows of f32 in memory. */
 function memorySource(rows: readonly (readonly number[])[]): Source {

@@ -3,7 +3,7 @@
 import { availableParallelism } from "node:os";
 import { basename, dirname, isAbsolute, join } from "node:path";
 import type { NonFinite } from "../data/batches.ts";
-import type { Range } from "../data/holdout.ts";
+import { countRows, type Range } from "../data/holdout.ts";
 import type { Source } from "../data/source.ts";
 import {
   type FeatureSummary,
@@ -27,7 +27,7 @@ import { BEFORE, type KeptFiring } from "./kept-firings.ts";
 import { type Nearest, nearestLatents } from "./nearest.ts";
 import { PassageTexts } from "./passage-texts.ts";
 import { Profiles } from "./profiles.ts";
-import { atMost, countRows, rowsOf } from "./rows.ts";
+import { atMost, rowsOf } from "./rows.ts";
 import { RowsInText, textOfTokens } from "./text.ts";
 
 export interface FeatureReportOptions {

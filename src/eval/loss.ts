@@ -46,7 +46,7 @@ export interface Definitions {
   readonly fromMean: string;
 }
 
-export function definitionsOf(ablate: Ablate): Definitions {
+function definitionsOf(ablate: Ablate): Definitions {
   const rows = ablate === "all" ? "every row" : "those rows";
   return {
     crossEntropy: "mean of -ln p(next token), in nats, over the spliced rows that have a next token in their context",

@@ -1,7 +1,7 @@
 /** `saetta eval`: an autoencoder and rows in, everything it prints out. */
 
 import type { NonFinite } from "../data/batches.ts";
-import type { Range } from "../data/holdout.ts";
+import { countRows, type Range } from "../data/holdout.ts";
 import type { Source } from "../data/source.ts";
 import { loadSae, type Sae } from "../inference/sae.ts";
 import { loadTokenizer, type Tokenizer } from "../language-model/tokenizer.ts";
@@ -9,7 +9,7 @@ import { hasCode, SaettaError } from "../util/errors.ts";
 import { type Evaluation, evaluate } from "./evaluate.ts";
 import { chooseFeatures, describeLatents, type Feature } from "./features.ts";
 import { Profiles } from "./profiles.ts";
-import { atMost, countRows, rowsOf } from "./rows.ts";
+import { atMost, rowsOf } from "./rows.ts";
 import { type Example, examplesOf, RowsInText, textOfTokens, tokensOf } from "./text.ts";
 
 export interface ShownFeature extends Omit<Feature, "tokens"> {
@@ -86,7 +86,7 @@ export async function evalReport(sae: Sae, source: Source, ranges: readonly Rang
   };
 }
 
-export async function tokenizerOf(sae: Sae, source: Source): Promise<Tokenizer> {
+async function tokenizerOf(sae: Sae, source: Source): Promise<Tokenizer> {
   tokensOf(source);
   const path = source.origin.tokenizer ?? sae.description.saetta?.tokenizer;
   if (path === undefined) {

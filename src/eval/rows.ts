@@ -1,7 +1,7 @@
 /** Chosen rows of a source, in chunks for evaluation. */
 
 import type { NonFinite } from "../data/batches.ts";
-import type { Range } from "../data/holdout.ts";
+import { countRows, type Range } from "../data/holdout.ts";
 import type { Source } from "../data/source.ts";
 import { BYTES } from "../engine/engine.ts";
 import { SaettaError } from "../util/errors.ts";
@@ -76,10 +76,6 @@ function withoutNonFinite(
     from = row;
   }
   return left;
-}
-
-export function countRows(ranges: readonly Range[]): number {
-  return ranges.reduce((sum, { count }) => sum + count, 0);
 }
 
 /** Rows that are kept or left together when there are too many. */

@@ -3,6 +3,7 @@
 import type { FileHandle } from "node:fs/promises";
 import { openToRead } from "../formats/open-file.ts";
 import { readFully, uint32Of } from "../util/bytes.ts";
+import { closedOnFailure } from "../util/closing.ts";
 import { FormatError } from "../util/errors.ts";
 import { type FeatureIndex, inflateJson, MAGIC, TRAILER, VERSION } from "./shared/format.ts";
 
@@ -16,7 +17,7 @@ export interface FeatureFile {
 /** Opens a file and checks that its index is one and its chunks lie in it. Throws FormatError or SaettaError. */
 export async function openFeatures(path: string): Promise<FeatureFile> {
   const { handle, size } = await openToRead(path);
-  try {
+  return closedOnFailure(handle, async () => {
     const index = await readIndex(handle, size, path);
     return {
       index,
@@ -29,10 +30,7 @@ export async function openFeatures(path: string): Promise<FeatureFile> {
       },
       close: () => handle.close(),
     };
-  } catch (thrown) {
-    await handle.close();
-    throw thrown;
-  }
+  });
 }
 
 async function readIndex(file: FileHandle, size: number, path: string): Promise<FeatureIndex> {

@@ -5,6 +5,7 @@
 
 import type { FileHandle } from "node:fs/promises";
 import { readFully } from "../util/bytes.ts";
+import { closedOnFailure } from "../util/closing.ts";
 import { FormatError, messageOf, SaettaError } from "../util/errors.ts";
 import { FlatBuffer, type FlatTable } from "./flatbuffer.ts";
 import { openToRead } from "./open-file.ts";
@@ -59,7 +60,7 @@ const MOST_METADATA = 64 * 1024 * 1024;
 /** Opens a file and walks over its messages. Throws FormatError naming file and byte. Close it. */
 export async function openArrow(path: string): Promise<ArrowFile> {
   const { handle, size } = await openToRead(path);
-  try {
+  return closedOnFailure(handle, async () => {
     const { fields, batches } = await messages(handle, size, path);
     const columns = fields.map(({ column }) => column);
     return {
@@ -73,10 +74,7 @@ export async function openArrow(path: string): Promise<ArrowFile> {
       },
       close: () => handle.close(),
     };
-  } catch (thrown) {
-    await handle.close();
-    throw thrown;
-  }
+  });
 }
 
 interface Batch {

@@ -1,7 +1,7 @@
 /** The index of datasets with several unlimited axes: a version 2 B-tree, whose records are chunks (HDF5 file format specification, III.A.2, types 10 and 11). */
 
 import { FormatError } from "../util/errors.ts";
-import { length64, readStructure, readUnsigned, UNDEFINED, verify } from "./hdf5-bytes.ts";
+import { length64, readStructure, readUnsigned, UNDEFINED } from "./hdf5-bytes.ts";
 import type { Finder } from "./hdf5-chunk-layout.ts";
 
 const PREFIX = 6;
@@ -52,8 +52,7 @@ export async function readBTree2({ file, layout, found }: Finder): Promise<void>
     const pointer = level === 0 ? 0 : 8 + countBytes + totals[level - 1]!;
     const used = PREFIX + records * recordBytes + (level === 0 ? 0 : (records + 1) * pointer) + CHECKSUM;
     const what = "node of a B-tree of chunks";
-    const { block, at } = await readStructure(file, address, level === 0 ? "BTLF" : "BTIN", used, what, false);
-    verify(file, block, at, what);
+    const { block } = await readStructure(file, address, level === 0 ? "BTLF" : "BTIN", used, what);
     for (let i = 0; i < records; i++) record(block, PREFIX + i * recordBytes);
     for (let i = 0; level > 0 && i <= records; i++) {
       const child = PREFIX + records * recordBytes + i * pointer;

@@ -5,6 +5,7 @@
 
 import type { FileHandle } from "node:fs/promises";
 import { readFully } from "../util/bytes.ts";
+import { closedOnFailure } from "../util/closing.ts";
 import { FormatError } from "../util/errors.ts";
 import { openToRead } from "./open-file.ts";
 
@@ -35,7 +36,7 @@ const MAX_AXES = 64;
 /** Opens a file and checks its header against its size; the caller closes `handle`. Throws FormatError, naming file and byte, when it is damaged. */
 export async function openNpy(path: string): Promise<Npy> {
   const { handle, size } = await openToRead(path);
-  try {
+  return closedOnFailure(handle, async () => {
     const { text, position } = await readHeader(handle, size, path);
     const { descr, fortran, shape } = parseHeader(text, `${path}, the header`);
     const found = typeOf(descr);
@@ -47,10 +48,7 @@ export async function openNpy(path: string): Promise<Npy> {
         ? { what: "its elements are stored column by column (Fortran order)", mend: "save np.ascontiguousarray(array)" }
         : undefined);
     return { path, shape, type, dtype, problem, position, handle };
-  } catch (thrown) {
-    await handle.close();
-    throw thrown;
-  }
+  });
 }
 
 async function readHeader(handle: FileHandle, size: number, path: string): Promise<{ text: string; position: number }> {

@@ -5,6 +5,7 @@
 
 import type { FileHandle } from "node:fs/promises";
 import { readFully } from "../util/bytes.ts";
+import { closedOnFailure } from "../util/closing.ts";
 import { FormatError } from "../util/errors.ts";
 import { asObject, Fields, type JsonObject, parseJson } from "../util/json.ts";
 import { openToRead } from "./open-file.ts";
@@ -57,7 +58,7 @@ const METADATA = "__metadata__";
 /** Opens a file and checks its whole header: after this no read can leave the file. Throws FormatError naming file, tensor and byte. */
 export async function openSafetensors(path: string): Promise<Safetensors> {
   const { handle: file, size } = await openToRead(path);
-  try {
+  return closedOnFailure(file, async () => {
     const { metadata, tensors } = await readHeader(file, size, path);
     const entryNamed = (name: string): SafetensorsEntry => {
       const entry = tensors.get(name);
@@ -78,10 +79,7 @@ export async function openSafetensors(path: string): Promise<Safetensors> {
       },
       close: () => file.close(),
     };
-  } catch (thrown) {
-    await file.close();
-    throw thrown;
-  }
+  });
 }
 
 async function readHeader(file: FileHandle, size: number, path: string): Promise<Pick<Safetensors, "metadata" | "tensors">> {

@@ -5,6 +5,7 @@
 
 import type { FileHandle } from "node:fs/promises";
 import { readFully } from "../util/bytes.ts";
+import { closedOnFailure } from "../util/closing.ts";
 import { FormatError, SaettaError } from "../util/errors.ts";
 import { openToRead } from "./open-file.ts";
 import { parsePickle, type TorchKey, type TorchValue } from "./torch-pickle.ts";
@@ -31,12 +32,7 @@ const LEGACY = Buffer.from("8a0a6cfc9c46f9206aa850192e", "hex");
 /** Opens a file of torch.save. Throws FormatError naming file and byte when it is damaged or holds more than data, SaettaError when it cannot be opened. Close it. */
 export async function openTorch(path: string): Promise<TorchFile> {
   const { handle, size } = await openToRead(path);
-  try {
-    return await parse(handle, size, path);
-  } catch (thrown) {
-    await handle.close();
-    throw thrown;
-  }
+  return closedOnFailure(handle, () => parse(handle, size, path));
 }
 
 async function parse(handle: FileHandle, size: number, path: string): Promise<TorchFile> {

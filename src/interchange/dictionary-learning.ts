@@ -9,6 +9,7 @@ import type { TorchFile } from "../formats/torch-read.ts";
 import { TorchTensor } from "../formats/torch-tensor.ts";
 import { type TorchPart, writeTorch } from "../formats/torch-write.ts";
 import { bytesOf } from "../util/bytes.ts";
+import { closedOnFailure } from "../util/closing.ts";
 import { FormatError, UsageError } from "../util/errors.ts";
 import { Fields, readJsonFile } from "../util/json.ts";
 import { chosenK, describeForeign, sayable, statedK } from "./description.ts";
@@ -72,7 +73,7 @@ async function kOf(file: TorchFile, value: TorchValue | undefined): Promise<numb
 
 async function open(place: Place, told: Told): Promise<Foreign> {
   const { file, items, read, notes, ...facts } = await opened(place, told);
-  try {
+  return closedOnFailure(file, () => {
     const name = place.file ?? AE_FILE;
     return {
       format: "dictionary_learning",
@@ -82,10 +83,7 @@ async function open(place: Place, told: Told): Promise<Foreign> {
       read,
       close: () => file.close(),
     };
-  } catch (thrown) {
-    await file.close();
-    throw thrown;
-  }
+  });
 }
 
 function write(sae: Exchanged, dtype: "f32" | "f64", options: WriteOptions): ReturnType<ForeignFormat["write"]> {

@@ -9,6 +9,7 @@ import type { TorchValue } from "../formats/torch-pickle.ts";
 import { itemsOf } from "../formats/torch-read.ts";
 import { type TorchDict, type TorchPart, writeTorch } from "../formats/torch-write.ts";
 import { bytesOf } from "../util/bytes.ts";
+import { closedOnFailure } from "../util/closing.ts";
 import { FormatError, UsageError } from "../util/errors.ts";
 import { chosenK, describeForeign, inWords, rowNormalization, sayable, statedK } from "./description.ts";
 import type { Exchanged, Foreign, ForeignFormat, Place, Told, WriteOptions } from "./format.ts";
@@ -16,7 +17,7 @@ import { unusedNote } from "./tensors.ts";
 import { arrayParts, rulesOfArrays, type TorchArrays, withArrays } from "./torch-arrays.ts";
 
 /** What an exported file is called. */
-export const OPENAI_FILE = "autoencoder.pt";
+const OPENAI_FILE = "autoencoder.pt";
 const NAMES = { preBias: "pre_bias", latentBias: "latent_bias", encoder: "encoder.weight", decoder: "decoder.weight" };
 const STATISTICS = ["stats_last_nonzero", "latents_activation_frequency", "latents_mean_square"];
 
@@ -59,7 +60,7 @@ function activationOf(items: ReadonlyMap<string, TorchValue>, told: Told, where:
 
 async function open(place: Place, told: Told): Promise<Foreign> {
   const { file, items, read, ...facts } = await opened(place, told);
-  try {
+  return closedOnFailure(file, () => {
     const name = place.file ?? OPENAI_FILE;
     const claims = facts.layerNorm ? [] : ["the file does not say its activation: taken for TopK, on rows as they are, as train.py trains"];
     const used = [...Object.values(NAMES), ...STATISTICS, "activation", "activation_state_dict"];
@@ -71,10 +72,7 @@ async function open(place: Place, told: Told): Promise<Foreign> {
       read,
       close: () => file.close(),
     };
-  } catch (thrown) {
-    await file.close();
-    throw thrown;
-  }
+  });
 }
 
 function write(sae: Exchanged, dtype: "f32" | "f64", options: WriteOptions): ReturnType<ForeignFormat["write"]> {

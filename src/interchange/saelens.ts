@@ -5,6 +5,7 @@
 
 import { join } from "node:path";
 import { openSafetensors, type Safetensors, writeSafetensors } from "../formats/safetensors.ts";
+import { closedOnFailure } from "../util/closing.ts";
 import { FormatError } from "../util/errors.ts";
 import { Fields, type JsonObject, readJsonFile } from "../util/json.ts";
 import { chosenK, describeForeign, sayable, statedK } from "./description.ts";
@@ -111,7 +112,7 @@ async function open(place: Place, told: Told): Promise<Foreign> {
     ...(cfg.subtract ? [] : ["apply_b_dec_to_input is false: the encoder's product with b_dec is in the latents' bias"]),
     ...(cfg.byNorm ? ["rescale_acts_by_decoder_norm: the norms of decoder rows are in the encoder, and the rows have norm 1"] : []),
   ];
-  try {
+  return closedOnFailure(file, () => {
     const description = describeForeign("saelens", { d, n, k, layerNorm, model, tensor: hook }, join(place.folder, CFG));
     const notes = [...folded, ...unusedNote(file.tensors.keys(), TENSORS, SAELENS_WEIGHTS)];
     return {
@@ -122,10 +123,7 @@ async function open(place: Place, told: Told): Promise<Foreign> {
       read: (name) => read[name](),
       close: () => file.close(),
     };
-  } catch (thrown) {
-    await file.close();
-    throw thrown;
-  }
+  });
 }
 
 function rowNorms(values: Floats, d: number): Float64Array {

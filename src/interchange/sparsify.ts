@@ -6,6 +6,7 @@
 import { basename, dirname, join, resolve } from "node:path";
 import { openSafetensors, type Safetensors, writeSafetensors } from "../formats/safetensors.ts";
 import { descriptionJson, type Provenance, parseDescription, type SaeDescription } from "../sae/description.ts";
+import { closedOnFailure } from "../util/closing.ts";
 import { FormatError, SaettaError } from "../util/errors.ts";
 import { Fields, readJsonFile } from "../util/json.ts";
 import { describeForeign, rowNormalization, sayable } from "./description.ts";
@@ -40,7 +41,7 @@ async function opened({ folder }: Place): Promise<{ readonly description: SaeDes
 
 async function open(place: Place): Promise<Foreign> {
   const { description, file } = await opened(place);
-  try {
+  return closedOnFailure(file, async () => {
     const shapes = shapesOf(description);
     const { shape } = description;
     return {
@@ -54,10 +55,7 @@ async function open(place: Place): Promise<Foreign> {
       read: (name) => safetensorsFloats(file, NAMES[name], shapes[name]),
       close: () => file.close(),
     };
-  } catch (thrown) {
-    await file.close();
-    throw thrown;
-  }
+  });
 }
 
 /** A run of sparsify names its model in the config.json above the folders of its hookpoints. */

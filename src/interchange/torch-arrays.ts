@@ -5,6 +5,7 @@
 import type { TorchValue } from "../formats/torch-pickle.ts";
 import { itemsOf, openTorch, type TorchFile } from "../formats/torch-read.ts";
 import type { TorchPart } from "../formats/torch-write.ts";
+import { closedOnFailure } from "../util/closing.ts";
 import { FormatError } from "../util/errors.ts";
 import type { Exchanged, Floats, Rules, Weight } from "./format.ts";
 import { rulesOf } from "./rules.ts";
@@ -27,7 +28,7 @@ export interface TorchArrays {
 /** Opens the file; its encoder says how large all are. Closes it when `then` throws. */
 export async function withArrays<T>(path: string, names: TorchNames, then: (arrays: TorchArrays) => Promise<T>): Promise<T> {
   const file = await openTorch(path);
-  try {
+  return closedOnFailure(file, async () => {
     const items = itemsOf(file.root);
     if (items === undefined) throw new FormatError("holds no dict of names", { where: path });
     const { shape } = torchTensor(names.encoder, items.get(names.encoder), path);
@@ -36,10 +37,7 @@ export async function withArrays<T>(path: string, names: TorchNames, then: (arra
     const get = (weight: Weight) => torchFloats(file, names[weight], items.get(names[weight]), shapes[weight], names.encoder);
     const read = async (weight: Weight) => (weight === "decoder" ? transposed(await get(weight), d, n) : get(weight));
     return await then({ file, items, d, n, get, read });
-  } catch (thrown) {
-    await file.close();
-    throw thrown;
-  }
+  });
 }
 
 /** The parts of a file that are the autoencoder's arrays. */

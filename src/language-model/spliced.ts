@@ -31,7 +31,7 @@ export interface SplicedModel {
 }
 
 /** The output [batch, context, vocabulary] of a model. Throws SaettaError where it is not plain which that is. */
-export function logitsOf({ graph, path }: LanguageModel): string {
+function logitsOf({ graph, path }: LanguageModel): string {
   if (graph.outputs.includes("logits")) return "logits";
   const [only, ...more] = graph.outputs;
   if (only !== undefined && more.length === 0) return only;

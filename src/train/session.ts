@@ -10,6 +10,7 @@ import type { Collective } from "../collective/collective.ts";
 import { budgetRows, type Config, configToJson, resolveConfig, type TrainOptions, totalSteps, withDefaults } from "../config.ts";
 import { ringRows } from "../data/batches.ts";
 import { type Choice, chooseRows } from "../data/choose.ts";
+import { countRows } from "../data/holdout.ts";
 import { Order } from "../data/order.ts";
 import { keepingHead, stoppable } from "../data/rows-source.ts";
 import type { Source } from "../data/source.ts";
@@ -85,10 +86,7 @@ export async function plan(given: Source, wanted: TrainOptions, collective: Coll
   try {
     const refusal = engine.refuses(shape);
     if (refusal !== undefined) throw new SaettaError(`the ${engine.name} engine cannot run this: ${refusal}`, { mend: "lower --latents" });
-    const held = Math.min(
-      MOST_ROWS,
-      choice.holdout.reduce((sum, { count }) => sum + count, 0),
-    );
+    const held = Math.min(MOST_ROWS, countRows(choice.holdout));
     const raw = (ringRows(order) + 2 * order.windowRows + held) * rowBytes;
     const free = Math.floor(availableMemory() / here);
     const sampled = Math.min(config.statisticsRows, rowsPerEpoch);

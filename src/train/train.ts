@@ -9,7 +9,7 @@ import { solo } from "../collective/solo.ts";
 import { chooseGrid } from "../collective/world.ts";
 import { CHANGEABLE, checkOptions, flagOf, type TrainOptions, totalSteps } from "../config.ts";
 import { START } from "../data/batches.ts";
-import { isIn } from "../data/holdout.ts";
+import { countRows, isIn } from "../data/holdout.ts";
 import { openSource } from "../data/open.ts";
 import { PassedOver, preflight, type RunPreflight } from "../data/preflight.ts";
 import { stoppable } from "../data/rows-source.ts";
@@ -231,7 +231,7 @@ function launch(
   const data = {
     description: source.description,
     rowsPerEpoch: order.rowsPerEpoch,
-    heldOut: choice.holdout.reduce((sum, { count }) => sum + count, 0),
+    heldOut: countRows(choice.holdout),
     excluded: choice.excluded,
     masked: choice.masked.size,
     preflight: found,
@@ -332,7 +332,7 @@ function rowNorms(values: Float32Array | Float64Array, d: number): readonly [num
 
 /** Seconds of the run's steps and evaluations. */
 function secondsOf({ config, choice, steps, budget }: Plan, pace: Pace): number {
-  const heldOut = choice.holdout.reduce((sum, { count }) => sum + count, 0);
+  const heldOut = countRows(choice.holdout);
   const evaluations = config.evalEvery > 0 ? Math.ceil(steps / config.evalEvery) : 1;
   return secondsFor(pace, steps, Math.min(config.batch, budget), evaluations, Math.min(MOST_ROWS, heldOut));
 }

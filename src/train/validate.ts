@@ -2,7 +2,7 @@
 
 import type { Collective } from "../collective/collective.ts";
 import { type NonFinite, notFinite } from "../data/batches.ts";
-import type { Range } from "../data/holdout.ts";
+import { countRows, type Range } from "../data/holdout.ts";
 import type { Source } from "../data/source.ts";
 import { allocStep, freeStep, writeHyper } from "../engine/allocate.ts";
 import {
@@ -33,7 +33,7 @@ const ROWS_TOGETHER = 256;
 
 /** Pieces of the ranges, evenly spread over all of them, with about `rows` rows. */
 export function spread(ranges: readonly Range[], rows: number): Range[] {
-  const all = ranges.reduce((sum, { count }) => sum + count, 0);
+  const all = countRows(ranges);
   const every = Math.max(1, all / rows);
   const pieces = ranges.flatMap(({ first, count }) =>
     Array.from({ length: Math.ceil(count / ROWS_TOGETHER) }, (_, i) => ({
@@ -111,7 +111,7 @@ export class Validator {
     part: Part = partOf(shape),
   ): Promise<Validator> {
     const rowBytes = source.dIn * BYTES[source.dtype];
-    const all = new Uint8Array(ranges.reduce((sum, { count }) => sum + count, 0) * rowBytes);
+    const all = new Uint8Array(countRows(ranges) * rowBytes);
     let rows = 0;
     for (const { first, count } of ranges) {
       await source.read(first, count, all.subarray(rows * rowBytes, (rows + count) * rowBytes));
