@@ -50,9 +50,9 @@ export interface Collective {
   ready(): Promise<void>;
   /** -> of: reduced over the group. */
   allReduce(of: Elements, op: ReduceOp, over: Over, stream?: Address): void;
-  /** -> to: this rank's part, of to.count elements, of the sum over the group; `from` has as many parts as the group has ranks. */
+  /** -> to: this rank's part, of to.count elements, of the sum over the group; `from` has as many parts as the group has ranks. `to` can be its own part of `from`, whose rest is then undefined. */
   reduceScatter(from: Elements, to: Elements, op: ReduceOp, over: Over, stream?: Address): void;
-  /** -> to: the parts of all ranks in the order of their ranks. */
+  /** -> to: the parts of all ranks in the order of their ranks. `from` can be its own part of `to`. */
   allGather(from: Elements, to: Elements, over: Over, stream?: Address): void;
   /** -> of: what the group's rank `root` has. */
   broadcast(of: Elements, root: number, over: Over, stream?: Address): void;

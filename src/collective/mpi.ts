@@ -5,7 +5,17 @@
  */
 
 import { SaettaError } from "../util/errors.ts";
-import { type Elements, type Grid, type HostCalls, OVERS, type Over, type ReduceOp, WIRE_BYTES, type WireType } from "./collective.ts";
+import {
+  type Elements,
+  type Grid,
+  groupOf,
+  type HostCalls,
+  OVERS,
+  type Over,
+  type ReduceOp,
+  WIRE_BYTES,
+  type WireType,
+} from "./collective.ts";
 
 const LIBRARIES = ["libmpi.so.40", "libmpi.so", "libmpi.40.dylib", "libmpi.dylib"];
 const IN_PLACE = 1; // (void *) 1 in mpi.h of Open MPI
@@ -62,6 +72,7 @@ export class Mpi {
   readonly #world: number;
   readonly #deadline: number;
   #groups: Readonly<Record<Over, number>> | undefined;
+  #grid: Grid | undefined;
 
   private constructor(calls: Functions, address: (symbol: string) => number, of: (memory: Uint8Array) => number, deadline: number) {
     this.#calls = calls;
@@ -113,6 +124,7 @@ export class Mpi {
       check("MPI_Comm_split", this.#calls.split(this.#world, color, key, made));
       return Number(made[0]);
     };
+    this.#grid = grid;
     this.#groups = { shards: split(grid.replica, grid.shard), replicas: split(grid.shard, grid.replica), all: this.#world };
   }
 
@@ -138,13 +150,19 @@ export class Mpi {
     const [comm, type, kind] = [this.#comm(over), this.#address(TYPES[to.dtype]), this.#address(OPS[op])];
     fits(to);
     const [source, target] = [this.#at(from), this.#at(to)];
+    // MPI has no reduce-scatter that leaves the part where it is.
+    if (target === this.#partOf(source, to, over)) {
+      this.allReduce(from, op, over);
+      return;
+    }
     this.#wait(`reduce-scatter over ${over}`, (request) => this.#calls.ireduceScatter(source, target, to.count, type, kind, comm, request));
   }
 
   allGather(from: Elements, to: Elements, over: Over): void {
     const [comm, type] = [this.#comm(over), this.#address(TYPES[from.dtype])];
     fits(to);
-    const [source, target] = [this.#at(from), this.#at(to)];
+    const target = this.#at(to);
+    const source = this.#at(from) === this.#partOf(target, from, over) ? IN_PLACE : this.#at(from);
     this.#wait(`all-gather over ${over}`, (request) =>
       this.#calls.iallgather(source, from.count, type, target, from.count, type, comm, request),
     );
@@ -165,6 +183,11 @@ export class Mpi {
   #comm(over: Over): number {
     if (this.#groups === undefined) throw new RangeError("the ranks have not been put into groups");
     return this.#groups[over];
+  }
+
+  /** Where this rank's part begins, of those of all ranks from `at` on. */
+  #partOf(at: number, { count, dtype }: Elements, over: Over): number {
+    return at + (this.#grid === undefined ? 0 : groupOf(this.#grid, over).rank) * count * WIRE_BYTES[dtype];
   }
 
   #at({ at }: Elements): number {

@@ -141,7 +141,10 @@ export interface Engine extends AsyncDisposable {
   /** Zero-filled. Throws SaettaError with the bytes needed when there is no room. */
   alloc(dtype: DType, shape: readonly number[]): Tensor;
   codes(rows: number, k: number): Codes;
-  /** Room for the gradient of batches of at most `rows` rows; `dense` asks for encoder and decoder gradients. */
+  /**
+   * Room for the gradient of batches of at most `rows` rows, the same number on all replicas; `dense` asks for encoder and decoder gradients, which an engine may also have unasked where
+   * that is how replicas put theirs together.
+   */
   grads(shape: Shape, rows: number, dense: boolean): Grads;
   /** Gives memory back, after every operation already called. */
   free(it: Tensor | Codes | Grads): void;
@@ -188,8 +191,13 @@ export interface Engine extends AsyncDisposable {
   paramGrad(p: Params, x: Tensor, t: Step, live: Path, dead: Path | undefined, g: Grads): void;
   /** -> t.sq; bad. Needed when clipping, or to report the norm. The part of this shard: preBias counts in shard 0. */
   norm(p: Params, g: Grads, t: Step): void;
-  /** -> s. If bad: counters.skipped only. Else project, clip, Adam (every row, also of unused latents), unit decoder rows, EMA, ages. */
+  /**
+   * -> s. If bad: counters.skipped only. Else project, clip, Adam (every row, also of unused latents), unit decoder rows, EMA, ages. Of replicas, each may update a part of the rows of encoder
+   * and decoder: operations on s find all as they must be, but who reads s calls `complete` before.
+   */
   update(s: State, g: Grads, t: Step): void;
+  /** -> s: every number of it as the updates have left it, on every replica. All ranks call it. */
+  complete(s: State): void;
 
   /** -> t: reduced over ranks, with the same bits on all of them. No peers: nothing. */
   allReduce(t: Tensor, op: ReduceOp, over: Over): void;

@@ -66,7 +66,8 @@ class ReferenceEngine implements Engine {
   }
 
   grads(shape: Shape, _rows: number, dense: boolean): Grads {
-    return new ReferenceGrads(shape, dense);
+    // Replicas sum whole gradients.
+    return new ReferenceGrads(shape, dense || this.#collective.grid.replicas > 1);
   }
 
   free(it: Tensor | Codes | Grads): void {
@@ -265,6 +266,9 @@ class ReferenceEngine implements Engine {
       for (let j = 0; j < ages.length; j++) ages[j] = maths.nextAge(ages[j], fired[j] !== 0, hyper.rows);
     });
   }
+
+  /** Replicas update all rows. */
+  complete(_s: State): void {}
 
   record(step: () => void): () => void {
     return step;

@@ -81,7 +81,8 @@ export async function trainLoop(input: LoopInput): Promise<Progress> {
       const own = rowsOfReplica(part.grid, rows);
       if (ops?.rows !== own.end - own.first) {
         ops?.close();
-        ops = createTrainStep(engine, part.shape, own.end - own.first, false, input.normalization, part);
+        const most = Math.ceil(rows / part.grid.replicas);
+        ops = createTrainStep(engine, part.shape, own.end - own.first, false, input.normalization, part, most);
       }
       const lr = learningRate(schedule, progress.step);
       progress = { step: progress.step + 1, tokens: progress.tokens + rows, position: batch.next };

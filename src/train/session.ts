@@ -199,6 +199,7 @@ export async function trainFrom(
           mse_scale: begin.mseScale,
           data: factsOf(source),
         };
+        engine.complete(state);
         const snapshot = { engine, state, step: at.step, description, progress };
         return alone ? saveCheckpoint(out, snapshot) : saveTogether(out, snapshot, collective);
       },
@@ -289,6 +290,7 @@ export async function trainFrom(
     validator?.close();
     engine.free(ring);
     const reason = end.step < steps && (signal.aborted || part.grid.size > 1) ? "stopped" : "done";
+    engine.complete(state);
     const sae = await trainedSae(engine, state, description, { path: checkpoint, step: end.step }, part.shape);
     exitCode = 0;
     return { reason, steps: end.step, tokens: end.tokens, report: last, checkpoint, sae };

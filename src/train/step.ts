@@ -29,7 +29,7 @@ export interface TrainStep {
 
 /**
  * `dense`: keep the gradients of encoder and decoder, for those who want to look at them. `normalization`: of the rows; default: as they are. `part`: where `shape` and `rows` are
- * those of one rank of the grid that the engine's collective makes up.
+ * those of one rank of the grid that the engine's collective makes up; `most`: the rows of the replica that has the most.
  */
 export function createTrainStep(
   engine: Engine,
@@ -38,6 +38,7 @@ export function createTrainStep(
   dense = false,
   normalization?: Normalization,
   part: Part = partOf(shape),
+  most = rows,
 ): TrainStep {
   const { d, k, auxk } = shape;
   const { grid, whole } = part;
@@ -47,8 +48,7 @@ export function createTrainStep(
   const path = (active: number): Path => ({ codes: engine.codes(rows, active), err: engine.alloc(engine.real, [rows, d]) });
   const live = path(k);
   const dead = auxk > 0 ? path(auxk) : undefined;
-  // Replicas sum whole gradients; a rank without any forms each row as it needs it.
-  const g = engine.grads(shape, rows, dense || grid.replicas > 1);
+  const g = engine.grads(shape, most, dense);
   const stop = engine.alloc("u32", [1]);
 
   const operations = (s: State, raw: Tensor, norm: boolean) => {

@@ -3,11 +3,9 @@
  * kernels compute is for test/gpu.
  */
 
-import { spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import koffi from "koffi";
 import { afterAll, describe, expect, it } from "vitest";
 import { CASES, selfTest } from "../../src/engine/conformance.ts";
@@ -18,6 +16,7 @@ import type { Engine } from "../../src/engine/engine.ts";
 import { createReferenceEngine } from "../../src/engine/reference.ts";
 import { CHECKS } from "../gpu/checks.ts";
 import { whyNoCpu } from "../support/engines.ts";
+import { buildStandIn } from "./stand-in.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "saetta-stand-in-"));
 const before = process.env.SAETTA_CUDA_LIBS;
@@ -26,24 +25,12 @@ afterAll(() => {
   rmSync(folder, { recursive: true });
 });
 
-/** Puts the stand-in where the engine looks first. */
-function build(): void {
-  const sources = ["driver.cc", "kernels.cc", "encode.cc", "paths.cc", "gradients.cc", "update.cc"].map((name) =>
-    fileURLToPath(new URL(`stand-in/${name}`, import.meta.url)),
-  );
-  const library = join(folder, "libcuda.so.1");
-  const flags = ["-O2", "-std=c++17", "-ffp-contract=off", "-shared", "-fPIC"];
-  const { status, stderr } = spawnSync(process.env.CXX || "c++", [...flags, ...sources, "-o", library], { encoding: "utf8" });
-  if (status !== 0) throw new Error(stderr);
-  for (const name of ["libnvrtc.so.13", "libcublasLt.so.13"]) symlinkSync(library, join(folder, name));
-  mkdirSync(join(folder, "include"));
-  writeFileSync(join(folder, "include", "cuda_bf16.h"), "");
-  process.env.SAETTA_CUDA_LIBS = folder;
-}
-
 const why = whyNoCpu();
 if (why !== undefined) it.skip(`the host side of the cuda engine: ${why}`, () => undefined);
-else build();
+else {
+  buildStandIn(folder);
+  process.env.SAETTA_CUDA_LIBS = folder; // where the engine looks first
+}
 
 const make = (options: CudaOptions): Promise<Engine> => createCudaEngine({ ...options, folders: [join(folder, "build")] });
 const ask = (name: string) => (koffi.load(join(folder, "libcuda.so.1")).func(name, "uint32_t", []) as () => number)();

@@ -9,18 +9,17 @@ import { Rng } from "../../dist/util/rng.js";
 
 const STEPS = 100;
 const SPOILED = 60;
-const [D, B, ROWS] = [12, 24, 600];
-const WHOLE = { d: D, n: 48, k: 4, auxk: 6 };
+const [D, ROWS] = [12, 600];
+/** What of the runs can be asked for otherwise. */
+const USUAL = { n: 48, k: 4, auxk: 6, B: 24, clip: 0.5 };
 const HYPER = {
   lr: 3e-3,
   beta1: 0.9,
   beta2: 0.999,
   eps: 1e-8,
-  clip: 0.5,
   emaDecay: 0.9,
   mseScale: 0.7,
   auxCoef: 1 / 8,
-  rows: B,
   deadAfter: 60,
   firedAbove: 1e-3,
 };
@@ -60,25 +59,27 @@ function rows() {
   return values;
 }
 
-export async function steps(engine, collective) {
+export async function steps(engine, collective, asked) {
+  const { B, clip, ...sizes } = { ...USUAL, ...asked };
   const { grid } = collective;
-  const part = partOf(WHOLE, grid);
+  const part = partOf({ d: D, ...sizes }, grid);
   const state = allocState(engine, part.shape, true);
   start(engine, state, part);
   const raw = engine.alloc("f32", [ROWS, D]);
   engine.write(raw, bytesOf(rows()));
   const { first, end } = rowsOfReplica(grid, B);
-  const ops = createTrainStep(engine, part.shape, end - first, false, undefined, part);
+  const ops = createTrainStep(engine, part.shape, end - first, false, undefined, part, Math.ceil(B / grid.replicas));
   const order = new Rng(17);
   const kept = [];
   for (let step = 0; step < STEPS; step++) {
     const index = Uint32Array.from({ length: B }, () => order.below(ROWS));
-    // A weight of one rank's is not finite for one step, which none may take.
-    const spoiled = step === SPOILED && grid.rank === grid.shards - 1 ? await engine.read(state.params.encoder) : undefined;
-    if (spoiled)
+    // A weight of one rank's is not finite for one step, which none may take. Replicas may give it to each other, as they do with weights.
+    if (step === SPOILED) engine.complete(state);
+    const before = step === SPOILED ? await engine.read(state.params.encoder) : undefined;
+    if (before && grid.rank === grid.shards - 1)
       engine.write(state.params.encoder, bytesOf(engine.real === "f64" ? Float64Array.of(Number.NaN) : Float32Array.of(Number.NaN)));
-    ops.run(state, raw, index.subarray(first, end), HYPER, true);
-    if (spoiled) engine.write(state.params.encoder, spoiled);
+    ops.run(state, raw, index.subarray(first, end), { ...HYPER, clip, rows: B }, clip > 0);
+    if (before) engine.write(state.params.encoder, before);
     const selected = async ({ codes }) => {
       const { latent, value } = engine.pairs(codes);
       const [latents, bytes] = [uint32Of(await engine.read(latent)), await engine.read(value)];
@@ -89,6 +90,7 @@ export async function steps(engine, collective) {
     kept.push({ ...findings, live: await selected(ops.live), dead_pairs: await selected(ops.dead) });
   }
   ops.close();
+  engine.complete(state);
   const bytes = await engine.read(state.params.decoder);
   const decoder = Array.from(engine.real === "f64" ? float64Of(bytes) : float32Of(bytes));
   return { steps: kept, decoder, firstLatent: part.firstLatent, withoutRow: WITHOUT_ROW };

@@ -26,12 +26,19 @@ export function mpirun(ranks: number): string[] {
 }
 
 /** What each rank of the worker has found, for each engine. */
-export async function work<T>(what: string, engines: string, [shards, replicas]: GridSize): Promise<Record<string, T>[]> {
+export async function work<T>(
+  what: string,
+  engines: string,
+  [shards, replicas]: GridSize,
+  env?: NodeJS.ProcessEnv,
+): Promise<Record<string, T>[]> {
   const out = await mkdtemp(join(tmpdir(), "saetta-grid-"));
   try {
     const ranks = shards * replicas;
     const words = [WORKER, what, engines, `${shards}`, `${replicas}`, out];
-    const child = ranks === 1 ? spawn(process.execPath, words) : spawn("mpirun", [...mpirun(ranks), process.execPath, ...words]);
+    const options = { env: { ...process.env, ...env } };
+    const child =
+      ranks === 1 ? spawn(process.execPath, words, options) : spawn("mpirun", [...mpirun(ranks), process.execPath, ...words], options);
     let said = "";
     for (const stream of [child.stdout, child.stderr]) {
       stream.setEncoding("utf8").on("data", (text: string) => {

@@ -1,4 +1,4 @@
-// One rank of a test, started by mpirun (or alone): node worker.mjs cases|steps|operations ENGINE SHARDS REPLICAS OUT; writes what it finds into OUT/rank-N.json.
+// One rank of a test, started by mpirun (or alone): node worker.mjs cases|steps[:JSON]|operations ENGINE SHARDS REPLICAS OUT; writes what it finds into OUT/rank-N.json.
 
 import { writeFileSync } from "node:fs";
 import { join as joinPath } from "node:path";
@@ -9,8 +9,13 @@ import { operations } from "./operations.mjs";
 import { steps } from "./steps.mjs";
 
 const [what, engines, shards, replicas, out] = process.argv.slice(2);
+const [test, asked = "{}"] = what.split(/:(.*)/s);
 
 async function engineOf(name, collective) {
+  if (name === "cuda" || name === "cuda-bf16") {
+    const dtype = name === "cuda" ? "f32" : "bf16";
+    return (await import("../../dist/engine/cuda/index.js")).createCudaEngine({ dtype, collective, folders: [out] });
+  }
   if (name === "reference") return (await import("../../dist/engine/reference.js")).createReferenceEngine(collective);
   return (await import("../../dist/engine/cpu/index.js")).createCpuEngine({ threads: 2, collective });
 }
@@ -32,7 +37,7 @@ const collective = world === undefined ? solo() : await join(world, { shards: Nu
 const found = {};
 for (const name of engines.split(",")) {
   const engine = await engineOf(name, collective);
-  found[name] = await { cases, steps, operations }[what](engine, collective);
+  found[name] = await { cases, steps, operations }[test](engine, collective, JSON.parse(asked));
   await engine.close();
 }
 writeFileSync(joinPath(out, `rank-${collective.grid.rank}.json`), JSON.stringify(found));

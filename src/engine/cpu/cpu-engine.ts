@@ -114,7 +114,9 @@ export class CpuEngine implements Engine {
     const capacity = rows * (k + auxk);
     const latentBias = this.alloc("f32", [n]);
     const preBias = this.alloc("f32", [d]);
-    const rowsOf = dense ? { encoder: this.alloc("f32", [n, d]), decoder: this.alloc("f32", [n, d]) } : undefined;
+    // Replicas sum whole gradients; a rank without any forms each row as it needs it.
+    const isWhole = dense || this.#collective.grid.replicas > 1;
+    const rowsOf = isWhole ? { encoder: this.alloc("f32", [n, d]), decoder: this.alloc("f32", [n, d]) } : undefined;
     const size = capacity * ENTRY_BYTES + 20 * n;
     const handle = this.#reserve(size, `the gradients of ${rows} rows`, () =>
       this.#native.gradients(
@@ -295,6 +297,9 @@ export class CpuEngine implements Engine {
     const firstLatent = this.#collective.grid.shard * n;
     this.#native.update(this.#stream, ...addresses, ...ema, age, counters, grads.handle, ...stepAddresses(t), firstLatent);
   }
+
+  /** Replicas update all rows. */
+  complete(_s: State): void {}
 
   record(step: () => void): () => void {
     return step;

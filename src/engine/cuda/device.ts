@@ -1,4 +1,4 @@
-/** One card: its context, its two streams and its memory. Operations run in one stream; rows are brought over in the other while they run. */
+/** One card: its context, its streams and its memory. Operations run in one stream; rows are brought over, and numbers exchanged with other cards, in the others while they run. */
 
 import { formatBytes } from "../../util/bytes.ts";
 import { SaettaError, UsageError } from "../../util/errors.ts";
@@ -146,6 +146,10 @@ export class Device {
 
   fill(address: Address, byte: number, size: number): void {
     if (size > 0) this.driver.call("filling memory", "cuMemsetD8Async", address, byte, size, this.stream);
+  }
+
+  copy(to: Address, from: Address, size: number): void {
+    if (size > 0) this.driver.call("copying memory", "cuMemcpyDtoDAsync_v2", to, from, size, this.stream);
   }
 
   event(): number {

@@ -40,6 +40,7 @@ const SIGNATURES = {
   cuMemsetD8Async: "p u p p",
   cuMemcpyHtoDAsync_v2: "p p p p",
   cuMemcpyDtoHAsync_v2: "p p p p",
+  cuMemcpyDtoDAsync_v2: "p p p p",
   cuMemHostAlloc: "a p u",
   cuMemFreeHost: "p",
   cuStreamCreate: "a u",

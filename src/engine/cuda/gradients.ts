@@ -1,65 +1,88 @@
 /**
- * paramGrad, norm and update. What paramGrad leaves is here: for each latent the list of places where it is on, from which its gradient rows are formed when they
- * are needed (kernels/gradients.cuh), and the rows of dead latents where those come out of products.
+ * paramGrad, norm and update. What paramGrad leaves is here: for each latent the list of places where it is on (lists.ts), from which its gradient rows are formed when they
+ * are needed (kernels/gradients.cuh), and the rows of dead latents where those come out of products. What replicas exchange for it, and who updates what, is in replicas.ts.
  */
 
 import { SaettaError } from "../../util/errors.ts";
 import { COUNTERS, type Grads, HYPER, type Params, type Path, type Shape, type State, type Step, type Tensor } from "../engine.ts";
 import { sumsLength } from "../sums.ts";
+import type { Address } from "./driver.ts";
 import { WHERE } from "./libraries.ts";
+import { type CodesAt, chunkOf, ENTRY_BYTES, invert } from "./lists.ts";
 import { type Machine, Room } from "./machine.ts";
-import { at, type CudaCodes, type CudaTensor, checked, type Gathering, ownCodes, paramAddresses, stepAddresses } from "./memory.ts";
+import { at, type CudaCodes, type CudaTensor, checked, ownCodes, paramAddresses, stepAddresses } from "./memory.ts";
 import { denseCodes, eachDenseChunk } from "./paths.ts";
+import {
+  countedOf,
+  gatherRows,
+  gatherShares,
+  MATRICES,
+  type Part,
+  rangesOf,
+  type Share,
+  shareOf,
+  sumShares,
+  type Way,
+  wayOf,
+} from "./replicas.ts";
 
-/** Bytes of an entry of a list, and of the totals of a piece of a long one. */
-const ENTRY_BYTES = 16;
-const TOTALS_BYTES = 24;
 /** Shared memory of kernels that go through lists: STAGE_BYTES. */
 const STAGE_BYTES = 3 * 64 * ENTRY_BYTES;
-/** A part of the rows that is counted in 16 bits. */
-const MOST_ROWS_A_PART = 65535;
-/** Entries of a piece of a long list, at least, and pieces in all. */
-const SHORTEST_PIECE = 256;
-const PIECES = 4096;
 const LATENTS_A_BLOCK = 32;
 const DENSE_PARTS = 32;
-/** Shared memory of list_fill besides its counts. */
-const FILL_BYTES = 8192;
 
-/** Pieces in which replicas sum gradient rows while others are formed and applied; half of them encoder rows. Smaller ones are not worth the launches. */
-const MOST_GATHERED = 8;
-const SMALLEST_GATHERED = 4 * 1024 * 1024;
+/** norm_rows: rows are formed, kept for the update to come; or are there already. */
+const FORM_AND_KEEP = 1;
+const KEPT = 2;
 
-/** How many numbers lists of the shape can hold, in which pieces: the same however much of it is used. */
-export class CudaGrads implements Grads, Gathering {
+/** What lists are made from: rows and codes, of all replicas where these exchange them. */
+interface Listed {
+  readonly B: number;
+  readonly inputs: Address;
+  readonly live: CodesAt;
+  readonly liveErr: Address;
+  readonly dead: CodesAt | undefined;
+  readonly deadErr: Address;
+}
+
+export class CudaGrads implements Grads {
   readonly preBias: CudaTensor;
   readonly latentBias: CudaTensor;
   readonly encoder?: CudaTensor;
   readonly decoder?: CudaTensor;
+  /** Of this replica, or of the one that has the most. */
   readonly rows: number;
   freed = false;
-  readonly #m: Machine;
   readonly #room: Room;
-  /** Of the pieces: formed, summed. */
-  readonly #events: number[] = [];
-  /** Rows that the last paramGrad did not form yet; "sum": replicas are to sum them. */
-  #waiting: "form" | "sum" | undefined;
-  #sums = 0;
-  /** Entries of a list that are summed at once. */
+  readonly #replicas: number;
+  readonly #way: Way;
+  /** The latents whose rows this rank updates, those of them that it counts, and those that have lists. */
+  readonly #own: Share;
+  readonly #counted: Share;
+  readonly #listed: Share;
   readonly #chunk: number;
   /** Arguments of the structure Gradients, as the last paramGrad left them. */
   #structure: readonly number[] | undefined;
 
   constructor(m: Machine, shape: Shape, rows: number, tensors: Pick<CudaGrads, "preBias" | "latentBias" | "encoder" | "decoder">) {
+    const { n, k, auxk } = shape;
     this.preBias = tensors.preBias;
     this.latentBias = tensors.latentBias;
     if (tensors.encoder !== undefined) this.encoder = tensors.encoder;
     if (tensors.decoder !== undefined) this.decoder = tensors.decoder;
     this.rows = rows;
-    this.#m = m;
-    for (const tensor of [tensors.encoder, tensors.decoder]) if (tensor !== undefined) tensor.grads = this;
     this.#room = new Room(m);
-    this.#chunk = Math.max(SHORTEST_PIECE, Math.ceil((rows * (shape.k + shape.auxk)) / PIECES));
+    this.#replicas = m.ranks.sizeOf("replicas");
+    this.#way = wayOf(m, shape, rows, tensors.encoder !== undefined);
+    this.#own = shareOf(m, n);
+    this.#counted = countedOf(m, this.#own, n);
+    this.#listed = this.#way === "gradients" ? { first: 0, end: n, rest: n } : this.#own;
+    this.#chunk = chunkOf(this.#most * (k + auxk));
+  }
+
+  /** Rows that lists can be made from. */
+  get #most(): number {
+    return this.#way === "rows" ? this.#replicas * this.rows : this.rows;
   }
 
   get #shape(): [number, number] {
@@ -75,100 +98,60 @@ export class CudaGrads implements Grads, Gathering {
     const { sums, bad } = stepAddresses(t);
     const encoder = m.copyOf(checked(p.encoder, "f32", n, d));
     const inputs = m.centred(checked(x, "f32", B, d), checked(p.preBias, "f32", d), bad, true);
-    const errors = (path: Path) => m.copyOf(checked(path.err, "f32", B, d));
     const deadCodes = dead === undefined ? undefined : ownCodes(dead.codes, B);
     const way = deadCodes?.way.kind;
-    const inLists = way === "pairs" ? deadCodes : undefined;
-    const lists = this.#invert(m, t, B, ownCodes(live.codes, B), inLists);
+    const own = this.#ownRows(m, x, inputs, live, way === "pairs" ? dead : undefined);
+    const from = this.#way === "rows" ? this.#rowsOfAll(m, own) : own;
+    const [most, replicas, chunk, listed] = [this.#most, this.#replicas, this.#chunk, this.#listed];
+    const lists = invert(m, this.#room, t, { B: from.B, most, replicas, n, d, chunk, listed }, from.live, from.dead);
     const products = way === "dense" ? this.#products(m, dead!, deadCodes!, B, inputs, bad) : undefined;
     this.#structure = [
-      ...[n, d, this.#chunk, products?.capacity ?? 0, 0, 2 * n, lists.start, lists.pieceAt, lists.entries, lists.pieceRows],
-      ...[inputs, errors(live), inLists === undefined ? 0 : errors(dead!)],
+      ...[n, d, chunk, products?.capacity ?? 0, 0, 2 * n, lists.start, lists.pieceAt, lists.entries, lists.pieceRows],
+      ...[from.inputs, from.liveErr, from.deadErr],
       ...[products?.slot ?? 0, products?.encoder ?? 0, products?.decoder ?? 0, lists.scales],
       ...[this.encoder?.address ?? 0, this.decoder?.address ?? 0],
     ];
     const [biases, preBias] = [this.latentBias.address, this.preBias.address];
-    m.kernels.launch(
-      "list_long",
-      { blocks: 1024, threads: m.threads(d) },
-      ...this.#structure,
-      lists.pieceOf,
-      lists.pieceCount,
-      lists.totals,
-    );
+    const longs = [lists.pieceOf, lists.pieceCount, lists.totals];
+    m.kernels.launch("list_long", { blocks: 1024, threads: m.threads(d) }, ...this.#structure, ...longs);
     const blocks = Math.ceil(n / LATENTS_A_BLOCK);
     const partial = m.room.get("sums of biases", 8 * blocks * d);
-    const own = [encoder, sums, lists.totals, products?.bias ?? 0, biases, partial, bad];
-    m.kernels.launch("list_bias", { blocks, threads: 256 }, ...this.#structure, ...own);
+    const counted = this.#way === "gradients" ? this.#listed : this.#counted;
+    const counts = [counted.first, counted.end, counted.rest];
+    const sumsOf = [encoder, sums, lists.totals, products?.bias ?? 0, biases, partial, bad];
+    m.kernels.launch("list_bias", { blocks, threads: 256 }, ...this.#structure, ...sumsOf, ...counts);
     m.kernels.launch(
       "list_prebias",
       { blocks: Math.ceil(d / 32), threads: 1024 },
-      partial,
-      blocks,
-      d,
-      sums,
-      lists.scales,
-      preBias,
-      bad,
-      m.ranks.collective.grid.rank === 0 ? 1 : 0,
+      ...[partial, blocks, d, sums, lists.scales, preBias, bad, m.ranks.collective.grid.rank === 0 ? 1 : 0],
     );
     if (m.formedBy === this) m.formedBy = undefined;
-    if (this.encoder !== undefined) {
-      this.#waiting = "form";
-      this.#sums = 0;
-      if (m.ranks.sizeOf("replicas") === 1) this.settle();
-    }
+    if (this.encoder !== undefined) this.#form(m, this.#structure, 0, 2 * n);
     for (const tensor of [this.preBias, this.latentBias, this.encoder, this.decoder]) if (tensor !== undefined) m.wrote(tensor);
   }
 
-  holdsBack(t: CudaTensor, op: string, over: string): boolean {
-    const own = t === this.encoder || t === this.decoder;
-    if (!own || this.#waiting === undefined || op !== "sum" || over !== "replicas") return false;
-    this.#sums++;
-    if (this.#sums === 2) this.#waiting = "sum";
-    return true;
-  }
-
-  settle(): void {
-    const waiting = this.#waiting;
-    this.#waiting = undefined;
-    if (waiting === undefined) return;
-    const m = this.#m;
-    const [n, d] = this.#shape;
-    this.#form(m, 0, 2 * n);
-    if (waiting !== "sum") return;
-    for (const each of [this.encoder, this.decoder]) {
-      m.ranks.collective.allReduce({ at: each!.address, count: n * d, dtype: "f32" }, "sum", "replicas", m.device.stream);
-    }
-  }
-
   norm(m: Machine, decoder: Tensor, t: Step): void {
-    this.settle();
     const [n, d] = this.#shape;
     const { sq, bad } = stepAddresses(t);
     const weights = at(decoder, "f32", n, d);
     const squares = m.room.get("squares of rows", 16 * n);
-    // Formed once and kept, for the update to come.
-    const keep = this.encoder === undefined ? 1 : 2;
+    for (const wait of this.#sumRows(m)) wait();
+    const keep = this.#way === "gradients" || this.encoder !== undefined ? KEPT : FORM_AND_KEEP;
+    const rows = this.encoder === undefined ? this.#kept(m) : this.#left;
     const shared = STAGE_BYTES + 4 * d;
-    const grid = { blocks: this.#resident(m, "norm_rows", shared), threads: m.threads(d), shared };
-    m.kernels.launch("norm_rows", grid, ...this.#formed(m, keep === 1), weights, keep, squares, bad);
-    if (keep === 1) m.formedBy = this;
-    const counts = m.ranks.collective.grid.shard === 0 ? 1 : 0;
-    m.kernels.launch(
-      "norm_sum",
-      { blocks: 1, threads: 1024 },
-      squares,
-      this.latentBias.address,
-      this.preBias.address,
-      n,
-      d,
-      sq,
-      bad,
-      counts,
-    );
+    const resident = m.kernels.resident("norm_rows", m.threads(d), shared);
+    for (const [from, to] of this.#ranges) {
+      const grid = { blocks: Math.min(to - from, resident), threads: m.threads(d), shared };
+      m.kernels.launch("norm_rows", grid, ...within(rows, from, to), weights, keep, squares, bad);
+    }
+    if (this.encoder === undefined) m.formedBy = this;
+    const { collective } = m.ranks;
+    const { first, end, rest } = this.#counted;
+    const biases = [this.latentBias.address, this.preBias.address];
+    const counts = [first, end, rest, collective.grid.rank === 0 ? 1 : 0];
+    m.kernels.launch("norm_sum", { blocks: 1, threads: 1024 }, squares, ...biases, n, d, sq, bad, ...counts);
+    if (this.#replicas > 1) collective.allReduce({ at: sq, count: 1, dtype: "f64" }, "sum", "replicas", m.device.stream);
   }
-
   update(m: Machine, s: State, t: Step): void {
     const [n, d] = this.#shape;
     checkStep(t, n, d);
@@ -192,24 +175,32 @@ export class CudaGrads implements Grads, Gathering {
       m.ranks.collective.grid.shard * n,
       numbers,
     );
-    const isFormed = m.formedBy === this;
+    const summed = this.#sumRows(m);
+    const isKept = m.formedBy === this;
+    const isFormed = isKept || this.encoder !== undefined ? 1 : 0;
+    const rows = isKept ? this.#kept(m) : this.#left;
     const weights = [...params, ...first, ...second, ...ema];
     const threads = m.threads(d);
     const shared = STAGE_BYTES + (m.covers(d) ? 24 * m.wide * threads : 4 * d);
-    const formed = isFormed || this.encoder !== undefined ? 1 : 0;
+    const resident = m.kernels.resident("update_rows", threads, shared);
     const apply = (from: number, to: number) => {
-      const grid = { blocks: Math.min(to - from, m.kernels.resident("update_rows", threads, shared)), threads, shared };
-      m.kernels.launch("update_rows", grid, ...within(this.#formed(m, isFormed), from, to), formed, ...weights, ...copies, numbers);
+      const grid = { blocks: Math.min(to - from, resident), threads, shared };
+      m.kernels.launch("update_rows", grid, ...within(rows, from, to), isFormed, ...weights, ...copies, numbers);
     };
-    if (this.#waiting === "sum") {
-      this.#waiting = undefined;
-      this.#gather(m, apply);
-    } else {
-      this.settle();
-      apply(0, 2 * n);
+    const given: (() => void)[] = [];
+    if (this.#replicas === 1) apply(0, 2 * n);
+    else {
+      for (const [side, matrix] of MATRICES.entries()) {
+        summed[side]?.();
+        for (const [from, to] of rangesOf(this.#own, n)) apply(side * n + from, side * n + to);
+        // The decoder's rows are updated meanwhile.
+        const give = (stream: Address) => gatherShares(m, [copies[side]!], n, d * m.bytes, stream);
+        given.push(m.ranks.beside(`the exchange of ${matrix} rows`, give));
+      }
     }
     const biases = [this.latentBias.address, this.preBias.address];
     m.kernels.launch("update_small", { blocks: Math.ceil((n + d) / 256), threads: 256 }, n, d, ...weights, ...biases, age, fired, numbers);
+    for (const wait of given) wait();
     for (const tensor of [s.params, s.m, s.v, s.ema].flatMap((p) => (p === undefined ? [] : (Object.values(p) as Tensor[])))) {
       m.wrote(checked(tensor, "f32"), tensor === encoder || tensor === decoder);
     }
@@ -218,98 +209,86 @@ export class CudaGrads implements Grads, Gathering {
   }
 
   free(): void {
-    for (const event of this.#events) this.#m.device.driver.attempt("cuEventDestroy_v2", event);
     this.#room.free();
     this.freed = true;
   }
 
-  /** Rows [from, to) of both matrices to where they are asked for. */
-  #form(m: Machine, from: number, to: number): void {
-    const [, d] = this.#shape;
+  /** What the last paramGrad left. */
+  get #left(): readonly number[] {
     if (this.#structure === undefined) throw new SaettaError("gradients are used that no paramGrad has made", { where: WHERE });
-    const threads = m.threads(d);
-    const blocks = Math.min(to - from, m.kernels.resident("gradient_rows", threads, STAGE_BYTES));
-    m.kernels.launch("gradient_rows", { blocks, threads, shared: STAGE_BYTES }, ...within(this.#structure, from, to));
+    return this.#structure;
   }
 
-  /** Rows are formed, summed over the replicas and applied, piece by piece: while one is on its way, the next is formed and the one before applied. */
-  #gather(m: Machine, apply: (from: number, to: number) => void): void {
-    const [n, d] = this.#shape;
-    const { driver, stream, exchange } = m.device;
-    const half = Math.max(1, Math.min(MOST_GATHERED / 2, Math.floor((4 * n * d) / SMALLEST_GATHERED)));
-    const bounds = [0, 1].flatMap((side) => Array.from({ length: half }, (_, i) => side * n + Math.floor((i * n) / half)));
-    const pieces = bounds.map((from, i) => ({ from, to: bounds[i + 1] ?? 2 * n }));
-    while (this.#events.length < 2 * pieces.length) this.#events.push(m.device.event());
-    const finish = (i: number) => {
-      driver.call("waiting for gradient rows of the replicas", "cuStreamWaitEvent", stream, this.#events[2 * i + 1]!, 0);
-      apply(pieces[i]!.from, pieces[i]!.to);
-    };
-    pieces.forEach(({ from, to }, i) => {
-      const [formed, summed] = [this.#events[2 * i]!, this.#events[2 * i + 1]!];
-      this.#form(m, from, to);
-      driver.call("marking gradient rows as formed", "cuEventRecord", formed, stream);
-      driver.call("waiting for gradient rows", "cuStreamWaitEvent", exchange, formed, 0);
-      const [matrix, first] = from < n ? [this.encoder!, from] : [this.decoder!, from - n];
-      const rows = { at: matrix.address + 4 * first * d, count: (to - from) * d, dtype: "f32" } as const;
-      m.ranks.collective.allReduce(rows, "sum", "replicas", exchange);
-      driver.call("marking gradient rows as summed", "cuEventRecord", summed, exchange);
-      if (i > 0) finish(i - 1);
-    });
-    finish(pieces.length - 1);
-  }
-
-  /** The structure, with where formed rows are kept when nobody asked for them. */
-  #formed(m: Machine, kept: boolean): readonly number[] {
-    if (this.#structure === undefined) throw new SaettaError("gradients are used that no paramGrad has made", { where: WHERE });
-    if (!kept) return this.#structure;
+  /** The same, with where formed rows are kept when nobody asked for them. */
+  #kept(m: Machine): readonly number[] {
     const [n, d] = this.#shape;
     const rows = m.room.get("formed rows", 8 * n * d);
-    return [...this.#structure.slice(0, -2), rows, rows + 4 * n * d];
+    return [...this.#left.slice(0, -2), rows, rows + 4 * n * d];
   }
 
-  #resident(m: Machine, kernel: "norm_rows", shared: number): number {
-    const [n, d] = this.#shape;
-    return Math.min(2 * n, m.kernels.resident(kernel, m.threads(d), shared));
+  /** The rows that this rank updates, encoder rows before decoder rows. */
+  get #ranges(): [from: number, to: number][] {
+    const [n] = this.#shape;
+    if (this.#replicas === 1) return [[0, 2 * n]];
+    const ranges = rangesOf(this.#own, n);
+    return [...ranges, ...ranges.map(([from, to]): [number, number] => [n + from, n + to])];
   }
 
-  /** The lists, live before dead. `dead`: undefined where they do not go by lists. */
-  #invert(m: Machine, t: Step, B: number, live: CudaCodes, dead: CudaCodes | undefined) {
+  /** Rows [from, to) of both matrices to where they are asked for, or kept. */
+  #form(m: Machine, structure: readonly number[], from: number, to: number): void {
+    const threads = m.threads(this.#shape[1]);
+    const blocks = Math.min(to - from, m.kernels.resident("gradient_rows", threads, STAGE_BYTES));
+    m.kernels.launch("gradient_rows", { blocks, threads, shared: STAGE_BYTES }, ...within(structure, from, to));
+  }
+
+  /**
+   * Where replicas exchange gradient rows, and have not yet: forms them, encoder rows first, and sums each replica's share beside the operations. Returns what makes those wait
+   * for the encoder's and the decoder's.
+   */
+  #sumRows(m: Machine): (() => void)[] {
+    if (this.#way !== "gradients" || this.encoder !== undefined || m.formedBy === this) return [];
+    m.formedBy = this;
     const [n, d] = this.#shape;
-    const { hyper, sums } = stepAddresses(t);
-    const parts = Math.max(Math.min(128, Math.max(1, Math.ceil(B / 16))), Math.ceil(B / MOST_ROWS_A_PART));
-    const rowsPerPart = Math.ceil(B / parts);
-    const allParts = parts * (dead === undefined ? 1 : 2);
-    const width = 2 * Math.ceil(Math.min(n, 65536, (m.device.shared - FILL_BYTES - 1024) >> 1) / 2);
-    const ranges = Math.ceil(n / width);
-    const capacity = this.rows * (live.k + (dead?.k ?? 0));
-    const pieces = 2 * Math.ceil(capacity / this.#chunk) + 1;
-    const counts = m.room.get("counts of lists", 4 * allParts * n);
-    const totals = m.room.get("lengths of lists", 4 * n);
-    const lists = {
-      start: this.#room.get("starts of lists", 4 * (n + 1)),
-      pieceAt: this.#room.get("pieces of lists", 4 * n),
-      entries: this.#room.get("entries of lists", ENTRY_BYTES * capacity),
-      pieceRows: this.#room.get("rows of pieces", 8 * pieces * d),
-      scales: this.#room.get("factors of the loss", 16),
-      pieceOf: m.room.get("latents of pieces", 4 * pieces),
-      pieceCount: m.room.get("number of pieces", 4),
-      totals: m.room.get("totals of pieces", TOTALS_BYTES * pieces),
+    const rows = this.#kept(m);
+    return MATRICES.map((matrix, side) => {
+      this.#form(m, rows, side * n, side * n + n);
+      return m.ranks.beside(`the sums of ${matrix} gradients`, (stream) => sumShares(m, rows.at(side - 2)!, n, d, stream));
+    });
+  }
+
+  /** This replica's rows and codes. `dead`: where they go by lists. */
+  #ownRows(m: Machine, x: Tensor, inputs: Address, live: Path, dead: Path | undefined): Listed {
+    const [B, d] = x.shape as [number, number];
+    const err = (path: Path | undefined) => (path === undefined ? 0 : m.copyOf(checked(path.err, "f32", B, d)));
+    const codes = ({ codes: z }: Path) => ({ ...ownCodes(z, B).from(), k: z.k });
+    return { B, inputs, live: codes(live), liveErr: err(live), dead: dead && codes(dead), deadErr: err(dead) };
+  }
+
+  /** Those of all replicas. */
+  #rowsOfAll(m: Machine, own: Listed): Listed {
+    const [, d] = this.#shape;
+    const row = d * m.bytes;
+    const partsOf = (path: string, { latent, value, grad, k }: CodesAt, err: Address): Part[] => [
+      { name: `${path} residuals`, at: err, width: row },
+      { name: `${path} latents`, at: latent, width: 4 * k, filler: 0xff },
+      { name: `${path} values`, at: value, width: 4 * k },
+      { name: `${path} gradients`, at: grad, width: 4 * k },
+    ];
+    const parts = [
+      { name: "centred rows", at: own.inputs, width: row },
+      ...partsOf("live", own.live, own.liveErr),
+      ...(own.dead === undefined ? [] : partsOf("dead", own.dead, own.deadErr)),
+    ];
+    const all = gatherRows(m, parts, own.B, this.rows);
+    const codesAt = (first: number, k: number): CodesAt => ({ latent: all[first]!, value: all[first + 1]!, grad: all[first + 2]!, k });
+    return {
+      B: this.#most,
+      inputs: all[0]!,
+      liveErr: all[1]!,
+      live: codesAt(2, own.live.k),
+      dead: own.dead && codesAt(6, own.dead.k),
+      deadErr: all[5] ?? 0,
     };
-    const grid = { blocks: [ranges, allParts] as const, threads: 256 };
-    const [a, b] = [live.from(), dead?.from()];
-    const dead32 = [b?.latent ?? 0, b?.value ?? 0, b?.grad ?? 0] as const;
-    const sizes = [B, rowsPerPart, parts, n, width];
-    const auxk = dead?.k ?? 0;
-    m.kernels.launch("list_count", { ...grid, shared: 2 * width }, a.latent, live.k, dead32[0], auxk, ...sizes, counts);
-    m.kernels.launch("list_prefix", { blocks: Math.ceil(n / 32), threads: [32, 8] }, counts, allParts, n, totals);
-    const found = [lists.start, lists.pieceAt, lists.pieceOf, lists.pieceCount, lists.scales];
-    m.kernels.launch("list_scan", { blocks: 1, threads: 1024 }, totals, n, d, this.#chunk, hyper, sums, ...found);
-    m.kernels.launch(
-      "list_fill",
-      { ...grid, shared: 2 * width + FILL_BYTES },
-      ...[a.latent, a.value, a.grad, live.k, ...dead32, auxk, ...sizes, counts, lists.start, lists.scales, lists.entries],
-    );
-    return lists;
   }
 
   /** Gradient rows of the dead without the factor of the loss: decoder = zd^T err, encoder = gd^T (x - preBias). */
@@ -335,8 +314,18 @@ export class CudaGrads implements Grads, Gathering {
     const scales = this.#room.get("factors of the loss", 16);
     const grid = { blocks: Math.ceil(capacity / 8), threads: 256 };
     m.kernels.launch("dense_check", grid, encoder, decoder, partial, capacity, d, dead.counts, scales, bias, bad);
+    if (this.#way === "rows") sumOfDead(m, [encoder, decoder], bias, capacity, d);
     return { capacity, slot: dead.slot, encoder, decoder, bias };
   }
+}
+
+/** Gradients of the dead are few: each replica has those of its own rows, and all get the sums. */
+function sumOfDead(m: Machine, rows: readonly Address[], bias: Address, capacity: number, d: number): void {
+  const { collective } = m.ranks;
+  m.ranks.together(() => {
+    for (const at of rows) collective.allReduce({ at, count: capacity * d, dtype: "f32" }, "sum", "replicas", m.device.stream);
+    collective.allReduce({ at: bias, count: capacity, dtype: "f64" }, "sum", "replicas", m.device.stream);
+  });
 }
 
 /** The structure for rows [from, to) alone. */

@@ -36,6 +36,7 @@ import { CudaCodes, CudaTensor, ownTensor, PAIRS } from "./memory.ts";
 import { type Compute, Nvrtc } from "./nvrtc.ts";
 import * as paths from "./paths.ts";
 import { type Findings, Recording } from "./record.ts";
+import { complete } from "./replicas.ts";
 import { RowUploads, settleInflow } from "./rows.ts";
 import { Downloads, Uploads } from "./staging.ts";
 
@@ -181,10 +182,7 @@ class CudaEngine implements Engine {
     this.#open();
     const tensor = ownTensor(t);
     try {
-      this.#queue(() => {
-        this.#flush();
-        tensor.grads?.settle();
-      });
+      this.#queue(() => this.#flush());
       settleInflow(this.#m.device, tensor.inflow);
       // Whoever reads the ages may go on from them elsewhere, where the forecast of the dead begins anew: so it does here.
       tensor.dead?.restart();
@@ -269,6 +267,10 @@ class CudaEngine implements Engine {
 
   update(s: State, g: Grads, t: Step): void {
     this.#operation(() => ownGrads(g).update(this.#m, s, t));
+  }
+
+  complete(s: State): void {
+    if (this.#m.ranks.sizeOf("replicas") > 1) this.#operation(() => complete(this.#m, s));
   }
 
   record(step: () => void): () => void {

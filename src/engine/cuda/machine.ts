@@ -128,6 +128,7 @@ export class Machine {
   }
 
   close(): void {
+    this.ranks.close();
     this.room.free();
     this.cublas.close();
     this.kernels.unload();

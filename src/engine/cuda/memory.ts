@@ -26,14 +26,6 @@ export interface Inflow {
   readonly flags: Address;
 }
 
-/** Gradient rows that are formed, and summed over replicas, as late as they are needed. */
-export interface Gathering {
-  /** Whether it takes the reduction upon itself. */
-  holdsBack(t: CudaTensor, op: string, over: string): boolean;
-  /** Queues what was held back, so that the rows are there. */
-  settle(): void;
-}
-
 let lastNumber = 0;
 
 export class CudaTensor implements Tensor {
@@ -54,8 +46,6 @@ export class CudaTensor implements Tensor {
   dead: DeadList | undefined;
   /** Of raw rows. */
   inflow: Inflow | undefined;
-  /** Of gradient rows: those. */
-  grads: Gathering | undefined;
   /** Of a part of codes: those. */
   codes: CudaCodes | undefined;
 

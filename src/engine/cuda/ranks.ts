@@ -1,11 +1,12 @@
 /**
  * What a card does together with others: reductions, which are held back until something else is called so that neighbours become one launch; and the top k of all shards.
- * They are queued on the stream of the operations, but for the gradient rows of replicas, which gradients.ts sends piece by piece in a stream of their own.
+ * They are queued on the stream of the operations, but for what goes on beside those (`beside`).
  */
 
 import { type Collective, groupOf, type WireType } from "../../collective/collective.ts";
 import { SaettaError } from "../../util/errors.ts";
 import type { Codes, DType, Over, ReduceOp, Step, Tensor } from "../engine.ts";
+import type { Address } from "./driver.ts";
 import { WHERE } from "./libraries.ts";
 import type { Machine } from "./machine.ts";
 import { addressOf, at, type CudaTensor, ownCodes, ownTensor, stepAddresses } from "./memory.ts";
@@ -20,6 +21,8 @@ export class Ranks {
   readonly collective: Collective;
   readonly #m: Machine;
   readonly #held: Reduction[] = [];
+  /** Of each exchange beside the operations: before it, after it. */
+  readonly #events = new Map<string, readonly [number, number]>();
 
   constructor(m: Machine, collective: Collective) {
     this.#m = m;
@@ -33,7 +36,6 @@ export class Ranks {
   /** `inStep`: in a step that is recorded all ranks call the same operations and nothing else, so that neighbours become one launch on all of them. */
   allReduce(t: Tensor, op: ReduceOp, over: Over, inStep: boolean): void {
     const tensor = ownTensor(t);
-    if (tensor.grads?.holdsBack(tensor, op, over)) return;
     this.#held.push({ tensor, op, over });
     this.#m.wrote(tensor);
     if (!inStep) this.flush();
@@ -54,9 +56,37 @@ export class Ranks {
           this.collective.allReduce({ at: addressOf(tensor), count, dtype: wireOf(tensor.dtype) }, op, over, stream);
         }
       };
-      if (together.length > 1 && this.collective.together !== undefined) this.collective.together(all);
+      if (together.length > 1) this.together(all);
       else all();
     }
+  }
+
+  /** Does `body`, in which the collective's operations are called, so that they become one launch. */
+  together(body: () => void): void {
+    if (this.collective.together === undefined) body();
+    else this.collective.together(body);
+  }
+
+  /**
+   * What `body` queues in the stream that it is given goes on beside the operations to come, after those already called. Returns what makes the operations from then on wait for it.
+   * `what`: for people, and no other exchange that is under way has it.
+   */
+  beside(what: string, body: (stream: Address) => void): () => void {
+    const { device } = this.#m;
+    const { driver, stream, exchange } = device;
+    const events = this.#events.get(what) ?? [device.event(), device.event()];
+    this.#events.set(what, events);
+    const [before, after] = events;
+    driver.call(`marking what comes before ${what}`, "cuEventRecord", before, stream);
+    driver.call(`waiting to begin ${what}`, "cuStreamWaitEvent", exchange, before, 0);
+    body(exchange);
+    driver.call(`marking the end of ${what}`, "cuEventRecord", after, exchange);
+    return () => driver.call(`waiting for ${what}`, "cuStreamWaitEvent", stream, after, 0);
+  }
+
+  close(): void {
+    for (const event of [...this.#events.values()].flat()) this.#m.device.driver.attempt("cuEventDestroy_v2", event);
+    this.#events.clear();
   }
 
   merge(z: Codes, k: number, t: Step | undefined): void {

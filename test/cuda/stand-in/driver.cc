@@ -118,6 +118,7 @@ static int copy(Address to, Address from, size_t bytes) {
   });
 }
 int cuMemcpyHtoDAsync_v2(Address to, Address from, size_t bytes, Address) { return copy(to, from, bytes); }
+int cuMemcpyDtoDAsync_v2(Address to, Address from, size_t bytes, Address) { return copy(to, from, bytes); }
 int cuMemcpyDtoHAsync_v2(Address to, Address from, size_t bytes, Address) { return copy(to, from, bytes); }
 int cuMemsetD8Async(Address to, unsigned char byte, size_t bytes, Address) {
   return run([=] {

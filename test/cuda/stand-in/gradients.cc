@@ -15,14 +15,15 @@ static void listCount(Launch& l) {
   const size_t k = l.u();
   const uint32_t* dead = l.next<uint32_t*>();
   const size_t auxk = l.u(), B = l.u(), rowsPerPart = l.u(), P = l.u(), n = l.u(), width = l.u();
+  const Share listed = l.next<Share>();
   uint32_t* counts = l.array<uint32_t>(l.y * n);
   l.checkedArray(live, B * k);
   if (dead != nullptr) l.checkedArray(dead, B * auxk);
   l.expect(l.y == (dead != nullptr ? 2 * P : P) && size_t{l.x} * width >= n && P * rowsPerPart >= B && rowsPerPart <= 65535, "the grid is wrong");
   l.expect(width % 2 == 0 && l.shared >= 2 * width && l.width == 256, "the launch is wrong");
   std::fill(counts, counts + l.y * n, 0u);
-  for (size_t s = 0; s < B * k; s++) if (live[s] != NONE) counts[s / k / rowsPerPart * n + live[s]]++;
-  for (size_t s = 0; dead != nullptr && s < B * auxk; s++) if (dead[s] != NONE) counts[(P + s / auxk / rowsPerPart) * n + dead[s]]++;
+  for (size_t s = 0; s < B * k; s++) if (live[s] != NONE && listed.has(live[s])) counts[s / k / rowsPerPart * n + live[s]]++;
+  for (size_t s = 0; dead != nullptr && s < B * auxk; s++) if (dead[s] != NONE && listed.has(dead[s])) counts[(P + s / auxk / rowsPerPart) * n + dead[s]]++;
 }
 
 static void listPrefix(Launch& l) {
@@ -78,6 +79,7 @@ static void listFill(Launch& l) {
     ks[path] = l.u();
   }
   const size_t B = l.u(), rowsPerPart = l.u(), P = l.u(), n = l.u(), width = l.u();
+  const Share listed = l.next<Share>();
   uint32_t* counts = l.array<uint32_t>(l.y * n);
   const uint32_t* start = l.array<uint32_t>(n + 1);
   const double* scales = l.array<double>(2);
@@ -89,7 +91,7 @@ static void listFill(Launch& l) {
     l.checkedArray(latents[path], B * ks[path]), l.checkedArray(values[path], B * ks[path]), l.checkedArray(grads[path], B * ks[path]);
     for (size_t s = 0; s < B * ks[path]; s++) {
       const uint32_t j = latents[path][s], row = static_cast<uint32_t>(s / ks[path]);
-      if (j == NONE) continue;
+      if (j == NONE || !listed.has(j)) continue;
       const size_t part = path * P + row / rowsPerPart;
       entries[start[j] + at[part * n + j]++] = {row | (path == 1 ? DEAD_PATH : 0), static_cast<float>(scales[path] * values[path][s]),
                                                 static_cast<float>(scales[path] * grads[path][s]), 0};
@@ -169,10 +171,13 @@ static void listBias(Launch& l) {
   float* latentBias = l.array<float>(g.n);
   double* partial = l.array<double>(l.x * g.d);
   uint32_t* bad = l.array<uint32_t>(1);
+  const Share counted = l.next<Share>();
   l.expect(l.x == ceilDiv(g.n, 32) && l.width == 256, "the grid is wrong");
   std::fill(partial, partial + l.x * g.d, 0.0);
   const double input = std::max(std::sqrt(sums[CENTRED2]), 1.0), err = std::sqrt(std::max(sums[ERR2], sums[AUX_ERR2]));
   for (size_t j = 0; j < g.n; j++) {
+    latentBias[j] = 0;
+    if (!counted.has(j)) continue;
     const Totals t = totalsOf(g, g.start[j], g.start[j + 1]);
     if (!(t.grads * input < 1e18 && t.values * err < 1e18)) *bad = 1;
     double sum = t.grad;

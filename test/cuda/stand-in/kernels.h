@@ -42,6 +42,12 @@ struct Gradients {
   float *formedEncoder, *formedDecoder;
 };
 
+struct Share {
+  uint32_t first, end, rest;
+
+  bool has(size_t j) const { return (j >= first && j < end) || j >= rest; }
+};
+
 /// A row of gradients of both matrices.
 void rowsOf(Launch& l, const Gradients& g, size_t j, float* encoder, float* decoder);
 Gradients gradients(Launch& l);

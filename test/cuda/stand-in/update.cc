@@ -22,12 +22,19 @@ static void normRows(Launch& l) {
   if (*bad != 0) return;
   l.checkedArray(g.formedEncoder, g.n * g.d), l.checkedArray(g.formedDecoder, g.n * g.d);
   std::vector<float> projected(g.d);
+  std::vector<float> encoderRow(g.d), decoderRow(g.d);
   for (size_t j = 0; j < g.n; j++) {
     float *e = g.formedEncoder + j * g.d, *w = g.formedDecoder + j * g.d;
-    if (keep != 2) rowsOf(l, g, j, e, w);
+    const bool ofEncoder = g.from <= j && j < g.to, ofDecoder = g.from <= g.n + j && g.n + j < g.to;
+    if (keep != 2 && (ofEncoder || ofDecoder)) {
+      rowsOf(l, g, j, encoderRow.data(), decoderRow.data());
+      if (ofEncoder) std::copy(encoderRow.begin(), encoderRow.end(), e);
+      if (ofDecoder) std::copy(decoderRow.begin(), decoderRow.end(), w);
+    }
+    if (ofEncoder) squares[j] = dot(e, e, g.d);
+    if (!ofDecoder) continue;
     const float along = static_cast<float>(dot(decoder + j * g.d, w, g.d));
     for (size_t i = 0; i < g.d; i++) projected[i] = w[i] - along * decoder[j * g.d + i];
-    squares[j] = dot(e, e, g.d);
     squares[g.n + j] = dot(projected.data(), projected.data(), g.d);
   }
 }
@@ -39,11 +46,14 @@ static void normSum(Launch& l) {
   const size_t n = l.u(), d = l.u();
   double* sq = l.array<double>(1);
   uint32_t* bad = l.array<uint32_t>(1);
+  const Share counted = l.next<Share>();
   const bool counts = l.u() != 0;
   l.checkedArray(squares, 2 * n), l.checkedArray(latentBias, n), l.checkedArray(preBias, d);
   if (*bad != 0) return;
-  *sq = dot(latentBias, latentBias, n) + (counts ? dot(preBias, preBias, d) : 0);
-  for (size_t j = 0; j < 2 * n; j++) *sq += squares[j];
+  *sq = counts ? dot(preBias, preBias, d) : 0;
+  for (size_t j = 0; j < n; j++) {
+    if (counted.has(j)) *sq += squares[j] + squares[n + j] + static_cast<double>(latentBias[j]) * latentBias[j];
+  }
   if (!std::isfinite(*sq)) *bad = 1;
 }
 

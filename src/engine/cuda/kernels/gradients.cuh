@@ -5,6 +5,13 @@
 
 #include "saetta.cuh"
 
+/// Latents: those from `first` to before `end`, and those from `rest` on (replicas.ts).
+struct Share {
+  u32 first, end, rest;
+
+  __device__ __forceinline__ bool has(u32 j) const { return (j >= first && j < end) || j >= rest; }
+};
+
 /// Set in the row of an entry of the dead path.
 constexpr u32 DEAD_PATH = 0x80000000u;
 

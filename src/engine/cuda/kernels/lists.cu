@@ -27,9 +27,10 @@ __device__ __forceinline__ Part partOf(const u32* live, u32 k, const u32* dead, 
   return {isDead ? dead : live, static_cast<u64>(first) * width, rows * width, width};
 }
 
-/// Grid (ranges, parts of both paths), block 256, shared 2 width: two counts in a word, for a part has fewer than 65536 rows.
+/// Grid (ranges, parts of both paths), block 256, shared 2 width: two counts in a word, for a part has fewer than 65536 rows. Only `listed`
+/// latents have lists.
 extern "C" __global__ void list_count(const u32* live, u32 k, const u32* dead, u32 auxk, u32 B, u32 rowsPerPart, u32 P, u32 n, u32 width,
-                                      u32* counts) {
+                                      Share listed, u32* counts) {
   extern __shared__ uint4 shared[];
   u32* pairs = reinterpret_cast<u32*>(shared);
   const u32 begin = blockIdx.x * width, end = min(n, begin + width);
@@ -39,7 +40,7 @@ extern "C" __global__ void list_count(const u32* live, u32 k, const u32* dead, u
 #pragma unroll 4
   for (u32 slot = threadIdx.x; slot < part.slots; slot += blockDim.x) {
     const u32 j = part.latent[part.first + slot];
-    if (j >= begin && j < end) atomicAdd(pairs + (j - begin) / 2, ((j - begin) & 1) != 0 ? 65536u : 1u);
+    if (j >= begin && j < end && listed.has(j)) atomicAdd(pairs + (j - begin) / 2, ((j - begin) & 1) != 0 ? 65536u : 1u);
   }
   __syncthreads();
   counts += static_cast<u64>(blockIdx.y) * n + begin;
@@ -141,7 +142,7 @@ extern "C" __global__ void list_scan(const u32* totals, u32 n, u32 d, u32 chunk,
 /// their entries.
 extern "C" __global__ void list_fill(const u32* live, const float* liveValue, const float* liveGrad, u32 k, const u32* dead,
                                      const float* deadValue, const float* deadGrad, u32 auxk, u32 B, u32 rowsPerPart, u32 P, u32 n,
-                                     u32 width, const u32* counts, const u32* start, const double* scales, uint4* entries) {
+                                     u32 width, Share listed, const u32* counts, const u32* start, const double* scales, uint4* entries) {
   extern __shared__ uint4 shared[];
   u32* numbers = reinterpret_cast<u32*>(shared);
   u32* pairs = numbers + TILE;
@@ -169,6 +170,7 @@ extern "C" __global__ void list_fill(const u32* live, const float* liveValue, co
           const u32 to = min(min(from + 32, rowEnd), slots);
           at[u] = from + lane;
           j[u] = at[u] < to ? numbers[at[u]] - begin : NONE;
+          if (at[u] < to && !listed.has(numbers[at[u]])) j[u] = NONE;
           from = to;
           if (to == rowEnd) rowEnd += part.k;
         }
@@ -187,7 +189,7 @@ extern "C" __global__ void list_fill(const u32* live, const float* liveValue, co
 #pragma unroll 4
     for (u32 i = threadIdx.x; i < slots; i += blockDim.x) {
       const u32 j = latent[i];
-      if (j < begin || j >= end) continue;
+      if (j < begin || j >= end || !listed.has(j)) continue;
       const u64 slot = part.first + tile + i;
       const u32 row = static_cast<u32>(slot / part.k);
       const float factor = static_cast<float>(scale * value[slot]), inner = static_cast<float>(scale * grad[slot]);
@@ -273,16 +275,17 @@ __device__ __forceinline__ void throughInput(const half_t* encoder, const double
   }
 }
 
-/// Grid ceil(n / LATENTS), block LATENTS * SHARE. -> latentBias [n]: sums of the gradients of the codes, and a line of biasPartial
-/// [blocks][d]: these times encoder. No weight may change in a step that is not finite, and rows are formed only as weights change: a bound
+/// Grid ceil(n / LATENTS), block LATENTS * SHARE. -> latentBias [n]: sums of the gradients of the codes, 0 where they are not `counted`
+/// here, and a line of biasPartial [blocks][d]: these times encoder. No weight may change in a step that is not finite, and rows are formed only as weights change: a bound
 /// on every element is checked here instead, the sum of absolute factors times the norm of all that they may stand before.
 extern "C" __global__ void list_bias(Gradients g, const half_t* encoder, const double* sums, const Totals* pieceTotals,
-                                     const double* deadBias, float* latentBias, double* biasPartial, u32* bad) {
+                                     const double* deadBias, float* latentBias, double* biasPartial, u32* bad, Share counted) {
   __shared__ double bias[LATENTS];
   const u32 first = blockIdx.x * LATENTS, d = g.d, j = first + threadIdx.x / SHARE, part = threadIdx.x % SHARE;
   const double largestInput = fmax(sqrt(sums[CENTRED2]), 1.0), largestErr = sqrt(fmax(sums[ERR2], sums[AUX_ERR2]));
+  const bool counts = j < g.n && counted.has(j);
   Totals own = {};
-  if (j < g.n) {
+  if (counts) {
     const u32 from = g.start[j], to = g.start[j + 1];
     if (to - from <= g.chunk) {
       own = totalsOf(g, from + part, to, SHARE);
@@ -299,12 +302,15 @@ extern "C" __global__ void list_bias(Gradients g, const half_t* encoder, const d
   const double grads = shareSum(own.grads), values = shareSum(own.values);
   if (!(grads * largestInput < LARGEST_GRADIENT && values * largestErr < LARGEST_GRADIENT)) *bad = 1;
   if (part == 0) {
-    if (j < g.n && g.deadSlot != nullptr && g.deadSlot[j] < g.cap) sum += g.scales[1] * deadBias[g.deadSlot[j]];
+    if (counts && g.deadSlot != nullptr && g.deadSlot[j] < g.cap) sum += g.scales[1] * deadBias[g.deadSlot[j]];
     bias[j - first] = sum;
     if (j < g.n) latentBias[j] = static_cast<float>(sum);
   }
-  __syncthreads();
   double* line = biasPartial + static_cast<u64>(blockIdx.x) * d;
+  if (__syncthreads_or(counts) == 0) {
+    for (u32 c = threadIdx.x; c < d; c += blockDim.x) line[c] = 0;
+    return;
+  }
   const u32 count = min(LATENTS, static_cast<u32>(g.n) - first);
   if (d % 4 == 0) throughInput<4>(encoder + static_cast<u64>(first) * d, bias, count, d, line);
   else throughInput<1>(encoder + static_cast<u64>(first) * d, bias, count, d, line);

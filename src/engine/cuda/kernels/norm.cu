@@ -52,16 +52,16 @@ extern "C" __global__ void norm_rows(Gradients g, const float* decoder, u32 keep
   });
 }
 
-/// Grid 1, block 1024. `counts`: preBias, which all shards have, is counted by one of them.
+/// Grid 1, block 1024. What other ranks count too, of latents and of preBias, is left to them: `counted` and `counts` are what this one does.
 extern "C" __global__ void norm_sum(const double* squares, const float* latentBias, const float* preBias, u32 n, u32 d, double* sq,
-                                    u32* bad, u32 counts) {
+                                    u32* bad, Share counted, u32 counts) {
   __shared__ double room[33];
   if (*bad != 0) return;
   double sum = 0;
 #pragma unroll 16
-  for (u32 j = threadIdx.x; j < 2 * n; j += blockDim.x) sum += squares[j];
+  for (u32 j = threadIdx.x; j < 2 * n; j += blockDim.x) sum += counted.has(j < n ? j : j - n) ? squares[j] : 0;
 #pragma unroll 16
-  for (u32 j = threadIdx.x; j < n; j += blockDim.x) sum += static_cast<double>(latentBias[j]) * latentBias[j];
+  for (u32 j = threadIdx.x; j < n; j += blockDim.x) sum += counted.has(j) ? static_cast<double>(latentBias[j]) * latentBias[j] : 0;
   for (u32 i = threadIdx.x; i < d && counts != 0; i += blockDim.x) sum += static_cast<double>(preBias[i]) * preBias[i];
   sum = blockSum(sum, room);
   if (threadIdx.x > 0) return;

@@ -1,0 +1,95 @@
+/** The codes of a batch inverted: for each latent the list of places where it is on (kernels/lists.cu). */
+
+import type { Step } from "../engine.ts";
+import type { Address } from "./driver.ts";
+import type { Machine, Room } from "./machine.ts";
+import { stepAddresses } from "./memory.ts";
+import type { Share } from "./replicas.ts";
+
+/** Bytes of an entry of a list, and of the totals of a piece of a long one. */
+export const ENTRY_BYTES = 16;
+const TOTALS_BYTES = 24;
+/** A part of the rows that is counted in 16 bits. */
+const MOST_ROWS_A_PART = 65535;
+/** Parts that the rows of a replica are counted in. */
+const PARTS = 128;
+const ROWS_A_PART = 16;
+/** Shared memory of list_fill besides its counts. */
+const FILL_BYTES = 8192;
+/** Entries of a piece of a long list, at least, and pieces in all. */
+const SHORTEST_PIECE = 256;
+const PIECES = 4096;
+
+/** Where codes are. */
+export interface CodesAt {
+  readonly latent: Address;
+  readonly value: Address;
+  readonly grad: Address;
+  readonly k: number;
+}
+
+export interface Lists {
+  readonly start: Address;
+  readonly pieceAt: Address;
+  readonly entries: Address;
+  readonly pieceRows: Address;
+  readonly scales: Address;
+  readonly pieceOf: Address;
+  readonly pieceCount: Address;
+  readonly totals: Address;
+}
+
+/** Entries of a list that are summed at once, of lists that have so many at most: the same however much of them is used. */
+export function chunkOf(entries: number): number {
+  return Math.max(SHORTEST_PIECE, Math.ceil(entries / PIECES));
+}
+
+export interface Batch {
+  /** Rows, and how many there can be, of so many replicas. */
+  readonly B: number;
+  readonly most: number;
+  readonly replicas: number;
+  readonly n: number;
+  readonly d: number;
+  readonly chunk: number;
+  /** The latents that have lists. */
+  readonly listed: Share;
+}
+
+/** The lists, live before dead; `dead`: undefined where those do not go by lists. They are in `room`, which outlives the operation. */
+export function invert(m: Machine, room: Room, t: Step, batch: Batch, live: CodesAt, dead: CodesAt | undefined): Lists {
+  const { B, most, replicas, n, d, chunk, listed } = batch;
+  const { hyper, sums } = stepAddresses(t);
+  const parts = Math.max(Math.min(PARTS * replicas, Math.max(1, Math.ceil(B / ROWS_A_PART))), Math.ceil(B / MOST_ROWS_A_PART));
+  const rowsPerPart = Math.ceil(B / parts);
+  const allParts = parts * (dead === undefined ? 1 : 2);
+  const width = 2 * Math.ceil(Math.min(n, 65536, (m.device.shared - FILL_BYTES - 1024) >> 1) / 2);
+  const ranges = Math.ceil(n / width);
+  const capacity = most * (live.k + (dead?.k ?? 0));
+  const pieces = 2 * Math.ceil(capacity / chunk) + 1;
+  const counts = m.room.get("counts of lists", 4 * allParts * n);
+  const totals = m.room.get("lengths of lists", 4 * n);
+  const lists = {
+    start: room.get("starts of lists", 4 * (n + 1)),
+    pieceAt: room.get("pieces of lists", 4 * n),
+    entries: room.get("entries of lists", ENTRY_BYTES * capacity),
+    pieceRows: room.get("rows of pieces", 8 * pieces * d),
+    scales: room.get("factors of the loss", 16),
+    pieceOf: m.room.get("latents of pieces", 4 * pieces),
+    pieceCount: m.room.get("number of pieces", 4),
+    totals: m.room.get("totals of pieces", TOTALS_BYTES * pieces),
+  };
+  const grid = { blocks: [ranges, allParts] as const, threads: 256 };
+  const { latent = 0, value = 0, grad = 0, k: auxk = 0 } = dead ?? {};
+  const sizes = [B, rowsPerPart, parts, n, width, listed.first, listed.end, listed.rest];
+  m.kernels.launch("list_count", { ...grid, shared: 2 * width }, live.latent, live.k, latent, auxk, ...sizes, counts);
+  m.kernels.launch("list_prefix", { blocks: Math.ceil(n / 32), threads: [32, 8] }, counts, allParts, n, totals);
+  const found = [lists.start, lists.pieceAt, lists.pieceOf, lists.pieceCount, lists.scales];
+  m.kernels.launch("list_scan", { blocks: 1, threads: 1024 }, totals, n, d, chunk, hyper, sums, ...found);
+  m.kernels.launch(
+    "list_fill",
+    { ...grid, shared: 2 * width + FILL_BYTES },
+    ...[live.latent, live.value, live.grad, live.k, latent, value, grad, auxk, ...sizes, counts, lists.start, lists.scales, lists.entries],
+  );
+  return lists;
+}
