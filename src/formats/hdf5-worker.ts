@@ -51,6 +51,8 @@ export function hdf5Worker(
   const { url, shared, maxObjects, maxAttributeBytes } = workerData as Hdf5WorkerData;
 
   let allowed: string | undefined;
+  /** While the library itself is loaded, which later versions of node do with these same functions; no file has been asked for then. */
+  let loading = false;
 
   // The library's memory grows by this call alone; refused, its malloc returns 0 and it gives up with an error. All of this is the thread's own.
   const wasm = (globalThis as unknown as { WebAssembly: WebAssemblyApi }).WebAssembly;
@@ -77,7 +79,7 @@ export function hdf5Worker(
       const [path, flags] = args;
       const isNew = typeof flags === "number" && (flags & fs.constants.O_CREAT) !== 0 && (flags & fs.constants.O_EXCL) !== 0;
       const isMessage = isNew && /^\/tmp\/tmpfile_\w+$/.test(String(path));
-      if (!isMessage && path !== allowed) {
+      if (!isMessage && !loading && path !== allowed) {
         throw Object.assign(new Error("not a file that was asked for"), { code: "ENOENT", errno: -2 });
       }
       const file = openSync(...args);
@@ -104,7 +106,9 @@ export function hdf5Worker(
   let current: Promise<Library> | undefined;
   async function loaded(): Promise<Library> {
     // The package's own entry makes one instance for good, and lets it print to stderr; this is what it makes it with.
+    loading = current === undefined;
     current ??= load(url).then(async (module) => {
+      loading = false;
       const { default: factory } = module as { default: (options: object) => Promise<Library> };
       const library = await factory({ noInitialRun: true, print: () => undefined, printErr: () => undefined });
       // Without it a failed call returns garbage.
