@@ -4,7 +4,7 @@ import { stat } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { COUNTERS, type Engine, PARAM_NAMES, type Params, type Real, type State, type Tensor } from "../engine/engine.ts";
 import { openSafetensors, type Safetensors } from "../formats/safetensors.ts";
-import { normalizationOf, parseDescription, type SaeDescription } from "../sae/description.ts";
+import { normalizationOf, parseDescription, type SaeDescription, TENSOR_NAMES } from "../sae/description.ts";
 import { bytesOf, float32Of, float64Of, readFully } from "../util/bytes.ts";
 import { FormatError, hasCode, messageOf, SaettaError } from "../util/errors.ts";
 import { Fields, type JsonObject, readJsonFile } from "../util/json.ts";
@@ -19,7 +19,6 @@ import {
   STATE,
   savedSteps,
   stepName,
-  TENSOR_NAMES,
   TRAINED,
   WEIGHTS,
   weightsFile,

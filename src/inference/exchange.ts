@@ -3,13 +3,13 @@
 import { readdir, rename, rm, rmdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { writeFile } from "../checkpoint/commit.ts";
-import { CFG, TENSOR_NAMES, weightsFile } from "../checkpoint/layout.ts";
+import { CFG, weightsFile } from "../checkpoint/layout.ts";
 import { disk } from "../checkpoint/storage.ts";
-import { PARAM_NAMES, paramShapes } from "../engine/engine.ts";
-import { writeSafetensors } from "../formats/safetensors.ts";
+import { PARAM_NAMES } from "../engine/engine.ts";
 import type { Exchanged, FormatName, OutputFile, WriteOptions } from "../interchange/format.ts";
 import { findForeign, formatNamed, openForeign } from "../interchange/index.ts";
-import { as, jsonFile } from "../interchange/tensors.ts";
+import { sparsifyWeights } from "../interchange/sparsify.ts";
+import { jsonFile } from "../interchange/tensors.ts";
 import { descriptionJson, type SaeDescription } from "../sae/description.ts";
 import { hasCode, messageOf, SaettaError, UsageError } from "../util/errors.ts";
 import { makeFolders } from "../util/folders.ts";
@@ -103,17 +103,7 @@ export async function importSae(path: string, { out, k, verify = false, data = [
   try {
     const { description, format, notes } = sae;
     const dtype = await dtypeOf(sae);
-    const shapes = paramShapes(description.shape);
-    const tensors = PARAM_NAMES.map((name) => ({
-      name: TENSOR_NAMES[name],
-      dtype: dtype === "f32" ? ("F32" as const) : ("F64" as const),
-      shape: shapes[name],
-      bytes: async () => as(dtype, await sae.read(name)),
-    }));
-    const files = [
-      jsonFile(CFG, descriptionJson(description)),
-      { name: weightsFile(description), content: (write: Write) => writeSafetensors(write, tensors, { format: "pt" }) },
-    ];
+    const files = [jsonFile(CFG, descriptionJson(description)), sparsifyWeights(weightsFile(description), sae, dtype)];
     const done = { out, files: files.map(({ name }) => name), format, description, weights: "raw" as const, notes };
     let verified: Comparison | undefined;
     await writeFolder(out, files, async (written) => {
@@ -124,8 +114,6 @@ export async function importSae(path: string, { out, k, verify = false, data = [
     await sae.close();
   }
 }
-
-type Write = Parameters<OutputFile["content"]>[0];
 
 /** sparsify's layout is ours too: a folder of it that no checkpoint is. */
 async function sparsifyIn(folder: string): ReturnType<typeof findForeign> {
