@@ -11,6 +11,7 @@ import type { Source } from "../data/source.ts";
 import { bytesOf, float32Of } from "../util/bytes.ts";
 import { UsageError } from "../util/errors.ts";
 import { fmix32, PURPOSE, Rng } from "../util/rng.ts";
+import { checkRows } from "../util/rows.ts";
 
 export interface DictionaryOptions {
   readonly directions: number;
@@ -51,7 +52,7 @@ export function syntheticDictionary(options: DictionaryOptions): Dictionary {
     origin: {},
     tokens: undefined,
     async read(first, count, into) {
-      if (!(first >= 0 && count >= 0 && first + count <= rows)) throw new RangeError(`rows ${first} to ${first + count} of ${rows}`);
+      checkRows(first, count, rows);
       const bytes = into.subarray(0, count * width * 4);
       const aligned = bytes.byteOffset % 4 === 0;
       const values = aligned ? float32Of(bytes) : new Float32Array(count * width);

@@ -1,8 +1,7 @@
 /** What stands where in a run folder and in a checkpoint folder, and under which names. */
 
 import { join } from "node:path";
-import type { Params } from "../engine/engine.ts";
-import { normalizationOf, type SaeDescription } from "../sae/description.ts";
+import { normalizationOf, type SaeDescription, TENSOR_NAMES } from "../sae/description.ts";
 import { disk, type Storage } from "./storage.ts";
 
 /** Files of a checkpoint folder, beside manifest.json. */
@@ -16,14 +15,6 @@ export const STATE = "state.json";
 
 /** Before the names of parameters, in optimizer.safetensors: as training has them, where the weights file holds them divided (fold.ts). */
 export const TRAINED = "train.";
-
-/** Name of each parameter in safetensors files: sparsify's. */
-export const TENSOR_NAMES: { readonly [K in keyof Params]: string } = {
-  encoder: "encoder.weight",
-  latentBias: "encoder.bias",
-  decoder: "W_dec",
-  preBias: "b_dec",
-};
 
 /** True for tensors of a checkpoint that are [n] or [n,d], of which a shard has a part. The others are the same in all. */
 export function isShared(name: string): boolean {

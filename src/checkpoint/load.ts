@@ -1,12 +1,10 @@
 /** A checkpoint folder -> training's whole state, after every byte has been compared with the manifest. */
 
-import { createHash } from "node:crypto";
-import { createReadStream } from "node:fs";
 import { stat } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { COUNTERS, type Engine, PARAM_NAMES, type Params, type Real, type State, type Tensor } from "../engine/engine.ts";
 import { openSafetensors, type Safetensors } from "../formats/safetensors.ts";
-import { normalizationOf, parseDescription, type SaeDescription } from "../sae/description.ts";
+import { normalizationOf, parseDescription, type SaeDescription, TENSOR_NAMES } from "../sae/description.ts";
 import { bytesOf, float32Of, float64Of, readFully } from "../util/bytes.ts";
 import { FormatError, hasCode, messageOf, SaettaError } from "../util/errors.ts";
 import { Fields, type JsonObject, readJsonFile } from "../util/json.ts";
@@ -21,12 +19,11 @@ import {
   STATE,
   savedSteps,
   stepName,
-  TENSOR_NAMES,
   TRAINED,
   WEIGHTS,
   weightsFile,
 } from "./layout.ts";
-import { MANIFEST, type ManifestEntry, readManifest } from "./manifest.ts";
+import { entryOf, MANIFEST, type ManifestEntry, readManifest } from "./manifest.ts";
 import { disk, type Storage } from "./storage.ts";
 
 export interface Checkpoint {
@@ -110,13 +107,8 @@ async function compare(path: string, { size, sha256 }: ManifestEntry, hashed: bo
   const found = await stat(path).catch(unreadable);
   if (found.size !== size) throw new FormatError(`damaged: has ${found.size} bytes, but the manifest says ${size}`, mend);
   if (!hashed) return;
-  const hash = createHash("sha256");
-  try {
-    for await (const piece of createReadStream(path, { highWaterMark: 4 * 1024 * 1024 })) hash.update(piece as Uint8Array);
-  } catch (cause) {
-    unreadable(cause);
-  }
-  if (hash.digest("hex") !== sha256) throw new FormatError("damaged: its bytes are not those that were saved (SHA-256 differs)", mend);
+  const now = await entryOf(path).catch(unreadable);
+  if (now.sha256 !== sha256) throw new FormatError("damaged: its bytes are not those that were saved (SHA-256 differs)", mend);
 }
 
 /**

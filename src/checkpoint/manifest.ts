@@ -4,6 +4,7 @@
  */
 
 import { createHash } from "node:crypto";
+import { createReadStream } from "node:fs";
 import { join } from "node:path";
 import { FormatError } from "../util/errors.ts";
 import { Fields, parseJson, readBounded } from "../util/json.ts";
@@ -18,6 +19,8 @@ export interface ManifestEntry {
 
 const VERSION = 1;
 const MAX_BYTES = 1024 * 1024;
+/** Of a file that is hashed, read at once. */
+const PIECE = 4 * 1024 * 1024;
 const MEND = "use an earlier checkpoint";
 /** A file in the folder itself, whatever the system: no path, no NUL, not too long. */
 const PLAIN_NAME = /^\w[\w.-]{0,99}$/;
@@ -29,6 +32,17 @@ const sha256 = (bytes: string | Uint8Array): string => createHash("sha256").upda
 export function manifestText(files: Readonly<Record<string, ManifestEntry>>): string {
   const listed = JSON.stringify({ format_version: VERSION, files }, undefined, 2).replace(/\n\}$/, "");
   return `${listed},\n  "sha256": "${sha256(listed)}"\n}\n`;
+}
+
+/** What a manifest says of the file at `path`, from what is on the disk now. */
+export async function entryOf(path: string): Promise<ManifestEntry> {
+  const hash = createHash("sha256");
+  let size = 0;
+  for await (const piece of createReadStream(path, { highWaterMark: PIECE }) as AsyncIterable<Uint8Array>) {
+    hash.update(piece);
+    size += piece.byteLength;
+  }
+  return { size, sha256: hash.digest("hex") };
 }
 
 /** What the manifest of the folder lists. FormatError when it is missing, damaged or makes no sense. */

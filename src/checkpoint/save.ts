@@ -4,7 +4,7 @@ import type { Grid } from "../collective/collective.ts";
 import type { DType, Engine, Params, Real, State, Tensor } from "../engine/engine.ts";
 import { BYTES, COUNTERS, PARAM_NAMES } from "../engine/engine.ts";
 import { type SafetensorsDType, type SafetensorsPart, writeSafetensors } from "../formats/safetensors.ts";
-import { descriptionJson, FORMAT_VERSION, normalizationOf, type SaeDescription } from "../sae/description.ts";
+import { descriptionJson, FORMAT_VERSION, normalizationOf, type SaeDescription, TENSOR_NAMES } from "../sae/description.ts";
 import { float64Of, formatBytes } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
 import { firstNonFinite } from "../util/float16.ts";
@@ -12,7 +12,7 @@ import type { JsonObject } from "../util/json.ts";
 import { VERSION } from "../util/version.ts";
 import { type Content, commitFolder, removeFolder } from "./commit.ts";
 import { divided, FOLDED, isFolded } from "./fold.ts";
-import { AVERAGE, CFG, checkpointsFolder, OPTIMIZER, STATE, savedSteps, stepName, TENSOR_NAMES, TRAINED, weightsFile } from "./layout.ts";
+import { AVERAGE, CFG, checkpointsFolder, OPTIMIZER, STATE, savedSteps, stepName, TRAINED, weightsFile } from "./layout.ts";
 import { disk, freeBytes, isDiskFull, type Storage } from "./storage.ts";
 
 export interface Snapshot {

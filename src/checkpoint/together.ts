@@ -3,14 +3,12 @@
  * and hashes them after, writes the manifest last and gives the folder its name. A run can therefore go on on any other grid.
  */
 
-import { createHash } from "node:crypto";
-import { createReadStream } from "node:fs";
 import { join } from "node:path";
 import type { Collective, Grid } from "../collective/collective.ts";
 import { layOut, type SafetensorsPart } from "../formats/safetensors.ts";
 import { beginFolder, finishFolder, writeFile } from "./commit.ts";
 import { checkpointsFolder, isShared, stepName } from "./layout.ts";
-import type { ManifestEntry } from "./manifest.ts";
+import { entryOf, type ManifestEntry } from "./manifest.ts";
 import { filesOf, folderOf, type Snapshot, sayingNeeds, type TensorFile } from "./save.ts";
 import { disk, type Storage } from "./storage.ts";
 
@@ -78,15 +76,4 @@ async function writeShard(path: string, file: TensorFile, grid: Grid, storage: S
   } finally {
     await output.close();
   }
-}
-
-/** What the manifest says of a file, from what is on the disk. */
-async function entryOf(path: string): Promise<ManifestEntry> {
-  const hash = createHash("sha256");
-  let size = 0;
-  for await (const piece of createReadStream(path, { highWaterMark: 4 * 1024 * 1024 })) {
-    hash.update(piece as Uint8Array);
-    size += (piece as Uint8Array).byteLength;
-  }
-  return { size, sha256: hash.digest("hex") };
 }

@@ -3,11 +3,11 @@
 import { join } from "node:path";
 import { PARAM_NAMES, paramShapes, type Real } from "../engine/engine.ts";
 import { openSafetensors, type Safetensors } from "../formats/safetensors.ts";
-import { normalizationOf } from "../sae/description.ts";
+import { normalizationOf, TENSOR_NAMES } from "../sae/description.ts";
 import { FormatError, messageOf } from "../util/errors.ts";
 import { firstNonFinite } from "../util/float16.ts";
 import { FOLDED } from "./fold.ts";
-import { AVERAGE, OPTIMIZER, TENSOR_NAMES, TRAINED, weightsFile } from "./layout.ts";
+import { AVERAGE, OPTIMIZER, TRAINED, weightsFile } from "./layout.ts";
 import { type Checkpoint, openCheckpoint } from "./load.ts";
 
 /** What was found of one checkpoint. */

@@ -8,6 +8,7 @@ import { randomBytes } from "node:crypto";
 import { hostname } from "node:os";
 import type { Readable } from "node:stream";
 import { hasCode, messageOf, SaettaError, UsageError } from "../util/errors.ts";
+import { EXIT_CODES, onSignals } from "../util/signals.ts";
 import { Hub } from "./hub.ts";
 import { chooseGrid, deadlineOf, type World } from "./world.ts";
 
@@ -15,7 +16,6 @@ import { chooseGrid, deadlineOf, type World } from "./world.ts";
 const PATIENCE = 300;
 /** Milliseconds in which ranks that were told to end do so, and then in which mpirun ends them; it is killed after that. */
 const GRACE = 1500;
-const CODES = { SIGINT: 130, SIGTERM: 143, SIGUSR1: 0 } as const;
 
 /** How many ranks are to be started here; 1: this process is the only one. Throws UsageError where somebody else has started them. */
 export function ranksToStart(
@@ -126,22 +126,13 @@ function exitCodeOf(child: ChildProcess): Promise<number> {
 /** The first signal lets the ranks save and end, the second ends them. */
 function forward(children: readonly ChildProcess[]): { readonly code: () => number | undefined; readonly close: () => void } {
   let code: number | undefined;
-  const listeners = (Object.keys(CODES) as (keyof typeof CODES)[]).map((name) => {
-    const listener = () => {
-      const again = code !== undefined;
-      code ??= CODES[name];
-      // mpirun passes SIGUSR1 on; at the others it would kill.
-      for (const child of children) child.kill(again ? "SIGTERM" : "SIGUSR1");
-    };
-    process.on(name, listener);
-    return { name, listener };
+  const close = onSignals((name) => {
+    const again = code !== undefined;
+    code ??= EXIT_CODES[name];
+    // mpirun passes SIGUSR1 on; at the others it would kill.
+    for (const child of children) child.kill(again ? "SIGTERM" : "SIGUSR1");
   });
-  return {
-    code: () => code,
-    close: () => {
-      for (const { name, listener } of listeners) process.off(name, listener);
-    },
-  };
+  return { code: () => code, close };
 }
 
 /** Ends what is left of the ranks, also those that are stopped. */

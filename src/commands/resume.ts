@@ -1,15 +1,13 @@
 import type { Command } from "commander";
 import { CHANGEABLE } from "../config.ts";
 import { addFlags, givenOptions } from "./flags.ts";
-import { note, unnoted } from "./note.ts";
 import { nprocOption } from "./nproc.ts";
-import { addPageFlags, checkPageFlags, type PageFlags, showRun } from "./page.ts";
+import { addPageFlags, checkPageFlags } from "./page.ts";
 import { gridFrom, inRanks } from "./ranks.ts";
+import type { RunFlags } from "./run-to-end.ts";
 
-interface Flags extends PageFlags {
+interface Flags extends RunFlags {
   readonly data?: readonly string[];
-  readonly json?: boolean;
-  readonly nproc?: number;
 }
 
 export function resumeCommand(program: Command): void {
@@ -30,22 +28,9 @@ export function resumeCommand(program: Command): void {
       const { options } = await readRunConfig(dir);
       const { shards, replicas, engine } = { ...(await gridFrom(options, { ...given, nproc: flags.nproc })), ...given };
       await inRanks({ shards, replicas, engine, nproc: flags.nproc }, async (collective) => {
-        const [{ resume }, { follow }, { catchSignals }] = await Promise.all([
-          import("../train/train.ts"),
-          import("./follow.ts"),
-          import("./signals.ts"),
-        ]);
-        const quiet = collective.grid.rank > 0;
-        const ending = catchSignals("finishing the step and saving a checkpoint", quiet);
-        try {
-          const moved = flags.data === undefined ? {} : { data: flags.data };
-          const about = { ...moved, signal: ending.signal, onNote: quiet ? unnoted : note, collective };
-          const run = await resume(dir, { ...given, ...about });
-          const hide = await showRun(quiet ? undefined : run.out, flags);
-          await follow(run, ending, quiet ? "quiet" : flags.json === true ? "json" : "text").finally(hide);
-        } finally {
-          ending.close();
-        }
+        const [{ resume }, { runToEnd }] = await Promise.all([import("../train/train.ts"), import("./run-to-end.ts")]);
+        const moved = flags.data === undefined ? {} : { data: flags.data };
+        await runToEnd((about) => resume(dir, { ...given, ...moved, ...about }), collective, flags);
       });
     });
   // The others are understood too, to say what they are fixed at.

@@ -1,5 +1,7 @@
 /** Ctrl-C, SIGTERM and Slurm's SIGUSR1: the first ends the work in good order, a second Ctrl-C or SIGTERM ends the process at once. */
 
+import { EXIT_CODES, onSignals } from "../util/signals.ts";
+
 export interface Ending {
   /** Aborted by the first signal. */
   readonly signal: AbortSignal;
@@ -9,29 +11,17 @@ export interface Ending {
   readonly close: () => void;
 }
 
-const CODES = { SIGINT: 130, SIGTERM: 143, SIGUSR1: 0 } as const;
-
 /** `doing` is told to people: "finishing the step and saving a checkpoint". `quiet`: it is not told, for another rank tells it. */
 export function catchSignals(doing: string, quiet = false): Ending {
   const controller = new AbortController();
   let code = 0;
   let asked = 0; // by SIGINT or SIGTERM; a scheduler sends SIGTERM some time after SIGUSR1, which is no reason to lose the checkpoint
-  const listeners = (Object.keys(CODES) as (keyof typeof CODES)[]).map((name) => {
-    const listener = () => {
-      if (name !== "SIGUSR1" && asked++ > 0) process.exit(CODES[name]);
-      if (controller.signal.aborted) return;
-      code = CODES[name];
-      if (!quiet) process.stderr.write(`\nsaetta: ${name}: ${doing}${name === "SIGINT" ? "; Ctrl-C again ends at once" : ""}\n`);
-      controller.abort();
-    };
-    process.on(name, listener);
-    return { name, listener };
+  const close = onSignals((name) => {
+    if (name !== "SIGUSR1" && asked++ > 0) process.exit(EXIT_CODES[name]);
+    if (controller.signal.aborted) return;
+    code = EXIT_CODES[name];
+    if (!quiet) process.stderr.write(`\nsaetta: ${name}: ${doing}${name === "SIGINT" ? "; Ctrl-C again ends at once" : ""}\n`);
+    controller.abort();
   });
-  return {
-    signal: controller.signal,
-    exitCode: () => code,
-    close: () => {
-      for (const { name, listener } of listeners) process.off(name, listener);
-    },
-  };
+  return { signal: controller.signal, exitCode: () => code, close };
 }

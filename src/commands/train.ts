@@ -3,16 +3,14 @@ import { configFromJson } from "../config.ts";
 import { messageOf, SaettaError, UsageError } from "../util/errors.ts";
 import { readTextFile } from "../util/json.ts";
 import { addFlags, givenOptions } from "./flags.ts";
-import { note, unnoted } from "./note.ts";
 import { nprocOption } from "./nproc.ts";
-import { addPageFlags, checkPageFlags, type PageFlags, showRun } from "./page.ts";
+import { addPageFlags, checkPageFlags } from "./page.ts";
 import { gridFrom, inRanks } from "./ranks.ts";
+import type { RunFlags } from "./run-to-end.ts";
 
-interface Flags extends PageFlags {
+interface Flags extends RunFlags {
   readonly out?: string;
   readonly config?: string;
-  readonly json?: boolean;
-  readonly nproc?: number;
 }
 
 export function trainCommand(program: Command): void {
@@ -40,18 +38,15 @@ export function trainCommand(program: Command): void {
       if (data === undefined) throw new UsageError("no data: name the files of activations", { mend: "saetta train acts.h5" });
       await inRanks({ ...options, nproc }, async (collective) => {
         // What --help does without is loaded here.
-        const [{ openSource }, { train }] = await Promise.all([import("../data/open.ts"), import("../train/train.ts")]);
-        const [{ follow }, { catchSignals }] = await Promise.all([import("./follow.ts"), import("./signals.ts")]);
-        const quiet = collective.grid.rank > 0;
+        const [{ openSource }, { train }, { runToEnd }] = await Promise.all([
+          import("../data/open.ts"),
+          import("../train/train.ts"),
+          import("./run-to-end.ts"),
+        ]);
         const source = await openSource(data, options.dataset === undefined ? {} : { dataset: options.dataset });
-        const ending = catchSignals("finishing the step and saving a checkpoint", quiet);
         try {
-          const about = { out: flags.out, signal: ending.signal, onNote: quiet ? unnoted : note, collective };
-          const run = await train(source, { ...options, ...about });
-          const hide = await showRun(quiet ? undefined : run.out, flags);
-          await follow(run, ending, quiet ? "quiet" : flags.json === true ? "json" : "text").finally(hide);
+          await runToEnd((about) => train(source, { ...options, out: flags.out, ...about }), collective, flags);
         } finally {
-          ending.close();
           await source.close();
         }
       });

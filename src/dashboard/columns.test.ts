@@ -101,6 +101,7 @@ describe("lines", () => {
       { step: 1, loss: 5 },
       { loss: 3 },
       { step: "2" },
+      { step: 1e308, loss: 4 },
       { step: 2, words: "text", list: [1], "<script>": 7 },
       { step: 3, __proto__: 1 },
     ]);

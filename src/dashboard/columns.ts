@@ -45,7 +45,8 @@ export class Columns {
   /** Adds a line. One without a step, or beyond the limits, is left out; one whose step was reached before replaces what came from there on. */
   add(line: Readonly<Record<string, unknown>>): void {
     const { step } = line;
-    if (typeof step !== "number" || !Number.isFinite(step)) return;
+    // Numbers that no counter reaches have no mean.
+    if (typeof step !== "number" || !Number.isSafeInteger(step)) return;
     if (this.#lines > 0 && step <= this.#places.step[this.#lines - 1]!) {
       this.#lines = this.#lowerBound(step);
       this.#truncations++;

@@ -10,6 +10,7 @@ import { LineReader } from "./lines.ts";
 import { lastLines, objectOf, readSmall } from "./read.ts";
 import { summarize } from "./summary.ts";
 
+/** What training writes. The page knows it by these names alone, and takes none of them from the code that writes (docs/decisions/0040). */
 const CONFIG = "config.json";
 const METRICS = "metrics.jsonl";
 const DENSITY = "density.jsonl";

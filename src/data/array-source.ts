@@ -3,6 +3,7 @@
 import type { FileHandle } from "node:fs/promises";
 import { readFully } from "../util/bytes.ts";
 import { FormatError, messageOf, SaettaError } from "../util/errors.ts";
+import { checkRoom, checkRows } from "../util/rows.ts";
 import type { Origin, Source } from "./source.ts";
 
 /** The array that holds the activations, and the one that holds the token ids beside it, in files that name their arrays. */
@@ -89,8 +90,8 @@ export const hasRows = (shape: readonly number[]): boolean => shape.length === 2
 /** Reads rows of `rowBytes` that lie one after the other from byte `position` of a file on, off the event loop. */
 export function plainRows(handle: FileHandle, path: string, position: number, rows: number, rowBytes: number): Source["read"] {
   return async (first, count, into) => {
-    if (!(first >= 0 && count >= 0 && first + count <= rows)) throw new RangeError(`rows ${first} to ${first + count} of ${rows}`);
-    if (into.byteLength < count * rowBytes) throw new RangeError(`${count} rows do not fit ${into.byteLength} bytes`);
+    checkRows(first, count, rows);
+    checkRoom(into, count, rowBytes);
     try {
       await readFully(handle, into.subarray(0, count * rowBytes), position + first * rowBytes, path);
     } catch (cause) {

@@ -1,6 +1,7 @@
 /** Several sources, one after the other, as one. */
 
 import { SaettaError } from "../util/errors.ts";
+import { checkRows } from "../util/rows.ts";
 import type { Origin, Source } from "./source.ts";
 
 /**
@@ -32,7 +33,7 @@ export function concatSources(sources: readonly Source[]): Source {
   };
   /** The parts of [from, from + count), each with its source, its first row there and its place in the request. */
   function* parts(from: number, count: number): Generator<{ source: Source; at: number; length: number; done: number }> {
-    if (!(from >= 0 && count >= 0 && from + count <= rows)) throw new RangeError(`rows ${from} to ${from + count} of ${rows}`);
+    checkRows(from, count, rows);
     for (let done = 0; done < count; ) {
       const i = indexOf(from + done);
       const source = sources[i] as Source;

@@ -3,6 +3,7 @@
 import { BYTES } from "../engine/engine.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { SaettaError, UsageError } from "../util/errors.ts";
+import { checkRows } from "../util/rows.ts";
 import type { Source } from "./source.ts";
 
 /** One or more whole rows: [m*dIn] numbers. Stored as f32. */
@@ -118,8 +119,8 @@ class Reader {
   }
 
   async #read(first: number, count: number, into: Uint8Array, signal: AbortSignal | undefined): Promise<void> {
+    checkRows(first, count, this.#total);
     const end = first + count;
-    if (!(first >= 0 && count >= 0 && end <= this.#total)) throw new RangeError(`rows ${first} to ${end} of ${this.#total}`);
     if (this.#closed) throw new UsageError("read after it was closed", { where: NAME, mend: "close the source when the run is over" });
     if (this.#iterator === undefined || first < this.#at) await this.#begin();
     const rowBytes = this.#dIn * BYTES.f32;

@@ -42,31 +42,25 @@ export function firingLists({ k, latent, value }: SparseCodes, latents: number):
 
 /** `before`, from its row `first` on, and `after` as one. */
 export function joinRows(before: SeenRows, first: number, after: SeenRows): SeenRows {
-  const rows = before.numbers.length - first;
-  const joined = <T extends Float64Array | Int32Array | Uint32Array | Uint8Array>(a: T, b: T): T => {
-    const both = new (a.constructor as new (length: number) => T)(rows + b.length);
-    both.set(a.subarray(first));
-    both.set(b, rows);
-    return both;
-  };
   return {
-    numbers: joined(before.numbers, after.numbers),
-    ids: before.ids && after.ids && joined(before.ids, after.ids),
-    kinds: before.kinds && after.kinds && joined(before.kinds, after.kinds),
-    contexts: joined(before.contexts, after.contexts),
-    words: joined(before.words, after.words),
+    numbers: joined(before.numbers, first, after.numbers),
+    ids: before.ids && after.ids && joined(before.ids, first, after.ids),
+    kinds: before.kinds && after.kinds && joined(before.kinds, first, after.kinds),
+    contexts: joined(before.contexts, first, after.contexts),
+    words: joined(before.words, first, after.words),
   };
 }
 
 /** The same for their codes. */
 export function joinCodes(before: SparseCodes, first: number, after: SparseCodes): SparseCodes {
   const { k } = after;
-  const slots = before.latent.length - first * k;
-  const latent = new Uint32Array(slots + after.latent.length);
-  const value = new Float32Array(slots + after.value.length);
-  latent.set(before.latent.subarray(first * k));
-  latent.set(after.latent, slots);
-  value.set(before.value.subarray(first * k));
-  value.set(after.value, slots);
-  return { k, latent, value };
+  return { k, latent: joined(before.latent, first * k, after.latent), value: joined(before.value, first * k, after.value) };
+}
+
+function joined<T extends Float64Array | Float32Array | Int32Array | Uint32Array | Uint8Array>(before: T, first: number, after: T): T {
+  const left = before.subarray(first);
+  const both = new (before.constructor as new (length: number) => T)(left.length + after.length);
+  both.set(left);
+  both.set(after, left.length);
+  return both;
 }

@@ -19,29 +19,35 @@ export function tokensOf(source: Source): ReadTokens {
   return source.tokens;
 }
 
+/** Asks `of` once a token: a text has many more rows than a vocabulary tokens. */
+function remembered<T>(of: (token: number) => T): (token: number) => T {
+  const known = new Map<number, T>();
+  return (token) => {
+    const found = known.get(token) ?? of(token);
+    known.set(token, found);
+    return found;
+  };
+}
+
 /** The text of single tokens, remembered. */
 export function textOfTokens(tokenizer: Tokenizer): (token: number) => string {
-  const texts = new Map<number, string>();
-  return (token) => {
-    const text = texts.get(token) ?? tokenizer.pieces([token])[0];
-    texts.set(token, text);
-    return text;
-  };
+  return remembered((token) => tokenizer.pieces([token])[0]);
 }
 
 /** What is known of rows, whose numbers ascend from call to call. */
 export class RowsInText {
   readonly #source: Source;
-  readonly #textOf: ((token: number) => string) | undefined;
   readonly #kinds = new Map<string, number>();
-  readonly #kindOf = new Map<number, number>();
+  readonly #kindOf: (token: number) => number;
+  readonly #formOf: ((token: number) => Form) | undefined;
   #context = 0;
   #last: number | undefined;
 
   /** Without `textOf` no word is known to be one, and each token is a kind of its own. */
   constructor(source: Source, textOf?: (token: number) => string) {
     this.#source = source;
-    this.#textOf = textOf;
+    this.#kindOf = textOf === undefined ? (token) => token : remembered((token) => this.#kind(token, textOf(token)));
+    this.#formOf = textOf && remembered((token) => readForm(textOf(token)));
   }
 
   /** Token and context of each of the rows. A context ends with its sequence, where a start token begins another document, and where many rows were left out. */
@@ -71,32 +77,42 @@ export class RowsInText {
       }
       begin = end;
     }
-    return { numbers, ids, kinds: ids?.map((id) => this.#kind(id)), contexts, words: wholeWords(ids, contexts, this.#textOf) };
+    const words = ids && this.#formOf ? wholeWords(ids, contexts, this.#formOf) : new Uint8Array(rows);
+    return { numbers, ids, kinds: ids?.map((id) => this.#kindOf(id)), contexts, words };
   }
 
-  #kind(id: number): number {
-    const known = this.#kindOf.get(id);
-    if (known !== undefined || this.#textOf === undefined) return known ?? id;
-    const text = this.#textOf(id);
+  #kind(token: number, text: string): number {
     const key = text.trim().toLowerCase() || text;
-    const kind = this.#kinds.get(key) ?? id;
+    const kind = this.#kinds.get(key) ?? token;
     this.#kinds.set(key, kind);
-    this.#kindOf.set(id, kind);
     return kind;
   }
 }
 
-/** 1 for each row whose token is a whole word of at least two characters, going by the characters around it. */
-function wholeWords(ids: Int32Array | undefined, contexts: Uint32Array, textOf: ((token: number) => string) | undefined): Uint8Array {
+/** How a token stands among letters and digits. */
+interface Form {
+  readonly starts: boolean;
+  readonly ends: boolean;
+  /** At least two of them and, but for spaces around, nothing else. */
+  readonly isWord: boolean;
+}
+
+function readForm(text: string): Form {
+  return {
+    starts: /^[\p{L}\p{N}]/u.test(text),
+    ends: /[\p{L}\p{N}]$/u.test(text),
+    isWord: /^[\p{L}\p{N}]{2,}$/u.test(text.trim()),
+  };
+}
+
+/** 1 for each row whose token is a whole word, going by the tokens around it. */
+function wholeWords(ids: Int32Array, contexts: Uint32Array, formOf: (token: number) => Form): Uint8Array {
   const words = new Uint8Array(contexts.length);
-  if (ids === undefined || textOf === undefined) return words;
-  const starts = (row: number) => /^[\p{L}\p{N}]/u.test(textOf(ids[row]));
-  const ends = (row: number) => /[\p{L}\p{N}]$/u.test(textOf(ids[row]));
-  for (const [row, id] of ids.entries()) {
-    if (!/^[\p{L}\p{N}]{2,}$/u.test(textOf(id).trim())) continue;
-    const goesOn = row > 0 && contexts[row - 1] === contexts[row] && starts(row) && ends(row - 1);
-    const isCut = row + 1 < ids.length && contexts[row + 1] === contexts[row] && ends(row) && starts(row + 1);
-    words[row] = goesOn || isCut ? 0 : 1;
+  const forms = Array.from(ids, formOf);
+  for (const [row, { starts, ends, isWord }] of forms.entries()) {
+    const goesOn = row > 0 && contexts[row - 1] === contexts[row] && starts && forms[row - 1].ends;
+    const isCut = row + 1 < ids.length && contexts[row + 1] === contexts[row] && ends && forms[row + 1].starts;
+    words[row] = isWord && !goesOn && !isCut ? 1 : 0;
   }
   return words;
 }

@@ -7,6 +7,7 @@ import type { FileHandle } from "node:fs/promises";
 import { readFully } from "../util/bytes.ts";
 import { closedOnFailure } from "../util/closing.ts";
 import { FormatError, messageOf, SaettaError } from "../util/errors.ts";
+import { checkRoom, checkRows } from "../util/rows.ts";
 import { FlatBuffer, type FlatTable } from "./flatbuffer.ts";
 import { openToRead } from "./open-file.ts";
 
@@ -296,8 +297,8 @@ async function readRuns(
   count: number,
   into: Uint8Array,
 ): Promise<void> {
-  if (!(first >= 0 && count >= 0 && first + count <= rows)) throw new RangeError(`rows ${first} to ${first + count} of ${rows}`);
-  if (into.byteLength < count * rowBytes) throw new RangeError(`${count} rows do not fit ${into.byteLength} bytes`);
+  checkRows(first, count, rows);
+  checkRoom(into, count, rowBytes);
   let [low, high] = [0, runs.length];
   while (high - low > 1) {
     const middle = (low + high) >> 1;

@@ -5,6 +5,7 @@
 
 import { readFully } from "../util/bytes.ts";
 import { FormatError, messageOf, SaettaError } from "../util/errors.ts";
+import { checkRoom, checkRows } from "../util/rows.ts";
 import type { Hdf5Bytes } from "./hdf5-bytes.ts";
 import { ChunkReader } from "./hdf5-chunks.ts";
 import { HDF5_BYTES, type Hdf5DType } from "./hdf5-datatype.ts";
@@ -110,8 +111,8 @@ export class Hdf5File {
     const view = { dtype, rows, width };
     const checked = (read: Hdf5Rows["read"]): Hdf5Rows["read"] => {
       return async (first, count, into) => {
-        if (!(first >= 0 && count >= 0 && first + count <= rows)) throw new RangeError(`rows ${first} to ${first + count} of ${rows}`);
-        if (into.byteLength < count * width * HDF5_BYTES[dtype]) throw new RangeError(`${count} rows do not fit ${into.byteLength} bytes`);
+        checkRows(first, count, rows);
+        checkRoom(into, count, width * HDF5_BYTES[dtype]);
         if (this.#closed) throw new Error(`${this.path} is closed`);
         await read(first, count, into);
       };

@@ -3,19 +3,19 @@
 import { readdir, rename, rm, rmdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { writeFile } from "../checkpoint/commit.ts";
-import { CFG, TENSOR_NAMES, weightsFile } from "../checkpoint/layout.ts";
+import { CFG, weightsFile } from "../checkpoint/layout.ts";
 import { disk } from "../checkpoint/storage.ts";
-import { PARAM_NAMES, paramShapes } from "../engine/engine.ts";
-import { writeSafetensors } from "../formats/safetensors.ts";
-import type { Exchanged, FormatName, OutputFile, WriteOptions } from "../interchange/format.ts";
+import { PARAM_NAMES } from "../engine/engine.ts";
+import type { Exchanged, FormatName, OutputFile, Rules, WriteOptions } from "../interchange/format.ts";
 import { findForeign, formatNamed, openForeign } from "../interchange/index.ts";
-import { as, jsonFile } from "../interchange/tensors.ts";
+import { sparsifyWeights } from "../interchange/sparsify.ts";
+import { jsonFile } from "../interchange/tensors.ts";
 import { descriptionJson, type SaeDescription } from "../sae/description.ts";
 import { hasCode, messageOf, SaettaError, UsageError } from "../util/errors.ts";
 import { makeFolders } from "../util/folders.ts";
-import { loadSae } from "./sae.ts";
+import { loadFound } from "./sae.ts";
 import { type Comparison, compare, exactEngine, rowsToCompare } from "./verify.ts";
-import { findSae, readParam, type WeightsKind } from "./weights.ts";
+import { type FoundSae, findSae, readParam, type WeightsKind } from "./weights.ts";
 
 export interface Exchange {
   /** The folder that was written. */
@@ -68,7 +68,7 @@ export async function exportSae(path: string, options: ExportOptions): Promise<E
     const told = { k: bare ? description.shape.k : undefined };
     const rules = await formatNamed(format).rules(there?.place ?? { folder, names: new Set(done.files), file: undefined }, told);
     // What --inexact accepts is not held against the file.
-    verified = await comparison(path, rules, out, data, { weights: found.weights, k, undoneWithStd: inexact });
+    verified = await comparison(found, rules, out, data, inexact);
   });
   return verified === undefined ? done : { ...done, verified };
 }
@@ -103,29 +103,18 @@ export async function importSae(path: string, { out, k, verify = false, data = [
   try {
     const { description, format, notes } = sae;
     const dtype = await dtypeOf(sae);
-    const shapes = paramShapes(description.shape);
-    const tensors = PARAM_NAMES.map((name) => ({
-      name: TENSOR_NAMES[name],
-      dtype: dtype === "f32" ? ("F32" as const) : ("F64" as const),
-      shape: shapes[name],
-      bytes: async () => as(dtype, await sae.read(name)),
-    }));
-    const files = [
-      jsonFile(CFG, descriptionJson(description)),
-      { name: weightsFile(description), content: (write: Write) => writeSafetensors(write, tensors, { format: "pt" }) },
-    ];
+    const files = [jsonFile(CFG, descriptionJson(description)), sparsifyWeights(weightsFile(description), sae, dtype)];
     const done = { out, files: files.map(({ name }) => name), format, description, weights: "raw" as const, notes };
     let verified: Comparison | undefined;
     await writeFolder(out, files, async (written) => {
-      if (verify) verified = await comparison(written, await place.format.rules(place.place, { k }), out, data, {});
+      if (!verify) return;
+      verified = await comparison(await findSae(written), await place.format.rules(place.place, { k }), out, data);
     });
     return verified === undefined ? done : { ...done, verified };
   } finally {
     await sae.close();
   }
 }
-
-type Write = Parameters<OutputFile["content"]>[0];
 
 /** sparsify's layout is ours too: a folder of it that no checkpoint is. */
 async function sparsifyIn(folder: string): ReturnType<typeof findForeign> {
@@ -134,16 +123,14 @@ async function sparsifyIn(folder: string): ReturnType<typeof findForeign> {
 }
 
 async function comparison(
-  path: string,
-  rules: Parameters<typeof compare>[0],
+  found: FoundSae,
+  rules: Rules,
   where: string,
   data: readonly string[],
-  { weights, k, undoneWithStd = false }: { weights?: WeightsKind; k?: number | undefined; undoneWithStd?: boolean },
+  undoneWithStd = false,
 ): Promise<Comparison> {
   await using engine = await exactEngine();
-  const options = { engine, undoneWithStd, ...(weights && { weights }), ...(k === undefined ? {} : { k }) };
-  await using sae = await loadSae(path, options);
-  const found = await findSae(path, weights, { k });
+  await using sae = await loadFound(found, found.path, { engine, undoneWithStd });
   return await compare(rules, sae, await rowsToCompare(sae, await readParam(found, "preBias"), data), where);
 }
 

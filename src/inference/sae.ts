@@ -47,14 +47,23 @@ const CAPACITY = 2048;
  * did to them ("unit", "layer_norm") it does first and undoes last; "scale" is in the weights.
  */
 export async function loadSae(path: string, options: LoadOptions = {}): Promise<Sae & { readonly path: string }> {
-  const found = asUndone(await findSae(path, options.weights, { k: options.k }), options.undoneWithStd);
+  return loadFound(await findSae(path, options.weights, { k: options.k }), path, options);
+}
+
+/** Loads what was found already; `where` names it in errors. */
+export async function loadFound(
+  sae: FoundSae,
+  where: string,
+  options: Omit<LoadOptions, "weights" | "k"> = {},
+): Promise<Sae & { readonly path: string }> {
+  const found = asUndone(sae, options.undoneWithStd);
   const engine = options.engine ?? (await selectEngine("auto"));
   const close = async () => {
     if (options.engine === undefined) await engine[Symbol.asyncDispose]();
   };
   try {
     const refusal = engine.refuses(found.description.shape);
-    if (refusal !== undefined) throw new SaettaError(refusal, { where: path });
+    if (refusal !== undefined) throw new SaettaError(refusal, { where });
     await checkWeights(found);
     const params = allocParams(engine, found.description.shape);
     await writeParams(engine, found, params, options.unitDecoder);

@@ -2,7 +2,7 @@
 
 import { stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
-import { AVERAGE, CFG, OWN_WEIGHTS, TENSOR_NAMES, WEIGHTS, weightsFile } from "../checkpoint/layout.ts";
+import { AVERAGE, CFG, OWN_WEIGHTS, WEIGHTS, weightsFile } from "../checkpoint/layout.ts";
 import { INFERENCE_FILES, newestCheckpoint, openCheckpoint, type Refusal } from "../checkpoint/load.ts";
 import { disk } from "../checkpoint/storage.ts";
 import { type Engine, PARAM_NAMES, type Params, paramShapes } from "../engine/engine.ts";
@@ -10,7 +10,7 @@ import { openSafetensors, type Safetensors } from "../formats/safetensors.ts";
 import type { Told } from "../interchange/format.ts";
 import { type FoundForeign, findForeign, openForeign } from "../interchange/index.ts";
 import { checkShape, safetensorsFloats } from "../interchange/tensors.ts";
-import { normalizationOf, parseDescription, type SaeDescription } from "../sae/description.ts";
+import { normalizationOf, parseDescription, type SaeDescription, TENSOR_NAMES } from "../sae/description.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { FormatError, SaettaError, UsageError } from "../util/errors.ts";
 import { readJsonFile } from "../util/json.ts";

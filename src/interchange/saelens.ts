@@ -4,14 +4,14 @@
  */
 
 import { join } from "node:path";
-import { openSafetensors, type Safetensors, writeSafetensors } from "../formats/safetensors.ts";
+import { openSafetensors, type Safetensors } from "../formats/safetensors.ts";
 import { closedOnFailure } from "../util/closing.ts";
 import { FormatError } from "../util/errors.ts";
 import { Fields, type JsonObject, readJsonFile } from "../util/json.ts";
 import { chosenK, describeForeign, sayable, statedK } from "./description.ts";
 import type { Exchanged, Floats, Foreign, ForeignFormat, Place, Told, Weight, WriteOptions } from "./format.ts";
 import { rulesOf } from "./rules.ts";
-import { as, jsonFile, safetensorsFloats, transposed, unusedNote } from "./tensors.ts";
+import { jsonFile, safetensorsFile, safetensorsFloats, transposed, unusedNote } from "./tensors.ts";
 
 const CFG = "cfg.json";
 export const SAELENS_WEIGHTS = "sae_weights.safetensors";
@@ -186,13 +186,8 @@ function write(sae: Exchanged, dtype: "f32" | "f64", options: WriteOptions): Ret
     W_dec: () => sae.read("decoder"),
     b_dec: () => sae.read("preBias"),
   };
-  const tensors = Object.entries(parts).map(([name, get]) => ({
-    name,
-    dtype: dtype === "f32" ? ("F32" as const) : ("F64" as const),
-    shape: shapes[name]!,
-    bytes: async () => as(dtype, await get()),
-  }));
-  return [jsonFile(CFG, cfg), { name: SAELENS_WEIGHTS, content: (put) => writeSafetensors(put, tensors, { format: "pt" }) }];
+  const arrays = Object.entries(parts).map(([name, read]) => ({ name, shape: shapes[name]!, read }));
+  return [jsonFile(CFG, cfg), safetensorsFile(SAELENS_WEIGHTS, dtype, arrays)];
 }
 
 export const saelens: ForeignFormat = {

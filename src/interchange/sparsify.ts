@@ -4,29 +4,19 @@
  */
 
 import { basename, dirname, join, resolve } from "node:path";
-import { openSafetensors, type Safetensors, writeSafetensors } from "../formats/safetensors.ts";
-import { descriptionJson, type Provenance, parseDescription, type SaeDescription } from "../sae/description.ts";
+import { PARAM_NAMES, paramShapes } from "../engine/engine.ts";
+import { openSafetensors, type Safetensors } from "../formats/safetensors.ts";
+import { descriptionJson, type Provenance, parseDescription, type SaeDescription, TENSOR_NAMES } from "../sae/description.ts";
 import { closedOnFailure } from "../util/closing.ts";
 import { FormatError, SaettaError } from "../util/errors.ts";
 import { Fields, readJsonFile } from "../util/json.ts";
 import { describeForeign, rowNormalization, sayable } from "./description.ts";
-import type { Exchanged, Foreign, ForeignFormat, Place, Weight, WriteOptions } from "./format.ts";
+import type { Exchanged, Foreign, ForeignFormat, OutputFile, Place, WriteOptions } from "./format.ts";
 import { rulesOf } from "./rules.ts";
-import { as, jsonFile, safetensorsFloats, unusedNote } from "./tensors.ts";
+import { jsonFile, safetensorsFile, safetensorsFloats, unusedNote } from "./tensors.ts";
 
 const CFG = "cfg.json";
 export const SPARSIFY_WEIGHTS = "sae.safetensors";
-
-const NAMES: Readonly<Record<Weight, string>> = {
-  encoder: "encoder.weight",
-  latentBias: "encoder.bias",
-  decoder: "W_dec",
-  preBias: "b_dec",
-};
-
-function shapesOf({ shape: { d, n } }: SaeDescription): Readonly<Record<Weight, readonly number[]>> {
-  return { encoder: [n, d], latentBias: [n], decoder: [n, d], preBias: [d] };
-}
 
 async function opened({ folder }: Place): Promise<{ readonly description: SaeDescription; readonly file: Safetensors }> {
   const where = join(folder, CFG);
@@ -42,8 +32,8 @@ async function opened({ folder }: Place): Promise<{ readonly description: SaeDes
 async function open(place: Place): Promise<Foreign> {
   const { description, file } = await opened(place);
   return closedOnFailure(file, async () => {
-    const shapes = shapesOf(description);
     const { shape } = description;
+    const shapes = paramShapes(shape);
     return {
       format: "sparsify",
       files: [CFG, SPARSIFY_WEIGHTS],
@@ -51,8 +41,8 @@ async function open(place: Place): Promise<Foreign> {
         description.saetta === undefined
           ? describeForeign("sparsify", { ...shape, ...(await hookpointOf(place)) }, join(place.folder, CFG))
           : description,
-      notes: unusedNote(file.tensors.keys(), Object.values(NAMES), SPARSIFY_WEIGHTS),
-      read: (name) => safetensorsFloats(file, NAMES[name], shapes[name]),
+      notes: unusedNote(file.tensors.keys(), Object.values(TENSOR_NAMES), SPARSIFY_WEIGHTS),
+      read: (name) => safetensorsFloats(file, TENSOR_NAMES[name], shapes[name]),
       close: () => file.close(),
     };
   });
@@ -77,17 +67,14 @@ function write(sae: Exchanged, dtype: "f32" | "f64", options: WriteOptions): Ret
   const { shape, saetta } = sae.description;
   sayable(sae.description, "sparsify", false, options);
   const description = { shape, saetta: saetta && written(saetta, options) };
-  const shapes = shapesOf(description);
-  const tensors = (Object.keys(NAMES) as Weight[]).map((name) => ({
-    name: NAMES[name],
-    dtype: dtype === "f32" ? ("F32" as const) : ("F64" as const),
-    shape: shapes[name],
-    bytes: async () => as(dtype, await sae.read(name)),
-  }));
-  return [
-    jsonFile(CFG, descriptionJson(description)),
-    { name: SPARSIFY_WEIGHTS, content: (put) => writeSafetensors(put, tensors, { format: "pt" }) },
-  ];
+  return [jsonFile(CFG, descriptionJson(description)), sparsifyWeights(SPARSIFY_WEIGHTS, sae, dtype)];
+}
+
+/** The weights in this layout, as the file `name`. */
+export function sparsifyWeights(name: string, sae: Exchanged, dtype: "f32" | "f64"): OutputFile {
+  const shapes = paramShapes(sae.description.shape);
+  const arrays = PARAM_NAMES.map((each) => ({ name: TENSOR_NAMES[each], shape: shapes[each], read: () => sae.read(each) }));
+  return safetensorsFile(name, dtype, arrays);
 }
 
 /** No average is written; names are the user's where given. */

@@ -2,7 +2,7 @@
 
 import { rowsToFloat32 } from "../data/convert.ts";
 import { isRowDType, type RowDType } from "../data/source.ts";
-import type { Safetensors } from "../formats/safetensors.ts";
+import { type Safetensors, writeSafetensors } from "../formats/safetensors.ts";
 import type { TorchValue } from "../formats/torch-pickle.ts";
 import type { TorchFile } from "../formats/torch-read.ts";
 import { TorchTensor } from "../formats/torch-tensor.ts";
@@ -94,6 +94,21 @@ export function unusedNote(names: Iterable<string>, used: readonly string[], whe
   return [
     `${where} also holds ${shown.join(", ")}${rest.length > 6 ? ` and ${rest.length - 6} more` : ""}, which the autoencoder does not use`,
   ];
+}
+
+/** A safetensors file of arrays in one dtype, each read when its turn comes, so that only one is held at a time. */
+export function safetensorsFile(
+  name: string,
+  dtype: "f32" | "f64",
+  arrays: readonly { readonly name: string; readonly shape: readonly number[]; readonly read: () => Promise<Floats> }[],
+): OutputFile {
+  const parts = arrays.map(({ name: each, shape, read }) => ({
+    name: each,
+    dtype: dtype === "f32" ? ("F32" as const) : ("F64" as const),
+    shape,
+    bytes: async () => as(dtype, await read()),
+  }));
+  return { name, content: (write) => writeSafetensors(write, parts, { format: "pt" }) };
 }
 
 export function jsonFile(name: string, value: JsonObject): OutputFile {

@@ -1,6 +1,6 @@
 /**
  * cfg.json of a checkpoint: sparsify's keys, so that it loads there as it is, and an object `saetta` with what sparsify has no key for
- * (https://github.com/EleutherAI/sparsify, SparseCoderConfig). Files of sparsify itself have no `saetta`.
+ * (https://github.com/EleutherAI/sparsify, SparseCoderConfig). Files of sparsify itself have no `saetta`. The weights beside it have sparsify's names too.
  */
 
 import { FormatError } from "../util/errors.ts";
@@ -10,6 +10,9 @@ import type { Shape } from "./shape.ts";
 
 /** The version of the files in a checkpoint folder; a reader refuses a later one. */
 export const FORMAT_VERSION = 1;
+
+/** Name of each parameter in safetensors files. */
+export const TENSOR_NAMES = { encoder: "encoder.weight", latentBias: "encoder.bias", decoder: "W_dec", preBias: "b_dec" } as const;
 
 /** Where an autoencoder comes from and how its inputs were prepared. */
 export interface Provenance {

@@ -12,9 +12,9 @@ export interface Sample {
   /** The file that is mutated; its name decides what it is taken for. */
   readonly file: string;
   readonly bytes: Buffer;
-  /** Files beside it that are left as they are, by name. */
   /** A file that is not damaged and yet refused. */
   readonly refused?: boolean;
+  /** Files beside it that are left as they are, by name. */
   readonly beside?: Readonly<Record<string, Uint8Array | string>>;
 }
 

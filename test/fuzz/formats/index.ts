@@ -3,6 +3,7 @@
 import type { FuzzFormat } from "../format.ts";
 import { hdf5 } from "./hdf5.ts";
 import { json } from "./json.ts";
+import { metrics } from "./metrics.ts";
 import { npy } from "./npy.ts";
 import { onnx } from "./onnx.ts";
 import { onnxRuntime } from "./onnx-runtime.ts";
@@ -13,7 +14,7 @@ import { text } from "./text.ts";
 import { tokenizer } from "./tokenizer.ts";
 import { torch } from "./torch.ts";
 
-export const FORMATS: readonly FuzzFormat[] = [safetensors, npy, hdf5, onnx, onnxRuntime, tokenizer, torch, text, ...json, ...sae];
+export const FORMATS: readonly FuzzFormat[] = [safetensors, npy, hdf5, onnx, onnxRuntime, tokenizer, torch, text, metrics, ...json, ...sae];
 
 export function formatNamed(name: string): FuzzFormat {
   const found = [...FORMATS, selfTest].find((format) => format.name === name);
