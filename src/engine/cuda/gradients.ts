@@ -9,7 +9,7 @@ import { sumsLength } from "../sums.ts";
 import type { Address } from "./driver.ts";
 import { WHERE } from "./libraries.ts";
 import { type CodesAt, chunkOf, ENTRY_BYTES, invert } from "./lists.ts";
-import { type Machine, Room } from "./machine.ts";
+import { type Machine, ROW_WIDTH, Room } from "./machine.ts";
 import { at, type CudaCodes, type CudaTensor, checked, ownCodes, paramAddresses, stepAddresses } from "./memory.ts";
 import { denseCodes, eachDenseChunk } from "./paths.ts";
 import {
@@ -106,14 +106,14 @@ export class CudaGrads implements Grads {
     const lists = invert(m, this.#room, t, { B: from.B, most, replicas, n, d, chunk, listed }, from.live, from.dead);
     const products = way === "dense" ? this.#products(m, dead!, deadCodes!, B, inputs, bad) : undefined;
     this.#structure = [
-      ...[n, d, chunk, products?.capacity ?? 0, 0, 2 * n, lists.start, lists.pieceAt, lists.entries, lists.pieceRows],
+      ...[n, d, chunk, products?.capacity ?? 0, 0, 2 * n, 0, lists.start, lists.pieceAt, lists.entries, lists.pieceRows],
       ...[from.inputs, from.liveErr, from.deadErr],
       ...[products?.slot ?? 0, products?.encoder ?? 0, products?.decoder ?? 0, lists.scales],
       ...[this.encoder?.address ?? 0, this.decoder?.address ?? 0],
     ];
     const [biases, preBias] = [this.latentBias.address, this.preBias.address];
     const longs = [lists.pieceOf, lists.pieceCount, lists.totals];
-    m.kernels.launch("list_long", { blocks: 1024, threads: m.threads(d) }, ...this.#structure, ...longs);
+    m.kernels.launch("list_long", { blocks: 1024, threads: m.rowThreads(d) }, ...this.#structure, ...longs);
     const blocks = Math.ceil(n / LATENTS_A_BLOCK);
     const partial = m.room.get("sums of biases", 8 * blocks * d);
     const counted = this.#way === "gradients" ? this.#listed : this.#counted;
@@ -139,11 +139,7 @@ export class CudaGrads implements Grads {
     const keep = this.#way === "gradients" || this.encoder !== undefined ? KEPT : FORM_AND_KEEP;
     const rows = this.encoder === undefined ? this.#kept(m) : this.#left;
     const shared = STAGE_BYTES + 4 * d;
-    const resident = m.kernels.resident("norm_rows", m.threads(d), shared);
-    for (const [from, to] of this.#ranges) {
-      const grid = { blocks: Math.min(to - from, resident), threads: m.threads(d), shared };
-      m.kernels.launch("norm_rows", grid, ...within(rows, from, to), weights, keep, squares, bad);
-    }
+    for (const [from, to] of this.#ranges) this.#eachRow(m, "norm_rows", shared, rows, from, to, weights, keep, squares, bad);
     if (this.encoder === undefined) m.formedBy = this;
     const { collective } = m.ranks;
     const { first, end, rest } = this.#counted;
@@ -180,13 +176,9 @@ export class CudaGrads implements Grads {
     const isFormed = isKept || this.encoder !== undefined ? 1 : 0;
     const rows = isKept ? this.#kept(m) : this.#left;
     const weights = [...params, ...first, ...second, ...ema];
-    const threads = m.threads(d);
-    const shared = STAGE_BYTES + (m.covers(d) ? 24 * m.wide * threads : 4 * d);
-    const resident = m.kernels.resident("update_rows", threads, shared);
-    const apply = (from: number, to: number) => {
-      const grid = { blocks: Math.min(to - from, resident), threads, shared };
-      m.kernels.launch("update_rows", grid, ...within(rows, from, to), isFormed, ...weights, ...copies, numbers);
-    };
+    const shared = STAGE_BYTES + (m.coversRow(d) ? 24 * ROW_WIDTH * m.rowThreads(d) : 4 * d);
+    const apply = (from: number, to: number) =>
+      this.#eachRow(m, "update_rows", shared, rows, from, to, isFormed, ...weights, ...copies, numbers);
     const given: (() => void)[] = [];
     if (this.#replicas === 1) apply(0, 2 * n);
     else {
@@ -236,9 +228,25 @@ export class CudaGrads implements Grads {
 
   /** Rows [from, to) of both matrices to where they are asked for, or kept. */
   #form(m: Machine, structure: readonly number[], from: number, to: number): void {
-    const threads = m.threads(this.#shape[1]);
-    const blocks = Math.min(to - from, m.kernels.resident("gradient_rows", threads, STAGE_BYTES));
-    m.kernels.launch("gradient_rows", { blocks, threads, shared: STAGE_BYTES }, ...within(structure, from, to));
+    this.#eachRow(m, "gradient_rows", STAGE_BYTES, structure, from, to);
+  }
+
+  /** A kernel whose blocks stay and take one row after the other of rows [from, to). */
+  #eachRow(
+    m: Machine,
+    kernel: "gradient_rows" | "norm_rows" | "update_rows",
+    shared: number,
+    structure: readonly number[],
+    from: number,
+    to: number,
+    ...more: readonly number[]
+  ): void {
+    const threads = m.rowThreads(this.#shape[1]);
+    const blocks = Math.min(to - from, m.kernels.resident(kernel, threads, shared));
+    const taken = m.room.get("rows taken", 4);
+    m.device.fill(taken, 0, 4);
+    const [n, d, chunk, cap, , , , ...rest] = structure;
+    m.kernels.launch(kernel, { blocks, threads, shared }, ...[n!, d!, chunk!, cap!, from, to, taken], ...rest, ...more);
   }
 
   /**
@@ -326,11 +334,6 @@ function sumOfDead(m: Machine, rows: readonly Address[], bias: Address, capacity
     for (const at of rows) collective.allReduce({ at, count: capacity * d, dtype: "f32" }, "sum", "replicas", m.device.stream);
     collective.allReduce({ at: bias, count: capacity, dtype: "f64" }, "sum", "replicas", m.device.stream);
   });
-}
-
-/** The structure for rows [from, to) alone. */
-function within(structure: readonly number[], from: number, to: number): readonly number[] {
-  return [...structure.slice(0, 4), from, to, ...structure.slice(6)];
 }
 
 function checkStep(t: Step, n: number, d: number): void {

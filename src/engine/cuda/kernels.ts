@@ -6,7 +6,7 @@ import { WHERE } from "./libraries.ts";
 import type { Compute } from "./nvrtc.ts";
 
 /**
- * File and parameters of each kernel: p an address, u a number of 32 bits, f one in float64; G and W the structures Gradients (19 numbers of 64 bits) and Weights
+ * File and parameters of each kernel: p an address, u a number of 32 bits, f one in float64; G and W the structures Gradients (20 numbers of 64 bits) and Weights
  * (4 addresses), which are given as so many arguments.
  */
 export const KERNELS = {
@@ -46,7 +46,7 @@ export const KERNELS = {
 
 export type Kernel = keyof typeof KERNELS;
 
-const STRUCTURES: Readonly<Record<string, string>> = { G: "p".repeat(19), W: "pppp" };
+const STRUCTURES: Readonly<Record<string, string>> = { G: "p".repeat(20), W: "pppp" };
 
 /** One letter an argument. */
 function parametersOf(kernel: Kernel): string {

@@ -11,6 +11,9 @@ import { Ranks } from "./ranks.ts";
 
 /** Threads of a block that works on rows: sums depend on it. As MOST_THREADS in kernels/saetta.cuh. */
 const MOST_THREADS = 256;
+/** As in kernels/gradients.cuh. */
+export const ROW_WIDTH = 4;
+const MOST_ROW_THREADS = 512;
 
 /** Working memory by name, which grows as it is asked for. */
 export class Room {
@@ -89,6 +92,17 @@ export class Machine {
   /** Whether a block's threads cover a row at once, 16 bytes each. */
   covers(d: number): boolean {
     return d % this.wide === 0 && d <= MOST_THREADS * this.wide;
+  }
+
+  /** R(d) of kernels/gradients.cuh. */
+  rowThreads(d: number): number {
+    const groups = d % ROW_WIDTH === 0 ? d / ROW_WIDTH : d;
+    return Math.min(MOST_ROW_THREADS, 32 * Math.ceil(groups / 32));
+  }
+
+  /** Whether so many threads cover a gradient row at once. */
+  coversRow(d: number): boolean {
+    return d % ROW_WIDTH === 0 && d <= MOST_ROW_THREADS * ROW_WIDTH;
   }
 
   /** The tensor [rows,d] or [d] in the compute type: itself, or a copy that is made or made anew where the tensor has changed since. */

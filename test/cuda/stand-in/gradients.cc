@@ -153,7 +153,7 @@ static void listLong(Launch& l) {
   const uint32_t* pieceOf = l.next<uint32_t*>();
   const uint32_t* pieceCount = l.array<uint32_t>(1);
   Totals* totals = l.next<Totals*>();
-  rowThreads(l, g.d);
+  gradientThreads(l, g.d);
   l.checkedArray(pieceOf, *pieceCount), l.checkedArray(totals, *pieceCount), l.checkedArray(g.pieceRows, *pieceCount * 2 * g.d);
   for (size_t p = 0; p < *pieceCount; p++) {
     const size_t j = pieceOf[p], first = g.start[j] + (p - g.pieceAt[j]) * g.chunk, last = std::min<size_t>(g.start[j + 1], first + g.chunk);
@@ -207,8 +207,8 @@ static void listPrebias(Launch& l) {
 }
 
 void persistent(Launch& l, const Gradients& g, size_t more) {
-  rowThreads(l, g.d);
-  l.expect(g.from < g.to && g.to <= 2 * g.n && l.x <= g.to - g.from && l.shared >= 3072 + more, "the launch is wrong");
+  gradientThreads(l, g.d);
+  l.expect(g.from < g.to && g.to <= 2 * g.n && l.x <= g.to - g.from && *l.checkedArray(g.taken, 1) == 0 && l.shared >= 3072 + more, "the launch is wrong");
 }
 
 static void gradientRows(Launch& l) {

@@ -24,6 +24,11 @@ inline void rowThreads(Launch& l, size_t d) {
   l.expect(l.width == std::min<size_t>(256, 32 * ceilDiv(groups, 32)) && l.height == 1, "not T(d) threads");
 }
 
+inline void gradientThreads(Launch& l, size_t d) {
+  const size_t groups = d % 4 == 0 ? d / 4 : d;
+  l.expect(l.width == std::min<size_t>(512, 32 * ceilDiv(groups, 32)) && l.height == 1, "not R(d) threads");
+}
+
 struct Entry {
   uint32_t row;
   float value, grad;
@@ -32,7 +37,7 @@ struct Entry {
 
 struct Gradients {
   uint64_t n, d, chunk, cap, from, to;
-  uint32_t *start, *pieceAt;
+  uint32_t *taken, *start, *pieceAt;
   Entry* entries;
   float* pieceRows;
   void *xc16, *liveErr16, *deadErr16;

@@ -116,8 +116,7 @@ static void updateRows(Launch& l) {
   const size_t d = g.d;
   const Elements encoder16 = l.matrix(g.n * d), decoder16 = l.matrix(g.n * d);
   const Numbers o = *l.array<Numbers>(1);
-  const size_t wide = l.compute == 0 ? 4 : 8;
-  persistent(l, g, d % wide == 0 && d <= l.width * wide ? 24 * wide * l.width : 4 * d);
+  persistent(l, g, d % 4 == 0 && d <= l.width * 4 ? 96 * l.width : 4 * d);
   weights(l, p, g.n, d), weights(l, m, g.n, d), weights(l, v, g.n, d);
   if (o.go == 0) return;
   l.expect(!o.averages || owned(ema.encoder, g.n * d * 4), "there is no average");

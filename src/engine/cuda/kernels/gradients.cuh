@@ -15,9 +15,10 @@ struct Share {
 /// Set in the row of an entry of the dead path.
 constexpr u32 DEAD_PATH = 0x80000000u;
 
-#ifndef ROW_WIDTH
-#define ROW_WIDTH WIDE
-#endif
+/// Where a block works on a gradient row, a thread takes so many columns at a time where d is a multiple of it, else 1, and there are R(d) threads:
+/// min(MOST_ROW_THREADS, as many as take all columns at once, in whole warps). What is in f32, most of what is moved, is then read and written in
+/// whole sectors: with 8 columns a thread, each access of a warp touches the half of twice as many.
+constexpr int ROW_WIDTH = 4, MOST_ROW_THREADS = 512;
 
 /// Every field takes 8 bytes; the host fills it in.
 struct Gradients {
@@ -26,8 +27,10 @@ struct Gradients {
   u64 chunk;
   /// Rows of deadEncoder and deadDecoder.
   u64 cap;
-  /// The rows that kernels over all rows go over: encoder rows are 0 to n - 1, decoder rows n to 2 n - 1.
+  /// The rows that kernels over all rows go over: encoder rows are 0 to n - 1, decoder rows n to 2 n - 1. Blocks take them as they get to it:
+  /// `taken`, 0 before, counts.
   u64 from, to;
+  u32* taken;
   /// [n + 1]: the list of latent j is entries [start[j], start[j + 1]), in the order of the rows, live before dead.
   u32* start;
   /// [n]: where in pieceRows the pieces of a long list are, or NONE.
@@ -154,10 +157,12 @@ __device__ __forceinline__ void formColumns(const Gradients& g, const List& list
 
 /// visit(list) for each gradient row of a persistent block, encoder rows first: while a row is at work, its successor's entries come into
 /// shared memory, and what ahead(list, stage) asks for with stage 0 or 1. All threads of the block call it; `stages`: STAGE_BYTES of shared
-/// memory. `staged`: whether entries are needed.
+/// memory. `staged`: whether entries are needed. A block's first three rows are fixed; further ones are drawn, as lists are of very different
+/// lengths, a row's time before their places in the lists are looked up. No sum depends on who forms a row.
 template <class Ahead, class Visit>
 __device__ __forceinline__ void eachRow(const Gradients& g, bool staged, uint4* stages, const Ahead& ahead, const Visit& visit) {
-  const u32 n = g.n, rows = g.to, begin = g.from + blockIdx.x;
+  __shared__ u32 tickets[2];
+  const u32 n = g.n, rows = g.to, begin = g.from + blockIdx.x, drawn = begin - blockIdx.x + 3 * gridDim.x;
   const auto listOf = [&](u32 i) -> List {
     if (i >= rows) return {0, 0, 0, 0, nullptr};
     const u32 side = i >= n ? DECODER : ENCODER, j = i - side * n;
@@ -175,17 +180,23 @@ __device__ __forceinline__ void eachRow(const Gradients& g, bool staged, uint4* 
     ahead(now, 0u);
   }
   endOfCopies();
-  u32 at = 0, turn = 0;
-  for (u32 i = begin; i < rows; i += gridDim.x) {
-    const List after = listOf(i + 2 * gridDim.x);
+  u32 at = 0, turn = 0, row = begin, nextRow = begin + gridDim.x, rowAfter = begin + 2 * gridDim.x;
+  u32 ticket = threadIdx.x == 0 ? atomicAdd(g.taken, 1u) : 0;
+  while (row < rows) {
+    const List after = listOf(rowAfter);
     const u32 following = at + 1 == STAGES ? 0 : at + 1;
-    if (i + gridDim.x < rows) {
+    if (nextRow < rows) {
       stage(next, following);
       ahead(next, turn ^ 1);
     }
     endOfCopies();
+    if (threadIdx.x == 0) tickets[turn] = ticket;
     waitForCopies<1>();
     __syncthreads();
+    row = nextRow;
+    nextRow = rowAfter;
+    rowAfter = drawn + tickets[turn];
+    if (threadIdx.x == 0) ticket = atomicAdd(g.taken, 1u);
     now.staged = stages + at * STAGED;
     visit(now, turn);
     now = next;

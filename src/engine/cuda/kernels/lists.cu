@@ -228,7 +228,7 @@ __device__ __forceinline__ void formPiece(const Gradients& g, u32 side, u32 piec
   }
 }
 
-/// The rows and totals of each piece of the lists that are longer than a chunk. Grid any, block T(d).
+/// The rows and totals of each piece of the lists that are longer than a chunk. Grid any, block R(d).
 extern "C" __global__ void list_long(Gradients g, const u32* pieceOf, const u32* pieceCount, Totals* pieceTotals) {
   __shared__ uint4 stage[STAGED];
   const u32 count = *pieceCount * 2;
@@ -347,7 +347,7 @@ __device__ __forceinline__ void formRow(const Gradients& g, const List& list) {
   }
 }
 
-/// Where the gradient is asked for: rows as they are, not projected. Persistent: grid the blocks that fit at once, block T(d), shared
+/// Where the gradient is asked for: rows as they are, not projected. Persistent: grid the blocks that fit at once, block R(d), shared
 /// STAGE_BYTES.
 extern "C" __global__ void gradient_rows(Gradients g) {
   extern __shared__ uint4 shared[];

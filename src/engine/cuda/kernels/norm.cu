@@ -39,7 +39,7 @@ __device__ __forceinline__ double squaresOf(const Gradients& g, const float* dec
   return blockSum(squares, room);
 }
 
-/// Persistent: grid the blocks that fit at once, block T(d), shared STAGE_BYTES + 4 d. -> squares [2][n]: encoder rows, decoder rows.
+/// Persistent: grid the blocks that fit at once, block R(d), shared STAGE_BYTES + 4 d. -> squares [2][n]: encoder rows, decoder rows.
 extern "C" __global__ void norm_rows(Gradients g, const float* decoder, u32 keep, double* squares, const u32* bad) {
   extern __shared__ uint4 shared[];
   __shared__ double room[33];

@@ -287,8 +287,8 @@ __device__ __forceinline__ void updateAll(const Gradients& g, const Update& a, c
 #define UPDATE_REGISTERS 80
 #endif
 
-/// Persistent: grid the blocks that fit at once, block T(d), shared STAGE_BYTES and 24 WIDE T(d) where d is a multiple of WIDE and <= T(d)
-/// WIDE, else 4 d.
+/// Persistent: grid the blocks that fit at once, block R(d), shared STAGE_BYTES and 24 ROW_WIDTH R(d) where d is a multiple of ROW_WIDTH and
+/// <= R(d) ROW_WIDTH, else 4 d.
 extern "C" __global__ void __maxnreg__(UPDATE_REGISTERS) update_rows(Gradients g, u32 formed, Weights p, Weights m, Weights v, Weights ema,
                                                                      half_t* encoder16, half_t* decoder16, const Numbers* numbers) {
   extern __shared__ uint4 shared[];
