@@ -1,4 +1,4 @@
-// A hundred training steps of a small autoencoder on rows that all ranks draw, each rank on its part. Kept of every step: what was selected, and the losses.
+// A hundred training steps (unless otherwise asked for) of a small autoencoder on rows that all ranks draw, each rank on its part. Kept of every step: what was selected, and the losses.
 
 import { partOf, rowsOfReplica } from "../../dist/train/part.js";
 import { readFindings } from "../../dist/train/report.js";
@@ -7,11 +7,10 @@ import { createTrainStep } from "../../dist/train/step.js";
 import { bytesOf, float32Of, float64Of, uint32Of } from "../../dist/util/bytes.js";
 import { Rng } from "../../dist/util/rng.js";
 
-const STEPS = 100;
 const SPOILED = 60;
 const [D, ROWS] = [12, 600];
 /** What of the runs can be asked for otherwise. */
-const USUAL = { n: 48, k: 4, auxk: 6, B: 24, clip: 0.5 };
+const USUAL = { n: 48, k: 4, auxk: 6, B: 24, clip: 0.5, count: 100 };
 const HYPER = {
   lr: 3e-3,
   beta1: 0.9,
@@ -60,7 +59,7 @@ function rows() {
 }
 
 export async function steps(engine, collective, asked) {
-  const { B, clip, ...sizes } = { ...USUAL, ...asked };
+  const { B, clip, count, ...sizes } = { ...USUAL, ...asked };
   const { grid } = collective;
   const part = partOf({ d: D, ...sizes }, grid);
   const state = allocState(engine, part.shape, true);
@@ -71,7 +70,7 @@ export async function steps(engine, collective, asked) {
   const ops = createTrainStep(engine, part.shape, end - first, false, undefined, part, Math.ceil(B / grid.replicas));
   const order = new Rng(17);
   const kept = [];
-  for (let step = 0; step < STEPS; step++) {
+  for (let step = 0; step < count; step++) {
     const index = Uint32Array.from({ length: B }, () => order.below(ROWS));
     // A weight of one rank's is not finite for one step, which none may take. Replicas may give it to each other, as they do with weights.
     if (step === SPOILED) engine.complete(state);

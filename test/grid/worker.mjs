@@ -1,4 +1,4 @@
-// One rank of a test, started by mpirun (or alone): node worker.mjs cases|steps[:JSON]|operations ENGINE SHARDS REPLICAS OUT; writes what it finds into OUT/rank-N.json.
+// One rank of a test, started by mpirun (or alone): node worker.mjs cases|steps|variants:JSON|operations ENGINES SHARDS REPLICAS OUT; writes what it finds into OUT/rank-N.json.
 
 import { writeFileSync } from "node:fs";
 import { join as joinPath } from "node:path";
@@ -9,7 +9,7 @@ import { operations } from "./operations.mjs";
 import { steps } from "./steps.mjs";
 
 const [what, engines, shards, replicas, out] = process.argv.slice(2);
-const [test, asked = "{}"] = what.split(/:(.*)/s);
+const [test, asked] = what.split(/:(.*)/s);
 
 async function engineOf(name, collective) {
   if (name === "cuda" || name === "cuda-bf16") {
@@ -32,12 +32,19 @@ async function cases(engine, collective) {
   return found;
 }
 
+/** Steps for each of the variants that are asked for. */
+async function variants(engine, collective) {
+  const found = [];
+  for (const each of JSON.parse(asked)) found.push(await steps(engine, collective, each));
+  return found;
+}
+
 const world = worldOf(process.env);
 const collective = world === undefined ? solo() : await join(world, { shards: Number(shards), replicas: Number(replicas), kind: "mpi" });
 const found = {};
 for (const name of engines.split(",")) {
   const engine = await engineOf(name, collective);
-  found[name] = await { cases, steps, operations }[test](engine, collective, JSON.parse(asked));
+  found[name] = await { cases, steps, variants, operations }[test](engine, collective);
   await engine.close();
 }
 writeFileSync(joinPath(out, `rank-${collective.grid.rank}.json`), JSON.stringify(found));
