@@ -30,6 +30,8 @@ import {
 const STAGE_BYTES = 3 * 64 * ENTRY_BYTES;
 const LATENTS_A_BLOCK = 32;
 const DENSE_PARTS = 32;
+/** The share of its decoder rows that a replica updates in a launch of their own. */
+const FIRST_PART = 16;
 
 /** norm_rows: rows are formed, kept for the update to come; or are there already. */
 const FORM_AND_KEEP = 1;
@@ -102,6 +104,7 @@ export class CudaGrads implements Grads {
     const way = deadCodes?.way.kind;
     const own = this.#ownRows(m, x, inputs, live, way === "pairs" ? dead : undefined);
     const from = this.#way === "rows" ? this.#rowsOfAll(m, own) : own;
+    m.ranks.flush();
     const [most, replicas, chunk, listed] = [this.#most, this.#replicas, this.#chunk, this.#listed];
     const lists = invert(m, this.#room, t, { B: from.B, most, replicas, n, d, chunk, listed }, from.live, from.dead);
     const products = way === "dense" ? this.#products(m, dead!, deadCodes!, B, inputs, bad) : undefined;
@@ -184,7 +187,12 @@ export class CudaGrads implements Grads {
     else {
       for (const [side, matrix] of MATRICES.entries()) {
         summed[side]?.();
-        for (const [from, to] of rangesOf(this.#own, n)) apply(side * n + from, side * n + to);
+        for (const [from, to] of rangesOf(this.#own, n)) {
+          // Blocks that exchange the encoder's rows need whole multiprocessors: they find some as this short part ends.
+          const pause = from + Math.ceil((to - from) / FIRST_PART);
+          if (side > 0 && pause < to) apply(side * n + from, side * n + pause);
+          apply(side * n + (side > 0 && pause < to ? pause : from), side * n + to);
+        }
         // The decoder's rows are updated meanwhile.
         const give = (stream: Address) => gatherShares(m, [copies[side]!], n, d * m.bytes, stream);
         given.push(m.ranks.beside(`the exchange of ${matrix} rows`, give));

@@ -62,7 +62,7 @@ export interface Part {
   readonly filler?: number;
 }
 
-/** Those of all replicas, replica by replica, `rows` of each, of which this one has B. */
+/** Those of all replicas, replica by replica, `rows` of each, of which this one has B. Reductions that are held back go with them. */
 export function gatherRows(m: Machine, parts: readonly Part[], B: number, rows: number): Address[] {
   const { collective } = m.ranks;
   const { rank, size } = groupOf(collective.grid, "replicas");
@@ -74,7 +74,7 @@ export function gatherRows(m: Machine, parts: readonly Part[], B: number, rows: 
     m.device.fill(own + B * width, filler, (rows - B) * width);
     return { from: own, all, width };
   });
-  m.ranks.together(() => {
+  m.ranks.flush(() => {
     for (const { from, all, width } of gathered) {
       collective.allGather(bytesAt(from, rows * width), bytesAt(all, size * rows * width), "replicas", m.device.stream);
     }
