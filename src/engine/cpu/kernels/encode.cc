@@ -1,8 +1,13 @@
 // encode: the product encoder (x - preBias) + latentBias with the exact top k taken in its epilogue, so that [B,n] never exists.
 //
 // x - preBias is packed into panels of ROWS rows, lanes of a vector along the rows, so that an element of the encoder meets whole vectors. A tile is a
-// group of panels that fits the L2 cache and a stretch of latents. Each row keeps the candidates above its k-th value so far; the tiles of a group
-// are done in the order of the latents, by whichever thread, so what a row sees does not depend on the threads, and an equal value that comes later loses.
+// group of panels and a stretch of latents. Each row keeps the candidates above its k-th value so far; the tiles of a group are done in the order of the
+// latents, by whichever thread, so what a row sees does not depend on the threads, and an equal value that comes later loses.
+//
+// A tile takes its panels in parts, of so many inputs that a part stays in the L1 cache while all latents of the stretch meet it; their sums wait in memory
+// from part to part, so that a product still is one chain of fused multiply-adds over the inputs in order. For 8 latents, 48 rows and 128 inputs that is
+// 1536 cycles of two multiply-adds, with 4 KB of the encoder and 1.5 KB of sums from the L2 cache, and 1.5 KB back; without parts 24 KB of the panel come
+// besides. The stretch stays in the L2 cache, and panels pass through it: 24 KB a part, asked for while the part before is used.
 
 #ifndef SAETTA_PATH
 #include "encode.h"
@@ -72,6 +77,13 @@ static Selection makeSelection(Stream& s, size_t slot, size_t B, size_t padded, 
 
 }  // namespace saetta
 
+/// Unrolled before variables get registers: else g++ keeps a copy of the sums in memory.
+#if defined(__clang__)
+#define SAETTA_UNROLL
+#else
+#define SAETTA_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 #define SAETTA_FILE "encode.cc"
 #include "each_path.h"
 
@@ -102,22 +114,59 @@ constexpr int PANEL = 2, LATENTS = 4;
 #endif
 constexpr size_t PANEL_ROWS = PANEL * W;
 
-/// out [LATENTS][V * W] = encoder rows w . packed x [d][V * W].
+/// Inputs of a part of a panel: 24 KiB, so that a cache of 32 keeps it beside the encoder's rows and the sums that pass.
+constexpr size_t PART = (size_t{24} << 10) / (PANEL_ROWS * sizeof(float));
+/// Latents of a stretch, at most.
+constexpr size_t STRETCH = 128;
+/// Inputs for which what comes next is asked for at a time: a cache line of a row.
+constexpr size_t LINE = 16;
+/// Inputs of a round of the inner loop. With four of them compilers run out of 128-bit registers.
+constexpr size_t AT_ONCE = W > 4 ? 4 : 1;
+
+/// What is used after this call of the micro-kernel, to be in the L2 cache by then.
+struct Next {
+  /// Of LATENTS rows of the encoder, where not null.
+  const float* rows;
+  size_t stride;
+  /// Of packed rows: lines for each LINE inputs.
+  const float* part;
+  size_t lines;
+};
+
+/// sums [LATENTS][V * W] of encoder rows w . packed x [d][V * W], gone on with over elements [first, last); x is at the first of them.
 template <int V>
-static void product(const float* x, const float* const* w, size_t d, float* out) {
-  Vec sums[LATENTS][V] = {};
-  const float* rows[LATENTS];
-  for (int j = 0; j < LATENTS; j++) rows[j] = w[j];
-  for (size_t i = 0; i < d; i++) {
-    Vec column[V];
-    for (int v = 0; v < V; v++) column[v] = load<Vec>(x + (i * V + v) * W);
-    for (int j = 0; j < LATENTS; j++) {
-      const float element = rows[j][i];
-      for (int v = 0; v < V; v++) sums[j][v] += column[v] * element;
+static void product(const float* x, const float* const* w, size_t first, size_t last, float* sums, Next next) {
+  Vec sum[LATENTS][V] = {};
+  if (first > 0) {
+    SAETTA_UNROLL for (int j = 0; j < LATENTS; j++) {
+      SAETTA_UNROLL for (int v = 0; v < V; v++) sum[j][v] = load<Vec>(sums + (j * V + v) * W);
     }
   }
-  for (int j = 0; j < LATENTS; j++) {
-    for (int v = 0; v < V; v++) store(out + (j * V + v) * W, sums[j][v]);
+  const float* rows[LATENTS];
+  SAETTA_UNROLL for (int j = 0; j < LATENTS; j++) rows[j] = w[j];
+  const auto add = [&](size_t i) __attribute__((always_inline)) {
+    Vec column[V];
+    SAETTA_UNROLL for (int v = 0; v < V; v++) column[v] = load<Vec>(x + v * W);
+    SAETTA_UNROLL for (int j = 0; j < LATENTS; j++) {
+      const float element = rows[j][i];
+      SAETTA_UNROLL for (int v = 0; v < V; v++) sum[j][v] += column[v] * element;
+    }
+    x += V * W;
+  };
+  size_t i = first;
+  for (; i + LINE <= last; i += LINE) {
+    if (next.rows != nullptr) {
+      for (int j = 0; j < LATENTS; j++) __builtin_prefetch(next.rows + j * next.stride, 0, 2);
+      next.rows += LINE;
+    }
+    for (size_t line = 0; line < next.lines; line++, next.part += LINE) __builtin_prefetch(next.part, 0, 2);
+    for (size_t e = i; e < i + LINE; e += AT_ONCE) {
+      SAETTA_UNROLL for (size_t more = 0; more < AT_ONCE; more++) add(e + more);
+    }
+  }
+  for (; i < last; i++) add(i);
+  SAETTA_UNROLL for (int j = 0; j < LATENTS; j++) {
+    SAETTA_UNROLL for (int v = 0; v < V; v++) store(sums + (j * V + v) * W, sum[j][v]);
   }
 }
 
@@ -145,46 +194,65 @@ static void encodePiece(Stream& s, const Encode& a, const uint8_t* isDead) {
   const bool selectDead = isDead != nullptr;
   const Selection dead = selectDead ? makeSelection(s, DEAD_SELECTION, a.B, panels * PANEL_ROWS, a.dead.k) : Selection{};
 
-  // Groups of panels of at most 512 KiB; tiles of under a millisecond, so that threads end together.
-  const size_t groupPanels = std::max<size_t>(1, std::min((size_t{512} << 10) / (panelSize * 4), ceilDiv(panels, s.threads)));
+  // Groups of many panels, as the first panel of a tile waits for the encoder, but two groups a thread, so that threads need not wait for each other;
+  // stretches of at most 512 KiB. A tile takes about a millisecond at most, so that threads end together.
+  const size_t groupPanels = std::min<size_t>(11, ceilDiv(panels, 2 * s.threads));
   const size_t groups = ceilDiv(panels, groupPanels);
-  const size_t stretch = std::max<size_t>(LATENTS, std::min<size_t>(256, ceilDiv(size_t{1} << 18, a.d)) / LATENTS * LATENTS);
+  const size_t stretch = std::max<size_t>(LATENTS, std::min(STRETCH, ceilDiv(size_t{1} << 17, a.d)) / LATENTS * LATENTS);
   const size_t stretches = ceilDiv(a.n, stretch);
   Turns turns(s, groups, stretches);
 
   const auto work = [&](size_t group, size_t at) {
     const size_t firstPanel = group * groupPanels, lastPanel = std::min(panels, firstPanel + groupPanels);
-    float out[LATENTS * PANEL_ROWS] __attribute__((aligned(64)));
+    const size_t start = at * stretch, end = std::min(a.n, start + stretch);
+    float sums[STRETCH * PANEL_ROWS] __attribute__((aligned(64)));
+    // Past the last latent it is that again, and what comes out is not used.
+    const float* rows[STRETCH];
+    for (size_t j = start; j < ceilDiv(end, LATENTS) * LATENTS; j++) rows[j - start] = a.p.encoder + std::min(j, a.n - 1) * a.d;
     Vec nan = {};
-    const size_t end = std::min(a.n, (at + 1) * stretch);
-    for (size_t j0 = at * stretch; j0 < end; j0 += LATENTS) {
-      const float* w[LATENTS];
-      for (size_t j = 0; j < LATENTS; j++) w[j] = a.p.encoder + std::min(j0 + j, a.n - 1) * a.d;
-      for (size_t panel = firstPanel; panel < lastPanel; panel++) {
-        const float* x = packed + panel * panelSize;
-        const int V = vectors(panel);
-        switch (V) {
-          case 1: product<1>(x, w, a.d, out); break;
-          case 2: product<2>(x, w, a.d, out); break;
-          case 3: product<3>(x, w, a.d, out); break;
-          default: product<PANEL>(x, w, a.d, out); break;
-        }
-        for (size_t j = j0; j < std::min(end, j0 + LATENTS); j++) {
-          const float bias = a.p.latentBias[j];
-          for (int v = 0; v < V; v++) {
-            const Vec pre = load<Vec>(out + ((j - j0) * V + v) * W) + bias;
-            nan += pre * 0.0f;
-            const size_t b = panel * PANEL_ROWS + v * W;
-            for (uint32_t bits = above(pre, load<Vec>(live.thresholds + b)); bits != 0; bits &= bits - 1) {
-              const int lane = __builtin_ctz(bits);
-              live.add(b + lane, pre[lane], static_cast<uint32_t>(j));
-            }
-            if (!selectDead || !isDead[j]) continue;
-            for (uint32_t bits = above(pre, load<Vec>(dead.thresholds + b)); bits != 0; bits &= bits - 1) {
-              const int lane = __builtin_ctz(bits);
-              dead.add(b + lane, pre[lane], static_cast<uint32_t>(j));
-            }
+    const auto codes = [&](size_t panel, int V, size_t j0, const float* out) {
+      for (size_t j = j0; j < std::min(end, j0 + LATENTS); j++) {
+        const float bias = a.p.latentBias[j];
+        for (int v = 0; v < V; v++) {
+          const Vec pre = load<Vec>(out + ((j - j0) * V + v) * W) + bias;
+          nan += pre * 0.0f;
+          const size_t b = panel * PANEL_ROWS + v * W;
+          for (uint32_t bits = above(pre, load<Vec>(live.thresholds + b)); bits != 0; bits &= bits - 1) {
+            const int lane = __builtin_ctz(bits);
+            live.add(b + lane, pre[lane], static_cast<uint32_t>(j));
           }
+          if (!selectDead || !isDead[j]) continue;
+          for (uint32_t bits = above(pre, load<Vec>(dead.thresholds + b)); bits != 0; bits &= bits - 1) {
+            const int lane = __builtin_ctz(bits);
+            dead.add(b + lane, pre[lane], static_cast<uint32_t>(j));
+          }
+        }
+      }
+    };
+    for (size_t panel = firstPanel; panel < lastPanel; panel++) {
+      const int V = vectors(panel);
+      for (size_t first = 0; first < a.d; first += PART) {
+        const size_t last = std::min(a.d, first + PART);
+        const float* x = packed + panel * panelSize + first * V * W;
+        Next next = {nullptr, a.d, x + (last - first) * V * W, 0};
+        if (last < a.d || panel + 1 < lastPanel) next.lines = ceilDiv(PANEL_ROWS * LATENTS, end - start);
+        for (size_t j0 = start; j0 < end; j0 += LATENTS) {
+          const float* const* w = rows + (j0 - start);
+          // The first panel meets rows that were not read before: the next latents', or for the next part those of the first again.
+          if (panel == firstPanel) {
+            const bool again = j0 + LATENTS >= end && last < a.d;
+            const size_t j = again ? start : j0 + LATENTS;
+            next.rows = j + LATENTS <= a.n ? a.p.encoder + j * a.d + (again ? last : first) : nullptr;
+          }
+          float* out = sums + (j0 - start) * V * W;
+          switch (V) {
+            case 1: product<1>(x, w, first, last, out, next); break;
+            case 2: product<2>(x, w, first, last, out, next); break;
+            case 3: product<3>(x, w, first, last, out, next); break;
+            default: product<PANEL>(x, w, first, last, out, next); break;
+          }
+          next.part += ceilDiv(last - first, LINE) * next.lines * LINE;
+          if (last == a.d) codes(panel, V, j0, out);
         }
       }
     }
