@@ -117,8 +117,9 @@ export async function openSession(
         feeds[name] = new Tensor(type, type === "int64" ? BigInt64Array.from(numbers, BigInt) : numbers, [batch, context]);
       }
       if (given !== undefined && values !== undefined) {
+        // Where the language has a Float16Array, a tensor of float16 is made one, which the native part takes for empty: bits it gets as what they are called afterwards.
         feeds[given] = half
-          ? new Tensor("float16", halvesOf(values.values), values.shape)
+          ? Object.assign(new Tensor("uint16", halvesOf(values.values), values.shape), { type: "float16" })
           : new Tensor("float32", values.values, values.shape);
       }
       const fetched = await session.run(feeds, [...names]).catch((cause: unknown) => {
