@@ -16,8 +16,11 @@ export const NARROWINGS = 3;
 /** Half the distance from 1 to the next number. */
 export const ROUNDING: Readonly<Record<Real, number>> = { f64: 2 ** -53, f32: 2 ** -24 };
 
+/** A plain loop: map() with Math.abs takes ten times as long, and most of the time of the cases went there. */
 export function absolute(a: Float64Array): Float64Array {
-  return a.map(Math.abs);
+  const result = new Float64Array(a.length);
+  for (let i = 0; i < a.length; i++) result[i] = Math.abs(a[i]);
+  return result;
 }
 
 /** |x - b_pre| [B,d]. */
@@ -35,14 +38,18 @@ export function absoluteWeights(w: maths.Weights): maths.Weights {
   };
 }
 
-/** [B,n] pre-activations of x [B,d], and the sum of absolute values behind each. */
-export function preActivations(w: maths.Weights, x: Float64Array): { pre: Float64Array; magnitude: Float64Array } {
+/** [B,n] pre-activations of x [B,d], and the sum of absolute values behind each. `aw`: absoluteWeights(w), where they are there already. */
+export function preActivations(
+  w: maths.Weights,
+  x: Float64Array,
+  aw: maths.Weights = absoluteWeights(w),
+): { pre: Float64Array; magnitude: Float64Array } {
   const d = w.preBias.length;
   const n = w.latentBias.length;
   const B = x.length / d;
   const pre = new Float64Array(B * n);
   const magnitude = new Float64Array(B * n);
-  const [aw, ax] = [absoluteWeights(w), centred(x, w.preBias)];
+  const ax = centred(x, w.preBias);
   for (let row = 0; row < B; row++) {
     const part = [row * n, (row + 1) * n] as const;
     maths.preActivations(w, x.subarray(row * d, (row + 1) * d), pre.subarray(...part));

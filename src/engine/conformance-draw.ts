@@ -3,7 +3,7 @@
 import type { Weights } from "../sae/math.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { Rng } from "../util/rng.ts";
-import { preActivations, ROUNDING, SLACK } from "./conformance-bounds.ts";
+import { absoluteWeights, preActivations, ROUNDING, SLACK } from "./conformance-bounds.ts";
 import type { Setup } from "./conformance-world.ts";
 import type { Hyper, Normalization } from "./engine.ts";
 
@@ -45,7 +45,11 @@ export function draw(o: Draw): Setup {
   const { d, n, k, B } = o;
   const auxk = o.auxk ?? 0;
   const rng = new Rng(o.seed ?? 1, d, n, k, auxk, B);
-  const f32 = (length: number, next: () => number) => Float64Array.from({ length }, () => Math.fround(next()));
+  const f32 = (length: number, next: () => number) => {
+    const numbers = new Float64Array(length);
+    for (let i = 0; i < length; i++) numbers[i] = Math.fround(next());
+    return numbers;
+  };
   const grid = (largest: number, step: number) => () => (rng.below(2 * largest + 1) - largest) * step;
   const normal = (scale: number) => () => scale * rng.normal();
   const decoder = f32(n * d, normal(1));
@@ -71,10 +75,11 @@ export function draw(o: Draw): Setup {
 
   // One row more than the batch, so that a wrong row is seen; the batch takes them in random order.
   const x = new Float64Array((B + 1) * d);
+  const aw = absoluteWeights(params);
   for (let row = 0; row <= B; row++) {
     for (let tries = 0; tries < 200; tries++) {
       x.set(f32(d, o.exact ? grid(4, 1 / 4) : normal(1)), row * d);
-      if (o.exact || isClear(params, x.subarray(row * d, (row + 1) * d), k, auxk, hyper, age)) break;
+      if (o.exact || isClear(params, aw, x.subarray(row * d, (row + 1) * d), k, auxk, hyper, age)) break;
     }
   }
   const rows = Uint32Array.from({ length: B }, (_, b) => b + 1);
@@ -96,8 +101,8 @@ export function draw(o: Draw): Setup {
 }
 
 /** Whether rounding to f32 cannot change what this row [d] selects, or what fires. */
-function isClear(w: Weights, x: Float64Array, k: number, auxk: number, hyper: Hyper, age: Uint32Array): boolean {
-  const { pre, magnitude } = preActivations(w, x);
+function isClear(w: Weights, aw: Weights, x: Float64Array, k: number, auxk: number, hyper: Hyper, age: Uint32Array): boolean {
+  const { pre, magnitude } = preActivations(w, x, aw);
   const bound = 2 * SLACK * ROUNDING.f32 * magnitude.reduce((a, b) => Math.max(a, b), 0);
   if (pre.some((value) => Math.abs(value) < bound || Math.abs(value - hyper.firedAbove) < bound)) return false;
   const gap = (values: Float64Array, count: number) => {

@@ -53,7 +53,7 @@ describe("a report", () => {
   it("tells of each latent what was planted", async () => {
     const { latents, reader } = await reportOf(source, { tokenizer });
     const rows = Array.from(planted.tokens.keys()).filter((row) => row % CONTEXT !== 0);
-    const kindOf = (token: number) => tokenizer.pieces([token])[0]!.trim().toLowerCase();
+    const kinds = new Map(rows.map((row) => [row, tokenizer.pieces([planted.tokens[row]!])[0]!.trim().toLowerCase()]));
     for (const latent of latents) {
       if (DEAD.includes(latent.latent)) {
         expect(latent).toMatchObject({ firings: 0, max: 0, score: 0, strongest: [], ranges: [], tokens: [], on: [] });
@@ -68,8 +68,9 @@ describe("a report", () => {
       if (own.length === 0) continue;
       expect(latent.strongest[0]?.value).toBeCloseTo(latent.max, 2);
       const [main] = latent.tokens;
-      expect(own.map((row) => kindOf(planted.tokens[row]!))).toContain(main?.text.trim().toLowerCase());
-      const occurrences = rows.filter((row) => kindOf(planted.tokens[row]!) === main?.text.trim().toLowerCase()).length;
+      const kind = main?.text.trim().toLowerCase();
+      expect(own.map((row) => kinds.get(row))).toContain(kind);
+      const occurrences = rows.filter((row) => kinds.get(row) === kind).length;
       expect(main?.occurrences).toBe(occurrences);
       for (const passage of [...latent.strongest, ...latent.ranges.flatMap(({ passages }) => passages)]) expectTrue(passage, latent);
       expect(latent.promoted).toBeNull();
@@ -95,7 +96,7 @@ describe("a report", () => {
     expect(tokens.join("")).toBe(tokenizer.pieces(ids).join(""));
     expect(values[at]).toBe(value);
     // Rows along the latent's own direction are at least 1 long.
-    for (const [i, id] of ids.entries()) expect(values[i]! > 0.5).toBe(latentOf(id) === latent.latent);
+    expect(Array.from(values, (each) => each > 0.5)).toEqual(Array.from(ids, (id) => latentOf(id) === latent.latent));
   }
 
   it("keeps hostile text as text", async () => {

@@ -38,6 +38,7 @@ describe("chunks of every kind", () => {
       const out = execFileSync(python!, ["src/formats/hdf5-chunks.py", folder], { encoding: "utf8", maxBuffer: 1 << 24 });
       const listed = JSON.parse(out) as Listed[];
       expect(listed.length).toBeGreaterThan(250);
+      const wrong: unknown[] = [];
       for (const path of new Set(listed.map(([of]) => of))) {
         const file = await openHdf5(path);
         for (const [, name, , shape, values] of listed.filter(([of]) => of === path)) {
@@ -53,14 +54,14 @@ describe("chunks of every kind", () => {
               for (const end of rows < 10_000 ? some.slice(i) : long.slice(i + 1, i + 2 - (i % 2))) {
                 const into = Buffer.alloc((end - first) * rowBytes, 0xee);
                 await read(first, end - first, into);
-                const same = into.equals(wanted.subarray(first * rowBytes, end * rowBytes));
-                expect([path, name, axes, first, end, same]).toEqual([path, name, axes, first, end, true]);
+                if (!into.equals(wanted.subarray(first * rowBytes, end * rowBytes))) wrong.push([path, name, axes, first, end]);
               }
             }
           }
         }
         await file.close();
       }
+      expect(wrong).toEqual([]);
       await readsUnfilteredEdges();
     },
   );

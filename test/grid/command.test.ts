@@ -2,7 +2,7 @@
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, readdir, readFile, rm, stat } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -103,12 +103,6 @@ async function sameMetrics(a: string, b: string, within: number): Promise<void> 
   }
 }
 
-const exists = (name: string) =>
-  stat(name).then(
-    () => true,
-    () => false,
-  );
-
 /** Resolves when the run has logged so many steps; rejects when it ended before. */
 async function logged(run: string, lines: number, running: Running): Promise<void> {
   const over = { is: false };
@@ -149,38 +143,42 @@ describe.skipIf(why !== undefined)(`a run of several ranks${why === undefined ? 
   }, 120_000);
 
   it("leaves the same run folder, and goes on on other grids", async () => {
-    const { out, err } = await ended(train("two", 240, "--shards", "2", "--replicas", "2"));
-    expect(out.match(/^done/gm)).toHaveLength(1); // rank 0 alone prints
-    expect(err.match(/rows are normalised/g)).toHaveLength(1);
-    await ended(saetta(folder, "resume", "two", "--tokens", "480", "--replicas", "1", "--shards", "3"));
-    await sameMetrics("alone", "two", 1e-9);
-    await sameCheckpoint("alone", "two", 1e-9);
-
-    await ended(train("one", 240));
-    const resumed = await ended(saetta(folder, "resume", "one", "--tokens", "480", "--nproc", "3"));
-    expect(resumed.err).toContain("grid differs");
-    await sameMetrics("alone", "one", 1e-9);
-    await sameCheckpoint("alone", "one", 1e-9);
+    const two = async () => {
+      const { out, err } = await ended(train("two", 240, "--shards", "2", "--replicas", "2"));
+      expect(out.match(/^done/gm)).toHaveLength(1); // rank 0 alone prints
+      expect(err.match(/rows are normalised/g)).toHaveLength(1);
+      await ended(saetta(folder, "resume", "two", "--tokens", "480", "--replicas", "1", "--shards", "3"));
+    };
+    const one = async () => {
+      await ended(train("one", 240));
+      const resumed = await ended(saetta(folder, "resume", "one", "--tokens", "480", "--nproc", "3"));
+      expect(resumed.err).toContain("grid differs");
+    };
+    await Promise.all([two(), one()]);
+    for (const run of ["two", "one"]) {
+      await sameMetrics("alone", run, 1e-9);
+      await sameCheckpoint("alone", run, 1e-9);
+    }
     const config = JSON.parse(await readFile(join(path("one"), "config.json"), "utf8")) as Record<string, unknown>;
     expect([config.shards, config.replicas]).toEqual([1, 3]);
   }, 240_000);
 
-  it("starts from another autoencoder, each shard from its own latents", async () => {
+  // They wait for processes to start and to end more than they compute.
+  it.concurrent("starts from another autoencoder, each shard from its own latents", async () => {
     const from = ["--init", "alone", "--no-encoder-rescale", "--no-shuffle"];
-    await ended(train("init-alone", 120, ...from));
-    await ended(train("init-two", 120, ...from, "--shards", "2"));
+    await Promise.all([ended(train("init-alone", 120, ...from)), ended(train("init-two", 120, ...from, "--shards", "2"))]);
     await sameMetrics("init-alone", "init-two", 1e-9);
     await sameCheckpoint("init-alone", "init-two", 1e-9);
   }, 240_000);
 
-  it("is joined under mpirun as it is", async () => {
+  it.concurrent("is joined under mpirun as it is", async () => {
     const words = [CLI, "train", "acts.h5", ...EXACT, "--tokens", "240", "--out", "mpirun", "--shards", "2"];
     const child = spawn("mpirun", [...mpirun(2), process.execPath, ...words], { cwd: folder, stdio: "ignore" });
     expect(await once(child, "exit")).toEqual([0, null]);
     expect(await metricsOf(path("mpirun"))).toHaveLength(10);
   }, 120_000);
 
-  it("says so when a rank cannot go on, once, with the exit code of one process", async () => {
+  it.concurrent("says so when a rank cannot go on, once, with the exit code of one process", async () => {
     const { code, err } = await train("alone", 480, "--shards", "2"); // rank 0 finds that the folder exists
     expect(code).toBe(1);
     expect(err.match(/exists already/g)).toHaveLength(1);
@@ -223,7 +221,14 @@ describe.skipIf(why !== undefined)(`a run of several ranks${why === undefined ? 
     60_000,
   );
 
-  it.each(
+  let wholeRun: Promise<unknown> | undefined;
+  const whole = () => {
+    wholeRun ??= ended(saetta(folder, "train", "acts.h5", ...often, "--out", "whole"));
+    return wholeRun;
+  };
+
+  // A rank that is stopped is waited for until the deadline; meanwhile the other run goes its way.
+  (MOMENTS > 1 ? it : it.concurrent).each(
     Array.from({ length: MOMENTS }, (_, i) =>
       (["SIGKILL", "SIGSTOP"] as const).map((signal, j) => [signal, (i + j) % 2, i] as const),
     ).flat(),
@@ -247,7 +252,7 @@ describe.skipIf(why !== undefined)(`a run of several ranks${why === undefined ? 
 
       // To the end, as a run to which nothing has happened.
       await ended(saetta(folder, "resume", name));
-      if (!(await exists(path("whole")))) await ended(saetta(folder, "train", "acts.h5", ...often, "--out", "whole"));
+      await whole();
       expect(await metricsOf(path(name))).toEqual(await metricsOf(path("whole")));
       const last = (await checkpointsOf(path("whole"))).at(-1)!;
       expect(await checkpointOf(path(name), last)).toEqual(await checkpointOf(path("whole"), last));

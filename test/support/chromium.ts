@@ -54,6 +54,7 @@ interface Found {
 /** What axe-core finds wrong with the page as it is now, a line each: every rule of WCAG 2.2 A and AA, and its best practices. The page's policy must have been set aside (bypassCSP). */
 export async function accessibilityFaults(page: Page): Promise<string[]> {
   await page.addScriptTag({ path: AXE });
-  const { violations } = (await page.evaluate("axe.run()")) as Found;
+  // What a rule finds right is not gone into beyond one element, which takes half the time.
+  const { violations } = (await page.evaluate(`axe.run({ resultTypes: ["violations"] })`)) as Found;
   return violations.flatMap(({ id, nodes }) => nodes.map(({ html, failureSummary }) => `${id}: ${html} ${failureSummary ?? ""}`));
 }

@@ -1,4 +1,4 @@
-/** Every kernel, compiled for each architecture by NVRTC or, where there is none, by nvcc. What is compiled is kept, so that only changes are compiled again. */
+/** Every kernel, compiled for each architecture by NVRTC as the engine does it or, where there is none, by nvcc, hardly optimised. What is compiled is kept, so that only changes are compiled again. */
 
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -66,6 +66,8 @@ async function byNvcc(name: string, capability: number, compute: Compute): Promi
     "-std=c++17",
     "-ftz=true",
     `-DSAETTA_COMPUTE=${COMPUTE.indexOf(compute)}`,
+    // Whether it compiles is all that is asked; to optimise takes twice as long as all the rest.
+    ...["-Xcicc", "-O1", "-Xptxas", "-O0"],
   ];
   const hash = createHash("sha256").update(JSON.stringify([name, flags, nvcc.stdout]));
   for (const each of [`${name}.cu`, ...readdirSync(KERNELS).filter((file) => file.endsWith(".cuh"))])

@@ -287,17 +287,23 @@ int cublasLtMatmul(Address, Address description, const float* alpha, Address a, 
     x.check("product", (A.columns - 1) * A.stride + A.rows);
     y.check("product", (B.columns - 1) * B.stride + B.rows);
     z.check("product", (C.columns - 1) * C.stride + C.rows);
-    std::vector<float> rows(m * k), row(k);
+    // [k,m], so that the innermost loop runs over memory that lies together.
+    std::vector<float> left(k * m), sums(4 * m);
     for (size_t i = 0; i < m; i++) {
-      for (size_t l = 0; l < k; l++) rows[i * k + l] = x.get(ta ? i * A.stride + l : l * A.stride + i);
+      for (size_t l = 0; l < k; l++) left[l * m + i] = x.get(ta ? i * A.stride + l : l * A.stride + i);
     }
+    // As on a card, the order of summation depends on the size.
+    const size_t parts = 1 + k / 8 % 4;
     for (size_t j = 0; j < n; j++) {
-      for (size_t l = 0; l < k; l++) row[l] = y.get(tb ? l * B.stride + j : j * B.stride + l);
+      std::fill(sums.begin(), sums.end(), 0.0f);
+      for (size_t l = 0; l < k; l++) {
+        const float right = y.get(tb ? l * B.stride + j : j * B.stride + l);
+        const float* from = left.data() + l * m;
+        float* to = sums.data() + l % parts * m;
+        for (size_t i = 0; i < m; i++) to[i] += from[i] * right;
+      }
       for (size_t i = 0; i < m; i++) {
-        // As on a card, the order of summation depends on the size.
-        float sums[4] = {};
-        for (size_t l = 0; l < k; l++) sums[l % (1 + k / 8 % 4)] += rows[i * k + l] * row[l];
-        const float sum = sums[0] + sums[1] + sums[2] + sums[3];
+        const float sum = sums[i] + sums[m + i] + sums[2 * m + i] + sums[3 * m + i];
         z.set(j * C.stride + i, adds ? z.get(j * C.stride + i) + sum : sum);
       }
     }

@@ -138,7 +138,7 @@ static void select(Launch& l, const Elements& z, size_t row, const float* bias, 
     if (!std::isfinite(v)) *bad = 1;
     if (v > 0) on.push_back({-v, j});
   }
-  std::sort(on.begin(), on.end());
+  std::partial_sort(on.begin(), on.begin() + static_cast<std::ptrdiff_t>(std::min(k, on.size())), on.end());
   for (size_t i = 0; i < k; i++) {
     latent[i] = i < on.size() ? on[i].second : NONE;
     value[i] = i < on.size() ? -on[i].first : 0;
