@@ -13,7 +13,7 @@ function declared(): Map<string, string> {
       const letters = list!.split(",").map((parameter) => {
         if (parameter.includes("*")) return "p";
         const type = /(\w+)\s+\w+\s*$/.exec(parameter.trim())?.[1] ?? "";
-        return { u32: "u", double: "f", f64: "f", Gradients: "G", Weights: "W" }[type] ?? `(${type})`;
+        return { u32: "u", double: "f", f64: "f", Gradients: "G", Weights: "W", Share: "S" }[type] ?? `(${type})`;
       });
       found.set(kernel!, `${name.slice(0, -3)} ${letters.join("")}`);
     }
@@ -41,6 +41,6 @@ describe("KERNELS", () => {
         .split(";")
         .slice(0, -1)
         .flatMap((line) => line.split(",")),
-    ).toHaveLength(19);
+    ).toHaveLength(20);
   });
 });

@@ -6,8 +6,8 @@ import { WHERE } from "./libraries.ts";
 import type { Compute } from "./nvrtc.ts";
 
 /**
- * File and parameters of each kernel: p an address, u a number of 32 bits, f one in float64; G and W the structures Gradients (20 numbers of 64 bits) and Weights
- * (4 addresses), which are given as so many arguments.
+ * File and parameters of each kernel: p an address, u a number of 32 bits, f one in float64; G, W and S the structures Gradients (20 numbers of 64 bits), Weights
+ * (4 addresses) and Share (3 numbers of 32 bits), which are given as so many arguments.
  */
 export const KERNELS = {
   center: "center pppp uu",
@@ -24,12 +24,12 @@ export const KERNELS = {
   code_grad: "reconstruct pppup uuu p",
   reconstruct: "reconstruct ppppu ppppp uuuu pp",
   residual_sums: "reconstruct puuu pp",
-  list_count: "lists pupu uuuuu uuu p",
+  list_count: "lists pupu uuuuu S p",
   list_prefix: "lists puup",
   list_scan: "lists puuu pp ppppp",
-  list_fill: "lists pppu pppu uuuuu uuu pppp",
+  list_fill: "lists pppu pppu uuuuu S pppp",
   list_long: "lists Gppp",
-  list_bias: "lists Gppppppp uuu",
+  list_bias: "lists Gppppppp S",
   list_prebias: "lists puu ppppu",
   gradient_rows: "lists G",
   dense_rows: "dense pppuu pp",
@@ -38,7 +38,7 @@ export const KERNELS = {
   dense_bias: "dense puuup",
   dense_check: "dense pppuu pppp",
   norm_rows: "norm Gpupp",
-  norm_sum: "norm pppuu pp uuuu",
+  norm_sum: "norm pppuu pp S u",
   update_begin: "update pppp uup",
   update_rows: "update GuWWWW ppp",
   update_small: "update uuWWWW ppppp",
@@ -46,7 +46,7 @@ export const KERNELS = {
 
 export type Kernel = keyof typeof KERNELS;
 
-const STRUCTURES: Readonly<Record<string, string>> = { G: "p".repeat(20), W: "pppp" };
+const STRUCTURES: Readonly<Record<string, string>> = { G: "p".repeat(20), W: "pppp", S: "uuu" };
 
 /** One letter an argument. */
 function parametersOf(kernel: Kernel): string {
@@ -54,7 +54,7 @@ function parametersOf(kernel: Kernel): string {
     .split(" ")
     .slice(1)
     .join("")
-    .replace(/[GW]/g, (letter) => STRUCTURES[letter]!);
+    .replace(/[GWS]/g, (letter) => STRUCTURES[letter]!);
 }
 
 export interface Grid {
