@@ -27,7 +27,7 @@ interface Run {
 
 const D = 12;
 const ENGINES = ["cuda", "cuda-bf16"] as const;
-const count = 40;
+const count = 20;
 /**
  * Rows of all replicas are exchanged, or gradient rows where the batch is large beside the latents; codes of the dead go by lists, or by products; with and without the norm; batches and latents
  * that the replicas do not divide.
@@ -57,13 +57,12 @@ describe.skipIf(why !== undefined)(`ranks of the cuda engine over a stand-in${wh
   it("the steps are worth comparing: latents die and count, losses fall", () => {
     for (const { steps } of Object.values(alone).flat()) {
       expect(steps).toHaveLength(count);
-      expect(steps.filter(({ dead, auxk_loss }) => dead > 0 && auxk_loss > 0).length).toBeGreaterThan(20);
+      expect(steps.filter(({ dead, auxk_loss }) => dead > 0 && auxk_loss > 0).length).toBeGreaterThan(10);
       expect(steps.at(-1)!.loss).toBeLessThan(steps[0]!.loss);
     }
   });
 
   it.each([
-    [1, 2],
     [1, 3],
     [2, 2],
   ] as GridSize[])(
