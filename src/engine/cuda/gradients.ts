@@ -13,6 +13,7 @@ import { type Machine, ROW_WIDTH, Room } from "./machine.ts";
 import { at, type CudaCodes, type CudaTensor, checked, ownCodes, paramAddresses, stepAddresses } from "./memory.ts";
 import { denseCodes, eachDenseChunk } from "./paths.ts";
 import {
+  argumentsOf,
   countedOf,
   gatherRows,
   gatherShares,
@@ -57,6 +58,8 @@ export class CudaGrads implements Grads {
   freed = false;
   readonly #room: Room;
   readonly #replicas: number;
+  /** Those whose rows lists are made from. */
+  readonly #gathered: number;
   readonly #way: Way;
   /** The latents whose rows this rank updates, those of them that it counts, and those that have lists. */
   readonly #own: Share;
@@ -76,6 +79,7 @@ export class CudaGrads implements Grads {
     this.#room = new Room(m);
     this.#replicas = m.ranks.sizeOf("replicas");
     this.#way = wayOf(m, shape, rows, tensors.encoder !== undefined);
+    this.#gathered = this.#way === "rows" ? this.#replicas : 1;
     this.#own = shareOf(m, n);
     this.#counted = countedOf(m, this.#own, n);
     this.#listed = this.#way === "gradients" ? { first: 0, end: n, rest: n } : this.#own;
@@ -84,7 +88,7 @@ export class CudaGrads implements Grads {
 
   /** Rows that lists can be made from. */
   get #most(): number {
-    return this.#way === "rows" ? this.#replicas * this.rows : this.rows;
+    return this.#gathered * this.rows;
   }
 
   get #shape(): [number, number] {
@@ -104,8 +108,7 @@ export class CudaGrads implements Grads {
     const way = deadCodes?.way.kind;
     const own = this.#ownRows(m, x, inputs, live, way === "pairs" ? dead : undefined);
     const from = this.#way === "rows" ? this.#rowsOfAll(m, own) : own;
-    m.ranks.flush();
-    const [most, replicas, chunk, listed] = [this.#most, this.#replicas, this.#chunk, this.#listed];
+    const [most, replicas, chunk, listed] = [this.#most, this.#gathered, this.#chunk, this.#listed];
     const lists = invert(m, this.#room, t, { B: from.B, most, replicas, n, d, chunk, listed }, from.live, from.dead);
     const products = way === "dense" ? this.#products(m, dead!, deadCodes!, B, inputs, bad) : undefined;
     this.#structure = [
@@ -119,8 +122,7 @@ export class CudaGrads implements Grads {
     m.kernels.launch("list_long", { blocks: 1024, threads: m.rowThreads(d) }, ...this.#structure, ...longs);
     const blocks = Math.ceil(n / LATENTS_A_BLOCK);
     const partial = m.room.get("sums of biases", 8 * blocks * d);
-    const counted = this.#way === "gradients" ? this.#listed : this.#counted;
-    const counts = [counted.first, counted.end, counted.rest];
+    const counts = argumentsOf(this.#way === "gradients" ? this.#listed : this.#counted);
     const sumsOf = [encoder, sums, lists.totals, products?.bias ?? 0, biases, partial, bad];
     m.kernels.launch("list_bias", { blocks, threads: 256 }, ...this.#structure, ...sumsOf, ...counts);
     m.kernels.launch(
@@ -145,12 +147,12 @@ export class CudaGrads implements Grads {
     for (const [from, to] of this.#ranges) this.#eachRow(m, "norm_rows", shared, rows, from, to, weights, keep, squares, bad);
     if (this.encoder === undefined) m.formedBy = this;
     const { collective } = m.ranks;
-    const { first, end, rest } = this.#counted;
     const biases = [this.latentBias.address, this.preBias.address];
-    const counts = [first, end, rest, collective.grid.rank === 0 ? 1 : 0];
+    const counts = [...argumentsOf(this.#counted), collective.grid.rank === 0 ? 1 : 0];
     m.kernels.launch("norm_sum", { blocks: 1, threads: 1024 }, squares, ...biases, n, d, sq, bad, ...counts);
     if (this.#replicas > 1) collective.allReduce({ at: sq, count: 1, dtype: "f64" }, "sum", "replicas", m.device.stream);
   }
+
   update(m: Machine, s: State, t: Step): void {
     const [n, d] = this.#shape;
     checkStep(t, n, d);
@@ -188,10 +190,10 @@ export class CudaGrads implements Grads {
       for (const [side, matrix] of MATRICES.entries()) {
         summed[side]?.();
         for (const [from, to] of rangesOf(this.#own, n)) {
-          // Blocks that exchange the encoder's rows need whole multiprocessors: they find some as this short part ends.
-          const pause = from + Math.ceil((to - from) / FIRST_PART);
-          if (side > 0 && pause < to) apply(side * n + from, side * n + pause);
-          apply(side * n + (side > 0 && pause < to ? pause : from), side * n + to);
+          // Blocks that exchange the encoder's rows need whole multiprocessors: they find some as a short part of the decoder's ends.
+          const pause = side === 0 ? from : from + Math.ceil((to - from) / FIRST_PART);
+          if (from < pause) apply(side * n + from, side * n + pause);
+          if (pause < to) apply(side * n + pause, side * n + to);
         }
         // The decoder's rows are updated meanwhile.
         const give = (stream: Address) => gatherShares(m, [copies[side]!], n, d * m.bytes, stream);

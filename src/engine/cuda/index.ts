@@ -258,13 +258,7 @@ class CudaEngine implements Engine {
   }
 
   paramGrad(p: Params, x: Tensor, t: Step, live: Path, dead: Path | undefined, g: Grads): void {
-    this.#open();
-    this.#queue(() => {
-      if (this.#findings !== undefined) this.#findings.others = true;
-      this.#fusion.flush();
-      // Reductions that are held back go with what it exchanges.
-      ownGrads(g).paramGrad(this.#m, p, x, t, live, dead);
-    });
+    this.#operation(() => ownGrads(g).paramGrad(this.#m, p, x, t, live, dead));
   }
 
   norm(p: Params, g: Grads, t: Step): void {

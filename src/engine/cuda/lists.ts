@@ -4,7 +4,7 @@ import type { Step } from "../engine.ts";
 import type { Address } from "./driver.ts";
 import type { Machine, Room } from "./machine.ts";
 import { stepAddresses } from "./memory.ts";
-import type { Share } from "./replicas.ts";
+import { argumentsOf, type Share } from "./replicas.ts";
 
 /** Bytes of an entry of a list, and of the totals of a piece of a long one. */
 export const ENTRY_BYTES = 16;
@@ -45,7 +45,7 @@ export function chunkOf(entries: number): number {
 }
 
 export interface Batch {
-  /** Rows, and how many there can be, of so many replicas. */
+  /** Rows, and how many there can be, of all replicas whose rows these are. */
   readonly B: number;
   readonly most: number;
   readonly replicas: number;
@@ -81,7 +81,7 @@ export function invert(m: Machine, room: Room, t: Step, batch: Batch, live: Code
   };
   const grid = { blocks: [ranges, allParts] as const, threads: 256 };
   const { latent = 0, value = 0, grad = 0, k: auxk = 0 } = dead ?? {};
-  const sizes = [B, rowsPerPart, parts, n, width, listed.first, listed.end, listed.rest];
+  const sizes = [B, rowsPerPart, parts, n, width, ...argumentsOf(listed)];
   m.kernels.launch("list_count", { ...grid, shared: 2 * width }, live.latent, live.k, latent, auxk, ...sizes, counts);
   m.kernels.launch("list_prefix", { blocks: Math.ceil(n / 32), threads: [32, 8] }, counts, allParts, n, totals);
   const found = [lists.start, lists.pieceAt, lists.pieceOf, lists.pieceCount, lists.scales];

@@ -85,8 +85,7 @@ export class Machine {
 
   /** T(d) of kernels/saetta.cuh. */
   threads(d: number): number {
-    const groups = d % this.wide === 0 ? d / this.wide : d;
-    return Math.min(MOST_THREADS, 32 * Math.ceil(groups / 32));
+    return threadsOf(d, this.wide, MOST_THREADS);
   }
 
   /** Whether a block's threads cover a row at once, 16 bytes each. */
@@ -96,8 +95,7 @@ export class Machine {
 
   /** R(d) of kernels/gradients.cuh. */
   rowThreads(d: number): number {
-    const groups = d % ROW_WIDTH === 0 ? d / ROW_WIDTH : d;
-    return Math.min(MOST_ROW_THREADS, 32 * Math.ceil(groups / 32));
+    return threadsOf(d, ROW_WIDTH, MOST_ROW_THREADS);
   }
 
   /** Whether so many threads cover a gradient row at once. */
@@ -160,4 +158,10 @@ export class Machine {
     const [zeros, nobody] = [this.room.get("zeros", 4 * d), this.room.get("nobody", 16)];
     this.kernels.launch("center", { blocks: Math.ceil(rows / 8), threads: 256 }, t.address, zeros, to, nobody, rows, d);
   }
+}
+
+/** In whole warps, as many as take all columns at once, `width` at a time where d is a multiple of it; `most` at most. */
+function threadsOf(d: number, width: number, most: number): number {
+  const groups = d % width === 0 ? d / width : d;
+  return Math.min(most, 32 * Math.ceil(groups / 32));
 }

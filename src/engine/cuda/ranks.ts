@@ -41,8 +41,8 @@ export class Ranks {
     if (!inStep) this.flush();
   }
 
-  /** Queues what is held back; before every other operation. `more`: operations of the collective over replicas, which become one launch with the last of it where they can. */
-  flush(more?: () => void): void {
+  /** Queues what is held back; before every other operation. */
+  flush(): void {
     const held = this.#held.splice(0);
     const { stream } = this.#m.device;
     while (held.length > 0) {
@@ -56,17 +56,9 @@ export class Ranks {
           this.collective.allReduce({ at: addressOf(tensor), count, dtype: wireOf(tensor.dtype) }, op, over, stream);
         }
       };
-      if (more !== undefined && held.length === 0 && size === this.sizeOf("replicas")) {
-        this.together(() => {
-          all();
-          more();
-        });
-        return;
-      }
       if (together.length > 1) this.together(all);
       else all();
     }
-    if (more !== undefined) this.together(more);
   }
 
   /** Does `body`, in which the collective's operations are called, so that they become one launch. */

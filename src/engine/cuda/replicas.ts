@@ -35,6 +35,11 @@ export function countedOf({ ranks }: Machine, share: Share, n: number): Share {
   return ranks.collective.grid.replica === 0 ? share : { ...share, rest: n };
 }
 
+/** As kernels take it. */
+export function argumentsOf({ first, end, rest }: Share): readonly number[] {
+  return [first, end, rest];
+}
+
 /** As [from, to). */
 export function rangesOf({ first, end, rest }: Share, n: number): [from: number, to: number][] {
   const ranges: [number, number][] = [
@@ -62,7 +67,7 @@ export interface Part {
   readonly filler?: number;
 }
 
-/** Those of all replicas, replica by replica, `rows` of each, of which this one has B. Reductions that are held back go with them. */
+/** Those of all replicas, replica by replica, `rows` of each, of which this one has B. */
 export function gatherRows(m: Machine, parts: readonly Part[], B: number, rows: number): Address[] {
   const { collective } = m.ranks;
   const { rank, size } = groupOf(collective.grid, "replicas");
@@ -74,7 +79,7 @@ export function gatherRows(m: Machine, parts: readonly Part[], B: number, rows: 
     m.device.fill(own + B * width, filler, (rows - B) * width);
     return { from: own, all, width };
   });
-  m.ranks.flush(() => {
+  m.ranks.together(() => {
     for (const { from, all, width } of gathered) {
       collective.allGather(bytesAt(from, rows * width), bytesAt(all, size * rows * width), "replicas", m.device.stream);
     }
