@@ -48,7 +48,11 @@ export default defineConfig({
     projects: [
       {
         extends: true,
-        test: { name: "together", include: [`src/@(${TOGETHER})/**/*.test.ts`, ...ALONE.map((name) => `!${name}`)], isolate: false },
+        test: {
+          name: "together",
+          include: [`src/@(${TOGETHER})/**/*.test.ts`, ...ALONE.map((name) => `!${name}`)],
+          isolate: false,
+        },
       },
       { extends: true, test: { name: "apart", include: APART } },
     ],

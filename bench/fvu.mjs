@@ -12,7 +12,16 @@ import { plan } from "../dist/train/session.js";
 
 process.chdir(fileURLToPath(new URL("..", import.meta.url)));
 const [budget = 500_000, seeds = 3] = process.argv.slice(2).map(Number);
-const RECIPE = { preset: "simple", latents: 2048, k: 32, auxk: 256, batch: 1024, lr: 5e-4, deadTokens: 50_000, excludeTokens: "start" };
+const RECIPE = {
+  preset: "simple",
+  latents: 2048,
+  k: 32,
+  auxk: 256,
+  batch: 1024,
+  lr: 5e-4,
+  deadTokens: 50_000,
+  excludeTokens: "start",
+};
 const THREADS = 2;
 
 /** The first `count` rows that training visits, by their number in the file. */
@@ -30,15 +39,20 @@ function visited(order, count) {
 const numbers = ({ first, count }) => Array.from({ length: count }, (_, i) => first + i);
 
 function run(command, words) {
-  const { status, stdout, error } = spawnSync(command, words, { stdio: ["ignore", "pipe", "inherit"], encoding: "utf8" });
-  if (error !== undefined || status !== 0) throw error ?? new Error(`${command} ${words.join(" ")} ended with ${status}`);
+  const { status, stdout, error } = spawnSync(command, words, {
+    stdio: ["ignore", "pipe", "inherit"],
+    encoding: "utf8",
+  });
+  if (error !== undefined || status !== 0)
+    throw error ?? new Error(`${command} ${words.join(" ")} ended with ${status}`);
   return stdout;
 }
 
 const folder = mkdtempSync(join(tmpdir(), "saetta-fvu-"));
 try {
   const acts = join(folder, "acts.h5");
-  const text = "--model examples/brown-gpt --text examples/brown.txt.gz --tensor /transformer/h.3/Add_1_output_0 --tokens 250k";
+  const text =
+    "--model examples/brown-gpt --text examples/brown.txt.gz --tensor /transformer/h.3/Add_1_output_0 --tokens 250k";
   run(process.execPath, ["dist/cli.js", "harvest", ...text.split(" "), "--out", acts]);
   const source = await openActivations(acts);
   console.log(`${cpus()[0].model} x ${cpus().length}; ${source.description}`);
@@ -47,9 +61,12 @@ try {
   for (let seed = 0; seed < seeds; seed++) {
     const options = { ...RECIPE, tokens: budget, seed, threads: THREADS };
     // A run that is stopped before its first step saves the start.
-    const start = await (await train(source, { ...options, out: join(folder, `start-${seed}`), signal: AbortSignal.abort() })).finished;
+    const start = await (
+      await train(source, { ...options, out: join(folder, `start-${seed}`), signal: AbortSignal.abort() })
+    ).finished;
     const began = performance.now();
-    const ours = await (await train(source, { ...options, init: start.checkpoint, out: join(folder, `ours-${seed}`) })).finished;
+    const ours = await (await train(source, { ...options, init: start.checkpoint, out: join(folder, `ours-${seed}`) }))
+      .finished;
     const seconds = (performance.now() - began) / 1000;
     for (const { sae } of [start, ours]) await sae.close();
     const { order, choice, engine } = await plan(source, options, () => undefined);

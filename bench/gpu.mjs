@@ -35,14 +35,17 @@ const { values: asked } = parseArgs({
 });
 const rounds = Number(asked.rounds);
 const began = performance.now();
-const progress = (what) => process.stderr.write(`${((performance.now() - began) / 1000).toFixed(0).padStart(4)} s  ${what}\n`);
+const progress = (what) =>
+  process.stderr.write(`${((performance.now() - began) / 1000).toFixed(0).padStart(4)} s  ${what}\n`);
 const python = process.env.SAETTA_BENCH_PYTHON || "python3";
 
 /** MiB in use on the first card, by everybody. */
 function memoryUsed() {
   try {
     return Number(
-      execFileSync("nvidia-smi", ["--query-gpu=memory.used", "--format=csv,noheader,nounits"], { encoding: "utf8" }).split("\n")[0],
+      execFileSync("nvidia-smi", ["--query-gpu=memory.used", "--format=csv,noheader,nounits"], {
+        encoding: "utf8",
+      }).split("\n")[0],
     );
   } catch {
     return Number.NaN;
@@ -52,7 +55,9 @@ function memoryUsed() {
 /** { copy: bytes/s, product: FLOP/s by dtype } or { why }. */
 function ceilings() {
   const script = fileURLToPath(new URL("gpu_torch.py", import.meta.url));
-  const { status, stdout, stderr } = spawnSync(python, [script, "16384", String(SHAPE.n), String(SHAPE.d)], { encoding: "utf8" });
+  const { status, stdout, stderr } = spawnSync(python, [script, "16384", String(SHAPE.n), String(SHAPE.d)], {
+    encoding: "utf8",
+  });
   if (status === 0) return JSON.parse(stdout);
   return { why: `no ceilings: ${python}: ${stderr?.trim().split("\n").at(-1) ?? "cannot be run"}` };
 }
@@ -78,13 +83,16 @@ for (const dtype of asked.dtypes.split(",")) {
         if (dead !== wanted) throw new Error(`${dtype}, ${name}: ${dead} latents dead, not ${wanted}`);
       }
       const share = await bench.heavyShare();
-      if (share > 0.4 !== each.skewed) throw new Error(`${dtype}, ${name}: the least of the heavy latents is on in ${share} of the rows`);
+      if (share > 0.4 !== each.skewed)
+        throw new Error(`${dtype}, ${name}: the least of the heavy latents is on in ${share} of the rows`);
       const count = each.most ?? 40;
       const times = [];
       for (let round = 0; round < rounds; round++) times.push(await bench.steps(count));
       const ms = median(times);
       const memory = memoryUsed() - before;
-      progress(`${dtype} ${batch} ${name}: ${ms.toFixed(3)} ms, ${((batch / ms) * 1e-3).toFixed(2)} M rows/s, ${memory} MiB`);
+      progress(
+        `${dtype} ${batch} ${name}: ${ms.toFixed(3)} ms, ${((batch / ms) * 1e-3).toFixed(2)} M rows/s, ${memory} MiB`,
+      );
       stepRows.push([dtype, String(batch), name, ms.toFixed(3), ((batch / ms) * 1e-3).toFixed(2), String(memory)]);
       raw.push({ dtype, batch, name, times, memory });
     }
@@ -102,7 +110,11 @@ for (const dtype of asked.dtypes.split(",")) {
     const rows = work.operations.map(({ name, bound, work: amount }) => {
       const ms = median(found.get(name));
       const rate =
-        amount === 0 ? "" : bound === "product" ? `${(amount / ms / 1e9).toFixed(0)} TFLOP/s` : `${(amount / ms / 1e6).toFixed(0)} GB/s`;
+        amount === 0
+          ? ""
+          : bound === "product"
+            ? `${(amount / ms / 1e9).toFixed(0)} TFLOP/s`
+            : `${(amount / ms / 1e6).toFixed(0)} GB/s`;
       raw.push({ dtype, batch, operation: name, times: found.get(name) });
       return [name, ms.toFixed(3), rate];
     });
@@ -110,8 +122,16 @@ for (const dtype of asked.dtypes.split(",")) {
     await engine.close();
   }
 }
-const found = { ...machine(), card: limits.card, limits, command: `node bench/gpu.mjs ${process.argv.slice(2).join(" ")}`.trim() };
-const tables = [{ title: "The whole step", columns: ["", "rows", "", "ms", "M rows/s", "MiB"], rows: stepRows }, ...operationTables];
+const found = {
+  ...machine(),
+  card: limits.card,
+  limits,
+  command: `node bench/gpu.mjs ${process.argv.slice(2).join(" ")}`.trim(),
+};
+const tables = [
+  { title: "The whole step", columns: ["", "rows", "", "ms", "M rows/s", "MiB"], rows: stepRows },
+  ...operationTables,
+];
 const heading = [
   `${limits.card ?? "unknown card"}; ${found.processor}, ${found.system}`,
   `d ${SHAPE.d}, n ${SHAPE.n}, k ${SHAPE.k}; saetta ${found.saetta}, Node ${found.node}; ${found.date} UTC: ${found.command}`,

@@ -45,13 +45,16 @@ if (!(Number.isInteger(rounds) && rounds >= 1 && Number.isInteger(threads) && th
 
 const notes = [];
 const began = performance.now();
-const progress = (what) => process.stderr.write(`${((performance.now() - began) / 1000).toFixed(0).padStart(4)} s  ${what}\n`);
+const progress = (what) =>
+  process.stderr.write(`${((performance.now() - began) / 1000).toFixed(0).padStart(4)} s  ${what}\n`);
 
 /** One engine a code path and dtype, the slowest path first; `$SAETTA_CPU` names the only one. Portable is left out where there are others. */
 async function openEngines(start) {
   const engines = [];
   const possible = await cpuPaths();
-  const wanted = possible.filter((name) => (process.env.SAETTA_CPU ? name === process.env.SAETTA_CPU : name !== "portable"));
+  const wanted = possible.filter((name) =>
+    process.env.SAETTA_CPU ? name === process.env.SAETTA_CPU : name !== "portable",
+  );
   for (const path of wanted.length > 0 ? wanted : possible) {
     for (const dtype of DTYPES) {
       // In float32 the paths that have bf16 are avx512.
@@ -99,13 +102,16 @@ async function stepsOf({ path, dtype, bench, steps }, situation) {
   for (let i = 0; i < STEPS_A_ROUND; i++) {
     await series.take(async () => {
       const sample = await bench.step();
-      if (sample.dead !== wanted) throw new Error(`${path} ${dtype}, ${situation.name}: ${sample.dead} latents dead, not ${wanted}`);
+      if (sample.dead !== wanted)
+        throw new Error(`${path} ${dtype}, ${situation.name}: ${sample.dead} latents dead, not ${wanted}`);
       return sample;
     });
   }
   const share = await bench.heavyShare();
   if (share > 0.4 !== situation.skewed)
-    throw new Error(`${path} ${dtype}, ${situation.name}: the least of the heavy latents is on in ${share} of the rows`);
+    throw new Error(
+      `${path} ${dtype}, ${situation.name}: the least of the heavy latents is on in ${share} of the rows`,
+    );
   steps.get(situation.name).heavyShare = share;
 }
 
@@ -117,8 +123,17 @@ async function operationsOf({ work, operations }) {
 /** What is asked of ceilings.cc, by the paths that there are: its words, and on how many threads it runs. */
 function ceilingsFor(paths) {
   const sets = [...new Set(paths.map(setOf))];
-  const memory = ["copy", "update", "read"].flatMap((kind) => [...new Set([1, threads])].map((count) => [`${kind} ${count}`, count]));
-  const arithmetic = [...sets.map((set) => `fma ${set}`), "bf16 avx512", "bf16 amx", "onednn f32", "onednn bf16", "openblas"];
+  const memory = ["copy", "update", "read"].flatMap((kind) =>
+    [...new Set([1, threads])].map((count) => [`${kind} ${count}`, count]),
+  );
+  const arithmetic = [
+    ...sets.map((set) => `fma ${set}`),
+    "bf16 avx512",
+    "bf16 amx",
+    "onednn f32",
+    "onednn bf16",
+    "openblas",
+  ];
   return [...arithmetic.map((words) => [words, threads]), ...memory];
 }
 
@@ -141,7 +156,10 @@ progress("ready: engines");
 const engines = await openEngines(start);
 const rivals = new Map(Object.entries(RIVALS).map(([name, words]) => [name, { words, series: new Series(threads) }]));
 const ceilings = new Map(
-  ceilingsFor([...new Set(engines.map(({ path }) => path))]).map(([words, count]) => [words, { words, series: new Series(count) }]),
+  ceilingsFor([...new Set(engines.map(({ path }) => path))]).map(([words, count]) => [
+    words,
+    { words, series: new Series(count) },
+  ]),
 );
 let round = 0;
 for (; round < rounds && (round === 0 || performance.now() - began < 1000 * LAST_ROUND_AT); round++) {
@@ -166,8 +184,12 @@ for (const { engine } of engines) await engine.close();
 for (const { words, why } of ceilings.values()) if (why !== undefined) notes.push(`${words}: ${why}`);
 
 const named = [
-  ...engines.flatMap(({ path, dtype, steps }) => [...steps].map(([name, step]) => [`${path} ${dtype}, ${name}`, step.series])),
-  ...engines.flatMap(({ path, dtype, operations }) => [...operations].map(([name, { series }]) => [`${path} ${dtype}, ${name}`, series])),
+  ...engines.flatMap(({ path, dtype, steps }) =>
+    [...steps].map(([name, step]) => [`${path} ${dtype}, ${name}`, step.series]),
+  ),
+  ...engines.flatMap(({ path, dtype, operations }) =>
+    [...operations].map(([name, { series }]) => [`${path} ${dtype}, ${name}`, series]),
+  ),
   ...[...rivals].map(([name, { series }]) => [`PyTorch, ${name}`, series]),
   ...[...ceilings].map(([name, { series }]) => [name, series]),
 ];
@@ -198,7 +220,9 @@ const heading = [
   `d ${SHAPE.d}, n ${SHAPE.n}, k ${SHAPE.k}, batch ${BATCH}; saetta ${found.saetta}, Node ${found.node}, ${found.compiler}`,
   ...(found.torch === undefined
     ? []
-    : [`${found.torch.name} with ${found.torch.blas}: the listing's step without clipping, ${found.torch.threads} threads`]),
+    : [
+        `${found.torch.name} with ${found.torch.blas}: the listing's step without clipping, ${found.torch.threads} threads`,
+      ]),
   `${found.date} UTC: ${found.command}`,
 ];
 console.log([heading.join("\n"), ...tables.map(tableText), notes.map((note) => `- ${note}`).join("\n")].join("\n\n"));
@@ -221,7 +245,10 @@ if (!quick) {
   writeFileSync(new URL("cpu.json", folder), `${JSON.stringify(raw, rounded)}\n`);
   const lines = ["# The cpu engine, measured", "", ...heading.map((line) => `- ${line}`)];
   const body = tables.map((table) => `\n${tableMarkdown(table)}`);
-  writeFileSync(new URL("cpu.md", folder), `${[...lines, ...body, "", ...notes.map((note) => `- ${note}`)].join("\n")}\n`);
+  writeFileSync(
+    new URL("cpu.md", folder),
+    `${[...lines, ...body, "", ...notes.map((note) => `- ${note}`)].join("\n")}\n`,
+  );
 }
 
 /** Milliseconds to four decimals: the rest is noise. */

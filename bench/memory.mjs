@@ -44,13 +44,18 @@ try {
     await file.truncate(128 + rows * d * Number(descr.at(-1)));
     // Something to learn from, in every hundredth row or so; the rest is holes.
     const some = Buffer.from(
-      Uint8Array.from({ length: d * Number(descr.at(-1)) }, (_, at) => (at % 2 === 0 ? Math.floor(Math.random() * 256) : 0x38)),
+      Uint8Array.from({ length: d * Number(descr.at(-1)) }, (_, at) =>
+        at % 2 === 0 ? Math.floor(Math.random() * 256) : 0x38,
+      ),
     );
-    for (let row = 0; row < rows; row += 97 + (row % 11)) await file.write(some, 0, some.length, 128 + row * some.length);
+    for (let row = 0; row < rows; row += 97 + (row % 11))
+      await file.write(some, 0, some.length, 128 + row * some.length);
     await file.close();
     const wanted = JSON.stringify({ ...options, tokens: steps * options.batch });
     const found = JSON.parse(
-      execFileSync(process.execPath, ["--input-type=module", "-e", CHILD, path, join(folder, `run-${i}`), wanted], { encoding: "utf8" }),
+      execFileSync(process.execPath, ["--input-type=module", "-e", CHILD, path, join(folder, `run-${i}`), wanted], {
+        encoding: "utf8",
+      }),
     );
     const model = 3 * 4 * (2 * d * options.latents + options.latents + d);
     console.log(

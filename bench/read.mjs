@@ -92,7 +92,9 @@ try {
     for (const [name, runs] of Object.entries(found)) {
       const rate = median(runs, "rate");
       const share = Math.round((100 * rate) / median(found.plain, "rate"));
-      console.log(`${dtype}, ${name}: ${rate.toFixed(2)} GB/s (${share} %), ${median(runs, "cpu").toFixed(2)} s of CPU a GB`);
+      console.log(
+        `${dtype}, ${name}: ${rate.toFixed(2)} GB/s (${share} %), ${median(runs, "cpu").toFixed(2)} s of CPU a GB`,
+      );
     }
     await rm(path);
   }

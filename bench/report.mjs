@@ -45,8 +45,13 @@ export function stepTable(engines, rivals, batch) {
     }
   }
   const columns = ["", "ms", "rows/s", "CPU/wall", "PyTorch/ours", "in CPU time", "of no AuxK"];
-  const shares = engines.flatMap(({ steps }) => [...steps.values()].map(({ heavyShare }) => heavyShare)).filter((share) => share > 0.4);
-  const skew = shares.length === 0 ? [] : [`Skewed: each of 20 latents was on in ${percent(Math.min(...shares))} of the rows or more.`];
+  const shares = engines
+    .flatMap(({ steps }) => [...steps.values()].map(({ heavyShare }) => heavyShare))
+    .filter((share) => share > 0.4);
+  const skew =
+    shares.length === 0
+      ? []
+      : [`Skewed: each of 20 latents was on in ${percent(Math.min(...shares))} of the rows or more.`];
   return { title: "The whole step", columns, rows, notes: skew };
 }
 
@@ -61,7 +66,12 @@ export function productTable(engines, ceilings, { libraries }) {
         ...engines.filter((each) => each.dtype === dtype).map((each) => peakFor(each, ceilings)),
         peakFor({ path: best, dtype }, ceilings),
       );
-      rows.push([`${name}, ${dtype}`, figure(series.ms), figure(rate(work, series.ms)), percent(rate(work, series.ms) / peak)]);
+      rows.push([
+        `${name}, ${dtype}`,
+        figure(series.ms),
+        figure(rate(work, series.ms)),
+        percent(rate(work, series.ms) / peak),
+      ]);
     };
     const best = engines.at(-1)?.path;
     library(`onednn ${dtype}`, `oneDNN ${libraries?.onednn}`);
@@ -80,12 +90,16 @@ export function productTable(engines, ceilings, { libraries }) {
       ]);
     }
   }
-  const peaks = [...ceilings.keys()].filter((words) => /^(fma|bf16) /.test(words) && Number.isFinite(rateOf(ceilings, words)));
+  const peaks = [...ceilings.keys()].filter(
+    (words) => /^(fma|bf16) /.test(words) && Number.isFinite(rateOf(ceilings, words)),
+  );
   return {
     title: "The product alone (ours with top-k, the libraries' without)",
     columns: ["", "ms", "GFLOP/s", "of peak", "oneDNN/ours", "OpenBLAS/ours"],
     rows,
-    notes: [`Peaks measured, GFLOP/s: ${peaks.map((words) => `${words} ${figure(rateOf(ceilings, words))}`).join(", ")}.`],
+    notes: [
+      `Peaks measured, GFLOP/s: ${peaks.map((words) => `${words} ${figure(rateOf(ceilings, words))}`).join(", ")}.`,
+    ],
   };
 }
 
@@ -104,7 +118,8 @@ export function operationTable(engine, ceilings, threads) {
     const of = (count) => figure(rateOf(ceilings, `${kind} ${count}`));
     return `${kind} ${of(1)} with 1 thread${threads > 1 ? `, ${of(threads)} with ${threads}` : ""}`;
   });
-  const counted = "GB/s counts parameters, moments, and rows of the decoder for each use; caches can make it more than a memory's.";
+  const counted =
+    "GB/s counts parameters, moments, and rows of the decoder for each use; caches can make it more than a memory's.";
   return {
     title: `Operations, ${engine.path} ${engine.dtype} (25 % of the latents dead)`,
     columns: ["", "ms", "CPU/wall", "rate", "unit", "ceiling", "of it"],

@@ -16,7 +16,9 @@ export const PYTHON = process.env.SAETTA_BENCH_PYTHON || "/usr/bin/python3";
 /** { child } that answers "none" or an auxk with a step's time, or { why } there is none. */
 export async function startTorch({ d, n, k }, batch, threads) {
   try {
-    return { child: await Child.start(PYTHON, [here("step_torch.py"), ...[d, n, k, batch, threads].map(String)], threads) };
+    return {
+      child: await Child.start(PYTHON, [here("step_torch.py"), ...[d, n, k, batch, threads].map(String)], threads),
+    };
   } catch (error) {
     return {
       why: `PyTorch is left out: ${PYTHON}: ${error.message}; install python3-torch, or name a Python that has torch in SAETTA_BENCH_PYTHON`,
@@ -36,7 +38,9 @@ export async function startCeilings({ d, n }, batch, threads) {
     await compile("-DHAVE_ONEDNN", "-ldnnl", "-ldl").catch(() => compile("-ldl"));
     return { child: await Child.start(program, [threads, batch, d, n].map(String), threads) };
   } catch (error) {
-    return { why: `the ceilings are left out: ${error.message.split("\n").find((line) => line.includes("error")) ?? error.message}` };
+    return {
+      why: `the ceilings are left out: ${error.message.split("\n").find((line) => line.includes("error")) ?? error.message}`,
+    };
   } finally {
     await rm(folder, { recursive: true, force: true });
   }

@@ -5,6 +5,8 @@ import { fileURLToPath, pathToFileURL } from "node:url";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 process.chdir(root);
-execFileSync(process.execPath, ["node_modules/typescript/bin/tsc", "-p", "test/fuzz/tsconfig.json"], { stdio: "inherit" });
+execFileSync(process.execPath, ["node_modules/typescript/bin/tsc", "-p", "test/fuzz/tsconfig.json"], {
+  stdio: "inherit",
+});
 cpSync("package.json", "build/fuzz/package.json");
 await import(pathToFileURL(`${root}/build/fuzz/test/fuzz/main.js`).href);

@@ -10,7 +10,12 @@ const files = execFileSync(
 const tooLong = files
   .split("\n")
   .filter((file) => file !== "")
-  .map((file) => ({ file, lines: readFileSync(file, "utf8").split("\n").length - 1, most: file.includes("/kernels/") ? 800 : 400 }))
+  .map((file) => ({
+    file,
+    lines: readFileSync(file, "utf8").split("\n").length - 1,
+    most: file.includes("/kernels/") ? 800 : 400,
+  }))
   .filter(({ lines, most }) => lines > most);
-for (const { file, lines, most } of tooLong) console.error(`${file}: ${lines} lines, at most ${most}: split it by meaning`);
+for (const { file, lines, most } of tooLong)
+  console.error(`${file}: ${lines} lines, at most ${most}: split it by meaning`);
 process.exitCode = tooLong.length > 0 ? 1 : 0;

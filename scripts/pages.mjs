@@ -28,8 +28,17 @@ const REPORT = {
 };
 
 const PAGES = [
-  { ...COMMON, root: "src/dashboard/page", publicDir: false, build: { ...OUTPUT, outDir: "../../../dist/dashboard/page" } },
-  { ...COMMON, publicDir: false, build: { ...OUTPUT, outDir: "dist/explorer/page", cssCodeSplit: false, rolldownOptions: REPORT } },
+  {
+    ...COMMON,
+    root: "src/dashboard/page",
+    publicDir: false,
+    build: { ...OUTPUT, outDir: "../../../dist/dashboard/page" },
+  },
+  {
+    ...COMMON,
+    publicDir: false,
+    build: { ...OUTPUT, outDir: "dist/explorer/page", cssCodeSplit: false, rolldownOptions: REPORT },
+  },
 ];
 
 export async function buildPages() {

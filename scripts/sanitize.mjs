@@ -20,14 +20,28 @@ const ALWAYS = ["-fno-omit-frame-pointer", "-g"];
 /** Tests whose engine is the default one, run again on each other instruction set; those of the engine go through all by themselves. */
 const BY_DEFAULT = ["test/gradients", "test/parity", "test/faults", "src/train", "src/inference", "src/bench"];
 /** Tests that run kernels, without what starts shells or threads of other libraries. */
-const KERNELS = ["src/engine", "src/train", "src/inference", "src/bench", "test/gradients", "test/parity", "test/faults", "test/sanitize"];
+const KERNELS = [
+  "src/engine",
+  "src/train",
+  "src/inference",
+  "src/bench",
+  "test/gradients",
+  "test/parity",
+  "test/faults",
+  "test/sanitize",
+];
 
 const SANITIZERS = {
   address: {
     title: "AddressSanitizer and UndefinedBehaviorSanitizer",
     runtime: "libasan.so",
     // A conversion that does not fit is undefined, but not part of `undefined`.
-    flags: ["-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all", "-D_GLIBCXX_ASSERTIONS", ...ALWAYS],
+    flags: [
+      "-fsanitize=address,undefined,float-cast-overflow",
+      "-fno-sanitize-recover=all",
+      "-D_GLIBCXX_ASSERTIONS",
+      ...ALWAYS,
+    ],
     options: {
       // Leaks: node gives nothing back at its end. Null: a test asks for more memory than there is.
       ASAN_OPTIONS: "detect_leaks=0:allocator_may_return_null=1:detect_stack_use_after_return=1:exitcode=99",
@@ -48,7 +62,9 @@ const SANITIZERS = {
     title: "ThreadSanitizer",
     runtime: "libtsan.so",
     flags: ["-fsanitize=thread", ...ALWAYS],
-    options: { TSAN_OPTIONS: `suppressions=${resolve("test/sanitize/thread.supp")}:history_size=4:second_deadlock_stack=1:exitcode=99` },
+    options: {
+      TSAN_OPTIONS: `suppressions=${resolve("test/sanitize/thread.supp")}:history_size=4:second_deadlock_stack=1:exitcode=99`,
+    },
     faults: { race: "data race", race_of_copies: "data race" },
     // The shell that it starts crashes under this runtime.
     files: KERNELS,
@@ -101,12 +117,28 @@ async function sanitize(sanitizer, paths) {
   const library = await kernelLibrary({ flags }).catch(impossible);
   for (const name of readdirSync(STRESS).filter((each) => each.endsWith(".stress.cc"))) {
     const program = join(FOLDER, "stress");
-    compile([...flags, "-O2", "-std=c++17", "-pthread", join(STRESS, name), library, `-Wl,-rpath,${dirname(library)}`, "-o", program]);
+    compile([
+      ...flags,
+      "-O2",
+      "-std=c++17",
+      "-pthread",
+      join(STRESS, name),
+      library,
+      `-Wl,-rpath,${dirname(library)}`,
+      "-o",
+      program,
+    ]);
     console.log(`\n-- ${title}: ${name}`);
     judge(`${name} under ${title}`, await run([program], env, true));
   }
 
-  const vitest = ["node_modules/vitest/vitest.mjs", "run", "--no-file-parallelism", "--testTimeout=600000", "--hookTimeout=600000"];
+  const vitest = [
+    "node_modules/vitest/vitest.mjs",
+    "run",
+    "--no-file-parallelism",
+    "--testTimeout=600000",
+    "--hookTimeout=600000",
+  ];
   vitest.push(...exclude.flatMap((pattern) => ["--exclude", pattern]));
   const test = async (what, chosen, more) => {
     console.log(`\n-- ${title}: ${what}`);
@@ -145,7 +177,9 @@ function impossible({ message }) {
 
 /** Output of the compiler. */
 function compile(args) {
-  const { status, stdout, stderr, error } = spawnSync(COMPILER[0], [...COMPILER.slice(1), ...args], { encoding: "utf8" });
+  const { status, stdout, stderr, error } = spawnSync(COMPILER[0], [...COMPILER.slice(1), ...args], {
+    encoding: "utf8",
+  });
   if (status === 0) return stdout;
   const why = error === undefined ? `failed: ${stderr.trim().split("\n")[0]}` : "cannot be run; install g++ or set CXX";
   throw new Impossible(`${COMPILER.join(" ")} ${why}`);

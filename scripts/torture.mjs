@@ -9,7 +9,10 @@ import { parseArgs } from "node:util";
 
 process.chdir(fileURLToPath(new URL("..", import.meta.url)));
 
-const { values, positionals } = parseArgs({ options: { only: { type: "string" }, seed: { type: "string" } }, allowPositionals: true });
+const { values, positionals } = parseArgs({
+  options: { only: { type: "string" }, seed: { type: "string" } },
+  allowPositionals: true,
+});
 if (values.seed !== undefined && !/^\d+$/.test(values.seed)) {
   console.error(`torture: --seed must be a whole number, but is "${values.seed}"`);
   process.exit(2);

@@ -19,7 +19,11 @@ const COMMANDS: readonly Entry[] = [
     summary: "text and an ONNX language model in, a file of activations out",
     load: async () => (await import("./commands/harvest.ts")).harvestCommand,
   },
-  { name: "train", summary: "train an autoencoder on activations", load: async () => (await import("./commands/train.ts")).trainCommand },
+  {
+    name: "train",
+    summary: "train an autoencoder on activations",
+    load: async () => (await import("./commands/train.ts")).trainCommand,
+  },
   {
     name: "resume",
     summary: "go on with a run from its last checkpoint",
@@ -45,8 +49,16 @@ const COMMANDS: readonly Entry[] = [
     summary: "what each latent does, in its text, as one HTML file",
     load: async () => (await import("./commands/report.ts")).reportCommand,
   },
-  { name: "inspect", summary: "say what a file or folder is", load: async () => (await import("./commands/inspect.ts")).inspectCommand },
-  { name: "serve", summary: "show runs in the browser, live", load: async () => (await import("./commands/serve.ts")).serveCommand },
+  {
+    name: "inspect",
+    summary: "say what a file or folder is",
+    load: async () => (await import("./commands/inspect.ts")).inspectCommand,
+  },
+  {
+    name: "serve",
+    summary: "show runs in the browser, live",
+    load: async () => (await import("./commands/serve.ts")).serveCommand,
+  },
   {
     name: "verify",
     summary: "check that a run folder is whole",
@@ -131,7 +143,8 @@ function report(thrown: unknown): number {
 }
 
 // A reader that went away (`saetta eval ... | head`) is no error of ours.
-for (const stream of [process.stdout, process.stderr]) stream.on("error", (error) => hasCode(error, "EPIPE") || process.exit(1));
+for (const stream of [process.stdout, process.stderr])
+  stream.on("error", (error) => hasCode(error, "EPIPE") || process.exit(1));
 
 // What nobody awaited still ends with one line.
 process.on("uncaughtException", (thrown) => process.exit(report(thrown)));

@@ -191,7 +191,10 @@ describe("config.json", () => {
     ['{"dead_tokens": 0}', /^c\.json: dead_tokens: 0 is not allowed/],
     ['{"lr": -1}', /^c\.json: lr: -1 is not allowed/],
     ['{"lr": 1e999}', /^c\.json: lr: null is not allowed/],
-    ['{"engine": "gpu"}', /^c\.json: engine: "gpu" is not allowed \(.*"auto".*"cpu".*"reference".*\); did you mean cpu\?$/],
+    [
+      '{"engine": "gpu"}',
+      /^c\.json: engine: "gpu" is not allowed \(.*"auto".*"cpu".*"reference".*\); did you mean cpu\?$/,
+    ],
     ['{"dtype": "bf61"}', /^c\.json: dtype: "bf61" is not allowed \(.*"auto".*"f32".*"bf16".*\); did you mean bf16\?$/],
     ['{"exclude_tokens": [1, -2]}', /^c\.json: exclude_tokens: \[1,-2\] is not allowed/],
     ['{"mse_scale": "big"}', /^c\.json: mse_scale: "big" is not allowed/],

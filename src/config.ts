@@ -30,17 +30,25 @@ export const trainOptions = z.strictObject({
   eps: positive.describe("epsilon of Adam, outside the bias-corrected root"),
   clip: z.number().nonnegative().describe("largest global norm of the gradient; 0 is off"),
   ema: z.number().min(0).lt(1).describe("decay of the running average of the weights, such as 0.999; 0 is off"),
-  deadTokens: count.describe("rows without firing after which a latent is dead").meta({ default: "10M, at most a tenth of the budget" }),
+  deadTokens: count
+    .describe("rows without firing after which a latent is dead")
+    .meta({ default: "10M, at most a tenth of the budget" }),
   firedThreshold: z.number().nonnegative().describe("a latent fires on a row where its value is above this"),
-  mseScale: z.union([z.literal("auto"), positive]).describe("weight of the reconstruction loss; auto: one over the variance"),
-  encoderRescale: z.boolean().describe("scale the encoder so that unit-norm inputs start with unit-norm reconstructions"),
+  mseScale: z
+    .union([z.literal("auto"), positive])
+    .describe("weight of the reconstruction loss; auto: one over the variance"),
+  encoderRescale: z
+    .boolean()
+    .describe("scale the encoder so that unit-norm inputs start with unit-norm reconstructions"),
   nonFinite: z.enum(["stop", "skip"]).describe("what to do with rows or steps that are not finite"),
   excludeTokens: z
     .union([z.enum(["start", "none"]), z.array(whole).min(1)])
     .describe("rows to leave out: start (of documents), none, or token ids with commas")
     .meta({ default: "start, where the file has tokens" }),
   holdout: z.number().min(0).max(0.5).describe("share of the sequences kept out of training, for evaluation"),
-  evalEvery: whole.describe("steps between evaluations on the hold-out; 0: only at the end").meta({ default: "a tenth of the steps" }),
+  evalEvery: whole
+    .describe("steps between evaluations on the hold-out; 0: only at the end")
+    .meta({ default: "a tenth of the steps" }),
   init: z
     .string()
     .min(1)
@@ -55,22 +63,34 @@ export const trainOptions = z.strictObject({
     .describe(
       "what is done to rows first: scale (all by one factor), unit (each less its mean, norm 1), layer_norm (each less its mean, spread 1)",
     ),
-  engine: z.enum(["auto", "cpu", "cuda", "reference"]).describe("what computes; auto: an NVIDIA card where there is one"),
+  engine: z
+    .enum(["auto", "cpu", "cuda", "reference"])
+    .describe("what computes; auto: an NVIDIA card where there is one"),
   dtype: z
     .enum(["auto", "f32", "bf16", "fp16"])
     .describe(
       "what products are computed in; on the cpu bf16 is only a screen of the encoder's product and the results have the same bits; " +
         "auto: bf16 on the cuda engine, on the cpu the fastest that is exact (the reference engine: always float64)",
     ),
-  threads: count.describe("threads of the cpu engine").meta({ default: "all processors, shared by the ranks of a host" }),
+  threads: count
+    .describe("threads of the cpu engine")
+    .meta({ default: "all processors, shared by the ranks of a host" }),
   shards: count.describe("ranks that share the latents").meta({ default: 1 }),
-  replicas: count.describe("ranks that share the rows of a batch").meta({ default: "the ranks there are, over the shards" }),
+  replicas: count
+    .describe("ranks that share the rows of a batch")
+    .meta({ default: "the ranks there are, over the shards" }),
   capacityFactor: positive
-    .describe("latents that a shard may select a row, as a multiple of its share of k: less to exchange, but only approximately the top k")
+    .describe(
+      "latents that a shard may select a row, as a multiple of its share of k: less to exchange, but only approximately the top k",
+    )
     .meta({ default: "exact" }),
-  checkpointEvery: whole.describe("steps between checkpoints; 0: only at the end").meta({ default: "a tenth of the steps, at most 1000" }),
+  checkpointEvery: whole
+    .describe("steps between checkpoints; 0: only at the end")
+    .meta({ default: "a tenth of the steps, at most 1000" }),
   keep: count.describe("checkpoints to keep"),
-  onDiskFull: z.enum(["stop", "wait"]).describe("what to do when there is no room to save: stop, or wait until there is"),
+  onDiskFull: z
+    .enum(["stop", "wait"])
+    .describe("what to do when there is no room to save: stop, or wait until there is"),
   logEvery: count.describe("steps between lines of metrics.jsonl").meta({ default: "a thousandth of the steps" }),
   tensorboard: z.boolean().describe("also write the metrics as a TensorBoard event file into the run folder"),
   wandb: z
@@ -90,8 +110,13 @@ export type TrainOptions = Partial<z.infer<typeof trainOptions>>;
 
 /** What a run does: every choice made. Stored as config.json, from which any run can be repeated. */
 export type Config = Readonly<
-  Omit<Required<TrainOptions>, "expansion" | "tokens" | "epochs" | "init" | "threads" | "wandb" | "dataset" | "capacityFactor"> &
-    Pick<TrainOptions, "tokens" | "epochs" | "init" | "threads" | "wandb" | "dataset" | "capacityFactor"> & { data: readonly string[] }
+  Omit<
+    Required<TrainOptions>,
+    "expansion" | "tokens" | "epochs" | "init" | "threads" | "wandb" | "dataset" | "capacityFactor"
+  > &
+    Pick<TrainOptions, "tokens" | "epochs" | "init" | "threads" | "wandb" | "dataset" | "capacityFactor"> & {
+      data: readonly string[];
+    }
 >;
 
 /** What a value is when nobody says otherwise. Options that are not here depend on the data, or are absent. */
@@ -195,9 +220,12 @@ export function resolveConfig(asked: TrainOptions, data: readonly string[], { dI
   }
   const { expansion, tokens, epochs, ...given } = withDefaults(asked);
   const budget = budgetRows({ tokens, epochs }, rowsPerEpoch);
-  const latents = given.latents ?? (expansion === undefined ? sensibleLatents(dIn, budget) : Math.max(1, Math.round(expansion * dIn)));
+  const latents =
+    given.latents ??
+    (expansion === undefined ? sensibleLatents(dIn, budget) : Math.max(1, Math.round(expansion * dIn)));
   const k = asked.k ?? Math.min(given.k, latents);
-  if (k > latents) throw new UsageError(`--k ${k} is more than the ${latents} latents`, { mend: "lower --k or raise --latents" });
+  if (k > latents)
+    throw new UsageError(`--k ${k} is more than the ${latents} latents`, { mend: "lower --k or raise --latents" });
   const batch = given.batch ?? sensibleBatch(budget);
   const steps = totalSteps(budget, batch, given.dropLast);
   if (steps === 0) {
@@ -255,28 +283,39 @@ export function flagOf(name: string): string {
 /** The object of config.json: names in snake_case, as in the metrics; the data first, then the options in the order of the schema. */
 export function configToJson(config: Config): Record<string, unknown> {
   const names = ["data", ...Object.keys(trainOptions.shape)] as (keyof Config)[];
-  return Object.fromEntries(names.filter((name) => config[name] !== undefined).map((name) => [snake(name), config[name]]));
+  return Object.fromEntries(
+    names.filter((name) => config[name] !== undefined).map((name) => [snake(name), config[name]]),
+  );
 }
 
 /**
  * Reads a config file: a JSON object with the names of config.json (or of the flags). Any run's config.json works; its `data` is returned apart.
  * Throws UsageError naming file and field.
  */
-export function configFromJson(text: string, where: string): { options: TrainOptions; data: readonly string[] | undefined } {
+export function configFromJson(
+  text: string,
+  where: string,
+): { options: TrainOptions; data: readonly string[] | undefined } {
   let parsed: unknown;
   try {
     parsed = parseJsonText(text, where);
   } catch (cause) {
     throw new UsageError(messageOf(cause), { cause });
   }
-  if (typeof parsed !== "object" || parsed === null || Array.isArray(parsed)) throw new UsageError("must hold a JSON object", { where });
+  if (typeof parsed !== "object" || parsed === null || Array.isArray(parsed))
+    throw new UsageError("must hold a JSON object", { where });
   const { data, ...rest } = Object.fromEntries(Object.entries(parsed).map(([name, value]) => [camel(name), value]));
-  if (data !== undefined && !z.array(z.string()).safeParse(data).success) throw new UsageError("data must be a list of paths", { where });
+  if (data !== undefined && !z.array(z.string()).safeParse(data).success)
+    throw new UsageError("data must be a list of paths", { where });
   return { options: checkOptions(rest, where, snake), data: data as readonly string[] | undefined };
 }
 
 /** Checks options of unknown origin; what is undefined was not given. Throws UsageError that names the field as `spell` writes it. */
-export function checkOptions(options: Record<string, unknown>, where: string | undefined, spell: (name: string) => string): TrainOptions {
+export function checkOptions(
+  options: Record<string, unknown>,
+  where: string | undefined,
+  spell: (name: string) => string,
+): TrainOptions {
   const given = Object.entries(options).filter(([, value]) => value !== undefined);
   const result = trainOptions.partial().safeParse(Object.fromEntries(given));
   if (result.success) return result.data;
@@ -284,7 +323,10 @@ export function checkOptions(options: Record<string, unknown>, where: string | u
   const at = where === undefined ? {} : { where };
   if (issue.code === "unrecognized_keys") {
     const [name = ""] = issue.keys;
-    throw new UsageError(`unknown option ${spell(name)}${didYouMean(spell(name), Object.keys(trainOptions.shape).map(spell))}`, at);
+    throw new UsageError(
+      `unknown option ${spell(name)}${didYouMean(spell(name), Object.keys(trainOptions.shape).map(spell))}`,
+      at,
+    );
   }
   const name = String(issue.path[0]);
   const value = options[name];
@@ -299,6 +341,7 @@ function wordsOf(issue: z.core.$ZodIssue): string[] {
 }
 
 function explain(issue: z.core.$ZodIssue): string {
-  if (issue.code === "invalid_union") return issue.errors.map((errors) => errors.map(({ message }) => message).join(", ")).join(", or ");
+  if (issue.code === "invalid_union")
+    return issue.errors.map((errors) => errors.map(({ message }) => message).join(", ")).join(", or ");
   return issue.message;
 }

@@ -62,7 +62,9 @@ beforeAll(() => {
     cwd: folder,
     encoding: "utf8",
   });
-  found = new Set(Array.from(stdout.matchAll(/title=lint\/\w+\/(\w+),file=([^,]+)/g), ([, rule, file]) => `${file}: ${rule}`));
+  found = new Set(
+    Array.from(stdout.matchAll(/title=lint\/\w+\/(\w+),file=([^,]+)/g), ([, rule, file]) => `${file}: ${rule}`),
+  );
 });
 
 afterAll(() => rmSync(folder, { recursive: true, force: true }));

@@ -26,5 +26,7 @@ const [busiest] = [...firings.keys()].toSorted((a, b) => firings[b]! - firings[a
 console.log(
   `${sae.path}, step ${sae.found.step}: ${n} latents, ${firings.filter((times) => times > 0).length} of them on somewhere in ${count} rows`,
 );
-console.log(`the busiest, ${busiest}, is on in ${firings[busiest!]} rows; row 0 is led by ${latent[0]} with ${value[0]!.toFixed(2)}`);
+console.log(
+  `the busiest, ${busiest}, is on in ${firings[busiest!]} rows; row 0 is led by ${latent[0]} with ${value[0]!.toFixed(2)}`,
+);
 console.log(`at most ${k} latents a row rebuild ${output.length / d} rows of ${d}`);

@@ -22,7 +22,9 @@ function randomFrom(seed: number): () => number {
 }
 
 const random = randomFrom(1);
-const directions = Array.from({ length: FEATURES }, () => unit(Float32Array.from({ length: WIDTH }, () => random() - 0.5)));
+const directions = Array.from({ length: FEATURES }, () =>
+  unit(Float32Array.from({ length: WIDTH }, () => random() - 0.5)),
+);
 
 /** Each row is the sum of two of the directions. Chunks may be of any number of rows, and come from a language model that answers in its own time. */
 async function* rows(): AsyncGenerator<Float32Array> {
@@ -42,14 +44,27 @@ async function* rows(): AsyncGenerator<Float32Array> {
 
 // A function can be called again: there may be epochs, a shuffle and a hold-out. fromRows(rows(), ...) would be read once, in its order.
 await using acts = fromRows(rows, { dIn: WIDTH, rows: ROWS });
-await using run = await train(acts, { latents: 64, k: 2, auxk: 8, deadTokens: 5000, batch: 256, epochs: 8, lr: 2e-3, out: false });
+await using run = await train(acts, {
+  latents: 64,
+  k: 2,
+  auxk: 8,
+  deadTokens: 5000,
+  batch: 256,
+  epochs: 8,
+  lr: 2e-3,
+  out: false,
+});
 const { sae, report } = await run.finished;
 console.log(`FVU ${report?.fvu.toFixed(3)} on the last batch, ${report?.holdout_fvu?.toFixed(3)} on rows held out`);
 
 // What a latent adds to a row: the reconstruction of a code of that latent alone, less that of none.
 const none = await sae.decode({ k: 1, latent: Uint32Array.of(0), value: Float32Array.of(0) });
 const { n } = sae.shape;
-const alone = await sae.decode({ k: 1, latent: Uint32Array.from({ length: n }, (_, j) => j), value: new Float32Array(n).fill(1) });
+const alone = await sae.decode({
+  k: 1,
+  latent: Uint32Array.from({ length: n }, (_, j) => j),
+  value: new Float32Array(n).fill(1),
+});
 const found = directions.filter((direction) => {
   const cosines = Array.from({ length: n }, (_, j) =>
     direction.reduce((sum, value, i) => sum + value * (alone[j * WIDTH + i]! - none[i]!), 0),

@@ -23,16 +23,21 @@ try {
     signal: stopping.signal,
     onNote: (note) => console.error(note),
   });
-  console.log(`${run.steps} steps of ${run.config.batch} rows, learning rate ${run.config.lr.toPrecision(2)}, ${run.engine}`);
+  console.log(
+    `${run.steps} steps of ${run.config.batch} rows, learning rate ${run.config.lr.toPrecision(2)}, ${run.engine}`,
+  );
 
   // The run does not wait for its reader: a slow one gets the newest report.
   for await (const report of run) {
-    if (report.step % 100 === 0) console.log(`step ${report.step}: FVU ${report.fvu.toFixed(3)}, ${report.dead} dead latents`);
+    if (report.step % 100 === 0)
+      console.log(`step ${report.step}: FVU ${report.fvu.toFixed(3)}, ${report.dead} dead latents`);
     if (report.fvu < 0.02) break; // leaving the loop stops the run
   }
 
   const { reason, steps, checkpoint, report } = await run.finished;
-  console.log(`${reason} after ${steps} steps, held-out FVU ${report?.holdout_fvu?.toFixed(3) ?? "not measured"}: ${checkpoint}`);
+  console.log(
+    `${reason} after ${steps} steps, held-out FVU ${report?.holdout_fvu?.toFixed(3) ?? "not measured"}: ${checkpoint}`,
+  );
 } catch (error) {
   if (!(error instanceof UsageError)) throw error; // a UsageError is our own mistake; SaettaError tells of files, memory and the like
   console.error(`That makes no sense: ${error.message}`);

@@ -68,9 +68,15 @@ export function syntheticDictionary(options: DictionaryOptions): Dictionary {
 
 function check({ directions, width, active, amplitude: [low, high], noise, together }: DictionaryOptions): void {
   const refusals: readonly (readonly [boolean, string])[] = [
-    [directions * width > 2 ** 28, `a dictionary of ${directions} directions x ${width} is larger than the 2^28 numbers it may have`],
+    [
+      directions * width > 2 ** 28,
+      `a dictionary of ${directions} directions x ${width} is larger than the 2^28 numbers it may have`,
+    ],
     [2 * active > directions, `${active} active directions a row are more than half of ${directions}`],
-    [!(low >= 0 && high >= low && Number.isFinite(high)), `amplitudes from ${low} to ${high} are no range of numbers from 0 up`],
+    [
+      !(low >= 0 && high >= low && Number.isFinite(high)),
+      `amplitudes from ${low} to ${high} are no range of numbers from 0 up`,
+    ],
     [!(noise >= 0 && Number.isFinite(noise)), `noise of ${noise} is no standard deviation`],
     [!(together >= 0 && together <= 1), `${together} is no probability that partners are on together`],
   ];
@@ -115,7 +121,14 @@ function drawerOf(
   };
 }
 
-function addScaled(factor: number, from: Float32Array, start: number, into: Float32Array, at: number, count: number): void {
+function addScaled(
+  factor: number,
+  from: Float32Array,
+  start: number,
+  into: Float32Array,
+  at: number,
+  count: number,
+): void {
   for (let i = 0; i < count; i++) into[at + i] += factor * from[start + i];
 }
 

@@ -33,7 +33,13 @@ export class OperationBench {
   #idle: Sample = { ms: 0, cpuMs: 0 };
 
   /** `start`, `state` (default: its own) can be shared with other benches of the engine: it writes to them all that it needs. */
-  constructor(engine: Engine, shape: Shape, batch: number, start = tiedStart(shape, 0), s = allocState(engine, shape, false)) {
+  constructor(
+    engine: Engine,
+    shape: Shape,
+    batch: number,
+    start = tiedStart(shape, 0),
+    s = allocState(engine, shape, false),
+  ) {
     const { d, n, k, auxk } = shape;
     const situation: Situation = { name: "operations", deadEvery: DEAD_EVERY, skewed: false };
     const p = s.params;
@@ -44,7 +50,10 @@ export class OperationBench {
     const x = engine.alloc(engine.real, [batch, d]);
     const t = allocStep(engine, shape);
     writeHyper(engine, t, { ...BENCH_HYPER, rows: batch });
-    const path = (active: number): Path => ({ codes: engine.codes(batch, active), err: engine.alloc(engine.real, [batch, d]) });
+    const path = (active: number): Path => ({
+      codes: engine.codes(batch, active),
+      err: engine.alloc(engine.real, [batch, d]),
+    });
     const live = path(k);
     const dead = path(auxk);
     const g = engine.grads(shape, batch, false);
@@ -67,7 +76,12 @@ export class OperationBench {
     // In the order of a step: each finds what the ones before it left.
     this.operations = [
       { name: "load", bound: "copy", work: 8 * batch * d, call: () => engine.load(raw, rows, x, t) },
-      { name: "encode", bound: "product", work: product, call: () => engine.encode(p, x, t, live.codes, { age: s.age }) },
+      {
+        name: "encode",
+        bound: "product",
+        work: product,
+        call: () => engine.encode(p, x, t, live.codes, { age: s.age }),
+      },
       {
         name: "encode, live and dead",
         bound: "product",

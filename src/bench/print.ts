@@ -5,7 +5,15 @@ import { SAME } from "./recovery.ts";
 import type { StepTime } from "./step.ts";
 import type { SyntheticReport } from "./synthetic.ts";
 
-export function stepText({ shape, batch, steps, dead, millisecondsPerStep, rowsPerSecond, cpuPerWall }: StepTime): string {
+export function stepText({
+  shape,
+  batch,
+  steps,
+  dead,
+  millisecondsPerStep,
+  rowsPerSecond,
+  cpuPerWall,
+}: StepTime): string {
   const { d, n, k, auxk } = shape;
   const rate = `${millisecondsPerStep.toFixed(1)} ms a step, ${formatCount(rowsPerSecond)} rows/s`;
   const counted = `median of ${steps} steps, ${formatCount(dead)} latents dead`;
@@ -39,7 +47,9 @@ export function syntheticText({
     "",
     "recovery      largest cosine of a true direction with a decoder row",
     `  mean        ${found.meanMaxCosine.toFixed(4)} (median ${found.medianMaxCosine.toFixed(4)}, least ${found.leastMaxCosine.toFixed(4)})`,
-    ...found.above.map(({ cosine, share }) => `  above ${cosine.toFixed(2)}  ${(100 * share).toFixed(1)} % of the directions`),
+    ...found.above.map(
+      ({ cosine, share }) => `  above ${cosine.toFixed(2)}  ${(100 * share).toFixed(1)} % of the directions`,
+    ),
     `matching      one latent to one direction, greedily by cosine, down to ${SAME}`,
     `  directions  ${matched} matched${matched > 0 ? ` (mean cosine ${mean.toFixed(4)})` : ""}, ${directions - matched} not`,
     `  latents     ${matched} matched, ${found.duplicated} duplicates of a matched one, ${found.unmatched} with no direction`,

@@ -2,7 +2,10 @@ import { describe, expect, it } from "vitest";
 import { recovery } from "./recovery.ts";
 
 /** A unit vector of the plane. */
-const at = (degrees: number): [number, number] => [Math.cos((degrees * Math.PI) / 180), Math.sin((degrees * Math.PI) / 180)];
+const at = (degrees: number): [number, number] => [
+  Math.cos((degrees * Math.PI) / 180),
+  Math.sin((degrees * Math.PI) / 180),
+];
 const cosine = (degrees: number) => at(degrees)[0];
 
 describe("recovery", () => {

@@ -59,9 +59,17 @@ export const BENCH_HYPER = {
 };
 
 /** Times steps of `batch` rows that are in the engine's memory already. Throws UsageError when k is more than n, SaettaError when the engine cannot run the shape. */
-export async function timeStep({ shape, batch, seconds = 6, engine: name = "auto", ...options }: StepOptions): Promise<StepTime> {
+export async function timeStep({
+  shape,
+  batch,
+  seconds = 6,
+  engine: name = "auto",
+  ...options
+}: StepOptions): Promise<StepTime> {
   if (shape.k > shape.n)
-    throw new UsageError(`--k ${shape.k} is more than the ${shape.n} latents`, { mend: "lower --k or raise --latents" });
+    throw new UsageError(`--k ${shape.k} is more than the ${shape.n} latents`, {
+      mend: "lower --k or raise --latents",
+    });
   await using engine = await selectEngine(name, options);
   const bench = new StepBench(engine, shape, batch);
   bench.enter(shape.auxk, { name: "noise", deadEvery: DEAD_EVERY, skewed: false });
@@ -99,7 +107,8 @@ export class StepBench {
   /** Throws SaettaError when the engine cannot run the shape; `start` (default: drawn) can be shared among benches of one shape. */
   constructor(engine: Engine, shape: Shape, batch: number, start = tiedStart(shape, 0)) {
     const refusal = engine.refuses(shape);
-    if (refusal !== undefined) throw new SaettaError(`the ${engine.name} engine cannot run this: ${refusal}`, { mend: "lower --latents" });
+    if (refusal !== undefined)
+      throw new SaettaError(`the ${engine.name} engine cannot run this: ${refusal}`, { mend: "lower --latents" });
     this.#engine = engine;
     this.#shape = shape;
     this.#batch = batch;
@@ -143,7 +152,8 @@ export class StepBench {
   async steps(count: number): Promise<number> {
     const step = this.#entered();
     const began = performance.now();
-    for (let i = 0; i < count; i++) step.run(this.state, this.#raw, this.#rows, { ...BENCH_HYPER, rows: this.#batch }, false);
+    for (let i = 0; i < count; i++)
+      step.run(this.state, this.#raw, this.#rows, { ...BENCH_HYPER, rows: this.#batch }, false);
     await this.#engine.read(step.step.bad);
     return (performance.now() - began) / count;
   }

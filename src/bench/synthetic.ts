@@ -31,7 +31,10 @@ export interface SyntheticOptions {
 
 export interface SyntheticReport {
   readonly dictionary: DictionaryOptions;
-  readonly training: Pick<TrainOptions, "latents" | "k" | "auxk" | "batch" | "lr" | "warmup" | "decay" | "deadTokens" | "ema">;
+  readonly training: Pick<
+    TrainOptions,
+    "latents" | "k" | "auxk" | "batch" | "lr" | "warmup" | "decay" | "deadTokens" | "ema"
+  >;
   readonly engine: string;
   readonly reason: "done" | "stopped";
   /** Rows trained on, and the seconds that making them and training on them took. */
@@ -92,7 +95,11 @@ function follow(dead: { -readonly [K in keyof DeadLatents]: number }, report: Re
 async function decoderOf(sae: Sae): Promise<Float32Array> {
   const { d, n } = sae.shape;
   const bias = await sae.decode({ k: 1, latent: new Uint32Array(1), value: new Float32Array(1) });
-  const rows = await sae.decode({ k: 1, latent: Uint32Array.from({ length: n }, (_, j) => j), value: new Float32Array(n).fill(1) });
+  const rows = await sae.decode({
+    k: 1,
+    latent: Uint32Array.from({ length: n }, (_, j) => j),
+    value: new Float32Array(n).fill(1),
+  });
   for (let at = 0; at < rows.length; at++) rows[at] -= bias[at % d];
   return rows;
 }

@@ -11,7 +11,15 @@ const TABLE = {
 describe("a table", () => {
   it("is text with names to the left and numbers to the right", () => {
     expect(tableText(TABLE)).toBe(
-      ["Steps", "-----", "            ms       x", "ours", "  no AuxK  288  9.15 x", "a|b                  1", "So."].join("\n"),
+      [
+        "Steps",
+        "-----",
+        "            ms       x",
+        "ours",
+        "  no AuxK  288  9.15 x",
+        "a|b                  1",
+        "So.",
+      ].join("\n"),
     );
   });
 
@@ -40,6 +48,11 @@ describe("a table", () => {
       "0.00",
     ]);
     expect([times(7.934), percent(0.976), decimals(1.985)]).toEqual(["7.93 x", "98 %", "1.99"]);
-    expect([figure, times, percent, decimals].map((format) => format(Number.NaN))).toEqual([undefined, undefined, undefined, undefined]);
+    expect([figure, times, percent, decimals].map((format) => format(Number.NaN))).toEqual([
+      undefined,
+      undefined,
+      undefined,
+      undefined,
+    ]);
   });
 });

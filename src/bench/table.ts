@@ -14,7 +14,9 @@ export interface Table {
 export function tableText({ title, columns, rows, notes = [] }: Table): string {
   const lines = [columns, ...rows].map((cells) => columns.map((_, i) => cells[i] ?? ""));
   const widths = columns.map((_, i) => Math.max(...lines.map((cells) => cells[i].length)));
-  const text = lines.map((cells) => cells.map((cell, i) => (i === 0 ? cell.padEnd(widths[0]) : cell.padStart(widths[i]))).join("  "));
+  const text = lines.map((cells) =>
+    cells.map((cell, i) => (i === 0 ? cell.padEnd(widths[0]) : cell.padStart(widths[i]))).join("  "),
+  );
   return [title, "-".repeat(title.length), ...text.map((line) => line.trimEnd()), ...notes].join("\n");
 }
 
@@ -30,10 +32,15 @@ export function tableMarkdown({ title, columns, rows, notes = [] }: Table): stri
 export function figure(value: number): string | undefined {
   if (!Number.isFinite(value)) return undefined;
   const decimals = Math.max(0, Math.min(3, 2 - Math.floor(Math.log10(Math.abs(value) || 1))));
-  return Number(value.toFixed(decimals)).toLocaleString("en-US", { minimumFractionDigits: decimals, maximumFractionDigits: decimals });
+  return Number(value.toFixed(decimals)).toLocaleString("en-US", {
+    minimumFractionDigits: decimals,
+    maximumFractionDigits: decimals,
+  });
 }
 
 /** "7.93 x", "98 %", "1.93": a ratio, a share and a plain number with two decimals; undefined for what is not finite. */
-export const times = (value: number): string | undefined => (Number.isFinite(value) ? `${value.toFixed(2)} x` : undefined);
-export const percent = (value: number): string | undefined => (Number.isFinite(value) ? `${(100 * value).toFixed(0)} %` : undefined);
+export const times = (value: number): string | undefined =>
+  Number.isFinite(value) ? `${value.toFixed(2)} x` : undefined;
+export const percent = (value: number): string | undefined =>
+  Number.isFinite(value) ? `${(100 * value).toFixed(0)} %` : undefined;
 export const decimals = (value: number): string | undefined => (Number.isFinite(value) ? value.toFixed(2) : undefined);

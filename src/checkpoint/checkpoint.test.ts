@@ -3,7 +3,15 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { scratch } from "../../test/support/scratch.ts";
 import { failingAt, Killed, killedAt, through } from "../../test/support/seam.ts";
-import { COUNTERS, type Engine, type Params, paramShapes, type Shape, type State, type Tensor } from "../engine/engine.ts";
+import {
+  COUNTERS,
+  type Engine,
+  type Params,
+  paramShapes,
+  type Shape,
+  type State,
+  type Tensor,
+} from "../engine/engine.ts";
 import { createReferenceEngine } from "../engine/reference.ts";
 import { openSafetensors } from "../formats/safetensors.ts";
 import { bytesOf, float64Of } from "../util/bytes.ts";
@@ -32,14 +40,24 @@ function newState(ema: boolean): State {
   const params = (): Params => {
     const shapes = paramShapes(shape);
     const alloc = (name: keyof Params) => engine.alloc(engine.real, shapes[name]);
-    return { encoder: alloc("encoder"), latentBias: alloc("latentBias"), decoder: alloc("decoder"), preBias: alloc("preBias") };
+    return {
+      encoder: alloc("encoder"),
+      latentBias: alloc("latentBias"),
+      decoder: alloc("decoder"),
+      preBias: alloc("preBias"),
+    };
   };
   const rest = { age: engine.alloc("u32", [shape.n]), counters: engine.alloc("f64", [COUNTERS.length]) };
   return { params: params(), m: params(), v: params(), ...(ema ? { ema: params() } : {}), ...rest };
 }
 
 const tensorsOf = ({ params, m, v, ema, age, counters }: State): Tensor[] => [
-  ...[params, m, v, ...(ema === undefined ? [] : [ema])].flatMap((p) => [p.encoder, p.latentBias, p.decoder, p.preBias]),
+  ...[params, m, v, ...(ema === undefined ? [] : [ema])].flatMap((p) => [
+    p.encoder,
+    p.latentBias,
+    p.decoder,
+    p.preBias,
+  ]),
   age,
   counters,
 ];
@@ -49,9 +67,15 @@ function filled(ema: boolean, seed = 1): State {
   const state = newState(ema);
   for (const [i, t] of tensorsOf(state).entries()) {
     const size = t.shape.reduce((a, b) => a * b, 1);
-    if (t.dtype === "u32") engine.write(t, bytesOf(Uint32Array.from({ length: size }, (_, j) => 0xffff_ffff - j * seed)));
+    if (t.dtype === "u32")
+      engine.write(t, bytesOf(Uint32Array.from({ length: size }, (_, j) => 0xffff_ffff - j * seed)));
     else
-      engine.write(t, bytesOf(Float64Array.from({ length: size }, (_, j) => [5e-324, -0, Math.PI * (i + seed) + j / 3][j % 3] as number)));
+      engine.write(
+        t,
+        bytesOf(
+          Float64Array.from({ length: size }, (_, j) => [5e-324, -0, Math.PI * (i + seed) + j / 3][j % 3] as number),
+        ),
+      );
   }
   return state;
 }
@@ -79,7 +103,12 @@ describe("a checkpoint", () => {
 
   it("is read as sparsify reads it, and says what its average is", async () => {
     const path = await saveCheckpoint(run, snapshot(7));
-    expect(JSON.parse(await readFile(join(path, "cfg.json"), "utf8"))).toMatchObject({ activation: "topk", num_latents: 5, k: 2, d_in: 3 });
+    expect(JSON.parse(await readFile(join(path, "cfg.json"), "utf8"))).toMatchObject({
+      activation: "topk",
+      num_latents: 5,
+      k: 2,
+      d_in: 3,
+    });
     const weights = await openSafetensors(join(path, "sae.safetensors"));
     expect(Object.fromEntries([...weights.tensors].map(([name, { dtype, shape }]) => [name, [dtype, shape]]))).toEqual({
       "encoder.weight": ["F64", [5, 3]],
@@ -123,12 +152,21 @@ describe("a checkpoint", () => {
       "has a running average of the weights, but the run keeps none",
     );
     const state = { ...newState(true), age: engine.alloc("u32", [6]) };
-    await expect(restoreState(engine, checkpoint, state)).rejects.toThrow('optimizer.safetensors: tensor "age" is [5], but [6] is needed');
+    await expect(restoreState(engine, checkpoint, state)).rejects.toThrow(
+      'optimizer.safetensors: tensor "age" is [5], but [6] is needed',
+    );
   });
 });
 
 describe("a damaged checkpoint", () => {
-  const names = ["cfg.json", "sae.safetensors", "ema.safetensors", "optimizer.safetensors", "state.json", "manifest.json"];
+  const names = [
+    "cfg.json",
+    "sae.safetensors",
+    "ema.safetensors",
+    "optimizer.safetensors",
+    "state.json",
+    "manifest.json",
+  ];
 
   it.each(names)("is refused, naming %s, and the one before is used", async (name) => {
     const good = await saveCheckpoint(run, snapshot(1));
@@ -150,7 +188,8 @@ describe("a damaged checkpoint", () => {
     const file = join(path, name);
     const size = (await readFile(file)).byteLength;
     await truncate(file, size - 3);
-    const cut = name === "manifest.json" ? "damaged: its bytes" : `damaged: has ${size - 3} bytes, but the manifest says ${size}`;
+    const cut =
+      name === "manifest.json" ? "damaged: its bytes" : `damaged: has ${size - 3} bytes, but the manifest says ${size}`;
     await expect(openCheckpoint(path)).rejects.toThrow(`${file}: ${cut}`);
     await unlink(file);
     await expect(openCheckpoint(path)).rejects.toThrow(`${file}: the file is missing`);
@@ -196,7 +235,11 @@ describe("a damaged checkpoint", () => {
       await setAside((await newestCheckpoint(run)).refusals);
     }
     await saveCheckpoint(run, snapshot(2));
-    expect((await readdir(join(run, "checkpoints"))).sort()).toEqual(["step-00000002", "step-00000002.damaged", "step-00000002.damaged-2"]);
+    expect((await readdir(join(run, "checkpoints"))).sort()).toEqual([
+      "step-00000002",
+      "step-00000002.damaged",
+      "step-00000002.damaged-2",
+    ]);
     expect((await newestCheckpoint(run)).refusals).toEqual([]);
   });
 });

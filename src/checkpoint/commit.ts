@@ -22,7 +22,12 @@ const ASIDE = /^\.aside-/;
 const asideOf = (parent: string, name: string): string => join(parent, `.aside-${name}`);
 
 /** Writes the files and their manifest as the folder `parent/name`, which must not exist. Returns its path. One writer at a time: hold the lock of the run. */
-export async function commitFolder(parent: string, name: string, files: readonly Content[], storage: Storage = disk): Promise<string> {
+export async function commitFolder(
+  parent: string,
+  name: string,
+  files: readonly Content[],
+  storage: Storage = disk,
+): Promise<string> {
   const aside = await beginFolder(parent, name, storage);
   try {
     const manifest: Record<string, ManifestEntry> = {};
@@ -68,7 +73,11 @@ export async function finishFolder(
 }
 
 /** Writes and syncs a new file. Returns what the manifest will say of it. */
-export async function writeFile(path: string, content: Content["content"], storage: Storage = disk): Promise<ManifestEntry> {
+export async function writeFile(
+  path: string,
+  content: Content["content"],
+  storage: Storage = disk,
+): Promise<ManifestEntry> {
   const hash = createHash("sha256");
   let size = 0;
   const file = await storage.create(path);

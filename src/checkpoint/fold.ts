@@ -16,5 +16,7 @@ export function isFolded(name: keyof Params): boolean {
 
 /** Elements of the tensor's dtype (f32 or f64), each divided by the factor and rounded once. */
 export function divided(bytes: Uint8Array, dtype: Tensor["dtype"], factor: number): Uint8Array {
-  return bytesOf(dtype === "f64" ? float64Of(bytes).map((value) => value / factor) : float32Of(bytes).map((value) => value / factor));
+  return bytesOf(
+    dtype === "f64" ? float64Of(bytes).map((value) => value / factor) : float32Of(bytes).map((value) => value / factor),
+  );
 }

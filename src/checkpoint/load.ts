@@ -2,7 +2,15 @@
 
 import { stat } from "node:fs/promises";
 import { basename, join } from "node:path";
-import { COUNTERS, type Engine, PARAM_NAMES, type Params, type Real, type State, type Tensor } from "../engine/engine.ts";
+import {
+  COUNTERS,
+  type Engine,
+  PARAM_NAMES,
+  type Params,
+  type Real,
+  type State,
+  type Tensor,
+} from "../engine/engine.ts";
 import { openSafetensors, type Safetensors } from "../formats/safetensors.ts";
 import { normalizationOf, parseDescription, type SaeDescription, TENSOR_NAMES } from "../sae/description.ts";
 import { bytesOf, float32Of, float64Of, readFully } from "../util/bytes.ts";
@@ -51,16 +59,19 @@ export const INFERENCE_FILES = [CFG, STATE, WEIGHTS, OWN_WEIGHTS, AVERAGE] as co
 export async function openCheckpoint(path: string, hashed?: readonly string[]): Promise<Checkpoint> {
   const files = await readManifest(path);
   const mustList = (name: string): void => {
-    if (!files.has(name)) throw new FormatError(`does not list ${name}, which the checkpoint must have`, { where: join(path, MANIFEST) });
+    if (!files.has(name))
+      throw new FormatError(`does not list ${name}, which the checkpoint must have`, { where: join(path, MANIFEST) });
   };
   for (const name of [CFG, OPTIMIZER, STATE]) mustList(name);
-  for (const [name, entry] of files) await compare(join(path, name), entry, hashed === undefined || hashed.includes(name));
+  for (const [name, entry] of files)
+    await compare(join(path, name), entry, hashed === undefined || hashed.includes(name));
   const description = parseDescription(await readJsonFile(join(path, CFG)), join(path, CFG));
   mustList(weightsFile(description));
   const where = join(path, STATE);
   const state = new Fields(await readJsonFile(where), STATE, where);
   const real = state.string("real");
-  if (real !== "f32" && real !== "f64") throw new FormatError(`"real" must be "f32" or "f64", but is "${real}"`, { where });
+  if (real !== "f32" && real !== "f64")
+    throw new FormatError(`"real" must be "f32" or "f64", but is "${real}"`, { where });
   const [computed, progress] = [state.fields("computed").object, state.fields("progress").object];
   return { path, step: state.integer("step"), description, real, computed, progress, files };
 }
@@ -105,10 +116,12 @@ async function compare(path: string, { size, sha256 }: ManifestEntry, hashed: bo
     throw new FormatError(what, { ...mend, cause });
   };
   const found = await stat(path).catch(unreadable);
-  if (found.size !== size) throw new FormatError(`damaged: has ${found.size} bytes, but the manifest says ${size}`, mend);
+  if (found.size !== size)
+    throw new FormatError(`damaged: has ${found.size} bytes, but the manifest says ${size}`, mend);
   if (!hashed) return;
   const now = await entryOf(path).catch(unreadable);
-  if (now.sha256 !== sha256) throw new FormatError("damaged: its bytes are not those that were saved (SHA-256 differs)", mend);
+  if (now.sha256 !== sha256)
+    throw new FormatError("damaged: its bytes are not those that were saved (SHA-256 differs)", mend);
 }
 
 /**
@@ -145,7 +158,8 @@ export async function restoreState(
     engine.write(state.counters, await readAs(file, "counters", state.counters));
     engine.write(state.age, await readAs(file, "age", state.age));
     const restoreFolded = async (params: Params, prefix: string): Promise<void> => {
-      for (const name of FOLDED) engine.write(params[name], await readAs(file, prefix + TENSOR_NAMES[name], params[name]));
+      for (const name of FOLDED)
+        engine.write(params[name], await readAs(file, prefix + TENSOR_NAMES[name], params[name]));
     };
     if (normalizationOf(checkpoint.description).kind === "scale") {
       await restoreFolded(state.params, TRAINED);

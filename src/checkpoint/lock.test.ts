@@ -55,7 +55,9 @@ describe("the lock of a run", () => {
     // The same system call from another process, which cannot run TypeScript.
     const script = `import koffi from "koffi"; import fs from "node:fs";
       const fd = fs.openSync(process.argv[1], "a"); koffi.load(null).func("int flock(int, int)")(fd, 6); console.log("held"); setInterval(() => {}, 1000);`;
-    child = spawn(process.execPath, ["--input-type=module", "-e", script, join(run, "lock")], { stdio: ["ignore", "pipe", "inherit"] });
+    child = spawn(process.execPath, ["--input-type=module", "-e", script, join(run, "lock")], {
+      stdio: ["ignore", "pipe", "inherit"],
+    });
     if (child.stdout === null) throw new Error("no output");
     await once(child.stdout, "data");
     expect(() => lockRun(run)).toThrow("another process is writing to this run; wait for it to end, or stop it");

@@ -27,7 +27,8 @@ let flock: ((fd: number, operation: number) => number) | undefined;
 /** Locks the folder for this process, or throws a SaettaError that names the holder. */
 export function lockRun(runDir: string): RunLock {
   const path = join(runDir, LOCK);
-  if (process.platform === "win32") return { warning: `${path}: not locked, this system has no flock`, release: () => undefined };
+  if (process.platform === "win32")
+    return { warning: `${path}: not locked, this system has no flock`, release: () => undefined };
   const { fd, warning } = lockedFile(path, runDir);
   try {
     ftruncateSync(fd);

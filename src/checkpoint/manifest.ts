@@ -59,7 +59,8 @@ export async function readManifest(folder: string): Promise<ReadonlyMap<string, 
   }
   const manifest = new Fields(parseJson(bytes, where), MANIFEST, where);
   const version = manifest.integer("format_version", 1);
-  if (version > VERSION) throw new FormatError(`format_version is ${version}; this version of Saetta reads up to ${VERSION}`, { where });
+  if (version > VERSION)
+    throw new FormatError(`format_version is ${version}; this version of Saetta reads up to ${VERSION}`, { where });
   const listed = manifest.fields("files");
   return new Map(
     Object.keys(listed.object).map((name) => {

@@ -6,7 +6,12 @@ import { disk, failure } from "./storage.ts";
 const error = (code: string) => failure(Object.assign(new Error(`${code}: as the system says it`), { code }), "a/file");
 
 /** Tries that fail with `code` the first `times`; how often it was tried and waited, and what was said. */
-async function tried(onDiskFull: OnDiskFull, code: string, times: number, more: { needed?: number; abortAfter?: number } = {}) {
+async function tried(
+  onDiskFull: OnDiskFull,
+  code: string,
+  times: number,
+  more: { needed?: number; abortAfter?: number } = {},
+) {
   const stopping = new AbortController();
   const notes: string[] = [];
   let [tries, waits] = [0, 0];
@@ -37,13 +42,17 @@ describe("a disk without room", () => {
 
   it("stops at once, unless it is to be waited for, which is said once", async () => {
     expect(await tried("stop", "ENOSPC", 2)).toEqual({ result: SAID, tries: 1, waits: 0, notes: [] });
-    const notes = [`${SAID}; the run waits (--on-disk-full wait)`, "there is room on the disk again, and the run goes on"];
+    const notes = [
+      `${SAID}; the run waits (--on-disk-full wait)`,
+      "there is room on the disk again, and the run goes on",
+    ];
     expect(await tried("wait", "ENOSPC", 3)).toEqual({ result: "done", tries: 4, waits: 3, notes });
     expect((await tried("wait", "EDQUOT", 1)).result).toBe("done");
   });
 
   it("is not what any other error is", async () => {
-    for (const code of ["EIO", "EACCES"]) expect(await tried("wait", code, 1)).toMatchObject({ tries: 1, waits: 0, notes: [] });
+    for (const code of ["EIO", "EACCES"])
+      expect(await tried("wait", code, 1)).toMatchObject({ tries: 1, waits: 0, notes: [] });
   });
 
   it("is not written to before there is as much room as is needed", async () => {

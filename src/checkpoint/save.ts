@@ -4,7 +4,13 @@ import type { Grid } from "../collective/collective.ts";
 import type { DType, Engine, Params, Real, State, Tensor } from "../engine/engine.ts";
 import { BYTES, COUNTERS, PARAM_NAMES } from "../engine/engine.ts";
 import { type SafetensorsDType, type SafetensorsPart, writeSafetensors } from "../formats/safetensors.ts";
-import { descriptionJson, FORMAT_VERSION, normalizationOf, type SaeDescription, TENSOR_NAMES } from "../sae/description.ts";
+import {
+  descriptionJson,
+  FORMAT_VERSION,
+  normalizationOf,
+  type SaeDescription,
+  TENSOR_NAMES,
+} from "../sae/description.ts";
 import { float64Of, formatBytes } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
 import { firstNonFinite } from "../util/float16.ts";
@@ -12,7 +18,17 @@ import type { JsonObject } from "../util/json.ts";
 import { VERSION } from "../util/version.ts";
 import { type Content, commitFolder, removeFolder } from "./commit.ts";
 import { divided, FOLDED, isFolded } from "./fold.ts";
-import { AVERAGE, CFG, checkpointsFolder, OPTIMIZER, STATE, savedSteps, stepName, TRAINED, weightsFile } from "./layout.ts";
+import {
+  AVERAGE,
+  CFG,
+  checkpointsFolder,
+  OPTIMIZER,
+  STATE,
+  savedSteps,
+  stepName,
+  TRAINED,
+  weightsFile,
+} from "./layout.ts";
 import { disk, freeBytes, isDiskFull, type Storage } from "./storage.ts";
 
 export interface Snapshot {
@@ -34,7 +50,9 @@ export async function saveCheckpoint(runDir: string, snapshot: Snapshot, storage
   const folder = await folderOf(runDir, storage);
   const files = (await filesOf(runDir, snapshot)).map(
     (file): Content =>
-      "json" in file ? file : { name: file.name, content: (write) => writeSafetensors(write, file.parts, file.metadata) },
+      "json" in file
+        ? file
+        : { name: file.name, content: (write) => writeSafetensors(write, file.parts, file.metadata) },
   );
   return sayingNeeds(runDir, snapshot.state, () => commitFolder(folder, stepName(snapshot.step), files, storage));
 }
@@ -74,10 +92,18 @@ export async function filesOf(
       return by === 1 ? bytes : divided(bytes, t.dtype, by);
     },
   });
-  const parts = (params: Params, prefix: string) => PARAM_NAMES.map((name) => part(prefix + TENSOR_NAMES[name], params[name]));
-  const weights = (params: Params) => PARAM_NAMES.map((name) => part(TENSOR_NAMES[name], params[name], isFolded(name) ? factor : 1));
-  const trained = (params: Params, prefix: string) => FOLDED.map((name) => part(prefix + TENSOR_NAMES[name], params[name]));
-  const optimizer = [part("counters", state.counters), ...parts(state.m, "m."), ...parts(state.v, "v."), part("age", state.age)];
+  const parts = (params: Params, prefix: string) =>
+    PARAM_NAMES.map((name) => part(prefix + TENSOR_NAMES[name], params[name]));
+  const weights = (params: Params) =>
+    PARAM_NAMES.map((name) => part(TENSOR_NAMES[name], params[name], isFolded(name) ? factor : 1));
+  const trained = (params: Params, prefix: string) =>
+    FOLDED.map((name) => part(prefix + TENSOR_NAMES[name], params[name]));
+  const optimizer = [
+    part("counters", state.counters),
+    ...parts(state.m, "m."),
+    ...parts(state.v, "v."),
+    part("age", state.age),
+  ];
   // Division rounds: what was divided is kept as it was, too, for a run that goes on.
   if (kind === "scale") {
     optimizer.push(...trained(state.params, TRAINED));
@@ -137,7 +163,8 @@ export async function sayingNeeds<T>(runDir: string, state: State, work: () => P
 
 /** What decides the bits of a run beside its config and its data. */
 export function computedBy({ name, description, build }: Engine, grid?: Grid): JsonObject {
-  const ranks: JsonObject = grid === undefined || grid.size === 1 ? {} : { grid: `${grid.shards} shards, ${grid.replicas} replicas` };
+  const ranks: JsonObject =
+    grid === undefined || grid.size === 1 ? {} : { grid: `${grid.shards} shards, ${grid.replicas} replicas` };
   return { version: VERSION, engine: name, description, build: build ?? description, ...ranks };
 }
 

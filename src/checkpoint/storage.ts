@@ -150,5 +150,9 @@ const MENDS: readonly (readonly [code: string, mend: string])[] = [
 /** What went wrong with a call on `path`, in one line. */
 export function failure(cause: unknown, path: string): SaettaError {
   const mend = MENDS.find(([code]) => hasCode(cause, code))?.[1];
-  return new SaettaError(`could not be written (${messageOf(cause)})`, { where: path, cause, ...(mend === undefined ? {} : { mend }) });
+  return new SaettaError(`could not be written (${messageOf(cause)})`, {
+    where: path,
+    cause,
+    ...(mend === undefined ? {} : { mend }),
+  });
 }

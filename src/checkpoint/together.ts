@@ -13,7 +13,12 @@ import { filesOf, folderOf, type Snapshot, sayingNeeds, type TensorFile } from "
 import { disk, type Storage } from "./storage.ts";
 
 /** Saves as `saveCheckpoint` does; every rank calls it, with the same step. A rank that cannot write throws, and is to end the run of all. */
-export async function saveTogether(runDir: string, snapshot: Snapshot, collective: Collective, storage: Storage = disk): Promise<string> {
+export async function saveTogether(
+  runDir: string,
+  snapshot: Snapshot,
+  collective: Collective,
+  storage: Storage = disk,
+): Promise<string> {
   const { grid } = collective;
   return sayingNeeds(runDir, snapshot.state, async () => {
     const files = await filesOf(runDir, { ...snapshot, grid });

@@ -40,10 +40,15 @@ async function checkTensors({ path, description, files, real }: Checkpoint): Pro
   const params = (prefix: string, names: readonly (keyof typeof shapes)[] = PARAM_NAMES) =>
     names.map((name) => ({ name: prefix + TENSOR_NAMES[name], shape: shapes[name] }));
   const average = files.has(AVERAGE);
-  const trained = normalizationOf(description).kind === "scale" ? [TRAINED, ...(average ? [`${TRAINED}ema.`] : [])] : [];
+  const trained =
+    normalizationOf(description).kind === "scale" ? [TRAINED, ...(average ? [`${TRAINED}ema.`] : [])] : [];
   await check(join(path, weightsFile(description)), params(""), real);
   if (average) await check(join(path, AVERAGE), params(""), real);
-  await check(join(path, OPTIMIZER), [...params("m."), ...params("v."), ...trained.flatMap((prefix) => params(prefix, FOLDED))], real);
+  await check(
+    join(path, OPTIMIZER),
+    [...params("m."), ...params("v."), ...trained.flatMap((prefix) => params(prefix, FOLDED))],
+    real,
+  );
 }
 
 async function check(
@@ -66,7 +71,8 @@ async function checkTensor(file: Safetensors, name: string, shape: readonly numb
   const entry = file.tensors.get(name);
   if (entry === undefined) return refuse("is missing");
   if (entry.dtype.toLowerCase() !== real) refuse(`is ${entry.dtype}, but the checkpoint is in ${real}`);
-  if (entry.shape.join() !== shape.join()) refuse(`is [${entry.shape.join(", ")}], but cfg.json says [${shape.join(", ")}]`);
+  if (entry.shape.join() !== shape.join())
+    refuse(`is [${entry.shape.join(", ")}], but cfg.json says [${shape.join(", ")}]`);
   const bad = firstNonFinite(
     await file.read(name),
     real,

@@ -136,7 +136,8 @@ export class Hub {
   /** The rank of a newcomer; a stranger is sent away. */
   #welcome(socket: Socket, { hello, host, pid, token }: Readonly<Record<string, unknown>>): number | undefined {
     const { size } = this.#options;
-    const known = Number.isInteger(hello) && Number(hello) >= 0 && Number(hello) < size && token === this.#options.token;
+    const known =
+      Number.isInteger(hello) && Number(hello) >= 0 && Number(hello) < size && token === this.#options.token;
     if (!known || typeof host !== "string" || typeof pid !== "number") {
       socket.destroy();
       return undefined;
@@ -198,7 +199,9 @@ export class Hub {
     }
     if (this.#members.size < size && now - this.#began > 1000 * patience) {
       const missing = Array.from({ length: size }, (_, rank) => rank).filter((rank) => !this.#members.has(rank));
-      this.end(`${missing.length === 1 ? "rank" : "ranks"} ${missing.join(", ")} of ${size} did not come within ${patience} s`);
+      this.end(
+        `${missing.length === 1 ? "rank" : "ranks"} ${missing.join(", ")} of ${size} did not come within ${patience} s`,
+      );
     }
   }
 }

@@ -31,7 +31,10 @@ export async function join(world: World, asked: Asked, env: NodeJS.ProcessEnv = 
       mend: "start them with mpirun, with srun --mpi=pmix, or with --nproc on one host",
     });
   }
-  const mpi = asked.kind === "mpi" || (started === undefined && world.master === undefined) ? await Mpi.init(WAIT * deadline) : undefined;
+  const mpi =
+    asked.kind === "mpi" || (started === undefined && world.master === undefined)
+      ? await Mpi.init(WAIT * deadline)
+      : undefined;
   const here = rank === 0 && started === undefined;
   const rendezvous = await Rendezvous.open({
     rank,
@@ -86,12 +89,18 @@ function operationsOf(library: Operations): Operations {
 }
 
 /** Hosts and port of the hub. Where nobody has given them, MPI tells them to all. */
-function address(world: World, started: string | undefined, port: number, mpi: Mpi | undefined): [hosts: readonly string[], port: number] {
+function address(
+  world: World,
+  started: string | undefined,
+  port: number,
+  mpi: Mpi | undefined,
+): [hosts: readonly string[], port: number] {
   if (started !== undefined) {
     const at = started.lastIndexOf(":");
     return [[started.slice(0, at)], Number(started.slice(at + 1))];
   }
-  if (world.master !== undefined && mpi === undefined) return [[world.rank === 0 ? "localhost" : world.master.host], world.master.port];
+  if (world.master !== undefined && mpi === undefined)
+    return [[world.rank === 0 ? "localhost" : world.master.host], world.master.port];
   const addresses = Object.values(networkInterfaces()).flatMap((list) =>
     (list ?? []).filter(({ internal }) => !internal).map((each) => each.address),
   );

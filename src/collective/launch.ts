@@ -19,14 +19,20 @@ const GRACE = 1500;
 
 /** How many ranks are to be started here; 1: this process is the only one. Throws UsageError where somebody else has started them. */
 export function ranksToStart(
-  asked: { readonly nproc?: number | undefined; readonly shards?: number | undefined; readonly replicas?: number | undefined },
+  asked: {
+    readonly nproc?: number | undefined;
+    readonly shards?: number | undefined;
+    readonly replicas?: number | undefined;
+  },
   world: World | undefined,
   env: NodeJS.ProcessEnv = process.env,
 ): number {
   if (world !== undefined) {
     // The ranks that are started here are given the same arguments.
     if (asked.nproc !== undefined && env.SAETTA_HUB === undefined)
-      throw new UsageError(`--nproc starts ranks, but ${world.launcher} has started ${world.size} already`, { mend: "leave out --nproc" });
+      throw new UsageError(`--nproc starts ranks, but ${world.launcher} has started ${world.size} already`, {
+        mend: "leave out --nproc",
+      });
     return 1;
   }
   const { shards, replicas } = asked;
@@ -56,7 +62,9 @@ export async function launch(ranks: number, kind: "nccl" | "mpi", argv: readonly
   );
   const env = { ...process.env, SAETTA_HUB: `127.0.0.1:${hub.port}`, SAETTA_TOKEN: token };
   const children =
-    kind === "mpi" ? [underMpirun(ranks, argv, env)] : Array.from({ length: ranks }, (_, rank) => alone(rank, ranks, argv, env));
+    kind === "mpi"
+      ? [underMpirun(ranks, argv, env)]
+      : Array.from({ length: ranks }, (_, rank) => alone(rank, ranks, argv, env));
   const ended = Promise.all(children.map(exitCodeOf));
   for (const { stderr } of children) if (stderr !== null) relay(stderr, () => failed !== undefined);
   const signals = forward(children);
@@ -83,14 +91,30 @@ function deferred(): { readonly promise: Promise<void>; readonly resolve: () => 
 }
 
 function alone(rank: number, ranks: number, argv: readonly string[], env: NodeJS.ProcessEnv): ChildProcess {
-  const place = { RANK: `${rank}`, WORLD_SIZE: `${ranks}`, LOCAL_RANK: `${rank}`, LOCAL_WORLD_SIZE: `${ranks}`, MASTER_ADDR: "127.0.0.1" };
+  const place = {
+    RANK: `${rank}`,
+    WORLD_SIZE: `${ranks}`,
+    LOCAL_RANK: `${rank}`,
+    LOCAL_WORLD_SIZE: `${ranks}`,
+    MASTER_ADDR: "127.0.0.1",
+  };
   return spawn(process.execPath, argv, { env: { ...env, ...place }, stdio: "inherit", detached: true });
 }
 
 /** In a session of its own: a Ctrl-C would make mpirun kill the ranks before they have saved. */
 function underMpirun(ranks: number, argv: readonly string[], env: NodeJS.ProcessEnv): ChildProcess {
   const root = process.getuid?.() === 0 ? ["--allow-run-as-root"] : [];
-  const words = ["--oversubscribe", "--bind-to", "none", "--quiet", ...root, "-np", `${ranks}`, process.execPath, ...argv];
+  const words = [
+    "--oversubscribe",
+    "--bind-to",
+    "none",
+    "--quiet",
+    ...root,
+    "-np",
+    `${ranks}`,
+    process.execPath,
+    ...argv,
+  ];
   return spawn("mpirun", words, { env, stdio: ["ignore", "inherit", "pipe"], detached: true });
 }
 
@@ -111,7 +135,9 @@ function exitCodeOf(child: ChildProcess): Promise<number> {
       const missing = hasCode(cause, "ENOENT");
       reject(
         new SaettaError(
-          missing ? "Open MPI is needed to join ranks that compute on processors, and mpirun is not found" : messageOf(cause),
+          missing
+            ? "Open MPI is needed to join ranks that compute on processors, and mpirun is not found"
+            : messageOf(cause),
           {
             mend: "install it (Debian: openmpi-bin)",
             cause,
@@ -124,7 +150,10 @@ function exitCodeOf(child: ChildProcess): Promise<number> {
 }
 
 /** The first signal lets the ranks save and end, the second ends them. */
-function forward(children: readonly ChildProcess[]): { readonly code: () => number | undefined; readonly close: () => void } {
+function forward(children: readonly ChildProcess[]): {
+  readonly code: () => number | undefined;
+  readonly close: () => void;
+} {
   let code: number | undefined;
   const close = onSignals((name) => {
     const again = code !== undefined;

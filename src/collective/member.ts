@@ -40,7 +40,9 @@ export class Member {
     socket.setNoDelay(true);
     socket.on("error", () => undefined); // followed by close
     readLines(socket, (message) => this.#hear(message));
-    socket.on("close", () => this.#gone(`${this.#hub} ended without a word: it was killed (out of memory?), or it crashed`));
+    socket.on("close", () =>
+      this.#gone(`${this.#hub} ended without a word: it was killed (out of memory?), or it crashed`),
+    );
     writeLine(socket, { hello: rank, host: hostname(), pid: process.pid, token });
     this.#beat = setInterval(() => this.#look(), beatOf(deadline));
   }
@@ -54,7 +56,8 @@ export class Member {
       try {
         return new Member(await connected(host, port), options);
       } catch (error) {
-        if (performance.now() > end) throw new Error(`${hub} cannot be reached at ${host}:${port} (${messageOf(error)})`);
+        if (performance.now() > end)
+          throw new Error(`${hub} cannot be reached at ${host}:${port} (${messageOf(error)})`);
         await new Promise((resolve) => {
           setTimeout(resolve, RETRY);
         });
@@ -115,7 +118,9 @@ export class Member {
     writeLine(this.#socket, { beat: true });
     const silent = now - this.#seen;
     if (silent > 1000 * deadline * SILENCE) {
-      this.#gone(`${this.#hub} has not shown a sign of life for ${Math.round(silent / 1000)} s: it is stopped, or its host is gone`);
+      this.#gone(
+        `${this.#hub} has not shown a sign of life for ${Math.round(silent / 1000)} s: it is stopped, or its host is gone`,
+      );
     }
   }
 

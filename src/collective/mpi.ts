@@ -34,7 +34,11 @@ const TYPES: Readonly<Record<WireType, string>> = {
   u32: "ompi_mpi_uint32_t",
   u8: "ompi_mpi_byte",
 };
-const OPS: Readonly<Record<ReduceOp, string>> = { sum: "ompi_mpi_op_sum", max: "ompi_mpi_op_max", min: "ompi_mpi_op_min" };
+const OPS: Readonly<Record<ReduceOp, string>> = {
+  sum: "ompi_mpi_op_sum",
+  max: "ompi_mpi_op_max",
+  min: "ompi_mpi_op_min",
+};
 
 type Call = (...args: (number | Uint8Array | Int32Array | BigUint64Array | null)[]) => number;
 
@@ -74,7 +78,12 @@ export class Mpi {
   #groups: Readonly<Record<Over, number>> | undefined;
   #grid: Grid | undefined;
 
-  private constructor(calls: Functions, address: (symbol: string) => number, of: (memory: Uint8Array) => number, deadline: number) {
+  private constructor(
+    calls: Functions,
+    address: (symbol: string) => number,
+    of: (memory: Uint8Array) => number,
+    deadline: number,
+  ) {
     this.#calls = calls;
     this.#address = address;
     this.#of = of;
@@ -90,7 +99,10 @@ export class Mpi {
     const address = (symbol: string): number => {
       const found = Number(dlsym(0, symbol));
       if (found !== 0) return found;
-      throw new SaettaError(`has no ${symbol}, so it is not Open MPI`, { where: "libmpi", mend: "install Open MPI (Debian: openmpi-bin)" });
+      throw new SaettaError(`has no ${symbol}, so it is not Open MPI`, {
+        where: "libmpi",
+        mend: "install Open MPI (Debian: openmpi-bin)",
+      });
     };
     const calls = Object.fromEntries(
       Object.entries(SIGNATURES).map(([name, signature]) => {
@@ -103,7 +115,10 @@ export class Mpi {
     const provided = new Int32Array(1);
     check("MPI_Init_thread", calls.init(0, 0, THREAD_MULTIPLE, provided));
     if (provided[0]! < THREAD_MULTIPLE) {
-      throw new SaettaError("was built without threads", { where: "libmpi", mend: "install an Open MPI with MPI_THREAD_MULTIPLE" });
+      throw new SaettaError("was built without threads", {
+        where: "libmpi",
+        mend: "install an Open MPI with MPI_THREAD_MULTIPLE",
+      });
     }
     return mpi;
   }
@@ -113,7 +128,9 @@ export class Mpi {
     const bytes = new Uint8Array(4096);
     if (rank === 0) new TextEncoder().encodeInto(text, bytes);
     const at = this.#of(bytes);
-    this.#wait("the first broadcast", (request) => this.#calls.ibcast(at, bytes.length, this.#address(TYPES.u8), 0, this.#world, request));
+    this.#wait("the first broadcast", (request) =>
+      this.#calls.ibcast(at, bytes.length, this.#address(TYPES.u8), 0, this.#world, request),
+    );
     return new TextDecoder().decode(bytes).replace(/\0+$/, "");
   }
 
@@ -125,12 +142,18 @@ export class Mpi {
       return Number(made[0]);
     };
     this.#grid = grid;
-    this.#groups = { shards: split(grid.replica, grid.shard), replicas: split(grid.shard, grid.replica), all: this.#world };
+    this.#groups = {
+      shards: split(grid.replica, grid.shard),
+      replicas: split(grid.shard, grid.replica),
+      all: this.#world,
+    };
   }
 
   get host(): HostCalls {
     const named = <K extends string>(names: Readonly<Record<K, string>>) =>
-      Object.fromEntries(Object.entries<string>(names).map(([name, symbol]) => [name, this.#address(symbol)])) as Record<K, number>;
+      Object.fromEntries(
+        Object.entries<string>(names).map(([name, symbol]) => [name, this.#address(symbol)]),
+      ) as Record<K, number>;
     return {
       functions: named({ iallreduce: "MPI_Iallreduce", iallgather: "MPI_Iallgather", test: "MPI_Test" }),
       comms: Object.fromEntries(OVERS.map((over) => [over, this.#comm(over)])) as Record<Over, number>,
@@ -142,7 +165,9 @@ export class Mpi {
   allReduce(of: Elements, op: ReduceOp, over: Over): void {
     const [comm, type, kind] = [this.#comm(over), this.#address(TYPES[of.dtype]), this.#address(OPS[op])];
     for (const [at, count] of pieces(this.#at(of), of)) {
-      this.#wait(`all-reduce over ${over}`, (request) => this.#calls.iallreduce(IN_PLACE, at, count, type, kind, comm, request));
+      this.#wait(`all-reduce over ${over}`, (request) =>
+        this.#calls.iallreduce(IN_PLACE, at, count, type, kind, comm, request),
+      );
     }
   }
 
@@ -155,7 +180,9 @@ export class Mpi {
       this.allReduce(from, op, over);
       return;
     }
-    this.#wait(`reduce-scatter over ${over}`, (request) => this.#calls.ireduceScatter(source, target, to.count, type, kind, comm, request));
+    this.#wait(`reduce-scatter over ${over}`, (request) =>
+      this.#calls.ireduceScatter(source, target, to.count, type, kind, comm, request),
+    );
   }
 
   allGather(from: Elements, to: Elements, over: Over): void {
@@ -246,5 +273,8 @@ function fits({ count }: Elements): void {
 
 /** [address, count] of each operation. */
 function pieces(at: number, { count, dtype }: Elements): [number, number][] {
-  return Array.from({ length: Math.ceil(count / MOST) }, (_, i) => [at + i * MOST * WIRE_BYTES[dtype], Math.min(MOST, count - i * MOST)]);
+  return Array.from({ length: Math.ceil(count / MOST) }, (_, i) => [
+    at + i * MOST * WIRE_BYTES[dtype],
+    Math.min(MOST, count - i * MOST),
+  ]);
 }

@@ -18,7 +18,18 @@ let library = "";
 beforeAll(() => {
   folder = mkdtempSync(join(tmpdir(), "saetta-nccl-"));
   library = join(folder, "libnccl.so.2");
-  if (!none) execFileSync(compiler, ["-std=c++17", "-O1", "-shared", "-fPIC", "-Wall", "-Werror", "test/nccl/stand-in.cc", "-o", library]);
+  if (!none)
+    execFileSync(compiler, [
+      "-std=c++17",
+      "-O1",
+      "-shared",
+      "-fPIC",
+      "-Wall",
+      "-Werror",
+      "test/nccl/stand-in.cc",
+      "-o",
+      library,
+    ]);
 }, 120_000);
 
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -84,7 +95,8 @@ describe.skipIf(none)("NCCL", () => {
     expect(gathered.map((each) => [...each])).toEqual([0, 0, 0, 3, 3, 3].map((first) => [first, first + 1, first + 2]));
     const parts = all.map((_, rank) => Float64Array.from({ length: 4 }, (__, i) => i + 100 * rank));
     const scattered = all.map(() => new Float64Array(2));
-    for (const [rank, nccl] of all.entries()) nccl.reduceScatter(on(parts[rank]!), on(scattered[rank]!), "sum", "replicas");
+    for (const [rank, nccl] of all.entries())
+      nccl.reduceScatter(on(parts[rank]!), on(scattered[rank]!), "sum", "replicas");
     expect(scattered.map((each) => [...each])).toEqual(
       all.map((_, rank) => [0, 1].map((i) => 2 * (i + (rank < 3 ? 0 : 2)) + 100 * (2 * (rank % 3) + 3))),
     );
@@ -101,7 +113,9 @@ describe.skipIf(none)("NCCL", () => {
     one!.broadcast(on(value), 0, "replicas");
     expect([...value]).toEqual([3]);
     expect(() => one!.allGather(on(value), on(new Float32Array(1)), "replicas")).toThrow(/no parts/);
-    expect(() => one!.allReduce({ at: new Uint8Array(4), count: 1, dtype: "f32" }, "sum", "shards")).toThrow(/on a card/);
+    expect(() => one!.allReduce({ at: new Uint8Array(4), count: 1, dtype: "f32" }, "sum", "shards")).toThrow(
+      /on a card/,
+    );
     for (const nccl of [one!, two!]) await nccl.close();
   });
 
@@ -115,9 +129,9 @@ describe.skipIf(none)("NCCL", () => {
       "NCCL: ncclAllReduce: invalid argument; NCCL_DEBUG=INFO tells more",
     );
     await nccl.close();
-    await expect(Nccl.load(gridOf(0, 2, 1), async (value) => [value], { SAETTA_NCCL: join(folder, "none.so") })).rejects.toThrow(
-      /none\.so: NCCL is needed to join several cards, and cannot be loaded; install it/,
-    );
+    await expect(
+      Nccl.load(gridOf(0, 2, 1), async (value) => [value], { SAETTA_NCCL: join(folder, "none.so") }),
+    ).rejects.toThrow(/none\.so: NCCL is needed to join several cards, and cannot be loaded; install it/);
   });
 
   it("aborts its groups when something went wrong in the background, and says so at the next operation", async () => {

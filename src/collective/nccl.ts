@@ -101,7 +101,9 @@ export class Nccl {
     const groups = OVERS.filter((over) => sameAs(this.#grid, over) === over)
       .map((over) => ({ over, ...groupOf(this.#grid, over) }))
       .filter(({ size }) => size > 1);
-    const mine = Object.fromEntries(groups.filter(({ rank }) => rank === 0).map(({ over }) => [over, this.#uniqueId()]));
+    const mine = Object.fromEntries(
+      groups.filter(({ rank }) => rank === 0).map(({ over }) => [over, this.#uniqueId()]),
+    );
     const ids = await this.#exchange<Readonly<Partial<Record<Over, number[]>>>>(mine);
     for (const { over, rank, size } of groups) {
       const internal = ids[firstOf(this.#grid, over)]![over];
@@ -116,25 +118,37 @@ export class Nccl {
     const at = this.#at(of);
     const comm = this.#comm(over);
     if (comm !== undefined)
-      this.#check("ncclAllReduce", this.#calls.allReduce(at, at, of.count, TYPES[of.dtype], OPS[op], comm, stream ?? 0));
+      this.#check(
+        "ncclAllReduce",
+        this.#calls.allReduce(at, at, of.count, TYPES[of.dtype], OPS[op], comm, stream ?? 0),
+      );
   }
 
   reduceScatter(from: Elements, to: Elements, op: ReduceOp, over: Over, stream?: Address): void {
     const [source, target, comm] = [this.#at(from), this.#at(to), this.#comm(over)];
     if (comm === undefined) mustBeOne(source, target);
-    else this.#check("ncclReduceScatter", this.#calls.reduceScatter(source, target, to.count, TYPES[to.dtype], OPS[op], comm, stream ?? 0));
+    else
+      this.#check(
+        "ncclReduceScatter",
+        this.#calls.reduceScatter(source, target, to.count, TYPES[to.dtype], OPS[op], comm, stream ?? 0),
+      );
   }
 
   allGather(from: Elements, to: Elements, over: Over, stream?: Address): void {
     const [source, target, comm] = [this.#at(from), this.#at(to), this.#comm(over)];
     if (comm === undefined) mustBeOne(source, target);
-    else this.#check("ncclAllGather", this.#calls.allGather(source, target, from.count, TYPES[from.dtype], comm, stream ?? 0));
+    else
+      this.#check(
+        "ncclAllGather",
+        this.#calls.allGather(source, target, from.count, TYPES[from.dtype], comm, stream ?? 0),
+      );
   }
 
   broadcast(of: Elements, root: number, over: Over, stream?: Address): void {
     const at = this.#at(of);
     const comm = this.#comm(over);
-    if (comm !== undefined) this.#check("ncclBroadcast", this.#calls.broadcast(at, at, of.count, TYPES[of.dtype], root, comm, stream ?? 0));
+    if (comm !== undefined)
+      this.#check("ncclBroadcast", this.#calls.broadcast(at, at, of.count, TYPES[of.dtype], root, comm, stream ?? 0));
   }
 
   /** Operations that are called in `body` become one launch. */
@@ -164,7 +178,8 @@ export class Nccl {
   #comm(over: Over): Address | undefined {
     if (this.#failure !== undefined) throw this.#failure;
     const comm = this.#comms.get(sameAs(this.#grid, over));
-    if (comm === undefined && groupOf(this.#grid, over).size > 1) throw new RangeError("the ranks have not been put into groups");
+    if (comm === undefined && groupOf(this.#grid, over).size > 1)
+      throw new RangeError("the ranks have not been put into groups");
     return comm;
   }
 
@@ -178,7 +193,9 @@ export class Nccl {
     const code = new Int32Array(1);
     for (const comm of this.#comms.values()) {
       if (this.#calls.asyncError(comm, code) === 0 && (code[0] === 0 || code[0] === IN_PROGRESS)) continue;
-      this.#failure ??= new SaettaError(`NCCL: ${this.#calls.errorString(code[0]!)}`, { mend: "NCCL_DEBUG=INFO tells more" });
+      this.#failure ??= new SaettaError(`NCCL: ${this.#calls.errorString(code[0]!)}`, {
+        mend: "NCCL_DEBUG=INFO tells more",
+      });
       clearInterval(this.#looking);
       for (const each of this.#comms.values()) this.#calls.abort(each);
       this.#comms.clear();
@@ -188,7 +205,10 @@ export class Nccl {
 
   #check(what: string, code: number): void {
     if (code !== 0 && code !== IN_PROGRESS) {
-      throw new SaettaError(`${what}: ${this.#calls.errorString(code)}`, { where: "NCCL", mend: "NCCL_DEBUG=INFO tells more" });
+      throw new SaettaError(`${what}: ${this.#calls.errorString(code)}`, {
+        where: "NCCL",
+        mend: "NCCL_DEBUG=INFO tells more",
+      });
     }
   }
 }

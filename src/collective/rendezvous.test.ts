@@ -27,13 +27,26 @@ async function hubOf(size: number, options: Partial<HubOptions> = {}): Promise<{
   return { hub, end };
 }
 
-async function memberOf(hub: Hub, rank: number, options: Partial<MemberOptions> = {}): Promise<{ member: Member; end: Promise<End> }> {
+async function memberOf(
+  hub: Hub,
+  rank: number,
+  options: Partial<MemberOptions> = {},
+): Promise<{ member: Member; end: Promise<End> }> {
   let ended: (end: End) => void = () => undefined;
   const end = new Promise<End>((resolve) => {
     ended = resolve;
   });
   const onEnd = (text: string, told: boolean) => ended({ text, told });
-  const about = { rank, hosts: ["127.0.0.1"], port: hub.port, hub: "rank 0", token: "t", deadline: 1, patience: 60, onEnd };
+  const about = {
+    rank,
+    hosts: ["127.0.0.1"],
+    port: hub.port,
+    hub: "rank 0",
+    token: "t",
+    deadline: 1,
+    patience: 60,
+    onEnd,
+  };
   const member = await Member.join({ ...about, ...options });
   open.push({ close: () => member.leave() });
   return { member, end };
@@ -47,7 +60,9 @@ describe("ranks that meet", () => {
     const first = [two!.exchange("c"), zero!.exchange(null)];
     const second = two!.exchange({ c: 2 });
     expect(await Promise.all([one!.exchange([1]), ...first])).toEqual([1, 2, 3].map(() => [null, [1], "c"]));
-    expect(await Promise.all([zero!.exchange(0), one!.exchange(1), second])).toEqual([1, 2, 3].map(() => [0, 1, { c: 2 }]));
+    expect(await Promise.all([zero!.exchange(0), one!.exchange(1), second])).toEqual(
+      [1, 2, 3].map(() => [0, 1, { c: 2 }]),
+    );
   });
 
   it("leave in good order without anybody being missed", async () => {
@@ -79,7 +94,9 @@ describe("a rank that is gone", () => {
     open.push({ close: () => void socket.destroy() });
     const began = performance.now();
     socket.write(`${JSON.stringify({ hello: 0, host: "far", pid: 42, token: "t" })}\n`);
-    expect((await end).text).toMatch(/^rank 0 \(host far, process 42\) has not shown a sign of life for 1 s: it is stopped/);
+    expect((await end).text).toMatch(
+      /^rank 0 \(host far, process 42\) has not shown a sign of life for 1 s: it is stopped/,
+    );
     expect(performance.now() - began).toBeGreaterThan(500);
   });
 
@@ -130,7 +147,12 @@ describe("who is no rank of this run", () => {
     expect(hub.processes).toEqual([]);
   });
 
-  it.each(["GET / HTTP/1.1\r\n\r\n", "[1]\n", "nul\n", `${"x".repeat(17 * 2 ** 20)}`])("is sent away: %#", async (text) => {
+  it.each([
+    "GET / HTTP/1.1\r\n\r\n",
+    "[1]\n",
+    "nul\n",
+    `${"x".repeat(17 * 2 ** 20)}`,
+  ])("is sent away: %#", async (text) => {
     const { hub } = await hubOf(2);
     const socket = connect(hub.port, "127.0.0.1");
     socket.on("error", () => undefined);
@@ -151,6 +173,17 @@ it("a hub that is not there is waited for, and then named", async () => {
   const { hub } = await hubOf(1);
   const { port } = hub;
   await hub.close(0);
-  const about = { rank: 1, hosts: ["127.0.0.1"], port, hub: "rank 0", token: "t", deadline: 1, patience: 0.3, onEnd: () => undefined };
-  await expect(Member.join(about)).rejects.toThrow(new RegExp(`rank 0 cannot be reached at 127.0.0.1:${port} \\(.*ECONNREFUSED`));
+  const about = {
+    rank: 1,
+    hosts: ["127.0.0.1"],
+    port,
+    hub: "rank 0",
+    token: "t",
+    deadline: 1,
+    patience: 0.3,
+    onEnd: () => undefined,
+  };
+  await expect(Member.join(about)).rejects.toThrow(
+    new RegExp(`rank 0 cannot be reached at 127.0.0.1:${port} \\(.*ECONNREFUSED`),
+  );
 });

@@ -55,7 +55,8 @@ function post(message: FromWatcher): void {
 }
 
 async function watch({ rank, size, token, deadline, patience, listen, hub: hubName }: WatcherOptions): Promise<void> {
-  const hub = listen === undefined ? undefined : await Hub.open({ size, token, deadline, patience, onEnd: end }, listen);
+  const hub =
+    listen === undefined ? undefined : await Hub.open({ size, token, deadline, patience, onEnd: end }, listen);
   if (hub !== undefined) post({ listening: hub.port });
   let member: Member | undefined;
 

@@ -19,12 +19,34 @@ describe("the environment says which rank this is", () => {
       WORLD_SIZE: "2",
       SLURM_JOB_ID: "77",
     };
-    expect(worldOf(env)).toEqual({ rank: 3, size: 8, localRank: 1, localSize: 2, launcher: "mpirun", master: undefined, token: "77" });
+    expect(worldOf(env)).toEqual({
+      rank: 3,
+      size: 8,
+      localRank: 1,
+      localSize: 2,
+      launcher: "mpirun",
+      master: undefined,
+      token: "77",
+    });
   });
 
   it("torchrun, whose own store has MASTER_PORT", () => {
-    const env = { RANK: "1", WORLD_SIZE: "2", LOCAL_RANK: "1", LOCAL_WORLD_SIZE: "2", MASTER_ADDR: "n1", MASTER_PORT: "29400" };
-    expect(worldOf(env)).toMatchObject({ rank: 1, size: 2, localRank: 1, localSize: 2, master: { host: "n1", port: 29400 }, token: "" });
+    const env = {
+      RANK: "1",
+      WORLD_SIZE: "2",
+      LOCAL_RANK: "1",
+      LOCAL_WORLD_SIZE: "2",
+      MASTER_ADDR: "n1",
+      MASTER_PORT: "29400",
+    };
+    expect(worldOf(env)).toMatchObject({
+      rank: 1,
+      size: 2,
+      localRank: 1,
+      localSize: 2,
+      master: { host: "n1", port: 29400 },
+      token: "",
+    });
     const torchrun = { ...env, TORCHELASTIC_RUN_ID: "abc" };
     expect(worldOf(torchrun)).toMatchObject({ master: { host: "n1", port: 29401 }, token: "abc" });
     expect(worldOf({ ...torchrun, SAETTA_PORT: "5000" })).toMatchObject({ master: { port: 5000 } });
@@ -47,7 +69,9 @@ describe("the environment says which rank this is", () => {
       token: "7",
     });
     expect(worldOf({ ...env, SLURM_STEP_NODELIST: "big" })).toMatchObject({ master: { host: "big" } });
-    expect(worldOf({ ...env, MASTER_ADDR: "login", MASTER_PORT: "1234" })).toMatchObject({ master: { host: "login", port: 1234 } });
+    expect(worldOf({ ...env, MASTER_ADDR: "login", MASTER_PORT: "1234" })).toMatchObject({
+      master: { host: "login", port: 1234 },
+    });
   });
 
   it.each([
@@ -63,7 +87,14 @@ describe("the environment says which rank this is", () => {
 
 describe("the grid", () => {
   it("has what is asked for, and the rest as replicas", () => {
-    expect(chooseGrid(5, 6, { shards: 2, replicas: 3 })).toEqual({ rank: 5, size: 6, shards: 2, replicas: 3, shard: 1, replica: 2 });
+    expect(chooseGrid(5, 6, { shards: 2, replicas: 3 })).toEqual({
+      rank: 5,
+      size: 6,
+      shards: 2,
+      replicas: 3,
+      shard: 1,
+      replica: 2,
+    });
     expect(chooseGrid(3, 4, { shards: 2 })).toMatchObject({ shards: 2, replicas: 2, shard: 1, replica: 1 });
     expect(chooseGrid(3, 4, { replicas: 1 })).toMatchObject({ shards: 4, replicas: 1, shard: 3, replica: 0 });
     expect(chooseGrid(3, 4, {})).toMatchObject({ shards: 1, replicas: 4, shard: 0, replica: 3 });
@@ -81,5 +112,6 @@ describe("the grid", () => {
 it("the deadline is a number of seconds", () => {
   expect(deadlineOf({})).toBe(30);
   expect(deadlineOf({ SAETTA_DEADLINE: "2.5" })).toBe(2.5);
-  for (const text of ["0", "-1", "soon", "1e9"]) expect(() => deadlineOf({ SAETTA_DEADLINE: text })).toThrow(/no number of seconds/);
+  for (const text of ["0", "-1", "soon", "1e9"])
+    expect(() => deadlineOf({ SAETTA_DEADLINE: text })).toThrow(/no number of seconds/);
 });

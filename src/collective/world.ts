@@ -22,7 +22,13 @@ type Environment = Readonly<Record<string, string | undefined>>;
 
 /** Names of rank, size, local rank and local size, and whose they are. The first that is there is believed. */
 const LAUNCHERS = [
-  ["mpirun", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"],
+  [
+    "mpirun",
+    "OMPI_COMM_WORLD_RANK",
+    "OMPI_COMM_WORLD_SIZE",
+    "OMPI_COMM_WORLD_LOCAL_RANK",
+    "OMPI_COMM_WORLD_LOCAL_SIZE",
+  ],
   ["the environment", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"],
   // SLURM_NTASKS is also set in a batch script, where no other task runs.
   ["srun", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", ""],
@@ -37,7 +43,9 @@ export function worldOf(env: Environment): World | undefined {
     if (env[rankName] === undefined || env[sizeName] === undefined) continue;
     const [rank, size] = [whole(env, rankName), whole(env, sizeName)];
     if (size < 1 || rank >= size)
-      throw new UsageError(`${rankName}=${rank} and ${sizeName}=${size} make no sense together`, { where: "environment" });
+      throw new UsageError(`${rankName}=${rank} and ${sizeName}=${size} make no sense together`, {
+        where: "environment",
+      });
     if (size === 1) return undefined;
     const localRank = env[localRankName] === undefined ? 0 : whole(env, localRankName);
     const localSize = env[localSizeName] === undefined ? undefined : whole(env, localSizeName);
@@ -70,7 +78,8 @@ function firstNode(list: string | undefined): string | undefined {
 
 function whole(env: Environment, name: string): number {
   const text = env[name] ?? "";
-  if (!/^\d{1,9}$/.test(text)) throw new UsageError(`${name}="${text}" is not a whole number`, { where: "environment" });
+  if (!/^\d{1,9}$/.test(text))
+    throw new UsageError(`${name}="${text}" is not a whole number`, { where: "environment" });
   return Number(text);
 }
 

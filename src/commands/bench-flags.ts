@@ -36,7 +36,9 @@ const TRAINED = [
   "dtype",
   "threads",
 ] as const;
-const ONLY_SYNTHETIC = "directions active amplitude noise together rows auxkCoef lr warmup decay deadTokens seed".split(" ");
+const ONLY_SYNTHETIC = "directions active amplitude noise together rows auxkCoef lr warmup decay deadTokens seed".split(
+  " ",
+);
 
 /** Defines the command. */
 export function defineBench(program: Command): Command {
@@ -47,7 +49,9 @@ export function defineBench(program: Command): Command {
   amplitudes.argParser(parseRange).default(amplitude, amplitude.join(".."));
   const command = program
     .command("bench")
-    .description("time the training step on this machine; with --synthetic: train on a random dictionary and say how much of it was found")
+    .description(
+      "time the training step on this machine; with --synthetic: train on a random dictionary and say how much of it was found",
+    )
     .option("--synthetic", "train on rows of which the truth is known")
     .option("--width <N>", `elements of a row (default: ${STEP.width}; ${width} with --synthetic)`, counted("--width"))
     .option("--seconds <X>", "how long to time", numbered("--seconds"), 6)
@@ -55,20 +59,30 @@ export function defineBench(program: Command): Command {
     .option("--active <N>", "directions that are on in each row", counted("--active"), active)
     .addOption(amplitudes)
     .option("--noise <X>", "standard deviation of the noise on each element", numbered("--noise"), noise)
-    .option("--together <X>", "directions come in pairs; probability that one brings its partner along", numbered("--together"), together)
+    .option(
+      "--together <X>",
+      "directions come in pairs; probability that one brings its partner along",
+      numbered("--together"),
+      together,
+    )
     .option("--rows <N>", "rows to train on, in one pass", counted("--rows"), rows)
     .option("--json", "print one JSON object")
     .addHelpText(
       "after",
       "\nExamples:\n  saetta bench --latents 32768 --width 768 --auxk 0\n  saetta bench --synthetic --auxk 4 --dead-tokens 20k\n",
     );
-  const both = (["latents", "k", "auxk", "batch"] as const).map((name) => [name, `${STEP[name]}; ${TRAINING[name]} with --synthetic`]);
+  const both = (["latents", "k", "auxk", "batch"] as const).map((name) => [
+    name,
+    `${STEP[name]}; ${TRAINING[name]} with --synthetic`,
+  ]);
   return addFlags(command, TRAINED, { ...Object.fromEntries(both), lr: TRAINING.lr });
 }
 
 /** Throws UsageError for a flag that means nothing the way the command is used. */
 export function checkPlace(command: Command, synthetic: boolean): void {
-  const misplaced = (synthetic ? ["seconds"] : ONLY_SYNTHETIC).find((name) => command.getOptionValueSource(name) === "cli");
+  const misplaced = (synthetic ? ["seconds"] : ONLY_SYNTHETIC).find(
+    (name) => command.getOptionValueSource(name) === "cli",
+  );
   if (misplaced === undefined) return;
   const flag = command.options.find((option) => option.attributeName() === misplaced)?.long;
   throw new UsageError(`${flag} means nothing ${synthetic ? "with" : "without"} --synthetic`);

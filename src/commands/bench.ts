@@ -29,13 +29,17 @@ async function timing(flags: BenchFlags, asked: TrainOptions) {
   return { findings, text: `${findings.engine}\n${stepText(findings)}` };
 }
 
-async function synthetic({ width, directions, active, amplitude, noise, together, rows }: BenchFlags, asked: TrainOptions) {
+async function synthetic(
+  { width, directions, active, amplitude, noise, together, rows }: BenchFlags,
+  asked: TrainOptions,
+) {
   const { seed = DICTIONARY.seed, ...training } = asked;
   const dictionary = { directions, width: width ?? DICTIONARY.width, active, amplitude, noise, together, rows, seed };
   const ending = catchSignals("finishing the step; what was found so far follows");
   const progress = createProgress({ label: "train", total: rows, unit: "rows" });
   try {
-    const onReport = ({ tokens, fvu, dead }: Report) => progress.update(tokens, `FVU ${fvu.toPrecision(3)}, ${dead} dead`);
+    const onReport = ({ tokens, fvu, dead }: Report) =>
+      progress.update(tokens, `FVU ${fvu.toPrecision(3)}, ${dead} dead`);
     const findings = await benchSynthetic({ dictionary, training, signal: ending.signal, onNote: note, onReport });
     progress.done();
     process.exitCode = ending.exitCode();

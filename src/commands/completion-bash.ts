@@ -9,11 +9,17 @@ export function bashScript(commands: readonly Completed[]): string {
     const worded = flags
       .filter(({ words }) => words.length > 0)
       .map(({ flag, words }) => `    "${name} ${flag}") offer="${words.join(" ")}" ;;`);
-    const files = flags.filter(({ takesValue, words }) => takesValue && words.length === 0).map(({ flag }) => `"${name} ${flag}"`);
+    const files = flags
+      .filter(({ takesValue, words }) => takesValue && words.length === 0)
+      .map(({ flag }) => `"${name} ${flag}"`);
     return files.length > 0 ? [...worded, `    ${files.join("|")}) ;;`] : worded;
   });
-  const flags = commands.map(({ name, flags: all }) => `        ${name}) offer="${all.map(({ flag }) => flag).join(" ")}" ;;`);
-  const first = commands.filter(({ words }) => words.length > 0).map(({ name, words }) => `        ${name}) offer="${words.join(" ")}" ;;`);
+  const flags = commands.map(
+    ({ name, flags: all }) => `        ${name}) offer="${all.map(({ flag }) => flag).join(" ")}" ;;`,
+  );
+  const first = commands
+    .filter(({ words }) => words.length > 0)
+    .map(({ name, words }) => `        ${name}) offer="${words.join(" ")}" ;;`);
   return `# Completion of saetta for bash; made by: saetta completion bash
 _saetta() {
   local current=\${COMP_WORDS[COMP_CWORD]} before=\${COMP_WORDS[COMP_CWORD - 1]} command= offer= word

@@ -40,7 +40,8 @@ export async function evalData(saePath: string, paths: readonly string[], asked:
   try {
     const { untrained, holdout } = await chooseRows(source, paths.length > 0 ? { ...options, holdout: 0 } : options);
     const ranges = paths.length > 0 ? without([{ first: 0, count: source.rows }], untrained) : holdout;
-    if (ranges.length > 0) return { source, ranges, nonFinite: options.nonFinite, excludeTokens: options.excludeTokens };
+    if (ranges.length > 0)
+      return { source, ranges, nonFinite: options.nonFinite, excludeTokens: options.excludeTokens };
     throw new SaettaError(paths.length > 0 ? "every row is excluded" : "the run held no rows out", {
       where: paths.length > 0 ? paths.join(", ") : run,
       mend: paths.length > 0 ? "pass --exclude-tokens none" : "name other activations: saetta eval RUN acts.h5",
@@ -55,7 +56,11 @@ export async function evalData(saePath: string, paths: readonly string[], asked:
  * The rows that several autoencoders are compared on: with `paths` those that no run excludes, else those that every run among them held out. Throws UsageError when their
  * runs were trained on different files, or held out nothing in common.
  */
-export async function sharedData(saePaths: readonly string[], paths: readonly string[], asked: TrainOptions): Promise<EvalData> {
+export async function sharedData(
+  saePaths: readonly string[],
+  paths: readonly string[],
+  asked: TrainOptions,
+): Promise<EvalData> {
   const [only = "", ...more] = saePaths;
   if (more.length === 0) return evalData(only, paths, asked);
   const ofRuns: string[] = [];
@@ -74,16 +79,20 @@ export async function sharedData(saePaths: readonly string[], paths: readonly st
     }
     await next.source.close();
     const ranges = common(shared.ranges, next.ranges);
-    const sameFiles = JSON.stringify(shared.source.paths.map(absolute)) === JSON.stringify(next.source.paths.map(absolute));
+    const sameFiles =
+      JSON.stringify(shared.source.paths.map(absolute)) === JSON.stringify(next.source.paths.map(absolute));
     if (sameFiles && ranges.length > 0) {
       shared = { ...shared, ranges };
       continue;
     }
     await shared.source.close();
-    throw new UsageError(sameFiles ? "the runs held out no rows in common" : "the runs were trained on different files", {
-      where: `${deciding[0]} and ${path}`,
-      mend: "name the activations to compare them on: saetta eval A B acts.h5",
-    });
+    throw new UsageError(
+      sameFiles ? "the runs held out no rows in common" : "the runs were trained on different files",
+      {
+        where: `${deciding[0]} and ${path}`,
+        mend: "name the activations to compare them on: saetta eval A B acts.h5",
+      },
+    );
   }
   return shared!;
 }

@@ -29,7 +29,8 @@ export async function lossesOf(
   flags: LossFlags,
   tell: { readonly onNote: (note: string) => void; readonly onProgress: (done: number, total: number) => void },
 ): Promise<LossRecovered[] | undefined> {
-  if (!(flags.loss === true || flags.model !== undefined || flags.tensor !== undefined || flags.text !== undefined)) return undefined;
+  if (!(flags.loss === true || flags.model !== undefined || flags.tensor !== undefined || flags.text !== undefined))
+    return undefined;
   const { origin } = data.source;
   const path = flags.model ?? origin.model ?? first(saes, "model");
   if (path === undefined) throw unknown("model", "--model PATH");
@@ -45,7 +46,11 @@ export async function lossesOf(
   });
   checkModel(model, data.source, flags.model !== undefined, tell.onNote);
   const contexts = await contextsFor(model, data, flags, tell.onNote);
-  return measureLoss(model, tensor, contexts, saes, { ablate: flags.ablate, threads: flags.threads, onProgress: tell.onProgress });
+  return measureLoss(model, tensor, contexts, saes, {
+    ablate: flags.ablate,
+    threads: flags.threads,
+    onProgress: tell.onProgress,
+  });
 }
 
 async function contextsFor(
@@ -66,7 +71,9 @@ function first(saes: readonly Sae[], what: "model" | "tensor"): string | undefin
 }
 
 function unknown(what: string, flag: string): UsageError {
-  return new UsageError(`neither the activations nor the autoencoder say which ${what} they are of`, { mend: `name it with ${flag}` });
+  return new UsageError(`neither the activations nor the autoencoder say which ${what} they are of`, {
+    mend: `name it with ${flag}`,
+  });
 }
 
 /** A tensor that was asked for by name is taken at its word. */
@@ -81,10 +88,18 @@ function checkTensors(saes: readonly Sae[], tensor: string, asked: boolean): voi
   }
 }
 
-function checkModel(model: LanguageModel, { origin, paths }: Source, asked: boolean, onNote: (note: string) => void): void {
+function checkModel(
+  model: LanguageModel,
+  { origin, paths }: Source,
+  asked: boolean,
+  onNote: (note: string) => void,
+): void {
   if (origin.modelSha256 === undefined || origin.modelSha256 === model.sha256) return;
   const what = `is not the model that ${paths.join(", ")} was made with (its SHA-256 is another)`;
   if (!asked)
-    throw new SaettaError(what, { where: model.path, mend: "put that model back, or name this one with --model to use it all the same" });
+    throw new SaettaError(what, {
+      where: model.path,
+      mend: "put that model back, or name this one with --model to use it all the same",
+    });
   onNote(`${model.path} ${what}`);
 }

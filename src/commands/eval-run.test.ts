@@ -25,7 +25,14 @@ beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), "saetta-eval-run-"));
   acts = join(folder, "acts.h5");
   engine = createReferenceEngine();
-  await harvest({ model: MODEL, text: "examples/brown.txt.gz", tensor: BLOCK_3, out: acts, tokens: CONTEXTS * CONTEXT, context: CONTEXT });
+  await harvest({
+    model: MODEL,
+    text: "examples/brown.txt.gz",
+    tensor: BLOCK_3,
+    out: acts,
+    tokens: CONTEXTS * CONTEXT,
+    context: CONTEXT,
+  });
   const source = await openSource([acts]);
   const shape = { latents: 64, k: 8, auxk: 0, batch: 64, statisticsRows: 256, engine: "reference" } as const;
   await (await train(source, { ...shape, holdout: 0.2, out: run("a") })).finished;
@@ -38,7 +45,8 @@ afterAll(async () => {
   rmSync(folder, { recursive: true });
 });
 
-const judge = (first: string, more: readonly string[], flags = {}): Promise<Judged[]> => judgeAll(first, more, {}, flags, engine);
+const judge = (first: string, more: readonly string[], flags = {}): Promise<Judged[]> =>
+  judgeAll(first, more, {}, flags, engine);
 const PAGE = { columns: 120, bold: false };
 
 describe("one autoencoder in its model", () => {
@@ -55,7 +63,8 @@ describe("one autoencoder in its model", () => {
     expect(loss!.tensor).toBe(BLOCK_3);
     const text = resultText([found!], PAGE);
     expect(text).toContain("FVU  ");
-    for (const definition of Object.values(loss!.definitions)) expect(text).toContain(definition.replace("loss recovered: ", ""));
+    for (const definition of Object.values(loss!.definitions))
+      expect(text).toContain(definition.replace("loss recovered: ", ""));
   });
 
   it("is left alone unless that is asked for", async () => {
@@ -66,7 +75,10 @@ describe("one autoencoder in its model", () => {
 
   it("is measured on other text, of about as many tokens as asked for", async () => {
     const text = join(folder, "held-out.txt");
-    writeFileSync(text, "The jury praised the administration of the city.\n\nIt was a fine day for the race. ".repeat(20));
+    writeFileSync(
+      text,
+      "The jury praised the administration of the city.\n\nIt was a fine day for the race. ".repeat(20),
+    );
     const [found] = await judge(run("none"), [acts], { text, lossTokens: 100 });
     expect(found!.loss!.text).toBe(`${Math.ceil(100 / CONTEXT)} contexts of ${CONTEXT} tokens of ${text}`);
     expect(found!.loss!.splicedRows).toBeLessThan(7 * CONTEXT - 6);
@@ -78,7 +90,9 @@ describe("one autoencoder in its model", () => {
     for (const file of ["model.onnx", "tokenizer.json"]) copyFileSync(join(MODEL, file), join(other, file));
     const [same] = await judge(run("a"), [], { model: other, lossTokens: CONTEXT });
     expect(same!.loss!.model).toBe(join(other, "model.onnx"));
-    await expect(judge(run("a"), [], { model: join(folder, "nowhere") })).rejects.toThrow(/nowhere: there is no such file/);
+    await expect(judge(run("a"), [], { model: join(folder, "nowhere") })).rejects.toThrow(
+      /nowhere: there is no such file/,
+    );
     await expect(judge(run("a"), [], { tensor: "/transformer/h.3/Add_1" })).rejects.toThrow(
       /did you mean '\/transformer\/h\.3\/Add_1_output_0'/,
     );
@@ -96,15 +110,22 @@ describe("a model that is not the one of the activations", () => {
     };
     const notes: string[] = [];
     const tell = { onNote: (text: string) => notes.push(text), onProgress: () => undefined };
-    await expect(lossesOf([], wrong, { loss: true }, tell)).rejects.toThrow(/model\.onnx: is not the model that .*acts\.h5 was made with/);
+    await expect(lossesOf([], wrong, { loss: true }, tell)).rejects.toThrow(
+      /model\.onnx: is not the model that .*acts\.h5 was made with/,
+    );
     expect(await lossesOf([], wrong, { model: MODEL }, tell)).toEqual([]);
     expect(notes).toEqual([expect.stringMatching(/its SHA-256 is another/)]);
-    const gone: EvalData = { ...wrong, source: { ...source, origin: { ...source.origin, model: join(folder, "gone.onnx") } } };
+    const gone: EvalData = {
+      ...wrong,
+      source: { ...source, origin: { ...source.origin, model: join(folder, "gone.onnx") } },
+    };
     await expect(lossesOf([], gone, { loss: true }, tell)).rejects.toThrow(
       /gone\.onnx: there is no such file.*; name it with --model PATH/,
     );
     const bare: EvalData = { ...wrong, source: { ...source, origin: {} } };
-    await expect(lossesOf([], bare, { loss: true }, tell)).rejects.toThrow(/which model they are of; name it with --model PATH/);
+    await expect(lossesOf([], bare, { loss: true }, tell)).rejects.toThrow(
+      /which model they are of; name it with --model PATH/,
+    );
     await source.close();
   });
 });
@@ -141,7 +162,9 @@ describe("several autoencoders", () => {
   });
 
   it("have no latents shown, and may be run on fewer threads", async () => {
-    await expect(judge(run("a"), [run("b")], { features: 3 })).rejects.toThrow(/--features shows latents of one autoencoder/);
+    await expect(judge(run("a"), [run("b")], { features: 3 })).rejects.toThrow(
+      /--features shows latents of one autoencoder/,
+    );
     const [one] = await judgeAll(run("a"), [], { threads: 1 }, { loss: true, lossTokens: CONTEXT }, engine);
     expect(one!.loss!.crossEntropy.original).toBeGreaterThan(0);
   });
@@ -163,6 +186,8 @@ describe("several autoencoders", () => {
     } as const;
     await (await train(source, options)).finished;
     await source.close();
-    await expect(judge(run("a"), [run("c")])).rejects.toThrow(/the runs were trained on different files; name the activations/);
+    await expect(judge(run("a"), [run("c")])).rejects.toThrow(
+      /the runs were trained on different files; name the activations/,
+    );
   });
 });

@@ -30,13 +30,17 @@ export async function judgeAll(
   const { features, weights, maxRows } = flags;
   const paths = await sortPaths(first, more);
   if (paths.saes.length > 1 && features !== undefined && features > 0) {
-    throw new UsageError("--features shows latents of one autoencoder, not of several", { mend: "evaluate them one at a time" });
+    throw new UsageError("--features shows latents of one autoencoder, not of several", {
+      mend: "evaluate them one at a time",
+    });
   }
   const saes: (Sae & { readonly path: string })[] = [];
   let data: EvalData | undefined;
   try {
-    for (const path of paths.saes) saes.push(await loadSae(path, weights === undefined ? { engine } : { engine, weights }));
-    for (const { found } of saes) for (const { error } of found.refusals) note(`passed over a damaged checkpoint: ${error.message}`);
+    for (const path of paths.saes)
+      saes.push(await loadSae(path, weights === undefined ? { engine } : { engine, weights }));
+    for (const { found } of saes)
+      for (const { error } of found.refusals) note(`passed over a damaged checkpoint: ${error.message}`);
     data = await sharedData(
       saes.map(({ path }) => resolve(path)),
       paths.data,

@@ -32,11 +32,29 @@ beforeAll(async () => {
     ],
     attributes: { start_token: 0, tokenizer: join(import.meta.dirname, "../../examples/brown-gpt/tokenizer.json") },
   });
-  await file.write("hidden_states", 0, bytesOf(Float32Array.from({ length: SEQUENCES * T * D }, () => rng.uniform() * 4 - 2)));
-  await file.write("tokens", 0, bytesOf(Int32Array.from({ length: SEQUENCES * T }, (_, i) => (i % T === 0 ? 0 : 300 + ((i * 31) % 7)))));
+  await file.write(
+    "hidden_states",
+    0,
+    bytesOf(Float32Array.from({ length: SEQUENCES * T * D }, () => rng.uniform() * 4 - 2)),
+  );
+  await file.write(
+    "tokens",
+    0,
+    bytesOf(Int32Array.from({ length: SEQUENCES * T }, (_, i) => (i % T === 0 ? 0 : 300 + ((i * 31) % 7)))),
+  );
   await file.close();
   const source = await openSource([acts]);
-  const options = { latents: 8, k: 2, auxk: 0, batch: 32, ema: 0.9, holdout: 0.2, statisticsRows: 64, engine: "reference", out } as const;
+  const options = {
+    latents: 8,
+    k: 2,
+    auxk: 0,
+    batch: 32,
+    ema: 0.9,
+    holdout: 0.2,
+    statisticsRows: 64,
+    engine: "reference",
+    out,
+  } as const;
   await (await train(source, options)).finished;
   await source.close();
 });
@@ -76,6 +94,8 @@ describe("evaluating a run", () => {
   });
 
   it("needs data where there is no run", async () => {
-    await expect(evalData(folder, [], {})).rejects.toThrow(`${folder}: the autoencoder belongs to no run, so there is no hold-out`);
+    await expect(evalData(folder, [], {})).rejects.toThrow(
+      `${folder}: the autoencoder belongs to no run, so there is no hold-out`,
+    );
   });
 });

@@ -19,30 +19,49 @@ export function evalCommand(program: Command): void {
     .command("eval")
     .description("measure autoencoders on held-out rows, show latents in their text, and what the language model loses")
     .argument("<sae>", "run folder, checkpoint folder, or a folder or file of another program")
-    .argument("[more...]", "more autoencoders, to compare; files or folders of activations (default: the hold-out of the runs)")
+    .argument(
+      "[more...]",
+      "more autoencoders, to compare; files or folders of activations (default: the hold-out of the runs)",
+    )
     .option("--features <N>", "show N latents in their text (default: 0)", (text) => parseCount(text, "--features", 0))
-    .addOption(new Option("--weights <kind>", "running average or raw weights (default: ema where there is one)").choices(["ema", "raw"]))
+    .addOption(
+      new Option("--weights <kind>", "running average or raw weights (default: ema where there is one)").choices([
+        "ema",
+        "raw",
+      ]),
+    )
     .option("--max-rows <N>", "look at no more than N rows, evenly spread", (text) => parseCount(text, "--max-rows"))
-    .option("--loss", "also what the language model loses with the reconstruction in its tensor's place; the next three imply it")
+    .option(
+      "--loss",
+      "also what the language model loses with the reconstruction in its tensor's place; the next three imply it",
+    )
     .option("--model <path>", "the ONNX model (default: the one that the activations were made with)")
     .option("--tensor <name>", "the tensor in it (default: the one that the activations are of)")
     .option("--text <file>", "held-out text to run it on (default: the contexts of the held-out rows)")
-    .option("--loss-tokens <N>", `run it on about N tokens at most (default: ${LOSS_TOKENS})`, (text) => parseCount(text, "--loss-tokens"))
+    .option("--loss-tokens <N>", `run it on about N tokens at most (default: ${LOSS_TOKENS})`, (text) =>
+      parseCount(text, "--loss-tokens"),
+    )
     .addOption(
-      new Option("--ablate <rows>", "rows that zeros and the mean stand in: all, or only those that are spliced (default: all)").choices([
-        "all",
-        "spliced",
-      ]),
+      new Option(
+        "--ablate <rows>",
+        "rows that zeros and the mean stand in: all, or only those that are spliced (default: all)",
+      ).choices(["all", "spliced"]),
     )
     .option("--markdown", "print a table in Markdown")
     .option("--json", "print one JSON object")
-    .addHelpText("after", "\nExamples:\n  saetta eval runs/first --features 5\n  saetta eval runs/a runs/b --loss --markdown\n");
+    .addHelpText(
+      "after",
+      "\nExamples:\n  saetta eval runs/first --features 5\n  saetta eval runs/a runs/b --loss --markdown\n",
+    );
   addFlags(command, ["engine", "threads", "dataset", "nonFinite", "excludeTokens"]);
   command.action(async (path: string, more: readonly string[], flags: Flags) => {
     const asked = givenOptions(command);
     await using engine = await selectEngine(asked.engine ?? "auto", { threads: asked.threads, onNote: note });
     const judged = await judgeAll(path, more, asked, flags, engine);
-    const json = () => JSON.stringify(snakeCase(judged.length === 1 ? judged[0] : { autoencoders: judged }), undefined, 2);
-    process.stdout.write(`${flags.json ? json() : flags.markdown ? markdown(judged) : resultText(judged, pageOf(process.stdout))}\n`);
+    const json = () =>
+      JSON.stringify(snakeCase(judged.length === 1 ? judged[0] : { autoencoders: judged }), undefined, 2);
+    process.stdout.write(
+      `${flags.json ? json() : flags.markdown ? markdown(judged) : resultText(judged, pageOf(process.stdout))}\n`,
+    );
   });
 }

@@ -17,12 +17,19 @@ export function exportCommand(program: Command): void {
     .argument("<sae>", "run folder, checkpoint folder, or any autoencoder that Saetta reads")
     .addOption(new Option("--format <format>", "whose files to write").choices(FORMATS).makeOptionMandatory())
     .requiredOption("--out <dir>", "the folder to write")
-    .addOption(new Option("--weights <kind>", "running average or raw weights (default: ema where there is one)").choices(["ema", "raw"]))
+    .addOption(
+      new Option("--weights <kind>", "running average or raw weights (default: ema where there is one)").choices([
+        "ema",
+        "raw",
+      ]),
+    )
     .option("--model <name>", "name of the language model to write down")
     .option("--hook <name>", "name of the hook, in the words of the program that reads it")
     .option("--inexact", "write layer_norm for programs that undo it without the 1e-5")
     .option("--bare", "openai: the state dict alone, as train.py writes it")
-    .option("--k <N>", "active latents a row, where the autoencoder's file does not say it", (text) => parseCount(text, "--k"))
+    .option("--k <N>", "active latents a row, where the autoencoder's file does not say it", (text) =>
+      parseCount(text, "--k"),
+    )
     .option("--verify", "compare rows through the written file's own rules")
     .option("--data <acts...>", "activations to compare with (default: random rows)")
     .option("--json", "print one JSON object")

@@ -5,7 +5,9 @@ import { UsageError } from "../util/errors.ts";
 import { addFlags, givenOptions } from "./flags.ts";
 
 function command(): Command {
-  return addFlags(new Command("test").exitOverride().configureOutput({ writeErr: () => undefined, writeOut: () => undefined }));
+  return addFlags(
+    new Command("test").exitOverride().configureOutput({ writeErr: () => undefined, writeOut: () => undefined }),
+  );
 }
 
 function given(...argv: string[]): TrainOptions {
@@ -16,9 +18,12 @@ function given(...argv: string[]): TrainOptions {
 describe("flags", () => {
   it("stand for every option, with its default in the help", () => {
     const help = command().helpInformation().replace(/\s+/g, " ");
-    for (const name of Object.keys(trainOptions.shape)) expect(help).toMatch(new RegExp(`--(\\[no-\\])?${flagOf(name).slice(2)} `));
+    for (const name of Object.keys(trainOptions.shape))
+      expect(help).toMatch(new RegExp(`--(\\[no-\\])?${flagOf(name).slice(2)} `));
     expect(help).toContain("--[no-]shuffle rows in a seeded random order");
-    expect(help).toMatch(/Autoencoder: --preset .* Optimisation: --auxk-coef .* Data: --non-finite .* Run: --eval-every /);
+    expect(help).toMatch(
+      /Autoencoder: --preset .* Optimisation: --auxk-coef .* Data: --non-finite .* Run: --eval-every /,
+    );
     expect(help).toContain("--eps <X>");
     expect(help).toContain(`(default: ${DEFAULTS.eps})`);
     expect(help).toContain("--engine <auto|cpu|cuda|reference>");
@@ -35,7 +40,22 @@ describe("flags", () => {
 
   it("become values of their type", () => {
     expect(
-      given("--tokens", "10M", "--k", "4", "--lr", "1e-4", "--mse-scale", "auto", "--engine", "cpu", "--seed", "0", "--warmup", "0"),
+      given(
+        "--tokens",
+        "10M",
+        "--k",
+        "4",
+        "--lr",
+        "1e-4",
+        "--mse-scale",
+        "auto",
+        "--engine",
+        "cpu",
+        "--seed",
+        "0",
+        "--warmup",
+        "0",
+      ),
     ).toEqual({
       tokens: 10_000_000,
       k: 4,

@@ -17,10 +17,9 @@ interface Field {
   readonly placeholder?: string;
 }
 
-const FIELDS = Object.entries(z.toJSONSchema(trainOptions.partial(), { io: "input" }).properties as Record<string, Field>) as [
-  keyof TrainOptions,
-  Field,
-][];
+const FIELDS = Object.entries(
+  z.toJSONSchema(trainOptions.partial(), { io: "input" }).properties as Record<string, Field>,
+) as [keyof TrainOptions, Field][];
 
 const HEADINGS = ["Autoencoder:", "Optimisation:", "Data:", "Run:"] as const;
 
@@ -84,9 +83,9 @@ export function addFlags(
   names?: readonly (keyof TrainOptions)[],
   defaults: Readonly<Partial<Record<keyof TrainOptions, unknown>>> = {},
 ): Command {
-  const chosen = (names ?? HEADINGS.flatMap((heading) => FIELDS.map(([name]) => name).filter((name) => HEADING[name] === heading))).map(
-    (name) => [name, FIELDS.find(([each]) => each === name)![1]] as const,
-  );
+  const chosen = (
+    names ?? HEADINGS.flatMap((heading) => FIELDS.map(([name]) => name).filter((name) => HEADING[name] === heading))
+  ).map((name) => [name, FIELDS.find(([each]) => each === name)![1]] as const);
   for (const [name, field] of chosen) {
     const flag = flagOf(name);
     const fixed = defaults[name] ?? field.default ?? (DEFAULTS as TrainOptions)[name];
@@ -108,7 +107,11 @@ export function addFlags(
 /** The options that were given, checked. */
 export function givenOptions(command: Command): TrainOptions {
   const values = Object.entries(command.opts()).filter(([name]) => FIELDS.some(([field]) => field === name));
-  return checkOptions(Object.fromEntries(values.filter(([name]) => command.getOptionValueSource(name) === "cli")), undefined, flagOf);
+  return checkOptions(
+    Object.fromEntries(values.filter(([name]) => command.getOptionValueSource(name) === "cli")),
+    undefined,
+    flagOf,
+  );
 }
 
 function shown(value: unknown): string {
@@ -118,7 +121,9 @@ function shown(value: unknown): string {
 function placeholder(field: Field): string {
   const rest = (each: Field): string[] => {
     if (each.anyOf) return each.anyOf.flatMap(rest);
-    return words(each).length > 0 ? [] : [{ integer: "N", number: "X", array: "IDS" }[each.type ?? ""] ?? each.placeholder ?? "TEXT"];
+    return words(each).length > 0
+      ? []
+      : [{ integer: "N", number: "X", array: "IDS" }[each.type ?? ""] ?? each.placeholder ?? "TEXT"];
   };
   return `<${[...words(field), ...rest(field)].join("|")}>`;
 }

@@ -27,10 +27,13 @@ export async function follow(run: TrainRun, ending: Ending, as: "text" | "json" 
     say(`data         ${data.description}; ${formatCount(data.rowsPerEpoch)} to train on, ${left.join(", ")}`);
     if (data.preflight !== undefined) say(`rows         ${preflightLine(data.preflight)}`);
     say(`autoencoder  ${formatCount(config.latents)} latents, k ${config.k}, auxk ${config.auxk}`);
-    say(`steps        ${formatCount(run.steps)} of ${formatCount(config.batch)} rows, learning rate ${config.lr.toPrecision(3)}`);
+    say(
+      `steps        ${formatCount(run.steps)} of ${formatCount(config.batch)} rows, learning rate ${config.lr.toPrecision(3)}`,
+    );
     say(`engine       ${run.engine}`);
     const { memory, seconds } = run.forecast;
-    const time = seconds === undefined ? "" : seconds < 1 ? ", less than a second" : `, about ${formatDuration(seconds)}`;
+    const time =
+      seconds === undefined ? "" : seconds < 1 ? ", less than a second" : `, about ${formatDuration(seconds)}`;
     say(`needs        ${formatBytes(memory.needed)} of memory, ${formatBytes(memory.free)} are free${time}`);
   }
   const progress = createProgress({ label: "train", total: run.budget, unit: "rows", start: run.trainedBefore });
@@ -48,7 +51,9 @@ export async function follow(run: TrainRun, ending: Ending, as: "text" | "json" 
     const lines = plot(curve);
     if (lines.length > 0) say(`loss\n${lines.join("\n")}`);
     const time =
-      report === undefined ? "" : ` in ${formatDuration(report.elapsed_s)} (${formatCount(result.tokens / report.elapsed_s)} rows/s)`;
+      report === undefined
+        ? ""
+        : ` in ${formatDuration(report.elapsed_s)} (${formatCount(result.tokens / report.elapsed_s)} rows/s)`;
     say(`${result.reason.padEnd(13)}${formatCount(result.steps)} steps, ${formatCount(result.tokens)} rows${time}`);
     if (report !== undefined) say(`result       ${brief(report)}, ${heldOut(report)}L0 ${figure(report.l0)}`);
     if (run.out !== undefined) say(`run          ${run.out}`);

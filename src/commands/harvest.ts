@@ -24,12 +24,22 @@ export function harvestCommand(program: Command): void {
   program
     .command("harvest")
     .description("text and an ONNX language model in, a file of activations out")
-    .requiredOption("--model <path>", "a .onnx file with tokenizer.json beside it, or a folder with model.onnx and tokenizer.json")
-    .option("--text <file>", 'UTF-8 text, documents separated by blank lines; or .jsonl with a "text" a line; either may be .gz')
+    .requiredOption(
+      "--model <path>",
+      "a .onnx file with tokenizer.json beside it, or a folder with model.onnx and tokenizer.json",
+    )
+    .option(
+      "--text <file>",
+      'UTF-8 text, documents separated by blank lines; or .jsonl with a "text" a line; either may be .gz',
+    )
     .option("--tensor <name>", "the tensor [batch, sequence, width] inside the model to harvest")
     .option("--out <file>", "the HDF5 file to write")
-    .option("--tokens <n>", "how many tokens, rounded up to whole contexts (default: all)", (text) => parseCount(text, "--tokens"))
-    .option("--context <n>", "tokens a context (default: the model's maximum, at most 1024)", (text) => parseCount(text, "--context", 2))
+    .option("--tokens <n>", "how many tokens, rounded up to whole contexts (default: all)", (text) =>
+      parseCount(text, "--tokens"),
+    )
+    .option("--context <n>", "tokens a context (default: the model's maximum, at most 1024)", (text) =>
+      parseCount(text, "--context", 2),
+    )
     .addOption(new Option("--dtype <dtype>", "how values are stored").choices(["f16", "f32"]).default("f16"))
     .option("--list-tensors", "print the tensors of the model that can be harvested, and stop")
     .option("--json", "print the result as JSON")
@@ -39,14 +49,18 @@ export function harvestCommand(program: Command): void {
 
 async function list({ model, json }: Flags): Promise<void> {
   const tensors = await listTensors((await loadModel(model)).graph);
-  const lines = tensors.map((it) => `[${it.shape.join(", ")}]`.padEnd(26) + (it.residual ? "residual  " : "").padEnd(10) + it.name);
+  const lines = tensors.map(
+    (it) => `[${it.shape.join(", ")}]`.padEnd(26) + (it.residual ? "residual  " : "").padEnd(10) + it.name,
+  );
   process.stdout.write(json ? `${JSON.stringify(tensors)}\n` : `${lines.join("\n")}\n`);
 }
 
 async function run({ text, tensor, out, json, ...flags }: Flags): Promise<void> {
   if (text === undefined || tensor === undefined || out === undefined) {
     const missing = Object.entries({ text, tensor, out }).filter(([, value]) => value === undefined);
-    throw new UsageError(`harvest also needs ${missing.map(([name]) => `--${name}`).join(", ")}`, { mend: "see saetta harvest --help" });
+    throw new UsageError(`harvest also needs ${missing.map(([name]) => `--${name}`).join(", ")}`, {
+      mend: "see saetta harvest --help",
+    });
   }
   const ending = catchSignals("stopping; nothing is kept");
   let shown: { readonly stage: string; readonly line: Progress } | undefined;

@@ -27,7 +27,12 @@ export function reportCommand(program: Command): void {
     .option("--data <paths...>", "files or folders of activations (default: the hold-out of the run)")
     .option("--out <file>", "the HTML file to write", "features.html")
     .option("--model <path>", "the ONNX model that the activations are of (default: the one they name, if it is there)")
-    .addOption(new Option("--weights <kind>", "running average or raw weights (default: ema where there is one)").choices(["ema", "raw"]))
+    .addOption(
+      new Option("--weights <kind>", "running average or raw weights (default: ema where there is one)").choices([
+        "ema",
+        "raw",
+      ]),
+    )
     .option("--max-rows <N>", "look at no more than N rows, evenly spread", (text) => parseCount(text, "--max-rows"))
     .addHelpText("after", "\nExample:\n  saetta report runs/first --data acts.h5 --out features.html\n");
   addFlags(command, ["engine", "threads", "dataset", "nonFinite", "excludeTokens"]);
@@ -40,7 +45,8 @@ export function reportCommand(program: Command): void {
     try {
       const onProgress = (stage: Stage, done: number, total: number) => {
         if (line.stage !== stage) line.progress?.done();
-        if (line.stage !== stage) line.progress = createProgress({ label: stage, total, unit: stage === "read" ? "rows" : "latents" });
+        if (line.stage !== stage)
+          line.progress = createProgress({ label: stage, total, unit: stage === "read" ? "rows" : "latents" });
         line.stage = stage;
         line.progress?.update(done);
       };

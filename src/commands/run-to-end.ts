@@ -14,7 +14,11 @@ export interface RunFlags extends PageFlags {
 }
 
 /** Starts a run with `begin` and follows it to its end. Of several ranks the first speaks for all. */
-export async function runToEnd(begin: (about: RunOptions) => Promise<TrainRun>, collective: Collective, flags: RunFlags): Promise<void> {
+export async function runToEnd(
+  begin: (about: RunOptions) => Promise<TrainRun>,
+  collective: Collective,
+  flags: RunFlags,
+): Promise<void> {
   const quiet = collective.grid.rank > 0;
   const ending = catchSignals("finishing the step and saving a checkpoint", quiet);
   try {

@@ -13,10 +13,18 @@ export function serveCommand(program: Command): void {
     .option("--host <address>", "address to listen at; others than this machine can then look (default: 127.0.0.1)")
     .addHelpText("after", "\nExample:\n  saetta serve runs\n")
     .action(async (folders: readonly string[], { port, host }: { readonly port?: number; readonly host?: string }) => {
-      const [{ serveDashboard }, { explorerApi }] = await Promise.all([import("../dashboard/server.ts"), import("../explorer/api.ts")]);
+      const [{ serveDashboard }, { explorerApi }] = await Promise.all([
+        import("../dashboard/server.ts"),
+        import("../explorer/api.ts"),
+      ]);
       const ending = catchSignals("closing the page");
       await using api = explorerApi();
-      const page = await serveDashboard({ folders: folders.length > 0 ? folders : ["runs"], port, host, features: api.answer });
+      const page = await serveDashboard({
+        folders: folders.length > 0 ? folders : ["runs"],
+        port,
+        host,
+        features: api.answer,
+      });
       process.stdout.write(`${page.url}\n`);
       if (host !== undefined) note("whoever reaches this machine can look at these runs: there is no password");
       if (!ending.signal.aborted) await once(ending.signal, "abort");

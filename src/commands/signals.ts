@@ -20,7 +20,8 @@ export function catchSignals(doing: string, quiet = false): Ending {
     if (name !== "SIGUSR1" && asked++ > 0) process.exit(EXIT_CODES[name]);
     if (controller.signal.aborted) return;
     code = EXIT_CODES[name];
-    if (!quiet) process.stderr.write(`\nsaetta: ${name}: ${doing}${name === "SIGINT" ? "; Ctrl-C again ends at once" : ""}\n`);
+    if (!quiet)
+      process.stderr.write(`\nsaetta: ${name}: ${doing}${name === "SIGINT" ? "; Ctrl-C again ends at once" : ""}\n`);
     controller.abort();
   });
   return { signal: controller.signal, exitCode: () => code, close };

@@ -35,7 +35,8 @@ export function trainCommand(program: Command): void {
       const { nproc } = flags;
       const options = { ...(await gridFrom(withoutRivals(file?.options ?? {}, given), { ...given, nproc })), ...given };
       const data = paths.length > 0 ? paths : file?.data;
-      if (data === undefined) throw new UsageError("no data: name the files of activations", { mend: "saetta train acts.h5" });
+      if (data === undefined)
+        throw new UsageError("no data: name the files of activations", { mend: "saetta train acts.h5" });
       await inRanks({ ...options, nproc }, async (collective) => {
         // What --help does without is loaded here.
         const [{ openSource }, { train }, { runToEnd }] = await Promise.all([
@@ -60,9 +61,14 @@ async function readText(path: string): Promise<string> {
 }
 
 /** A flag replaces what it excludes in the file. */
-function withoutRivals<T extends { tokens?: unknown; epochs?: unknown; latents?: unknown; expansion?: unknown }>(file: T, given: T): T {
+function withoutRivals<T extends { tokens?: unknown; epochs?: unknown; latents?: unknown; expansion?: unknown }>(
+  file: T,
+  given: T,
+): T {
   const { tokens, epochs, latents, expansion, ...rest } = file;
   const budget = given.tokens !== undefined || given.epochs !== undefined ? {} : { tokens, epochs };
   const width = given.latents !== undefined || given.expansion !== undefined ? {} : { latents, expansion };
-  return Object.fromEntries(Object.entries({ ...rest, ...budget, ...width }).filter(([, value]) => value !== undefined)) as T;
+  return Object.fromEntries(
+    Object.entries({ ...rest, ...budget, ...width }).filter(([, value]) => value !== undefined),
+  ) as T;
 }

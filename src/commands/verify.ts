@@ -11,7 +11,9 @@ export function verifyCommand(program: Command): void {
     .addHelpText("after", "\nExample:\n  saetta verify runs/first\n")
     .action(async (path: string, flags: { readonly json?: boolean }) => {
       const found = await verifyRun(path);
-      process.stdout.write(`${flags.json === true ? JSON.stringify(snakeCase(found), undefined, 2) : verificationText(found)}\n`);
+      process.stdout.write(
+        `${flags.json === true ? JSON.stringify(snakeCase(found), undefined, 2) : verificationText(found)}\n`,
+      );
       if (!found.sound) process.exitCode = 1;
     });
 }

@@ -34,7 +34,8 @@ export async function loadAssets(folder = BUILT): Promise<Assets> {
   const found = new Map<string, Asset>();
   for (const name of names) {
     const type = TYPES[name.slice(name.lastIndexOf(".") + 1)];
-    if (type !== undefined) found.set(`/${name.replaceAll("\\", "/")}`, { type, bytes: await readFile(join(folder, name)) });
+    if (type !== undefined)
+      found.set(`/${name.replaceAll("\\", "/")}`, { type, bytes: await readFile(join(folder, name)) });
   }
   return found;
 }

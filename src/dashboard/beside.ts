@@ -16,7 +16,10 @@ export interface Beside {
 const WORKER = new URL("../../dist/dashboard/worker.js", import.meta.url);
 
 /** Serves the page in a thread. Never rejects: without it a run is as good. */
-export async function serveBeside(options: Omit<DashboardOptions, "features">, onNote: (note: string) => void): Promise<Beside> {
+export async function serveBeside(
+  options: Omit<DashboardOptions, "features">,
+  onNote: (note: string) => void,
+): Promise<Beside> {
   let worker: Worker;
   try {
     worker = new Worker(WORKER, { workerData: options });

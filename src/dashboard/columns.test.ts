@@ -25,7 +25,10 @@ const noisy = Array.from({ length: 20_000 }, (_, i) => ({
 }));
 
 describe("few pieces of many lines", () => {
-  it.each(["linear", "log"] as const)("keep the least, the largest and the mean of what they stand for (%s)", (scale) => {
+  it.each([
+    "linear",
+    "log",
+  ] as const)("keep the least, the largest and the mean of what they stand for (%s)", (scale) => {
     const series = columnsOf(noisy).pieces("a", 400, scale);
     expect(series.step.length).toBeLessThanOrEqual(400);
     expect(series.step.length).toBeGreaterThan(scale === "linear" ? 399 : 200);
@@ -60,7 +63,9 @@ describe("few pieces of many lines", () => {
   it("of a part are those of its lines, and one more on either side", () => {
     const columns = columnsOf(noisy);
     expect(columns.range(300, 330)).toEqual([98, 111]);
-    expect(columns.pieces("a", 400, "linear", ...columns.range(300, 330)).step).toEqual(Array.from({ length: 13 }, (_, i) => 297 + 3 * i));
+    expect(columns.pieces("a", 400, "linear", ...columns.range(300, 330)).step).toEqual(
+      Array.from({ length: 13 }, (_, i) => 297 + 3 * i),
+    );
     expect(columns.range(Number.NEGATIVE_INFINITY, Number.POSITIVE_INFINITY)).toEqual([0, noisy.length]);
     expect(columns.range(1e9, 2e9)).toEqual([noisy.length - 1, noisy.length]);
   });
@@ -119,10 +124,13 @@ describe("lines", () => {
   });
 
   it("beyond the limits are left out", () => {
-    const columns = columnsOf([{ step: 1, a: 1, b: 2, c: 3 }, { step: 2, [`a${"b".repeat(99)}`]: 1 }, { step: 3 }, { step: 4 }], {
-      lines: 3,
-      metrics: 2,
-    });
+    const columns = columnsOf(
+      [{ step: 1, a: 1, b: 2, c: 3 }, { step: 2, [`a${"b".repeat(99)}`]: 1 }, { step: 3 }, { step: 4 }],
+      {
+        lines: 3,
+        metrics: 2,
+      },
+    );
     expect([columns.lines, columns.full]).toEqual([3, true]);
     expect(columns.pieces("a", 10).metrics.map(({ name }) => name)).toEqual(["a", "b"]);
   });

@@ -77,7 +77,9 @@ export class Columns {
     const whole = bounds.length - 1 === end - begin; // one line a piece
     const metrics = Array.from(this.#metrics, ([name, column]): SeriesMetric => {
       const mean = means(column, bounds);
-      return whole ? { name, mean } : { name, mean, min: extremes(column, bounds, Math.min), max: extremes(column, bounds, Math.max) };
+      return whole
+        ? { name, mean }
+        : { name, mean, min: extremes(column, bounds, Math.min), max: extremes(column, bounds, Math.max) };
     });
     const { step, tokens, elapsed_s } = this.#places;
     return {
@@ -159,7 +161,11 @@ export class Columns {
 }
 
 function emptyPlaces(): Record<Place, Float64Array> {
-  return { step: new Float64Array(FIRST_ROOM), tokens: new Float64Array(FIRST_ROOM), elapsed_s: new Float64Array(FIRST_ROOM) };
+  return {
+    step: new Float64Array(FIRST_ROOM),
+    tokens: new Float64Array(FIRST_ROOM),
+    elapsed_s: new Float64Array(FIRST_ROOM),
+  };
 }
 
 function longer(column: Float64Array, room: number): Float64Array {
@@ -191,7 +197,11 @@ function means(column: Column, bounds: readonly number[]): (number | null)[] {
   });
 }
 
-function extremes(column: Column, bounds: readonly number[], pick: (a: number, b: number) => number): (number | null)[] {
+function extremes(
+  column: Column,
+  bounds: readonly number[],
+  pick: (a: number, b: number) => number,
+): (number | null)[] {
   return eachPiece(bounds, (begin, end) => {
     let most: number | undefined;
     for (let i = begin; i < end; i++) {

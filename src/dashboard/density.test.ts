@@ -12,7 +12,14 @@ it("entries come in the order of steps; a step that comes again replaces what ca
 
 it("what is no such line is left out", () => {
   const good = densityLine(10);
-  for (const line of [undefined, {}, { ...good, step: -1 }, { ...good, latents: "64" }, { ...good, density: {} }, { ...good, rows: 1.5 }]) {
+  for (const line of [
+    undefined,
+    {},
+    { ...good, step: -1 },
+    { ...good, latents: "64" },
+    { ...good, density: {} },
+    { ...good, rows: 1.5 },
+  ]) {
     expect(withDensity([], line)).toEqual([]);
   }
   const bins = [

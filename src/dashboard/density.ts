@@ -9,16 +9,26 @@ const MOST_BINS = 200;
 const LEAST = -15;
 
 /** `entries` with the one that `line` holds, after which none of a later step stands: a run that was resumed comes by its steps again. */
-export function withDensity(entries: readonly Density[], line: Readonly<Record<string, unknown>> | undefined): readonly Density[] {
+export function withDensity(
+  entries: readonly Density[],
+  line: Readonly<Record<string, unknown>> | undefined,
+): readonly Density[] {
   const entry = line && densityOf(line);
   if (entry === undefined) return entries;
   return [...entries.filter(({ step }) => step < entry.step), entry].slice(-MOST_ENTRIES);
 }
 
 function densityOf({ step, rows, latents, never, density }: Readonly<Record<string, unknown>>): Density | undefined {
-  if (!isCount(step) || !isCount(rows) || !isCount(latents) || !isCount(never) || !Array.isArray(density)) return undefined;
+  if (!isCount(step) || !isCount(rows) || !isCount(latents) || !isCount(never) || !Array.isArray(density))
+    return undefined;
   const bins = density.slice(0, MOST_BINS).filter(isBin);
-  return { step, rows, latents, never, bins: bins.map(({ from, to, latents: count }) => ({ from, to, latents: count })) };
+  return {
+    step,
+    rows,
+    latents,
+    never,
+    bins: bins.map(({ from, to, latents: count }) => ({ from, to, latents: count })),
+  };
 }
 
 function isCount(value: unknown): value is number {
@@ -28,5 +38,7 @@ function isCount(value: unknown): value is number {
 function isBin(value: unknown): value is Density["bins"][number] {
   if (typeof value !== "object" || value === null) return false;
   const { from, to, latents } = value as Readonly<Record<string, unknown>>;
-  return typeof from === "number" && typeof to === "number" && from >= LEAST && from < to && to <= 0 && isCount(latents);
+  return (
+    typeof from === "number" && typeof to === "number" && from >= LEAST && from < to && to <= 0 && isCount(latents)
+  );
 }

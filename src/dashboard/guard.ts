@@ -27,7 +27,8 @@ export function refusalOf({ method, url, headers }: IncomingMessage, names: read
   if (origin !== undefined && origin !== `http://${host}`) return { status: 403, text: "not for other pages" };
   const site = headers["sec-fetch-site"];
   const walked = headers["sec-fetch-mode"] === "navigate" && headers["sec-fetch-dest"] === "document";
-  if (site !== undefined && site !== "same-origin" && site !== "none" && !walked) return { status: 403, text: "not for other pages" };
+  if (site !== undefined && site !== "same-origin" && site !== "none" && !walked)
+    return { status: 403, text: "not for other pages" };
   return undefined;
 }
 

@@ -103,7 +103,9 @@ describe("a log that is not what it was", () => {
     await rm(path);
     execFileSync("mkfifo", [path]);
     await expect(reader.read()).rejects.toThrow("is not a regular file");
-    await expect(new LineReader(folder, { line: () => undefined, reset: () => undefined }).read()).rejects.toThrow("is not a regular file");
+    await expect(new LineReader(folder, { line: () => undefined, reset: () => undefined }).read()).rejects.toThrow(
+      "is not a regular file",
+    );
     expect(lines).toEqual([]);
   });
 });

@@ -44,8 +44,14 @@ export class Run {
   #features = false;
   #problem: string | null = null;
   #details: RunDetails | undefined;
-  #config: { readonly stamp: string; readonly values: Readonly<Record<string, unknown>> | undefined } = { stamp: "", values: undefined };
-  #tail: { readonly stamp: string; readonly lines: readonly Readonly<Record<string, unknown>>[] } = { stamp: "", lines: [] };
+  #config: { readonly stamp: string; readonly values: Readonly<Record<string, unknown>> | undefined } = {
+    stamp: "",
+    values: undefined,
+  };
+  #tail: { readonly stamp: string; readonly lines: readonly Readonly<Record<string, unknown>>[] } = {
+    stamp: "",
+    lines: [],
+  };
 
   constructor(id: string, name: string, folder: string) {
     this.id = id;

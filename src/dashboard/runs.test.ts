@@ -69,7 +69,11 @@ describe("a run", () => {
     writeFileSync(join(folder, "a/config.json"), "[1, 2]");
     const runs = await Runs.open([folder]);
     const run = runs.get("a")!;
-    expect(await run.summary()).toMatchObject({ step: 3, budget: null, problem: "config.json: does not hold a JSON object" });
+    expect(await run.summary()).toMatchObject({
+      step: 3,
+      budget: null,
+      problem: "config.json: does not hold a JSON object",
+    });
     writeFileSync(join(folder, "a/config.json"), `{"tokens": 6400, "text": "${"x".repeat(300_000)}"}`);
     expect((await run.summary()).problem).toMatch(/config\.json: has \d+ bytes, more than 262144/);
     writeFileSync(join(folder, "a/config.json"), '{"tokens": 6400, "k": {"a": "<b>"}}');
@@ -86,7 +90,10 @@ describe("a run", () => {
   });
 
   it("knows what was measured longer ago than its summary looks", async () => {
-    writeRun(join(folder, "a"), [...linesOf(1, 20), ...linesOf(21, 900).map(({ holdout_fvu, holdout_mse, ...line }) => line)]);
+    writeRun(join(folder, "a"), [
+      ...linesOf(1, 20),
+      ...linesOf(21, 900).map(({ holdout_fvu, holdout_mse, ...line }) => line),
+    ]);
     const run = (await Runs.open([folder])).get("a")!;
     expect(new Map((await run.summary()).last).has("holdout_fvu")).toBe(false);
     await run.update();

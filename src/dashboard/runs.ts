@@ -25,9 +25,13 @@ export class Runs {
     const roots: string[] = [];
     for (const folder of folders) {
       const found = await stat(folder).catch((thrown: unknown) => {
-        throw new UsageError(`cannot be read (${messageOf(thrown)})`, { where: folder, mend: "name run folders, or a folder of them" });
+        throw new UsageError(`cannot be read (${messageOf(thrown)})`, {
+          where: folder,
+          mend: "name run folders, or a folder of them",
+        });
       });
-      if (!found.isDirectory()) throw new UsageError("is not a folder", { where: folder, mend: "name run folders, or a folder of them" });
+      if (!found.isDirectory())
+        throw new UsageError("is not a folder", { where: folder, mend: "name run folders, or a folder of them" });
       roots.push(await realpath(folder));
     }
     const runs = new Runs([...new Set(roots)]);
@@ -67,7 +71,9 @@ export class Runs {
       if (depth === DEPTH) return;
       const entries = await readdir(folder, { withFileTypes: true }).catch(() => []);
       // Links are not followed: what is shown lies below what was named.
-      const folders = entries.filter((entry) => entry.isDirectory() && !entry.name.startsWith(".") && entry.name !== "node_modules");
+      const folders = entries.filter(
+        (entry) => entry.isDirectory() && !entry.name.startsWith(".") && entry.name !== "node_modules",
+      );
       const names = folders.map(({ name }) => name).toSorted((a, b) => a.localeCompare(b, "en", { numeric: true }));
       for (const name of names) await look(root, join(folder, name), depth + 1);
     };

@@ -27,7 +27,8 @@ beforeAll(async () => {
     port: 0,
     assets: standInPage(join(folder, "page")),
     times: { look: 20, scan: 100 },
-    features: (run, parts, query) => Promise.resolve(parts[0] === "known" ? { run, parts, search: query.get("search") } : undefined),
+    features: (run, parts, query) =>
+      Promise.resolve(parts[0] === "known" ? { run, parts, search: query.get("search") } : undefined),
   });
   port = page.port;
 });
@@ -45,14 +46,18 @@ describe("an open page is told", () => {
       expect(stream.told[1]).toMatchObject({
         data: { gone: [], runs: [{ id: "long" }, { id: "run", name: "run", step: 50, budget: 6400 }] },
       });
-      expect(stream.told[2]).toMatchObject({ data: { run: "run", density: [{ step: 20 }, { step: 40, latents: 64 }] } });
+      expect(stream.told[2]).toMatchObject({
+        data: { run: "run", density: [{ step: 20 }, { step: 40, latents: 64 }] },
+      });
       expect(series).toMatchObject({ data: { run: "run", step: linesOf(1, 50).map(({ step }) => step) } });
 
       appendLines(join(served, "run"), "metrics.jsonl", linesOf(51, 60));
       appendLines(join(served, "run"), "density.jsonl", [densityLine(60)]);
       await stream.until((event) => event.name === "details" && event.data.density.length === 3);
       await stream.until((event) => event.name === "runs" && event.data.runs.some(({ step }) => step === 60));
-      const steps = stream.told.flatMap((event) => (event.name === "series" || event.name === "append" ? event.data.step : []));
+      const steps = stream.told.flatMap((event) =>
+        event.name === "series" || event.name === "append" ? event.data.step : [],
+      );
       expect(steps.length).toBeGreaterThan(50);
       expect(steps.at(-1)).toBeGreaterThan(55);
       // A run that is resumed takes lines back: the page gets it anew.
@@ -64,7 +69,9 @@ describe("an open page is told", () => {
           .join("").length,
       );
       appendLines(join(served, "run"), "metrics.jsonl", linesOf(31, 50, 2));
-      await stream.until((event) => stream.told.indexOf(event) >= before && event.name === "series" && event.data.step.at(-1) === 50);
+      await stream.until(
+        (event) => stream.told.indexOf(event) >= before && event.name === "series" && event.data.step.at(-1) === 50,
+      );
       writeRun(join(served, "new"), linesOf(1, 2));
       await stream.until((event) => event.name === "runs" && event.data.runs.some(({ id }) => id === "new"));
       rmSync(join(served, "new"), { recursive: true });
@@ -93,9 +100,14 @@ describe("an open page is told", () => {
       const between = stream.told
         .slice(stream.told.indexOf(first!) + 1, stream.told.indexOf(second!))
         .filter(({ name }) => name === "append");
-      expect(between.reduce((sum, event) => sum + (event.name === "append" ? event.data.step.length : 0), 0)).toBeLessThanOrEqual(60);
+      expect(
+        between.reduce((sum, event) => sum + (event.name === "append" ? event.data.step.length : 0), 0),
+      ).toBeLessThanOrEqual(60);
       const { status, body } = await ask(port, "/api/runs/long/series?from=100&to=110&points=50");
-      expect([status, (JSON.parse(body) as { step: number[] }).step]).toEqual([200, Array.from({ length: 13 }, (_, i) => 99 + i)]);
+      expect([status, (JSON.parse(body) as { step: number[] }).step]).toEqual([
+        200,
+        Array.from({ length: 13 }, (_, i) => 99 + i),
+      ]);
     } finally {
       stream.close();
     }
@@ -130,7 +142,15 @@ describe("nobody else is told anything", () => {
   });
 
   it("under another name, which a stranger may have pointed here", async () => {
-    const own = ["localhost", "LOCALHOST:80", "127.0.0.1:1", `[::1]:${port}`, "192.168.7.7", hostname(), `${hostname()}:${port}`];
+    const own = [
+      "localhost",
+      "LOCALHOST:80",
+      "127.0.0.1:1",
+      `[::1]:${port}`,
+      "192.168.7.7",
+      hostname(),
+      `${hostname()}:${port}`,
+    ];
     for (const host of own) expect([host, (await ask(port, "/", { Host: host })).status]).toEqual([host, 200]);
     const others = [
       "evil.test",
@@ -170,7 +190,11 @@ describe("nobody else is told anything", () => {
     ]) {
       expect([origin, (await ask(port, "/api/runs/run/series", { Origin: origin })).status]).toEqual([origin, 403]);
     }
-    const from = (site: string, mode: string, dest: string) => ({ "Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode, "Sec-Fetch-Dest": dest });
+    const from = (site: string, mode: string, dest: string) => ({
+      "Sec-Fetch-Site": site,
+      "Sec-Fetch-Mode": mode,
+      "Sec-Fetch-Dest": dest,
+    });
     for (const headers of [
       from("cross-site", "no-cors", "script"),
       from("same-site", "cors", "empty"),
@@ -193,10 +217,16 @@ describe("nobody else is told anything", () => {
       expect([method, status, headers.allow]).toEqual([method, 405, "GET, HEAD"]);
     }
     expect((await ask(port, "/", { "Content-Length": "0" })).status).toBe(200);
-    expect(await raw("GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello")).toMatch(/^HTTP\/1\.1 400 /);
-    expect(await raw("GET / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")).toMatch(/^HTTP\/1\.1 400 /);
+    expect(await raw("GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello")).toMatch(
+      /^HTTP\/1\.1 400 /,
+    );
+    expect(await raw("GET / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")).toMatch(
+      /^HTTP\/1\.1 400 /,
+    );
     expect(await raw("GET http://evil.test/ HTTP/1.1\r\nHost: localhost\r\n\r\n")).toMatch(/^HTTP\/1\.1 400 /);
-    expect(await raw(`GET / HTTP/1.1\r\nHost: localhost\r\nX: ${"y".repeat(20_000)}\r\n\r\n`)).toMatch(/^HTTP\/1\.1 4\d\d /);
+    expect(await raw(`GET / HTTP/1.1\r\nHost: localhost\r\nX: ${"y".repeat(20_000)}\r\n\r\n`)).toMatch(
+      /^HTTP\/1\.1 4\d\d /,
+    );
     expect(await raw("nonsense\r\n\r\n")).toMatch(/^HTTP\/1\.1 400 /);
   });
 
@@ -207,7 +237,10 @@ describe("nobody else is told anything", () => {
       expect(policy).toMatch(/^default-src 'none'; script-src 'self'; /);
       expect(policy).not.toMatch(/unsafe|\*|http|data:/);
       expect(policy).toContain("frame-ancestors 'none'");
-      expect(headers).toMatchObject({ "x-content-type-options": "nosniff", "cross-origin-resource-policy": "same-origin" });
+      expect(headers).toMatchObject({
+        "x-content-type-options": "nosniff",
+        "cross-origin-resource-policy": "same-origin",
+      });
       expect(headers["access-control-allow-origin"]).toBeUndefined();
     }
   });
@@ -221,7 +254,9 @@ describe("nobody else is told anything", () => {
       if (i % 2 === 0) socket.write("GET / HTTP/1.1\r\nHost: localhost\r\nX-Slow: "); // and never ends
       sockets.push(socket);
     }
-    await Promise.all(sockets.map((socket) => new Promise((resolve) => socket.once("connect", resolve).once("close", resolve))));
+    await Promise.all(
+      sockets.map((socket) => new Promise((resolve) => socket.once("connect", resolve).once("close", resolve))),
+    );
     const answers = await Promise.all(Array.from({ length: 20 }, () => ask(port, "/")));
     expect(answers.map(({ status }) => status)).toEqual(answers.map(() => 200));
     // Most of those that the server keeps are the slow ones still: nobody waited until they were given up.
@@ -239,7 +274,9 @@ describe("nobody else is told anything", () => {
   });
 
   it("and names of metrics and options stay what they are: text in JSON", async () => {
-    appendLines(join(served, "run"), "metrics.jsonl", [metricsLine(51, 2, { "<script>alert(3)</script>": 4, "\u2028</script>": 5 })]);
+    appendLines(join(served, "run"), "metrics.jsonl", [
+      metricsLine(51, 2, { "<script>alert(3)</script>": 4, "\u2028</script>": 5 }),
+    ]);
     const names = async () => {
       const { body, headers } = await ask(port, "/api/runs/run/series");
       expect(headers["content-type"]).toBe("application/json; charset=utf-8");
@@ -252,8 +289,12 @@ describe("nobody else is told anything", () => {
 describe("ports and hosts", () => {
   it("a port that is taken is an error, or the next one where nobody asked for one", async () => {
     const options = { folders: [served], assets: join(folder, "page") };
-    await expect(serveDashboard({ ...options, port })).rejects.toThrow(`127.0.0.1:${port}: the port is taken; choose another --port`);
-    await expect(serveDashboard({ ...options, host: "192.0.2.1", port: 0 })).rejects.toThrow("192.0.2.1: is no address of this machine");
+    await expect(serveDashboard({ ...options, port })).rejects.toThrow(
+      `127.0.0.1:${port}: the port is taken; choose another --port`,
+    );
+    await expect(serveDashboard({ ...options, host: "192.0.2.1", port: 0 })).rejects.toThrow(
+      "192.0.2.1: is no address of this machine",
+    );
     const [a, b] = [await serveDashboard(options), await serveDashboard(options)];
     expect(b.port).toBeGreaterThan(a.port);
     await Promise.all([a.close(), b.close()]);

@@ -51,7 +51,12 @@ export async function serveDashboard(options: DashboardOptions): Promise<Dashboa
   const watch = new Watch(await Runs.open(options.folders), options.times);
   const names = [hostname().toLowerCase(), ...(isIP(host) === 0 ? [host.toLowerCase()] : [])];
   const site: Site = { assets, watch, names, features: options.features };
-  const server = createServer({ maxHeaderSize: 8192, headersTimeout: 5000, requestTimeout: 5000, keepAliveTimeout: 5000 });
+  const server = createServer({
+    maxHeaderSize: 8192,
+    headersTimeout: 5000,
+    requestTimeout: 5000,
+    keepAliveTimeout: 5000,
+  });
   server.on("request", (request, response) => {
     answer(site, request, response).catch(() => fail(response, 500, "something went wrong here"));
   });
@@ -92,9 +97,17 @@ async function listen(server: Server, host: string, asked: number | undefined): 
       if (hasCode(cause, "EADDRINUSE"))
         throw new SaettaError("the port is taken", { where: `${host}:${port}`, mend: "choose another --port", cause });
       if (hasCode(cause, "EACCES"))
-        throw new SaettaError("the port may not be used", { where: `${host}:${port}`, mend: "choose one above 1023", cause });
+        throw new SaettaError("the port may not be used", {
+          where: `${host}:${port}`,
+          mend: "choose one above 1023",
+          cause,
+        });
       if (hasCode(cause, "EADDRNOTAVAIL", "ENOTFOUND", "EAI_AGAIN")) {
-        throw new SaettaError("is no address of this machine", { where: host, mend: "--host 0.0.0.0 listens at all of them", cause });
+        throw new SaettaError("is no address of this machine", {
+          where: host,
+          mend: "--host 0.0.0.0 listens at all of them",
+          cause,
+        });
       }
       throw cause;
     }
@@ -155,7 +168,10 @@ async function answerApi(
     }
   } else if (kind === "runs" && run !== undefined && rest.length === 1 && rest[0] === "series") {
     await run.update();
-    const range = run.columns.range(numberOf(query, "from", Number.NEGATIVE_INFINITY), numberOf(query, "to", Number.POSITIVE_INFINITY));
+    const range = run.columns.range(
+      numberOf(query, "from", Number.NEGATIVE_INFINITY),
+      numberOf(query, "to", Number.POSITIVE_INFINITY),
+    );
     sendJson(response, run.columns.pieces(run.id, points, scale, ...range));
   } else if (kind === "features" && run !== undefined) {
     const found = await features?.(run.folder, rest, query);

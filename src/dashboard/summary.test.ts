@@ -9,19 +9,32 @@ const input: SummaryInput = { config, lines, lock: `process 42 on ${hostname()}\
 
 describe("what a run is doing", () => {
   it("how far it is, how fast of late, and how long it will take", () => {
-    expect(summarize(input)).toMatchObject({ state: "running", step: 50, tokens: 1600, budget: 6400, elapsed_s: 5, rate: 320, left_s: 15 });
+    expect(summarize(input)).toMatchObject({
+      state: "running",
+      step: 50,
+      tokens: 1600,
+      budget: 6400,
+      elapsed_s: 5,
+      rate: 320,
+      left_s: 15,
+    });
     // The rate is that of the last lines and of what was between them, not what the last one says of itself.
     const slow = [...lines, metricsLine(51, 0, { elapsed_s: 65, tokens_per_second: 9e9 })];
     expect(summarize({ ...input, lines: slow }).rate).toBeCloseTo(32 / 60, 6);
     expect(summarize({ ...input, lines: lines.slice(0, 1) }).rate).toBe(320);
-    expect(summarize({ ...input, lines: [...linesOf(198, 199), metricsLine(200, 0, { elapsed_s: 64 })] })).toMatchObject({
+    expect(
+      summarize({ ...input, lines: [...linesOf(198, 199), metricsLine(200, 0, { elapsed_s: 64 })] }),
+    ).toMatchObject({
       rate: 100,
       left_s: null,
     });
   });
 
   it("how much there is to do where that is told in epochs", () => {
-    expect(summarize({ ...input, config: { epochs: 2, batch: 32 } })).toMatchObject({ budget: 12_800, state: "running" });
+    expect(summarize({ ...input, config: { epochs: 2, batch: 32 } })).toMatchObject({
+      budget: 12_800,
+      state: "running",
+    });
   });
 
   it.each<[string, Partial<SummaryInput>, string]>([
@@ -43,7 +56,10 @@ describe("what a run is doing", () => {
   });
 
   it("its last values, those that are measured now and then too, but none that became something else", () => {
-    const { last } = summarize({ ...input, lines: [...lines, metricsLine(51, 0, { loss: null, "<b>": 3, note: "text" })] });
+    const { last } = summarize({
+      ...input,
+      lines: [...lines, metricsLine(51, 0, { loss: null, "<b>": 3, note: "text" })],
+    });
     const values = new Map(last);
     expect(values.get("holdout_fvu")).toBeCloseTo(1.1 / Math.sqrt(40), 9);
     expect(values.has("loss")).toBe(false);

@@ -39,7 +39,8 @@ export function summarize({
   const done = tokens !== null && budget !== null && budget - tokens < (config?.drop_last === false ? 1 : batch);
   const state = stateOf(done, newest !== undefined, lock, age, secondsPerLine(lines), alive);
   const elapsed = numberIn(newest, "elapsed_s");
-  const rate = state === "done" && tokens !== null && elapsed !== null && elapsed > 0 ? tokens / elapsed : rateOf(lines);
+  const rate =
+    state === "done" && tokens !== null && elapsed !== null && elapsed > 0 ? tokens / elapsed : rateOf(lines);
   return {
     state,
     step: numberIn(newest, "step"),
@@ -47,7 +48,10 @@ export function summarize({
     budget,
     elapsed_s: elapsed,
     rate,
-    left_s: state === "running" && tokens !== null && budget !== null && rate !== null ? Math.max(0, budget - tokens) / rate : null,
+    left_s:
+      state === "running" && tokens !== null && budget !== null && rate !== null
+        ? Math.max(0, budget - tokens) / rate
+        : null,
     last: Object.entries(latest(lines)).slice(0, 64),
   };
 }
@@ -72,7 +76,8 @@ function rateOf(lines: readonly Values[]): number | null {
     since = line;
   }
   const [before, then] = [numberIn(since, "tokens"), numberIn(since, "elapsed_s")];
-  if (before === null || then === null || !(elapsed > then) || !(tokens > before)) return numberIn(newest, "tokens_per_second");
+  if (before === null || then === null || !(elapsed > then) || !(tokens > before))
+    return numberIn(newest, "tokens_per_second");
   return (tokens - before) / (elapsed - then);
 }
 

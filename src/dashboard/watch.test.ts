@@ -43,7 +43,9 @@ describe("whoever looks is told", () => {
     expect(watch.watchers).toBe(1);
     await vi.waitFor(() => expect(looked.mock.calls.length).toBeGreaterThan(3));
     // A summary that says the same is the same.
-    const [first, second] = looked.mock.calls.slice(-2).map(([summaries]) => (summaries as Map<string, unknown>).get("a"));
+    const [first, second] = looked.mock.calls
+      .slice(-2)
+      .map(([summaries]) => (summaries as Map<string, unknown>).get("a"));
     expect(second).toBe(first);
     leave();
     expect(watch.watchers).toBe(0);

@@ -87,7 +87,10 @@ export class Watch {
       // While nobody looks, a last look later lets go of what is kept in memory.
       if (this.#again) void this.#look();
       else if (!this.#closed && (this.#watchers.size > 0 || this.runs.all.some((run) => run.columns.lines > 0))) {
-        this.#timer = setTimeout(() => void this.#look(), this.#watchers.size > 0 ? this.#times.look : this.#times.keep).unref();
+        this.#timer = setTimeout(
+          () => void this.#look(),
+          this.#watchers.size > 0 ? this.#times.look : this.#times.keep,
+        ).unref();
       }
     }
   }

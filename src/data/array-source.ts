@@ -12,7 +12,8 @@ export const TOKENS = "tokens";
 /** Arrays beside it that say which rows count: 0 for padding, and for what the program that wrote the file would not train on. */
 export const MASKS = ["attention_mask", "mask"];
 
-export interface ActivationArray extends Pick<Source, "dtype" | "grain" | "origin" | "read" | "tokens" | "mask" | "close"> {
+export interface ActivationArray
+  extends Pick<Source, "dtype" | "grain" | "origin" | "read" | "tokens" | "mask" | "close"> {
   readonly path: string;
   /** Checked by `axesOf`. */
   readonly shape: readonly number[];
@@ -36,7 +37,8 @@ export function arraySource({ path, shape, dtype, grain, origin, read, tokens, m
     tokens,
     ...(mask === undefined ? {} : { mask }),
     locate(row) {
-      const place = sequence === undefined ? "" : ` (sequence ${Math.floor(row / sequence)}, position ${row % sequence})`;
+      const place =
+        sequence === undefined ? "" : ` (sequence ${Math.floor(row / sequence)}, position ${row % sequence})`;
       return `${path}, row ${row}${place}`;
     },
     close,
@@ -88,14 +90,22 @@ export function chooseArray(
 export const hasRows = (shape: readonly number[]): boolean => shape.length === 2 || shape.length === 3;
 
 /** Reads rows of `rowBytes` that lie one after the other from byte `position` of a file on, off the event loop. */
-export function plainRows(handle: FileHandle, path: string, position: number, rows: number, rowBytes: number): Source["read"] {
+export function plainRows(
+  handle: FileHandle,
+  path: string,
+  position: number,
+  rows: number,
+  rowBytes: number,
+): Source["read"] {
   return async (first, count, into) => {
     checkRows(first, count, rows);
     checkRoom(into, count, rowBytes);
     try {
       await readFully(handle, into.subarray(0, count * rowBytes), position + first * rowBytes, path);
     } catch (cause) {
-      throw cause instanceof SaettaError ? cause : new SaettaError(`cannot be read (${messageOf(cause)})`, { where: path, cause });
+      throw cause instanceof SaettaError
+        ? cause
+        : new SaettaError(`cannot be read (${messageOf(cause)})`, { where: path, cause });
     }
   };
 }
@@ -157,7 +167,8 @@ export function maskOf(
   const readers = arrays.map((array) => tokensOf(array, beside, where));
   return async (first, count) => {
     const there = new Uint8Array(count).fill(1);
-    for (const read of readers) for (const [i, value] of (await read(first, count)).entries()) if (value === 0) there[i] = 0;
+    for (const read of readers)
+      for (const [i, value] of (await read(first, count)).entries()) if (value === 0) there[i] = 0;
     return there;
   };
 }
@@ -176,7 +187,10 @@ export function rowsBeside(
 
 /** Little-endian integers as an array of their own kind. */
 const INTEGERS: Readonly<
-  Record<string, { readonly bytes: number; readonly view: (buffer: ArrayBuffer) => ArrayLike<number | bigint> } | undefined>
+  Record<
+    string,
+    { readonly bytes: number; readonly view: (buffer: ArrayBuffer) => ArrayLike<number | bigint> } | undefined
+  >
 > = {
   i8: { bytes: 1, view: (buffer) => new Int8Array(buffer) },
   u8: { bytes: 1, view: (buffer) => new Uint8Array(buffer) },
@@ -194,7 +208,8 @@ function toInt32(values: ArrayLike<number | bigint>, where: string, first: numbe
   for (let i = 0; i < ids.length; i++) {
     const value = Number(values[i]);
     ids[i] = value;
-    if (ids[i] !== value) throw new FormatError(`token id ${values[i]} is beyond 32 bits`, { where: `${where} ${first + i}` });
+    if (ids[i] !== value)
+      throw new FormatError(`token id ${values[i]} is beyond 32 bits`, { where: `${where} ${first + i}` });
   }
   return ids;
 }

@@ -6,7 +6,17 @@
 import { type ArrowColumn, type ArrowFile, openArrow } from "../formats/arrow.ts";
 import { closedOnFailure } from "../util/closing.ts";
 import { FormatError } from "../util/errors.ts";
-import { arraySource, axesOf, chooseArray, DEFAULT_DATASET, type IntegerArray, MASKS, maskOf, TOKENS, tokensOf } from "./array-source.ts";
+import {
+  arraySource,
+  axesOf,
+  chooseArray,
+  DEFAULT_DATASET,
+  type IntegerArray,
+  MASKS,
+  maskOf,
+  TOKENS,
+  tokensOf,
+} from "./array-source.ts";
 import type { RowDType, Source } from "./source.ts";
 
 const TOKEN_COLUMNS = ["token_ids", TOKENS, "input_ids"];
@@ -32,7 +42,10 @@ const isFloat = (dtype: string | undefined): dtype is RowDType => dtype === "f64
 async function sourceOf(file: ArrowFile, { name, type, dtype }: ArrowColumn): Promise<Source> {
   const { path, columns } = file;
   if (!isFloat(dtype)) {
-    throw new FormatError(`${name} holds ${type}, not f16, f32 or f64`, { where: path, mend: "name the activations with --dataset" });
+    throw new FormatError(`${name} holds ${type}, not f16, f32 or f64`, {
+      where: path,
+      mend: "name the activations with --dataset",
+    });
   }
   const { shape, read } = await file.array(name);
   axesOf(shape, `${name} (${type})`, path);
@@ -44,7 +57,9 @@ async function sourceOf(file: ArrowFile, { name, type, dtype }: ArrowColumn): Pr
     }
     return found;
   };
-  const [tokens] = (await besides(TOKEN_COLUMNS)).sort((a, b) => TOKEN_COLUMNS.indexOf(a.name) - TOKEN_COLUMNS.indexOf(b.name));
+  const [tokens] = (await besides(TOKEN_COLUMNS)).sort(
+    (a, b) => TOKEN_COLUMNS.indexOf(a.name) - TOKEN_COLUMNS.indexOf(b.name),
+  );
   return arraySource({
     path,
     shape,

@@ -23,7 +23,15 @@ interface Setting extends MemoryOptions {
 const D = 3;
 
 function arrange(setting: Setting) {
-  const { rows, batch, excluded = () => false, bad = () => false, shuffle = true, windowBytes = 64 * 12, ...options } = setting;
+  const {
+    rows,
+    batch,
+    excluded = () => false,
+    bad = () => false,
+    shuffle = true,
+    windowBytes = 64 * 12,
+    ...options
+  } = setting;
   const values = numberedRows(rows, D);
   const set = new RowSet(rows);
   for (let row = 0; row < rows; row++) {
@@ -31,7 +39,13 @@ function arrange(setting: Setting) {
     if (excluded(row)) set.add(row);
   }
   const source = memorySource(values, D, options);
-  const order = new Order({ rows, rowBytes: 12, grain: 4 }, set, { seed: 7, shuffle, batch, blockBytes: 8 * 12, windowBytes });
+  const order = new Order({ rows, rowBytes: 12, grain: 4 }, set, {
+    seed: 7,
+    shuffle,
+    batch,
+    blockBytes: 8 * 12,
+    windowBytes,
+  });
   return { source, order, nonFinite: setting.nonFinite ?? "stop" };
 }
 
@@ -72,7 +86,11 @@ class Held implements Ring {
 }
 
 /** `sizes` batches from `start`: the rows of each, and where it left off. */
-async function stream({ source, order, nonFinite }: ReturnType<typeof arrange>, sizes: readonly number[], start: Position = START) {
+async function stream(
+  { source, order, nonFinite }: ReturnType<typeof arrange>,
+  sizes: readonly number[],
+  start: Position = START,
+) {
   const ring = new Held(source, order);
   const taken: { rows: number[]; next: Position }[] = [];
   let asked = 0;
@@ -114,7 +132,13 @@ const settings: Record<string, Setting> = {
   "one row": { rows: 1, batch: 5 },
   "bad rows": { rows: 1500, batch: 16, nonFinite: "skip", bad: (row) => row % 3 === 0 },
   "mostly bad rows": { rows: 1500, batch: 16, nonFinite: "skip", bad: (row) => row % 10 > 2 },
-  "a bad stretch in file order": { rows: 1500, batch: 16, shuffle: false, nonFinite: "skip", bad: (row) => row >= 200 && row < 880 },
+  "a bad stretch in file order": {
+    rows: 1500,
+    batch: 16,
+    shuffle: false,
+    nonFinite: "skip",
+    bad: (row) => row >= 200 && row < 880,
+  },
   "bad and excluded rows in one window": {
     rows: 90,
     batch: 16,
@@ -136,7 +160,11 @@ describe.each(Object.entries(settings))("batches of %s", (_, setting) => {
   it("go on from where any of them left off, with the same rows and the same places", async () => {
     const whole = await stream(arrange(setting), times(total, setting.batch));
     for (let done = 1; done < total; done += Math.max(1, Math.floor(total / 25))) {
-      const rest = await stream(arrange(setting), times(Math.min(8, total - done), setting.batch), whole[done - 1]!.next);
+      const rest = await stream(
+        arrange(setting),
+        times(Math.min(8, total - done), setting.batch),
+        whole[done - 1]!.next,
+      );
       expect(rest).toEqual(whole.slice(done, done + 8));
     }
   });
@@ -185,7 +213,10 @@ describe("a row that is not finite", () => {
   });
 
   it("stops nobody where it is excluded", async () => {
-    const taken = await stream(arrange({ rows: 200, batch: 16, bad: (row) => row === 77, excluded: (row) => row === 77 }), times(50, 16));
+    const taken = await stream(
+      arrange({ rows: 200, batch: 16, bad: (row) => row === 77, excluded: (row) => row === 77 }),
+      times(50, 16),
+    );
     expect(taken.at(-1)!.next.skipped).toBe(0);
   });
 
@@ -220,7 +251,8 @@ it("a failing read is reported when its window is needed", async () => {
   const taken: number[] = [];
   const reading = (async () => {
     const ring = new Held(arranged.source, arranged.order);
-    for await (const batch of batches(arranged.source, arranged.order, ring, "stop", START, () => 16)) taken.push(...ring.take(batch));
+    for await (const batch of batches(arranged.source, arranged.order, ring, "stop", START, () => 16))
+      taken.push(...ring.take(batch));
   })();
   await expect(reading).rejects.toThrow("the disk is gone");
   expect(taken.length).toBeGreaterThan(800);

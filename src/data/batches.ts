@@ -128,10 +128,13 @@ function isBarren({ window, bad }: Loaded): boolean {
 }
 
 function tooManyBad(source: Source, skipped: number): SaettaError {
-  return new SaettaError(`too few finite rows to fill a batch (${skipped.toLocaleString("en")} rows were passed over)`, {
-    where: source.paths.join(", "),
-    mend: "look at the file with saetta inspect",
-  });
+  return new SaettaError(
+    `too few finite rows to fill a batch (${skipped.toLocaleString("en")} rows were passed over)`,
+    {
+      where: source.paths.join(", "),
+      mend: "look at the file with saetta inspect",
+    },
+  );
 }
 
 /** Blocks whose reads are under way at once. */
@@ -167,7 +170,8 @@ class WindowReader {
 
   async load(epoch: number, row: number, before?: Loaded): Promise<Loaded> {
     const window = this.#order.window(epoch, row);
-    if (before !== undefined && before.window.key === window.key) return { epoch, window, at: before.at, bad: before.bad };
+    if (before !== undefined && before.window.key === window.key)
+      return { epoch, window, at: before.at, bad: before.bad };
     // The other half of the ring; a window of which nothing is used gives up its own.
     const half = this.#order.windowRows;
     const at = before === undefined ? 0 : isBarren(before) ? before.at : half - before.at;
@@ -200,7 +204,8 @@ class WindowReader {
       }
       bring(begun);
       const bad = (await Promise.all(pieces)).flat();
-      if (bad.length > 0 && this.#nonFinite === "stop") throw notFinite(this.#source, this.#rowOf(window, blocks, Math.min(...bad)));
+      if (bad.length > 0 && this.#nonFinite === "stop")
+        throw notFinite(this.#source, this.#rowOf(window, blocks, Math.min(...bad)));
       if (this.#order.windows === 1) this.#memory = undefined; // it is not read again
       return { epoch, window, at, bad: new Set(bad) };
     } finally {
@@ -215,7 +220,12 @@ class WindowReader {
     const runs = this.#order.visited(first, count);
     const rows = runs.reduce((sum, run) => sum + run.count, 0);
     if (rows === count) {
-      const read = this.#source.read(first, count, memory.subarray(at * rowBytes, (at + count) * rowBytes), this.#signal);
+      const read = this.#source.read(
+        first,
+        count,
+        memory.subarray(at * rowBytes, (at + count) * rowBytes),
+        this.#signal,
+      );
       return { at, rows, read };
     }
     const aside = this.#aside[slot];
@@ -236,7 +246,8 @@ class WindowReader {
   #rowOf(window: Window, blocks: readonly Block[], at: number): number {
     const i = blocks.findIndex((block) => at < block.at + block.rows);
     let row = window.blocks[i]!.first;
-    for (let left = at - blocks[i]!.at; left > 0 || this.#order.isExcluded(row); row++) if (!this.#order.isExcluded(row)) left--;
+    for (let left = at - blocks[i]!.at; left > 0 || this.#order.isExcluded(row); row++)
+      if (!this.#order.isExcluded(row)) left--;
     return row;
   }
 }

@@ -42,7 +42,9 @@ async function using<T>(paths: readonly string[], use: (source: Source) => Promi
 async function dataset(name: string, files: readonly Uint8Array[], state: object = {}): Promise<string> {
   const path = join(folder, name);
   await mkdir(path, { recursive: true });
-  const names = files.map((_, i) => `data-${String(i).padStart(5, "0")}-of-${String(files.length).padStart(5, "0")}.arrow`);
+  const names = files.map(
+    (_, i) => `data-${String(i).padStart(5, "0")}-of-${String(files.length).padStart(5, "0")}.arrow`,
+  );
   for (const [i, bytes] of files.entries()) await writeFile(join(path, names[i]!), bytes);
   await writeFile(
     join(path, "state.json"),
@@ -55,9 +57,18 @@ async function dataset(name: string, files: readonly Uint8Array[], state: object
 describe("SAELens' cache", () => {
   it.each(["f16", "f32", "f64"] as const)("of %s, in several batches and files, with tokens", async (kind) => {
     const n = T * d;
-    const path = await dataset(`saelens-${kind}`, [ipc([batch(kind, 2, 0), batch(kind, 3, 2 * n)]), ipc([batch(kind, 1, 5 * n)])]);
+    const path = await dataset(`saelens-${kind}`, [
+      ipc([batch(kind, 2, 0), batch(kind, 3, 2 * n)]),
+      ipc([batch(kind, 1, 5 * n)]),
+    ]);
     await using([path], async (source) => {
-      expect(source).toMatchObject({ rows: 6 * T, dIn: d, dtype: kind, sequence: T, origin: { tensor: "blocks.8.hook_resid_post" } });
+      expect(source).toMatchObject({
+        rows: 6 * T,
+        dIn: d,
+        dtype: kind,
+        sequence: T,
+        origin: { tensor: "blocks.8.hook_resid_post" },
+      });
       expect(await values(source)).toEqual(count(6 * T));
       for (const [first, some] of [
         [4, 9],
@@ -93,7 +104,8 @@ describe("SAELens' cache", () => {
     const lists = bytes.indexOf(offsets);
     bytes.set(Buffer.from(Int32Array.of(T, 2 * T, 3 * T, 4 * T, 4 * T).buffer), lists);
     const node = Buffer.from(BigInt64Array.of(4n, 0n).buffer);
-    for (let at = bytes.indexOf(node); at >= 0 && at < lists; at = bytes.indexOf(node, at + 1)) bytes.writeBigInt64LE(3n, at);
+    for (let at = bytes.indexOf(node); at >= 0 && at < lists; at = bytes.indexOf(node, at + 1))
+      bytes.writeBigInt64LE(3n, at);
     const path = join(folder, `slice-${fixed}.arrow`);
     await writeFile(path, bytes);
     await using([path], async (source) => {
@@ -140,12 +152,14 @@ describe("SAELens' cache", () => {
 
   it("a choice of its rows, a name that leaves the folder, and a column that is not there are refused", async () => {
     const file = ipc([batch("f32", 1, 0)]);
-    await expect(openSource([await dataset("chosen", [file], { _indices_data_files: [{ filename: "indices.arrow" }] })])).rejects.toThrow(
+    await expect(
+      openSource([await dataset("chosen", [file], { _indices_data_files: [{ filename: "indices.arrow" }] })]),
+    ).rejects.toThrow(
       "is a choice of the rows of its files, in an order of its own, which is not read; save it after flatten_indices()",
     );
-    await expect(openSource([await dataset("out", [file], { _data_files: [{ filename: "../x.arrow" }] })])).rejects.toThrow(
-      'names "../x.arrow"',
-    );
+    await expect(
+      openSource([await dataset("out", [file], { _data_files: [{ filename: "../x.arrow" }] })]),
+    ).rejects.toThrow('names "../x.arrow"');
     const path = await dataset("columns", [file]);
     await expect(openSource([path], { dataset: "blocks.9" })).rejects.toThrow(
       "no column blocks.9; the file has text (text), blocks.8.hook_resid_post (list of list of f32), token_ids (list of i32); name one",
@@ -172,7 +186,12 @@ describe("SAELens' cache", () => {
 const i64 = (numbers: readonly number[]) => bytesOf(BigInt64Array.from(numbers, BigInt));
 
 /** A chunk of 2 sequences; the last position of each is padding, and the first is not trained on: both hold NaN. */
-function chunk(from: number): { activation: Float32Array; tokens: Uint8Array; mask: Uint8Array; attention: Uint8Array } {
+function chunk(from: number): {
+  activation: Float32Array;
+  tokens: Uint8Array;
+  mask: Uint8Array;
+  attention: Uint8Array;
+} {
   const activation = Float32Array.from(count(2 * T, from), (value, i) =>
     [0, T - 1].includes(Math.floor(i / d) % T) ? Number.NaN : Math.sin(value * value + 1),
   );
@@ -223,7 +242,11 @@ describe("Llamascopium's cache", () => {
       // All chunks of shard 0 come first.
       expect([...(await source.tokens!(0, 7))]).toEqual([0, 1, 2, 3, 4, 5, 200]);
       expect([...(await source.mask!(0, 8))]).toEqual([0, 1, 0, 0, 1, 0, 0, 1]);
-      const { masked, untrained, excluded, holdout } = await chooseRows(source, { excludeTokens: [1], holdout: 0.2, seed: 1 });
+      const { masked, untrained, excluded, holdout } = await chooseRows(source, {
+        excludeTokens: [1],
+        holdout: 0.2,
+        seed: 1,
+      });
       expect(masked.size).toBe(chunks * 4);
       expect(excluded).toBe(1); // token 1 is there once; 4 of 6 rows are masked
       for (let row = 0; row < source.rows; row++) if (row % 3 !== 1) expect(untrained.has(row)).toBe(true);
@@ -247,14 +270,20 @@ describe("Llamascopium's cache", () => {
       out: false,
     } as const;
     await using run = await train(source, options);
-    expect(run.data).toMatchObject({ masked: chunks * 4, excluded: 0, preflight: { nonFinite: 0, excluded: undefined } });
+    expect(run.data).toMatchObject({
+      masked: chunks * 4,
+      excluded: 0,
+      preflight: { nonFinite: 0, excluded: undefined },
+    });
     const { reason, report } = await run.finished;
     expect(reason).toBe("done");
     expect(report).toMatchObject({ skipped_rows: 0, holdout_fvu: expect.any(Number) });
     await source.close();
     // The same rows without their mask stop the run.
     const bare = await openSource([hook]);
-    await expect(train({ ...bare, mask: undefined }, options).then((run) => run.finished)).rejects.toThrow("holds NaN or Inf");
+    await expect(train({ ...bare, mask: undefined }, options).then((run) => run.finished)).rejects.toThrow(
+      "holds NaN or Inf",
+    );
     await bare.close();
   });
 
@@ -262,7 +291,11 @@ describe("Llamascopium's cache", () => {
     const path = join(folder, "torch", "chunk-00000000.pt");
     await mkdir(join(folder, "torch"));
     const { activation, tokens, mask, attention } = chunk(7);
-    const of = (dtype: "f32" | "i64" | "bool", shape: readonly number[], bytes: Uint8Array) => ({ dtype, shape, bytes: async () => bytes });
+    const of = (dtype: "f32" | "i64" | "bool", shape: readonly number[], bytes: Uint8Array) => ({
+      dtype,
+      shape,
+      bytes: async () => bytes,
+    });
     const dict: TorchDict = {
       activation: of("f32", [2, T, d], bytesOf(activation)),
       tokens: of("i64", [2, T], tokens),
@@ -318,10 +351,15 @@ describe("Llamascopium's cache", () => {
     await file.write("attention_mask", 0, bytesOf(Int32Array.of(1, 1, 0, 1, 0, 0)));
     await file.close();
     const plain = join(folder, "plain.h5");
-    const other = await createHdf5(plain, { datasets: [{ name: "hidden_states", dtype: "f32", shape: [1, T, d] }], attributes: {} });
+    const other = await createHdf5(plain, {
+      datasets: [{ name: "hidden_states", dtype: "f32", shape: [1, T, d] }],
+      attributes: {},
+    });
     await other.write("hidden_states", 0, bytesOf(Float32Array.from(count(T))));
     await other.close();
-    await using([plain, h5], async (source) => expect([...(await source.mask!(0, 9))]).toEqual([1, 1, 1, 1, 1, 0, 1, 0, 0]));
+    await using([plain, h5], async (source) =>
+      expect([...(await source.mask!(0, 9))]).toEqual([1, 1, 1, 1, 1, 0, 1, 0, 0]),
+    );
     await using([plain], async (source) => expect(source.mask).toBeUndefined());
     expect(fromRows(() => [], { dIn: 1, rows: 1 }).mask).toBeUndefined();
   });

@@ -17,7 +17,11 @@ export interface Choice {
 
 export async function chooseRows(
   source: Source,
-  { excludeTokens, holdout, seed }: { readonly excludeTokens: ExcludeTokens; readonly holdout: number; readonly seed: number },
+  {
+    excludeTokens,
+    holdout,
+    seed,
+  }: { readonly excludeTokens: ExcludeTokens; readonly holdout: number; readonly seed: number },
 ): Promise<Choice> {
   const masked = await maskedRows(source);
   const untrained = await excludedRows(source, excludeTokens);

@@ -32,7 +32,10 @@ export function concatSources(sources: readonly Source[]): Source {
     return low;
   };
   /** The parts of [from, from + count), each with its source, its first row there and its place in the request. */
-  function* parts(from: number, count: number): Generator<{ source: Source; at: number; length: number; done: number }> {
+  function* parts(
+    from: number,
+    count: number,
+  ): Generator<{ source: Source; at: number; length: number; done: number }> {
     checkRows(from, count, rows);
     for (let done = 0; done < count; ) {
       const i = indexOf(from + done);
@@ -88,7 +91,8 @@ export function concatSources(sources: readonly Source[]): Source {
 function agree(a: Source, b: Source): void {
   const differ = (what: string, mend: string): SaettaError =>
     new SaettaError(`${a.paths[0]} and ${b.paths[0]} do not go together: ${what}`, { mend });
-  if (a.dIn !== b.dIn) throw differ(`rows of ${a.dIn} and of ${b.dIn} numbers`, "give files of the same model and tensor");
+  if (a.dIn !== b.dIn)
+    throw differ(`rows of ${a.dIn} and of ${b.dIn} numbers`, "give files of the same model and tensor");
   if (a.dtype !== b.dtype) throw differ(`${a.dtype} and ${b.dtype}`, "convert one of them");
   if ((a.tokens === undefined) !== (b.tokens === undefined)) {
     const [has, lacks] = a.tokens === undefined ? [b, a] : [a, b];
@@ -97,6 +101,8 @@ function agree(a: Source, b: Source): void {
 }
 
 function common(origins: readonly Origin[]): Origin {
-  const kept = Object.entries(origins[0] ?? {}).filter(([key, value]) => origins.every((origin) => origin[key as keyof Origin] === value));
+  const kept = Object.entries(origins[0] ?? {}).filter(([key, value]) =>
+    origins.every((origin) => origin[key as keyof Origin] === value),
+  );
   return Object.fromEntries(kept);
 }

@@ -27,11 +27,15 @@ function sourceOf(file: Hdf5File, dataset: Hdf5Dataset): Source {
   const { name, shape, type } = dataset;
   const where = file.path;
   // What cannot be read says why, whatever its shape.
-  const axes = dataset.problem === undefined || shape.includes(0) ? axesOf(shape, `${name} (${inWords(dataset)})`, where) : 1;
+  const axes =
+    dataset.problem === undefined || shape.includes(0) ? axesOf(shape, `${name} (${inWords(dataset)})`, where) : 1;
   const data = file.rows(name, axes);
   const { dtype, grain, read } = data;
   if (!isFloat(dtype)) {
-    throw new FormatError(`${name} holds ${type}, not f16, bf16, f32 or f64`, { where, mend: "name the activations with --dataset" });
+    throw new FormatError(`${name} holds ${type}, not f16, bf16, f32 or f64`, {
+      where,
+      mend: "name the activations with --dataset",
+    });
   }
   const folder = name.slice(0, name.lastIndexOf("/") + 1);
   const others = file.datasets.map((each) => ({

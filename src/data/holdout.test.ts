@@ -4,7 +4,8 @@ import { chooseRows } from "./choose.ts";
 import { heldOut, isIn, without } from "./holdout.ts";
 import { RowSet } from "./mask.ts";
 
-const source = (rows: number, sequence?: number) => memorySource(numberedRows(rows), 1, sequence === undefined ? {} : { sequence });
+const source = (rows: number, sequence?: number) =>
+  memorySource(numberedRows(rows), 1, sequence === undefined ? {} : { sequence });
 
 describe("the hold-out", () => {
   it("is made of whole sequences, in file order", () => {

@@ -20,7 +20,11 @@ beforeAll(async () => {
 });
 afterAll(() => rm(folder, { recursive: true }));
 
-async function using<T>(paths: readonly string[], use: (source: Source) => T | Promise<T>, dataset?: string): Promise<T> {
+async function using<T>(
+  paths: readonly string[],
+  use: (source: Source) => T | Promise<T>,
+  dataset?: string,
+): Promise<T> {
   const source = await openSource(paths, dataset === undefined ? {} : { dataset });
   try {
     return await use(source);
@@ -47,7 +51,11 @@ const F32 = (...shape: number[]): SafetensorsPart => {
   return { name: "acts", dtype: "F32", shape, bytes: async () => bytesOf(Float32Array.from(counted).slice(0, count)) };
 };
 
-async function safetensors(name: string, parts: readonly SafetensorsPart[], metadata: Record<string, string> = {}): Promise<string> {
+async function safetensors(
+  name: string,
+  parts: readonly SafetensorsPart[],
+  metadata: Record<string, string> = {},
+): Promise<string> {
   const pieces: Uint8Array[] = [];
   await writeSafetensors(async (piece) => void pieces.push(Uint8Array.from(piece)), parts, metadata);
   const path = join(folder, name);
@@ -72,7 +80,16 @@ describe("npy", () => {
   ])("%s as NumPy writes it", async (dtype, sequence) => {
     const path = fixture(`npy-${dtype}.npy`);
     await using([path], async (source) => {
-      expect(source).toMatchObject({ paths: [path], dIn: 5, rows: 12, dtype, sequence, grain: 1, origin: {}, tokens: undefined });
+      expect(source).toMatchObject({
+        paths: [path],
+        dIn: 5,
+        rows: 12,
+        dtype,
+        sequence,
+        grain: 1,
+        origin: {},
+        tokens: undefined,
+      });
       expect(await values(source)).toEqual(counted);
       await expect(source.read(11, 2, new Uint8Array(80))).rejects.toThrow(RangeError);
       await expect(source.read(0, 2, new Uint8Array(19))).rejects.toThrow(RangeError);
@@ -90,7 +107,9 @@ describe("npy", () => {
       "npy-fortran.npy: its elements are stored column by column (Fortran order); save np.ascontiguousarray(array)",
     );
     await expect(openSource([fixture("npy-objects.npy")])).rejects.toThrow(FormatError);
-    await expect(openSource([fixture("npy-f32.npy")], { dataset: "a" })).rejects.toThrow("an .npy file has no named datasets");
+    await expect(openSource([fixture("npy-f32.npy")], { dataset: "a" })).rejects.toThrow(
+      "an .npy file has no named datasets",
+    );
     const path = join(folder, "acts.pt");
     await writeFile(path, "PK\x03\x04 and so on, as a file that was cut short begins");
     await expect(openSource([path])).rejects.toThrow("acts.pt: byte 51: the archive has no end record");
@@ -102,7 +121,9 @@ describe("safetensors", () => {
     const bits = { F16: "npy-f16.npy", BF16: "npy-bf16.npy", F32: "npy-f32.npy", F64: "npy-f64.npy" } as const;
     for (const [dtype, name] of Object.entries(bits) as [keyof typeof bits, string][]) {
       const bytes = (await readFile(fixture(name))).subarray(-60 * { F16: 2, BF16: 2, F32: 4, F64: 8 }[dtype]);
-      const path = await safetensors(`${dtype}.safetensors`, [{ name: "x", dtype, shape: [3, 4, 5], bytes: async () => bytes }]);
+      const path = await safetensors(`${dtype}.safetensors`, [
+        { name: "x", dtype, shape: [3, 4, 5], bytes: async () => bytes },
+      ]);
       await using([path], async (source) => {
         expect(source).toMatchObject({ dIn: 5, rows: 12, dtype: dtype.toLowerCase(), sequence: 4 });
         expect(await values(source)).toEqual(counted);
@@ -113,7 +134,11 @@ describe("safetensors", () => {
   it("brings its tokens and its origin", async () => {
     const ids = BigInt64Array.from({ length: 12 }, (_, i) => BigInt(i % 4));
     const tokens: SafetensorsPart = { name: "tokens", dtype: "I64", shape: [3, 4], bytes: async () => bytesOf(ids) };
-    const path = await safetensors("tokens.safetensors", [F32(3, 4, 5), tokens], { model: "m", start_token: "0", other: "x" });
+    const path = await safetensors("tokens.safetensors", [F32(3, 4, 5), tokens], {
+      model: "m",
+      start_token: "0",
+      other: "x",
+    });
     await using([path], async (source) => {
       expect(source.origin).toEqual({ model: "m", startToken: 0 });
       expect(await source.tokens?.(3, 4)).toEqual(Int32Array.of(3, 0, 1, 2));
@@ -122,10 +147,15 @@ describe("safetensors", () => {
     await expect(openSource([await safetensors("short.safetensors", [F32(3, 4, 5), short])])).rejects.toThrow(
       "tokens (i64 [12]) must have shape [3, 4], as acts has",
     );
-    const real: SafetensorsPart = { name: "tokens", dtype: "F32", shape: [3, 4], bytes: async () => new Uint8Array(48) };
-    await expect(openSource([await safetensors("real.safetensors", [F32(3, 4, 5), real])], { dataset: "acts" })).rejects.toThrow(
-      "tokens (f32 [3, 4]) must hold integers",
-    );
+    const real: SafetensorsPart = {
+      name: "tokens",
+      dtype: "F32",
+      shape: [3, 4],
+      bytes: async () => new Uint8Array(48),
+    };
+    await expect(
+      openSource([await safetensors("real.safetensors", [F32(3, 4, 5), real])], { dataset: "acts" }),
+    ).rejects.toThrow("tokens (f32 [3, 4]) must hold integers");
   });
 
   it("asks for a name where several tensors could be meant, and refuses others", async () => {
@@ -138,9 +168,21 @@ describe("safetensors", () => {
     await expect(openSource([path], { dataset: "none" })).rejects.toThrow("no tensor none; the file has acts");
     const flat = await safetensors("flat.safetensors", [{ ...F32(60), name: "hidden_states" }]);
     await expect(openSource([flat])).rejects.toThrow("hidden_states (F32 [60]) has 1 axes; give activations of shape");
-    const ids: SafetensorsPart = { name: "hidden_states", dtype: "I32", shape: [2, 2], bytes: async () => new Uint8Array(16) };
-    await expect(openSource([await safetensors("ids.safetensors", [ids])])).rejects.toThrow("does not hold F16, BF16, F32 or F64");
-    const none: SafetensorsPart = { name: "hidden_states", dtype: "F32", shape: [0, 2], bytes: async () => new Uint8Array(0) };
+    const ids: SafetensorsPart = {
+      name: "hidden_states",
+      dtype: "I32",
+      shape: [2, 2],
+      bytes: async () => new Uint8Array(16),
+    };
+    await expect(openSource([await safetensors("ids.safetensors", [ids])])).rejects.toThrow(
+      "does not hold F16, BF16, F32 or F64",
+    );
+    const none: SafetensorsPart = {
+      name: "hidden_states",
+      dtype: "F32",
+      shape: [0, 2],
+      bytes: async () => new Uint8Array(0),
+    };
     await expect(openSource([await safetensors("none.safetensors", [none])])).rejects.toThrow("has no rows");
   });
 });
@@ -170,14 +212,22 @@ describe("HDF5 filters", () => {
 
 describe("several files", () => {
   it("of several kinds make one source", async () => {
-    const paths = [fixture("npy-f16.npy"), await safetensors("half.safetensors", [await half()]), fixture("hdf5-filters-old.h5")];
+    const paths = [
+      fixture("npy-f16.npy"),
+      await safetensors("half.safetensors", [await half()]),
+      fixture("hdf5-filters-old.h5"),
+    ];
     // The name is the HDF5 file's; .npy files have none.
-    await expect(openSource(paths, { dataset: "gzip" })).rejects.toThrow("npy-f16.npy: an .npy file has no named datasets");
+    await expect(openSource(paths, { dataset: "gzip" })).rejects.toThrow(
+      "npy-f16.npy: an .npy file has no named datasets",
+    );
     await using(paths.slice(0, 2), async (source) => {
       expect(source).toMatchObject({ rows: 24, dIn: 5, dtype: "f16", sequence: 4, paths: paths.slice(0, 2) });
       expect(await values(source)).toEqual([...counted, ...counted]);
     });
-    await expect(openSource([fixture("npy-f16.npy"), fixture("npy-bf16.npy")])).rejects.toThrow("do not go together: f16 and bf16");
+    await expect(openSource([fixture("npy-f16.npy"), fixture("npy-bf16.npy")])).rejects.toThrow(
+      "do not go together: f16 and bf16",
+    );
   });
 
   it("are the files of a folder, in natural order, of one kind", async () => {
@@ -209,7 +259,8 @@ describe("several files", () => {
   it("are those that a quoted pattern matches, unless a file has that name", async () => {
     const at = (name: string) => join(folder, "globs", name);
     await mkdir(at(""));
-    for (const [i, name] of ["a-2.npy", "a-10.npy", "a-1.npy", "b.npy", ".a-0.npy", "a-1.npy.bak"].entries()) await shard(at(name), 2, i);
+    for (const [i, name] of ["a-2.npy", "a-10.npy", "a-1.npy", "b.npy", ".a-0.npy", "a-1.npy.bak"].entries())
+      await shard(at(name), 2, i);
     const named = async (pattern: string) => using([at(pattern)], ({ paths }) => paths);
     expect(await named("a-*.npy")).toEqual(["a-1.npy", "a-2.npy", "a-10.npy"].map(at));
     expect(await named("?.npy")).toEqual([at("b.npy")]);

@@ -17,10 +17,12 @@ export async function chunkOrigin(path: string): Promise<Origin> {
   if (name === undefined) return {};
   const tensor = basename(dirname(resolve(path)));
   // It only adds a name: what is not there, or is damaged, is not missed.
-  const meta = await readJsonFile(join(dirname(path), `${name}.meta.json`), 256 * 1024 * 1024).catch((thrown: unknown) => {
-    if (thrown instanceof SaettaError) return undefined;
-    throw thrown;
-  });
+  const meta = await readJsonFile(join(dirname(path), `${name}.meta.json`), 256 * 1024 * 1024).catch(
+    (thrown: unknown) => {
+      if (thrown instanceof SaettaError) return undefined;
+      throw thrown;
+    },
+  );
   const model = modelOf(meta);
   return { tensor, ...(model === undefined ? {} : { model }) };
 }

@@ -30,7 +30,11 @@ describe("excluded tokens", () => {
   });
 
   it("cannot be told apart in a file that does not name them", async () => {
-    await expect(rowsOf([2], {})).rejects.toThrow("memory.h5: has no tokens, so none can be excluded; leave out --exclude-tokens");
-    await expect(rowsOf("start", { tokens })).rejects.toThrow(/does not say which of them starts a document.*--exclude-tokens ID/);
+    await expect(rowsOf([2], {})).rejects.toThrow(
+      "memory.h5: has no tokens, so none can be excluded; leave out --exclude-tokens",
+    );
+    await expect(rowsOf("start", { tokens })).rejects.toThrow(
+      /does not say which of them starts a document.*--exclude-tokens ID/,
+    );
   });
 });

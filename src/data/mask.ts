@@ -63,7 +63,10 @@ export async function excludedRows(source: Source, exclude: ExcludeTokens): Prom
   if (exclude === "none") return excluded;
   if (source.tokens === undefined) {
     if (exclude === "start") return excluded;
-    throw new SaettaError("has no tokens, so none can be excluded", { where: source.paths.join(", "), mend: "leave out --exclude-tokens" });
+    throw new SaettaError("has no tokens, so none can be excluded", {
+      where: source.paths.join(", "),
+      mend: "leave out --exclude-tokens",
+    });
   }
   if (exclude === "start" && source.origin.startToken === undefined) {
     throw new SaettaError("has tokens but does not say which of them starts a document (attribute start_token)", {

@@ -9,7 +9,8 @@ import type { Source } from "./source.ts";
 
 /** Throws FormatError naming the file; UsageError when a dataset is named. */
 export async function openNpySource(path: string, dataset?: string): Promise<Source> {
-  if (dataset !== undefined) throw new UsageError("an .npy file has no named datasets", { where: path, mend: "leave out --dataset" });
+  if (dataset !== undefined)
+    throw new UsageError("an .npy file has no named datasets", { where: path, mend: "leave out --dataset" });
   const { handle, shape, type, dtype, problem, position } = await openNpy(path);
   return closedOnFailure(handle, () => {
     if (problem !== undefined) throw new FormatError(problem.what, { where: path, mend: problem.mend });
@@ -18,6 +19,15 @@ export async function openNpySource(path: string, dataset?: string): Promise<Sou
     const width = shape.at(-1) as number;
     const rows = shape.slice(0, -1).reduce((product, size) => product * size, 1);
     const read = plainRows(handle, path, position, rows, width * BYTES[dtype]);
-    return arraySource({ path, shape, dtype, grain: 1, origin: {}, read, tokens: undefined, close: () => handle.close() });
+    return arraySource({
+      path,
+      shape,
+      dtype,
+      grain: 1,
+      origin: {},
+      read,
+      tokens: undefined,
+      close: () => handle.close(),
+    });
   });
 }

@@ -9,7 +9,8 @@ import { SaettaError, UsageError } from "../util/errors.ts";
 import { type OpenOptions, openSource } from "./open.ts";
 import type { Source } from "./source.ts";
 
-const fixture = (name: string): string => fileURLToPath(new URL(`../formats/fixtures/hdf5-${name}.h5`, import.meta.url));
+const fixture = (name: string): string =>
+  fileURLToPath(new URL(`../formats/fixtures/hdf5-${name}.h5`, import.meta.url));
 
 let folder: string;
 beforeAll(async () => {
@@ -23,18 +24,30 @@ let files = 0;
 /** A file whose numbers count up from `from`: f32 and i32 as values, f16 as bits. */
 async function make(parts: readonly Part[], attributes: Hdf5Layout["attributes"] = {}, from = 0): Promise<string> {
   const path = join(folder, `${files++}.h5`);
-  const writer = await createHdf5(path, { datasets: parts.map(([name, dtype, shape]) => ({ name, dtype, shape })), attributes });
+  const writer = await createHdf5(path, {
+    datasets: parts.map(([name, dtype, shape]) => ({ name, dtype, shape })),
+    attributes,
+  });
   for (const [name, dtype, shape] of parts) {
     const count = shape.reduce((product, size) => product * size, 1);
     const numbers = range(from, count);
-    const data = dtype === "f16" ? Uint16Array.from(numbers) : dtype === "f32" ? Float32Array.from(numbers) : Int32Array.from(numbers);
+    const data =
+      dtype === "f16"
+        ? Uint16Array.from(numbers)
+        : dtype === "f32"
+          ? Float32Array.from(numbers)
+          : Int32Array.from(numbers);
     await writer.write(name, 0, bytesOf(data));
   }
   await writer.close();
   return path;
 }
 
-async function using<T>(paths: readonly string[], use: (source: Source) => T | Promise<T>, options?: OpenOptions): Promise<T> {
+async function using<T>(
+  paths: readonly string[],
+  use: (source: Source) => T | Promise<T>,
+  options?: OpenOptions,
+): Promise<T> {
   const source = await openSource(paths, options);
   try {
     return await use(source);
@@ -62,7 +75,13 @@ async function refusal(paths: readonly string[], options?: OpenOptions): Promise
 
 describe("openSource", () => {
   it("opens [n_seq, T, d] with tokens and origin", async () => {
-    const attributes = { model: "m.onnx", model_sha256: "ab", tensor: "t", tokenizer: "tokenizer.json", start_token: 3 };
+    const attributes = {
+      model: "m.onnx",
+      model_sha256: "ab",
+      tensor: "t",
+      tokenizer: "tokenizer.json",
+      start_token: 3,
+    };
     const path = await make(
       [
         ["hidden_states", "f32", [3, 4, 2]],
@@ -73,7 +92,13 @@ describe("openSource", () => {
     await using([path], async (source) => {
       expect(source).toMatchObject({ paths: [path], dIn: 2, rows: 12, dtype: "f32", sequence: 4, grain: 1 });
       expect(source.description).toBe(`${path}: 12 x 2 f32`);
-      expect(source.origin).toEqual({ model: "m.onnx", modelSha256: "ab", tensor: "t", tokenizer: "tokenizer.json", startToken: 3 });
+      expect(source.origin).toEqual({
+        model: "m.onnx",
+        modelSha256: "ab",
+        tensor: "t",
+        tokenizer: "tokenizer.json",
+        startToken: 3,
+      });
       expect(await floats(source, 5, 3)).toEqual(range(10, 6));
       expect(await source.tokens?.(5, 3)).toEqual(Int32Array.of(5, 6, 7));
       expect(source.locate(6)).toBe(`${path}, row 6 (sequence 1, position 2)`);
@@ -93,11 +118,20 @@ describe("openSource", () => {
     });
   });
 
-  it.each(["oldest", "newest"])("opens chunked data and tokens of 64 bits written by h5py in the %s format", async (age) => {
+  it.each([
+    "oldest",
+    "newest",
+  ])("opens chunked data and tokens of 64 bits written by h5py in the %s format", async (age) => {
     await using(
       [fixture(age)],
       async (source) => {
-        expect(source).toMatchObject({ dIn: 5, rows: 12, dtype: "f16", sequence: 4, origin: { model: "modèle", startToken: 7 } });
+        expect(source).toMatchObject({
+          dIn: 5,
+          rows: 12,
+          dtype: "f16",
+          sequence: 4,
+          origin: { model: "modèle", startToken: 7 },
+        });
         expect(await source.tokens?.(0, 12)).toEqual(Int32Array.from(range(0, 12)));
       },
       { dataset: "/three/hidden_states" },
@@ -123,7 +157,15 @@ describe("openSource", () => {
       await make(shape(3), { model: "m", tensor: "a" }, 200),
     ];
     await using(paths, async (source) => {
-      expect(source).toMatchObject({ paths, dIn: 3, rows: 12, dtype: "f32", sequence: 2, grain: 1, origin: { model: "m" } });
+      expect(source).toMatchObject({
+        paths,
+        dIn: 3,
+        rows: 12,
+        dtype: "f32",
+        sequence: 2,
+        grain: 1,
+        origin: { model: "m" },
+      });
       expect(source.origin.tensor).toBeUndefined();
       const all = [...range(0, 12), ...range(100, 6), ...range(200, 18)];
       for (let first = 0; first <= 12; first++) {
@@ -171,7 +213,9 @@ describe("openSource", () => {
     const rank = await make([["hidden_states", "f32", [6]]]);
     expect(await refusal([rank])).toContain("hidden_states (f32 [6]) has 1 axes");
     expect(await refusal([await make([["hidden_states", "f32", [1, 2, 3, 4]]])])).toContain("has 4 axes");
-    expect(await refusal([await make([["hidden_states", "i32", [2, 3]]])])).toContain("hidden_states holds i32, not f16, bf16, f32 or f64");
+    expect(await refusal([await make([["hidden_states", "i32", [2, 3]]])])).toContain(
+      "hidden_states holds i32, not f16, bf16, f32 or f64",
+    );
     const tokens = await make([
       ["hidden_states", "f32", [2, 3, 4]],
       ["tokens", "i32", [6]],
@@ -182,7 +226,9 @@ describe("openSource", () => {
       ["tokens", "f32", [2]],
     ]);
     expect(await refusal([real])).toContain("tokens (f32 [2]) must hold integers");
-    expect(await refusal([fixture("oldest")], { dataset: "big" })).toContain("big cannot be read: its elements are of type big-endian f32");
+    expect(await refusal([fixture("oldest")], { dataset: "big" })).toContain(
+      "big cannot be read: its elements are of type big-endian f32",
+    );
     expect(await refusal([fixture("oldest")], { dataset: "empty" })).toContain("empty (f32 [0, 5]) has no rows");
     await expect(openSource([])).rejects.toThrow(UsageError);
   });

@@ -22,10 +22,12 @@ export interface OpenOptions {
  * FormatError, naming the file, when one cannot be read or does not go with the others; UsageError without paths.
  */
 export async function openSource(paths: readonly string[], options: OpenOptions = {}): Promise<Source> {
-  if (paths.length === 0) throw new UsageError("no data given", { mend: "name one or more HDF5, npy, safetensors, Arrow or torch files" });
+  if (paths.length === 0)
+    throw new UsageError("no data given", { mend: "name one or more HDF5, npy, safetensors, Arrow or torch files" });
   const sources: Source[] = [];
   try {
-    for (const path of paths) for (const file of await filesOf(path)) sources.push(await openFileSource(file, options.dataset));
+    for (const path of paths)
+      for (const file of await filesOf(path)) sources.push(await openFileSource(file, options.dataset));
     return concatSources(sources);
   } catch (thrown) {
     for (const source of sources) await source.close();

@@ -11,7 +11,10 @@ function excluding(rows: number, excluded: (row: number) => boolean): RowSet {
 }
 
 /** An order over many small blocks and windows. */
-function small(rows: number, options: Partial<OrderOptions> & { grain?: number; excluded?: (row: number) => boolean } = {}): Order {
+function small(
+  rows: number,
+  options: Partial<OrderOptions> & { grain?: number; excluded?: (row: number) => boolean } = {},
+): Order {
   const { grain = 4, excluded = () => false, ...rest } = options;
   return new Order({ rows, rowBytes: ROW_BYTES, grain }, excluding(rows, excluded), {
     seed: 1,
@@ -157,7 +160,8 @@ describe("the order of rows", () => {
     expect(Math.abs(trend)).toBeLessThan(0.15);
     // Neighbours of the file are no neighbours in a batch: of 16 rows, few share a block of 8.
     let shared = 0;
-    for (let i = 0; i < rows; i += 16) shared += 16 - new Set(order.slice(i, i + 16).map((row) => Math.floor(row / 8))).size;
+    for (let i = 0; i < rows; i += 16)
+      shared += 16 - new Set(order.slice(i, i + 16).map((row) => Math.floor(row / 8))).size;
     expect(shared / rows).toBeLessThan(0.12);
   });
 

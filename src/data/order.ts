@@ -92,7 +92,8 @@ export class Order {
   /** The window that holds the position (0 .. rowsPerEpoch - 1) of the epoch. */
   window(epoch: number, position: number): Window {
     const { blocks, starts } = this.#plan(epoch);
-    if (!(position >= 0 && position < this.rowsPerEpoch)) throw new RangeError(`position ${position} of ${this.rowsPerEpoch}`);
+    if (!(position >= 0 && position < this.rowsPerEpoch))
+      throw new RangeError(`position ${position} of ${this.rowsPerEpoch}`);
     let w = 0;
     while (starts[w + 1]!.position <= position) w++;
     const begin = starts[w]!;

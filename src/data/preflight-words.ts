@@ -6,7 +6,14 @@ import { OUTLIER_MEAN, OUTLIER_SHARE, type RunPreflight, type SourcePreflight } 
 const LISTED = 8;
 
 /** "norm 12.3 (median 12.0, 99 %: 15.1, largest 20.4), mean/spread 0.45, outlier dimensions 138 378, duplicates 0.1 %, all finite, excluded tokens 2.6 x the norm". */
-export function preflightLine({ norms, meanToSpread, outliers, duplicates, nonFinite, excluded }: RunPreflight): string {
+export function preflightLine({
+  norms,
+  meanToSpread,
+  outliers,
+  duplicates,
+  nonFinite,
+  excluded,
+}: RunPreflight): string {
   const { mean, median, p99, max } = norms;
   const listed = outliers.slice(0, LISTED).map(({ dimension }) => dimension);
   const more = outliers.length > LISTED ? ` and ${outliers.length - LISTED} more` : "";
@@ -16,7 +23,9 @@ export function preflightLine({ norms, meanToSpread, outliers, duplicates, nonFi
     outliers.length === 0 ? "no outlier dimensions" : `outlier dimensions ${listed.join(" ")}${more}`,
     duplicates === 0 ? "no duplicates" : `duplicates ${percent(duplicates)}`,
     nonFinite === 0 ? "all finite" : `${nonFinite} not finite`,
-    ...(excluded === undefined || median === 0 ? [] : [`excluded tokens ${figure(excluded.median / median)} x the norm`]),
+    ...(excluded === undefined || median === 0
+      ? []
+      : [`excluded tokens ${figure(excluded.median / median)} x the norm`]),
   ].join(", ");
 }
 
@@ -31,7 +40,8 @@ export function advice(found: SourcePreflight): string[] {
   }
   if (startTokens !== undefined && startTokens.rows > 0 && norms.median > 0) {
     const times = startTokens.norms.median / norms.median;
-    if (times > 1.5) said.push(`start tokens have ${figure(times)} x the norm of the others: they are left out by default`);
+    if (times > 1.5)
+      said.push(`start tokens have ${figure(times)} x the norm of the others: they are left out by default`);
   }
   if (found.rows === 0) return said;
   if (norms.max === 0) said.push("all rows are 0: nothing can be learned from them");
@@ -46,13 +56,16 @@ export function advice(found: SourcePreflight): string[] {
     );
   }
   if (outliers.length > 0) {
-    const { dimension, varianceShare, meanOverStd } = outliers.reduce((a, b) => (b.varianceShare > a.varianceShare ? b : a));
+    const { dimension, varianceShare, meanOverStd } = outliers.reduce((a, b) =>
+      b.varianceShare > a.varianceShare ? b : a,
+    );
     said.push(
       `${outliers.length === 1 ? "1 dimension is an outlier" : `${outliers.length} dimensions are outliers`} (more than ${OUTLIER_SHARE} x an even share of the variance, or a mean beyond ` +
         `${OUTLIER_MEAN} standard deviations); ${dimension} has ${percent(varianceShare)} of the variance, |mean| / std ${figure(meanOverStd)}`,
     );
   }
-  if (duplicates > 0.05) said.push(`${percent(duplicates)} of the sampled rows repeat another one: check how the file was made`);
+  if (duplicates > 0.05)
+    said.push(`${percent(duplicates)} of the sampled rows repeat another one: check how the file was made`);
   return said;
 }
 

@@ -8,12 +8,20 @@ describe("preflight", () => {
   it("computes norms, mean over spread and duplicates", () => {
     // Rows (3, 4), (6, 8), (3, 4), (0, 0): norms 5, 10, 5, 0; mean (3, 4); distances 0, 5, 0, 5.
     const found = preflight(Float32Array.of(3, 4, 6, 8, 3, 4, 0, 0), 2);
-    expect(found).toMatchObject({ rows: 4, norms: { mean: 5, median: 5, p99: 10, max: 10 }, duplicates: 0.25, outliers: [] });
+    expect(found).toMatchObject({
+      rows: 4,
+      norms: { mean: 5, median: 5, p99: 10, max: 10 },
+      duplicates: 0.25,
+      outliers: [],
+    });
     expect(found.meanToSpread).toBeCloseTo(5 / Math.sqrt(50 / 4), 12);
-    const line = "norm 5.00 (median 5.00, 99 %: 10.0, largest 10.0), mean/spread 1.41, no outlier dimensions, duplicates 25 %";
+    const line =
+      "norm 5.00 (median 5.00, 99 %: 10.0, largest 10.0), mean/spread 1.41, no outlier dimensions, duplicates 25 %";
     expect(preflightLine({ ...found, nonFinite: 0, excluded: undefined })).toBe(`${line}, all finite`);
     const excluded = { mean: 10, median: 13, p99: 13, max: 13 };
-    expect(preflightLine({ ...found, nonFinite: 2, excluded })).toBe(`${line}, 2 not finite, excluded tokens 2.60 x the norm`);
+    expect(preflightLine({ ...found, nonFinite: 2, excluded })).toBe(
+      `${line}, 2 not finite, excluded tokens 2.60 x the norm`,
+    );
   });
 
   it("lists dimensions beyond the stated bounds and no others", () => {
@@ -47,7 +55,13 @@ describe("preflightOf", () => {
     const tokens = Array.from({ length: 100 }, (_, row) => row % 10);
     const source = memorySource(values, 2, { tokens, origin: { startToken: 0 } });
     const found = await preflightOf(source);
-    expect(found).toMatchObject({ sampled: 100, rows: 89, nonFinite: 1, firstNonFinite: "memory.h5, row 25", startTokens: { rows: 10 } });
+    expect(found).toMatchObject({
+      sampled: 100,
+      rows: 89,
+      nonFinite: 1,
+      firstNonFinite: "memory.h5, row 25",
+      startTokens: { rows: 10 },
+    });
     expect(found.norms.max).toBeCloseTo(Math.SQRT2 * 100, 4);
     expect(found.startTokens?.norms.max).toBeCloseTo(Math.SQRT2 * 91, 4);
     expect((await preflightOf(memorySource(values, 2, { tokens }))).startTokens).toBeUndefined();
@@ -80,7 +94,9 @@ describe("preflightOf", () => {
       Float32Array.from({ length: 3200 }, () => rng.normal() + 5),
       8,
     );
-    expect(advice(await preflightOf(far))).toEqual([expect.stringMatching(/^the mean row is \d\.\d+ x as long as the spread/)]);
+    expect(advice(await preflightOf(far))).toEqual([
+      expect.stringMatching(/^the mean row is \d\.\d+ x as long as the spread/),
+    ]);
     const zero = memorySource(new Float32Array(80), 8);
     expect(advice(await preflightOf(zero))[0]).toBe("all rows are 0: nothing can be learned from them");
   });

@@ -72,7 +72,8 @@ export function preflight(sample: Float32Array, d: number): Preflight {
   for (let i = 0; i < d; i++) {
     const varianceShare = spread > 0 ? variance[i]! / spread : 0;
     const meanOverStd = mean[i] === 0 ? 0 : Math.abs(mean[i]!) / Math.sqrt(variance[i]!);
-    if (varianceShare > OUTLIER_SHARE / d || meanOverStd > OUTLIER_MEAN) outliers.push({ dimension: i, varianceShare, meanOverStd });
+    if (varianceShare > OUTLIER_SHARE / d || meanOverStd > OUTLIER_MEAN)
+      outliers.push({ dimension: i, varianceShare, meanOverStd });
   }
   const middle = Math.sqrt(mean.reduce((sum, value) => sum + value * value, 0));
   return {
@@ -102,7 +103,12 @@ function isRepeated(bits: Int32Array, d: number, row: number, hash: number, seen
 function normsOf(norms: Float64Array): Norms {
   const sorted = norms.slice().sort();
   const at = (share: number) => sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? 0;
-  return { mean: norms.reduce((sum, norm) => sum + norm, 0) / Math.max(1, norms.length), median: at(0.5), p99: at(0.99), max: at(1) };
+  return {
+    mean: norms.reduce((sum, norm) => sum + norm, 0) / Math.max(1, norms.length),
+    median: at(0.5),
+    p99: at(0.99),
+    max: at(1),
+  };
 }
 
 /** What a run says of the sample that it starts from. */

@@ -24,7 +24,12 @@ async function rowsOf(source: Source, first: number, count: number, signal?: Abo
 const range = (first: number, count: number) => Array.from({ length: count }, (_, i) => first + i);
 
 describe("rows of a function", () => {
-  it.each([[[1]], [[7]], [[100]], [[3, 0, 5]]])("in chunks of %j are the same rows wherever they are read", async (sizes) => {
+  it.each([
+    [[1]],
+    [[7]],
+    [[100]],
+    [[3, 0, 5]],
+  ])("in chunks of %j are the same rows wherever they are read", async (sizes) => {
     let begun = 0;
     const begin = () => {
       begun++;
@@ -45,7 +50,11 @@ describe("rows of a function", () => {
   });
 
   it("may come from an async generator that never ends, as numbers or in float64", async () => {
-    const forms: ((chunk: Float32Array) => RowChunk)[] = [(it) => it, (it) => Float64Array.from(it), (it) => Array.from(it)];
+    const forms: ((chunk: Float32Array) => RowChunk)[] = [
+      (it) => it,
+      (it) => Float64Array.from(it),
+      (it) => Array.from(it),
+    ];
     let returned = 0;
     async function* endless(): AsyncGenerator<RowChunk> {
       try {
@@ -99,8 +108,16 @@ describe("rows of an iterable", () => {
 
 describe("what is no rows", () => {
   it.each<[string, RowChunk | string, string]>([
-    ["a part of a row", new Float32Array(5), "fromRows: the chunk from row 0 on has 5 numbers, which are no whole rows of 2"],
-    ["other numbers", new Uint16Array(4) as unknown as RowChunk, "is neither a Float32Array nor a Float64Array nor an array of numbers"],
+    [
+      "a part of a row",
+      new Float32Array(5),
+      "fromRows: the chunk from row 0 on has 5 numbers, which are no whole rows of 2",
+    ],
+    [
+      "other numbers",
+      new Uint16Array(4) as unknown as RowChunk,
+      "is neither a Float32Array nor a Float64Array nor an array of numbers",
+    ],
     ["text", "1, 2", "is neither a Float32Array nor"],
     ["text in an array", ["1", "2"] as unknown as RowChunk, "is neither a Float32Array nor"],
   ])("is refused: %s", async (_, chunk, message) => {
@@ -117,7 +134,9 @@ describe("what is no rows", () => {
         1,
       ),
     ).rejects.toThrow("the rows are not iterable");
-    expect(() => fromRows([], { dIn: 0, rows: 1 })).toThrow("fromRows: dIn must be a whole number of at least 1, but is 0");
+    expect(() => fromRows([], { dIn: 0, rows: 1 })).toThrow(
+      "fromRows: dIn must be a whole number of at least 1, but is 0",
+    );
     expect(() => fromRows([], { dIn: 2, rows: 1.5 })).toThrow("rows must be a whole number");
   });
 
@@ -127,7 +146,9 @@ describe("what is no rows", () => {
       0,
       9,
     );
-    await expect(short).rejects.toThrow("fromRows: the rows end after 7, but 9 were announced; give it the number of rows that there are");
+    await expect(short).rejects.toThrow(
+      "fromRows: the rows end after 7, but 9 were announced; give it the number of rows that there are",
+    );
     await expect(short).rejects.toBeInstanceOf(SaettaError);
     const failing = fromRows(
       function* () {

@@ -121,7 +121,8 @@ class Reader {
   async #read(first: number, count: number, into: Uint8Array, signal: AbortSignal | undefined): Promise<void> {
     checkRows(first, count, this.#total);
     const end = first + count;
-    if (this.#closed) throw new UsageError("read after it was closed", { where: NAME, mend: "close the source when the run is over" });
+    if (this.#closed)
+      throw new UsageError("read after it was closed", { where: NAME, mend: "close the source when the run is over" });
     if (this.#iterator === undefined || first < this.#at) await this.#begin();
     const rowBytes = this.#dIn * BYTES.f32;
     let breath = performance.now();
@@ -152,8 +153,10 @@ class Reader {
         mend: "give a function that returns the rows anew",
       });
     }
-    if (typeof rows === "object" && rows !== null && Symbol.asyncIterator in rows) this.#iterator = rows[Symbol.asyncIterator]();
-    else if (typeof rows === "object" && rows !== null && Symbol.iterator in rows) this.#iterator = rows[Symbol.iterator]();
+    if (typeof rows === "object" && rows !== null && Symbol.asyncIterator in rows)
+      this.#iterator = rows[Symbol.asyncIterator]();
+    else if (typeof rows === "object" && rows !== null && Symbol.iterator in rows)
+      this.#iterator = rows[Symbol.iterator]();
     else
       throw new UsageError("the rows are not iterable", {
         where: NAME,
@@ -198,7 +201,8 @@ class Reader {
       chunk instanceof Float64Array ||
       (Array.isArray(chunk) && chunk.every((it) => typeof it === "number"));
     if (!known) throw this.#wrong("is neither a Float32Array nor a Float64Array nor an array of numbers");
-    if (chunk.length % this.#dIn !== 0) throw this.#wrong(`has ${chunk.length} numbers, which are no whole rows of ${this.#dIn}`);
+    if (chunk.length % this.#dIn !== 0)
+      throw this.#wrong(`has ${chunk.length} numbers, which are no whole rows of ${this.#dIn}`);
     return chunk instanceof Float32Array ? chunk : Float32Array.from(chunk as ArrayLike<number>);
   }
 

@@ -3,10 +3,24 @@
  * the origin from the metadata (model, model_sha256, tensor, tokenizer, start_token; all are strings there).
  */
 
-import { openSafetensors, SAFETENSORS_DTYPES, type Safetensors, type SafetensorsEntry } from "../formats/safetensors.ts";
+import {
+  openSafetensors,
+  SAFETENSORS_DTYPES,
+  type Safetensors,
+  type SafetensorsEntry,
+} from "../formats/safetensors.ts";
 import { closedOnFailure } from "../util/closing.ts";
 import { FormatError } from "../util/errors.ts";
-import { arraySource, axesOf, chooseArray, DEFAULT_DATASET, hasRows, originOf, plainRows, rowsBeside } from "./array-source.ts";
+import {
+  arraySource,
+  axesOf,
+  chooseArray,
+  DEFAULT_DATASET,
+  hasRows,
+  originOf,
+  plainRows,
+  rowsBeside,
+} from "./array-source.ts";
 import { CHUNK_DATASET, chunkOrigin } from "./llamascopium.ts";
 import type { Origin, RowDType, Source } from "./source.ts";
 
@@ -60,7 +74,11 @@ function sourceOf(file: Safetensors, name: string, beside: Origin): Source {
   });
 }
 
-function readerOf({ handle, path }: Safetensors, { dtype, shape, begin }: SafetensorsEntry, width: number): Source["read"] {
+function readerOf(
+  { handle, path }: Safetensors,
+  { dtype, shape, begin }: SafetensorsEntry,
+  width: number,
+): Source["read"] {
   const elements = shape.reduce((product, size) => product * size, 1);
   return plainRows(handle, path, begin, elements / width, width * SAFETENSORS_DTYPES[dtype]);
 }

@@ -52,7 +52,9 @@ async function shards(folder: string): Promise<string[]> {
   });
   if (isDataset(entries.map(({ name }) => name))) return datasetFiles(folder);
   const kindOf = (name: string) => KINDS[extname(name).toLowerCase()];
-  const names = natural(entries.filter((entry) => !entry.isDirectory() && isActivationsName(entry.name)).map(({ name }) => name));
+  const names = natural(
+    entries.filter((entry) => !entry.isDirectory() && isActivationsName(entry.name)).map(({ name }) => name),
+  );
   const kinds = new Set(names.map(kindOf));
   if (names.length === 0) {
     const datasets = await datasetsIn(folder, entries);

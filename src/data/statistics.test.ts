@@ -64,12 +64,15 @@ describe("the variance", () => {
   });
 
   it("of rows that are all the same is an error", () => {
-    expect(() => meanVariance(new Float32Array(30).fill(2.5), 3)).toThrow("the variance of 10 sampled rows is 0: all rows are the same");
+    expect(() => meanVariance(new Float32Array(30).fill(2.5), 3)).toThrow(
+      "the variance of 10 sampled rows is 0: all rows are the same",
+    );
   });
 });
 
 describe("the geometric median", () => {
-  const medianOf = (rows: readonly (readonly number[])[]) => geometricMedian(Float32Array.from(rows.flat()), rows[0]!.length);
+  const medianOf = (rows: readonly (readonly number[])[]) =>
+    geometricMedian(Float32Array.from(rows.flat()), rows[0]!.length);
   const expectPoint = (rows: readonly (readonly number[])[], point: readonly number[], digits = 3) => {
     const { median, converged } = medianOf(rows);
     expect(converged).toBe(true);
@@ -164,7 +167,9 @@ describe("the normalisation of a run", () => {
     normalizeRows(sample, 2, scale);
     const norms = [0, 2, 4, 6].map((at) => Math.hypot(sample[at]!, sample[at + 1]!));
     expect(norms.reduce((a, b) => a + b) / 4).toBeCloseTo(Math.sqrt(2), 6);
-    expect(() => normalizationFor("scale", new Float32Array(4), 2)).toThrow("all 2 sampled rows are 0, so they have no scale");
+    expect(() => normalizationFor("scale", new Float32Array(4), 2)).toThrow(
+      "all 2 sampled rows are 0, so they have no scale",
+    );
   });
 
   it("has no number where each row is normalised by itself", () => {

@@ -77,7 +77,9 @@ export function normalizationFor(kind: Normalization["kind"], sample: Float32Arr
   for (let start = 0; start < sample.length; start += d) norms += distanceTo(sample, start, origin);
   const factor = (Math.sqrt(d) * rows) / norms;
   if (Number.isFinite(factor)) return { kind, factor };
-  throw new SaettaError(`all ${rows} sampled rows are 0, so they have no scale`, { mend: "look at the file with saetta inspect" });
+  throw new SaettaError(`all ${rows} sampled rows are 0, so they have no scale`, {
+    mend: "look at the file with saetta inspect",
+  });
 }
 
 /** -> sample [rows, d]: every row normalised. */
@@ -122,7 +124,11 @@ export interface Median {
  * one over their distance), with the step of Vardi and Zhang (2000) where rows lie on the point itself. Stops when a step moves the point by less than
  * `tolerance` of the mean distance.
  */
-export function geometricMedian(sample: Float32Array, d: number, { tolerance = 1e-6, maxIterations = 200 } = {}): Median {
+export function geometricMedian(
+  sample: Float32Array,
+  d: number,
+  { tolerance = 1e-6, maxIterations = 200 } = {},
+): Median {
   const rows = sample.length / d;
   let point = columnMeans(sample, d);
   const all = Array.from({ length: rows }, (_, row) => row * d);
@@ -148,7 +154,8 @@ export function geometricMedian(sample: Float32Array, d: number, { tolerance = 1
     // Rows on the point hold it with a force of one each: it leaves only when the others pull more strongly.
     const step = strength <= onPoint ? 0 : (1 - onPoint / strength) / weights;
     point = point.map((value, i) => value + step * pull[i]!);
-    if (step * strength <= (tolerance * distances) / rows) return { median: point, iterations: iteration, converged: true };
+    if (step * strength <= (tolerance * distances) / rows)
+      return { median: point, iterations: iteration, converged: true };
   }
   return { median: point, iterations: maxIterations, converged: false };
 }

@@ -27,7 +27,11 @@ function tensorsOf({ root, path }: TorchFile): ReadonlyMap<string, TorchTensor> 
   return new Map([...items].filter((item): item is [string, TorchTensor] => item[1] instanceof TorchTensor));
 }
 
-async function sourceOf(file: TorchFile, tensors: ReadonlyMap<string, TorchTensor>, dataset: string | undefined): Promise<Source> {
+async function sourceOf(
+  file: TorchFile,
+  tensors: ReadonlyMap<string, TorchTensor>,
+  dataset: string | undefined,
+): Promise<Source> {
   const { path } = file;
   const name = choose(tensors, dataset, path);
   const tensor = tensors.get(name)!;

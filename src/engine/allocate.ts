@@ -1,13 +1,25 @@
 /** The engine's memory for what always comes together: parameters, and the small tensors of a step. */
 
 import { bytesOf } from "../util/bytes.ts";
-import { type Engine, HYPER, type Hyper, PARAM_NAMES, type Params, paramShapes, type Shape, type Step, type Tensor } from "./engine.ts";
+import {
+  type Engine,
+  HYPER,
+  type Hyper,
+  PARAM_NAMES,
+  type Params,
+  paramShapes,
+  type Shape,
+  type Step,
+  type Tensor,
+} from "./engine.ts";
 import { sumsLength } from "./sums.ts";
 
 /** Zero-filled parameters in the engine's `real`. */
 export function allocParams(engine: Engine, shape: Shape): Params {
   const shapes = paramShapes(shape);
-  return Object.fromEntries(PARAM_NAMES.map((name) => [name, engine.alloc(engine.real, shapes[name])])) as unknown as Params;
+  return Object.fromEntries(
+    PARAM_NAMES.map((name) => [name, engine.alloc(engine.real, shapes[name])]),
+  ) as unknown as Params;
 }
 
 /** The small tensors that every step writes its findings to. */

@@ -12,7 +12,11 @@ import { type Setup, World } from "./conformance-world.ts";
 import { COUNTERS, type Engine, type Params } from "./engine.ts";
 
 /** Each draw as a whole step on both engines. */
-function steps(name: string, draws: () => Iterable<Draw>, options: Options & { readonly prepare?: (setup: Setup) => void } = {}): Case {
+function steps(
+  name: string,
+  draws: () => Iterable<Draw>,
+  options: Options & { readonly prepare?: (setup: Setup) => void } = {},
+): Case {
   return {
     name,
     run: async (engine, reference) => {
@@ -31,7 +35,11 @@ function steps(name: string, draws: () => Iterable<Draw>, options: Options & { r
 }
 
 /** A case on one engine alone, with the setup's tensors. */
-function alone(name: string, setup: () => Setup, body: (world: World, engine: Engine) => Promise<Result | undefined>): Case {
+function alone(
+  name: string,
+  setup: () => Setup,
+  body: (world: World, engine: Engine) => Promise<Result | undefined>,
+): Case {
   return {
     name,
     run: async (engine) => {
@@ -98,15 +106,21 @@ const WHOLE_STEPS: readonly Case[] = [
       dense: i % 2 === 0,
     })),
   ),
-  steps("whole steps: exact sums, so that ties abound and the lower latent must win", () => shapes(EDGES, { exact: true, seed: 3 }), {
-    exact: true,
-  }),
+  steps(
+    "whole steps: exact sums, so that ties abound and the lower latent must win",
+    () => shapes(EDGES, { exact: true, seed: 3 }),
+    {
+      exact: true,
+    },
+  ),
   steps("whole steps: rows in f64", () => shapes(EDGES.slice(4, 8), { raw: "f64" })),
   steps("selection: all latents equal, the lowest win", () => [{ ...SMALL, exact: true, bias: () => 2 }], {
     exact: true,
     prepare: ({ params }) => params.encoder.fill(0),
   }),
-  steps("selection: fewer latents above 0 than k", () => [{ ...SMALL, k: 30, bias: (j) => (j % 9 === 0 ? undefined : -9), auxk: 20 }]),
+  steps("selection: fewer latents above 0 than k", () => [
+    { ...SMALL, k: 30, bias: (j) => (j % 9 === 0 ? undefined : -9), auxk: 20 },
+  ]),
   steps("selection: none above 0", () => [
     { ...SMALL, bias: () => -40 },
     { ...SMALL, bias: () => -40, dense: true },
@@ -121,7 +135,9 @@ const WHOLE_STEPS: readonly Case[] = [
     { ...SMALL, auxk: 3, age: (j) => (j < 2 ? 5000 : 0), bias: (j) => (j < 2 ? 9 : undefined), dense: true },
     { ...SMALL, k: 37, auxk: 37, age: () => 5000, dense: true },
   ]),
-  steps("dead latents: a threshold above every age", () => [{ ...SMALL, age: () => 0xffff_ffff, hyper: { deadAfter: 5e9 } }]),
+  steps("dead latents: a threshold above every age", () => [
+    { ...SMALL, age: () => 0xffff_ffff, hyper: { deadAfter: 5e9 } },
+  ]),
   steps("dead latents: a single row, whose target does not vary", () => [{ ...SMALL, B: 1, dense: true }]),
   steps(
     "update: several steps",
@@ -144,7 +160,13 @@ const WHOLE_STEPS: readonly Case[] = [
   ),
   steps(
     "update: a decoder row of zeros is drawn anew, the same on every engine",
-    () => [true, false].map((dense) => ({ ...SMALL, dense, bias: (j: number) => (j % 4 === 1 ? -50 : undefined), age: () => 0 })),
+    () =>
+      [true, false].map((dense) => ({
+        ...SMALL,
+        dense,
+        bias: (j: number) => (j % 4 === 1 ? -50 : undefined),
+        age: () => 0,
+      })),
     { steps: 2, prepare: zeroColumns },
   ),
 ];
@@ -155,12 +177,19 @@ function zeroColumns({ params, m, v, shape: { d, n } }: Setup): void {
 }
 
 /** Numbers that are not finite, put into one tensor: some operation up to the norm must mark the step as bad, and the update then only counts it. */
-function badStep(what: string, name: string, value: number, where: readonly number[], options: Partial<Draw> = {}): Case {
+function badStep(
+  what: string,
+  name: string,
+  value: number,
+  where: readonly number[],
+  options: Partial<Draw> = {},
+): Case {
   return alone(
     `bad step: ${what}`,
     () => draw({ ...SMALL, ema: true, ...options, hyper: { emaDecay: 0.9, ...options.hyper } }),
     async (world, engine) => {
-      if (engine.real === "f64" && Number.isFinite(value)) return { skipped: "float64 holds what overflows in float32" };
+      if (engine.real === "f64" && Number.isFinite(value))
+        return { skipped: "float64 holds what overflows in float32" };
       const values = world.get(name);
       for (const at of where) values[at] = value;
       await world.set(name, values);
@@ -182,7 +211,9 @@ const row = (j: number) => Array.from({ length: SMALL.d }, (_, i) => j * SMALL.d
 const BAD_STEPS: readonly Case[] = [
   badStep("NaN in a row", "raw", Number.NaN, [3 * SMALL.d + 12]),
   badStep("infinity in a row", "raw", Number.NEGATIVE_INFINITY, [SMALL.d]),
-  badStep("NaN in a row that is normalised", "raw", Number.NaN, [3 * SMALL.d + 12], { normalization: { kind: "unit", factor: 1 } }),
+  badStep("NaN in a row that is normalised", "raw", Number.NaN, [3 * SMALL.d + 12], {
+    normalization: { kind: "unit", factor: 1 },
+  }),
   badStep("infinity in a row that is normalised", "raw", Number.POSITIVE_INFINITY, [SMALL.d + 5], {
     normalization: { kind: "layer_norm", factor: 1 },
   }),
@@ -193,7 +224,9 @@ const BAD_STEPS: readonly Case[] = [
   badStep("NaN in the decoder", "decoder", Number.NaN, row(2), { bias: (j) => (j === 2 ? 20 : undefined) }),
   badStep("a pre-activation beyond float32", "encoder", 3e38, row(5)),
   badStep("a reconstruction beyond float32", "decoder", 3e38, row(2), { bias: (j) => (j === 2 ? 20 : undefined) }),
-  badStep("a gradient of the codes beyond float32", "decoder", 1e37, row(2), { bias: (j) => (j === 2 ? 20 : undefined) }),
+  badStep("a gradient of the codes beyond float32", "decoder", 1e37, row(2), {
+    bias: (j) => (j === 2 ? 20 : undefined),
+  }),
 ];
 
 const APART: readonly Case[] = [
@@ -267,7 +300,11 @@ const APART: readonly Case[] = [
 const SAME_BITS: Case = {
   name: "the same step twice gives the same bits",
   run: async (engine) => {
-    for (const o of [SMALL, { ...SMALL, d: 65, n: 129, B: 100, dense: true }, { d: 17, n: 40, k: 4, auxk: 3, B: 1500, bias: () => 3 }]) {
+    for (const o of [
+      SMALL,
+      { ...SMALL, d: 65, n: 129, B: 100, dense: true },
+      { d: 17, n: 40, k: 4, auxk: 3, B: 1500, bias: () => 3 },
+    ]) {
       const [a, b] = [await World.create(engine, draw(o)), await World.create(engine, draw(o))];
       await a.whole();
       await b.whole();

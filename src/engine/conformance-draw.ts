@@ -101,7 +101,15 @@ export function draw(o: Draw): Setup {
 }
 
 /** Whether rounding to f32 cannot change what this row [d] selects, or what fires. */
-function isClear(w: Weights, aw: Weights, x: Float64Array, k: number, auxk: number, hyper: Hyper, age: Uint32Array): boolean {
+function isClear(
+  w: Weights,
+  aw: Weights,
+  x: Float64Array,
+  k: number,
+  auxk: number,
+  hyper: Hyper,
+  age: Uint32Array,
+): boolean {
   const { pre, magnitude } = preActivations(w, x, aw);
   const bound = 2 * SLACK * ROUNDING.f32 * magnitude.reduce((a, b) => Math.max(a, b), 0);
   if (pre.some((value) => Math.abs(value) < bound || Math.abs(value - hyper.firedAbove) < bound)) return false;

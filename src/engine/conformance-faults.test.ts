@@ -67,7 +67,8 @@ const FAULTS: Readonly<Record<string, Partial<Maths>>> = {
     preActivations: (w, x, pre) => maths.preActivations({ ...w, preBias: new Float64Array(x.length) }, x, pre),
   },
   "a decoder row too few": {
-    decode: (decoder, z, out) => maths.decode(decoder, { ...z, value: z.value.map((v, slot) => (slot % z.k === 2 ? 0 : v)) }, out),
+    decode: (decoder, z, out) =>
+      maths.decode(decoder, { ...z, value: z.value.map((v, slot) => (slot % z.k === 2 ? 0 : v)) }, out),
   },
   "no bias in the reconstruction": {
     liveResidual: (bias, x, err) =>
@@ -106,7 +107,9 @@ const FAULTS: Readonly<Record<string, Partial<Maths>>> = {
       });
     },
   },
-  "no gradient from the dead path": { gradients: (w, x, errColumns, live, _, g) => maths.gradients(w, x, errColumns, live, undefined, g) },
+  "no gradient from the dead path": {
+    gradients: (w, x, errColumns, live, _, g) => maths.gradients(w, x, errColumns, live, undefined, g),
+  },
   "the decoder's gradient not projected": { project: () => undefined },
   "clipping by c / (norm + 1e-6)": { clipFactor: (norm, clip) => (clip > 0 ? Math.min(1, clip / (norm + 1e-6)) : 1) },
   "eps inside Adam's root": {
@@ -153,7 +156,8 @@ async function faulty(fault: Partial<Maths>): Promise<Engine> {
 }
 
 /** Those that go over many shapes take seconds, and most faults are found without them. */
-const isLong = (name: string) => /^(whole steps|skewed lists|the same step twice|decode, residual and codeGrad)/.test(name);
+const isLong = (name: string) =>
+  /^(whole steps|skewed lists|the same step twice|decode, residual and codeGrad)/.test(name);
 const QUICK_FIRST = CASES.toReversed().toSorted((a, b) => Number(isLong(a.name)) - Number(isLong(b.name)));
 
 /** The first case that fails. */

@@ -21,7 +21,11 @@ type Numbers = Float64Array | Float32Array | Uint32Array;
 
 /** Whole numbers as the dtype holds them. */
 function held(values: readonly number[], dtype: string): Numbers {
-  return dtype === "f64" ? Float64Array.from(values) : dtype === "f32" ? Float32Array.from(values) : Uint32Array.from(values);
+  return dtype === "f64"
+    ? Float64Array.from(values)
+    : dtype === "f32"
+      ? Float32Array.from(values)
+      : Uint32Array.from(values);
 }
 
 async function readNumbers(engine: Engine, t: Tensor): Promise<Numbers> {
@@ -29,7 +33,11 @@ async function readNumbers(engine: Engine, t: Tensor): Promise<Numbers> {
   return t.dtype === "f64" ? float64Of(bytes) : t.dtype === "f32" ? float32Of(bytes) : uint32Of(bytes);
 }
 
-const REDUCE: Readonly<Record<ReduceOp, (a: number, b: number) => number>> = { sum: (a, b) => a + b, max: Math.max, min: Math.min };
+const REDUCE: Readonly<Record<ReduceOp, (a: number, b: number) => number>> = {
+  sum: (a, b) => a + b,
+  max: Math.max,
+  min: Math.min,
+};
 
 /** Ranks of the group that `rank` belongs to. */
 function members({ grid }: Collective, over: Over): number[] {
@@ -131,7 +139,11 @@ interface Drawn {
 }
 
 /** The codes of one shard: [B][at most slots] pairs, highest first. Values are small multiples of 1/8, so ties abound. */
-function codesOf(shard: number, seed: number, { B, slots, n, most, kinds }: Drawn): { latent: number; value: number }[][] {
+function codesOf(
+  shard: number,
+  seed: number,
+  { B, slots, n, most, kinds }: Drawn,
+): { latent: number; value: number }[][] {
   const rng = new Rng(seed, shard);
   return Array.from({ length: B }, () => {
     const on = Math.min(rng.below(most + 1), slots);
@@ -196,7 +208,8 @@ const MERGE: readonly GridCase[] = MERGES.map((draw, i) => ({
       ];
       const found = Promise.all([latent, value, grad, t.fired].map((tensor) => readNumbers(engine, tensor)));
       checks.push(async () => {
-        for (const [i, values] of (await found).entries()) new Tally().same(["latent", "value", "grad", "fired"][i]!, values, expected[i]!);
+        for (const [i, values] of (await found).entries())
+          new Tally().same(["latent", "value", "grad", "fired"][i]!, values, expected[i]!);
       });
     }
     engine.free(z);

@@ -35,7 +35,17 @@ function unevenRows(d: number): Float32Array {
   const row = (mean: number, spread: number) => Float32Array.from({ length: d }, () => mean + spread * rng.normal());
   const outlier = row(0.1, 1);
   outlier[d - 1] = 3000;
-  const rows = [row(0, 1), row(1000, 1), row(-3, 1e-3), row(0, 0), row(0.1, 0), row(-1e30, 0), row(0, 1e-20), row(1e19, 1e19), outlier];
+  const rows = [
+    row(0, 1),
+    row(1000, 1),
+    row(-3, 1e-3),
+    row(0, 0),
+    row(0.1, 0),
+    row(-1e30, 0),
+    row(0, 1e-20),
+    row(1e19, 1e19),
+    outlier,
+  ];
   return Float32Array.from(rows.flatMap((each) => [...each]));
 }
 
@@ -58,7 +68,9 @@ export const NORMALIZED: readonly Case[] = (["scale", "unit", "layer_norm"] as c
         const lost = (i: number) => {
           const row = values.subarray(rows[Math.floor(i / d)] * d).subarray(0, d);
           const { size } = rowStatistics(row, normalization);
-          return size === 0 ? 0 : (64 * ROUNDING.f64 * row.reduce((most, value) => Math.max(most, Math.abs(value)), 0)) / size;
+          return size === 0
+            ? 0
+            : (64 * ROUNDING.f64 * row.reduce((most, value) => Math.max(most, Math.abs(value)), 0)) / size;
         };
         const expected = r.get("x");
         const bound = (i: number) => ROUNDING[engine.real] * Math.abs(expected[i]) * (1 + ROUNDING.f32) + lost(i);
@@ -87,5 +99,8 @@ function rawRows(dtype: "f64" | "f32" | "bf16" | "f16", d: number, B: number): P
     : dtype === "f32"
       ? Float32Array.from({ length: m * d }, size)
       : Float64Array.from({ length: m * d }, size);
-  return { raw: { dtype, bytes: bytesOf(data) }, rows: Uint32Array.from({ length: B }, (_, i) => (i === 0 ? m - 1 : rng.below(m))) };
+  return {
+    raw: { dtype, bytes: bytesOf(data) },
+    rows: Uint32Array.from({ length: B }, (_, i) => (i === 0 ? m - 1 : rng.below(m))),
+  };
 }

@@ -30,7 +30,9 @@ export class Tally {
       const off = Object.is(actual[i], expected[i]) ? 0 : Math.abs(actual[i] - expected[i]);
       const bound = allowed(i);
       if (!(off <= bound))
-        throw new SaettaError(`${what}[${i}] is ${actual[i]}, the reference has ${expected[i]}, rounding allows ${bound}`);
+        throw new SaettaError(
+          `${what}[${i}] is ${actual[i]}, the reference has ${expected[i]}, rounding allows ${bound}`,
+        );
       if (off > 0) this.worst = Math.max(this.worst, off / bound);
       difference = Math.max(difference, off);
       largest = Math.max(largest, Math.abs(expected[i]));
@@ -50,11 +52,18 @@ export interface Options {
 }
 
 /** Runs and compares whole steps, the second from where the first ended, and so on. */
-export async function checkSteps(tally: Tally, engine: Engine, reference: Engine, setup: Setup, options: Options = {}): Promise<void> {
+export async function checkSteps(
+  tally: Tally,
+  engine: Engine,
+  reference: Engine,
+  setup: Setup,
+  options: Options = {},
+): Promise<void> {
   const e = await World.create(engine, setup);
   const r = await World.create(reference, setup, true);
   try {
-    for (let step = 0; step < (options.steps ?? 1); step++) await new Comparison(tally, e, r, options.exact ?? false).step();
+    for (let step = 0; step < (options.steps ?? 1); step++)
+      await new Comparison(tally, e, r, options.exact ?? false).step();
   } finally {
     e.free();
     r.free();
@@ -85,7 +94,11 @@ class Comparison {
     await this.#sync("x");
     await this.#both((w) => w.encode());
     this.#encode();
-    await this.#sync("sums", "fired", ...this.#r.paths.flatMap((path) => [`${path}.latent`, `${path}.value`, `${path}.grad`]));
+    await this.#sync(
+      "sums",
+      "fired",
+      ...this.#r.paths.flatMap((path) => [`${path}.latent`, `${path}.value`, `${path}.grad`]),
+    );
     for (const path of this.#r.paths) {
       await this.#both((w) => w.decode(path));
       this.#decode(path);
@@ -107,7 +120,11 @@ class Comparison {
     await this.#sync("sq");
     this.#tally.same("bad", this.#e.get("bad"), this.#r.get("bad"));
     await this.#checkUpdate(projected);
-    await this.#sync("age", "counters", ...["", "m.", "v.", "ema."].flatMap((prefix) => PARAM_NAMES.map((name) => `${prefix}${name}`)));
+    await this.#sync(
+      "age",
+      "counters",
+      ...["", "m.", "v.", "ema."].flatMap((prefix) => PARAM_NAMES.map((name) => `${prefix}${name}`)),
+    );
   }
 
   get #d(): number {
@@ -137,11 +154,16 @@ class Comparison {
 
   #encode(): void {
     for (const name of ["sums", "bad"]) this.#tally.same(`encode: ${name}`, this.#e.get(name), this.#r.get(name));
-    this.#tally.same("encode: fired", this.#e.get("fired"), this.#narrow === 0 ? this.#r.get("fired") : this.#firings());
+    this.#tally.same(
+      "encode: fired",
+      this.#e.get("fired"),
+      this.#narrow === 0 ? this.#r.get("fired") : this.#firings(),
+    );
     const { pre, magnitude } = preActivations(this.#r.weights(), this.#r.get("x"));
     for (const path of this.#r.paths) {
       if (this.#exact) {
-        for (const name of [`${path}.latent`, `${path}.value`]) this.#tally.same(name, this.#e.get(name), this.#r.get(name));
+        for (const name of [`${path}.latent`, `${path}.value`])
+          this.#tally.same(name, this.#e.get(name), this.#r.get(name));
       }
       if (this.#narrow === 0) this.#selection(path, magnitude);
       else this.#nearSelection(path, pre, magnitude);
@@ -159,7 +181,8 @@ class Comparison {
     for (let first = 0; first < latent.length; first += slots) {
       const row = first / slots;
       const left = new Map<number, number>();
-      for (let slot = first; slot < first + slots; slot++) if (latents[slot] !== NONE) left.set(latents[slot], values[slot]);
+      for (let slot = first; slot < first + slots; slot++)
+        if (latents[slot] !== NONE) left.set(latents[slot], values[slot]);
       const on = left.size;
       for (let slot = first; slot < first + on; slot++) {
         const where = `${path} codes, row ${row}, slot ${slot - first}`;
@@ -170,13 +193,18 @@ class Comparison {
         left.delete(j);
         expected[slot] = reference;
         const before = slot - 1;
-        const ordered = slot === first || value[slot] < value[before] || (value[slot] === value[before] && j > latent[before]);
+        const ordered =
+          slot === first || value[slot] < value[before] || (value[slot] === value[before] && j > latent[before]);
         if (!ordered)
-          throw new SaettaError(`${where}: latent ${j} with ${value[slot]} after latent ${latent[before]} with ${value[before]}`);
+          throw new SaettaError(
+            `${where}: latent ${j} with ${value[slot]} after latent ${latent[before]} with ${value[before]}`,
+          );
       }
       const surplus = latent.subarray(first + on, first + slots).findIndex((j) => j !== NONE);
       if (surplus !== -1)
-        throw new SaettaError(`${path} codes, row ${row}: latent ${latent[first + on + surplus]} is on, the reference has ${on} others`);
+        throw new SaettaError(
+          `${path} codes, row ${row}: latent ${latent[first + on + surplus]} is on, the reference has ${on} others`,
+        );
     }
     this.#tally.compare(`${path}.value`, value, expected, (slot) =>
       latent[slot] === NONE ? 0 : this.#unit * magnitude[Math.floor(slot / slots) * n + latent[slot]],
@@ -187,7 +215,8 @@ class Comparison {
   #firings(): Float64Array {
     const fired = new Float64Array(this.#r.setup.shape.n);
     const [latent, value] = [this.#e.get("live.latent"), this.#e.get("live.value")];
-    for (let slot = 0; slot < latent.length; slot++) if (value[slot] > this.#r.setup.hyper.firedAbove) fired[latent[slot]] = 1;
+    for (let slot = 0; slot < latent.length; slot++)
+      if (value[slot] > this.#r.setup.hyper.firedAbove) fired[latent[slot]] = 1;
     return fired;
   }
 
@@ -200,7 +229,9 @@ class Comparison {
     const expected = new Float64Array(value.length);
     for (let first = 0; first < latent.length; first += slots) {
       const row = first / slots;
-      const candidates = Array.from({ length: n }, (_, j) => j).filter((j) => path === "live" || maths.isDead(age[j], hyper.deadAfter));
+      const candidates = Array.from({ length: n }, (_, j) => j).filter(
+        (j) => path === "live" || maths.isDead(age[j], hyper.deadAfter),
+      );
       const near = (j: number) => this.#unit * magnitude[row * n + j];
       const chosen = latent.subarray(first, first + slots).filter((j) => j !== NONE);
       const where = `${path} codes, row ${row}`;
@@ -209,12 +240,15 @@ class Comparison {
       // Whoever is left out is at most as high as the lowest that is on, or as 0 where there is room, give or take.
       const lowest = chosen.length < slots ? 0 : value[first + slots - 1];
       const left = candidates.find((j) => !chosen.includes(j) && pre[row * n + j] > lowest + near(j));
-      if (left !== undefined) throw new SaettaError(`${where}: latent ${left} with ${pre[row * n + left]} is left out, ${lowest} is on`);
+      if (left !== undefined)
+        throw new SaettaError(`${where}: latent ${left} with ${pre[row * n + left]} is left out, ${lowest} is on`);
       chosen.forEach((j, i) => {
         const slot = first + i;
         expected[slot] = pre[row * n + j];
-        const ordered = i === 0 || value[slot] < value[slot - 1] || (value[slot] === value[slot - 1] && j > chosen[i - 1]);
-        if (!ordered || !(value[slot] > 0) || latent[slot] !== j) throw new SaettaError(`${where}: slot ${i} is out of order`);
+        const ordered =
+          i === 0 || value[slot] < value[slot - 1] || (value[slot] === value[slot - 1] && j > chosen[i - 1]);
+        if (!ordered || !(value[slot] > 0) || latent[slot] !== j)
+          throw new SaettaError(`${where}: slot ${i} is out of order`);
       });
     }
     this.#tally.compare(`${path}.value`, value, expected, (slot) =>
@@ -242,9 +276,17 @@ class Comparison {
   }
 
   #residual(path: PathName): void {
-    const [x, b, liveErr, err] = [this.#r.get("x"), this.#r.get("preBias"), this.#r.get("live.err"), this.#e.get(`${path}.err`)];
+    const [x, b, liveErr, err] = [
+      this.#r.get("x"),
+      this.#r.get("preBias"),
+      this.#r.get("live.err"),
+      this.#e.get(`${path}.err`),
+    ];
     const magnitude = this.#magnitudeOfSum(path);
-    this.#near(`${path}.err`, (i) => magnitude[i] + (path === "live" ? Math.abs(x[i]) + Math.abs(b[i % this.#d]) : Math.abs(liveErr[i])));
+    this.#near(
+      `${path}.err`,
+      (i) => magnitude[i] + (path === "live" ? Math.abs(x[i]) + Math.abs(b[i % this.#d]) : Math.abs(liveErr[i])),
+    );
     const [actual, expected] = [this.#e.get("sums"), this.#r.get("sums")];
     const own = namedSums(expected.slice());
     const tolerance = new Float64Array(expected.length);
@@ -318,7 +360,9 @@ class Comparison {
         return mNow.map((value, i) => (hyper.lr * (value / (1 - hyper.beta1 ** t))) / root(i));
       };
       const [moved, expected] = [move(this.#e), move(this.#r)];
-      const off = moved.map((value, i) => this.#unit * (Math.abs(w[name][i]) + Math.abs(value)) + Math.abs(value - expected[i]));
+      const off = moved.map(
+        (value, i) => this.#unit * (Math.abs(w[name][i]) + Math.abs(value)) + Math.abs(value - expected[i]),
+      );
       const allowed = name === "decoder" ? this.#afterUnitNorm(w.decoder, expected, off) : off;
       this.#tally.compare(name, this.#e.get(name), this.#r.get(name), (i) => allowed[i]);
       if (ema !== undefined) {
@@ -341,7 +385,9 @@ class Comparison {
       const offLength = Math.sqrt(maths.squares(off.subarray(...slice)));
       for (let i = start; i < start + this.#d; i++) {
         allowed[i] =
-          length < maths.SHORTEST_ROW ? this.#unit : (off[i] + offLength * Math.abs(now[i])) / length + this.#unit * Math.abs(now[i]);
+          length < maths.SHORTEST_ROW
+            ? this.#unit
+            : (off[i] + offLength * Math.abs(now[i])) / length + this.#unit * Math.abs(now[i]);
       }
     }
     return allowed;

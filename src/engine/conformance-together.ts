@@ -21,7 +21,8 @@ export const TOGETHER: Case = {
       const [apart, together] = [await World.create(engine, setup), await World.create(engine, setup)];
       await apart.whole();
       await together.whole(true);
-      for (const name of apart.names) new Tally().same(`${name} of d=${shape.d} B=${shape.B}`, together.get(name), apart.get(name));
+      for (const name of apart.names)
+        new Tally().same(`${name} of d=${shape.d} B=${shape.B}`, together.get(name), apart.get(name));
       apart.free();
       together.free();
     }

@@ -50,7 +50,8 @@ async function check(engine: Engine, dtype: keyof typeof AS, d: number): Promise
   };
   const loaded = async () => {
     const bytes = engine.read(x);
-    return async () => (engine.real === "f64" ? Array.from(float64Of(await bytes)) : Array.from(float32Of(await bytes)));
+    return async () =>
+      engine.real === "f64" ? Array.from(float64Of(await bytes)) : Array.from(float32Of(await bytes));
   };
   const spoilt = draw(d, 1, SPOILT);
   const found = [...(await bring(spoilt, 0, 32)), ...(await bring(spoilt, 32, ROWS)).map((row) => 32 + row)];

@@ -69,9 +69,17 @@ export class World {
     const shapes = paramShapes(shape);
     const params = (prefix: string): Params => {
       const make = (name: keyof Params) => this.#alloc(`${prefix}${name}`, engine.real, shapes[name]);
-      return { encoder: make("encoder"), latentBias: make("latentBias"), decoder: make("decoder"), preBias: make("preBias") };
+      return {
+        encoder: make("encoder"),
+        latentBias: make("latentBias"),
+        decoder: make("decoder"),
+        preBias: make("preBias"),
+      };
     };
-    this.#raw = this.#alloc("raw", setup.raw.dtype, [setup.raw.bytes.length / shape.d / BYTES_OF_ROW[setup.raw.dtype], shape.d]);
+    this.#raw = this.#alloc("raw", setup.raw.dtype, [
+      setup.raw.bytes.length / shape.d / BYTES_OF_ROW[setup.raw.dtype],
+      shape.d,
+    ]);
     this.#rows = this.#alloc("rows", "u32", [B]);
     this.#x = this.#alloc("x", engine.real, [B, shape.d]);
     this.state = {
@@ -107,7 +115,12 @@ export class World {
       "hyper",
       Float64Array.from(HYPER, (name) => setup.hyper[name]),
     );
-    for (const [prefix, weights] of Object.entries({ "": setup.params, "m.": setup.m, "v.": setup.v, "ema.": setup.ema })) {
+    for (const [prefix, weights] of Object.entries({
+      "": setup.params,
+      "m.": setup.m,
+      "v.": setup.v,
+      "ema.": setup.ema,
+    })) {
       if (weights) for (const name of PARAM_NAMES) world.#put(`${prefix}${name}`, weights[name]);
     }
     for (const name of world.#tensors.keys()) if (name.startsWith("guard")) world.#write(name, GUARD);
@@ -167,7 +180,9 @@ export class World {
 
   codeGrad(name: PathName): Promise<void> {
     const path = this.#named(name);
-    return this.#run("codeGrad", [`${name}.grad`, "bad"], () => this.engine.codeGrad(this.state.params, path, this.step));
+    return this.#run("codeGrad", [`${name}.grad`, "bad"], () =>
+      this.engine.codeGrad(this.state.params, path, this.step),
+    );
   }
 
   paramGrad(): Promise<void> {
@@ -184,7 +199,9 @@ export class World {
   update(): Promise<void> {
     const bad = this.get("bad")[0] !== 0;
     const state = ["", "m.", "v.", "ema."].flatMap((prefix) => PARAM_NAMES.map((name) => `${prefix}${name}`));
-    return this.#run("update", bad ? ["counters"] : ["counters", "age", ...state], () => this.engine.update(this.state, this.g, this.step));
+    return this.#run("update", bad ? ["counters"] : ["counters", "age", ...state], () =>
+      this.engine.update(this.state, this.g, this.step),
+    );
   }
 
   /** decode, residual and codeGrad with nothing between them, as a step calls them. */
@@ -258,7 +275,12 @@ export class World {
 
   #put(name: string, values: ArrayLike<number>): void {
     const dtype = this.#tensors.get(name)?.dtype;
-    const typed = dtype === "u32" ? Uint32Array.from(values) : dtype === "f32" ? Float32Array.from(values) : Float64Array.from(values);
+    const typed =
+      dtype === "u32"
+        ? Uint32Array.from(values)
+        : dtype === "f32"
+          ? Float32Array.from(values)
+          : Float64Array.from(values);
     this.#write(name, bytesOf(typed));
   }
 

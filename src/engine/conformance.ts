@@ -22,7 +22,15 @@ export async function selfTest(engine: Engine, seconds: number): Promise<number>
   const end = performance.now() + 1000 * seconds;
   for (let seed = 1; seed === 1 || performance.now() < end; seed++) {
     const [d, n, B] = [1 + ((seed * 29) % 80), 1 + ((seed * 71) % 300), 1 + ((seed * 13) % 40)];
-    const setup = draw({ d, n, k: 1 + (seed % Math.min(n, 32)), auxk: 1 + (seed % Math.min(n, 20)), B, seed, dense: seed % 2 === 0 });
+    const setup = draw({
+      d,
+      n,
+      k: 1 + (seed % Math.min(n, 32)),
+      auxk: 1 + (seed % Math.min(n, 20)),
+      B,
+      seed,
+      dense: seed % 2 === 0,
+    });
     await checkSteps(tally, engine, createReferenceEngine(), setup);
   }
   return tally.relative;

@@ -89,7 +89,19 @@ export const COUNTERS = ["adam", "ema", "skipped"] as const;
  * What a step is told in numbers that change from step to step; `hyper` f64 [HYPER.length]. `clip`, `emaDecay`: 0 is off. `rows`: rows of the batch.
  * `deadAfter`: a latent is dead when its age as the step begins is above it. `firedAbove`: a selected value above it is a firing.
  */
-export const HYPER = ["lr", "beta1", "beta2", "eps", "clip", "emaDecay", "mseScale", "auxCoef", "rows", "deadAfter", "firedAbove"] as const;
+export const HYPER = [
+  "lr",
+  "beta1",
+  "beta2",
+  "eps",
+  "clip",
+  "emaDecay",
+  "mseScale",
+  "auxCoef",
+  "rows",
+  "deadAfter",
+  "firedAbove",
+] as const;
 export type Hyper = { readonly [K in (typeof HYPER)[number]]: number };
 
 /**

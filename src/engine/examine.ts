@@ -31,7 +31,11 @@ export async function examine(): Promise<Findings> {
   const add = (name: string, ok: boolean, found: string) =>
     checks.push({ name, ok, found, line: `${ok ? "ok  " : "no  "}${name.padEnd(18)}${found}` });
   const processor = cpus()[0]?.model.trim() ?? "unknown processor";
-  add("saetta", true, `${VERSION} on Node ${process.versions.node}, ${type()} ${release()} ${arch()}, ${processor} x ${cpus().length}`);
+  add(
+    "saetta",
+    true,
+    `${VERSION} on Node ${process.versions.node}, ${type()} ${release()} ${arch()}, ${processor} x ${cpus().length}`,
+  );
   add("engine reference", true, "float64 in TypeScript; always runs, slowly");
   const engines: Engine[] = [];
   for (const name of ["cpu", "cuda"] as const) {
@@ -50,7 +54,11 @@ export async function examine(): Promise<Findings> {
       const error = await selfTest(engine, 1);
       const agrees = error <= Math.max(LARGEST_ERROR[engine.real], ROUNDINGS * (engine.rounding ?? 0));
       sound &&= agrees;
-      add("self-test", agrees, `${engine.name} ${agrees ? "agrees" : "does NOT agree"} with reference: ${error.toExponential(0)}`);
+      add(
+        "self-test",
+        agrees,
+        `${engine.name} ${agrees ? "agrees" : "does NOT agree"} with reference: ${error.toExponential(0)}`,
+      );
     } catch (error) {
       sound = false;
       add("self-test", false, messageOf(error));

@@ -13,7 +13,8 @@ describe("fusion of decode, residual and codeGrad", () => {
   let fusion = new Fusion();
   const [p, t, live, dead, x] = [params(), step(), path(), path(), tensor()];
   const decode = (of = live, with_ = p) => fusion.decode(with_, of.codes, of.err, () => log.push("decode"));
-  const residual = (of = live, before?: Path, with_ = p) => fusion.residual(with_, x, t, of, before, () => log.push("residual"));
+  const residual = (of = live, before?: Path, with_ = p) =>
+    fusion.residual(with_, x, t, of, before, () => log.push("residual"));
   const codeGrad = (of = live, at = t, with_ = p) =>
     fusion.codeGrad(
       with_,

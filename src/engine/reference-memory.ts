@@ -21,7 +21,10 @@ export class ReferenceTensor implements Tensor {
     try {
       this.bytes = new Uint8Array(size);
     } catch (cause) {
-      throw new SaettaError(`no room for a tensor of ${size} bytes (${dtype} [${shape.join(", ")}])`, { where: "reference engine", cause });
+      throw new SaettaError(`no room for a tensor of ${size} bytes (${dtype} [${shape.join(", ")}])`, {
+        where: "reference engine",
+        cause,
+      });
     }
   }
 
@@ -45,16 +48,23 @@ export class ReferenceTensor implements Tensor {
 
   #expect(dtype: DType): void {
     if (this.dtype !== dtype) {
-      throw new SaettaError(`a tensor of ${dtype} is needed here, this one is ${this.dtype}`, { where: "reference engine" });
+      throw new SaettaError(`a tensor of ${dtype} is needed here, this one is ${this.dtype}`, {
+        where: "reference engine",
+      });
     }
-    if (this.bytes === FREED) throw new SaettaError("a tensor was used after it was freed", { where: "reference engine" });
+    if (this.bytes === FREED)
+      throw new SaettaError("a tensor was used after it was freed", { where: "reference engine" });
   }
 }
 
 export class ReferenceCodes implements Codes, Pairs {
   readonly rows: number;
   readonly k: number;
-  readonly tensors: { readonly latent: ReferenceTensor; readonly value: ReferenceTensor; readonly grad: ReferenceTensor };
+  readonly tensors: {
+    readonly latent: ReferenceTensor;
+    readonly value: ReferenceTensor;
+    readonly grad: ReferenceTensor;
+  };
 
   constructor(rows: number, k: number) {
     this.rows = rows;

@@ -45,7 +45,9 @@ describe("reference engine", () => {
     expect(() => engine.write(freed, new Uint8Array(8))).toThrow(SaettaError);
     const other = { dtype: "f64", shape: [1] } as const;
     expect(() => engine.write(other, new Uint8Array(8))).toThrow("another engine");
-    expect(() => engine.write(engine.alloc("u32", [2]), new Uint8Array(8), 4)).toThrow("8 bytes at 4 do not fit a tensor of 8 bytes");
+    expect(() => engine.write(engine.alloc("u32", [2]), new Uint8Array(8), 4)).toThrow(
+      "8 bytes at 4 do not fit a tensor of 8 bytes",
+    );
     const broken = createReferenceEngine();
     const z = broken.codes(1, 1);
     const wrong = broken.alloc("f32", [1, 1]);

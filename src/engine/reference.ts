@@ -54,7 +54,9 @@ class ReferenceEngine implements Engine {
   }
 
   refuses(shape: Shape): string | undefined {
-    return parameterCount(shape) > MAX_ELEMENTS ? `the reference engine holds at most ${MAX_ELEMENTS} parameters` : undefined;
+    return parameterCount(shape) > MAX_ELEMENTS
+      ? `the reference engine holds at most ${MAX_ELEMENTS} parameters`
+      : undefined;
   }
 
   alloc(dtype: DType, shape: readonly number[]): Tensor {
@@ -72,14 +74,20 @@ class ReferenceEngine implements Engine {
 
   free(it: Tensor | Codes | Grads): void {
     const tensors =
-      it instanceof ReferenceGrads ? Object.values(it.all) : it instanceof ReferenceCodes ? Object.values(it.tensors) : [own(it)];
+      it instanceof ReferenceGrads
+        ? Object.values(it.all)
+        : it instanceof ReferenceCodes
+          ? Object.values(it.tensors)
+          : [own(it)];
     for (const t of tensors) t.free();
   }
 
   write(t: Tensor, bytes: Uint8Array, at = 0): void {
     const into = own(t).bytes;
     if (at < 0 || at + bytes.length > into.length) {
-      throw new SaettaError(`${bytes.length} bytes at ${at} do not fit a tensor of ${into.length} bytes`, { where: "reference engine" });
+      throw new SaettaError(`${bytes.length} bytes at ${at} do not fit a tensor of ${into.length} bytes`, {
+        where: "reference engine",
+      });
     }
     into.set(bytes, at);
   }
@@ -109,7 +117,8 @@ class ReferenceEngine implements Engine {
       const numbers = own(rows).u32;
       const rowOf = rowsOf(own(raw));
       for (let b = 0; b < x.shape[0]; b++) {
-        if (numbers[b] >= m) throw new SaettaError(`row ${numbers[b]} was asked for, there are ${m}`, { where: "reference engine, load" });
+        if (numbers[b] >= m)
+          throw new SaettaError(`row ${numbers[b]} was asked for, there are ${m}`, { where: "reference engine, load" });
         into.set(rowOf(numbers[b]), b * d);
         maths.normalizeRow(into.subarray(b * d, (b + 1) * d), normalization);
       }
@@ -131,7 +140,8 @@ class ReferenceEngine implements Engine {
       for (let row = 0; row < B; row++) {
         maths.preActivations(w, own(x).f64.subarray(row * d, (row + 1) * d), pre);
         checkFinite(pre, t);
-        for (const { latent, value } of selectRow(ownCodes(live), row, pre, () => true)) if (value > hyper.firedAbove) fired[latent] = 1;
+        for (const { latent, value } of selectRow(ownCodes(live), row, pre, () => true))
+          if (value > hyper.firedAbove) fired[latent] = 1;
         if (dead?.codes) selectRow(ownCodes(dead.codes), row, pre, isDead);
       }
     });
@@ -150,7 +160,9 @@ class ReferenceEngine implements Engine {
       fired?.fill(0);
       for (let row = 0; row < z.rows; row++) {
         const first = row * z.k;
-        const values = Array.from({ length: shards }, (_, s) => all.subarray(s * value.length + first, s * value.length + first + z.k));
+        const values = Array.from({ length: shards }, (_, s) =>
+          all.subarray(s * value.length + first, s * value.length + first + z.k),
+        );
         const kept = first + maths.keptOfShard(values, shard, k);
         for (let slot = first; slot < kept; slot++) if (fired && value[slot] > above!) fired[codes.latent[slot]] = 1;
         codes.latent.fill(NONE, kept, first + z.k);
@@ -163,7 +175,8 @@ class ReferenceEngine implements Engine {
     if (groupOf(this.#collective.grid, over).size === 1) return;
     this.#run(() => {
       const tensor = own(t);
-      if (tensor.dtype !== "f64" && tensor.dtype !== "u32") throw new SaettaError(`a tensor of ${tensor.dtype} cannot be reduced`);
+      if (tensor.dtype !== "f64" && tensor.dtype !== "u32")
+        throw new SaettaError(`a tensor of ${tensor.dtype} cannot be reduced`);
       this.#collective.allReduce(elementsOf(tensor.dtype === "f64" ? tensor.f64 : tensor.u32), op, over);
     });
   }
@@ -220,7 +233,8 @@ class ReferenceEngine implements Engine {
       const gradient = weightsOf(ownGrads(g).all);
       const errColumns = this.#collective.grid.rank === 0 ? sums.errColumns : new Float64Array(sums.errColumns.length);
       maths.gradients(weightsOf(p), own(x).f64, errColumns, scaled(live, scales.live), deadPath, gradient);
-      for (const name of PARAM_NAMES) if (!gradient[name].every((each) => Number.isFinite(each * each))) own(t.bad).u32[0] = 1;
+      for (const name of PARAM_NAMES)
+        if (!gradient[name].every((each) => Number.isFinite(each * each))) own(t.bad).u32[0] = 1;
     });
   }
 
@@ -325,7 +339,12 @@ function hyperOf(t: Step): Hyper {
 }
 
 function weightsOf(p: Params): maths.Weights {
-  return { encoder: own(p.encoder).f64, latentBias: own(p.latentBias).f64, decoder: own(p.decoder).f64, preBias: own(p.preBias).f64 };
+  return {
+    encoder: own(p.encoder).f64,
+    latentBias: own(p.latentBias).f64,
+    decoder: own(p.decoder).f64,
+    preBias: own(p.preBias).f64,
+  };
 }
 
 /** Row r of a tensor of floats [m,d], as numbers. */

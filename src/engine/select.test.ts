@@ -16,12 +16,17 @@ describe("auto", () => {
     const notes: string[] = [];
     await using engine = await selectEngine("auto", { dtype: "bf16", onNote: (note) => notes.push(note) });
     expect(engine).toMatchObject({ name: "reference", real: "f64" });
-    expect(notes).toEqual([expect.stringMatching(/^the cpu engine cannot run \(.*no-such-compiler.*\); the reference engine is used/)]);
+    expect(notes).toEqual([
+      expect.stringMatching(/^the cpu engine cannot run \(.*no-such-compiler.*\); the reference engine is used/),
+    ]);
   });
 });
 
 describe.skipIf(whyNoCpu() !== undefined)("on the cpu engine", { timeout: COMPILING }, () => {
-  it.each(["cpu", "auto"] as const)("%s with what the processor does not have is a UsageError, and nothing else is used", async (name) => {
+  it.each([
+    "cpu",
+    "auto",
+  ] as const)("%s with what the processor does not have is a UsageError, and nothing else is used", async (name) => {
     vi.stubEnv("SAETTA_CPU", "portable");
     const refused = await selectEngine(name, { dtype: "bf16" }).catch((thrown: unknown) => thrown);
     expect(refused).toBeInstanceOf(UsageError);

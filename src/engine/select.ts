@@ -63,7 +63,9 @@ async function cuda({ dtype = "auto", collective }: SelectOptions): Promise<Engi
 
 async function cpu({ threads, dtype = "auto", collective }: SelectOptions): Promise<Engine> {
   if (dtype === "fp16")
-    throw new UsageError("the cpu engine does not compute in fp16", { mend: "use --dtype f32 or bf16, or --engine cuda" });
+    throw new UsageError("the cpu engine does not compute in fp16", {
+      mend: "use --dtype f32 or bf16, or --engine cuda",
+    });
   const { createCpuEngine } = await import("./cpu/index.ts");
   return createCpuEngine({
     ...(threads === undefined ? {} : { threads }),
@@ -91,7 +93,9 @@ async function cpuIfThere(options: SelectOptions): Promise<Engine> {
   } catch (error) {
     // What was asked for and cannot be is no reason to do something else.
     if (!(error instanceof SaettaError) || error instanceof UsageError) throw error;
-    options.onNote?.(`the cpu engine cannot run (${messageOf(error)}); the reference engine is used, which is some hundred times slower`);
+    options.onNote?.(
+      `the cpu engine cannot run (${messageOf(error)}); the reference engine is used, which is some hundred times slower`,
+    );
     return selectEngine("reference");
   }
 }

@@ -17,7 +17,9 @@ export function resultText(judged: readonly Judged[], page: Page): string {
   const columns = columnsOf(judged);
   const cells = [columns.map(({ name }) => name), ...judged.map((it) => columns.map(({ value }) => value(it)))];
   const widths = columns.map((_, i) => Math.max(...cells.map((row) => [...row[i]!].length)));
-  const table = cells.map((row) => row.map((cell, i) => (i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join("  "));
+  const table = cells.map((row) =>
+    row.map((cell, i) => (i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join("  "),
+  );
   return [
     aboutLines(judged).join("\n"),
     table.join("\n"),
@@ -97,7 +99,9 @@ function columnsOf(judged: readonly Judged[]): Column[] {
 }
 
 function meanings(columns: readonly Column[]): [string, string][] {
-  return columns.flatMap(({ name, meaning }) => (meaning === undefined ? [] : ([[name, meaning]] satisfies [string, string][])));
+  return columns.flatMap(({ name, meaning }) =>
+    meaning === undefined ? [] : ([[name, meaning]] satisfies [string, string][]),
+  );
 }
 
 /** What all of them share. */
@@ -113,7 +117,9 @@ function aboutLines(judged: readonly Judged[]): string[] {
     `engine       ${first.engine}`,
     ...(normalized.length === 0
       ? []
-      : [`rows         normalised as in training for ${normalized.join(", ")}: FVU and nMSE are of normalised rows there`]),
+      : [
+          `rows         normalised as in training for ${normalized.join(", ")}: FVU and nMSE are of normalised rows there`,
+        ]),
     ...(loss === null
       ? []
       : [

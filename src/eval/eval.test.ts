@@ -33,7 +33,9 @@ function memorySource(rows: readonly (readonly number[])[]): Source {
   };
 }
 
-async function collect(chunks: AsyncIterable<Chunk>): Promise<{ numbers: number[]; values: number[]; sizes: number[] }> {
+async function collect(
+  chunks: AsyncIterable<Chunk>,
+): Promise<{ numbers: number[]; values: number[]; sizes: number[] }> {
   const all = { numbers: [] as number[], values: [] as number[], sizes: [] as number[] };
   for await (const { rows, raw, numbers } of chunks) {
     all.numbers.push(...numbers);

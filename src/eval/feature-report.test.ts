@@ -37,7 +37,10 @@ afterAll(async () => {
 });
 
 /** All latents of a report on the rows that are no start tokens. */
-async function reportOf(from: Source, options: Partial<FeatureReportOptions> = {}): Promise<{ latents: Latent[]; reader: FeatureReader }> {
+async function reportOf(
+  from: Source,
+  options: Partial<FeatureReportOptions> = {},
+): Promise<{ latents: Latent[]; reader: FeatureReader }> {
   const out = join(folder, "features");
   const ranges = Array.from({ length: SEQUENCES }, (_, i) => ({ first: i * CONTEXT + 1, count: CONTEXT - 1 }));
   const summary = await writeFeatureReport(sae, from, ranges, { out, ...options });
@@ -72,10 +75,17 @@ describe("a report", () => {
       expect(own.map((row) => kinds.get(row))).toContain(kind);
       const occurrences = rows.filter((row) => kinds.get(row) === kind).length;
       expect(main?.occurrences).toBe(occurrences);
-      for (const passage of [...latent.strongest, ...latent.ranges.flatMap(({ passages }) => passages)]) expectTrue(passage, latent);
+      for (const passage of [...latent.strongest, ...latent.ranges.flatMap(({ passages }) => passages)])
+        expectTrue(passage, latent);
       expect(latent.promoted).toBeNull();
     }
-    const { total, rows: found } = await reader.latents({ search: "<", sort: "density", descending: true, offset: 0, count: 5 });
+    const { total, rows: found } = await reader.latents({
+      search: "<",
+      sort: "density",
+      descending: true,
+      offset: 0,
+      count: 5,
+    });
     expect(total).toBeGreaterThan(0);
     expect(found[0]?.on.join(" ")).toContain("<");
     const all = await reader.latents({ search: "", sort: "score", descending: true, offset: 0, count: 1 });
@@ -120,7 +130,9 @@ describe("a report", () => {
     // A model may have rows for more tokens than there are.
     const fewer = { ...tokenizer, vocabSize: Math.min(...order.slice(0, 3)) };
     const { latents: without } = await reportOf(source, { tokenizer: fewer, model });
-    expect(without[40]?.promoted?.map(({ text }) => text)).toEqual(shown(order.filter((id) => id < fewer.vocabSize).slice(0, 10)));
+    expect(without[40]?.promoted?.map(({ text }) => text)).toEqual(
+      shown(order.filter((id) => id < fewer.vocabSize).slice(0, 10)),
+    );
   });
 
   it("does without tokens, and without a tokenizer", async () => {
@@ -138,7 +150,9 @@ describe("a report", () => {
     await expect(reportOf({ ...source, dIn: 8 })).rejects.toThrow("rows have 8 numbers, but the autoencoder takes 256");
     const model = await loadModel(MODEL);
     const other = { ...model, structure: { ...model.structure, tokens: 99 } };
-    await expect(reportOf(source, { tokenizer, model: other })).rejects.toThrow("it gives 8192 numbers a token, but knows 99 tokens");
+    await expect(reportOf(source, { tokenizer, model: other })).rejects.toThrow(
+      "it gives 8192 numbers a token, but knows 99 tokens",
+    );
   });
 });
 
@@ -160,7 +174,10 @@ describe("the model and the tokenizer of activations", () => {
     ]);
     const { sha256 } = await loadModel(MODEL);
     expect(await found({ model: here, modelSha256: sha256 })).toEqual([here, ""]);
-    expect(await found({ model: here, modelSha256: "0" })).toEqual([undefined, expect.stringContaining("has changed since") as string]);
+    expect(await found({ model: here, modelSha256: "0" })).toEqual([
+      undefined,
+      expect.stringContaining("has changed since") as string,
+    ]);
     await expect(found({ modelSha256: "0" }, MODEL)).rejects.toThrow("its SHA-256 is another");
   });
 

@@ -65,7 +65,9 @@ export async function writeFeatureReport(
   const { out, tokenizer, maxRows = Number.POSITIVE_INFINITY, nonFinite = "stop", onProgress } = options;
   const { d, n } = sae.shape;
   if (source.dIn !== d) {
-    throw new SaettaError(`rows have ${source.dIn} numbers, but the autoencoder takes ${d}`, { where: source.paths.join(", ") });
+    throw new SaettaError(`rows have ${source.dIn} numbers, but the autoencoder takes ${d}`, {
+      where: source.paths.join(", "),
+    });
   }
   const chosen = atMost(ranges, maxRows);
   const textOf = tokenizer === undefined ? (token: number) => `⟨${token}⟩` : textOfTokens(tokenizer);
@@ -114,10 +116,13 @@ async function writeAll(writer: FeatureWriter, material: Material): Promise<void
   const decoder = await sae.parameter("decoder");
   await using unembedding = options.model && (await openUnembedding(options.model, availableParallelism()));
   if (unembedding !== undefined && unembedding.width !== d) {
-    throw new SaettaError(`the model's residual stream has width ${unembedding.width}, but the autoencoder takes ${d}`, {
-      where: options.model?.path,
-      mend: "name the model that the activations are of, or leave out --model",
-    });
+    throw new SaettaError(
+      `the model's residual stream has width ${unembedding.width}, but the autoencoder takes ${d}`,
+      {
+        where: options.model?.path,
+        mend: "name the model that the activations are of, or leave out --model",
+      },
+    );
   }
   for (let first = 0; first < n; first += EFFECTS_AT_ONCE) {
     const end = Math.min(n, first + EFFECTS_AT_ONCE);
@@ -126,7 +131,9 @@ async function writeAll(writer: FeatureWriter, material: Material): Promise<void
       const stored: StoredLatent[] = [];
       for (let latent = shard; latent < Math.min(end, shard + PER_SHARD); latent++) {
         const row =
-          effects && unembedding && effects.subarray((latent - first) * unembedding.tokens, (latent - first + 1) * unembedding.tokens);
+          effects &&
+          unembedding &&
+          effects.subarray((latent - first) * unembedding.tokens, (latent - first + 1) * unembedding.tokens);
         stored.push(await latentOf(material, latent, row, texts));
         const up = stored.at(-1)?.promoted ?? [];
         words.push({
@@ -141,17 +148,27 @@ async function writeAll(writer: FeatureWriter, material: Material): Promise<void
   await writeTexts(writer, texts, options.tokenizer);
   const column = (of: (feature: Feature) => number) => bytesOf(Float32Array.from(features, of));
   const firings = bytesOf(Uint32Array.from(features, (feature) => feature.firings));
-  const columns = [firings, column(({ max }) => max), column(({ energyShare }) => energyShare), column(({ score }) => score)];
+  const columns = [
+    firings,
+    column(({ max }) => max),
+    column(({ energyShare }) => energyShare),
+    column(({ score }) => score),
+  ];
   await writer.bytes("table", Buffer.concat(columns));
   await writer.json("words", words);
 }
 
-async function writeTexts(writer: FeatureWriter, texts: PassageTexts | undefined, tokenizer: Tokenizer | undefined): Promise<void> {
+async function writeTexts(
+  writer: FeatureWriter,
+  texts: PassageTexts | undefined,
+  tokenizer: Tokenizer | undefined,
+): Promise<void> {
   let held: string[] = [];
   let chunk = 0;
   for await (const some of texts?.texts(tokenizer) ?? []) {
     held = held.concat(some);
-    for (; held.length >= PER_TEXT; held = held.slice(PER_TEXT)) await writer.json(`text/${chunk++}`, held.slice(0, PER_TEXT));
+    for (; held.length >= PER_TEXT; held = held.slice(PER_TEXT))
+      await writer.json(`text/${chunk++}`, held.slice(0, PER_TEXT));
   }
   if (held.length > 0) await writer.json(`text/${chunk}`, held);
 }
@@ -161,7 +178,9 @@ function shownOf(profiles: Profiles, latent: number) {
   const strongest = profiles.strongest(latent).slice(0, STRONGEST_SHOWN);
   const contexts = new Set(strongest.map(({ context }) => context));
   const ranges = profiles.ranges(latent).map((range) => {
-    const sample = range.sample.filter(({ context }) => !contexts.has(context) && contexts.add(context)).slice(0, SAMPLES_SHOWN);
+    const sample = range.sample
+      .filter(({ context }) => !contexts.has(context) && contexts.add(context))
+      .slice(0, SAMPLES_SHOWN);
     return { ...range, sample };
   });
   return { strongest, ranges, all: [...strongest, ...ranges.flatMap(({ sample }) => sample)] };
@@ -195,15 +214,21 @@ async function latentOf(
       occurrences: counted.occurrences,
       share: rounded(share),
     })),
-    nearest: Array.from(near, (other, i) => ({ latent: other, cosine: rounded(cosines[i]) })).filter(({ cosine }) => cosine > 0),
+    nearest: Array.from(near, (other, i) => ({ latent: other, cosine: rounded(cosines[i]) })).filter(
+      ({ cosine }) => cosine > 0,
+    ),
     promoted: known ? extremes(known, 1, textOf) : null,
     suppressed: known ? extremes(known, -1, textOf) : null,
   };
 }
 
-async function passageOf({ value, number, around }: KeptFiring, texts: PassageTexts | undefined): Promise<StoredPassage> {
+async function passageOf(
+  { value, number, around }: KeptFiring,
+  texts: PassageTexts | undefined,
+): Promise<StoredPassage> {
   const span = await texts?.spanOf(number);
-  if (texts === undefined || span === undefined) return { value: rounded(value), row: number, text: -1, length: 0, at: 0, active: [] };
+  if (texts === undefined || span === undefined)
+    return { value: rounded(value), row: number, text: -1, length: 0, at: 0, active: [] };
   const at = number - span.first;
   const length = span.end - span.first;
   const active: number[] = [];
@@ -239,7 +264,9 @@ function summaryOf(
 ): FeatureSummary {
   const { n, k, d } = sae.shape;
   const model = source.origin.model ?? sae.description.saetta?.model;
-  const best = features.reduce((a, b) => (b.score > a.score || (b.score === a.score && b.energyShare > a.energyShare) ? b : a));
+  const best = features.reduce((a, b) =>
+    b.score > a.score || (b.score === a.score && b.energyShare > a.energyShare) ? b : a,
+  );
   return {
     title: sae.path === undefined ? "in memory" : shortened(runOf(sae.path)),
     step: sae.found.step ?? null,

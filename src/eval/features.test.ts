@@ -47,9 +47,13 @@ async function profilesOf(source: Source, latents: readonly Firings[]): Promise<
     latent: Uint32Array.from({ length: source.rows * k }, (_, slot) => slot % k),
     value: new Float32Array(source.rows * k),
   };
-  for (const [latent, firings] of latents.entries()) for (const [row, value] of firings) codes.value[row * k + latent] = value;
+  for (const [latent, firings] of latents.entries())
+    for (const [row, value] of firings) codes.value[row * k + latent] = value;
   const profiles = new Profiles(k);
-  profiles.add(await new RowsInText(source, textOf).next(Float64Array.from({ length: source.rows }, (_, row) => row)), codes);
+  profiles.add(
+    await new RowsInText(source, textOf).next(Float64Array.from({ length: source.rows }, (_, row) => row)),
+    codes,
+  );
   profiles.finish();
   return profiles;
 }
@@ -60,7 +64,8 @@ async function choose(latents: readonly Firings[], count: number, k: number, tok
 
 /** 2,000 rows in 40 contexts of 50; in each: a cat at 10, cats at 20, a dog at 30, x at 40. */
 const corpus = Array.from({ length: 2000 }, (_, row) => ({ 10: 2, 20: 3, 30: 4, 40: 7 })[row % 50] ?? 1);
-const at = (place: number, contexts: number, value = 1) => Array.from({ length: contexts }, (_, i) => [i * 50 + place, value] as const);
+const at = (place: number, contexts: number, value = 1) =>
+  Array.from({ length: contexts }, (_, i) => [i * 50 + place, value] as const);
 
 describe("chooseFeatures", () => {
   it("prefers a latent with several related tokens to one with a single token, to one that fires anywhere", async () => {
@@ -80,7 +85,9 @@ describe("chooseFeatures", () => {
   it("counts tokens that differ in case and spaces as one, by the most frequent of them", async () => {
     const tokens = corpus.map((id, row) => (row % 50 === 30 && row < 500 ? 9 : id));
     const [feature] = await choose([at(30, 20)], 1, 1, tokens);
-    expect(feature?.tokens.map(({ token, firings, occurrences }) => [token, firings, occurrences])).toEqual([[4, 20, 40]]);
+    expect(feature?.tokens.map(({ token, firings, occurrences }) => [token, firings, occurrences])).toEqual([
+      [4, 20, 40],
+    ]);
   });
 
   it("prefers whole words to their fragments", async () => {
@@ -200,16 +207,28 @@ describe("the printed report", () => {
           { token: 2, firings: 10, occurrences: 12, share: 0.5, text: " cat" },
           { token: 4, firings: 3, occurrences: 4, share: 0.5, text: " dog" },
         ],
-        examples: [{ value: 3, where: "memory, row 2", before: `${"long ".repeat(40)}\u001b[31m the`, token: " cat", after: " sat\non" }],
+        examples: [
+          {
+            value: 3,
+            where: "memory, row 2",
+            before: `${"long ".repeat(40)}\u001b[31m the`,
+            token: " cat",
+            after: " sat\non",
+          },
+        ],
       },
     ],
   };
 
   it("states each number with its definition, and marks the token in its text", () => {
     const lines = reportText(report, { columns: 80, bold: false }).split("\n");
-    expect(lines).toContain("FVU                0.2500   fraction of variance unexplained: sum (x - x_hat)^2 / sum (x - mean of x)^2");
+    expect(lines).toContain(
+      "FVU                0.2500   fraction of variance unexplained: sum (x - x_hat)^2 / sum (x - mean of x)^2",
+    );
     expect(lines).toContain("normalised MSE  undefined   sum (x - x_hat)^2 / sum x^2");
-    expect(lines).toContain("dead                    1   of 100 latents (1 %) have no value above 0 in any of these rows");
+    expect(lines).toContain(
+      "dead                    1   of 100 latents (1 %) have no value above 0 in any of these rows",
+    );
     expect(lines).toContain("  32 % to 100 %             99  ████████████████████████████████████████");
     expect(lines).toContain("latent 7   fires on 2 % of the tokens (20, in 9 contexts), 0.1 % of all energy");
     expect(lines).toContain("  on: cat 10/12   dog 3/4");

@@ -59,10 +59,21 @@ export function describeLatents(profiles: Profiles, k: number): Feature[] {
       occurrences: occurrences.get(token) ?? 0,
       share: part / energy,
     }));
-    const about = { latent, firings, density: firings / rows, energyShare: total > 0 ? energy / total : 0, contexts, max, tokens };
+    const about = {
+      latent,
+      firings,
+      density: firings / rows,
+      energyShare: total > 0 ? energy / total : 0,
+      contexts,
+      max,
+      tokens,
+    };
     const isCandidate = firings >= LEAST_FIRINGS && firings <= most && contexts >= LEAST_CONTEXTS;
     const legibility = LEAST_LEGIBILITY + (1 - LEAST_LEGIBILITY) * onWords;
-    return { ...about, score: isCandidate ? Math.sqrt(about.energyShare) * readability(tokens, firings, rows) * legibility : 0 };
+    return {
+      ...about,
+      score: isCandidate ? Math.sqrt(about.energyShare) * readability(tokens, firings, rows) * legibility : 0,
+    };
   });
 }
 
@@ -70,7 +81,11 @@ export function describeLatents(profiles: Profiles, k: number): Feature[] {
  * The `count` most readable latents, of different kinds: the candidates (at least 10 firings in at least 5 contexts, in at most 2 % of the rows or k / n) are split by density into `count` bands of
  * equal size, from each of which comes the one with the highest score; no two share one of their three main tokens.
  */
-export function chooseFeatures(features: readonly Feature[], count: number, textOf: (token: number) => string): Feature[] {
+export function chooseFeatures(
+  features: readonly Feature[],
+  count: number,
+  textOf: (token: number) => string,
+): Feature[] {
   const candidates = features.filter(({ score }) => score > 0).sort((a, b) => b.density - a.density);
   const size = Math.max(1, Math.ceil(candidates.length / count));
   const seen = new Set<string>();

@@ -54,10 +54,18 @@ export function joinRows(before: SeenRows, first: number, after: SeenRows): Seen
 /** The same for their codes. */
 export function joinCodes(before: SparseCodes, first: number, after: SparseCodes): SparseCodes {
   const { k } = after;
-  return { k, latent: joined(before.latent, first * k, after.latent), value: joined(before.value, first * k, after.value) };
+  return {
+    k,
+    latent: joined(before.latent, first * k, after.latent),
+    value: joined(before.value, first * k, after.value),
+  };
 }
 
-function joined<T extends Float64Array | Float32Array | Int32Array | Uint32Array | Uint8Array>(before: T, first: number, after: T): T {
+function joined<T extends Float64Array | Float32Array | Int32Array | Uint32Array | Uint8Array>(
+  before: T,
+  first: number,
+  after: T,
+): T {
   const left = before.subarray(first);
   const both = new (before.constructor as new (length: number) => T)(left.length + after.length);
   both.set(left);

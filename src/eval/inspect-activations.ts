@@ -29,10 +29,17 @@ export async function activationsIn(path: string, dataset: string | undefined, o
 /** The activations of a folder's files, or those that a pattern names, together. */
 export async function activationShards(path: string, dataset: string | undefined): Promise<Omit<Inspection, "path">> {
   const { files, activations, advice: said } = await look(path, dataset);
-  return { kind: `activations in ${files.length} ${files.length === 1 ? "file" : "files"}`, facts: { files, activations }, advice: said };
+  return {
+    kind: `activations in ${files.length} ${files.length === 1 ? "file" : "files"}`,
+    facts: { files, activations },
+    advice: said,
+  };
 }
 
-async function look(path: string, dataset: string | undefined): Promise<Required<Found> & { readonly files: readonly string[] }> {
+async function look(
+  path: string,
+  dataset: string | undefined,
+): Promise<Required<Found> & { readonly files: readonly string[] }> {
   const source = await openSource([path], dataset === undefined ? {} : { dataset });
   try {
     const found = await preflightOf(source);

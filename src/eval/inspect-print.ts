@@ -15,13 +15,16 @@ function factLines(facts: Facts, indent: string): string[] {
   const width = Math.max(0, ...entries.filter(([, value]) => !isNested(value)).map(([name]) => name.length));
   return entries.flatMap(([name, value]) => {
     if (isTable(value)) return value.length === 0 ? [] : [`${indent}${name}`, ...tableLines(value, `${indent}  `)];
-    if (isNested(value)) return Object.keys(value).length === 0 ? [] : [`${indent}${name}`, ...factLines(value, `${indent}  `)];
+    if (isNested(value))
+      return Object.keys(value).length === 0 ? [] : [`${indent}${name}`, ...factLines(value, `${indent}  `)];
     return [`${indent}${name.padEnd(width)}  ${shown(name, value)}`];
   });
 }
 
 function tableLines(rows: readonly Facts[], indent: string): string[] {
-  const names = [...new Set(rows.flatMap((row) => Object.keys(row)))].filter((name) => rows.some((row) => row[name] !== undefined));
+  const names = [...new Set(rows.flatMap((row) => Object.keys(row)))].filter((name) =>
+    rows.some((row) => row[name] !== undefined),
+  );
   const cells = rows.map((row) => names.map((name) => shown(name, row[name] as Fact)));
   const widths = names.map((_, column) => Math.max(...cells.map((row) => row[column].length)));
   return cells.map((row) => `${indent}${row.map((cell, column) => cell.padEnd(widths[column])).join("  ")}`.trimEnd());
@@ -29,9 +32,11 @@ function tableLines(rows: readonly Facts[], indent: string): string[] {
 
 function shown(name: string, value: Fact): string {
   if (value === undefined) return "";
-  if (Array.isArray(value)) return value.every((item) => typeof item === "number") ? `[${value.join(", ")}]` : value.join(", ");
+  if (Array.isArray(value))
+    return value.every((item) => typeof item === "number") ? `[${value.join(", ")}]` : value.join(", ");
   if (name === "bytes") return formatBytes(Number(value));
-  if (typeof value === "number") return Number.isSafeInteger(value) && name !== "step" ? formatCount(value) : String(value);
+  if (typeof value === "number")
+    return Number.isSafeInteger(value) && name !== "step" ? formatCount(value) : String(value);
   return String(value).replace(/\s*[\r\n]+\s*/g, " ");
 }
 

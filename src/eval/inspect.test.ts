@@ -48,7 +48,11 @@ describe("inspect", () => {
       const path = join(folder, name);
       const pieces: Uint8Array[] = [];
       const bytes = async () => new Uint8Array(24);
-      await writeSafetensors(async (piece) => void pieces.push(piece), [{ name: "w", dtype: "F32", shape: [6], bytes }], { by: "me" });
+      await writeSafetensors(
+        async (piece) => void pieces.push(piece),
+        [{ name: "w", dtype: "F32", shape: [6], bytes }],
+        { by: "me" },
+      );
       await writeFile(path, Buffer.concat(pieces));
       expect(await text(path)).toEqual([
         `${path}: safetensors file, ${Buffer.concat(pieces).length} B`,
@@ -90,7 +94,10 @@ describe("inspect", () => {
     const saetta = { version: "0.1.0", engine: "reference", normalization: "none" } as const;
     const path = await saveCheckpoint(run, { engine, state, step: 12, description: { shape, saetta }, progress: {} });
     const found = await inspect(path);
-    expect(found).toMatchObject({ kind: "checkpoint, whole", facts: { step: 12, inputs: 3, latents: 5, k: 2, average: false } });
+    expect(found).toMatchObject({
+      kind: "checkpoint, whole",
+      facts: { step: 12, inputs: 3, latents: 5, k: 2, average: false },
+    });
     expect(inspectionText(found)).toContain("    encoder.weight  F64  [5, 3]  120 B");
     expect(await inspect(join(path, "cfg.json"))).toMatchObject({ facts: { latents: 5, engine: "reference" } });
     expect(await text(run)).toEqual([
@@ -112,12 +119,16 @@ describe("inspect", () => {
     await writeFile(path, "");
     await expect(inspect(path)).rejects.toThrow(`${path}: the file is empty; it reads HDF5, npy, safetensors`);
     await writeFile(path, "some words that are nothing");
-    await expect(inspect(path)).rejects.toThrow(`${path}: is of no kind that Saetta knows; it reads HDF5, npy, safetensors`);
+    await expect(inspect(path)).rejects.toThrow(
+      `${path}: is of no kind that Saetta knows; it reads HDF5, npy, safetensors`,
+    );
     await writeFile(path, "{ broken");
     await expect(inspect(path)).rejects.toThrow(`${path}: not valid JSON`);
     const empty = join(folder, "empty");
     await mkdir(empty);
-    await expect(inspect(empty)).rejects.toThrow(`${empty}: is no run folder (config.json, metrics.jsonl), no autoencoder (cfg.json and`);
+    await expect(inspect(empty)).rejects.toThrow(
+      `${empty}: is no run folder (config.json, metrics.jsonl), no autoencoder (cfg.json and`,
+    );
     await writeFile(join(folder, "empty.h5"), "");
     await expect(inspect(join(folder, "empty.h5"))).rejects.toThrow(/empty\.h5: /);
   });
@@ -126,15 +137,29 @@ describe("inspect", () => {
     // 40 sequences of 8: rows with an outlier in variance (5) and one in mean (7), start tokens of norm 80, one row spoilt and one repeated.
     const rng = new Rng(1, 1);
     const [rows, d] = [320, 64];
-    const values = Float32Array.from({ length: rows * d }, (_, at) => rng.normal() * (at % d === 5 ? 12 : 1) + (at % d === 7 ? 30 : 0));
+    const values = Float32Array.from(
+      { length: rows * d },
+      (_, at) => rng.normal() * (at % d === 5 ? 12 : 1) + (at % d === 7 ? 30 : 0),
+    );
     for (let row = 0; row < rows; row += 8) for (let i = 0; i < d; i++) values[row * d + i] = 10;
     values[100 * d + 3] = Number.NaN;
     values.copyWithin(201 * d, 202 * d, 203 * d);
     const tokens = Int32Array.from({ length: rows }, (_, row) => row % 8);
     const path = await writeActivations(join(folder, "preflight.h5"), values, [40, 8, d], { tokens });
     const { facts, advice = [] } = await inspect(path);
-    expect(facts.activations).toMatchObject({ rows, width: d, dtype: "f32", sequence: 8, sampled_rows: rows, non_finite_rows: 1 });
-    const found = facts.activations as { duplicate_share: number; outlier_dimensions: { dimension: number }[]; start_tokens: Facts };
+    expect(facts.activations).toMatchObject({
+      rows,
+      width: d,
+      dtype: "f32",
+      sequence: 8,
+      sampled_rows: rows,
+      non_finite_rows: 1,
+    });
+    const found = facts.activations as {
+      duplicate_share: number;
+      outlier_dimensions: { dimension: number }[];
+      start_tokens: Facts;
+    };
     expect(found.duplicate_share).toBeCloseTo(1 / 279, 5);
     expect(found.outlier_dimensions.map(({ dimension }) => dimension)).toEqual([5, 7]);
     expect(found.start_tokens).toMatchObject({ rows: 40, norms: { mean: 80, median: 80, p99: 80, max: 80 } });

@@ -2,7 +2,16 @@
 
 import { readFile, stat } from "node:fs/promises";
 import { basename, dirname, extname, join } from "node:path";
-import { AVERAGE, CFG, checkpointsFolder, OWN_WEIGHTS, savedSteps, stepName, WEIGHTS, weightsFile } from "../checkpoint/layout.ts";
+import {
+  AVERAGE,
+  CFG,
+  checkpointsFolder,
+  OWN_WEIGHTS,
+  savedSteps,
+  stepName,
+  WEIGHTS,
+  weightsFile,
+} from "../checkpoint/layout.ts";
 import { openCheckpoint } from "../checkpoint/load.ts";
 import { disk } from "../checkpoint/storage.ts";
 import { isActivationsName } from "../data/shards.ts";
@@ -104,7 +113,12 @@ async function npy(path: string): Promise<Found> {
 async function safetensors(path: string): Promise<Found> {
   const file = await openSafetensors(path);
   await file.close();
-  const tensors = [...file.tensors].map(([name, { dtype, shape, begin, end }]) => ({ name, dtype, shape: [...shape], bytes: end - begin }));
+  const tensors = [...file.tensors].map(([name, { dtype, shape, begin, end }]) => ({
+    name,
+    dtype,
+    shape: [...shape],
+    bytes: end - begin,
+  }));
   return { kind: SAFETENSORS, facts: { tensors, metadata: Object.fromEntries(file.metadata) } };
 }
 
@@ -124,7 +138,8 @@ async function torch(path: string, dataset: string | undefined): Promise<Omit<In
 
 async function onnx(path: string): Promise<Found> {
   const { size } = await stat(path);
-  if (size > MOST_ONNX) throw new FormatError(`${size} bytes, more than the ${MOST_ONNX} that an ONNX file can have`, { where: path });
+  if (size > MOST_ONNX)
+    throw new FormatError(`${size} bytes, more than the ${MOST_ONNX} that an ONNX file can have`, { where: path });
   const { inputs, outputs, nodes, initializers } = parseOnnx(await readFile(path), path);
   const parameters = [...initializers.values()].reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
   return { kind: "ONNX model", facts: { inputs: [...inputs], outputs: [...outputs], nodes: nodes.length, parameters } };
@@ -133,8 +148,11 @@ async function onnx(path: string): Promise<Found> {
 async function json(path: string): Promise<Found> {
   const object = asObject(await readJsonFile(path, 256 * 1024 * 1024), "the file", path);
   if (object.model !== undefined && basename(path).startsWith("tokenizer")) return tokenizer(path, object);
-  if (object.d_in !== undefined && object.k !== undefined) return { kind: "description of an autoencoder", facts: sae(object, path) };
-  const plain = Object.entries(object).filter((entry): entry is [string, string | number | boolean] => typeof entry[1] !== "object");
+  if (object.d_in !== undefined && object.k !== undefined)
+    return { kind: "description of an autoencoder", facts: sae(object, path) };
+  const plain = Object.entries(object).filter(
+    (entry): entry is [string, string | number | boolean] => typeof entry[1] !== "object",
+  );
   return { kind: "JSON file", facts: Object.fromEntries(plain) };
 }
 
@@ -199,6 +217,8 @@ async function runFolder(path: string): Promise<Inspection> {
     checkpoints.push({ step, state });
   }
   const shown = Object.entries(config).filter(([, value]) => value !== null);
-  const facts = Object.fromEntries(shown.map(([name, value]) => [name, typeof value === "object" ? JSON.stringify(value) : value]));
+  const facts = Object.fromEntries(
+    shown.map(([name, value]) => [name, typeof value === "object" ? JSON.stringify(value) : value]),
+  );
   return { path, kind: "run folder", facts: { config: facts as Facts, checkpoints } };
 }

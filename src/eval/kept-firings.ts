@@ -93,7 +93,15 @@ export class KeptFirings {
   }
 
   /** Keeps a firing if its priority, a random number, is among the lowest of its range: a uniform sample of the range, whatever the order. */
-  offerSample(latent: number, range: number, priority: number, value: number, number: number, context: number, at: number): void {
+  offerSample(
+    latent: number,
+    range: number,
+    priority: number,
+    value: number,
+    number: number,
+    context: number,
+    at: number,
+  ): void {
     const base = latent * SLOTS;
     const first = base + STRONGEST + range * SAMPLED;
     const used = this.#sampled[latent * RANGES + range];
@@ -103,7 +111,8 @@ export class KeptFirings {
       return;
     }
     let last = first;
-    for (let slot = first + 1; slot < first + SAMPLED; slot++) if (this.#priority[slot] > this.#priority[last]) last = slot;
+    for (let slot = first + 1; slot < first + SAMPLED; slot++)
+      if (this.#priority[slot] > this.#priority[last]) last = slot;
     if (priority < this.#priority[last]) this.#put(base, last, value, number, context, priority, at);
   }
 
@@ -111,7 +120,8 @@ export class KeptFirings {
   mergeRanges(latent: number): void {
     const base = latent * SLOTS;
     for (let range = 0; range < RANGES; range++) {
-      const slots = range < RANGES / 2 ? [...this.#slotsOf(latent, 2 * range), ...this.#slotsOf(latent, 2 * range + 1)] : [];
+      const slots =
+        range < RANGES / 2 ? [...this.#slotsOf(latent, 2 * range), ...this.#slotsOf(latent, 2 * range + 1)] : [];
       const kept = slots.sort((a, b) => this.#priority[a] - this.#priority[b]).slice(0, SAMPLED);
       const copies = kept.map((slot) => ({
         value: this.#value[slot],
@@ -134,7 +144,14 @@ export class KeptFirings {
    * Ends a latent's turn: reads the surroundings of what it has kept of the firings at hand, which are [begin, end) of `row` and `value`, in order; `numbers` [row]: their rows
    * in the source.
    */
-  readAround(latent: number, begin: number, end: number, row: Uint32Array, value: Float32Array, numbers: Float64Array): void {
+  readAround(
+    latent: number,
+    begin: number,
+    end: number,
+    row: Uint32Array,
+    value: Float32Array,
+    numbers: Float64Array,
+  ): void {
     const base = latent * SLOTS;
     for (let i = 0; i < SLOTS; i++) {
       const at = this.#fresh[i];

@@ -44,7 +44,13 @@ export function contextsOfSource(source: Source, ranges: readonly Range[], most:
 }
 
 /** Contexts of token ids [.., context] in memory. Rows of excluded tokens are not spliced. */
-export function contextsOfIds(ids: Int32Array, context: number, exclude: ExcludeTokens, startToken: number, description: string): Contexts {
+export function contextsOfIds(
+  ids: Int32Array,
+  context: number,
+  exclude: ExcludeTokens,
+  startToken: number,
+  description: string,
+): Contexts {
   const excluded = new Set(exclude === "none" ? [] : exclude === "start" ? [startToken] : exclude);
   const count = ids.length / context;
   return {
@@ -59,7 +65,10 @@ export function contextsOfIds(ids: Int32Array, context: number, exclude: Exclude
 }
 
 function missing(what: string, where: string): SaettaError {
-  return new SaettaError(`${what}, so there is no text to run the model on`, { where, mend: "name held-out text with --text FILE" });
+  return new SaettaError(`${what}, so there is no text to run the model on`, {
+    where,
+    mend: "name held-out text with --text FILE",
+  });
 }
 
 function sequencesIn({ first, count }: Range, length: number): number[] {

@@ -14,7 +14,9 @@ interface Case {
   readonly tensor: string;
   readonly keeps_start: boolean;
   readonly ablate: Ablate;
-  readonly results: Readonly<Record<"original" | "scaled" | "zero" | "mean", { readonly cross_entropy: number; readonly kl: number }>>;
+  readonly results: Readonly<
+    Record<"original" | "scaled" | "zero" | "mean", { readonly cross_entropy: number; readonly kl: number }>
+  >;
 }
 
 /** What plain PyTorch makes of it in float64: test/parity/make_loss_fixture.py. */
@@ -44,7 +46,8 @@ function elementwise(f: (x: number) => number, d = 256): Reconstructor {
   };
 }
 
-const contexts = (exclude: "start" | "none"): Contexts => contextsOfIds(tokens, fixture.context, exclude, 0, "the fixture");
+const contexts = (exclude: "start" | "none"): Contexts =>
+  contextsOfIds(tokens, fixture.context, exclude, 0, "the fixture");
 
 describe("what the model loses", () => {
   it("is nothing, to the bit, where the tensor's own values are spliced in", async () => {
@@ -66,14 +69,18 @@ describe("what the model loses", () => {
     expect(loss / (3 * (fixture.context - 1))).toBeCloseTo(found!.crossEntropy.original, 5);
   });
 
-  it.each(fixture.cases)("is what PyTorch computes: $tensor, start tokens kept: $keeps_start, ablated: $ablate", async ({
+  it.each(
+    fixture.cases,
+  )("is what PyTorch computes: $tensor, start tokens kept: $keeps_start, ablated: $ablate", async ({
     tensor,
     keeps_start,
     ablate,
     results,
   }) => {
     const saes = [elementwise((x) => Math.fround(fixture.scale * x)), elementwise(() => 0)];
-    const [scaled, zeros] = await measureLoss(model, tensor, contexts(keeps_start ? "start" : "none"), saes, { ablate });
+    const [scaled, zeros] = await measureLoss(model, tensor, contexts(keeps_start ? "start" : "none"), saes, {
+      ablate,
+    });
     const starts = tokens.filter((id) => id === 0).length;
     expect(starts).toBeGreaterThan(3);
     expect(scaled).toMatchObject({
@@ -90,7 +97,8 @@ describe("what the model loses", () => {
     near(kl.zero, results.zero.kl);
     near(kl.mean, results.mean.kl);
     const recovered = (from: "zero" | "mean") =>
-      (results[from].cross_entropy - results.scaled.cross_entropy) / (results[from].cross_entropy - results.original.cross_entropy);
+      (results[from].cross_entropy - results.scaled.cross_entropy) /
+      (results[from].cross_entropy - results.original.cross_entropy);
     near(lossRecovered.fromZero!, recovered("zero"));
     near(lossRecovered.fromMean!, recovered("mean"));
     if (keeps_start && ablate === "all") expect(zeros!.crossEntropy.reconstruction).not.toBe(ce.zero);
@@ -172,6 +180,9 @@ describe("cross-entropy and divergence", () => {
 
   it("take no notice of a token that both rule out", () => {
     const p = logits([0, Number.NEGATIVE_INFINITY, 0]);
-    expect(divergence(p, logits([0, Number.NEGATIVE_INFINITY, Math.log(3)]), 0)).toBeCloseTo(0.5 * Math.log(2) + 0.5 * Math.log(2 / 3), 6);
+    expect(divergence(p, logits([0, Number.NEGATIVE_INFINITY, Math.log(3)]), 0)).toBeCloseTo(
+      0.5 * Math.log(2) + 0.5 * Math.log(2 / 3),
+      6,
+    );
   });
 });

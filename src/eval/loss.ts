@@ -21,7 +21,12 @@ export interface LossRecovered {
   /** Predictions that count, and rows that were spliced. */
   readonly predictions: number;
   readonly splicedRows: number;
-  readonly crossEntropy: { readonly original: number; readonly reconstruction: number; readonly zero: number; readonly mean: number };
+  readonly crossEntropy: {
+    readonly original: number;
+    readonly reconstruction: number;
+    readonly zero: number;
+    readonly mean: number;
+  };
   readonly klDivergence: { readonly reconstruction: number; readonly zero: number; readonly mean: number };
   /** null where the ablation costs nothing. */
   readonly lossRecovered: { readonly fromZero: number | null; readonly fromMean: number | null };
@@ -55,7 +60,8 @@ function definitionsOf(ablate: Ablate): Definitions {
       "with the autoencoder's output in the spliced rows: all but those of excluded tokens (--exclude-tokens), which keep their own activation",
     zero: `with zeros in ${rows} (--ablate ${ablate})`,
     mean: `with the mean of the spliced rows in ${rows}`,
-    klDivergence: "mean of sum p ln(p / q) over the same rows, in nats; p: of the model as it is, q: with the autoencoder's output",
+    klDivergence:
+      "mean of sum p ln(p / q) over the same rows, in nats; p: of the model as it is, q: with the autoencoder's output",
     fromZero: "loss recovered: (CE zero - CE reconstruction) / (CE zero - CE original)",
     fromMean: "the same with the mean in the place of zeros",
   };
@@ -87,7 +93,9 @@ export async function measureLoss(
 ): Promise<LossRecovered[]> {
   const { context, count } = contexts;
   if (count === 0 || context < 2)
-    throw new SaettaError("there is no text of two tokens or more to run the model on", { where: contexts.description });
+    throw new SaettaError("there is no text of two tokens or more to run the model on", {
+      where: contexts.description,
+    });
   const trial = (await contexts.read(0, 1)).ids;
   const spliced = await openSpliced(model, tensor, threads, trial);
   try {
@@ -100,7 +108,9 @@ export async function measureLoss(
     const fit = Math.floor(LOGIT_BYTES / (4 * context * spliced.vocabulary));
     const size = spliced.batch ?? Math.max(1, Math.min(fit, Math.floor((TOKENS_A_THREAD * threads) / context)));
     const total = 2 * count * context;
-    const { mean, rows } = await meanOf(model, tensor, contexts, threads, size, spliced.width, (done) => onProgress?.(done, total));
+    const { mean, rows } = await meanOf(model, tensor, contexts, threads, size, spliced.width, (done) =>
+      onProgress?.(done, total),
+    );
     const splices: readonly Splice[] = [
       { rows: ablate, replace: async (into) => into.fill(0) },
       {
@@ -112,7 +122,8 @@ export async function measureLoss(
       ...saes.map(
         (sae): Splice => ({
           rows: "spliced",
-          replace: async (into) => into.set((await sae.reconstructRaw(bytesOf(into), "f32", into.length / mean.length)).output),
+          replace: async (into) =>
+            into.set((await sae.reconstructRaw(bytesOf(into), "f32", into.length / mean.length)).output),
         }),
       ),
     ];
@@ -124,7 +135,10 @@ export async function measureLoss(
     }
     const { predictions } = sums;
     if (predictions === 0)
-      throw new SaettaError("no spliced row has a next token", { where: contexts.description, mend: "give longer contexts" });
+      throw new SaettaError("no spliced row has a next token", {
+        where: contexts.description,
+        mend: "give longer contexts",
+      });
     const original = sums.original / predictions;
     const [zeroed, averaged, ...rest] = sums.splices.map((sum) => ({
       ce: sum.crossEntropy / predictions,
@@ -179,7 +193,10 @@ async function addBatch(
     const flags = scope === "all" ? all : spliced;
     const rows = gather(activations, flags, width);
     await replace(rows);
-    const other = predictionsOf(await model.spliced(ids, batch, scattered(activations, flags, width, rows)), vocabulary);
+    const other = predictionsOf(
+      await model.spliced(ids, batch, scattered(activations, flags, width, rows)),
+      vocabulary,
+    );
     const sum = sums.splices[i]!;
     for (const row of positions) {
       sum.crossEntropy += crossEntropy(other, row, ids[row + 1]!);

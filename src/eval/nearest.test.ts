@@ -16,7 +16,13 @@ async function saeOf(decoder: Float64Array): Promise<Sae> {
   const shape = { d: D, n: decoder.length / D, k: 2, auxk: 0 };
   const params = allocParams(engine, shape);
   engine.write(params.decoder, bytesOf(decoder));
-  const found = { path: undefined, description: { shape, saetta: undefined }, weights: "raw", step: undefined, refusals: [] } as const;
+  const found = {
+    path: undefined,
+    description: { shape, saetta: undefined },
+    weights: "raw",
+    step: undefined,
+    refusals: [],
+  } as const;
   sae = await saeOver(found, engine, params, async () => undefined);
   return sae;
 }

@@ -5,7 +5,10 @@ import { PassageTexts } from "./passage-texts.ts";
 
 it("stores each token of the passages once, in order, and finds it again", async () => {
   const rows = 1000;
-  const source = memorySource(numberedRows(rows), 1, { tokens: Array.from({ length: rows }, (_, row) => 10_000 + row), sequence: 500 });
+  const source = memorySource(numberedRows(rows), 1, {
+    tokens: Array.from({ length: rows }, (_, row) => 10_000 + row),
+    sequence: 500,
+  });
   const texts = new PassageTexts(source);
   // Overlapping, the same twice, touching, sharing three rows, three rows apart, and at both ends of a sequence.
   const firings = [
@@ -41,6 +44,8 @@ it("stores each token of the passages once, in order, and finds it again", async
   for (const number of firings) {
     const { first, end } = await texts.spanOf(number);
     const begin = texts.textOf(first);
-    expect(all.slice(begin, begin + end - first)).toEqual(Array.from({ length: end - first }, (_, i) => `⟨${10_000 + first + i}⟩`));
+    expect(all.slice(begin, begin + end - first)).toEqual(
+      Array.from({ length: end - first }, (_, i) => `⟨${10_000 + first + i}⟩`),
+    );
   }
 });

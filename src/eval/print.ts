@@ -50,7 +50,9 @@ function metricLines(metrics: Evaluation, fvuShort: number | null): string[] {
   return [
     line("FVU", number(fvu), METRIC_MEANINGS.fvu),
     ...(rawFvu === null ? [] : [line("", number(rawFvu), "the same of the rows as they are, normalisation undone")]),
-    ...(fvuShort === null ? [] : [line("", number(fvuShort), "the same with the averaged decoder rows left shorter than 1")]),
+    ...(fvuShort === null
+      ? []
+      : [line("", number(fvuShort), "the same with the averaged decoder rows left shorter than 1")]),
     line("normalised MSE", number(normalizedMse), METRIC_MEANINGS.normalizedMse),
     line("MSE", number(mse), "mean of (x_hat - x)^2 over all elements"),
     line("L0", l0.toFixed(2), METRIC_MEANINGS.l0),
@@ -67,7 +69,8 @@ const BAR = 40;
 function densityLines({ density, dead, latents }: Evaluation): string[] {
   const most = Math.max(1, dead, ...density.map((bin) => bin.latents));
   const bar = (count: number) => "█".repeat(count === 0 ? 0 : Math.max(1, Math.round((count / most) * BAR)));
-  const line = (name: string, count: number) => `  ${name.padEnd(20)}${formatCount(count).padStart(8)}  ${bar(count)}`.trimEnd();
+  const line = (name: string, count: number) =>
+    `  ${name.padEnd(20)}${formatCount(count).padStart(8)}  ${bar(count)}`.trimEnd();
   return [
     `density of the ${formatCount(latents)} latents: the share of rows in which the value is above 0`,
     line("never", dead),
@@ -89,7 +92,10 @@ function featureHead(features: readonly ShownFeature[]): string[] {
   ];
 }
 
-function featureLines({ latent, density, firings, contexts, energyShare, tokens, examples }: ShownFeature, page: Page): string[] {
+function featureLines(
+  { latent, density, firings, contexts, energyShare, tokens, examples }: ShownFeature,
+  page: Page,
+): string[] {
   const head = `latent ${latent}   fires on ${formatPercent(density)} of the tokens (${formatCount(firings)}, in ${formatCount(contexts)} contexts), ${formatPercent(energyShare)} of all energy`;
   const lines = [page.bold ? `\u001b[1m${head}\u001b[22m` : head];
   lines.push(`  on: ${clipList(usesOf(tokens), page.columns - 6)}`);

@@ -43,7 +43,8 @@ interface Fired {
 function firingsOf(latent: number): Fired[] {
   const found: Fired[] = [];
   for (let slot = 0; slot < ROWS * K; slot++) {
-    if (codes.latent[slot] === latent && codes.value[slot] > 0) found.push({ row: Math.floor(slot / K), value: codes.value[slot] });
+    if (codes.latent[slot] === latent && codes.value[slot] > 0)
+      found.push({ row: Math.floor(slot / K), value: codes.value[slot] });
   }
   return found;
 }
@@ -60,7 +61,11 @@ function collect(ends: readonly number[]): Profiles {
       contexts: rows.contexts.subarray(first, end),
       words: rows.words.subarray(first, end),
     };
-    const some = { k: K, latent: codes.latent.subarray(first * K, end * K), value: codes.value.subarray(first * K, end * K) };
+    const some = {
+      k: K,
+      latent: codes.latent.subarray(first * K, end * K),
+      value: codes.value.subarray(first * K, end * K),
+    };
     profiles.add(part, some);
     first = end;
   }
@@ -70,13 +75,19 @@ function collect(ends: readonly number[]): Profiles {
 
 const whole = collect([]);
 const all = (profiles: Profiles) =>
-  Array.from({ length: LATENTS }, (_, j) => [profiles.of(j), profiles.strongest(j), profiles.histogram(j), profiles.ranges(j)]);
+  Array.from({ length: LATENTS }, (_, j) => [
+    profiles.of(j),
+    profiles.strongest(j),
+    profiles.histogram(j),
+    profiles.ranges(j),
+  ]);
 
 describe("Profiles", () => {
   it("are the same however the rows come", () => {
     const expected = all(whole);
     const piecewise = Array.from({ length: ROWS / 7 }, (_, i) => 7 * i);
-    for (const ends of [[1], [1500], [ROWS - 1], [100, 101, 102, 2900], piecewise]) expect(all(collect(ends))).toEqual(expected);
+    for (const ends of [[1], [1500], [ROWS - 1], [100, 101, 102, 2900], piecewise])
+      expect(all(collect(ends))).toEqual(expected);
   });
 
   it("count what fires", () => {
@@ -143,7 +154,8 @@ describe("Profiles", () => {
       for (const kind of kinds) expect(kinds.filter((each) => each === kind).length).toBeLessThanOrEqual(OF_A_KIND);
       expect(new Set(kinds).size).toBe(7);
       expect(kept.length).toBeGreaterThan(7);
-      for (const firing of [...kept, ...whole.ranges(latent).flatMap(({ sample }) => sample)]) expectAround(firing, fired);
+      for (const firing of [...kept, ...whole.ranges(latent).flatMap(({ sample }) => sample)])
+        expectAround(firing, fired);
     }
   });
 
@@ -152,7 +164,8 @@ describe("Profiles", () => {
     profiles.add({ ...rows, ids: undefined, kinds: undefined }, codes);
     profiles.finish();
     const best = new Map<number, number>();
-    for (const { row, value } of firingsOf(0)) best.set(rows.contexts[row], Math.max(value, best.get(rows.contexts[row]) ?? 0));
+    for (const { row, value } of firingsOf(0))
+      best.set(rows.contexts[row], Math.max(value, best.get(rows.contexts[row]) ?? 0));
     const expected = [...best.values()].sort((a, b) => b - a).slice(0, STRONGEST);
     expect(profiles.strongest(0).map(({ value }) => value)).toEqual(expected);
     expect(profiles.of(0).tokens).toEqual([]);

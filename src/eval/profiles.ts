@@ -171,7 +171,12 @@ export class Profiles {
     this.#done = end;
   }
 
-  #countLatent(latent: number, { offsets, row, value }: FiringLists, { numbers, kinds, contexts, words }: SeenRows, endRow: number): void {
+  #countLatent(
+    latent: number,
+    { offsets, row, value }: FiringLists,
+    { numbers, kinds, contexts, words }: SeenRows,
+    endRow: number,
+  ): void {
     const [first, last] = [offsets[latent], offsets[latent + 1]];
     let [begin, end] = [first, last];
     while (begin < end && row[begin] < this.#done) begin++;

@@ -44,7 +44,12 @@ const EXAMPLES = 5;
 const TOKENS = 16;
 
 /** Evaluates `sae` on the rows of the ranges. Throws SaettaError when the widths differ, there are no rows, or features are asked for and there is no text. */
-export async function evalReport(sae: Sae, source: Source, ranges: readonly Range[], options: ReportOptions = {}): Promise<EvalReport> {
+export async function evalReport(
+  sae: Sae,
+  source: Source,
+  ranges: readonly Range[],
+  options: ReportOptions = {},
+): Promise<EvalReport> {
   const { features = 0, maxRows = Number.POSITIVE_INFINITY, nonFinite = "stop", onProgress } = options;
   const { d, n, k } = sae.shape;
   if (source.dIn !== d) {
@@ -105,13 +110,23 @@ async function tokenizerOf(sae: Sae, source: Source): Promise<Tokenizer> {
   });
 }
 
-async function showFeatures(source: Source, profiles: Profiles, tokenizer: Tokenizer, count: number, k: number): Promise<ShownFeature[]> {
+async function showFeatures(
+  source: Source,
+  profiles: Profiles,
+  tokenizer: Tokenizer,
+  count: number,
+  k: number,
+): Promise<ShownFeature[]> {
   profiles.finish();
   const textOf = textOfTokens(tokenizer);
   const shown: ShownFeature[] = [];
   for (const feature of chooseFeatures(describeLatents(profiles, k), count, textOf)) {
     const tokens = feature.tokens.slice(0, TOKENS).map((use) => ({ ...use, text: textOf(use.token) }));
-    shown.push({ ...feature, tokens, examples: await examplesOf(profiles.strongest(feature.latent), source, tokenizer, EXAMPLES) });
+    shown.push({
+      ...feature,
+      tokens,
+      examples: await examplesOf(profiles.strongest(feature.latent), source, tokenizer, EXAMPLES),
+    });
   }
   return shown;
 }

@@ -86,7 +86,10 @@ export function atMost(ranges: readonly Range[], most: number): Range[] {
   const all = countRows(ranges);
   if (all <= most) return [...ranges];
   const pieces = ranges.flatMap(({ first, count }) =>
-    Array.from({ length: Math.ceil(count / PIECE) }, (_, i) => ({ first: first + i * PIECE, count: Math.min(PIECE, count - i * PIECE) })),
+    Array.from({ length: Math.ceil(count / PIECE) }, (_, i) => ({
+      first: first + i * PIECE,
+      count: Math.min(PIECE, count - i * PIECE),
+    })),
   );
   const wanted = Math.max(1, Math.round((pieces.length * most) / all));
   const rank = (i: number) => Math.floor((i * wanted) / pieces.length);

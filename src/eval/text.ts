@@ -14,7 +14,10 @@ type ReadTokens = NonNullable<Source["tokens"]>;
 
 export function tokensOf(source: Source): ReadTokens {
   if (source.tokens === undefined) {
-    throw new SaettaError("has no tokens, so there is no text to show", { where: source.paths.join(", "), mend: "leave out --features" });
+    throw new SaettaError("has no tokens, so there is no text to show", {
+      where: source.paths.join(", "),
+      mend: "leave out --features",
+    });
   }
   return source.tokens;
 }
@@ -149,7 +152,13 @@ export class TokenBlocks {
 }
 
 /** The rows around row `number`, at most `before` and `after`, up to where its sequence or document begins and ends. */
-export async function spanAround(source: Source, tokens: TokenBlocks, number: number, before = BEFORE, after = AFTER): Promise<Span> {
+export async function spanAround(
+  source: Source,
+  tokens: TokenBlocks,
+  number: number,
+  before = BEFORE,
+  after = AFTER,
+): Promise<Span> {
   const { sequence = source.rows, origin } = source;
   const start = Math.floor(number / sequence) * sequence;
   const first = Math.max(start, number - before);
@@ -158,7 +167,10 @@ export async function spanAround(source: Source, tokens: TokenBlocks, number: nu
   const at = number - first;
   const isStart = (id: number) => id === origin.startToken;
   const next = ids.subarray(at + 1).findIndex(isStart);
-  return { first: first + (at === 0 ? 0 : ids.subarray(0, at).findLastIndex(isStart) + 1), end: next < 0 ? end : first + at + 1 + next };
+  return {
+    first: first + (at === 0 ? 0 : ids.subarray(0, at).findLastIndex(isStart) + 1),
+    end: next < 0 ? end : first + at + 1 + next,
+  };
 }
 
 /** One firing in its text. */
@@ -175,7 +187,12 @@ export interface Example {
 const AROUND = 48;
 
 /** The first `count` of the firings, in their text. */
-export async function examplesOf(firings: readonly KeptFiring[], source: Source, tokenizer: Tokenizer, count: number): Promise<Example[]> {
+export async function examplesOf(
+  firings: readonly KeptFiring[],
+  source: Source,
+  tokenizer: Tokenizer,
+  count: number,
+): Promise<Example[]> {
   const tokens = new TokenBlocks(source);
   const examples: Example[] = [];
   for (const { value, number } of firings.slice(0, count)) {

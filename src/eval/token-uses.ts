@@ -45,7 +45,8 @@ export class TokenUses {
       return;
     }
     let lightest = base;
-    for (let slot = base + 1; slot < base + SLOTS; slot++) if (this.#weight[slot] < this.#weight[lightest]) lightest = slot;
+    for (let slot = base + 1; slot < base + SLOTS; slot++)
+      if (this.#weight[slot] < this.#weight[lightest]) lightest = slot;
     this.#put(lightest, token, energy, this.#weight[lightest]);
   }
 

@@ -72,8 +72,13 @@ export function explorerApi(): ExplorerApi {
     return reader;
   };
 
-  const answer = async (folder: string, [kind, number, ...more]: readonly string[], query: URLSearchParams): Promise<unknown> => {
-    const isKnown = kind === "latents" ? /^\d{0,9}$/.test(number ?? "") && number !== "" : kind === "summary" && number === undefined;
+  const answer = async (
+    folder: string,
+    [kind, number, ...more]: readonly string[],
+    query: URLSearchParams,
+  ): Promise<unknown> => {
+    const isKnown =
+      kind === "latents" ? /^\d{0,9}$/.test(number ?? "") && number !== "" : kind === "summary" && number === undefined;
     if (!isKnown || more.length > 0) return undefined;
     const reader = await open(featuresFile(join(folder, FEATURES)));
     if (reader === undefined || kind === "summary") return reader?.summary();
@@ -99,7 +104,8 @@ export function explorerApi(): ExplorerApi {
 }
 
 function queryOf(query: URLSearchParams): LatentQuery {
-  const whole = (name: string, most: number) => Math.min(most, /^\d{1,9}$/.test(query.get(name) ?? "") ? Number(query.get(name)) : 0);
+  const whole = (name: string, most: number) =>
+    Math.min(most, /^\d{1,9}$/.test(query.get(name) ?? "") ? Number(query.get(name)) : 0);
   return {
     search: query.get("search") ?? "",
     sort: SORTS.find((sort) => sort === query.get("sort")) ?? "score",

@@ -9,7 +9,14 @@ import { SaettaError, UsageError } from "../util/errors.ts";
 import { explorerApi, FEATURES, featuresFile, featuresFolder } from "./api.ts";
 import { writeHtml } from "./html.ts";
 import { openFeatures } from "./open.ts";
-import { type FeatureSummary, MAGIC, PER_SHARD, PER_TEXT, type StoredLatent, type StoredPassage } from "./shared/format.ts";
+import {
+  type FeatureSummary,
+  MAGIC,
+  PER_SHARD,
+  PER_TEXT,
+  type StoredLatent,
+  type StoredPassage,
+} from "./shared/format.ts";
 import { FeatureReader } from "./shared/reader.ts";
 import { FeatureWriter } from "./write.ts";
 
@@ -49,7 +56,9 @@ function latentOf(latent: number): StoredLatent {
     contexts: 3,
     histogram: { width: 0.5, counts: [1, 2] },
     strongest: none ? [] : [passage(latent)],
-    ranges: none ? [] : [{ from: 1, to: 2, firings: 3, passages: [{ ...passage(latent), text: -1, length: 0, at: 0, active: [] }] }],
+    ranges: none
+      ? []
+      : [{ from: 1, to: 2, firings: 3, passages: [{ ...passage(latent), text: -1, length: 0, at: 0, active: [] }] }],
     tokens: [],
     nearest: [{ latent: (latent + 1) % LATENTS, cosine: 0.5 }],
     promoted: null,
@@ -70,12 +79,20 @@ beforeEach(async () => {
       Array.from({ length: count }, (_, i) => latentOf(first + i)),
     );
   }
-  for (let i = 0; i * PER_TEXT < TEXTS.length; i++) await writer.json(`text/${i}`, TEXTS.slice(i * PER_TEXT, (i + 1) * PER_TEXT));
+  for (let i = 0; i * PER_TEXT < TEXTS.length; i++)
+    await writer.json(`text/${i}`, TEXTS.slice(i * PER_TEXT, (i + 1) * PER_TEXT));
   const column = (of: (latent: number) => number) => Array.from({ length: LATENTS }, (_, latent) => of(latent));
-  const reals = [column((latent) => latent % 10), column((latent) => 1 / (latent + 1)), column((latent) => (latent * 7) % LATENTS)];
+  const reals = [
+    column((latent) => latent % 10),
+    column((latent) => 1 / (latent + 1)),
+    column((latent) => (latent * 7) % LATENTS),
+  ];
   await writer.bytes(
     "table",
-    Buffer.concat([bytesOf(Uint32Array.from(column((latent) => 10 * latent))), ...reals.map((each) => bytesOf(Float32Array.from(each)))]),
+    Buffer.concat([
+      bytesOf(Uint32Array.from(column((latent) => 10 * latent))),
+      ...reals.map((each) => bytesOf(Float32Array.from(each))),
+    ]),
   );
   await writer.json(
     "words",
@@ -111,7 +128,14 @@ describe("a features file", () => {
   it("gives a latent with its passages, and reads no more than that takes", async () => {
     await withReader(async (reader, reads) => {
       const latent = await reader.latent(40);
-      expect(latent).toMatchObject({ latent: 40, firings: 400, density: 0.4, max: 0, on: [" Word40", " the"], up: ["next40"] });
+      expect(latent).toMatchObject({
+        latent: 40,
+        firings: 400,
+        density: 0.4,
+        max: 0,
+        on: [" Word40", " the"],
+        up: ["next40"],
+      });
       expect(latent.importance).toBeCloseTo(1 / 41, 6);
       expect(latent.strongest).toEqual([
         { value: 2, row: 140, tokens: TEXTS.slice(PER_TEXT - 2, PER_TEXT + 3), values: [0, 2, 0, 0.5, 0], at: 1 },
@@ -130,7 +154,8 @@ describe("a features file", () => {
 
   it("says that there is no such latent", async () => {
     await withReader(async (reader) => {
-      for (const latent of [-1, LATENTS, 1.5, Number.NaN]) await expect(reader.latent(latent)).rejects.toThrow(UsageError);
+      for (const latent of [-1, LATENTS, 1.5, Number.NaN])
+        await expect(reader.latent(latent)).rejects.toThrow(UsageError);
     });
   });
 
@@ -170,7 +195,8 @@ describe("a features file", () => {
         return undefined;
       }
     };
-    for (let length = 0; length < whole.length; length += 331) expect(await look(whole.subarray(0, length))).toBeUndefined();
+    for (let length = 0; length < whole.length; length += 331)
+      expect(await look(whole.subarray(0, length))).toBeUndefined();
     let refused = 0;
     for (let at = 0; at < whole.length; at += 127) {
       const changed = Buffer.from(whole);
@@ -191,7 +217,10 @@ describe("a features file", () => {
     [{ version: 1, summary: SUMMARY, chunks: { table: "8" } }, 'chunk "table" does not lie in the file'],
   ])("refuses an index that cannot be: %j", async (index, message) => {
     const bytes = deflateRawSync(JSON.stringify(index));
-    await writeFile(path, Buffer.concat([Buffer.from(MAGIC), bytes, bytesOf(Uint32Array.of(bytes.length)), Buffer.from(MAGIC)]));
+    await writeFile(
+      path,
+      Buffer.concat([Buffer.from(MAGIC), bytes, bytesOf(Uint32Array.of(bytes.length)), Buffer.from(MAGIC)]),
+    );
     await expect(openFeatures(path)).rejects.toThrow(message);
     await writeFile(path, Buffer.concat([Buffer.from(MAGIC), bytes, bytesOf(Uint32Array.of(1e9)), Buffer.from(MAGIC)]));
     await expect(openFeatures(path)).rejects.toThrow("states an index of 1000000000 bytes");
@@ -233,7 +262,9 @@ describe("the page of a features file", () => {
     await expect(writeHtml(again, out, assets)).rejects.toThrow("cannot stand in a page");
     await again.close();
     await rm(new URL("static.css", assets));
-    await expect(writeHtml(again, out, assets)).rejects.toThrow(/static\.css: a part of Saetta is missing; npm run build/);
+    await expect(writeHtml(again, out, assets)).rejects.toThrow(
+      /static\.css: a part of Saetta is missing; npm run build/,
+    );
   });
 });
 
@@ -275,7 +306,11 @@ describe("explorerApi", () => {
   it("follows a file that is made anew, and says when it is damaged", async () => {
     await using api = explorerApi();
     const get = (...parts: string[]) => api.answer(folder, parts, new URLSearchParams());
-    expect(await Promise.all([get("summary"), get("latents", "1"), get("summary")])).toMatchObject([SUMMARY, { latent: 1 }, SUMMARY]);
+    expect(await Promise.all([get("summary"), get("latents", "1"), get("summary")])).toMatchObject([
+      SUMMARY,
+      { latent: 1 },
+      SUMMARY,
+    ]);
     const writer = await FeatureWriter.create(inRun(folder));
     await writer.finish({ ...SUMMARY, title: "another" });
     expect(await get("summary")).toMatchObject({ title: "another" });

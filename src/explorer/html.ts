@@ -76,10 +76,15 @@ function escaped(text: string): string {
 
 async function asset(name: string, assets: URL): Promise<string> {
   const text = await readFile(new URL(name, assets), "utf8").catch((cause: unknown) => {
-    throw new SaettaError("a part of Saetta is missing", { where: new URL(name, assets).pathname, mend: "npm run build", cause });
+    throw new SaettaError("a part of Saetta is missing", {
+      where: new URL(name, assets).pathname,
+      mend: "npm run build",
+      cause,
+    });
   });
   // What would end the element that it stands in.
-  if (/<\/(script|style)|<!--/i.test(text)) throw new SaettaError("cannot stand in a page", { where: new URL(name, assets).pathname });
+  if (/<\/(script|style)|<!--/i.test(text))
+    throw new SaettaError("cannot stand in a page", { where: new URL(name, assets).pathname });
   return text.trimEnd();
 }
 

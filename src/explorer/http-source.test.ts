@@ -56,7 +56,10 @@ beforeAll(async () => {
     Array.from({ length: LATENTS }, () => ({ ...latent, strongest })),
   );
   await writer.json("text/0", [" a", " b & c?"]);
-  await writer.bytes("table", Buffer.concat([bytesOf(Uint32Array.of(1, 2, 3)), bytesOf(new Float32Array(3 * LATENTS))]));
+  await writer.bytes(
+    "table",
+    Buffer.concat([bytesOf(Uint32Array.of(1, 2, 3)), bytesOf(new Float32Array(3 * LATENTS))]),
+  );
   await writer.json(
     "words",
     ["x", "y & z", "y"].map((on) => ({ on: [on], up: [] })),

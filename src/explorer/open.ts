@@ -35,7 +35,10 @@ export async function openFeatures(path: string): Promise<FeatureFile> {
 
 async function readIndex(file: FileHandle, size: number, path: string): Promise<FeatureIndex> {
   const refuse = (what: string): never => {
-    throw new FormatError(`${what}: this is no whole features file`, { where: path, mend: "make it again with saetta report" });
+    throw new FormatError(`${what}: this is no whole features file`, {
+      where: path,
+      mend: "make it again with saetta report",
+    });
   };
   if (size < MAGIC.length + TRAILER) refuse(`has only ${size} bytes`);
   const ends = new Uint8Array(MAGIC.length + TRAILER);
@@ -52,7 +55,12 @@ async function readIndex(file: FileHandle, size: number, path: string): Promise<
   if (index?.version !== VERSION) refuse(`has version ${String(index?.version)}, not ${VERSION}`);
   for (const [name, place] of Object.entries(index?.chunks ?? {})) {
     const [at, count] = Array.isArray(place) ? place.map(Number) : [];
-    const isInside = Number.isSafeInteger(at) && Number.isSafeInteger(count) && at! >= MAGIC.length && count! >= 0 && at! + count! <= begin;
+    const isInside =
+      Number.isSafeInteger(at) &&
+      Number.isSafeInteger(count) &&
+      at! >= MAGIC.length &&
+      count! >= 0 &&
+      at! + count! <= begin;
     if (!isInside) refuse(`chunk "${name}" does not lie in the file`);
   }
   return index as FeatureIndex;

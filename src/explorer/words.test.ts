@@ -3,7 +3,15 @@ import { amount, bare, count, level, percent, visible } from "./page/words.ts";
 
 it("says numbers as people do", () => {
   expect([0, 0.5, 0.0191, 0.00076, 1e-7].map(percent)).toEqual(["0 %", "50 %", "1.9 %", "0.076 %", "< 0.0001 %"]);
-  expect([0, 0.0123, 7.346, 12.34, 812.3, 1e-4, 3e7].map(amount)).toEqual(["0", "0.012", "7.35", "12.3", "812", "1.0e-4", "3.0e+7"]);
+  expect([0, 0.0123, 7.346, 12.34, 812.3, 1e-4, 3e7].map(amount)).toEqual([
+    "0",
+    "0.012",
+    "7.35",
+    "12.3",
+    "812",
+    "1.0e-4",
+    "3.0e+7",
+  ]);
   expect(count(1234567)).toBe("1,234,567");
 });
 

@@ -70,7 +70,10 @@ export async function openArrow(path: string): Promise<ArrowFile> {
       async array(name, single = false) {
         const at = columns.findIndex((column) => column.name === name);
         if (at < 0)
-          throw new FormatError(`has no column "${name}", only ${columns.map((column) => `"${column.name}"`).join(", ")}`, { where: path });
+          throw new FormatError(
+            `has no column "${name}", only ${columns.map((column) => `"${column.name}"`).join(", ")}`,
+            { where: path },
+          );
         return arrayOf(handle, path, fields, at, batches, single);
       },
       close: () => handle.close(),
@@ -95,7 +98,11 @@ interface Field {
   readonly lists: readonly ({ readonly offset: 4 | 8 } | { readonly length: number })[];
 }
 
-async function messages(handle: FileHandle, size: number, path: string): Promise<{ fields: readonly Field[]; batches: readonly Batch[] }> {
+async function messages(
+  handle: FileHandle,
+  size: number,
+  path: string,
+): Promise<{ fields: readonly Field[]; batches: readonly Batch[] }> {
   const refuse = (what: string, at: number): never => {
     throw new FormatError(`byte ${at}: ${what}`, { where: path });
   };
@@ -123,7 +130,8 @@ async function messages(handle: FileHandle, size: number, path: string): Promise
     const kind = KINDS[message.byte(1)];
     if (header === undefined || kind === undefined) refuse("a message that is neither schema nor batch", at);
     else if (kind === "schema" && fields === undefined) fields = schemaOf(header, path);
-    else if (kind === "batch" && fields !== undefined) batches.push(batchOf(header, body, bodyLength, fields, (what) => refuse(what, at)));
+    else if (kind === "batch" && fields !== undefined)
+      batches.push(batchOf(header, body, bodyLength, fields, (what) => refuse(what, at)));
     else if (kind !== "dictionary") refuse(fields === undefined ? "a batch before the schema" : "a second schema", at);
     at = body + bodyLength;
   }
@@ -133,15 +141,24 @@ async function messages(handle: FileHandle, size: number, path: string): Promise
 
 const KINDS: Readonly<Record<number, "schema" | "dictionary" | "batch">> = { 1: "schema", 2: "dictionary", 3: "batch" };
 
-function batchOf(header: FlatTable, body: number, length: number, fields: readonly Field[], refuse: (what: string) => never): Batch {
+function batchOf(
+  header: FlatTable,
+  body: number,
+  length: number,
+  fields: readonly Field[],
+  refuse: (what: string) => never,
+): Batch {
   if (header.has(3)) refuse("a compressed batch, which is not read");
   const [nodes, buffers] = [header.pairs(1), header.pairs(2)];
   const needed = { nodes: sum(fields, "nodes"), buffers: sum(fields, "buffers") };
   if (nodes.length !== needed.nodes || buffers.length !== needed.buffers) {
-    refuse(`a batch of ${nodes.length} nodes and ${buffers.length} buffers, where the schema says ${needed.nodes} and ${needed.buffers}`);
+    refuse(
+      `a batch of ${nodes.length} nodes and ${buffers.length} buffers, where the schema says ${needed.nodes} and ${needed.buffers}`,
+    );
   }
   const beyond = buffers.find(([offset, bytes]) => offset + bytes > length);
-  if (beyond !== undefined) refuse(`a buffer of ${beyond[1]} bytes at ${beyond[0]} passes the end of its batch, ${length}`);
+  if (beyond !== undefined)
+    refuse(`a buffer of ${beyond[1]} bytes at ${beyond[0]} passes the end of its batch, ${length}`);
   return { body, nodes, buffers };
 }
 
@@ -156,8 +173,23 @@ function schemaOf(schema: FlatTable, path: string): readonly Field[] {
 
 /** The types of Arrow by their number: words, and buffers beside the validity bits that every type but null and union has. */
 const PLAIN: Readonly<Record<number, readonly [words: string, buffers: number]>> = {
-  ...{ 4: ["binary", 2], 5: ["text", 2], 6: ["bits", 1], 7: ["decimal", 1], 8: ["date", 1], 9: ["time", 1], 10: ["timestamp", 1] },
-  ...{ 11: ["interval", 1], 13: ["struct", 0], 15: ["bytes", 1], 18: ["duration", 1], 19: ["binary", 2], 20: ["text", 2] },
+  ...{
+    4: ["binary", 2],
+    5: ["text", 2],
+    6: ["bits", 1],
+    7: ["decimal", 1],
+    8: ["date", 1],
+    9: ["time", 1],
+    10: ["timestamp", 1],
+  },
+  ...{
+    11: ["interval", 1],
+    13: ["struct", 0],
+    15: ["bytes", 1],
+    18: ["duration", 1],
+    19: ["binary", 2],
+    20: ["text", 2],
+  },
 };
 const [NULL, INT, FLOAT, LIST, FIXED, MAP, LARGE] = [1, 2, 3, 12, 16, 17, 21];
 const DEEPEST = 32;
@@ -176,10 +208,12 @@ function fieldOf(field: FlatTable, depth: number, path: string): Field {
   });
   if (field.has(4)) return { ...other("dictionary", 2), nodes: 1, buffers: 2 };
   const dtype = type && dtypeOf(kind, type);
-  if (dtype !== undefined) return { column: { name, type: dtype, dtype, lists: 0 }, nodes, buffers: buffers + 2, lists: [] };
+  if (dtype !== undefined)
+    return { column: { name, type: dtype, dtype, lists: 0 }, nodes, buffers: buffers + 2, lists: [] };
   const [child] = children;
   if ((kind === LIST || kind === LARGE || kind === FIXED) && child !== undefined && children.length === 1) {
-    const list = kind === FIXED ? { length: type?.int(0) ?? 0 } : { offset: kind === LIST ? (4 as const) : (8 as const) };
+    const list =
+      kind === FIXED ? { length: type?.int(0) ?? 0 } : { offset: kind === LIST ? (4 as const) : (8 as const) };
     const { dtype: inner, lists, type: words } = child.column;
     const column = { name, type: `list of ${words}`, dtype: inner, lists: lists + 1 };
     return { column, nodes, buffers: buffers + (kind === FIXED ? 1 : 2), lists: [list, ...child.lists] };
@@ -188,14 +222,18 @@ function fieldOf(field: FlatTable, depth: number, path: string): Field {
   if (kind === MAP) return other("map", 2);
   const plain = PLAIN[kind];
   if (plain !== undefined) return other(plain[0], 1 + plain[1]);
-  throw new FormatError(`column "${name.slice(0, 40)}" is of a type of Arrow (${kind}) that is not read`, { where: path });
+  throw new FormatError(`column "${name.slice(0, 40)}" is of a type of Arrow (${kind}) that is not read`, {
+    where: path,
+  });
 }
 
 function dtypeOf(kind: number, type: FlatTable): ArrowDType | undefined {
   if (kind === FLOAT) return (["f16", "f32", "f64"] as const)[type.short(0)];
   if (kind !== INT) return undefined;
   const signed = type.byte(1) !== 0;
-  return ({ 8: ["u8", "i8"], 16: ["u16", "i16"], 32: ["u32", "i32"], 64: ["u64", "i64"] } as const)[type.int(0) as 8]?.[signed ? 1 : 0];
+  return ({ 8: ["u8", "i8"], 16: ["u16", "i16"], 32: ["u32", "i32"], 64: ["u64", "i64"] } as const)[type.int(0) as 8]?.[
+    signed ? 1 : 0
+  ];
 }
 
 /** Rows of one batch: how many, and where the first of them is in the file. */
@@ -227,14 +265,19 @@ async function arrayOf(
   for (const batch of batches) {
     const found = await batchArray(handle, path, batch, field, [firstNode, firstBuffer], inner, refuse);
     if (found.length === 0) continue;
-    const count = found.length * (single ? inner : inner.slice(0, -1)).reduce<number>((product, size) => product * size!, 1);
+    const count =
+      found.length * (single ? inner : inner.slice(0, -1)).reduce<number>((product, size) => product * size!, 1);
     runs.push({ first: rows, rows: count, at: found.at });
     outer += found.length;
     rows += count;
   }
   const shape = [outer, ...inner.map((size) => size ?? 0)];
   const rowBytes = (single ? 1 : (inner.at(-1) ?? 1)) * BYTES[dtype];
-  return { shape, dtype, read: (first, count, into) => readRuns(handle, path, runs, rows, rowBytes, first, count, into) };
+  return {
+    shape,
+    dtype,
+    read: (first, count, into) => readRuns(handle, path, runs, rows, rowBytes, first, count, into),
+  };
 }
 
 /** The column's items in one batch, and where its numbers start in the file. -> inner: the lengths of its lists, which must be the same everywhere. */
@@ -260,9 +303,11 @@ async function batchArray(
       buffer += 1;
     } else {
       const [at, bytes] = buffers[buffer + 1]!;
-      if (!((first + count + 1) * list.offset <= bytes)) refuse(`has ${bytes} bytes of offsets for ${first + count} lists`);
+      if (!((first + count + 1) * list.offset <= bytes))
+        refuse(`has ${bytes} bytes of offsets for ${first + count} lists`);
       const offsets = await piece(handle, body + at + first * list.offset, (count + 1) * list.offset, path);
-      const found = uniform(offsets, list.offset) ?? refuse("has lists of different lengths, which make no rows of one width");
+      const found =
+        uniform(offsets, list.offset) ?? refuse("has lists of different lengths, which make no rows of one width");
       ({ first, size } = found);
       buffer += 2;
     }
@@ -281,7 +326,8 @@ async function batchArray(
 /** The first offset, and the distance of each to the next; undefined when that is not always the same. */
 function uniform(bytes: Buffer, width: 4 | 8): { readonly first: number; readonly size: number } | undefined {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const offset = (i: number): number => (width === 4 ? view.getInt32(4 * i, true) : Number(view.getBigInt64(8 * i, true)));
+  const offset = (i: number): number =>
+    width === 4 ? view.getInt32(4 * i, true) : Number(view.getBigInt64(8 * i, true));
   const [first, size] = [offset(0), offset(1) - offset(0)];
   for (let i = 1; i < bytes.byteLength / width; i++) if (offset(i) !== first + i * size) return undefined;
   return first < 0 ? undefined : { first, size };
@@ -312,7 +358,9 @@ async function readRuns(
     try {
       await readFully(handle, into.subarray(done * rowBytes, (done + part) * rowBytes), run.at + from * rowBytes, path);
     } catch (cause) {
-      throw cause instanceof SaettaError ? cause : new SaettaError(`cannot be read (${messageOf(cause)})`, { where: path, cause });
+      throw cause instanceof SaettaError
+        ? cause
+        : new SaettaError(`cannot be read (${messageOf(cause)})`, { where: path, cause });
     }
     done += part;
   }

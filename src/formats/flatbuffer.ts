@@ -76,7 +76,11 @@ export class FlatTable {
 
   /** Structs of two 64-bit numbers, each from 0 up to 2^53. */
   pairs(field: number): (readonly [number, number])[] {
-    return this.#vector(field, 16, (view, at) => [this.#buffer.count(view, at), this.#buffer.count(view, at + 8)] as const);
+    return this.#vector(
+      field,
+      16,
+      (view, at) => [this.#buffer.count(view, at), this.#buffer.count(view, at + 8)] as const,
+    );
   }
 
   #vector<T>(field: number, bytes: number, item: (view: DataView, at: number) => T): T[] {
@@ -117,7 +121,8 @@ export class FlatBuffer {
 
   count(view: DataView, at: number): number {
     const value = Number(view.getBigInt64(at, true));
-    if (!Number.isSafeInteger(value) || value < 0) this.refuse(this.offsetOf(view) + at, `${value} is no size or place`);
+    if (!Number.isSafeInteger(value) || value < 0)
+      this.refuse(this.offsetOf(view) + at, `${value} is no size or place`);
     return value;
   }
 

@@ -25,7 +25,8 @@ export function position(file: Hdf5Bytes, address: bigint, where: string): numbe
 }
 
 export function length64(file: Hdf5Bytes, value: bigint, at: number): number {
-  if (value > BigInt(Number.MAX_SAFE_INTEGER)) throw new FormatError(`a length of ${value}`, { where: `${file.path}, byte ${at}` });
+  if (value > BigInt(Number.MAX_SAFE_INTEGER))
+    throw new FormatError(`a length of ${value}`, { where: `${file.path}, byte ${at}` });
   return Number(value);
 }
 
@@ -39,7 +40,9 @@ export function readUnsigned(data: Buffer, at: number, width: number): number {
 /** `bytes` bytes from byte `at` on, which the file must have. `what` names them in errors. */
 export async function readBlock(file: Hdf5Bytes, at: number, bytes: number, what: string): Promise<Buffer> {
   if (!(bytes >= 0 && at + bytes <= file.size)) {
-    throw new FormatError(`${what} of ${bytes} bytes runs past the end of the file`, { where: `${file.path}, byte ${at}` });
+    throw new FormatError(`${what} of ${bytes} bytes runs past the end of the file`, {
+      where: `${file.path}, byte ${at}`,
+    });
   }
   const block = Buffer.alloc(bytes);
   await readFully(file.handle, block, at, file.path);
@@ -66,7 +69,9 @@ export async function readStructure(
   const at = position(file, address, `${file.path}, ${what}`);
   const block = await readBlock(file, at, bytes, what);
   if (block.toString("latin1", 0, 4) !== signature) {
-    throw new FormatError(`no ${what} where there must be one (signature ${signature})`, { where: `${file.path}, byte ${at}` });
+    throw new FormatError(`no ${what} where there must be one (signature ${signature})`, {
+      where: `${file.path}, byte ${at}`,
+    });
   }
   if (checked) verify(file, block, at, what);
   return { block, at };

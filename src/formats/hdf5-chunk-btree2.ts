@@ -20,8 +20,11 @@ export async function readBTree2({ file, layout, found }: Finder): Promise<void>
   const root = head.readBigUInt64LE(16);
   const inRoot = head.readUInt16LE(24);
   const sizeBytes = recordBytes - 8 - 4 - 8 * rank;
-  const fits = layout.filtered ? type === 11 && sizeBytes >= 1 && sizeBytes <= 8 : type === 10 && recordBytes === 8 + 8 * rank;
-  if (!fits || depth > MAX_DEPTH || nodeBytes > MAX_NODE_BYTES) throw new FormatError("damaged B-tree of chunks", { where });
+  const fits = layout.filtered
+    ? type === 11 && sizeBytes >= 1 && sizeBytes <= 8
+    : type === 10 && recordBytes === 8 + 8 * rank;
+  if (!fits || depth > MAX_DEPTH || nodeBytes > MAX_NODE_BYTES)
+    throw new FormatError("damaged B-tree of chunks", { where });
   if (root === UNDEFINED || inRoot === 0) return;
 
   // How many records a node can hold says how wide the counts beside its children are.
@@ -45,7 +48,8 @@ export async function readBTree2({ file, layout, found }: Finder): Promise<void>
     found(place, block.readBigUInt64LE(at), bytes, layout.filtered ? block.readUInt32LE(at + 8 + sizeBytes) : 0);
   };
   const visit = async (address: bigint, level: number, records: number): Promise<void> => {
-    if (seen.has(address)) throw new FormatError(`the B-tree of the chunks comes back to address ${address}`, { where });
+    if (seen.has(address))
+      throw new FormatError(`the B-tree of the chunks comes back to address ${address}`, { where });
     seen.add(address);
     if (!(records <= most[level]!))
       throw new FormatError(`${records} records in a node of a B-tree of chunks that holds ${most[level]}`, { where });

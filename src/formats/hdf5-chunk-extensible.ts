@@ -42,7 +42,12 @@ export async function readExtensibleArray(finder: Finder): Promise<void> {
   const offsetBytes = Math.ceil(maxBits / 8);
   const perPage = 2 ** pageBits;
   /** A data block of `count` entries; `isThere` says which of its pages are. */
-  const dataBlock = async (at: bigint, first: number, count: number, isThere: (page: number) => boolean): Promise<void> => {
+  const dataBlock = async (
+    at: bigint,
+    first: number,
+    count: number,
+    isThere: (page: number) => boolean,
+  ): Promise<void> => {
     const what = "block of an array of chunks";
     const prefix = 14 + offsetBytes;
     if (count <= perPage) {
@@ -88,7 +93,13 @@ export async function readExtensibleArray(finder: Finder): Promise<void> {
       const pages = count > perPage ? count / perPage : 0;
       const bitmap = blocks * Math.ceil(pages / 8);
       const prefix = 14 + offsetBytes + bitmap;
-      const { block } = await readStructure(file, superAt, "EASB", prefix + 8 * blocks + 4, "group of an array of chunks");
+      const { block } = await readStructure(
+        file,
+        superAt,
+        "EASB",
+        prefix + 8 * blocks + 4,
+        "group of an array of chunks",
+      );
       for (let i = 0; i < blocks && first + i * count < used; i++) {
         const at = block.readBigUInt64LE(prefix + 8 * i);
         const isThere = (page: number): boolean => {

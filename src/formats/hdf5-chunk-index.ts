@@ -7,12 +7,23 @@ import { FormatError } from "../util/errors.ts";
 import { type Hdf5Bytes, length64, position, readBlock, readStructure, UNDEFINED } from "./hdf5-bytes.ts";
 import { readBTree2 } from "./hdf5-chunk-btree2.ts";
 import { readExtensibleArray } from "./hdf5-chunk-extensible.ts";
-import { arrayEntry, type ChunkLayout, checkEntry, type Finder, placeOf, readPage, type StoredChunk } from "./hdf5-chunk-layout.ts";
+import {
+  arrayEntry,
+  type ChunkLayout,
+  checkEntry,
+  type Finder,
+  placeOf,
+  readPage,
+  type StoredChunk,
+} from "./hdf5-chunk-layout.ts";
 
 const MAX_CHUNKS = 2 ** 24;
 
 /** Chunks by their place in the grid; those that were never written are not in it. */
-export async function readChunkIndex(file: Hdf5Bytes, layout: ChunkLayout): Promise<(place: readonly number[]) => StoredChunk | undefined> {
+export async function readChunkIndex(
+  file: Hdf5Bytes,
+  layout: ChunkLayout,
+): Promise<(place: readonly number[]) => StoredChunk | undefined> {
   const chunks = new Map<number, StoredChunk>();
   const now = layout.shape.map((size, i) => Math.ceil(size / layout.chunk[i]!));
   const key = (place: readonly number[]): number | undefined => {
@@ -32,7 +43,8 @@ export async function readChunkIndex(file: Hdf5Bytes, layout: ChunkLayout): Prom
       const at = key(place);
       if (address === UNDEFINED || at === undefined) return; // never written, or left over from when the dataset was larger
       if (chunks.has(at)) throw new FormatError(`two chunks at [${place.join(", ")}]`, { where });
-      if (chunks.size === MAX_CHUNKS) throw new FormatError(`more than ${MAX_CHUNKS} chunks`, { where, mend: "write larger chunks" });
+      if (chunks.size === MAX_CHUNKS)
+        throw new FormatError(`more than ${MAX_CHUNKS} chunks`, { where, mend: "write larger chunks" });
       const from = position(file, address, `${where}, chunk [${place.join(", ")}]`);
       if (from + bytes > file.size) {
         throw new FormatError(`chunk [${place.join(", ")}] of ${bytes} bytes runs past the end of the file`, {
@@ -85,7 +97,8 @@ async function readBTree1({ file, layout, found }: Finder): Promise<void> {
   const what = "B-tree node";
   const seen = new Set<bigint>();
   const visit = async (address: bigint, level: number | undefined): Promise<void> => {
-    if (seen.has(address)) throw new FormatError(`the B-tree of the chunks comes back to address ${address}`, { where: file.path });
+    if (seen.has(address))
+      throw new FormatError(`the B-tree of the chunks comes back to address ${address}`, { where: file.path });
     seen.add(address);
     const { block: head, at } = await readStructure(file, address, "TREE", 24, what, false);
     const where = `${file.path}, byte ${at}`;
@@ -124,7 +137,8 @@ async function readFixedArray(finder: Finder): Promise<void> {
   if (address === UNDEFINED) return;
   const what = "block of an array of chunks";
   const take = (block: Buffer, from: number, first: number, count: number): void => {
-    for (let i = 0; i < count; i++) found(placeOf(first + i, finder), ...arrayEntry(block, from + i * entryBytes, entryBytes, layout));
+    for (let i = 0; i < count; i++)
+      found(placeOf(first + i, finder), ...arrayEntry(block, from + i * entryBytes, entryBytes, layout));
   };
   const perPage = 2 ** pageBits;
   if (entries <= perPage) {
@@ -138,6 +152,11 @@ async function readFixedArray(finder: Finder): Promise<void> {
   for (let page = 0; page < pages; page++) {
     if (((block[14 + (page >> 3)]! << (page & 7)) & 0x80) === 0) continue;
     const count = Math.min(perPage, entries - page * perPage);
-    take(await readPage(file, at + prefix + page * (perPage * entryBytes + 4), count * entryBytes, what), 0, page * perPage, count);
+    take(
+      await readPage(file, at + prefix + page * (perPage * entryBytes + 4), count * entryBytes, what),
+      0,
+      page * perPage,
+      count,
+    );
   }
 }

@@ -66,7 +66,10 @@ export function arrayEntry(
 /** Throws FormatError unless entries of so many bytes can be what they must be. */
 export function checkEntry(file: Hdf5Bytes, entryBytes: number, layout: ChunkLayout, at: number): void {
   const fits = layout.filtered ? entryBytes >= 13 && entryBytes <= 20 : entryBytes === 8;
-  if (!fits) throw new FormatError(`entries of ${entryBytes} bytes in an index of chunks`, { where: `${file.path}, byte ${at}` });
+  if (!fits)
+    throw new FormatError(`entries of ${entryBytes} bytes in an index of chunks`, {
+      where: `${file.path}, byte ${at}`,
+    });
 }
 
 /** The entries of a page of an array, which a checksum follows. */

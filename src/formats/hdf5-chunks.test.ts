@@ -7,7 +7,9 @@ import { lookup3 } from "./hdf5-checksum.ts";
 import { HDF5_BYTES } from "./hdf5-datatype.ts";
 import { openHdf5 } from "./hdf5-read.ts";
 
-const python = ["python3", "/usr/bin/python3"].find((command) => spawnSync(command, ["-c", "import h5py"]).status === 0);
+const python = ["python3", "/usr/bin/python3"].find(
+  (command) => spawnSync(command, ["-c", "import h5py"]).status === 0,
+);
 /** Where the layout message says that chunks over the edge are stored as they are, no filter is undone for them. */
 async function readsUnfilteredEdges(): Promise<void> {
   const content = readFileSync(join(folder, "edges.h5"));
@@ -35,26 +37,36 @@ describe("chunks of every kind", () => {
     { timeout: 120_000 },
     async () => {
       type Listed = readonly [path: string, dataset: string, dtype: string, shape: readonly number[], values: string];
-      const out = execFileSync(python!, ["src/formats/hdf5-chunks.py", folder], { encoding: "utf8", maxBuffer: 1 << 24 });
+      const out = execFileSync(python!, ["src/formats/hdf5-chunks.py", folder], {
+        encoding: "utf8",
+        maxBuffer: 1 << 24,
+      });
       const listed = JSON.parse(out) as Listed[];
       expect(listed.length).toBeGreaterThan(250);
       const wrong: unknown[] = [];
       for (const path of new Set(listed.map(([of]) => of))) {
         const file = await openHdf5(path);
         for (const [, name, , shape, values] of listed.filter(([of]) => of === path)) {
-          expect(file.datasets.find((each) => each.name === name)).toMatchObject({ shape, problem: undefined, layout: "chunked" });
+          expect(file.datasets.find((each) => each.name === name)).toMatchObject({
+            shape,
+            problem: undefined,
+            layout: "chunked",
+          });
           const wanted = readFileSync(values);
           for (const axes of [1, 2] as const) {
             if (shape.length < axes || shape.length > axes + 1) continue;
             const { rows, width, dtype, read } = file.rows(name, axes);
             const rowBytes = width * HDF5_BYTES[dtype];
             const some = [0, 1, Math.floor(rows / 3), rows - 1, rows];
-            const long = [0, 500, 8990, 9200, 139_990, 140_110, 149_990, 150_100, rows - 20, rows].map((row) => Math.min(row, rows));
+            const long = [0, 500, 8990, 9200, 139_990, 140_110, 149_990, 150_100, rows - 20, rows].map((row) =>
+              Math.min(row, rows),
+            );
             for (const [i, first] of (rows < 10_000 ? some : long).entries()) {
               for (const end of rows < 10_000 ? some.slice(i) : long.slice(i + 1, i + 2 - (i % 2))) {
                 const into = Buffer.alloc((end - first) * rowBytes, 0xee);
                 await read(first, end - first, into);
-                if (!into.equals(wanted.subarray(first * rowBytes, end * rowBytes))) wrong.push([path, name, axes, first, end]);
+                if (!into.equals(wanted.subarray(first * rowBytes, end * rowBytes)))
+                  wrong.push([path, name, axes, first, end]);
               }
             }
           }

@@ -93,9 +93,13 @@ export class ChunkReader {
     // What is stored without a filter is as long as it is; packed, a chunk of noise grows by a little.
     if (bytes > 2 * layout.bytes + 1024)
       throw new FormatError(`chunk [${key}] of ${this.#name}: ${bytes} bytes hold ${layout.bytes}`, { where });
-    const stored = await readBlock(this.#file, position, bytes, `chunk [${key}] of ${this.#name}`).catch((cause: unknown) => {
-      throw cause instanceof SaettaError ? cause : new SaettaError(`cannot be read (${messageOf(cause)})`, { where, cause });
-    });
+    const stored = await readBlock(this.#file, position, bytes, `chunk [${key}] of ${this.#name}`).catch(
+      (cause: unknown) => {
+        throw cause instanceof SaettaError
+          ? cause
+          : new SaettaError(`cannot be read (${messageOf(cause)})`, { where, cause });
+      },
+    );
     try {
       const data = await unfiltered(stored, applied, mask, layout.bytes);
       this.#keep(key, data);
@@ -118,7 +122,13 @@ export class ChunkReader {
   }
 
   /** What the chunk at `place` and the slab have in common; `chunk` is undefined where it was never written. */
-  #copy([o, i, w]: Three, { outer, inner }: Slab, chunk: Uint8Array | undefined, first: number, into: Uint8Array): void {
+  #copy(
+    [o, i, w]: Three,
+    { outer, inner }: Slab,
+    chunk: Uint8Array | undefined,
+    first: number,
+    into: Uint8Array,
+  ): void {
     const [co, ci, cw] = this.#chunk;
     const width = this.#shape[2];
     const { fill } = this.#data;

@@ -46,7 +46,9 @@ describe("filters", () => {
   });
 
   it("give neither more nor fewer bytes than the chunk has", async () => {
-    await expect(unfiltered(deflateSync(bytes(41)), [DEFLATE], 0, 36)).rejects.toThrow("it unpacks to more than 40 bytes");
+    await expect(unfiltered(deflateSync(bytes(41)), [DEFLATE], 0, 36)).rejects.toThrow(
+      "it unpacks to more than 40 bytes",
+    );
     await expect(unfiltered(deflateSync(bytes(40)), [DEFLATE], 0, 36)).rejects.toThrow("it holds 40 bytes, not 36");
     await expect(unfiltered(deflateSync(bytes(35)), [DEFLATE], 0, 36)).rejects.toThrow("it holds 35 bytes, not 36");
     await expect(unfiltered(bytes(36), [DEFLATE], 0, 36)).rejects.toThrow("no deflate stream (");
@@ -59,7 +61,13 @@ describe("filters", () => {
     expect(parseFilters(message(5))).toContain("(n-bit)");
     expect(parseFilters(message(32000))).toContain("(lzf)");
     expect(parseFilters(message(999))).toContain("(number 999)");
-    for (const bad of [Buffer.of(), Buffer.of(3, 1), Buffer.of(2, 33), Buffer.of(2, 1, 1), Buffer.of(2, 1, 1, 0, 0, 0, 9, 0)]) {
+    for (const bad of [
+      Buffer.of(),
+      Buffer.of(3, 1),
+      Buffer.of(2, 33),
+      Buffer.of(2, 1, 1),
+      Buffer.of(2, 1, 1, 0, 0, 0, 9, 0),
+    ]) {
       expect(parseFilters(bad)).toBe("its description of filters is damaged");
     }
   });

@@ -57,10 +57,18 @@ export function parseFilters(message: Buffer): readonly Filter[] | string {
   return filters;
 }
 
-const inflated = promisify(inflate) as (bytes: Uint8Array, options: { maxOutputLength: number; chunkSize: number }) => Promise<Buffer>;
+const inflated = promisify(inflate) as (
+  bytes: Uint8Array,
+  options: { maxOutputLength: number; chunkSize: number },
+) => Promise<Buffer>;
 
 /** What a chunk of `bytes` bytes was before the filters; bit i of `mask` says that filter i was left out. Throws Error that says what is wrong. */
-export async function unfiltered(stored: Uint8Array, filters: readonly Filter[], mask: number, bytes: number): Promise<Uint8Array> {
+export async function unfiltered(
+  stored: Uint8Array,
+  filters: readonly Filter[],
+  mask: number,
+  bytes: number,
+): Promise<Uint8Array> {
   let data = stored;
   // Before the last filter is undone there may be checksums besides the chunk.
   const most = bytes + 4 * filters.length;
@@ -105,7 +113,8 @@ function unshuffled(data: Uint8Array, size: number): Uint8Array {
 }
 
 function unshuffledBytes(data: Uint8Array, out: Uint8Array, size: number, elements: number): void {
-  for (let j = 0, from = 0; j < size && elements > 0; j++) for (let i = 0, to = j; i < elements; i++, to += size) out[to] = data[from++]!;
+  for (let j = 0, from = 0; j < size && elements > 0; j++)
+    for (let i = 0, to = j; i < elements; i++, to += size) out[to] = data[from++]!;
 }
 
 /** The data before a Fletcher-32 checksum that is right. */

@@ -61,7 +61,10 @@ function checkSuperblock(head: Buffer, base: number, size: number, path: string)
   const old = version < 2;
   const where = `${path}, byte ${base}`;
   if (version > 3)
-    throw new FormatError(`superblock version ${version} is not known`, { where, mend: "write it with an older library version" });
+    throw new FormatError(`superblock version ${version} is not known`, {
+      where,
+      mend: "write it with an older library version",
+    });
   const [address, length] = old ? [head[13], head[14]] : [head[9], head[10]];
   if (address !== 8 || length !== 8)
     throw new FormatError(`addresses of ${address} and lengths of ${length} bytes; only 8 are read`, { where });
@@ -73,7 +76,10 @@ function checkSuperblock(head: Buffer, base: number, size: number, path: string)
   if (end === UNDEFINED || end < stored) throw new FormatError("the superblock gives no end of the file", { where });
   const needed = end - stored + BigInt(base);
   if (needed > BigInt(size)) {
-    throw new FormatError(`the file is truncated: it has ${size} of ${needed} bytes`, { where: path, mend: "copy or write it again" });
+    throw new FormatError(`the file is truncated: it has ${size} of ${needed} bytes`, {
+      where: path,
+      mend: "copy or write it again",
+    });
   }
 }
 
@@ -83,7 +89,8 @@ export async function readDatasetHeader(file: Hdf5Bytes, address: bigint): Promi
   const find = (type: number): Message | undefined => messages.find((m) => m.type === type);
   const needed = (type: number, name: string): Message => {
     const found = find(type);
-    if (found === undefined) throw new FormatError(`the dataset has no ${name}`, { where: `${file.path}, byte ${address}` });
+    if (found === undefined)
+      throw new FormatError(`the dataset has no ${name}`, { where: `${file.path}, byte ${address}` });
     return found;
   };
   const space = needed(0x01, "dataspace");
@@ -92,7 +99,8 @@ export async function readDatasetHeader(file: Hdf5Bytes, address: bigint): Promi
   const extent = space.shared ? undefined : parseDataspace(file, space);
   const type = datatype.shared ? { words: "committed datatype" } : decodeDatatype(datatype.data);
   const pipeline = find(0x0b);
-  const filters = pipeline === undefined ? [] : pipeline.shared ? "its filters are described elsewhere" : parseFilters(pipeline.data);
+  const filters =
+    pipeline === undefined ? [] : pipeline.shared ? "its filters are described elsewhere" : parseFilters(pipeline.data);
   const stored = storageOf();
   const problem =
     extent === undefined
@@ -168,7 +176,8 @@ async function readMessages(file: Hdf5Bytes, start: number): Promise<Message[]> 
       const flags = block[at + (modern ? 3 : 4)] as number;
       const from = at + prefixed;
       at = from + size;
-      if (at > end) throw new FormatError("a message runs past its object header", { where: `${path}, byte ${first + from}` });
+      if (at > end)
+        throw new FormatError("a message runs past its object header", { where: `${path}, byte ${first + from}` });
       const data = block.subarray(from, at);
       if (type !== 0x10) messages.push({ type, shared: (flags & 2) !== 0, data, at: first + from });
       else if (size < 16) throw damaged();
@@ -233,7 +242,9 @@ function parseLayout(file: Hdf5Bytes, { data, at }: Message, around: Around): Hd
     const first = position(file, address, where);
     const bytes = length64(file, data.readBigUInt64LE(10), at);
     if (first + bytes > file.size) {
-      throw new FormatError(`the data of ${formatBytes(bytes)} runs past the end of the file`, { where: `${file.path}, byte ${first}` });
+      throw new FormatError(`the data of ${formatBytes(bytes)} runs past the end of the file`, {
+        where: `${file.path}, byte ${first}`,
+      });
     }
     return { kind: "contiguous", position: first, bytes };
   }
@@ -249,7 +260,12 @@ const INDEXES = [undefined, "single", "implicit", "fixed", "extensible", "btree2
 /** Bytes that the description of each kind of index takes, without those of a filtered single chunk. */
 const INDEX_BYTES = { single: 0, implicit: 0, fixed: 1, extensible: 5, btree2: 6 } as const;
 
-function parseChunked(data: Buffer, version: number, where: string, { extent, elementBytes, filters, fill }: Around): Hdf5Storage | string {
+function parseChunked(
+  data: Buffer,
+  version: number,
+  where: string,
+  { extent, elementBytes, filters, fill }: Around,
+): Hdf5Storage | string {
   const { shape, most } = extent;
   const old = version === 3;
   // The last dimension is the element's size.
@@ -260,14 +276,23 @@ function parseChunked(data: Buffer, version: number, where: string, { extent, el
   if (rank < 2 || rank > 33 || width < 1 || width > 8 || data.length < end + (old ? 0 : 1)) throw damagedLayout(where);
   const dimensions = Array.from({ length: rank }, (_, i) => readUnsigned(data, first + width * i, width));
   const chunk = dimensions.slice(0, -1);
-  if (chunk.some((size) => !(size >= 1 && size <= 0xffff_ffff))) throw new FormatError(`chunks of [${chunk.join(", ")}]`, { where });
+  if (chunk.some((size) => !(size >= 1 && size <= 0xffff_ffff)))
+    throw new FormatError(`chunks of [${chunk.join(", ")}]`, { where });
   if (chunk.length !== shape.length || dimensions.at(-1) !== elementBytes) {
-    throw new FormatError(`chunks of [${dimensions.join(", ")}] for [${shape.join(", ")}] of ${elementBytes} bytes`, { where });
+    throw new FormatError(`chunks of [${dimensions.join(", ")}] for [${shape.join(", ")}] of ${elementBytes} bytes`, {
+      where,
+    });
   }
   const bytes = chunk.reduce((product, size) => product * size, elementBytes);
   const common = { chunk, bytes, shape, most, filtered: filters.length > 0 };
   if (old) {
-    const layout: ChunkLayout = { ...common, index: "btree1", address: data.readBigUInt64LE(3), edgesUnfiltered: false, single: undefined };
+    const layout: ChunkLayout = {
+      ...common,
+      index: "btree1",
+      address: data.readBigUInt64LE(3),
+      edgesUnfiltered: false,
+      single: undefined,
+    };
     return { kind: "chunked", layout, filters, fill };
   }
   const flags = data[2]!;
@@ -277,7 +302,13 @@ function parseChunked(data: Buffer, version: number, where: string, { extent, el
   const addressAt = end + 1 + (measured ? 12 : INDEX_BYTES[index]);
   if (data.length < addressAt + 8) throw damagedLayout(where);
   const single = measured ? { bytes: readUnsigned(data, end + 1, 8), mask: data.readUInt32LE(end + 9) } : undefined;
-  const layout: ChunkLayout = { ...common, index, address: data.readBigUInt64LE(addressAt), edgesUnfiltered: (flags & 1) !== 0, single };
+  const layout: ChunkLayout = {
+    ...common,
+    index,
+    address: data.readBigUInt64LE(addressAt),
+    edgesUnfiltered: (flags & 1) !== 0,
+    single,
+  };
   return { kind: "chunked", layout, filters, fill };
 }
 
@@ -291,6 +322,7 @@ function parseFill(message: Message | undefined, elementBytes: number, where: st
   if (!defined || data.length < sizeAt + 4) return zero;
   const size = data.readUInt32LE(sizeAt);
   if (size === 0 || size === 0xffff_ffff) return zero;
-  if (size !== elementBytes || data.length < sizeAt + 4 + size) throw new FormatError("damaged fill value message", { where });
+  if (size !== elementBytes || data.length < sizeAt + 4 + size)
+    throw new FormatError("damaged fill value message", { where });
   return data.subarray(sizeAt + 4, sizeAt + 4 + size);
 }

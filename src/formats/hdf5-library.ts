@@ -35,7 +35,8 @@ class LibraryThread {
   static #current: LibraryThread | undefined;
 
   static shared(): LibraryThread {
-    if (LibraryThread.#current === undefined || LibraryThread.#current.dead) LibraryThread.#current = new LibraryThread();
+    if (LibraryThread.#current === undefined || LibraryThread.#current.dead)
+      LibraryThread.#current = new LibraryThread();
     return LibraryThread.#current;
   }
 
@@ -53,7 +54,12 @@ class LibraryThread {
 
   private constructor() {
     const url = new URL("hdf5_util.js", import.meta.resolve("h5wasm/node")).href;
-    const workerData: Hdf5WorkerData = { url, shared: this.#shared, maxObjects: MAX_OBJECTS, maxAttributeBytes: MAX_ATTRIBUTE_BYTES };
+    const workerData: Hdf5WorkerData = {
+      url,
+      shared: this.#shared,
+      maxObjects: MAX_OBJECTS,
+      maxAttributeBytes: MAX_ATTRIBUTE_BYTES,
+    };
     const code = `(${hdf5Worker})((url) => import(url), require("node:worker_threads"), require("node:fs"))`;
     this.#worker = new Worker(code, { eval: true, workerData, execArgv: [], stdout: true, stderr: true });
     this.#worker.on("message", (message: Hdf5Answer | { readonly thread: string | undefined }) => {

@@ -61,7 +61,12 @@ const readable = [
 describe.each(["oldest", "newest"])("the %s format", (age) => {
   it.each(readable)("reads every range of rows of %s (%s, %s)", async (name, dtype, layout, axes, grain) => {
     await using(fixture(age), async (file) => {
-      expect(file.datasets.find((dataset) => dataset.name === name)).toMatchObject({ dtype, type: dtype, layout, problem: undefined });
+      expect(file.datasets.find((dataset) => dataset.name === name)).toMatchObject({
+        dtype,
+        type: dtype,
+        layout,
+        problem: undefined,
+      });
       const { rows, width, grain: got } = file.rows(name, axes);
       expect(got).toBe(grain);
       const value = (i: number): number => (/^[iu]/.test(dtype) ? i : i / 4 - 3);
@@ -76,7 +81,9 @@ describe.each(["oldest", "newest"])("the %s format", (age) => {
 
   it("says why the rest cannot be read, and follows no link", async () => {
     await using(fixture(age), (file) => {
-      const problems = Object.fromEntries(file.datasets.filter((d) => d.problem !== undefined).map((d) => [d.name, d.problem]));
+      const problems = Object.fromEntries(
+        file.datasets.filter((d) => d.problem !== undefined).map((d) => [d.name, d.problem]),
+      );
       expect(problems).toEqual({
         big: "its elements are of type big-endian f32",
         words: "its elements are of type variable-length",
@@ -91,7 +98,9 @@ describe.each(["oldest", "newest"])("the %s format", (age) => {
       expect(file.datasets.map(({ name }) => name)).not.toContain("soft");
       expect(file.datasets.map(({ name }) => name)).not.toContain("link");
       expect(file.datasets).toHaveLength(readable.length + 9);
-      expect(() => file.rows("virtual", 1)).toThrow(`${fixture(age)}: virtual cannot be read: its data is in other files`);
+      expect(() => file.rows("virtual", 1)).toThrow(
+        `${fixture(age)}: virtual cannot be read: its data is in other files`,
+      );
       expect(() => file.rows("nothing", 1)).toThrow("no dataset nothing");
     });
   });
@@ -166,7 +175,9 @@ describe("openHdf5", () => {
     const at = content.indexOf(wrong);
     content.writeBigUInt64LE(BigInt(content.length - 8), at);
     await writeFile(path, content);
-    await expect(openHdf5(path)).rejects.toThrow(`${path}, byte ${content.length - 8}: the data of 240 B runs past the end of the file`);
+    await expect(openHdf5(path)).rejects.toThrow(
+      `${path}, byte ${content.length - 8}: the data of 240 B runs past the end of the file`,
+    );
   });
 
   it("remembers nothing of a damaged file that was mended in place", async () => {
@@ -174,7 +185,8 @@ describe("openHdf5", () => {
     const content = await readFile(fixture("oldest"));
     const damaged = Buffer.from(content);
     // Nodes of the index of chunks; the first chunk's address stands at byte 64 where there are three axes.
-    for (let at = content.indexOf("TREE\x01"); at >= 0; at = content.indexOf("TREE\x01", at + 1)) damaged.fill(0xee, at + 64, at + 72);
+    for (let at = content.indexOf("TREE\x01"); at >= 0; at = content.indexOf("TREE\x01", at + 1))
+      damaged.fill(0xee, at + 64, at + 72);
     await writeFile(path, damaged);
     await using(path, async (file) => {
       await expect(file.rows("rows", 2).read(0, 12, new Uint8Array(240))).rejects.toThrow("is outside of the file");
@@ -183,7 +195,10 @@ describe("openHdf5", () => {
     await readAll(path);
   });
 
-  it.each(["oldest", "newest"])("meets damage in the %s format with a clear error or the old shape, never anything else", async (age) => {
+  it.each([
+    "oldest",
+    "newest",
+  ])("meets damage in the %s format with a clear error or the old shape, never anything else", async (age) => {
     const content = await readFile(fixture(age));
     const path = join(folder, `damaged-${age}.h5`);
     let seed = 12345;

@@ -103,9 +103,11 @@ export class Hdf5File {
         mend: "write it as plain little-endian numbers in this file, uncompressed or with gzip",
       });
     }
-    if (shape.length < axes || shape.length > axes + 1) throw new RangeError(`${name} of shape [${shape.join(", ")}] by ${axes} axes`);
+    if (shape.length < axes || shape.length > axes + 1)
+      throw new RangeError(`${name} of shape [${shape.join(", ")}] by ${axes} axes`);
     const total = shape.reduce((product, size) => product * size, HDF5_BYTES[dtype]);
-    if (!Number.isSafeInteger(total)) throw new FormatError(`${name} of shape [${shape.join(", ")}] is too large`, { where });
+    if (!Number.isSafeInteger(total))
+      throw new FormatError(`${name} of shape [${shape.join(", ")}] is too large`, { where });
     const width = shape[axes] ?? 1;
     const rows = shape.slice(0, axes).reduce((product, size) => product * size, 1);
     const view = { dtype, rows, width };
@@ -119,23 +121,34 @@ export class Hdf5File {
     };
     if (storage.kind === "contiguous") {
       if (storage.bytes !== total) {
-        throw new FormatError(`${name} of ${total} bytes is stored in ${storage.bytes}`, { where: `${where}, byte ${storage.position}` });
+        throw new FormatError(`${name} of ${total} bytes is stored in ${storage.bytes}`, {
+          where: `${where}, byte ${storage.position}`,
+        });
       }
       const rowBytes = width * HDF5_BYTES[dtype];
       const read: Hdf5Rows["read"] = async (first, count, into) => {
         try {
-          await readFully(this.#bytes.handle, into.subarray(0, count * rowBytes), storage.position + first * rowBytes, this.path);
+          await readFully(
+            this.#bytes.handle,
+            into.subarray(0, count * rowBytes),
+            storage.position + first * rowBytes,
+            this.path,
+          );
         } catch (cause) {
-          throw cause instanceof SaettaError ? cause : new SaettaError(`cannot be read (${messageOf(cause)})`, { where, cause });
+          throw cause instanceof SaettaError
+            ? cause
+            : new SaettaError(`cannot be read (${messageOf(cause)})`, { where, cause });
         }
       };
       return { ...view, grain: 1, read: checked(read) };
     }
     if (storage.kind === "compact") {
       const { data } = storage;
-      if (data.length !== total) throw new FormatError(`${name} of ${total} bytes is stored in ${data.length}`, { where });
+      if (data.length !== total)
+        throw new FormatError(`${name} of ${total} bytes is stored in ${data.length}`, { where });
       const rowBytes = width * HDF5_BYTES[dtype];
-      const read: Hdf5Rows["read"] = async (first, count, into) => into.set(data.subarray(first * rowBytes, (first + count) * rowBytes));
+      const read: Hdf5Rows["read"] = async (first, count, into) =>
+        into.set(data.subarray(first * rowBytes, (first + count) * rowBytes));
       return { ...view, grain: Math.max(1, rows), read: checked(read) };
     }
     const { chunk, bytes } = storage.layout;

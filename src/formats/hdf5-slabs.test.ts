@@ -4,7 +4,12 @@ import { gridOf, slabs } from "./hdf5-slabs.ts";
 const MIB = 1 << 20;
 
 /** Rows of every slab, in order, and the chunks of the two row axes that each touches. */
-function spelled(shape: number[], chunk: number[], first: number, count: number): { rows: number[]; chunks: Set<string>[]; most: number } {
+function spelled(
+  shape: number[],
+  chunk: number[],
+  first: number,
+  count: number,
+): { rows: number[]; chunks: Set<string>[]; most: number } {
   const grid = gridOf(shape, chunk, 2, 4);
   const rows: number[] = [];
   const chunks: Set<string>[] = [];

@@ -26,7 +26,12 @@ export function gridOf(shape: readonly number[], chunk: readonly number[], axes:
   const width = shape[axes] ?? 1;
   const innerChunk = Math.max(1, Math.min(inner, chunk[axes - 1] as number));
   const outerChunk = axes === 1 ? 1 : Math.max(1, Math.min(shape[0] as number, chunk[0] as number));
-  const grain = axes === 1 ? innerChunk : outerChunk === 1 && inner % innerChunk === 0 ? innerChunk : Math.max(1, outerChunk * inner);
+  const grain =
+    axes === 1
+      ? innerChunk
+      : outerChunk === 1 && inner % innerChunk === 0
+        ? innerChunk
+        : Math.max(1, outerChunk * inner);
   const rowsIn = (bytes: number): number => Math.max(1, Math.floor(bytes / (Math.max(1, width) * elementBytes)));
   const most = rowsIn(MAX_SLAB_BYTES);
   const wanted = rowsIn(SLAB_BYTES);

@@ -77,7 +77,8 @@ export function hdf5Worker(
   Object.assign(fs, {
     openSync: (...args: Parameters<typeof openSync>) => {
       const [path, flags] = args;
-      const isNew = typeof flags === "number" && (flags & fs.constants.O_CREAT) !== 0 && (flags & fs.constants.O_EXCL) !== 0;
+      const isNew =
+        typeof flags === "number" && (flags & fs.constants.O_CREAT) !== 0 && (flags & fs.constants.O_EXCL) !== 0;
       const isMessage = isNew && /^\/tmp\/tmpfile_\w+$/.test(String(path));
       if (!isMessage && !loading && path !== allowed) {
         throw Object.assign(new Error("not a file that was asked for"), { code: "ENOENT", errno: -2 });
@@ -149,7 +150,9 @@ export function hdf5Worker(
           if (++objects > maxObjects) throw new Refusal(`more than ${maxObjects} objects`);
           const name = group + child;
           const elsewhere = call(
-            () => library.get_external_link(id, name).filename !== undefined || library.get_symbolic_link(id, name) !== null,
+            () =>
+              library.get_external_link(id, name).filename !== undefined ||
+              library.get_symbolic_link(id, name) !== null,
           );
           if (elsewhere) continue;
           const type = call(() => library.get_type(id, name));

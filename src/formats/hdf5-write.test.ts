@@ -49,7 +49,9 @@ describe("createHdf5", () => {
     const file = await openHdf5(path);
     expect(Object.fromEntries(file.attributes)).toEqual(LAYOUT.attributes);
     const byName = [...LAYOUT.datasets].sort((a, b) => (a.name < b.name ? -1 : 1));
-    expect(file.datasets).toMatchObject(byName.map((dataset) => ({ ...dataset, layout: "contiguous", problem: undefined })));
+    expect(file.datasets).toMatchObject(
+      byName.map((dataset) => ({ ...dataset, layout: "contiguous", problem: undefined })),
+    );
     const content = await readFile(path);
     for (const [name, axes, data] of [
       ["hidden_states", 2, bytesOf(halves)],
@@ -83,7 +85,9 @@ describe("createHdf5", () => {
     library.close_file(id);
   });
 
-  const python = ["python3", "/usr/bin/python3"].find((command) => spawnSync(command, ["-c", "import h5py"]).status === 0);
+  const python = ["python3", "/usr/bin/python3"].find(
+    (command) => spawnSync(command, ["-c", "import h5py"]).status === 0,
+  );
   it.skipIf(python === undefined)(
     `is read back by h5py${python === undefined ? " (skipped: no python3 with h5py here)" : ""}`,
     async () => {
@@ -122,7 +126,10 @@ print(json.dumps({
   });
 
   it("refuses bytes outside of a dataset, twice the same, and parts of elements", async () => {
-    const writer = await createHdf5(join(folder, "a.h5"), { datasets: [{ name: "x", dtype: "f32", shape: [3] }], attributes: {} });
+    const writer = await createHdf5(join(folder, "a.h5"), {
+      datasets: [{ name: "x", dtype: "f32", shape: [3] }],
+      attributes: {},
+    });
     await writer.write("x", 1, new Uint8Array(4));
     for (const [at, bytes] of [
       [0, 16],

@@ -11,7 +11,11 @@ import { hasCode, messageOf, SaettaError } from "../util/errors.ts";
 import { encodeDatatype, encodeStringType, HDF5_BYTES } from "./hdf5-datatype.ts";
 
 export interface Hdf5Layout {
-  readonly datasets: readonly { readonly name: string; readonly dtype: "f16" | "f32" | "i32"; readonly shape: readonly number[] }[];
+  readonly datasets: readonly {
+    readonly name: string;
+    readonly dtype: "f16" | "f32" | "i32";
+    readonly shape: readonly number[];
+  }[];
   /** Of the root. Strings are stored as fixed-length UTF-8, integers as 32 or 64 bits. */
   readonly attributes: Readonly<Record<string, string | number>>;
 }
@@ -39,7 +43,11 @@ export async function createHdf5(path: string, layout: Hdf5Layout): Promise<Hdf5
     handle = await open(temporary, "wx");
   } catch (cause) {
     if (hasCode(cause, "EEXIST")) {
-      throw new SaettaError("is left from an interrupted run", { where: temporary, mend: "remove it and start again", cause });
+      throw new SaettaError("is left from an interrupted run", {
+        where: temporary,
+        mend: "remove it and start again",
+        cause,
+      });
     }
     throw new SaettaError(`cannot be written (${messageOf(cause)})`, {
       where: path,
@@ -84,7 +92,9 @@ class File implements Hdf5Writer {
     if (dataset === undefined) throw new RangeError(`no dataset ${name}`);
     const from = at * dataset.elementBytes;
     const to = from + bytes.byteLength;
-    if (!(Number.isSafeInteger(from) && from >= 0 && to <= dataset.bytes && bytes.byteLength % dataset.elementBytes === 0)) {
+    if (
+      !(Number.isSafeInteger(from) && from >= 0 && to <= dataset.bytes && bytes.byteLength % dataset.elementBytes === 0)
+    ) {
       throw new RangeError(`${bytes.byteLength} bytes at element ${at} do not fit ${name} of ${dataset.bytes} bytes`);
     }
     if (bytes.byteLength === 0) return;
@@ -112,7 +122,9 @@ class File implements Hdf5Writer {
     for (const [name, { bytes, done }] of this.#placed) {
       const written = done.reduce((sum, [from, to]) => sum + to - from, 0);
       if (written !== bytes)
-        throw new SaettaError(`${name} has ${written} of its ${bytes} bytes; the file is not complete`, { where: this.#path });
+        throw new SaettaError(`${name} has ${written} of its ${bytes} bytes; the file is not complete`, {
+          where: this.#path,
+        });
     }
     try {
       await this.#handle.sync();
@@ -171,8 +183,10 @@ function arrange(path: string, { datasets, attributes }: Hdf5Layout): { head: Bu
   const placed = new Map<string, Placed>();
   for (const { name, dtype, shape } of datasets) {
     const bytes = shape.reduce((product, size) => product * size, HDF5_BYTES[dtype]);
-    const whole = shape.length > 0 && shape.every((size) => Number.isInteger(size) && size > 0) && Number.isSafeInteger(bytes);
-    if (!whole || !/^[\w.-]{1,255}$/.test(name) || placed.has(name)) throw new RangeError(`not a dataset: ${name} [${shape.join(", ")}]`);
+    const whole =
+      shape.length > 0 && shape.every((size) => Number.isInteger(size) && size > 0) && Number.isSafeInteger(bytes);
+    if (!whole || !/^[\w.-]{1,255}$/.test(name) || placed.has(name))
+      throw new RangeError(`not a dataset: ${name} [${shape.join(", ")}]`);
     placed.set(name, { elementBytes: HDF5_BYTES[dtype], address: 0, bytes, done: [] });
   }
   // The sizes of the headers do not depend on the addresses in them: place with addresses of 0, then write the real ones.
@@ -245,7 +259,8 @@ function attributeMessage(path: string, name: string, value: string | number): B
   head.writeUInt8(1);
   for (const [i, part] of [label, type, space].entries()) head.writeUInt16LE(part.length, 2 + 2 * i);
   const body = Buffer.concat([head, padded(label), padded(type), padded(space), data]);
-  if (body.length > 0xfff0) throw new SaettaError(`attribute ${name} of ${data.length} bytes is too long for HDF5`, { where: path });
+  if (body.length > 0xfff0)
+    throw new SaettaError(`attribute ${name} of ${data.length} bytes is too long for HDF5`, { where: path });
   return message(0x0c, body);
 }
 

@@ -64,10 +64,16 @@ describe("openNpy", () => {
   it("takes a dict in any order, with quotes of either kind and numbers of Python 2", async () => {
     const path = await make(`{"shape": (2L, 3L), 'fortran_order':False,'descr' : "<f4"} \n`, 24);
     expect(await opened(path)).toMatchObject({ shape: [2, 3], dtype: "f32" });
-    expect(await opened(await make("{'descr': '<f8', 'fortran_order': False, 'shape': (), }", 8))).toMatchObject({ shape: [] });
-    expect(await opened(await make("{'descr': '<f8', 'fortran_order': False, 'shape': (3,), }", 24))).toMatchObject({ shape: [3] });
+    expect(await opened(await make("{'descr': '<f8', 'fortran_order': False, 'shape': (), }", 8))).toMatchObject({
+      shape: [],
+    });
+    expect(await opened(await make("{'descr': '<f8', 'fortran_order': False, 'shape': (3,), }", 24))).toMatchObject({
+      shape: [3],
+    });
     // One row is the same by rows and by columns.
-    expect((await opened(await make("{'descr': '<f4', 'fortran_order': True, 'shape': (1, 3), }", 12))).problem).toBeUndefined();
+    expect(
+      (await opened(await make("{'descr': '<f4', 'fortran_order': True, 'shape': (1, 3), }", 12))).problem,
+    ).toBeUndefined();
   });
 
   it.each([
@@ -80,7 +86,10 @@ describe("openNpy", () => {
     ["{'descr': '<f4', 'fortran_order': False, 'shape': (2, -3)}", "a length is missing"],
     ["{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3.5)}", "a comma or ) is missing"],
     ["{'descr': '<f4', 'fortran_order': False, 'shape': (94906267, 94906267)}", "the shape is too large"],
-    ["{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999999999,)}", "a length is missing or beyond 2^53"],
+    [
+      "{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999999999,)}",
+      "a length is missing or beyond 2^53",
+    ],
     ["{'descr': '<f4' 'fortran_order': False, 'shape': (2, 3)}", "a comma or } is missing"],
     ["{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3)} + exit()", "something follows the dict"],
     ["{'descr': __import__('os'), 'fortran_order': False, 'shape': (2, 3)}", "a string is missing"],
@@ -99,8 +108,12 @@ describe("openNpy", () => {
     await expect(openNpy(await make(header, 0, { length: 200 }))).rejects.toThrow(
       "byte 8: states a header of 200 bytes, but the file ends",
     );
-    await expect(openNpy(await make(header, 24, { version: [2, 0], length: 0xffff_ffff }))).rejects.toThrow("more than the 65536 allowed");
-    await expect(openNpy(await make(header, 24, { version: [4, 0] }))).rejects.toThrow("byte 6: .npy version 4.0 is not known");
+    await expect(openNpy(await make(header, 24, { version: [2, 0], length: 0xffff_ffff }))).rejects.toThrow(
+      "more than the 65536 allowed",
+    );
+    await expect(openNpy(await make(header, 24, { version: [4, 0] }))).rejects.toThrow(
+      "byte 6: .npy version 4.0 is not known",
+    );
     const path = join(folder, "other.npy");
     for (const text of ["", "\x93NUMPY\x01", "some text, long enough"]) {
       await writeFile(path, text, "latin1");

@@ -107,7 +107,8 @@ function parseHeader(text: string, where: string): Header {
     if (!scan.accept(",") && !scan.peek("}")) throw scan.refuse("a comma or } is missing");
   }
   scan.end();
-  if (descr === undefined || fortran === undefined || shape === undefined) throw scan.refuse("descr, fortran_order or shape is missing");
+  if (descr === undefined || fortran === undefined || shape === undefined)
+    throw scan.refuse("descr, fortran_order or shape is missing");
   return { descr: descr.type, fortran, shape };
 }
 
@@ -123,7 +124,10 @@ class Scanner {
   }
 
   refuse(what: string): FormatError {
-    return new FormatError(`character ${this.#at}: ${what}`, { where: this.#where, mend: "save it again with np.save" });
+    return new FormatError(`character ${this.#at}: ${what}`, {
+      where: this.#where,
+      mend: "save it again with np.save",
+    });
   }
 
   /** The match of a sticky expression after white space. */
@@ -172,13 +176,15 @@ class Scanner {
     while (!this.accept(")")) {
       const digits = this.#match(/(\d{1,16})L?/y);
       const length = Number(digits);
-      if (digits === undefined || !Number.isSafeInteger(length)) throw this.refuse("a length is missing or beyond 2^53");
+      if (digits === undefined || !Number.isSafeInteger(length))
+        throw this.refuse("a length is missing or beyond 2^53");
       lengths.push(length);
       if (lengths.length > MAX_AXES) throw this.refuse(`more than ${MAX_AXES} axes`);
       const comma = this.accept(",");
       if (!comma && (lengths.length === 1 || !this.peek(")"))) throw this.refuse("a comma or ) is missing");
     }
-    if (lengths.reduce((product, length) => product * length, 8) > Number.MAX_SAFE_INTEGER) throw this.refuse("the shape is too large");
+    if (lengths.reduce((product, length) => product * length, 8) > Number.MAX_SAFE_INTEGER)
+      throw this.refuse("the shape is too large");
     return lengths;
   }
 
@@ -191,10 +197,15 @@ class Scanner {
 const FLOATS: Readonly<Record<string, NpyFloat>> = { f2: "f16", f4: "f32", f8: "f64" };
 
 function typeOf(descr: string | undefined): Pick<Npy, "type" | "dtype" | "problem"> {
-  if (descr === undefined) return unusable("fields", "its elements have several fields", "save one field as a plain array");
+  if (descr === undefined)
+    return unusable("fields", "its elements have several fields", "save one field as a plain array");
   const [order, kind] = [descr[0], descr.slice(1)];
   if (kind === "O")
-    return unusable("objects", "it holds Python objects, which only unpickling could read", "save an array of plain floats");
+    return unusable(
+      "objects",
+      "it holds Python objects, which only unpickling could read",
+      "save an array of plain floats",
+    );
   // A plain void has no byte order, '|V2'; NumPy writes '<V2' for a 2-byte type that was registered with it, and ml_dtypes' bfloat16 is the only one.
   if (descr === "<V2") return { type: "bf16", dtype: "bf16", problem: undefined };
   if (descr === "|V2") {
@@ -209,7 +220,11 @@ function typeOf(descr: string | undefined): Pick<Npy, "type" | "dtype" | "proble
   if (float !== undefined && order === ">") {
     return unusable(`big-endian ${float}`, `its elements are big-endian ${float}`, `save array.astype("<${kind}")`);
   }
-  return unusable(`'${descr}'`, `its elements are of type '${descr}', not f16, bf16, f32 or f64`, "save an array of floats");
+  return unusable(
+    `'${descr}'`,
+    `its elements are of type '${descr}', not f16, bf16, f32 or f64`,
+    "save an array of floats",
+  );
 }
 
 function unusable(type: string, what: string, mend: string): Pick<Npy, "type" | "dtype" | "problem"> {

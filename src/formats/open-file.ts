@@ -23,8 +23,16 @@ export function cannotOpen(path: string, cause: unknown): SaettaError {
   if (cause instanceof SaettaError) return cause;
   const missing = hasCode(cause, "ENOENT", "ENOTDIR");
   const tooMany = hasCode(cause, "EMFILE", "ENFILE");
-  const mend = missing ? "check the path" : tooMany ? "raise the limit on open files (ulimit -n)" : "check that it may be read";
-  return new SaettaError(missing ? "no such file" : `cannot be read (${messageOf(cause)})`, { where: path, mend, cause });
+  const mend = missing
+    ? "check the path"
+    : tooMany
+      ? "raise the limit on open files (ulimit -n)"
+      : "check that it may be read";
+  return new SaettaError(missing ? "no such file" : `cannot be read (${messageOf(cause)})`, {
+    where: path,
+    mend,
+    cause,
+  });
 }
 
 export type ArrayFormat = "hdf5" | "npy" | "safetensors" | "zip" | "arrow";

@@ -45,9 +45,19 @@ async function refusal(path: string): Promise<string> {
   return message.slice(path.length + 2).replace("; this is no whole safetensors file", "");
 }
 
-const floats: SafetensorsPart = { name: "a", dtype: "F32", shape: [2, 2], bytes: async () => bytesOf(Float32Array.of(1, -2, 3.5, 4)) };
+const floats: SafetensorsPart = {
+  name: "a",
+  dtype: "F32",
+  shape: [2, 2],
+  bytes: async () => bytesOf(Float32Array.of(1, -2, 3.5, 4)),
+};
 const empty: SafetensorsPart = { name: "nothing", dtype: "I64", shape: [0, 7], bytes: async () => new Uint8Array(0) };
-const scalar: SafetensorsPart = { name: "ü", dtype: "F64", shape: [], bytes: async () => bytesOf(Float64Array.of(Math.PI)) };
+const scalar: SafetensorsPart = {
+  name: "ü",
+  dtype: "F64",
+  shape: [],
+  bytes: async () => bytesOf(Float64Array.of(Math.PI)),
+};
 
 describe("safetensors", () => {
   it("gives back what was written, bit for bit", async () => {
@@ -72,7 +82,11 @@ describe("safetensors", () => {
 
   it("writes exactly the bytes of the format", async () => {
     const text = '{"a":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]}}';
-    const expected = Buffer.concat([Uint8Array.of(64, 0, 0, 0, 0, 0, 0, 0), Buffer.from(text.padEnd(64)), await floats.bytes()]);
+    const expected = Buffer.concat([
+      Uint8Array.of(64, 0, 0, 0, 0, 0, 0, 0),
+      Buffer.from(text.padEnd(64)),
+      await floats.bytes(),
+    ]);
     expect(await readFile(await written([floats]))).toEqual(expected);
   });
 
@@ -93,7 +107,8 @@ describe("safetensors", () => {
     expect(await refusal(whole)).toBe(`the tensors end at byte ${size}, but 1 more bytes follow`);
   });
 
-  const entry = (dtype: string, shape: string, offsets: string) => `{"dtype":"${dtype}","shape":${shape},"data_offsets":${offsets}}`;
+  const entry = (dtype: string, shape: string, offsets: string) =>
+    `{"dtype":"${dtype}","shape":${shape},"data_offsets":${offsets}}`;
   it.each<[string, string, number, string]>([
     [
       "a repeated name",
@@ -107,22 +122,42 @@ describe("safetensors", () => {
       1,
       'the name "a" stands twice',
     ],
-    ["an overlap", `{"a":${entry("U8", "[4]", "[0,4]")},"b":${entry("U8", "[4]", "[3,7]")}}`, 7, 'tensor "b" starts at byte'],
-    ["a hole", `{"a":${entry("U8", "[4]", "[0,4]")},"b":${entry("U8", "[4]", "[5,9]")}}`, 9, 'before tensor "b", belong to no tensor'],
+    [
+      "an overlap",
+      `{"a":${entry("U8", "[4]", "[0,4]")},"b":${entry("U8", "[4]", "[3,7]")}}`,
+      7,
+      'tensor "b" starts at byte',
+    ],
+    [
+      "a hole",
+      `{"a":${entry("U8", "[4]", "[0,4]")},"b":${entry("U8", "[4]", "[5,9]")}}`,
+      9,
+      'before tensor "b", belong to no tensor',
+    ],
     [
       "a length that is not dtype x shape",
       `{"a":${entry("F32", "[4]", "[0,15]")}}`,
       15,
       'tensor "a": F32 [4] takes 16 bytes, but data_offsets span 15',
     ],
-    ["a size beyond all bounds", `{"a":${entry("F32", "[9007199254740991,9007199254740991]", "[0,4]")}}`, 4, "data_offsets span 4"],
+    [
+      "a size beyond all bounds",
+      `{"a":${entry("F32", "[9007199254740991,9007199254740991]", "[0,4]")}}`,
+      4,
+      "data_offsets span 4",
+    ],
     [
       "an offset that is no safe integer",
       `{"a":${entry("U8", "[1]", "[9007199254740993,9007199254740994]")}}`,
       1,
       'tensor "a": data_offsets must be two',
     ],
-    ["a negative size", `{"a":${entry("U8", "[-1]", "[0,1]")}}`, 1, 'tensor "a": shape must be a list of whole numbers'],
+    [
+      "a negative size",
+      `{"a":${entry("U8", "[-1]", "[0,1]")}}`,
+      1,
+      'tensor "a": shape must be a list of whole numbers',
+    ],
     ["a reversed span", `{"a":${entry("U8", "[1]", "[1,0]")}}`, 1, 'tensor "a": ends at byte'],
     ["an unknown dtype", `{"a":${entry("F31", "[1]", "[0,1]")}}`, 1, 'tensor "a": unknown dtype "F31"'],
     ["a dtype of the prototype", `{"a":${entry("toString", "[1]", "[0,1]")}}`, 1, 'unknown dtype "toString"'],
@@ -136,7 +171,9 @@ describe("safetensors", () => {
 
   it("refuses a header that is not UTF-8, or longer than the file or than allowed", async () => {
     expect(await refusal(await forged(Uint8Array.of(0x7b, 0xff, 0x7d), 0))).toBe("not valid UTF-8");
-    expect(await refusal(await forged("{}", 0, 3n))).toBe("byte 0: states a header of 3 bytes, but the file ends at byte 10");
+    expect(await refusal(await forged("{}", 0, 3n))).toBe(
+      "byte 0: states a header of 3 bytes, but the file ends at byte 10",
+    );
     expect(await refusal(await forged("{}", 0, 1n << 63n))).toContain("more than the 16777216 allowed");
   });
 

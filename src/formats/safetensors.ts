@@ -62,7 +62,8 @@ export async function openSafetensors(path: string): Promise<Safetensors> {
     const { metadata, tensors } = await readHeader(file, size, path);
     const entryNamed = (name: string): SafetensorsEntry => {
       const entry = tensors.get(name);
-      if (entry === undefined) throw new FormatError(`has no tensor "${name}", only ${listOf(tensors.keys())}`, { where: path });
+      if (entry === undefined)
+        throw new FormatError(`has no tensor "${name}", only ${listOf(tensors.keys())}`, { where: path });
       return entry;
     };
     return {
@@ -82,7 +83,11 @@ export async function openSafetensors(path: string): Promise<Safetensors> {
   });
 }
 
-async function readHeader(file: FileHandle, size: number, path: string): Promise<Pick<Safetensors, "metadata" | "tensors">> {
+async function readHeader(
+  file: FileHandle,
+  size: number,
+  path: string,
+): Promise<Pick<Safetensors, "metadata" | "tensors">> {
   const refuse = (what: string): never => {
     throw new FormatError(`${what}; this is no whole safetensors file`, { where: path });
   };
@@ -90,7 +95,8 @@ async function readHeader(file: FileHandle, size: number, path: string): Promise
   const prefix = new Uint8Array(8);
   await readFully(file, prefix, 0, path);
   const length = new DataView(prefix.buffer).getBigUint64(0, true);
-  if (length > BigInt(MAX_HEADER)) refuse(`byte 0: states a header of ${length} bytes, more than the ${MAX_HEADER} allowed`);
+  if (length > BigInt(MAX_HEADER))
+    refuse(`byte 0: states a header of ${length} bytes, more than the ${MAX_HEADER} allowed`);
   const data = 8 + Number(length);
   if (data > size) refuse(`byte 0: states a header of ${length} bytes, but the file ends at byte ${size}`);
   const header = new Uint8Array(Number(length));
@@ -103,7 +109,8 @@ async function readHeader(file: FileHandle, size: number, path: string): Promise
   entries.sort(([, a], [, b]) => a.begin - b.begin || a.end - b.end);
   let end = data;
   for (const [name, entry] of entries) {
-    if (entry.begin < end) refuse(`tensor "${name}" starts at byte ${entry.begin}, inside the one before, which ends at ${end}`);
+    if (entry.begin < end)
+      refuse(`tensor "${name}" starts at byte ${entry.begin}, inside the one before, which ends at ${end}`);
     if (entry.begin > end) refuse(`bytes ${end} to ${entry.begin}, before tensor "${name}", belong to no tensor`);
     end = entry.end;
   }
@@ -127,7 +134,8 @@ function entryOf(header: JsonObject, name: string, data: number, path: string): 
   const [begin = 0, end = 0] = offsets;
   if (end < begin) refuse(`ends at byte ${data + end}, before it starts at ${data + begin}`);
   const length = shape.reduce((product, size) => product * size, SAFETENSORS_DTYPES[dtype]);
-  if (length !== end - begin) refuse(`${dtype} [${shape.join(", ")}] takes ${length} bytes, but data_offsets span ${end - begin}`);
+  if (length !== end - begin)
+    refuse(`${dtype} [${shape.join(", ")}] takes ${length} bytes, but data_offsets span ${end - begin}`);
   return { dtype, shape, begin: data + begin, end: data + end };
 }
 
@@ -170,7 +178,8 @@ export function layOut(
   const begins: number[] = [];
   let end = 0;
   for (const { name, dtype, shape } of parts) {
-    if (name === METADATA || Object.hasOwn(header, name)) throw new RangeError(`tensor "${name}" cannot be written twice`);
+    if (name === METADATA || Object.hasOwn(header, name))
+      throw new RangeError(`tensor "${name}" cannot be written twice`);
     begins.push(end);
     end += shape.reduce((product, size) => product * size, SAFETENSORS_DTYPES[dtype]);
     header[name] = { dtype, shape, data_offsets: [begins.at(-1), end] };
@@ -194,7 +203,8 @@ export async function writeSafetensors(
   for (const [i, { name, bytes }] of parts.entries()) {
     const data = await bytes();
     const length = (begins[i + 1] ?? size) - begins[i]!;
-    if (data.byteLength !== length) throw new RangeError(`tensor "${name}" has ${data.byteLength} bytes, not ${length}`);
+    if (data.byteLength !== length)
+      throw new RangeError(`tensor "${name}" has ${data.byteLength} bytes, not ${length}`);
     await write(data);
   }
 }

@@ -17,7 +17,14 @@ export class TorchName {
 
 export type TorchKey = string | number | bigint | boolean | null;
 /** Lists and tuples are both arrays. They may be shared, and a hostile file can make them hold themselves: do not walk them without a limit. */
-export type TorchValue = TorchKey | TorchTensor | TorchStorage | TorchName | Uint8Array | TorchValue[] | Map<TorchKey, TorchValue>;
+export type TorchValue =
+  | TorchKey
+  | TorchTensor
+  | TorchStorage
+  | TorchName
+  | Uint8Array
+  | TorchValue[]
+  | Map<TorchKey, TorchValue>;
 
 /** Far more than weights need, and few enough that a hostile file cannot fill the memory with empty lists. */
 const MOST_INSTRUCTIONS = 1_000_000;
@@ -76,7 +83,8 @@ class Machine {
   run(): TorchValue {
     for (let count = 0; ; count++) {
       this.#start = this.#at;
-      if (count === MOST_INSTRUCTIONS) this.refuse(`more than ${MOST_INSTRUCTIONS} instructions are too many for weights`);
+      if (count === MOST_INSTRUCTIONS)
+        this.refuse(`more than ${MOST_INSTRUCTIONS} instructions are too many for weights`);
       const code = this.raw(1)[0]!;
       if (code === STOP) return this.#pop();
       const instruction = INSTRUCTIONS.get(code);
@@ -89,7 +97,10 @@ class Machine {
   }
 
   refuse(what: string, mend?: string): never {
-    throw new FormatError(`byte ${this.#base + this.#start}: ${what}`, { where: this.#where, ...(mend === undefined ? {} : { mend }) });
+    throw new FormatError(`byte ${this.#base + this.#start}: ${what}`, {
+      where: this.#where,
+      ...(mend === undefined ? {} : { mend }),
+    });
   }
 
   // ---- what instructions are followed by ----
@@ -124,7 +135,9 @@ class Machine {
     let value = 0n;
     for (let i = count - 1; i >= 0; i--) value = (value << 8n) | BigInt(this.#bytes[at + i]!);
     const signed = BigInt.asIntN(8 * count, value);
-    return signed >= BigInt(Number.MIN_SAFE_INTEGER) && signed <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(signed) : signed;
+    return signed >= BigInt(Number.MIN_SAFE_INTEGER) && signed <= BigInt(Number.MAX_SAFE_INTEGER)
+      ? Number(signed)
+      : signed;
   }
 
   raw(count: number): Uint8Array {
@@ -223,7 +236,8 @@ class Machine {
   /** A tuple ("storage", type, key, device, elements). */
   persistent(): void {
     const id = this.#pop();
-    if (!Array.isArray(id) || id.length !== 5 || id[0] !== "storage") this.refuse("an external object that is no storage");
+    if (!Array.isArray(id) || id.length !== 5 || id[0] !== "storage")
+      this.refuse("an external object that is no storage");
     const [, type, key, , elements] = id;
     const dtype = type instanceof TorchName ? STORAGES[type.name] : undefined;
     if (dtype === undefined) this.refuse("a storage of a type that is not read");
@@ -252,7 +266,8 @@ class Machine {
     if (pairs === undefined) return dict;
     if (!Array.isArray(pairs)) return this.refuse("an OrderedDict of something that is no list");
     for (const pair of pairs) {
-      if (!Array.isArray(pair) || pair.length !== 2) return this.refuse("an OrderedDict of something that is no list of pairs");
+      if (!Array.isArray(pair) || pair.length !== 2)
+        return this.refuse("an OrderedDict of something that is no list of pairs");
       this.set(dict, pair[0]!, pair[1]!);
     }
     return dict;
@@ -269,10 +284,15 @@ class Machine {
     if (elements === 0) return tensor;
     const last = shape.reduce((sum, size, axis) => sum + (size - 1) * strides[axis]!, offset);
     if (!(last < storage.elements)) {
-      return this.refuse(`a tensor [${shape.join(", ")}] whose last element is number ${last} of a storage of ${storage.elements}`);
+      return this.refuse(
+        `a tensor [${shape.join(", ")}] whose last element is number ${last} of a storage of ${storage.elements}`,
+      );
     }
     if (elements > Math.max(storage.elements, MOST_REPEATED)) {
-      return this.refuse(`a tensor [${shape.join(", ")}] that repeats a storage of ${storage.elements}`, "save it contiguous");
+      return this.refuse(
+        `a tensor [${shape.join(", ")}] that repeats a storage of ${storage.elements}`,
+        "save it contiguous",
+      );
     }
     return tensor;
   }

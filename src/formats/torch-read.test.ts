@@ -99,8 +99,14 @@ describe("what is no file of data is refused in one line", () => {
   afterEach(() => rm(folder, { recursive: true }));
 
   it.each([
-    ["legacy", /legacy\.pt: byte 0: is a torch file as PyTorch wrote them before 1\.6, which are not read; load it with torch\.load/],
-    ["module", /module\.pt: byte \d+: needs torch\.nn\.modules\.linear\.Linear, which is not run: .*; save the state dict alone/],
+    [
+      "legacy",
+      /legacy\.pt: byte 0: is a torch file as PyTorch wrote them before 1\.6, which are not read; load it with torch\.load/,
+    ],
+    [
+      "module",
+      /module\.pt: byte \d+: needs torch\.nn\.modules\.linear\.Linear, which is not run: .*; save the state dict alone/,
+    ],
     ["script", /script\.pt: is a TorchScript archive, which holds a program; save the state dict alone/],
   ])("%s", async (name, message) => {
     await expect(openTorch(fixture(name))).rejects.toThrow(message);
@@ -109,7 +115,9 @@ describe("what is no file of data is refused in one line", () => {
   it("other files", async () => {
     const path = join(folder, "a.pt");
     await writeFile(path, "");
-    await expect(openTorch(path)).rejects.toThrow("a.pt: byte 0: is no file of torch.save, which begin as zip archives do");
+    await expect(openTorch(path)).rejects.toThrow(
+      "a.pt: byte 0: is no file of torch.save, which begin as zip archives do",
+    );
     await expect(openTorch(join(folder, "none.pt"))).rejects.toThrow("none.pt: no such file; check the path");
     await expect(openTorch(folder)).rejects.toThrow("not a file");
   });

@@ -44,7 +44,9 @@ async function parse(handle: FileHandle, size: number, path: string): Promise<To
   const pickle = entries.get(`${prefix}data.pkl`)!;
   const length = pickle.end - pickle.begin;
   if (length > MOST_PICKLE)
-    throw new FormatError(`byte ${pickle.begin}: a pickle of ${length} bytes is too large for weights`, { where: path });
+    throw new FormatError(`byte ${pickle.begin}: a pickle of ${length} bytes is too large for weights`, {
+      where: path,
+    });
   await refuseBigEndian(handle, entries.get(`${prefix}byteorder`), path);
   const root = parsePickle(await readEntry(handle, pickle, path), path, pickle.begin);
   const checked = new Set<string>();
@@ -103,7 +105,9 @@ function prefixOf(entries: ReadonlyMap<string, ZipEntry>, path: string): string 
     return prefix;
   }
   const npz = names.length > 0 && names.every((name) => name.endsWith(".npy"));
-  const what = npz ? "is a zip archive of arrays, as np.savez writes them" : `is a zip archive with ${pickles.length} data.pkl, not one`;
+  const what = npz
+    ? "is a zip archive of arrays, as np.savez writes them"
+    : `is a zip archive with ${pickles.length} data.pkl, not one`;
   throw new FormatError(`byte 0: ${what}; torch.save writes one`, {
     where: path,
     ...(npz ? { mend: "save one array with np.save" } : {}),
@@ -113,18 +117,28 @@ function prefixOf(entries: ReadonlyMap<string, ZipEntry>, path: string): string 
 async function refuseBigEndian(handle: FileHandle, entry: ZipEntry | undefined, path: string): Promise<void> {
   if (entry === undefined || entry.end - entry.begin > 16) return;
   const order = Buffer.from(await readEntry(handle, entry, path)).toString("latin1");
-  if (order !== "little") throw new FormatError(`byte ${entry.begin}: numbers are ${order}-endian, which is not read`, { where: path });
+  if (order !== "little")
+    throw new FormatError(`byte ${entry.begin}: numbers are ${order}-endian, which is not read`, { where: path });
 }
 
-function entryOf(entries: ReadonlyMap<string, ZipEntry>, prefix: string, { key, dtype, elements }: TorchStorage, path: string): ZipEntry {
+function entryOf(
+  entries: ReadonlyMap<string, ZipEntry>,
+  prefix: string,
+  { key, dtype, elements }: TorchStorage,
+  path: string,
+): ZipEntry {
   const name = `${prefix}data/${key}`;
   const entry = entries.get(name);
-  if (entry === undefined) throw new FormatError(`the storage ${JSON.stringify(name)} is not in the archive`, { where: path });
+  if (entry === undefined)
+    throw new FormatError(`the storage ${JSON.stringify(name)} is not in the archive`, { where: path });
   const [found, needed] = [entry.end - entry.begin, elements * TORCH_BYTES[dtype]];
   if (found !== needed) {
-    throw new FormatError(`byte ${entry.begin}: storage "${name}" has ${found} bytes, but ${elements} ${dtype} take ${needed}`, {
-      where: path,
-    });
+    throw new FormatError(
+      `byte ${entry.begin}: storage "${name}" has ${found} bytes, but ${elements} ${dtype} take ${needed}`,
+      {
+        where: path,
+      },
+    );
   }
   return entry;
 }
@@ -140,5 +154,7 @@ function allocate(bytes: number, path: string): Uint8Array {
 /** The items of a dict with text as keys; undefined for anything else. */
 export function itemsOf(value: TorchValue | undefined): ReadonlyMap<string, TorchValue> | undefined {
   if (!(value instanceof Map)) return undefined;
-  return [...value.keys()].every((key: TorchKey) => typeof key === "string") ? (value as ReadonlyMap<string, TorchValue>) : undefined;
+  return [...value.keys()].every((key: TorchKey) => typeof key === "string")
+    ? (value as ReadonlyMap<string, TorchValue>)
+    : undefined;
 }

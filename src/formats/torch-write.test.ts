@@ -55,9 +55,11 @@ describe.each([
     await file.close();
   });
 
-  it.skipIf(torch !== undefined)(`is read by torch.load, without running anything${torch === undefined ? "" : ` (${torch})`}`, async () => {
-    const path = await write(DICT, largest);
-    const code = `
+  it.skipIf(torch !== undefined)(
+    `is read by torch.load, without running anything${torch === undefined ? "" : ` (${torch})`}`,
+    async () => {
+      const path = await write(DICT, largest);
+      const code = `
 import sys, torch, zipfile
 a = torch.load(sys.argv[1], weights_only=True)
 assert a["matrix"].tolist() == [[1, 2, 3], [4, 5, 6.5]] and a["matrix"].dtype == torch.float32
@@ -72,8 +74,9 @@ assert archive.testzip() is None
 data = open(sys.argv[1], "rb").read()
 assert data.index(torch.tensor([1.0, 2, 3]).numpy().tobytes()) % 64 == 0
 print("read")`;
-    expect((await run("/usr/bin/python3", ["-c", code, path])).stdout).toBe("read\n");
-  });
+      expect((await run("/usr/bin/python3", ["-c", code, path])).stdout).toBe("read\n");
+    },
+  );
 });
 
 it("refuses to write a storage of another size than its shape", async () => {

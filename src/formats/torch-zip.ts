@@ -66,20 +66,35 @@ interface Directory {
 }
 
 async function findDirectory(file: FileHandle, size: number, path: string, refuse: Refuse): Promise<Directory> {
-  const tail = await part(file, Math.max(0, size - ZIP.endBytes - ZIP.full16), Math.min(size, ZIP.endBytes + ZIP.full16), path);
+  const tail = await part(
+    file,
+    Math.max(0, size - ZIP.endBytes - ZIP.full16),
+    Math.min(size, ZIP.endBytes + ZIP.full16),
+    path,
+  );
   const start = size - tail.byteLength;
   const view = viewOf(tail);
   let at = tail.byteLength - ZIP.endBytes;
   // The record ends with a comment whose length it gives, at the end of the file.
-  while (at >= 0 && !(view.getUint32(at, true) === ZIP.end && at + ZIP.endBytes + view.getUint16(at + 20, true) === tail.byteLength)) at--;
+  while (
+    at >= 0 &&
+    !(view.getUint32(at, true) === ZIP.end && at + ZIP.endBytes + view.getUint16(at + 20, true) === tail.byteLength)
+  )
+    at--;
   if (at < 0) return refuse("the archive has no end record: the file is cut short or no zip archive", size);
   const end = start + at;
-  const found = { entries: view.getUint16(at + 10, true), size: view.getUint32(at + 12, true), begin: view.getUint32(at + 16, true) };
+  const found = {
+    entries: view.getUint16(at + 10, true),
+    size: view.getUint32(at + 12, true),
+    begin: view.getUint32(at + 16, true),
+  };
   const large = found.entries === ZIP.full16 || found.size === ZIP.full32 || found.begin === ZIP.full32;
   const directory = large ? await findDirectory64(file, end, path, refuse) : { ...found, limit: end };
   const { entries, begin, limit } = directory;
-  if (begin + directory.size > limit) refuse(`the directory, bytes ${begin} to ${begin + directory.size}, passes byte ${limit}`, end);
-  if (entries > MOST_ENTRIES || directory.size > MOST_DIRECTORY) refuse(`the archive has ${entries} entries, too many to be read`, end);
+  if (begin + directory.size > limit)
+    refuse(`the directory, bytes ${begin} to ${begin + directory.size}, passes byte ${limit}`, end);
+  if (entries > MOST_ENTRIES || directory.size > MOST_DIRECTORY)
+    refuse(`the archive has ${entries} entries, too many to be read`, end);
   return directory;
 }
 
@@ -92,12 +107,18 @@ async function findDirectory64(
   const at = end - ZIP.locator64Bytes;
   if (at < 0) return refuse("the end record refers to a zip64 record, for which there is no room", end);
   const locator = viewOf(await part(file, at, ZIP.locator64Bytes, path));
-  if (locator.getUint32(0, true) !== ZIP.locator64) refuse("the end record refers to a zip64 record, which is not there", at);
+  if (locator.getUint32(0, true) !== ZIP.locator64)
+    refuse("the end record refers to a zip64 record, which is not there", at);
   const limit = Number(locator.getBigUint64(8, true));
-  if (!(limit + ZIP.end64Bytes <= at)) return refuse(`the zip64 end record at byte ${limit} would pass its locator`, at);
+  if (!(limit + ZIP.end64Bytes <= at))
+    return refuse(`the zip64 end record at byte ${limit} would pass its locator`, at);
   const record = viewOf(await part(file, limit, ZIP.end64Bytes, path));
   if (record.getUint32(0, true) !== ZIP.end64) refuse("no zip64 end record", limit);
-  const [entries, size, begin] = [32, 40, 48].map((offset) => Number(record.getBigUint64(offset, true))) as [number, number, number];
+  const [entries, size, begin] = [32, 40, 48].map((offset) => Number(record.getBigUint64(offset, true))) as [
+    number,
+    number,
+    number,
+  ];
   return { entries, size, begin, limit };
 }
 
@@ -146,7 +167,8 @@ function widened(fields: readonly number[], extra: Uint8Array): [number, number,
   let end = 0;
   for (let next = 0; next + 4 <= extra.byteLength; ) {
     const length = view.getUint16(next + 2, true);
-    if (view.getUint16(next, true) === 1 && next + 4 + length <= extra.byteLength) [at, end] = [next + 4, next + 4 + length];
+    if (view.getUint16(next, true) === 1 && next + 4 + length <= extra.byteLength)
+      [at, end] = [next + 4, next + 4 + length];
     next += 4 + length;
   }
   const wide: number[] = [];
@@ -170,13 +192,16 @@ async function withData(
   path: string,
   refuse: Refuse,
 ): Promise<ZipEntry> {
-  if (!(header + ZIP.localBytes <= limit)) return refuse(`entry "${name}" starts at byte ${header}, beyond the entries`, limit);
+  if (!(header + ZIP.localBytes <= limit))
+    return refuse(`entry "${name}" starts at byte ${header}, beyond the entries`, limit);
   const local = viewOf(await part(file, header, ZIP.localBytes, path));
   if (local.getUint32(0, true) !== ZIP.local) refuse(`entry "${name}" does not start here`, header);
   const begin = header + ZIP.localBytes + local.getUint16(26, true) + local.getUint16(28, true);
-  if (!(begin + size <= limit)) refuse(`entry "${name}" ends at byte ${begin + size}, beyond the entries, which end at ${limit}`, header);
+  if (!(begin + size <= limit))
+    refuse(`entry "${name}" ends at byte ${begin + size}, beyond the entries, which end at ${limit}`, header);
   const own = await part(file, header + ZIP.localBytes, local.getUint16(26, true), path);
-  if (Buffer.from(own).toString("utf8") !== name) refuse(`the entry here is not "${name}", as the directory says`, header);
+  if (Buffer.from(own).toString("utf8") !== name)
+    refuse(`the entry here is not "${name}", as the directory says`, header);
   return { name, begin, end: begin + size, crc32: sum, method };
 }
 
@@ -213,7 +238,10 @@ function refuseCompressed({ name, begin, method }: ZipEntry, path: string): void
 
 function compareSum({ name, begin, crc32: sum }: ZipEntry, found: number, path: string): void {
   if (found === sum) return;
-  throw new FormatError(`byte ${begin}: entry "${name}" is damaged (its CRC-32 differs)`, { where: path, mend: "get the file again" });
+  throw new FormatError(`byte ${begin}: entry "${name}" is damaged (its CRC-32 differs)`, {
+    where: path,
+    mend: "get the file again",
+  });
 }
 
 async function part(file: FileHandle, at: number, length: number, path: string): Promise<Uint8Array> {

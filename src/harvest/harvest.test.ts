@@ -1,9 +1,28 @@
-import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { InferenceSession, Tensor } from "onnxruntime-node";
 import { afterAll, beforeEach, describe, expect, it } from "vitest";
-import { exposed, FLOAT, INT64, model, node, tensor, tinyModel, tinyTokenizer, valueInfo } from "../../test/support/onnx.ts";
+import {
+  exposed,
+  FLOAT,
+  INT64,
+  model,
+  node,
+  tensor,
+  tinyModel,
+  tinyTokenizer,
+  valueInfo,
+} from "../../test/support/onnx.ts";
 import { openSource } from "../data/open.ts";
 import { loadTokenizer } from "../language-model/tokenizer.ts";
 import { bytesOf } from "../util/bytes.ts";
@@ -63,9 +82,13 @@ describe("harvest", () => {
     const { tokens, bytes } = await contents(wide);
 
     // The model as it is, logits and all; only the tensor's name is added to its outputs, and the runtime is used as it comes.
-    const whole = await InferenceSession.create(exposed(readFileSync(`${EXAMPLE}/model.onnx`), BLOCK_3), { logSeverityLevel: 4 });
+    const whole = await InferenceSession.create(exposed(readFileSync(`${EXAMPLE}/model.onnx`), BLOCK_3), {
+      logSeverityLevel: 4,
+    });
     expect(whole.outputNames).toEqual(["logits", BLOCK_3]);
-    const results = await whole.run({ input_ids: new Tensor("int64", BigInt64Array.from(tokens, BigInt), [sequences, T]) });
+    const results = await whole.run({
+      input_ids: new Tensor("int64", BigInt64Array.from(tokens, BigInt), [sequences, T]),
+    });
     const expected = results[BLOCK_3]!.data as Float32Array;
     await whole.release();
     expect(expected.length).toBe(sequences * T * 256);
@@ -98,7 +121,12 @@ describe("harvest", () => {
 
   it("packs documents into contexts that begin with the start token, and drops what does not fill one", async () => {
     const progress: HarvestProgress[] = [];
-    const result = await run({ model: tiny(PLAIN), text: text("abcd\n\na\n\nbcdb"), dtype: "f32", onProgress: (it) => progress.push(it) });
+    const result = await run({
+      model: tiny(PLAIN),
+      text: text("abcd\n\na\n\nbcdb"),
+      dtype: "f32",
+      onProgress: (it) => progress.push(it),
+    });
     const { tokens, bytes } = await contents(result.out);
     expect(tokens).toEqual([0, 1, 2, 3, 0, 4, 0, 1, 0, 2, 3, 4]);
     expect([...new Float32Array(bytes.buffer)]).toEqual(tokens.flatMap((id) => [2 * id, 20 * id]));
@@ -111,7 +139,13 @@ describe("harvest", () => {
     expect((await run({ model, text: document, tokens: 5, out: join(folder, "a.h5") })).rows).toBe(8);
     expect((await run({ model, text: document, tokens: 8, out: join(folder, "b.h5") })).rows).toBe(8);
     const notes: string[] = [];
-    const result = await run({ model, text: document, tokens: 1000, out: join(folder, "c.h5"), onNote: (note) => notes.push(note) });
+    const result = await run({
+      model,
+      text: document,
+      tokens: 1000,
+      out: join(folder, "c.h5"),
+      onNote: (note) => notes.push(note),
+    });
     expect(result.rows).toBe(48);
     expect(notes).toEqual(["the text gives 48 tokens, not 1000"]);
   });
@@ -126,10 +160,15 @@ describe("harvest", () => {
     expect((await run({ ...options, dtype: "f32" })).rows).toBe(12);
   });
 
-  it.each([Number.NaN, Number.NEGATIVE_INFINITY])("stops where the model computes %s, whatever the dtype", async (value) => {
+  it.each([
+    Number.NaN,
+    Number.NEGATIVE_INFINITY,
+  ])("stops where the model computes %s, whatever the dtype", async (value) => {
     const options = { model: tiny([0, 0, 1, 10, 2, 20, 3, value, 4, 5]), text: text("abcabc") };
     for (const dtype of ["f16", "f32"] as const) {
-      await expect(run({ ...options, dtype })).rejects.toThrow(`the model computes ${value} in tensor 'doubled', sequence 0, position 3`);
+      await expect(run({ ...options, dtype })).rejects.toThrow(
+        `the model computes ${value} in tensor 'doubled', sequence 0, position 3`,
+      );
     }
     expect(existsSync(join(folder, "acts.h5"))).toBe(false);
   });
@@ -153,7 +192,9 @@ describe("harvest refuses", () => {
     mkdirSync(at);
     copyFileSync(`${EXAMPLE}/model.onnx`, join(at, "model.onnx"));
     writeFileSync(join(at, "tokenizer.json"), tinyTokenizer(["<s>", ...letters]));
-    await expect(run({ model: at, text: text("abc"), tensor: BLOCK_3 })).rejects.toThrow(/has 9 tokens but the model 8192/);
+    await expect(run({ model: at, text: text("abc"), tensor: BLOCK_3 })).rejects.toThrow(
+      /has 9 tokens but the model 8192/,
+    );
   });
 
   it("a tokenizer of another model also where the graph does not show its embedding", async () => {
@@ -174,7 +215,9 @@ describe("harvest refuses", () => {
   it("a file that exists, and a folder that cannot be one", async () => {
     const options = { model: tiny(PLAIN), text: text("abcd") };
     const out = text("keep me");
-    await expect(run({ ...options, out })).rejects.toThrow(/text\.txt: exists already; remove it or choose another --out/);
+    await expect(run({ ...options, out })).rejects.toThrow(
+      /text\.txt: exists already; remove it or choose another --out/,
+    );
     expect(readFileSync(out, "utf8")).toBe("keep me");
     for (const folder of [out, join(out, "deeper"), "/proc/none", "/proc/none/deeper"]) {
       await expect(run({ ...options, out: join(folder, "acts.h5") })).rejects.toThrow(
@@ -185,11 +228,15 @@ describe("harvest refuses", () => {
 
   it("tensors that are not there or not [batch, sequence, width]", async () => {
     const options = { model: EXAMPLE, text: TEXT, context: 8, out: join(folder, "acts.h5") };
-    await expect(harvest({ ...options, tensor: "/transformer/h.3/Add_2_output_0" })).rejects.toThrow(/did you mean .*h\.3\/Add_1_output_0/);
+    await expect(harvest({ ...options, tensor: "/transformer/h.3/Add_2_output_0" })).rejects.toThrow(
+      /did you mean .*h\.3\/Add_1_output_0/,
+    );
     await expect(harvest({ ...options, tensor: "/transformer/h.0/attn/MatMul_output_0" })).rejects.toThrow(
       /has 4 dimensions, not \[batch, sequence, width\]/,
     );
-    await expect(harvest({ ...options, tensor: "/transformer/Shape_output_0" })).rejects.toThrow(/is of int64, not of float32 or float16/);
+    await expect(harvest({ ...options, tensor: "/transformer/Shape_output_0" })).rejects.toThrow(
+      /is of int64, not of float32 or float16/,
+    );
     await expect(harvest({ ...options, tensor: "input_ids" })).rejects.toThrow(/has no tensor 'input_ids'/);
   });
 

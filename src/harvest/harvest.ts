@@ -85,7 +85,15 @@ export async function harvest(options: HarvestOptions): Promise<HarvestResult> {
     };
     await writeFile(job, model, tokenizer, session);
     const { sequences, dtype } = job;
-    return { out: options.out, sequences, context, width, rows: ids.length, dtype, seconds: (performance.now() - began) / 1000 };
+    return {
+      out: options.out,
+      sequences,
+      context,
+      width,
+      rows: ids.length,
+      dtype,
+      seconds: (performance.now() - began) / 1000,
+    };
   } finally {
     await session.close();
   }
@@ -112,7 +120,11 @@ async function checkOut(out: string): Promise<void> {
     await makeFolders(folder);
     await access(folder, constants.W_OK);
   } catch (cause) {
-    throw new SaettaError(`nothing can be written there (${messageOf(cause)})`, { where: folder, mend: "choose another --out", cause });
+    throw new SaettaError(`nothing can be written there (${messageOf(cause)})`, {
+      where: folder,
+      mend: "choose another --out",
+      cause,
+    });
   }
 }
 
@@ -126,7 +138,8 @@ async function chooseContext(wanted: number | undefined, model: LanguageModel, s
     });
   }
   const context = wanted ?? fixed.context ?? byDefault;
-  const wrong = (why: string): UsageError => new UsageError(`a context of ${context} tokens: ${why}`, { mend: "give another --context" });
+  const wrong = (why: string): UsageError =>
+    new UsageError(`a context of ${context} tokens: ${why}`, { mend: "give another --context" });
   if (!Number.isSafeInteger(context) || context < 2) throw wrong("it must be a whole number of at least 2");
   if (fixed.context !== undefined && context !== fixed.context) throw wrong(`the model takes exactly ${fixed.context}`);
   if (most !== undefined && context > most) throw wrong(`the model takes at most ${most}`);
@@ -134,16 +147,29 @@ async function chooseContext(wanted: number | undefined, model: LanguageModel, s
 }
 
 /** The tensor's width, from a run on one context of start tokens. */
-async function probe(tensor: string, model: LanguageModel, session: Session, context: number, startToken: number): Promise<number> {
+async function probe(
+  tensor: string,
+  model: LanguageModel,
+  session: Session,
+  context: number,
+  startToken: number,
+): Promise<number> {
   const output = session.outputs.find(({ name }) => name === tensor);
   const refuse = (what: string): UsageError =>
-    new UsageError(`the tensor '${tensor}' ${what}`, { where: model.path, mend: "choose one of those that --list-tensors shows" });
-  if (output !== undefined && !/^float(16|32)$/.test(output.type)) throw refuse(`is of ${output.type}, not of float32 or float16`);
-  if (output?.rank !== undefined && output.rank !== 3) throw refuse(`has ${output.rank} dimensions, not [batch, sequence, width]`);
+    new UsageError(`the tensor '${tensor}' ${what}`, {
+      where: model.path,
+      mend: "choose one of those that --list-tensors shows",
+    });
+  if (output !== undefined && !/^float(16|32)$/.test(output.type))
+    throw refuse(`is of ${output.type}, not of float32 or float16`);
+  if (output?.rank !== undefined && output.rank !== 3)
+    throw refuse(`has ${output.rank} dimensions, not [batch, sequence, width]`);
   const shape = (await session.run(new Int32Array(context).fill(startToken), 1, [tensor])).get(tensor)?.shape ?? [];
   const width = shape[2];
   if (shape.length !== 3 || shape[0] !== 1 || shape[1] !== context || width === undefined || width < 1) {
-    throw refuse(`has the shape [${shape.join(", ")}] for 1 context of ${context} tokens, not [batch, sequence, width]`);
+    throw refuse(
+      `has the shape [${shape.join(", ")}] for 1 context of ${context} tokens, not [batch, sequence, width]`,
+    );
   }
   return width;
 }
@@ -163,7 +189,11 @@ export async function tokenize(
   for await (const document of documentsOf(text)) {
     stopIf(signal, out);
     packer.add(tokenizer.encode(document));
-    onProgress?.({ stage: "tokenize", done: Math.min(packer.tokens, wanted * context), total: tokens && wanted * context });
+    onProgress?.({
+      stage: "tokenize",
+      done: Math.min(packer.tokens, wanted * context),
+      total: tokens && wanted * context,
+    });
     if (packer.contexts >= wanted) break;
   }
   if (packer.contexts === 0) {
@@ -222,7 +252,10 @@ async function writeStates(job: Job, writer: Hdf5Writer, session: Session): Prom
     };
     const bad = firstNonFinite(bytesOf(values), "f32", 0, values.length);
     if (bad >= 0)
-      throw new SaettaError(`the model computes ${values[bad]} ${place(bad)}`, { where: options.model, mend: "choose another tensor" });
+      throw new SaettaError(`the model computes ${values[bad]} ${place(bad)}`, {
+        where: options.model,
+        mend: "choose another tensor",
+      });
     const overflow = halves === undefined ? -1 : encodeFloat16(values, halves);
     if (overflow >= 0) {
       throw new SaettaError(`${values[overflow]} is too large for float16 ${place(overflow)}`, {
@@ -236,5 +269,6 @@ async function writeStates(job: Job, writer: Hdf5Writer, session: Session): Prom
 }
 
 function stopIf(signal: AbortSignal | undefined, out: string): void {
-  if (signal?.aborted) throw new SaettaError("stopped before the end; nothing was written", { where: out, cause: signal.reason });
+  if (signal?.aborted)
+    throw new SaettaError("stopped before the end; nothing was written", { where: out, cause: signal.reason });
 }

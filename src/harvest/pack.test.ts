@@ -42,7 +42,9 @@ describe("Packer", () => {
 
   it("loses no token of long texts", () => {
     const packer = new Packer(7, 0);
-    const documents = Array.from({ length: 50 }, (_, i) => Int32Array.from({ length: 11 + i }, (_, j) => 1 + ((i * 31 + j) % 90)));
+    const documents = Array.from({ length: 50 }, (_, i) =>
+      Int32Array.from({ length: 11 + i }, (_, j) => 1 + ((i * 31 + j) % 90)),
+    );
     for (const document of documents) packer.add(document);
     const ids = [...packer.take(packer.contexts)];
     const whole = documents.flatMap((document) => [...document]);

@@ -22,7 +22,8 @@ export class Packer {
     if (document.length === 0) return;
     const start = this.#startToken;
     // A document that spells out its own start token does not get a second one.
-    if (document[0] !== start && !(this.#length % this.#context !== 0 && this.#ids[this.#length - 1] === start)) this.#push(start);
+    if (document[0] !== start && !(this.#length % this.#context !== 0 && this.#ids[this.#length - 1] === start))
+      this.#push(start);
     for (const id of document) {
       if (this.#length % this.#context === 0 && id !== start) this.#push(start);
       this.#push(id);

@@ -31,8 +31,13 @@ describe("documentsOf", () => {
   });
 
   it("reads the text of each line of a .jsonl file", async () => {
-    expect(await read("a.jsonl", '{"text":"one\\n\\ntwo","id":1}\n\n{"text":"three"}\n')).toEqual(["one\n\ntwo", "three"]);
-    await expect(read("b.jsonl", '{"text":"one"}\n{"txt":"two"}')).rejects.toThrow(/b\.jsonl, line 2: the line has no "text"/);
+    expect(await read("a.jsonl", '{"text":"one\\n\\ntwo","id":1}\n\n{"text":"three"}\n')).toEqual([
+      "one\n\ntwo",
+      "three",
+    ]);
+    await expect(read("b.jsonl", '{"text":"one"}\n{"txt":"two"}')).rejects.toThrow(
+      /b\.jsonl, line 2: the line has no "text"/,
+    );
     await expect(read("c.jsonl", "{")).rejects.toThrow(/c\.jsonl, line 1: not valid JSON/);
   });
 
@@ -42,7 +47,9 @@ describe("documentsOf", () => {
     );
     await expect(read("half.txt", Buffer.from([0x61, 0xc3]))).rejects.toThrow(FormatError);
     const whole = gzipSync("some text\n\nand more");
-    await expect(read("cut.txt.gz", whole.subarray(0, whole.length - 9))).rejects.toThrow(/cut\.txt\.gz: not a whole gzip file/);
+    await expect(read("cut.txt.gz", whole.subarray(0, whole.length - 9))).rejects.toThrow(
+      /cut\.txt\.gz: not a whole gzip file/,
+    );
     await expect(read("plain.txt.gz", "not compressed")).rejects.toThrow(/not a whole gzip file/);
     await expect(read("bomb.txt.gz", gzipSync(Buffer.alloc(4 * MAX_DOCUMENT, 97)))).rejects.toThrow(
       /a document of more than 8388608 characters/,

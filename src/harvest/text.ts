@@ -58,11 +58,14 @@ async function* textOf(path: string): AsyncGenerator<string> {
     try {
       return decoder.decode(bytes, { stream });
     } catch (cause) {
-      throw new FormatError(`not UTF-8 text between bytes ${done} and ${done + bytes.length}${isCompressed ? " of what it holds" : ""}`, {
-        where: path,
-        mend: "convert it, as with iconv -t UTF-8",
-        cause,
-      });
+      throw new FormatError(
+        `not UTF-8 text between bytes ${done} and ${done + bytes.length}${isCompressed ? " of what it holds" : ""}`,
+        {
+          where: path,
+          mend: "convert it, as with iconv -t UTF-8",
+          cause,
+        },
+      );
     }
   };
   try {
@@ -100,10 +103,14 @@ function textOfJson(line: string, where: string): string {
     throw new FormatError(`not valid JSON (${messageOf(cause)})`, { where, cause });
   }
   const text = typeof value === "object" && value !== null && "text" in value ? value.text : undefined;
-  if (typeof text !== "string") throw new FormatError('the line has no "text"', { where, mend: 'each line must be {"text": "..."}' });
+  if (typeof text !== "string")
+    throw new FormatError('the line has no "text"', { where, mend: 'each line must be {"text": "..."}' });
   return text;
 }
 
 function tooLong(path: string): FormatError {
-  return new FormatError(`a document of more than ${MAX_DOCUMENT} characters`, { where: path, mend: "separate documents by blank lines" });
+  return new FormatError(`a document of more than ${MAX_DOCUMENT} characters`, {
+    where: path,
+    mend: "separate documents by blank lines",
+  });
 }

@@ -66,7 +66,10 @@ export async function exportSae(path: string, options: ExportOptions): Promise<E
     if (!verify) return;
     const there = await findForeign(folder, new Set(done.files));
     const told = { k: bare ? description.shape.k : undefined };
-    const rules = await formatNamed(format).rules(there?.place ?? { folder, names: new Set(done.files), file: undefined }, told);
+    const rules = await formatNamed(format).rules(
+      there?.place ?? { folder, names: new Set(done.files), file: undefined },
+      told,
+    );
     // What --inexact accepts is not held against the file.
     verified = await comparison(found, rules, out, data, inexact);
   });
@@ -80,7 +83,9 @@ async function dtypeOf(sae: Exchanged): Promise<"f32" | "f64"> {
 }
 
 function exportNotes({ shape }: SaeDescription, bare: boolean): string[] {
-  return bare ? [`the file does not say that k is ${shape.k}, nor that rows are taken as they are: tell whoever reads it`] : [];
+  return bare
+    ? [`the file does not say that k is ${shape.k}, nor that rows are taken as they are: tell whoever reads it`]
+    : [];
 }
 
 export interface ImportOptions extends VerifyOptions {
@@ -135,12 +140,17 @@ async function comparison(
 }
 
 /** Writes the files as the folder `out`, whole or not at all; `check` may refuse it while it still has another name. */
-async function writeFolder(out: string, files: readonly OutputFile[], check: (folder: string) => Promise<void>): Promise<void> {
+async function writeFolder(
+  out: string,
+  files: readonly OutputFile[],
+  check: (folder: string) => Promise<void>,
+): Promise<void> {
   const inIt = await readdir(out).catch((thrown: unknown) => {
     if (hasCode(thrown, "ENOENT")) return undefined;
     throw unwritable(out, thrown);
   });
-  if (inIt !== undefined && inIt.length > 0) throw new SaettaError("exists already", { where: out, mend: "choose another --out" });
+  if (inIt !== undefined && inIt.length > 0)
+    throw new SaettaError("exists already", { where: out, mend: "choose another --out" });
   const parent = dirname(out);
   await makeFolders(parent).catch((thrown: unknown) => {
     throw unwritable(parent, thrown);
@@ -163,5 +173,9 @@ async function writeFolder(out: string, files: readonly OutputFile[], check: (fo
 }
 
 function unwritable(path: string, cause: unknown): SaettaError {
-  return new SaettaError(`could not be written (${messageOf(cause)})`, { where: path, cause, mend: "choose another --out" });
+  return new SaettaError(`could not be written (${messageOf(cause)})`, {
+    where: path,
+    cause,
+    mend: "choose another --out",
+  });
 }

@@ -36,7 +36,12 @@ function newParams(values?: { readonly [K in keyof Params]: number[] }, factor =
     if (values !== undefined) engine.write(t, bytesOf(Float64Array.from(values[name], (value) => value * factor)));
     return t;
   };
-  return { encoder: tensor("encoder"), latentBias: tensor("latentBias"), decoder: tensor("decoder"), preBias: tensor("preBias") };
+  return {
+    encoder: tensor("encoder"),
+    latentBias: tensor("latentBias"),
+    decoder: tensor("decoder"),
+    preBias: tensor("preBias"),
+  };
 }
 
 /** A checkpoint; `ema` holds other weights, as they are after `updates` steps of decay 0.9. */
@@ -55,7 +60,12 @@ async function save(
     age: engine.alloc("u32", [shape.n]),
     counters,
   };
-  const saetta = { version: "0.1.0", engine: "reference", normalization: "none", ...(ema === undefined ? {} : { emaDecay: 0.9 }) } as const;
+  const saetta = {
+    version: "0.1.0",
+    engine: "reference",
+    normalization: "none",
+    ...(ema === undefined ? {} : { emaDecay: 0.9 }),
+  } as const;
   return saveCheckpoint(folder, { engine, state, step, description: { shape, saetta }, progress: {} });
 }
 
@@ -134,7 +144,9 @@ describe("an autoencoder", () => {
   it("serves calls that overlap", async () => {
     await save(1);
     await using sae = await loadSae(folder, { engine });
-    const values = await Promise.all([1, 2, 3, 4, 5].map(async (v) => (await sae.encode(Float32Array.of(10 + v, 20, 30))).value[0]));
+    const values = await Promise.all(
+      [1, 2, 3, 4, 5].map(async (v) => (await sae.encode(Float32Array.of(10 + v, 20, 30))).value[0]),
+    );
     expect(values).toEqual([1, 2, 3, 4, 5]);
   });
 
@@ -143,12 +155,18 @@ describe("an autoencoder", () => {
     const sae = await loadSae(folder, { engine });
     expect(() => sae.encode(new Float32Array(4))).toThrow("4 numbers are no whole rows of 3, the autoencoder's inputs");
     await expect(sae.encodeRaw(new Uint8Array(13), "f32", 1)).rejects.toThrow("13 bytes are not 1 rows of 3 f32");
-    await expect(sae.encode(Float32Array.of(10, 20, 30, 1, Number.NaN, 2, 1, 1, 1, 1, 1, Number.NaN))).rejects.toThrow("is not finite");
-    expect([...(await sae.encode(Float32Array.of(11, 25, 31, 10, 20, 30, 10, 20, 30))).value]).toEqual([5, 1, 0, 0, 0, 0]);
+    await expect(sae.encode(Float32Array.of(10, 20, 30, 1, Number.NaN, 2, 1, 1, 1, 1, 1, Number.NaN))).rejects.toThrow(
+      "is not finite",
+    );
+    expect([...(await sae.encode(Float32Array.of(11, 25, 31, 10, 20, 30, 10, 20, 30))).value]).toEqual([
+      5, 1, 0, 0, 0, 0,
+    ]);
     expect(() => sae.decode({ k: 2, latent: Uint32Array.of(4, NONE), value: Float32Array.of(1, 0) })).toThrow(
       "latent 4 is in the codes, but there are only 4",
     );
-    expect(() => sae.decode({ k: 2, latent: Uint32Array.of(1), value: Float32Array.of(1) })).toThrow("no whole rows of 2");
+    expect(() => sae.decode({ k: 2, latent: Uint32Array.of(1), value: Float32Array.of(1) })).toThrow(
+      "no whole rows of 2",
+    );
     await sae.close();
     expect(() => sae.encode(new Float32Array(3))).toThrow("the autoencoder was closed");
     await sae.close();
@@ -216,9 +234,24 @@ describe("loading", () => {
   });
 
   it.each<[string, object, SafetensorsPart[], string]>([
-    ["a missing tensor", cfg, sparsify().slice(0, 3), 'has no tensor "b_dec", only "encoder.weight", "encoder.bias", "W_dec"'],
-    ["a tensor of another shape", { ...cfg, num_latents: 5 }, sparsify(), 'tensor "encoder.weight" is [4, 3], but cfg.json says [5, 3]'],
-    ["a weight that is not finite", cfg, sparsify({ latentBias: [0, 0, Number.NaN, 0] }), 'tensor "encoder.bias", element 2 is not finite'],
+    [
+      "a missing tensor",
+      cfg,
+      sparsify().slice(0, 3),
+      'has no tensor "b_dec", only "encoder.weight", "encoder.bias", "W_dec"',
+    ],
+    [
+      "a tensor of another shape",
+      { ...cfg, num_latents: 5 },
+      sparsify(),
+      'tensor "encoder.weight" is [4, 3], but cfg.json says [5, 3]',
+    ],
+    [
+      "a weight that is not finite",
+      cfg,
+      sparsify({ latentBias: [0, 0, Number.NaN, 0] }),
+      'tensor "encoder.bias", element 2 is not finite',
+    ],
     ["a transcoder", { ...cfg, transcode: true }, sparsify(), '"transcode" is true, which Saetta does not compute'],
   ])("refuses %s", async (_, config, parts, message) => {
     await expect(loadSae(await foreign(config, parts), { engine })).rejects.toThrow(message);
@@ -228,7 +261,9 @@ describe("loading", () => {
     await expect(loadSae(join(folder, "nowhere"), { engine })).rejects.toThrow(
       `${join(folder, "nowhere")}: there is no such file or folder`,
     );
-    await expect(loadSae(folder, { engine })).rejects.toThrow("holds no autoencoder: no checkpoints, and no cfg.json with sae.safetensors");
+    await expect(loadSae(folder, { engine })).rejects.toThrow(
+      "holds no autoencoder: no checkpoints, and no cfg.json with sae.safetensors",
+    );
     await mkdir(join(folder, "checkpoints"));
     await expect(loadSae(folder, { engine })).rejects.toThrow("the run has no checkpoint yet");
     const path = await foreign(cfg, sparsify());

@@ -3,7 +3,16 @@
 import { rowsToFloat32 } from "../data/convert.ts";
 import type { RowDType } from "../data/source.ts";
 import { allocParams, allocStep } from "../engine/allocate.ts";
-import { BYTES, type Codes, type Engine, type Normalization, type Params, type Shape, type Step, type Tensor } from "../engine/engine.ts";
+import {
+  BYTES,
+  type Codes,
+  type Engine,
+  type Normalization,
+  type Params,
+  type Shape,
+  type Step,
+  type Tensor,
+} from "../engine/engine.ts";
 import { selectEngine } from "../engine/select.ts";
 import { normalizationOf, type SaeDescription } from "../sae/description.ts";
 import { LAYER_NORM_EPS, NO_NORMALIZATION, rowStatistics } from "../sae/math.ts";
@@ -81,7 +90,12 @@ function asUndone(found: FoundSae, withStd = false): FoundSae {
 }
 
 /** An autoencoder over parameters that are in the engine already, which it owns; `close` is called when it is closed. */
-export async function saeOver(found: SaeOrigin, engine: Engine, params: Params, close: () => Promise<void>): Promise<Sae> {
+export async function saeOver(
+  found: SaeOrigin,
+  engine: Engine,
+  params: Params,
+  close: () => Promise<void>,
+): Promise<Sae> {
   const bytes = await engine.read(params.preBias);
   const preBias = engine.real === "f64" ? float64Of(bytes) : Float64Array.from(float32Of(bytes));
   return new Sae(found, engine, params, preBias, close);
@@ -222,7 +236,8 @@ export class Sae implements AsyncDisposable {
       latent.set(uint32Of(await engine.read(pairs.latent)).subarray(0, rows * k), first * k);
       value.set((await this.#reals(pairs.value)).subarray(0, rows * k), first * k);
       if (decode) this.#finish(await this.#reals(out), output, first, rows, decode === "rows" ? statistics : undefined);
-      if (uint32Of(await engine.read(this.#step.bad))[0] !== 0) throw new SaettaError("a row that was to be encoded is not finite");
+      if (uint32Of(await engine.read(this.#step.bad))[0] !== 0)
+        throw new SaettaError("a row that was to be encoded is not finite");
     }
     return { codes: { k, latent, value, ...(statistics && { rows: statistics }) }, output };
   }
@@ -262,9 +277,12 @@ export class Sae implements AsyncDisposable {
     const { kind } = this.#normalization;
     if (kind === "none") return undefined;
     if (given?.mean.length === rows && given.size.length === rows) return given;
-    throw new UsageError(`the autoencoder normalises each row (${kind}), and the codes do not say the mean and size of ${rows} rows`, {
-      mend: "decode the codes that encode returned, or give means of 0 and sizes of 1 for the space of normalised rows",
-    });
+    throw new UsageError(
+      `the autoencoder normalises each row (${kind}), and the codes do not say the mean and size of ${rows} rows`,
+      {
+        mend: "decode the codes that encode returned, or give means of 0 and sizes of 1 for the space of normalised rows",
+      },
+    );
   }
 
   async #reals(t: Tensor): Promise<Float32Array | Float64Array> {
@@ -303,7 +321,8 @@ export class Sae implements AsyncDisposable {
 
   #rowsIn(length: number): number {
     const rows = length / this.shape.d;
-    if (!Number.isInteger(rows)) throw new UsageError(`${length} numbers are no whole rows of ${this.shape.d}, the autoencoder's inputs`);
+    if (!Number.isInteger(rows))
+      throw new UsageError(`${length} numbers are no whole rows of ${this.shape.d}, the autoencoder's inputs`);
     return rows;
   }
 

@@ -25,7 +25,8 @@ export async function trainedSae(
   const decay = description.saetta?.emaDecay;
   const average = ema !== undefined && decay !== undefined && updates > 0 ? { decay, updates } : undefined;
   const weights = average === undefined ? params : ema!;
-  for (const group of [m, v, params, ema]) if (group && group !== weights) for (const name of PARAM_NAMES) engine.free(group[name]);
+  for (const group of [m, v, params, ema])
+    if (group && group !== weights) for (const name of PARAM_NAMES) engine.free(group[name]);
   engine.free(age);
   engine.free(counters);
   // As a checkpoint does when it saves, and a reader when it loads.
@@ -36,7 +37,10 @@ export async function trainedSae(
     const bytes = await engine.read(weights[name]);
     const folded = folds ? divided(bytes, engine.real, factor) : bytes;
     const values = engine.real === "f64" ? float64Of(folded) : float32Of(folded);
-    engine.write(weights[name], bytesOf(average === undefined ? values : corrected(name, values, description.shape.d, average)));
+    engine.write(
+      weights[name],
+      bytesOf(average === undefined ? values : corrected(name, values, description.shape.d, average)),
+    );
   }
   const found = { ...where, description, weights: average === undefined ? "raw" : "ema", refusals: [] } as const;
   return saeOver(found, engine, weights, () => engine.close());
@@ -49,8 +53,14 @@ async function partial(
   description: SaeDescription,
   where: { readonly path: string | undefined; readonly step: number },
 ): Promise<Sae> {
-  const sae = await saeOver({ ...where, description, weights: "raw", refusals: [] }, engine, params, () => engine.close());
+  const sae = await saeOver({ ...where, description, weights: "raw", refusals: [] }, engine, params, () =>
+    engine.close(),
+  );
   const refuse = () =>
-    Promise.reject(new UsageError("this rank holds a part of the latents only", { mend: "load the autoencoder from its checkpoint" }));
+    Promise.reject(
+      new UsageError("this rank holds a part of the latents only", {
+        mend: "load the autoencoder from its checkpoint",
+      }),
+    );
   return Object.assign(sae, { encode: refuse, encodeRaw: refuse, reconstructRaw: refuse, decode: refuse });
 }

@@ -37,7 +37,8 @@ export async function compare(rules: Rules, sae: Sae, rows: Float32Array, where:
     const latents = compareLatents(codes, row, by.latents, rules.k);
     found.active += latents.active;
     if (latents.tie) found.ties++;
-    else found.output = Math.max(found.output, distance(output.subarray(row * d, (row + 1) * d), by.output) / spread(x));
+    else
+      found.output = Math.max(found.output, distance(output.subarray(row * d, (row + 1) * d), by.output) / spread(x));
     found.latents = Math.max(found.latents, latents.difference);
   }
   if (found.active === 0) {
@@ -48,7 +49,9 @@ export async function compare(rules: Rules, sae: Sae, rows: Float32Array, where:
   }
   const words = `latents differ by up to ${found.latents.toExponential(1)}, reconstructions by ${found.output.toExponential(1)}`;
   if (!(found.latents <= TOLERANCE && found.output <= TOLERANCE)) {
-    throw new SaettaError(`does not say the same as what it was made from: ${words}, relative, in ${found.rows} rows`, { where });
+    throw new SaettaError(`does not say the same as what it was made from: ${words}, relative, in ${found.rows} rows`, {
+      where,
+    });
   }
   return found;
 }
@@ -89,7 +92,11 @@ function spread(x: Float64Array): number {
 const [FEWEST, MOST, PRODUCTS] = [8, 64, 2 ** 28];
 
 /** 8 to 64 rows of activations, evenly spread; without files random ones around the autoencoder's pre-bias. [B*d]. */
-export async function rowsToCompare(sae: Sae, preBias: Float32Array | Float64Array, paths: readonly string[]): Promise<Float32Array> {
+export async function rowsToCompare(
+  sae: Sae,
+  preBias: Float32Array | Float64Array,
+  paths: readonly string[],
+): Promise<Float32Array> {
   const { d, n } = sae.shape;
   const wanted = Math.max(FEWEST, Math.min(MOST, Math.floor(PRODUCTS / (n * d))));
   if (paths.length === 0) {
@@ -100,7 +107,9 @@ export async function rowsToCompare(sae: Sae, preBias: Float32Array | Float64Arr
   const source = await openSource(paths);
   try {
     if (source.dIn !== d)
-      throw new SaettaError(`has rows of ${source.dIn} numbers, the autoencoder takes ${d}`, { where: paths.join(", ") });
+      throw new SaettaError(`has rows of ${source.dIn} numbers, the autoencoder takes ${d}`, {
+        where: paths.join(", "),
+      });
     const count = Math.min(wanted, source.rows);
     const bytes = new Uint8Array(d * BYTES[source.dtype]);
     const rows = new Float32Array(count * d);

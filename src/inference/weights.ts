@@ -53,14 +53,23 @@ export async function findSae(path: string, weights?: WeightsKind, told: Told = 
   if (!own || (!weightsThere && !names.has("checkpoints"))) {
     const foreign = await findForeign(path, names);
     if (foreign !== undefined) return fromForeign(foreign, folder, weights, told);
-    const what = found.isDirectory() ? "holds no autoencoder: no checkpoints, and" : "is no autoencoder that Saetta reads:";
+    const what = found.isDirectory()
+      ? "holds no autoencoder: no checkpoints, and"
+      : "is no autoencoder that Saetta reads:";
     throw new SaettaError(`${what} ${FORMATS_IN_WORDS}`, { where: path });
   }
   if (names.has("checkpoints") && !names.has(CFG)) {
     const { checkpoint, refusals } = await newestCheckpoint(folder, INFERENCE_FILES);
-    if (checkpoint === undefined) throw refusals[0]?.error ?? new SaettaError("the run has no checkpoint yet", { where: path });
+    if (checkpoint === undefined)
+      throw refusals[0]?.error ?? new SaettaError("the run has no checkpoint yet", { where: path });
     const { step, description, files } = checkpoint;
-    return { path: checkpoint.path, description, weights: chosen(checkpoint.path, files.has(AVERAGE), weights), step, refusals };
+    return {
+      path: checkpoint.path,
+      description,
+      weights: chosen(checkpoint.path, files.has(AVERAGE), weights),
+      step,
+      refusals,
+    };
   }
   if (names.has("manifest.json")) {
     const { step, description, files } = await openCheckpoint(folder, INFERENCE_FILES);
@@ -71,9 +80,18 @@ export async function findSae(path: string, weights?: WeightsKind, told: Told = 
   const file = weightsFile(description);
   if (!names.has(file)) {
     const { kind } = normalizationOf(description);
-    throw new FormatError(`says that rows were normalised by ${kind}, so the weights must be in ${file}, which is not there`, { where });
+    throw new FormatError(
+      `says that rows were normalised by ${kind}, so the weights must be in ${file}, which is not there`,
+      { where },
+    );
   }
-  return { path: folder, description, weights: chosen(folder, names.has(AVERAGE), weights), step: undefined, refusals: [] };
+  return {
+    path: folder,
+    description,
+    weights: chosen(folder, names.has(AVERAGE), weights),
+    step: undefined,
+    refusals: [],
+  };
 }
 
 /** Whether a path names an autoencoder (whole or not) and not activations: a run folder, a folder with cfg.json, or one of the files beside it. */
@@ -86,7 +104,12 @@ export async function namesSae(path: string): Promise<boolean> {
 
 const FORMATS_IN_WORDS = `no ${CFG} with ${WEIGHTS} (Saetta, sparsify) or sae_weights.safetensors (SAELens), no torch file (OpenAI, dictionary_learning)`;
 
-async function fromForeign(foreign: FoundForeign, path: string, weights: WeightsKind | undefined, told: Told): Promise<FoundSae> {
+async function fromForeign(
+  foreign: FoundForeign,
+  path: string,
+  weights: WeightsKind | undefined,
+  told: Told,
+): Promise<FoundSae> {
   const { description, notes, close } = await openForeign(foreign, told);
   await close();
   const about = { description, weights: chosen(path, false, weights), step: undefined, refusals: [] };
@@ -95,7 +118,10 @@ async function fromForeign(foreign: FoundForeign, path: string, weights: Weights
 
 function chosen(path: string, hasAverage: boolean, asked: WeightsKind | undefined): WeightsKind {
   if (asked === "ema" && !hasAverage) {
-    throw new UsageError("no running average of the weights was kept", { where: path, mend: "use --weights raw, or train with --ema" });
+    throw new UsageError("no running average of the weights was kept", {
+      where: path,
+      mend: "use --weights raw, or train with --ema",
+    });
   }
   return asked ?? (hasAverage ? "ema" : "raw");
 }
@@ -104,20 +130,33 @@ function chosen(path: string, hasAverage: boolean, asked: WeightsKind | undefine
  * Writes the weights into the engine's `params`, as saved: where training multiplied rows by one factor, they take rows as they are (checkpoint/fold.ts).
  * The average is bias-corrected by 1 - m^t (Adam's correction, Kingma and Ba 2015) and, unless `unitDecoder` is false, its decoder rows are brought back to norm 1, which averaging shortens. `params` may be a shard's, from `firstLatent` on. Throws when a shape is wrong or a weight is not finite.
  */
-export async function writeParams(engine: Engine, found: FoundSae, params: Params, unitDecoder = true, firstLatent = 0): Promise<void> {
+export async function writeParams(
+  engine: Engine,
+  found: FoundSae,
+  params: Params,
+  unitDecoder = true,
+  firstLatent = 0,
+): Promise<void> {
   await withParams(found, async (read) => {
     for (const name of PARAM_NAMES) {
       const all = await read(name, unitDecoder);
       const { shape } = params[name];
       const values = shape[0] === paramShapes(found.description.shape)[name][0] ? all : partOf(all, firstLatent, shape);
       const same = (values instanceof Float32Array ? "f32" : "f64") === engine.real;
-      engine.write(params[name], bytesOf(same ? values : engine.real === "f32" ? Float32Array.from(values) : Float64Array.from(values)));
+      engine.write(
+        params[name],
+        bytesOf(same ? values : engine.real === "f32" ? Float32Array.from(values) : Float64Array.from(values)),
+      );
     }
   });
 }
 
 /** One array of the weights, as `writeParams` writes it; f64 where the file has f64, else f32. */
-export function readParam(found: FoundSae, name: keyof Params, unitDecoder = true): Promise<Float32Array | Float64Array> {
+export function readParam(
+  found: FoundSae,
+  name: keyof Params,
+  unitDecoder = true,
+): Promise<Float32Array | Float64Array> {
   return withParams(found, (read) => read(name, unitDecoder));
 }
 
@@ -146,7 +185,11 @@ async function withParams<T>(found: FoundSae, use: (read: ReadParam) => Promise<
 }
 
 /** The latents [first, first + shape[0]) of [n] or [n,d]. */
-function partOf<T extends Float32Array | Float64Array>(values: T, first: number, [count = 0, width = 1]: readonly number[]): T {
+function partOf<T extends Float32Array | Float64Array>(
+  values: T,
+  first: number,
+  [count = 0, width = 1]: readonly number[],
+): T {
   return values.subarray(first * width, (first + count) * width) as T;
 }
 
@@ -173,7 +216,8 @@ export function corrected<T extends Float32Array | Float64Array>(
 function averageOf(file: Safetensors): Average {
   const decay = Number(file.metadata.get("decay"));
   const updates = Number(file.metadata.get("updates"));
-  if (!(decay > 0 && decay < 1)) throw new FormatError("its metadata do not say the decay of the average", { where: file.path });
+  if (!(decay > 0 && decay < 1))
+    throw new FormatError("its metadata do not say the decay of the average", { where: file.path });
   if (!Number.isSafeInteger(updates) || updates < 1) {
     throw new FormatError("the average holds no step yet", { where: file.path, mend: "use --weights raw" });
   }

@@ -67,7 +67,12 @@ export function rowNormalization({ saetta }: SaeDescription): "none" | "unit" | 
 }
 
 /** Whether the rows of the autoencoder are to be layer-normalised. Throws UsageError for what the format, `title`, has no word for. `layerNorm`: whether it has one for that. */
-export function sayable(description: SaeDescription, title: string, layerNorm: boolean, { inexact }: WriteOptions): boolean {
+export function sayable(
+  description: SaeDescription,
+  title: string,
+  layerNorm: boolean,
+  { inexact }: WriteOptions,
+): boolean {
   const kind = rowNormalization(description);
   if (kind === "none") return false;
   if (kind === "unit") {

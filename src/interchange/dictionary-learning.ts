@@ -50,13 +50,20 @@ function opened({ folder, names, file }: Place, told: Told): Promise<Opened> {
   });
 }
 
-async function trainerOf(where: string): Promise<{ readonly model: string | undefined; readonly tensor: string | undefined }> {
+async function trainerOf(
+  where: string,
+): Promise<{ readonly model: string | undefined; readonly tensor: string | undefined }> {
   const trainer = new Fields(await readJsonFile(where), CONFIG, where).fields("trainer");
   const stated = trainer.string("dict_class");
-  if (stated !== CLASS) throw new FormatError(`dict_class "${stated}" is not ${CLASS}, the only one that Saetta computes`, { where });
-  const text = (name: string): string | undefined => (typeof trainer.get(name) === "string" ? trainer.string(name) : undefined);
+  if (stated !== CLASS)
+    throw new FormatError(`dict_class "${stated}" is not ${CLASS}, the only one that Saetta computes`, { where });
+  const text = (name: string): string | undefined =>
+    typeof trainer.get(name) === "string" ? trainer.string(name) : undefined;
   const layer = trainer.get("layer");
-  return { model: text("lm_name"), tensor: text("submodule_name") ?? (typeof layer === "number" ? `layer ${layer}` : undefined) };
+  return {
+    model: text("lm_name"),
+    tensor: text("submodule_name") ?? (typeof layer === "number" ? `layer ${layer}` : undefined),
+  };
 }
 
 /** An integer tensor of one element, or a number. */
@@ -101,11 +108,40 @@ function write(sae: Exchanged, dtype: "f32" | "f64", options: WriteOptions): Ret
     threshold: one(Float32Array.of(-1), "f32"), // not set
   };
   const trainer = {
-    ...{ trainer_class: "TopKTrainer", dict_class: CLASS, lr: null, steps: null, auxk_alpha: null, warmup_steps: null, decay_start: null },
-    ...{ threshold_beta: null, threshold_start_step: null, seed: null, activation_dim: d, dict_size: n, k, device: "cpu", layer: null },
-    ...{ lm_name: options.model ?? saetta?.model ?? null, wandb_name: CLASS, submodule_name: options.hook ?? saetta?.tensor ?? null },
+    ...{
+      trainer_class: "TopKTrainer",
+      dict_class: CLASS,
+      lr: null,
+      steps: null,
+      auxk_alpha: null,
+      warmup_steps: null,
+      decay_start: null,
+    },
+    ...{
+      threshold_beta: null,
+      threshold_start_step: null,
+      seed: null,
+      activation_dim: d,
+      dict_size: n,
+      k,
+      device: "cpu",
+      layer: null,
+    },
+    ...{
+      lm_name: options.model ?? saetta?.model ?? null,
+      wandb_name: CLASS,
+      submodule_name: options.hook ?? saetta?.tensor ?? null,
+    },
   };
-  const buffer = { d_submodule: d, io: "out", n_ctxs: null, ctx_len: null, refresh_batch_size: null, out_batch_size: null, device: "cpu" };
+  const buffer = {
+    d_submodule: d,
+    io: "out",
+    n_ctxs: null,
+    ctx_len: null,
+    refresh_batch_size: null,
+    out_batch_size: null,
+    device: "cpu",
+  };
   return [{ name: AE_FILE, content: (put) => writeTorch(put, dict) }, jsonFile(CONFIG, { trainer, buffer })];
 }
 

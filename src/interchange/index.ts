@@ -12,7 +12,12 @@ import { isOpenai, openai } from "./openai.ts";
 import { SAELENS_WEIGHTS, saelens } from "./saelens.ts";
 import { SPARSIFY_WEIGHTS, sparsify } from "./sparsify.ts";
 
-const BY_NAME: { readonly [F in FormatName]: ForeignFormat } = { saelens, sparsify, openai, dictionary_learning: dictionaryLearning };
+const BY_NAME: { readonly [F in FormatName]: ForeignFormat } = {
+  saelens,
+  sparsify,
+  openai,
+  dictionary_learning: dictionaryLearning,
+};
 
 export function formatNamed(name: FormatName): ForeignFormat {
   return BY_NAME[name];
@@ -30,13 +35,18 @@ export async function findForeign(path: string, names: ReadonlySet<string>): Pro
   const file = isFolder ? undefined : basename(path);
   const place = { folder, names, file };
   if (file === undefined || file === "cfg.json" || file.endsWith(".safetensors")) {
-    const has = (name: string) => names.has("cfg.json") && names.has(name) && [undefined, "cfg.json", name].includes(file);
+    const has = (name: string) =>
+      names.has("cfg.json") && names.has(name) && [undefined, "cfg.json", name].includes(file);
     if (has(SAELENS_WEIGHTS)) return { format: saelens, place };
     if (has(SPARSIFY_WEIGHTS)) return { format: sparsify, place };
     if (file !== undefined) return undefined;
   }
   const torch = file ?? torchFileOf(names, folder);
-  if (torch === undefined || (file !== undefined && formatOf(await firstBytes(path)) !== "zip" && !/\.pth?$/.test(torch))) return undefined;
+  if (
+    torch === undefined ||
+    (file !== undefined && formatOf(await firstBytes(path)) !== "zip" && !/\.pth?$/.test(torch))
+  )
+    return undefined;
   return { format: await torchFormat(join(folder, torch)), place: { ...place, file: torch } };
 }
 

@@ -36,7 +36,11 @@ function opened({ folder, file }: Place, told: Told): Promise<Opened> {
   return withArrays(path, NAMES, async (arrays) => ({ ...arrays, ...activationOf(arrays.items, told, path) }));
 }
 
-function activationOf(items: ReadonlyMap<string, TorchValue>, told: Told, where: string): Pick<Opened, "k" | "layerNorm"> {
+function activationOf(
+  items: ReadonlyMap<string, TorchValue>,
+  told: Told,
+  where: string,
+): Pick<Opened, "k" | "layerNorm"> {
   const activation = items.get("activation");
   if (activation === undefined) {
     // Its loader would take a file with the buffers for one of ReLU; who gives a k knows better.
@@ -49,12 +53,15 @@ function activationOf(items: ReadonlyMap<string, TorchValue>, told: Told, where:
     return { k: chosenK(undefined, told, where), layerNorm: false };
   }
   if (activation !== "TopK") {
-    throw new FormatError(`activation ${inWords(activation)} is not "TopK", the only one that Saetta computes`, { where });
+    throw new FormatError(`activation ${inWords(activation)} is not "TopK", the only one that Saetta computes`, {
+      where,
+    });
   }
   const state = itemsOf(items.get("activation_state_dict"));
   if (state === undefined) throw new FormatError('has no dict "activation_state_dict", which says k', { where });
   const post = state.get("postact_fn");
-  if (post !== "ReLU") throw new FormatError(`postact_fn ${inWords(post)} is not "ReLU", which Saetta computes`, { where });
+  if (post !== "ReLU")
+    throw new FormatError(`postact_fn ${inWords(post)} is not "ReLU", which Saetta computes`, { where });
   return { k: chosenK(statedK(state.get("k"), where), told, where), layerNorm: true };
 }
 
@@ -62,7 +69,9 @@ async function open(place: Place, told: Told): Promise<Foreign> {
   const { file, items, read, ...facts } = await opened(place, told);
   return closedOnFailure(file, () => {
     const name = place.file ?? OPENAI_FILE;
-    const claims = facts.layerNorm ? [] : ["the file does not say its activation: taken for TopK, on rows as they are, as train.py trains"];
+    const claims = facts.layerNorm
+      ? []
+      : ["the file does not say its activation: taken for TopK, on rows as they are, as train.py trains"];
     const used = [...Object.values(NAMES), ...STATISTICS, "activation", "activation_state_dict"];
     return {
       format: "openai",
@@ -85,9 +94,12 @@ function write(sae: Exchanged, dtype: "f32" | "f64", options: WriteOptions): Ret
     });
   }
   if (!options.bare && plain) {
-    throw new UsageError("OpenAI's loader layer-normalises the rows of every TopK autoencoder, which training did not", {
-      mend: "use --bare to write the state dict as train.py does, which that loader refuses, or train with --normalize layer_norm",
-    });
+    throw new UsageError(
+      "OpenAI's loader layer-normalises the rows of every TopK autoencoder, which training did not",
+      {
+        mend: "use --bare to write the state dict as train.py does, which that loader refuses, or train with --normalize layer_norm",
+      },
+    );
   }
   if (!options.bare) sayable(sae.description, title, true, options);
   const statistic = (values: () => BigInt64Array | Float32Array, of: "i64" | "f32"): TorchPart => ({

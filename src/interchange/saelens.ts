@@ -109,11 +109,19 @@ async function open(place: Place, told: Told): Promise<Foreign> {
     preBias: () => get("b_dec"),
   };
   const folded = [
-    ...(cfg.subtract ? [] : ["apply_b_dec_to_input is false: the encoder's product with b_dec is in the latents' bias"]),
-    ...(cfg.byNorm ? ["rescale_acts_by_decoder_norm: the norms of decoder rows are in the encoder, and the rows have norm 1"] : []),
+    ...(cfg.subtract
+      ? []
+      : ["apply_b_dec_to_input is false: the encoder's product with b_dec is in the latents' bias"]),
+    ...(cfg.byNorm
+      ? ["rescale_acts_by_decoder_norm: the norms of decoder rows are in the encoder, and the rows have norm 1"]
+      : []),
   ];
   return closedOnFailure(file, () => {
-    const description = describeForeign("saelens", { d, n, k, layerNorm, model, tensor: hook }, join(place.folder, CFG));
+    const description = describeForeign(
+      "saelens",
+      { d, n, k, layerNorm, model, tensor: hook },
+      join(place.folder, CFG),
+    );
     const notes = [...folded, ...unusedNote(file.tensors.keys(), TENSORS, SAELENS_WEIGHTS)];
     return {
       format: "saelens",
@@ -198,7 +206,9 @@ export const saelens: ForeignFormat = {
     const { cfg, file } = await opened(place, told);
     try {
       const shapes = shapesOf(cfg);
-      const [wEnc, encoderBias, wDec, decoderBias] = await Promise.all(TENSORS.map((name) => safetensorsFloats(file, name, shapes[name]!)));
+      const [wEnc, encoderBias, wDec, decoderBias] = await Promise.all(
+        TENSORS.map((name) => safetensorsFloats(file, name, shapes[name]!)),
+      );
       const { d, n } = cfg;
       return rulesOf({
         ...cfg,

@@ -6,7 +6,13 @@
 import { basename, dirname, join, resolve } from "node:path";
 import { PARAM_NAMES, paramShapes } from "../engine/engine.ts";
 import { openSafetensors, type Safetensors } from "../formats/safetensors.ts";
-import { descriptionJson, type Provenance, parseDescription, type SaeDescription, TENSOR_NAMES } from "../sae/description.ts";
+import {
+  descriptionJson,
+  type Provenance,
+  parseDescription,
+  type SaeDescription,
+  TENSOR_NAMES,
+} from "../sae/description.ts";
 import { closedOnFailure } from "../util/closing.ts";
 import { FormatError, SaettaError } from "../util/errors.ts";
 import { Fields, readJsonFile } from "../util/json.ts";
@@ -18,7 +24,9 @@ import { jsonFile, safetensorsFile, safetensorsFloats, unusedNote } from "./tens
 const CFG = "cfg.json";
 export const SPARSIFY_WEIGHTS = "sae.safetensors";
 
-async function opened({ folder }: Place): Promise<{ readonly description: SaeDescription; readonly file: Safetensors }> {
+async function opened({
+  folder,
+}: Place): Promise<{ readonly description: SaeDescription; readonly file: Safetensors }> {
   const where = join(folder, CFG);
   const description = parseDescription(await readJsonFile(where), where);
   if (rowNormalization(description) !== "none")
@@ -73,7 +81,11 @@ function write(sae: Exchanged, dtype: "f32" | "f64", options: WriteOptions): Ret
 /** The weights in this layout, as the file `name`. */
 export function sparsifyWeights(name: string, sae: Exchanged, dtype: "f32" | "f64"): OutputFile {
   const shapes = paramShapes(sae.description.shape);
-  const arrays = PARAM_NAMES.map((each) => ({ name: TENSOR_NAMES[each], shape: shapes[each], read: () => sae.read(each) }));
+  const arrays = PARAM_NAMES.map((each) => ({
+    name: TENSOR_NAMES[each],
+    shape: shapes[each],
+    read: () => sae.read(each),
+  }));
   return safetensorsFile(name, dtype, arrays);
 }
 

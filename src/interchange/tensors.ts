@@ -13,13 +13,20 @@ import type { JsonObject } from "../util/json.ts";
 import type { Floats, OutputFile } from "./format.ts";
 
 /** A float tensor of a safetensors file; `says`: what says that it must have this shape. Throws FormatError when it has another, is missing or not finite. */
-export async function safetensorsFloats(file: Safetensors, name: string, shape: readonly number[], says = "cfg.json"): Promise<Floats> {
+export async function safetensorsFloats(
+  file: Safetensors,
+  name: string,
+  shape: readonly number[],
+  says = "cfg.json",
+): Promise<Floats> {
   const entry = file.tensors.get(name);
   if (entry !== undefined) checkShape(name, entry.shape, shape, says, file.path);
   const bytes = await file.read(name);
   const dtype = entry?.dtype.toLowerCase();
   if (!isRowDType(dtype))
-    throw new FormatError(`tensor "${name}" is ${entry?.dtype}; weights are F64, F32, F16 or BF16`, { where: file.path });
+    throw new FormatError(`tensor "${name}" is ${entry?.dtype}; weights are F64, F32, F16 or BF16`, {
+      where: file.path,
+    });
   return finite(name, bytes, dtype, file.path);
 }
 
@@ -34,7 +41,8 @@ export async function torchFloats(
   const tensor = torchTensor(name, value, file.path);
   checkShape(name, tensor.shape, shape, says, file.path);
   const { dtype } = tensor;
-  if (!isRowDType(dtype)) throw new FormatError(`tensor "${name}" is ${dtype}; weights are f64, f32, f16 or bf16`, { where: file.path });
+  if (!isRowDType(dtype))
+    throw new FormatError(`tensor "${name}" is ${dtype}; weights are f64, f32, f16 or bf16`, { where: file.path });
   return finite(name, await file.read(tensor), dtype, file.path);
 }
 
@@ -53,7 +61,13 @@ export function matrixShape(name: string, shape: readonly number[], path: string
 }
 
 /** Throws FormatError unless the shape is the one that `says` says. */
-export function checkShape(name: string, found: readonly number[], shape: readonly number[], says: string, where: string): void {
+export function checkShape(
+  name: string,
+  found: readonly number[],
+  shape: readonly number[],
+  says: string,
+  where: string,
+): void {
   if (found.join() === shape.join()) return;
   throw new FormatError(`tensor "${name}" is [${found.join(", ")}], but ${says} says [${shape.join(", ")}]`, { where });
 }

@@ -26,22 +26,36 @@ export interface TorchArrays {
 }
 
 /** Opens the file; its encoder says how large all are. Closes it when `then` throws. */
-export async function withArrays<T>(path: string, names: TorchNames, then: (arrays: TorchArrays) => Promise<T>): Promise<T> {
+export async function withArrays<T>(
+  path: string,
+  names: TorchNames,
+  then: (arrays: TorchArrays) => Promise<T>,
+): Promise<T> {
   const file = await openTorch(path);
   return closedOnFailure(file, async () => {
     const items = itemsOf(file.root);
     if (items === undefined) throw new FormatError("holds no dict of names", { where: path });
     const { shape } = torchTensor(names.encoder, items.get(names.encoder), path);
     const [n, d] = matrixShape(names.encoder, shape, path);
-    const shapes: { readonly [W in Weight]: readonly number[] } = { encoder: [n, d], latentBias: [n], decoder: [d, n], preBias: [d] };
-    const get = (weight: Weight) => torchFloats(file, names[weight], items.get(names[weight]), shapes[weight], names.encoder);
+    const shapes: { readonly [W in Weight]: readonly number[] } = {
+      encoder: [n, d],
+      latentBias: [n],
+      decoder: [d, n],
+      preBias: [d],
+    };
+    const get = (weight: Weight) =>
+      torchFloats(file, names[weight], items.get(names[weight]), shapes[weight], names.encoder);
     const read = async (weight: Weight) => (weight === "decoder" ? transposed(await get(weight), d, n) : get(weight));
     return await then({ file, items, d, n, get, read });
   });
 }
 
 /** The parts of a file that are the autoencoder's arrays. */
-export function arrayParts({ description, read }: Exchanged, dtype: "f32" | "f64", names: TorchNames): Readonly<Record<string, TorchPart>> {
+export function arrayParts(
+  { description, read }: Exchanged,
+  dtype: "f32" | "f64",
+  names: TorchNames,
+): Readonly<Record<string, TorchPart>> {
   const { d, n } = description.shape;
   const part = (weight: Weight, shape: readonly number[], strides?: readonly number[]) => ({
     [names[weight]]: { dtype, shape, ...(strides && { strides }), bytes: async () => as(dtype, await read(weight)) },

@@ -36,10 +36,13 @@ export async function loadTokenizerOf(model: LanguageModel): Promise<Tokenizer> 
   const { tokens } = model.structure;
   // Embeddings are often padded to a round number of rows, but not by a quarter.
   if (tokens !== undefined && (tokenizer.vocabSize > tokens || tokenizer.vocabSize * 1.25 < tokens)) {
-    throw new SaettaError(`the tokenizer has ${tokenizer.vocabSize} tokens but the model ${tokens}: they do not belong together`, {
-      where: tokenizer.path,
-      mend: `put the tokenizer.json that was trained with ${basename(model.path)} beside it`,
-    });
+    throw new SaettaError(
+      `the tokenizer has ${tokenizer.vocabSize} tokens but the model ${tokens}: they do not belong together`,
+      {
+        where: tokenizer.path,
+        mend: `put the tokenizer.json that was trained with ${basename(model.path)} beside it`,
+      },
+    );
   }
   return tokenizer;
 }
@@ -72,8 +75,14 @@ async function positionsInConfig(model: LanguageModel): Promise<number | undefin
 async function modelFile(path: string): Promise<string> {
   const find = (at: string) =>
     stat(at).catch((cause: unknown) => {
-      const what = hasCode(cause, "ENOENT", "ENOTDIR") ? "there is no such file" : `cannot be read (${messageOf(cause)})`;
-      throw new SaettaError(what, { where: at, mend: "name a .onnx file, or a folder with model.onnx and tokenizer.json", cause });
+      const what = hasCode(cause, "ENOENT", "ENOTDIR")
+        ? "there is no such file"
+        : `cannot be read (${messageOf(cause)})`;
+      throw new SaettaError(what, {
+        where: at,
+        mend: "name a .onnx file, or a folder with model.onnx and tokenizer.json",
+        cause,
+      });
     });
   const file = (await find(path)).isDirectory() ? join(path, "model.onnx") : path;
   const { size } = await find(file);

@@ -1,6 +1,17 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { attribute, BOOL, FLOAT, field, graph, model, node, tensor, tinyModel, valueInfo } from "../../test/support/onnx.ts";
+import {
+  attribute,
+  BOOL,
+  FLOAT,
+  field,
+  graph,
+  model,
+  node,
+  tensor,
+  tinyModel,
+  valueInfo,
+} from "../../test/support/onnx.ts";
 import { FormatError, SaettaError } from "../util/errors.ts";
 import { cutAt, parseOnnx, tensorNames } from "./onnx-graph.ts";
 import { structureOf } from "./structure.ts";
@@ -45,7 +56,12 @@ describe("a cut", () => {
           node("Abs", ["x"], ["b"]),
           node("Exp", ["x"], ["unused"]),
           node("Sin", ["x"], ["inner2"]),
-          node("If", ["c"], ["y"], [attribute("then_branch", { graph: body("a") }), attribute("else_branch", { graph: body("b") })]),
+          node(
+            "If",
+            ["c"],
+            ["y"],
+            [attribute("then_branch", { graph: body("a") }), attribute("else_branch", { graph: body("b") })],
+          ),
           node("Cos", ["y"], ["z"]),
         ],
         initializers: [tensor("c", [], Uint8Array.of(1)), tensor("w", [1], Float32Array.of(1))],
@@ -71,7 +87,10 @@ describe("the structure of a model", () => {
   it("does not take a table of segments, or of another width, for one of positions", () => {
     const extra = (rows: number, columns = 2) =>
       tinyModel([1, 2, 3, 4], {
-        initializers: [tensor("other", [rows, columns], new Float32Array(columns * rows)), tensor("index", [1], BigInt64Array.of(0n))],
+        initializers: [
+          tensor("other", [rows, columns], new Float32Array(columns * rows)),
+          tensor("index", [1], BigInt64Array.of(0n)),
+        ],
         nodes: [node("Gather", ["other", "index"], ["looked_up"])],
       });
     expect(structureOf(parseOnnx(extra(2), "m.onnx")).positions).toBeUndefined();
@@ -87,7 +106,9 @@ describe("a file that is no usable model", () => {
     for (let length = 0; length < graphEnd; length++) {
       expect(() => parseOnnx(small.subarray(0, length), "cut.onnx"), `cut to ${length} bytes`).toThrow(FormatError);
     }
-    expect(() => parseOnnx(bytes.subarray(0, 1_000_000), "cut.onnx")).toThrow(/^cut\.onnx: not an ONNX model: .* at byte \d+/);
+    expect(() => parseOnnx(bytes.subarray(0, 1_000_000), "cut.onnx")).toThrow(
+      /^cut\.onnx: not an ONNX model: .* at byte \d+/,
+    );
   });
 
   it("never ends in anything but a FormatError or SaettaError when bytes are changed", () => {
@@ -123,14 +144,19 @@ describe("a file that is no usable model", () => {
   });
 
   it("refuses a tensor that two nodes write", () => {
-    const twice = model({ nodes: [node("Neg", ["x"], ["y"]), node("Abs", ["x"], ["y"])], outputs: [valueInfo("y", FLOAT, [1])] });
+    const twice = model({
+      nodes: [node("Neg", ["x"], ["y"]), node("Abs", ["x"], ["y"])],
+      outputs: [valueInfo("y", FLOAT, [1])],
+    });
     expect(() => structureOf(parseOnnx(twice, "twice.onnx"))).toThrow(/two nodes write 'y'/);
   });
 
   it("refuses weights in other files, in the graph and in constants", () => {
     const outside = tensor("w", [1], BigInt64Array.of(1n), true);
     const asWeight = tinyModel([1, 2], { initializers: [outside] });
-    const asConstant = tinyModel([1, 2], { nodes: [node("Constant", [], ["k"], [attribute("value", { tensor: outside })])] });
+    const asConstant = tinyModel([1, 2], {
+      nodes: [node("Constant", [], ["k"], [attribute("value", { tensor: outside })])],
+    });
     for (const bad of [asWeight, asConstant])
       expect(() => parseOnnx(bad, "ext.onnx")).toThrow(/'w' are in another file .* save the model as one file/);
   });

@@ -8,7 +8,15 @@ import { integer, string, wrap } from "../util/protobuf.ts";
 import { type Field, fieldsOf, integersOf, type Message, textOf } from "./protobuf.ts";
 
 const MODEL = { graph: 7, training: 20, functions: 25 };
-const GRAPH = { node: 1, initializer: 5, input: 11, output: 12, valueInfo: 13, quantization: 14, sparseInitializer: 15 };
+const GRAPH = {
+  node: 1,
+  initializer: 5,
+  input: 11,
+  output: 12,
+  valueInfo: 13,
+  quantization: 14,
+  sparseInitializer: 15,
+};
 const TRAINING = { initialization: 1, algorithm: 2 };
 const FUNCTION = { node: 7, attribute: 11 };
 const NODE = { input: 1, output: 2, opType: 4, attribute: 5 };
@@ -97,7 +105,8 @@ export function producersOf(graph: OnnxGraph): Map<string, Node> {
   const producers = new Map<string, Node>();
   for (const node of graph.nodes) {
     for (const name of node.outputs) {
-      if (producers.has(name)) throw new FormatError(`not a valid ONNX graph: two nodes write '${name}'`, { where: graph.file });
+      if (producers.has(name))
+        throw new FormatError(`not a valid ONNX graph: two nodes write '${name}'`, { where: graph.file });
       producers.set(name, node);
     }
   }
@@ -131,10 +140,13 @@ export function cutAt(graph: OnnxGraph, names: readonly string[], given?: GivenT
     for (const input of node.inputs) open.push(input);
   }
   if (given !== undefined && !needed.has(given.name)) {
-    throw new UsageError(`nothing of ${names.map((name) => `'${name}'`).join(", ")} depends on the tensor '${given.name}'`, {
-      where: graph.file,
-      mend: "choose a tensor that comes before the output",
-    });
+    throw new UsageError(
+      `nothing of ${names.map((name) => `'${name}'`).join(", ")} depends on the tensor '${given.name}'`,
+      {
+        where: graph.file,
+        mend: "choose a tensor that comes before the output",
+      },
+    );
   }
   const isNeeded = ({ name }: Named): boolean => needed.has(name);
   const body = [
@@ -145,7 +157,9 @@ export function cutAt(graph: OnnxGraph, names: readonly string[], given?: GivenT
     ...[...graph.initializers.values()].filter(isNeeded).map(({ raw }) => raw),
     ...graph.parts.inputs.filter(isNeeded).map(({ raw }) => raw),
     ...(given === undefined ? [] : wrap(GRAPH.input, valueInfo(given))),
-    ...graph.parts.notes.filter((it) => isNeeded(it) && !names.includes(it.name) && it.name !== given?.name).map(({ raw }) => raw),
+    ...graph.parts.notes
+      .filter((it) => isNeeded(it) && !names.includes(it.name) && it.name !== given?.name)
+      .map(({ raw }) => raw),
     ...names.flatMap((name) => wrap(GRAPH.output, string(1, name))),
   ];
   return Buffer.concat([...graph.parts.model, ...wrap(MODEL.graph, body)]);
@@ -163,7 +177,9 @@ function withoutOutput(node: Node, name: string): Uint8Array {
 /** A ValueInfoProto: name = 1, type = 2; TypeProto: tensor_type = 1; Tensor: elem_type = 1, shape = 2; TensorShapeProto: dim = 1; Dimension: dim_value = 1, dim_param = 2. */
 function valueInfo({ name, dtype, width }: GivenTensor): Uint8Array[] {
   const sizes =
-    width === undefined ? [] : [string(2, "batch of a given tensor"), string(2, "sequence of a given tensor"), integer(1, width)];
+    width === undefined
+      ? []
+      : [string(2, "batch of a given tensor"), string(2, "sequence of a given tensor"), integer(1, width)];
   const shape =
     sizes.length === 0
       ? []
@@ -200,7 +216,8 @@ function checkOther(part: Field): void {
   if (part.number !== MODEL.functions && part.number !== MODEL.training) return;
   for (const field of fieldsOf(messageIn(part))) {
     if (part.number === MODEL.training) {
-      if (field.number === TRAINING.initialization || field.number === TRAINING.algorithm) readsOfBody(messageIn(field), 1);
+      if (field.number === TRAINING.initialization || field.number === TRAINING.algorithm)
+        readsOfBody(messageIn(field), 1);
     } else if (field.number === FUNCTION.node) nodeOf(messageIn(field), field.raw, 1);
     else if (field.number === FUNCTION.attribute) addReadsOfAttribute([], messageIn(field), 1);
   }
@@ -210,7 +227,8 @@ function checkOther(part: Field): void {
 function addReadsOfAttribute(reads: string[], message: Message, depth: number): void {
   for (const field of fieldsOf(message)) {
     if (field.number === ATTRIBUTE.tensor || field.number === ATTRIBUTE.tensors) tensorOf(messageIn(field));
-    else if (field.number === ATTRIBUTE.sparseTensor || field.number === ATTRIBUTE.sparseTensors) sparseTensorOf(messageIn(field));
+    else if (field.number === ATTRIBUTE.sparseTensor || field.number === ATTRIBUTE.sparseTensors)
+      sparseTensorOf(messageIn(field));
     else if (field.number === ATTRIBUTE.graph || field.number === ATTRIBUTE.graphs) {
       for (const name of readsOfBody(messageIn(field), depth + 1)) reads.push(name);
     }
@@ -219,7 +237,9 @@ function addReadsOfAttribute(reads: string[], message: Message, depth: number): 
 
 function readsOfBody(message: Message, depth: number): string[] {
   if (depth > MAX_DEPTH)
-    throw new FormatError(`the graph nests more than ${MAX_DEPTH} bodies at byte ${message.at}`, { where: message.file });
+    throw new FormatError(`the graph nests more than ${MAX_DEPTH} bodies at byte ${message.at}`, {
+      where: message.file,
+    });
   const reads = new Set<string>();
   const own = new Set<string>();
   for (const field of fieldsOf(message)) {
@@ -229,7 +249,8 @@ function readsOfBody(message: Message, depth: number): string[] {
       for (const name of node.outputs) own.add(name);
     } else if (field.number === GRAPH.output) reads.add(namedOf(field).name);
     else if (field.number === GRAPH.input) own.add(namedOf(field).name);
-    else if (field.number === GRAPH.initializer || field.number === GRAPH.sparseInitializer) own.add(initializerOf(field).name);
+    else if (field.number === GRAPH.initializer || field.number === GRAPH.sparseInitializer)
+      own.add(initializerOf(field).name);
   }
   return [...reads].filter((name) => !own.has(name));
 }

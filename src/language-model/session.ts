@@ -24,7 +24,12 @@ export interface Session {
   /** Rows and columns that `tokens` must have, where the model was exported for one size only. */
   readonly fixed: { readonly batch: number | undefined; readonly context: number | undefined };
   /** Runs token ids [batch, context]; returns the outputs `names`, which must be float tensors, by name. `given`: the values of the tensor that the model is given. */
-  run(tokens: Int32Array, batch: number, names: readonly string[], given?: Activations): Promise<Map<string, Activations>>;
+  run(
+    tokens: Int32Array,
+    batch: number,
+    names: readonly string[],
+    given?: Activations,
+  ): Promise<Map<string, Activations>>;
   close(): Promise<void>;
 }
 
@@ -54,7 +59,10 @@ export async function loadRuntime(load: () => Promise<Runtime> = () => import("o
     const install = `npm install --ignore-scripts onnxruntime-node@${VERSION}`;
     if (hasCode(cause, "ERR_MODULE_NOT_FOUND"))
       throw new SaettaError(`harvest and eval --loss need onnxruntime-node: ${install}`, { cause });
-    throw new SaettaError(`onnxruntime-node cannot be loaded (${messageOf(cause)})`, { mend: `install it anew: ${install}`, cause });
+    throw new SaettaError(`onnxruntime-node cannot be loaded (${messageOf(cause)})`, {
+      mend: `install it anew: ${install}`,
+      cause,
+    });
   }
 }
 
@@ -96,17 +104,24 @@ export async function openSession(
       return { name: input.name, type: input.type, shape: input.shape, value: isTokens ? undefined : value };
     });
   const tokens = inputs.find(({ value }) => value === undefined);
-  if (tokens === undefined && given === undefined) throw new SaettaError("the model has no input 'input_ids'", { where: file });
+  if (tokens === undefined && given === undefined)
+    throw new SaettaError("the model has no input 'input_ids'", { where: file });
   const size = (axis: number): number | undefined => {
     const length = tokens?.shape[axis];
     return typeof length === "number" ? length : undefined;
   };
-  const half = session.inputMetadata.some((input) => input.name === given && input.isTensor && input.type === "float16");
+  const half = session.inputMetadata.some(
+    (input) => input.name === given && input.isTensor && input.type === "float16",
+  );
 
   return {
     outputs: session.outputMetadata.map((output) => {
       if (!output.isTensor) return { name: output.name, type: "no tensor", rank: undefined };
-      return { name: output.name, type: output.type, rank: output.shape.length === 0 ? undefined : output.shape.length };
+      return {
+        name: output.name,
+        type: output.type,
+        rank: output.shape.length === 0 ? undefined : output.shape.length,
+      };
     }),
     fixed: { batch: size(0), context: size(1) },
     async run(ids, batch, names, values) {
@@ -114,7 +129,10 @@ export async function openSession(
       const feeds: Record<string, InstanceType<typeof Tensor>> = {};
       for (const { name, type, value } of inputs) {
         const numbers = value === undefined ? ids : ids.map((_, i) => value(i, context));
-        feeds[name] = new Tensor(type, type === "int64" ? BigInt64Array.from(numbers, BigInt) : numbers, [batch, context]);
+        feeds[name] = new Tensor(type, type === "int64" ? BigInt64Array.from(numbers, BigInt) : numbers, [
+          batch,
+          context,
+        ]);
       }
       if (given !== undefined && values !== undefined) {
         // Where the language has a Float16Array, a tensor of float16 is made one, which the native part takes for empty: bits it gets as what they are called afterwards.

@@ -20,9 +20,21 @@ function written(bytes: Uint8Array): Promise<LanguageModel> {
 }
 
 /** Values of `output` for one context of `ids`, with `given` in the place of a tensor of width 2. */
-async function run(model: LanguageModel, output: string, ids: readonly number[], given: GivenTensor, values: readonly number[]) {
-  const session = await openSession(cutAt(model.graph, [output], given), model.path, 1, { given: given.name, tokens: "input_ids" });
-  const found = await session.run(Int32Array.from(ids), 1, [output], { shape: [1, ids.length, 2], values: Float32Array.from(values) });
+async function run(
+  model: LanguageModel,
+  output: string,
+  ids: readonly number[],
+  given: GivenTensor,
+  values: readonly number[],
+) {
+  const session = await openSession(cutAt(model.graph, [output], given), model.path, 1, {
+    given: given.name,
+    tokens: "input_ids",
+  });
+  const found = await session.run(Int32Array.from(ids), 1, [output], {
+    shape: [1, ids.length, 2],
+    values: Float32Array.from(values),
+  });
   await session.close();
   return [...found.get(output)!.values];
 }
@@ -59,8 +71,14 @@ describe("a tensor that is given", () => {
       }),
     );
     const left = { name: "left", dtype: "float32", width: 1 } as const;
-    const session = await openSession(cutAt(model.graph, ["logits"], left), model.path, 1, { given: "left", tokens: "input_ids" });
-    const found = await session.run(Int32Array.of(0, 2), 1, ["logits"], { shape: [1, 2, 1], values: Float32Array.of(100, 200) });
+    const session = await openSession(cutAt(model.graph, ["logits"], left), model.path, 1, {
+      given: "left",
+      tokens: "input_ids",
+    });
+    const found = await session.run(Int32Array.of(0, 2), 1, ["logits"], {
+      shape: [1, 2, 1],
+      values: Float32Array.of(100, 200),
+    });
     await session.close();
     expect([...found.get("logits")!.values]).toEqual([2 + 1, 100 + 2, 6 + 5, 200 + 6]);
   });
@@ -78,7 +96,9 @@ describe("a tensor that is given", () => {
     );
     const spliced = await openSpliced(model, "half", 1, Int32Array.of(0, 1));
     expect(spliced).toMatchObject({ width: 2, vocabulary: 2, identityDifference: 0 });
-    expect([...(await spliced.spliced(Int32Array.of(0, 1), 1, Float32Array.of(1, 2049, 0.5, -3)))]).toEqual([2, 4096, 1, -6]);
+    expect([...(await spliced.spliced(Int32Array.of(0, 1), 1, Float32Array.of(1, 2049, 0.5, -3)))]).toEqual([
+      2, 4096, 1, -6,
+    ]);
     await spliced.close();
   });
 
@@ -140,7 +160,9 @@ describe("the logits", () => {
     const two = await written(
       tinyModel([1, 2], { nodes: [node("Neg", ["doubled"], ["a"])], outputs: [valueInfo("a", FLOAT, ["b", "s", 2])] }),
     );
-    await expect(openSpliced(two, "embedded", 1, Int32Array.of(0))).rejects.toThrow(/has no output 'logits' \(it has doubled, a\)/);
+    await expect(openSpliced(two, "embedded", 1, Int32Array.of(0))).rejects.toThrow(
+      /has no output 'logits' \(it has doubled, a\)/,
+    );
     const one = await openSpliced(await written(tinyModel([1, 2])), "embedded", 1, Int32Array.of(0));
     expect(one.vocabulary).toBe(2);
     await one.close();

@@ -51,7 +51,12 @@ export function openHead(model: LanguageModel, tensor: string, threads: number):
  * Opens the model twice, whole and from the tensor on. The runtime fuses nodes, and could fuse other ones in the two: then it is told to fuse nothing, so that each node
  * computes the same in both. `trial`: token ids [1, context] that this is found out on. Throws UsageError when the tensor is none of shape [batch, sequence, width], or the logits do not depend on it.
  */
-export async function openSpliced(model: LanguageModel, tensor: string, threads: number, trial: Int32Array): Promise<SplicedModel> {
+export async function openSpliced(
+  model: LanguageModel,
+  tensor: string,
+  threads: number,
+  trial: Int32Array,
+): Promise<SplicedModel> {
   checkTensorName(model.graph, tensor);
   const fused = await openAt("all", model, tensor, threads, trial);
   if (fused.identityDifference === 0) return fused;
@@ -80,13 +85,19 @@ async function openAt(
     const vocabulary = first.logits.shape[2]!;
     const dtype = whole.outputs.find(({ name }) => name === tensor)?.type === "float16" ? "float16" : "float32";
     const given = { name: tensor, dtype, width } as const;
-    rest = await openSession(cutAt(graph, [logits], given), path, threads, { optimization, given: tensor, tokens: tokenInput(graph) });
+    rest = await openSession(cutAt(graph, [logits], given), path, threads, {
+      optimization,
+      given: tensor,
+      tokens: tokenInput(graph),
+    });
     const session = rest;
     const spliced = async (ids: Int32Array, batch: number, activations: Float32Array): Promise<Float32Array> => {
       const shape = [batch, ids.length / batch, width];
       const { values } = (await session.run(ids, batch, [logits], { shape, values: activations })).get(logits)!;
       if (values.length === ids.length * vocabulary) return values;
-      throw new SaettaError(`${values.length} logits for ${ids.length} tokens of a vocabulary of ${vocabulary}`, { where: path });
+      throw new SaettaError(`${values.length} logits for ${ids.length} tokens of a vocabulary of ${vocabulary}`, {
+        where: path,
+      });
     };
     const again = await spliced(trial, 1, first.activations.values);
     return {

@@ -26,7 +26,11 @@ export function structureOf(graph: OnnxGraph): Structure {
   const origin = (name: string): string => {
     let at = name;
     const seen = new Set<string>();
-    for (let node = producers.get(at); node !== undefined && TRANSPARENT.has(node.op) && !seen.has(at); node = producers.get(at)) {
+    for (
+      let node = producers.get(at);
+      node !== undefined && TRANSPARENT.has(node.op) && !seen.has(at);
+      node = producers.get(at)
+    ) {
       seen.add(at);
       at = node.inputs[0] ?? at;
     }
@@ -34,7 +38,8 @@ export function structureOf(graph: OnnxGraph): Structure {
   };
   // Tables of which rows are looked up by number: [rows, columns], and where the numbers come from.
   const tables = graph.nodes.flatMap(({ op, inputs: [table, index] }) => {
-    const [rows, columns, ...more] = (op === "Gather" && table !== undefined && graph.initializers.get(origin(table))?.shape) || [];
+    const [rows, columns, ...more] =
+      (op === "Gather" && table !== undefined && graph.initializers.get(origin(table))?.shape) || [];
     if (rows === undefined || columns === undefined || more.length > 0 || index === undefined) return [];
     return [{ rows, columns, index: origin(index) }];
   });
@@ -54,7 +59,8 @@ export function tokenInput(graph: Pick<OnnxGraph, "inputs">): string | undefined
 
 function residualOf(graph: OnnxGraph, producers: ReadonlyMap<string, Node>): Set<string> {
   const readers = new Map<string, number>();
-  for (const node of graph.nodes) for (const name of new Set(node.inputs)) readers.set(name, (readers.get(name) ?? 0) + 1);
+  for (const node of graph.nodes)
+    for (const name of new Set(node.inputs)) readers.set(name, (readers.get(name) ?? 0) + 1);
   const carries = (name: string): boolean => producers.has(name) && (readers.get(name) ?? 0) > 1;
   const sums = graph.nodes.filter((node) => node.op === "Add" && node.inputs.length === 2 && node.inputs.some(carries));
   return new Set(sums.flatMap((node) => node.outputs));

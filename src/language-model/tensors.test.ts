@@ -12,8 +12,13 @@ const example = parseOnnx(readFileSync(FILE), FILE);
 describe("listTensors", () => {
   it("shows the residual stream first, and only float tensors [batch, sequence, width]", async () => {
     const found = await listTensors(example);
-    const stream = [0, 1, 2, 3, 4, 5].flatMap((i) => [`/transformer/h.${i}/Add_output_0`, `/transformer/h.${i}/Add_1_output_0`]);
-    expect(found.slice(0, 12)).toEqual(stream.map((name) => ({ name, shape: ["batch", "sequence", 256], residual: true })));
+    const stream = [0, 1, 2, 3, 4, 5].flatMap((i) => [
+      `/transformer/h.${i}/Add_output_0`,
+      `/transformer/h.${i}/Add_1_output_0`,
+    ]);
+    expect(found.slice(0, 12)).toEqual(
+      stream.map((name) => ({ name, shape: ["batch", "sequence", 256], residual: true })),
+    );
     expect(found.slice(12).every(({ residual }) => !residual)).toBe(true);
     expect(found).toContainEqual({
       name: "/transformer/h.0/mlp/c_fc/MatMul_output_0",
@@ -42,7 +47,9 @@ describe("checkTensorName", () => {
 
 describe("openSession", () => {
   it("gives models what else they ask for: a mask of ones, positions, one segment", async () => {
-    const inputs = ["attention_mask", "position_ids", "token_type_ids"].map((name) => valueInfo(name, INT64, ["b", "s"]));
+    const inputs = ["attention_mask", "position_ids", "token_type_ids"].map((name) =>
+      valueInfo(name, INT64, ["b", "s"]),
+    );
     const nodes = [
       node("Mul", ["position_ids", "ten"], ["tens"]),
       node("Add", ["tens", "attention_mask"], ["sum"]),
@@ -58,7 +65,11 @@ describe("openSession", () => {
       ),
     ];
     const outputs = [valueInfo("picked", FLOAT, ["b", "s"])];
-    const session = await openSession(tinyModel([1, 2, 3, 4], { nodes, initializers, inputs, outputs }), "tiny.onnx", 1);
+    const session = await openSession(
+      tinyModel([1, 2, 3, 4], { nodes, initializers, inputs, outputs }),
+      "tiny.onnx",
+      1,
+    );
     const results = await session.run(Int32Array.of(0, 1, 1, 1, 0, 0), 2, ["picked", "doubled"]);
     expect([...results.get("picked")!.values]).toEqual([1, 11, 21, 1, 11, 21]);
     expect([...results.get("doubled")!.values]).toEqual([2, 4, 6, 8, 6, 8, 6, 8, 2, 4, 2, 4]);
@@ -70,7 +81,12 @@ describe("openSession", () => {
     const nodes = [node("Cast", ["doubled"], ["half"], [attribute("to", { int: FLOAT16 })])];
     const graph = parseOnnx(tinyModel([1, -0.5, 1e-7, 3000], { nodes }), "half.onnx");
     const session = await openSession(cutAt(graph, ["half"]), "half.onnx", 1);
-    expect([...(await session.run(Int32Array.of(0, 1), 1, ["half"])).get("half")!.values]).toEqual([2, -1, 3 * 2 ** -24, 6000]);
+    expect([...(await session.run(Int32Array.of(0, 1), 1, ["half"])).get("half")!.values]).toEqual([
+      2,
+      -1,
+      3 * 2 ** -24,
+      6000,
+    ]);
     await session.close();
     expect((await listTensors(graph)).map(({ name }) => name)).toEqual(["embedded", "doubled", "half"]);
   });
@@ -84,7 +100,11 @@ describe("openSession", () => {
 
   it("says in one line what the runtime does not take", async () => {
     await expect(
-      openSession(cutAt(parseOnnx(tinyModel([1, 2], { nodes: [node("NoSuchOp", ["doubled"], ["y"])] }), "odd.onnx"), ["y"]), "odd.onnx", 1),
+      openSession(
+        cutAt(parseOnnx(tinyModel([1, 2], { nodes: [node("NoSuchOp", ["doubled"], ["y"])] }), "odd.onnx"), ["y"]),
+        "odd.onnx",
+        1,
+      ),
     ).rejects.toThrow(/^odd\.onnx: ONNX Runtime does not take the model \(.*NoSuchOp/);
   });
 

@@ -22,7 +22,9 @@ export async function listTensors(graph: OnnxGraph): Promise<Candidate[]> {
   try {
     const batch = session.fixed.batch ?? TRIAL.batch;
     const context = session.fixed.context ?? TRIAL.context;
-    const possible = session.outputs.filter(({ type, rank }) => /^float(16|32)$/.test(type) && (rank === undefined || rank === 3));
+    const possible = session.outputs.filter(
+      ({ type, rank }) => /^float(16|32)$/.test(type) && (rank === undefined || rank === 3),
+    );
     const { residual, width: stream } = structureOf(graph);
     const results = await session.run(
       new Int32Array(batch * context),
@@ -33,7 +35,11 @@ export async function listTensors(graph: OnnxGraph): Promise<Candidate[]> {
     for (const [name, { shape }] of results) {
       const [rows, columns, width] = shape;
       if (shape.length !== 3 || rows !== batch || columns !== context || width === undefined) continue;
-      found.push({ name, shape: ["batch", "sequence", width], residual: residual.has(name) && width === (stream ?? width) });
+      found.push({
+        name,
+        shape: ["batch", "sequence", width],
+        residual: residual.has(name) && width === (stream ?? width),
+      });
     }
     return [...found.filter((it) => it.residual), ...found.filter((it) => !it.residual)];
   } finally {
@@ -46,10 +52,13 @@ export function checkTensorName(graph: OnnxGraph, name: string): void {
   const names = tensorNames(graph);
   if (names.includes(name)) return;
   const close = closest(name, names).map((it) => `'${it}'`);
-  throw new UsageError(`the model has no tensor '${name}'${close.length > 0 ? `; did you mean ${close.join(" or ")}?` : ""}`, {
-    where: graph.file,
-    mend: "--list-tensors shows them all",
-  });
+  throw new UsageError(
+    `the model has no tensor '${name}'${close.length > 0 ? `; did you mean ${close.join(" or ")}?` : ""}`,
+    {
+      where: graph.file,
+      mend: "--list-tensors shows them all",
+    },
+  );
 }
 
 const MAX_NAME = 200;
@@ -60,7 +69,10 @@ function closest(text: string, names: readonly string[]): string[] {
   const wanted = text.toLowerCase();
   const scored = names
     .filter((name) => name.length <= MAX_NAME)
-    .map((name) => ({ name, edits: name.toLowerCase().includes(wanted) ? 0 : editDistance(wanted, name.toLowerCase()) }));
+    .map((name) => ({
+      name,
+      edits: name.toLowerCase().includes(wanted) ? 0 : editDistance(wanted, name.toLowerCase()),
+    }));
   return scored
     .sort((a, b) => a.edits - b.edits)
     .slice(0, 3)

@@ -21,7 +21,11 @@ describe("the example's tokenizer", () => {
   it("encodes and decodes any text to itself", async () => {
     const tokenizer = await loadTokenizer(EXAMPLE);
     expect(tokenizer).toMatchObject({ path: resolve(EXAMPLE), vocabSize: 8192, startToken: 0 });
-    for (const text of ["The Fulton County Grand Jury said Friday .", "naïve café, 日本語 and 🦊", " two  spaces\nand a line"]) {
+    for (const text of [
+      "The Fulton County Grand Jury said Friday .",
+      "naïve café, 日本語 and 🦊",
+      " two  spaces\nand a line",
+    ]) {
       const ids = tokenizer.encode(text);
       expect(ids).toBeInstanceOf(Int32Array);
       expect(tokenizer.decode(ids)).toBe(text);
@@ -32,7 +36,12 @@ describe("the example's tokenizer", () => {
 
   it("shows each token as readable text, whole characters at their last token", async () => {
     const tokenizer = await loadTokenizer(EXAMPLE);
-    expect(tokenizer.pieces([0, ...tokenizer.encode("the grand jury")])).toEqual(["<|endoftext|>", "the", " grand", " jury"]);
+    expect(tokenizer.pieces([0, ...tokenizer.encode("the grand jury")])).toEqual([
+      "<|endoftext|>",
+      "the",
+      " grand",
+      " jury",
+    ]);
     const text = "a 🦊 in 日本, café";
     const ids = tokenizer.encode(text);
     const pieces = tokenizer.pieces(ids);
@@ -61,7 +70,9 @@ describe("the start token", () => {
   it("is the bos_token of tokenizer_config.json before anything else", async () => {
     const tokens = ["<s>", "<mine>", "a"];
     expect((await loadTokenizer(write("named", tinyTokenizer(tokens), { bos_token: "<mine>" }))).startToken).toBe(1);
-    expect((await loadTokenizer(write("object", tinyTokenizer(tokens), { bos_token: { content: "<mine>" } }))).startToken).toBe(1);
+    expect(
+      (await loadTokenizer(write("object", tinyTokenizer(tokens), { bos_token: { content: "<mine>" } }))).startToken,
+    ).toBe(1);
     expect((await loadTokenizer(write("null", tinyTokenizer(tokens), { bos_token: null }))).startToken).toBe(0);
     await expect(loadTokenizer(write("absent", tinyTokenizer(tokens), { bos_token: "<x>" }))).rejects.toThrow(
       /bos_token '<x>' .* not in the vocabulary/,
@@ -95,12 +106,18 @@ describe("a file that is no tokenizer", () => {
       /not a tokenizer that can be used/,
     ],
     ["a negative id", tinyTokenizer(["<s>", "a"]).replace('"a":1', '"a":-1'), /the token "a" has no valid id/],
-    ["an id beyond all tables", tinyTokenizer(["<s>", "a"]).replace('"a":1', '"a":4000000000'), /the token "a" has no valid id/],
+    [
+      "an id beyond all tables",
+      tinyTokenizer(["<s>", "a"]).replace('"a":1', '"a":4000000000'),
+      /the token "a" has no valid id/,
+    ],
   ])("refuses %s", async (_name, content, message) => {
     await expect(loadTokenizer(write("bad", content))).rejects.toThrow(message);
   });
 
   it("refuses one that is not there", async () => {
-    await expect(loadTokenizer(join(folder, "none", "tokenizer.json"))).rejects.toThrow(/tokenizer\.json: the file is missing/);
+    await expect(loadTokenizer(join(folder, "none", "tokenizer.json"))).rejects.toThrow(
+      /tokenizer\.json: the file is missing/,
+    );
   });
 });

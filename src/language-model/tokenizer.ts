@@ -53,7 +53,8 @@ export async function loadTokenizer(path: string): Promise<Tokenizer> {
       return within(CALL_MS + length * CHARACTER_MS, call);
     } catch (cause) {
       if (cause instanceof SaettaError) throw cause;
-      const what = cause instanceof DeadlineError ? `${length} characters or tokens ${cause.message}` : messageOf(cause);
+      const what =
+        cause instanceof DeadlineError ? `${length} characters or tokens ${cause.message}` : messageOf(cause);
       throw new FormatError(`not a tokenizer that can be used (${what})`, { where: file, cause });
     }
   };
@@ -62,7 +63,8 @@ export async function loadTokenizer(path: string): Promise<Tokenizer> {
   const startToken = guarded(1, () => findStartToken(new Map(vocabulary), library, config, file));
 
   const isToken = (id: number): boolean => Number.isInteger(id) && id >= 0 && id < vocabSize;
-  if (!isToken(startToken)) throw new FormatError(`the start token ${startToken} is not in a vocabulary of ${vocabSize}`, { where: file });
+  if (!isToken(startToken))
+    throw new FormatError(`the start token ${startToken} is not in a vocabulary of ${vocabSize}`, { where: file });
 
   const decode = (ids: Int32Array | readonly number[]): string => {
     const unknown = ids.find((id) => !isToken(id));
@@ -81,7 +83,8 @@ export async function loadTokenizer(path: string): Promise<Tokenizer> {
     startToken,
     encode(text) {
       const { ids } = guarded(text.length, () => library.encode(text, { add_special_tokens: false }));
-      if (!ids.every(isToken)) throw new SaettaError("the vocabulary has no token for some of the text", { where: file });
+      if (!ids.every(isToken))
+        throw new SaettaError("the vocabulary has no token for some of the text", { where: file });
       return Int32Array.from(ids);
     },
     decode: (ids) => guarded(ids.length, () => decode(ids)),
@@ -89,7 +92,10 @@ export async function loadTokenizer(path: string): Promise<Tokenizer> {
   };
 }
 
-function piecesOf(ids: Int32Array | readonly number[], decode: (ids: Int32Array | readonly number[]) => string): string[] {
+function piecesOf(
+  ids: Int32Array | readonly number[],
+  decode: (ids: Int32Array | readonly number[]) => string,
+): string[] {
   // A token's text depends on the tokens before it (spaces, parts of characters), but not on those before the last whole character.
   const pieces: string[] = [];
   let first = 0;
@@ -129,13 +135,20 @@ function vocabularyOf(json: Fields): [string, number][] {
  * The token that starts a text: bos_token of tokenizer_config.json; else the token that the tokenizer itself puts before a text; else the first of START_TOKENS
  * in the vocabulary.
  */
-function findStartToken(vocabulary: ReadonlyMap<string, number>, library: Library, config: JsonObject, file: string): number {
+function findStartToken(
+  vocabulary: ReadonlyMap<string, number>,
+  library: Library,
+  config: JsonObject,
+  file: string,
+): number {
   const given = config.bos_token;
   const named = typeof given === "string" ? given : given && asObject(given, '"bos_token"', file).content;
   if (typeof named === "string") {
     const id = vocabulary.get(named);
     if (id !== undefined) return id;
-    throw new FormatError(`the bos_token '${named}' of tokenizer_config.json is not in the vocabulary`, { where: file });
+    throw new FormatError(`the bos_token '${named}' of tokenizer_config.json is not in the vocabulary`, {
+      where: file,
+    });
   }
   const bare = library.encode("a", { add_special_tokens: false }).ids;
   const whole = library.encode("a", { add_special_tokens: true }).ids;

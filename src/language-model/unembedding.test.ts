@@ -51,6 +51,7 @@ describe("the end of the example model", () => {
       }
     }
     // The size of a direction does not matter.
-    for (let token = 0; token < TOKENS; token += 101) expect(effects[2 * TOKENS + token]).toBeCloseTo(effects[token], 3);
+    for (let token = 0; token < TOKENS; token += 101)
+      expect(effects[2 * TOKENS + token]).toBeCloseTo(effects[token], 3);
   });
 });

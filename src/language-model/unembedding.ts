@@ -52,7 +52,9 @@ export async function openUnembedding(model: LanguageModel, threads: number): Pr
   if (others.length > 0) refuse(`the logits need ${others.join(", ")} beside the residual stream`);
   const { InferenceSession, Tensor } = await loadRuntime();
   const options = { executionProviders: ["cpu"], intraOpNumThreads: threads, logSeverityLevel: 4 } as const;
-  const session = await InferenceSession.create(bytes, options).catch((cause: unknown) => refuse(messageOf(cause), cause));
+  const session = await InferenceSession.create(bytes, options).catch((cause: unknown) =>
+    refuse(messageOf(cause), cause),
+  );
   const logits = async (rows: Float32Array): Promise<Float32Array> => {
     const fed = { [from]: new Tensor("float32", rows, [1, rows.length / width, width]) };
     const { data } = (await session.run(fed).catch((cause: unknown) => refuse(messageOf(cause), cause)))[output];

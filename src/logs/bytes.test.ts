@@ -5,13 +5,26 @@ import { readEvents, readWandb } from "../../test/support/log-readers.ts";
 import { crc32c, maskedCrc32c } from "./crc32c.ts";
 import type { LogLine } from "./run-log.ts";
 import { frame, restartEvent, scalarsEvent, versionEvent } from "./tensorboard.ts";
-import { exitBody, headerBody, historyBody, RecordFrames, record, runBody, summaryBody, type WandbRun } from "./wandb.ts";
+import {
+  exitBody,
+  headerBody,
+  historyBody,
+  RecordFrames,
+  record,
+  runBody,
+  summaryBody,
+  type WandbRun,
+} from "./wandb.ts";
 
 /** Written by TensorBoard's and W&B's own code: fixtures/make_fixtures.py. */
 const fixture = (name: string): Buffer => readFileSync(new URL(`fixtures/${name}`, import.meta.url));
 const { start, lines, run, frames } = JSON.parse(fixture("expected.json").toString()) as {
   readonly start: number;
-  readonly lines: readonly { readonly step: number; readonly wallTime: number; readonly values: Record<string, number | string> }[];
+  readonly lines: readonly {
+    readonly step: number;
+    readonly wallTime: number;
+    readonly values: Record<string, number | string>;
+  }[];
   readonly run: Omit<WandbRun, "host" | "startTime">;
   readonly frames: { readonly sizes: readonly number[]; readonly sha256: string };
 };
@@ -27,7 +40,9 @@ describe("CRC-32C", () => {
     expect(crc32c(new Uint8Array(32).fill(0xff))).toBe(0x62a8ab43);
     expect(crc32c(Uint8Array.from({ length: 32 }, (_, i) => i))).toBe(0x46dd794e);
     expect(crc32c(Buffer.from("123456789"))).toBe(0xe3069283);
-    expect(maskedCrc32c(Buffer.from("123456789"))).toBe((((0xe3069283 >>> 15) | (0xe3069283 << 17)) + 0xa282ead8) >>> 0);
+    expect(maskedCrc32c(Buffer.from("123456789"))).toBe(
+      (((0xe3069283 >>> 15) | (0xe3069283 << 17)) + 0xa282ead8) >>> 0,
+    );
   });
 });
 
@@ -78,13 +93,21 @@ describe("a .wandb file", () => {
       ...["1 header", "2 run", "3 history", "4 history", "5 history", "6 summary", "7 exit", "8 final", "9 footer"],
     ]);
     expect(records[1]!.items).toEqual(run.config);
-    expect(records[2]!.items).toEqual({ ...lines[0]!.values, _step: 1, _timestamp: LINES[0]!.wallTime, _runtime: 1.25 });
+    expect(records[2]!.items).toEqual({
+      ...lines[0]!.values,
+      _step: 1,
+      _timestamp: LINES[0]!.wallTime,
+      _runtime: 1.25,
+    });
   });
 
   it("breaks records at the ends of blocks as W&B's own writer does", () => {
     const to = new RecordFrames();
     const letter = (size: number, i: number) => (i < 7 ? "x" : size === 20 ? "z" : "y");
-    const pieces = [to.begin(), ...frames.sizes.flatMap((size, i) => to.frame(Buffer.from(letter(size, i).repeat(size))))];
+    const pieces = [
+      to.begin(),
+      ...frames.sizes.flatMap((size, i) => to.frame(Buffer.from(letter(size, i).repeat(size)))),
+    ];
     expect(createHash("sha256").update(Buffer.concat(pieces)).digest("hex")).toBe(frames.sha256);
   });
 

@@ -65,7 +65,9 @@ describe("a log file", () => {
     await turn();
     for (let i = 0; i < 5; i++) log.append(bytes("b"));
     await log.close();
-    expect(notes).toEqual(["full.log: cannot be written (ENOSPC: no space left on device, write); the run goes on without it"]);
+    expect(notes).toEqual([
+      "full.log: cannot be written (ENOSPC: no space left on device, write); the run goes on without it",
+    ]);
     expect(written).toEqual(["a"]);
     expect(file.closed).toBe(true);
   });

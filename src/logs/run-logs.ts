@@ -51,7 +51,11 @@ export function openRunLogs({ dir, from, earlier, tensorboard, wandb, name, conf
   };
 }
 
-async function attempt(what: string, opening: Promise<RunLog>, tell: (note: string) => void): Promise<RunLog | undefined> {
+async function attempt(
+  what: string,
+  opening: Promise<RunLog>,
+  tell: (note: string) => void,
+): Promise<RunLog | undefined> {
   try {
     return await opening;
   } catch (thrown) {

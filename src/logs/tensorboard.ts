@@ -44,7 +44,11 @@ export function scalarsEvent({ wallTime, step, values }: LogLine): Uint8Array {
   const scalars = Object.entries(values).flatMap(([tag, value]) =>
     wrap(SUMMARY.value, [...string(VALUE.tag, tag), ...float(VALUE.simpleValue, value)]),
   );
-  return Buffer.concat([...double(EVENT.wallTime, wallTime), ...integer(EVENT.step, step), ...wrap(EVENT.summary, scalars)]);
+  return Buffer.concat([
+    ...double(EVENT.wallTime, wallTime),
+    ...integer(EVENT.step, step),
+    ...wrap(EVENT.summary, scalars),
+  ]);
 }
 
 /**

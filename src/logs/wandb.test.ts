@@ -14,7 +14,11 @@ it("keeps the newest of every value in the summary, which a run that was killed 
   const log = await openWandb(folder, { project: "p", name: "n", config: {} }, none(), { onNote: expect.fail });
   for (let step = 1; step <= 60; step++) {
     const values = { loss: 1 / step };
-    log.append({ step, wallTime: Date.now() / 1000, values: step % 20 === 0 ? { ...values, holdout_fvu: step / 100 } : values });
+    log.append({
+      step,
+      wallTime: Date.now() / 1000,
+      values: step % 20 === 0 ? { ...values, holdout_fvu: step / 100 } : values,
+    });
   }
   log.append({ step: 61, wallTime: Date.now() / 1000, values: { loss: 0.5 } });
   await log.close(0);
@@ -42,7 +46,8 @@ it("takes over earlier lines, however many, and gives the file up when they cann
     if (count === 3) throw new Error("not JSON");
   }
   const root = mkdtempSync(join(folder, "earlier-"));
-  const open = (count: number) => openWandb(root, { project: "p", name: "n", config: {} }, earlier(count), { onNote: expect.fail });
+  const open = (count: number) =>
+    openWandb(root, { project: "p", name: "n", config: {} }, earlier(count), { onNote: expect.fail });
   await expect(open(3)).rejects.toThrow("not JSON");
   const openFiles = readdirSync("/proc/self/fd").map((fd) => {
     try {

@@ -112,7 +112,9 @@ export function runBody({ id, project, name, config, host, startTime }: WandbRun
 
 /** A line of history. `runtime`: seconds since the run began. */
 export function historyBody(line: LogLine, runtime: number): Pieces {
-  const items = Object.entries(withTimes(line, runtime)).flatMap(([key, value]) => wrap(HISTORY.item, item(key, value)));
+  const items = Object.entries(withTimes(line, runtime)).flatMap(([key, value]) =>
+    wrap(HISTORY.item, item(key, value)),
+  );
   return [...items, ...wrap(HISTORY.step, integer(STEP.num, line.step))];
 }
 

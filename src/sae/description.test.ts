@@ -28,7 +28,10 @@ describe("cfg.json", () => {
       const normalized: SaeDescription = { ...full, saetta: { version: "0.1.0", engine: "cpu", ...how } };
       const read = parseDescription(JSON.parse(JSON.stringify(descriptionJson(normalized))), "cfg.json");
       expect(read).toEqual(normalized);
-      expect(normalizationOf(read)).toEqual({ kind: how.normalization, factor: how.normalization === "scale" ? 1 / 3 : 1 });
+      expect(normalizationOf(read)).toEqual({
+        kind: how.normalization,
+        factor: how.normalization === "scale" ? 1 / 3 : 1,
+      });
     }
   });
 
@@ -55,8 +58,16 @@ describe("cfg.json", () => {
 
   const cfg = descriptionJson(full);
   it.each<[string, object, string]>([
-    ["another activation", { activation: "groupmax" }, 'cfg.json: activation "groupmax" is not "topk", the only one that Saetta computes'],
-    ["a skip connection", { skip_connection: true }, 'cfg.json: "skip_connection" is true, which Saetta does not compute'],
+    [
+      "another activation",
+      { activation: "groupmax" },
+      'cfg.json: activation "groupmax" is not "topk", the only one that Saetta computes',
+    ],
+    [
+      "a skip connection",
+      { skip_connection: true },
+      'cfg.json: "skip_connection" is true, which Saetta does not compute',
+    ],
     ["a transcoder", { transcode: true }, 'cfg.json: "transcode" is true, which Saetta does not compute'],
     ["signed latents", { signed: true }, 'cfg.json: "signed" is true, which Saetta does not compute'],
     ["more active latents than there are", { k: 11 }, "cfg.json: k is 11, but there are only 10 latents"],
@@ -82,7 +93,11 @@ describe("cfg.json", () => {
       { saetta: { ...Object(cfg.saetta), normalization: "scale", normalization_factor: 0 } },
       'cfg.json: "normalization_factor" must be above 0, but is 0',
     ],
-    ["a decay of 1", { saetta: { ...Object(cfg.saetta), ema_decay: 1 } }, 'cfg.json: "ema_decay" must be between 0 and 1, but is 1'],
+    [
+      "a decay of 1",
+      { saetta: { ...Object(cfg.saetta), ema_decay: 1 } },
+      'cfg.json: "ema_decay" must be between 0 and 1, but is 1',
+    ],
   ])("with %s is refused", (_, change, message) => {
     const changed = JSON.parse(JSON.stringify({ ...cfg, ...change }));
     expect(() => parseDescription(changed, "cfg.json")).toThrow(message);

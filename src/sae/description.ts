@@ -12,7 +12,12 @@ import type { Shape } from "./shape.ts";
 export const FORMAT_VERSION = 1;
 
 /** Name of each parameter in safetensors files. */
-export const TENSOR_NAMES = { encoder: "encoder.weight", latentBias: "encoder.bias", decoder: "W_dec", preBias: "b_dec" } as const;
+export const TENSOR_NAMES = {
+  encoder: "encoder.weight",
+  latentBias: "encoder.bias",
+  decoder: "W_dec",
+  preBias: "b_dec",
+} as const;
 
 /** Where an autoencoder comes from and how its inputs were prepared. */
 export interface Provenance {
@@ -44,7 +49,9 @@ export interface SaeDescription {
 
 /** How rows were normalised in training. */
 export function normalizationOf({ saetta }: SaeDescription): Normalization {
-  return saetta === undefined ? NO_NORMALIZATION : { kind: saetta.normalization, factor: saetta.normalizationFactor ?? 1 };
+  return saetta === undefined
+    ? NO_NORMALIZATION
+    : { kind: saetta.normalization, factor: saetta.normalizationFactor ?? 1 };
 }
 
 /** The object to write as cfg.json; keys in a fixed order. */
@@ -62,10 +69,28 @@ export function descriptionJson({ shape, saetta }: SaeDescription): JsonObject {
     d_in: d,
   };
   if (saetta === undefined) return sparsify;
-  const { version, engine, normalization, normalizationFactor, undoneWith, importedFrom, emaDecay, model, tensor, tokenizer } = saetta;
-  const prepared = { normalization_factor: normalizationFactor, undone_with: undoneWith, imported_from: importedFrom, ema_decay: emaDecay };
+  const {
+    version,
+    engine,
+    normalization,
+    normalizationFactor,
+    undoneWith,
+    importedFrom,
+    emaDecay,
+    model,
+    tensor,
+    tokenizer,
+  } = saetta;
+  const prepared = {
+    normalization_factor: normalizationFactor,
+    undone_with: undoneWith,
+    imported_from: importedFrom,
+    ema_decay: emaDecay,
+  };
   const optional = { ...prepared, model, tensor, tokenizer };
-  const given = Object.fromEntries(Object.entries(optional).filter((entry): entry is [string, string | number] => entry[1] !== undefined));
+  const given = Object.fromEntries(
+    Object.entries(optional).filter((entry): entry is [string, string | number] => entry[1] !== undefined),
+  );
   return { ...sparsify, saetta: { format_version: FORMAT_VERSION, version, engine, auxk, normalization, ...given } };
 }
 
@@ -83,15 +108,19 @@ export function parseDescription(json: Json, where: string): SaeDescription {
   const n = stated > 0 ? stated : d * cfg.integer("expansion_factor", 1);
   const k = cfg.integer("k", 1);
   if (k > n) throw new FormatError(`k is ${k}, but there are only ${n} latents`, { where });
-  if (!Number.isSafeInteger(n * d) || n >= 0xffff_ffff) throw new FormatError(`${n} latents x ${d} inputs are too many`, { where });
+  if (!Number.isSafeInteger(n * d) || n >= 0xffff_ffff)
+    throw new FormatError(`${n} latents x ${d} inputs are too many`, { where });
   if (!cfg.has("saetta")) return { shape: { d, n, k, auxk: 0 }, saetta: undefined };
   const own = cfg.fields("saetta");
   const version = own.integer("format_version", 1);
   if (version > FORMAT_VERSION) {
-    throw new FormatError(`format version ${version} is later than ${FORMAT_VERSION}, the last that this Saetta knows`, {
-      where,
-      mend: "install a newer Saetta",
-    });
+    throw new FormatError(
+      `format version ${version} is later than ${FORMAT_VERSION}, the last that this Saetta knows`,
+      {
+        where,
+        mend: "install a newer Saetta",
+      },
+    );
   }
   return { shape: { d, n, k, auxk: own.integer("auxk") }, saetta: parseProvenance(own) };
 }
@@ -109,9 +138,12 @@ function parseProvenance(own: Fields): Provenance {
   const text = (name: string, as = name) => (own.has(name) ? { [as]: own.string(name) } : {});
   const undoneWith = own.has("undone_with") ? own.string("undone_with") : undefined;
   if (undoneWith !== undefined && (undoneWith !== "std" || normalization !== "layer_norm")) {
-    throw new FormatError(`"undone_with" is "${undoneWith}", which means nothing with normalization "${normalization}"`, {
-      where: own.where,
-    });
+    throw new FormatError(
+      `"undone_with" is "${undoneWith}", which means nothing with normalization "${normalization}"`,
+      {
+        where: own.where,
+      },
+    );
   }
   const emaDecay = own.has("ema_decay") ? own.number("ema_decay") : undefined;
   if (emaDecay !== undefined && !(emaDecay > 0 && emaDecay < 1)) {

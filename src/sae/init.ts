@@ -7,7 +7,11 @@ import type { Shape } from "./shape.ts";
  * The tied start of the reference: encoder [n,d] uniform in +-1/sqrt(d) (what PyTorch's Linear draws), decoder [n,d] its copy with unit rows
  * (Gao et al. 2024, appendix A.1). Each row is a function of (seed, latent) alone; `firstLatent` is the number of row 0.
  */
-export function tiedStart({ d, n }: Shape, seed: number, firstLatent = 0): { encoder: Float32Array; decoder: Float32Array } {
+export function tiedStart(
+  { d, n }: Shape,
+  seed: number,
+  firstLatent = 0,
+): { encoder: Float32Array; decoder: Float32Array } {
   const encoder = new Float32Array(n * d);
   const decoder = new Float32Array(n * d);
   const bound = 1 / Math.sqrt(d);

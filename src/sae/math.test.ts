@@ -3,7 +3,11 @@ import * as maths from "./math.ts";
 
 const all = () => true;
 
-function select(pre: readonly number[], k: number, isCandidate: (j: number) => boolean = all): [latent: number, value: number][] {
+function select(
+  pre: readonly number[],
+  k: number,
+  isCandidate: (j: number) => boolean = all,
+): [latent: number, value: number][] {
   const [latent, value] = [new Uint32Array(k), new Float64Array(k)];
   const on = maths.topK(Float64Array.from(pre), k, latent, value, isCandidate);
   return Array.from({ length: on }, (_, slot) => [latent[slot], value[slot]]);
@@ -59,7 +63,8 @@ describe("normalisation", () => {
 
   it("makes zeros of constant rows, whatever their mean does to the last digit", () => {
     for (const kind of ["unit", "layer_norm"] as const) {
-      for (const row of [[0, 0, 0], [0.1, 0.1, 0.1], [1e150, 1e150, 1e150], [7]]) expect(normalized(kind, row)).toEqual(row.map(() => 0));
+      for (const row of [[0, 0, 0], [0.1, 0.1, 0.1], [1e150, 1e150, 1e150], [7]])
+        expect(normalized(kind, row)).toEqual(row.map(() => 0));
       // The smallest difference of an element that f32 can hold is no rounding.
       expect(normalized(kind, [1, 1, 1 + 2 ** -23])[2]).toBeGreaterThan(0);
     }
@@ -67,7 +72,8 @@ describe("normalisation", () => {
 
   it("keeps what is not finite visible", () => {
     for (const kind of ["unit", "layer_norm"] as const) {
-      for (const bad of [Number.NaN, Number.POSITIVE_INFINITY, 1e200]) expect(normalized(kind, [1, bad, 2]).every(Number.isNaN)).toBe(true);
+      for (const bad of [Number.NaN, Number.POSITIVE_INFINITY, 1e200])
+        expect(normalized(kind, [1, bad, 2]).every(Number.isNaN)).toBe(true);
     }
   });
 
@@ -138,7 +144,9 @@ describe("update", () => {
   });
 
   it("clips by c / max(norm, c)", () => {
-    expect([maths.clipFactor(4, 1), maths.clipFactor(0.5, 1), maths.clipFactor(0, 1), maths.clipFactor(9, 0)]).toEqual([0.25, 1, 1, 1]);
+    expect([maths.clipFactor(4, 1), maths.clipFactor(0.5, 1), maths.clipFactor(0, 1), maths.clipFactor(9, 0)]).toEqual([
+      0.25, 1, 1, 1,
+    ]);
   });
 
   it("Adam's first step has the size of the learning rate, and the next corrects its bias", () => {
@@ -153,7 +161,11 @@ describe("update", () => {
 
   it("gives a row of zeros a direction that depends on latent and step only, and no moments", () => {
     const draw = (t: number) => {
-      const [rows, m, v] = [Float64Array.of(3, 4, 0, 0, 1e-13, 0), new Float64Array(6).fill(1), new Float64Array(6).fill(1)];
+      const [rows, m, v] = [
+        Float64Array.of(3, 4, 0, 0, 1e-13, 0),
+        new Float64Array(6).fill(1),
+        new Float64Array(6).fill(1),
+      ];
       maths.unitRows(rows, m, v, 2, t);
       return { rows: [...rows], m: [...m], v: [...v] };
     };
@@ -180,7 +192,9 @@ describe("update", () => {
     const ema = Float64Array.of(1);
     maths.average(ema, Float64Array.of(3), 0.75);
     expect(ema[0]).toBe(1.5);
-    expect([maths.nextAge(7, false, 5), maths.nextAge(7, true, 5), maths.nextAge(0xffff_fffe, false, 5)]).toEqual([12, 0, 0xffff_ffff]);
+    expect([maths.nextAge(7, false, 5), maths.nextAge(7, true, 5), maths.nextAge(0xffff_fffe, false, 5)]).toEqual([
+      12, 0, 0xffff_ffff,
+    ]);
     expect([maths.isDead(10, 10), maths.isDead(11, 10)]).toEqual([false, true]);
   });
 });

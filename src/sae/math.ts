@@ -71,7 +71,10 @@ export const LAYER_NORM_EPS = 1e-5;
  * d, and the norm of what is left; "layer_norm" (OpenAI's autoencoders): its mean, and the unbiased standard deviation + 1e-5. A constant row has size 0: it becomes
  * zeros, and comes back as its mean. "scale" is x factor, and "none" changes nothing. NaN where the squares are not finite.
  */
-export function rowStatistics(x: Float32Array | Float64Array, { kind, factor }: Normalization): { mean: number; size: number } {
+export function rowStatistics(
+  x: Float32Array | Float64Array,
+  { kind, factor }: Normalization,
+): { mean: number; size: number } {
   if (kind === "none" || kind === "scale") return { mean: 0, size: 1 / factor };
   const d = x.length;
   let sum = 0;
@@ -92,7 +95,8 @@ export function rowStatistics(x: Float32Array | Float64Array, { kind, factor }: 
 export function normalizeRow(x: Float32Array | Float64Array, by: Normalization): void {
   if (by.kind === "none") return;
   const { mean, size } = rowStatistics(x, by);
-  for (let i = 0; i < x.length; i++) x[i] = by.kind === "scale" ? x[i] * by.factor : size === 0 ? 0 : (x[i] - mean) / size;
+  for (let i = 0; i < x.length; i++)
+    x[i] = by.kind === "scale" ? x[i] * by.factor : size === 0 ? 0 : (x[i] - mean) / size;
 }
 
 // ---- forward ----
@@ -111,7 +115,13 @@ export function preActivations(w: Weights, x: Float64Array, pre: Float64Array): 
  * E3, E8: the k highest of pre [n] among the candidates (all, or the dead ones), by value, the lower latent first among equals, then relu: what
  * is not above 0 is off. Written to latent [k] and value [k]; returns how many are on.
  */
-export function topK(pre: Float64Array, k: number, latent: Uint32Array, value: Float64Array, isCandidate: (j: number) => boolean): number {
+export function topK(
+  pre: Float64Array,
+  k: number,
+  latent: Uint32Array,
+  value: Float64Array,
+  isCandidate: (j: number) => boolean,
+): number {
   let on = 0;
   for (let j = 0; j < pre.length; j++) {
     const v = pre[j];
@@ -135,7 +145,10 @@ export function keptOfShard(values: readonly Float64Array[], shard: number, k: n
   const own = values[shard]!;
   for (let i = 0; i < own.length; i++) {
     const before = (value: number, s: number) => (s < shard ? value >= own[i]! : value > own[i]!);
-    const above = values.reduce((sum, other, s) => sum + (s === shard ? i : other.filter((value) => before(value, s)).length), 0);
+    const above = values.reduce(
+      (sum, other, s) => sum + (s === shard ? i : other.filter((value) => before(value, s)).length),
+      0,
+    );
     if (!(own[i]! > 0) || above >= k) return i;
   }
   return own.length;
@@ -211,7 +224,10 @@ export function auxTargetVariation(s: Sums, rows: number): number {
 /** The factors of d loss / d (W_dec z) = live err and d loss / d (W_dec z_aux) = dead auxErr, from E6-E7 and E11. */
 export function lossScales(s: Sums, rows: number, mseScale: number, auxCoef: number): { live: number; dead: number } {
   const auxVariation = auxTargetVariation(s, rows);
-  return { live: (2 * mseScale) / (rows * s.errColumns.length), dead: auxVariation === 0 ? 0 : (2 * auxCoef) / auxVariation };
+  return {
+    live: (2 * mseScale) / (rows * s.errColumns.length),
+    dead: auxVariation === 0 ? 0 : (2 * auxCoef) / auxVariation,
+  };
 }
 
 /** The gradient of each value that is on: decoder[latent] . err [B,d], without the factor of the loss. */
@@ -293,7 +309,14 @@ export interface Adam {
 }
 
 /** Adam (Kingma and Ba 2015) with eps outside the bias-corrected root, on every weight, also of latents that were not used. -> w, m, v. */
-export function adam(o: Adam, w: Float64Array, m: Float64Array, v: Float64Array, gradient: Float64Array, factor: number): void {
+export function adam(
+  o: Adam,
+  w: Float64Array,
+  m: Float64Array,
+  v: Float64Array,
+  gradient: Float64Array,
+  factor: number,
+): void {
   const correction1 = 1 - o.beta1 ** o.t;
   const correction2 = 1 - o.beta2 ** o.t;
   for (let i = 0; i < w.length; i++) {
@@ -308,7 +331,14 @@ export function adam(o: Adam, w: Float64Array, m: Float64Array, v: Float64Array,
 export const SHORTEST_ROW = 1e-12;
 
 /** Every row [n,d] to length 1. A row without a direction gets a random one, which depends on its latent and on Adam's t only, and moments 0. `firstLatent`: of all shards. */
-export function unitRows(decoder: Float64Array, m: Float64Array, v: Float64Array, d: number, t: number, firstLatent = 0): void {
+export function unitRows(
+  decoder: Float64Array,
+  m: Float64Array,
+  v: Float64Array,
+  d: number,
+  t: number,
+  firstLatent = 0,
+): void {
   for (let j = 0; j * d < decoder.length; j++) {
     const row = decoder.subarray(j * d, (j + 1) * d);
     let length = Math.sqrt(squares(row));

@@ -1,6 +1,15 @@
 /** How long a run will take: a few of its own steps, timed before it starts, on the state that is then put back as it was. */
 
-import { BYTES, type Engine, type Hyper, PARAM_NAMES, type Params, type Shape, type State, type Tensor } from "../engine/engine.ts";
+import {
+  BYTES,
+  type Engine,
+  type Hyper,
+  PARAM_NAMES,
+  type Params,
+  type Shape,
+  type State,
+  type Tensor,
+} from "../engine/engine.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { createTrainStep } from "./step.ts";
 
@@ -43,7 +52,13 @@ export async function timeSteps(
     return { step: drawnOut(a.step, b.step), forward: drawnOut(a.forward, b.forward) };
   } finally {
     for (const [i, name] of PARAM_NAMES.entries()) engine.write(state.params[name], before[i]!);
-    for (const tensor of [...tensorsOf(state.m), ...tensorsOf(state.v), ...tensorsOf(state.ema), state.age, state.counters])
+    for (const tensor of [
+      ...tensorsOf(state.m),
+      ...tensorsOf(state.v),
+      ...tensorsOf(state.ema),
+      state.age,
+      state.counters,
+    ])
       clear(engine, tensor);
   }
 }
@@ -99,7 +114,8 @@ const ZEROS = new Uint8Array(4 * 2 ** 20);
 
 function clear(engine: Engine, tensor: Tensor): void {
   const bytes = tensor.shape.reduce((product, size) => product * size, 1) * BYTES[tensor.dtype];
-  for (let at = 0; at < bytes; at += ZEROS.length) engine.write(tensor, ZEROS.subarray(0, Math.min(ZEROS.length, bytes - at)), at);
+  for (let at = 0; at < bytes; at += ZEROS.length)
+    engine.write(tensor, ZEROS.subarray(0, Math.min(ZEROS.length, bytes - at)), at);
 }
 
 /** What a run will take, as it was estimated before it began. */

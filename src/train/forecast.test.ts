@@ -17,7 +17,11 @@ describe("before its first step a run says", () => {
     expect(memory.free).toBeGreaterThan(memory.needed);
     expect(seconds).toBeGreaterThan(0);
     // Start tokens of held-out sequences count too; rows of the hold-out that are not finite do not.
-    expect(run.data.preflight).toMatchObject({ nonFinite: 1, duplicates: 0, excluded: { p99: expect.closeTo(24 * Math.sqrt(6), 9) } });
+    expect(run.data.preflight).toMatchObject({
+      nonFinite: 1,
+      duplicates: 0,
+      excluded: { p99: expect.closeTo(24 * Math.sqrt(6), 9) },
+    });
     expect(run.data.preflight?.rows).toBe(run.data.rowsPerEpoch - 1);
     await run.close();
     const given = await train(source, { ...options, mseScale: 1, latents: undefined, expansion: 4 });

@@ -11,7 +11,16 @@ import type { Source } from "../data/source.ts";
 import { resume, train } from "./train.ts";
 
 const STEPS = 12;
-const OPTIONS = { latents: 16, k: 2, auxk: 0, batch: 16, statisticsRows: 64, holdout: 0.2, engine: "reference", evalEvery: 4 } as const;
+const OPTIONS = {
+  latents: 16,
+  k: 2,
+  auxk: 0,
+  batch: 16,
+  statisticsRows: 64,
+  holdout: 0.2,
+  engine: "reference",
+  evalEvery: 4,
+} as const;
 let folder: string;
 let source: Source;
 beforeAll(async () => {
@@ -84,17 +93,25 @@ describe("the logs of a run", () => {
     const config: unknown = JSON.parse(readFileSync(join(logged, "config.json"), "utf8"));
     expect(run!.items).toEqual(config);
     for (const [i, { items }] of rest.slice(0, STEPS).entries()) {
-      expect(items).toMatchObject(Object.fromEntries(Object.entries(metrics[i]!).filter(([, value]) => value !== null)));
+      expect(items).toMatchObject(
+        Object.fromEntries(Object.entries(metrics[i]!).filter(([, value]) => value !== null)),
+      );
       expect(items._step).toBe(i + 1);
     }
     const summary = rest[STEPS]!.items;
-    expect(summary).toMatchObject({ step: STEPS, loss: metrics.at(-1)!.loss, holdout_fvu: metrics.at(-1)!.holdout_fvu });
+    expect(summary).toMatchObject({
+      step: STEPS,
+      loss: metrics.at(-1)!.loss,
+      holdout_fvu: metrics.at(-1)!.holdout_fvu,
+    });
     expect(rest[STEPS + 1]!.fields.get(1)).toBeUndefined(); // exit code 0
   });
 
   it("go on in files of their own when a run is resumed, and hold what W&B needs of the earlier ones", async () => {
     const out = join(folder, "resumed");
-    await finish(await train(source, { ...OPTIONS, tokens: 16 * 6, logEvery: 2, out, tensorboard: true, wandb: "sparse" }));
+    await finish(
+      await train(source, { ...OPTIONS, tokens: 16 * 6, logEvery: 2, out, tensorboard: true, wandb: "sparse" }),
+    );
     await finish(await resume(out, { tokens: 16 * 10 }));
     const [first, second] = eventFiles(out).map((path) => readEvents(readFileSync(path)));
     expect(first!.map(({ step }) => step)).toEqual([0, 2, 4, 6]);
@@ -144,7 +161,9 @@ describe("the logs of a run", () => {
       throw new Error("a listener that fails");
     };
     await finish(await resume(blocked, { tokens: 16 * 10, tensorboard: true, wandb: "sparse", onNote }));
-    expect(notes).toEqual([expect.stringMatching(/^W&B's offline run cannot be made \(EEXIST.*; the run goes on without it$/)]);
+    expect(notes).toEqual([
+      expect.stringMatching(/^W&B's offline run cannot be made \(EEXIST.*; the run goes on without it$/),
+    ]);
     expect(eventFiles(blocked)).toHaveLength(1);
     await finish(await train(source, { ...OPTIONS, tokens: 16 * 6, out: false, tensorboard: true, wandb: "sparse" }));
   });

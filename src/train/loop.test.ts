@@ -117,7 +117,9 @@ describe("the loop", () => {
     expect(whole.logged.every(({ l0 }) => l0! > 0 && l0! <= 3)).toBe(true);
   });
 
-  it.each([1, 2, 17, 37, 38, 59])("stopped after step %i and gone on with, ends with the same bits and reports", async (stop) => {
+  it.each([
+    1, 2, 17, 37, 38, 59,
+  ])("stopped after step %i and gone on with, ends with the same bits and reports", async (stop) => {
     const stopping = new AbortController();
     const first = await start({ saveEvery: stop, onSave: async () => stopping.abort(), signal: stopping.signal });
     const progress = await first.run;
@@ -165,7 +167,9 @@ describe("the loop", () => {
 
   it("stops at a step that is not finite, which changed nothing", async () => {
     const { run, state, engine } = await start({ poison: Number.NaN });
-    await expect(run).rejects.toThrow("step 1 is not finite, and changed nothing; lower --lr, set --clip 1, or look at the data");
+    await expect(run).rejects.toThrow(
+      "step 1 is not finite, and changed nothing; lower --lr, set --clip 1, or look at the data",
+    );
     expect(uint32Of(await engine.read(state.age)).every((age) => age === 0)).toBe(true);
   });
 

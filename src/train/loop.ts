@@ -89,7 +89,14 @@ export async function trainLoop(input: LoopInput): Promise<Progress> {
       const last = progress.step === schedule.steps;
       const evaluate = last || (input.evalEvery > 0 && progress.step % input.evalEvery === 0);
       const log = evaluate || progress.step % input.logEvery === 0;
-      ops.run(state, input.ring, batch.rows.subarray(own.first, own.end), { ...hyper, lr, rows }, log, input.signal.aborted);
+      ops.run(
+        state,
+        input.ring,
+        batch.rows.subarray(own.first, own.end),
+        { ...hyper, lr, rows },
+        log,
+        input.signal.aborted,
+      );
       // One step is in flight while the next batch is prepared; a bad one is found then, and has changed nothing.
       agreed ||= (await before) ?? false;
       before = settle(ops, progress, { ...hyper, lr, rows }, log, evaluate);
@@ -113,7 +120,8 @@ export async function trainLoop(input: LoopInput): Promise<Progress> {
     ]);
     skippedInARow = bad ? skippedInARow + 1 : 0;
     if (bad && (input.nonFinite === "stop" || skippedInARow >= MOST_SKIPPED)) throw diverged(at.step, skippedInARow);
-    if (findings !== undefined) input.onLog(at, step.lr, { ...findings, ...(evaluate ? await input.evaluate?.() : {}) });
+    if (findings !== undefined)
+      input.onLog(at, step.lr, { ...findings, ...(evaluate ? await input.evaluate?.() : {}) });
     return stop;
   }
 }

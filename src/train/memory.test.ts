@@ -2,7 +2,14 @@ import { freemem } from "node:os";
 import { describe, expect, it } from "vitest";
 import { availableMemory, bytesNeeded, checkMemory, type Needs } from "./memory.ts";
 
-const needs: Needs = { shape: { d: 768, n: 32768, k: 32, auxk: 256 }, real: "f32", ema: false, batch: 4096, rowBytes: 2 ** 28, sampled: 0 };
+const needs: Needs = {
+  shape: { d: 768, n: 32768, k: 32, auxk: 256 },
+  real: "f32",
+  ema: false,
+  batch: 4096,
+  rowBytes: 2 ** 28,
+  sampled: 0,
+};
 const parameters = 2 * 768 * 32768 + 32768 + 768;
 
 describe("the memory that a run needs", () => {

@@ -61,7 +61,10 @@ describe("metrics.jsonl", () => {
     const at = { open: 1, truncate: 2, write: 3, sync: 4 }[name];
     await through(failingAt(at, "ENOSPC"), async () => {
       const opened = MetricsFile.open(folder, 0);
-      if (at < 3) return expect(opened).rejects.toThrow(`${path}: could not be written (ENOSPC: no space left on device, ${name})`);
+      if (at < 3)
+        return expect(opened).rejects.toThrow(
+          `${path}: could not be written (ENOSPC: no space left on device, ${name})`,
+        );
       const file = await opened;
       file.append(report(1));
       if (name === "write") await new Promise((resolve) => setTimeout(resolve, 20));

@@ -119,7 +119,10 @@ export async function* earlierLines(dir: string, bytes: number, began: number): 
   const file = createReadStream(join(dir, METRICS), { end: bytes - 1 });
   for await (const text of createInterface({ input: file, crlfDelay: Number.POSITIVE_INFINITY })) {
     const { step, elapsed_s, ...rest } = JSON.parse(text) as Readonly<Record<string, number | null>>;
-    const values = Object.entries({ step, elapsed_s, ...rest }).filter((entry): entry is [string, number] => typeof entry[1] === "number");
-    if (typeof step === "number") yield { step, wallTime: began + (elapsed_s ?? 0), values: Object.fromEntries(values) };
+    const values = Object.entries({ step, elapsed_s, ...rest }).filter(
+      (entry): entry is [string, number] => typeof entry[1] === "number",
+    );
+    if (typeof step === "number")
+      yield { step, wallTime: began + (elapsed_s ?? 0), values: Object.fromEntries(values) };
   }
 }

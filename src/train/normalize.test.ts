@@ -69,7 +69,11 @@ async function goOn(run: string): Promise<string> {
 
 /** What a reader of sparsify does with cfg.json and sae.safetensors, and nothing else. */
 async function sparsify(path: string, x: Float32Array): Promise<{ codes: Map<number, number>[]; output: number[] }> {
-  const { k, num_latents: n, d_in: d } = JSON.parse(await readFile(join(path, "cfg.json"), "utf8")) as Record<string, number>;
+  const {
+    k,
+    num_latents: n,
+    d_in: d,
+  } = JSON.parse(await readFile(join(path, "cfg.json"), "utf8")) as Record<string, number>;
   const file = await openSafetensors(join(path, "sae.safetensors"));
   const numbers = async (name: string) => {
     const bytes = await file.read(name);
@@ -92,7 +96,8 @@ async function sparsify(path: string, x: Float32Array): Promise<{ codes: Map<num
     });
     const top = pre.toSorted((p, q) => q.value - p.value).slice(0, k);
     codes.push(new Map(top.filter(({ value }) => value > 0).map(({ j, value }) => [j, value])));
-    for (let i = 0; i < d!; i++) output.push(top.reduce((sum, { j, value }) => sum + value * Wdec[j * d! + i]!, bdec[i]!));
+    for (let i = 0; i < d!; i++)
+      output.push(top.reduce((sum, { j, value }) => sum + value * Wdec[j * d! + i]!, bdec[i]!));
   }
   return { codes, output };
 }
@@ -108,7 +113,9 @@ describe.each(KINDS)("--normalize %s", (normalize) => {
   it("learns, and says in its files what it does to rows", async () => {
     const metrics = await metricsOf(whole);
     expect(metrics.at(-1)!.holdout_fvu).toBeLessThan(0.6 * (metrics[0]!.fvu as number));
-    const { saetta } = JSON.parse(await readFile(join(last, "cfg.json"), "utf8")) as { saetta: Record<string, unknown> };
+    const { saetta } = JSON.parse(await readFile(join(last, "cfg.json"), "utf8")) as {
+      saetta: Record<string, unknown>;
+    };
     expect(saetta.normalization).toBe(normalize);
     const files = Object.keys(await checkpointOf(whole, "step-00000040"));
     const own = normalize !== "scale";
@@ -122,11 +129,15 @@ describe.each(KINDS)("--normalize %s", (normalize) => {
   });
 
   it("sees normalised rows: mse_scale and the start are theirs", async () => {
-    const { progress } = JSON.parse(await readFile(join(last, "state.json"), "utf8")) as { progress: { mse_scale: number } };
-    const factor = (JSON.parse(await readFile(join(last, "cfg.json"), "utf8")) as { saetta: { normalization_factor?: number } }).saetta
-      .normalization_factor;
+    const { progress } = JSON.parse(await readFile(join(last, "state.json"), "utf8")) as {
+      progress: { mse_scale: number };
+    };
+    const factor = (
+      JSON.parse(await readFile(join(last, "cfg.json"), "utf8")) as { saetta: { normalization_factor?: number } }
+    ).saetta.normalization_factor;
     const x = Float64Array.from(rows);
-    for (let at = 0; at < x.length; at += D) normalizeRow(x.subarray(at, at + D), { kind: normalize, factor: factor ?? 1 });
+    for (let at = 0; at < x.length; at += D)
+      normalizeRow(x.subarray(at, at + D), { kind: normalize, factor: factor ?? 1 });
     let variance = 0;
     for (let i = 0; i < D; i++) {
       const column = x.filter((_, at) => at % D === i);
@@ -150,12 +161,19 @@ describe.each(KINDS)("--normalize %s", (normalize) => {
   });
 
   it("cannot be changed when the run goes on, not even in its config", async () => {
-    await expect(resume(whole, { normalize: "none" })).rejects.toThrow(`--normalize is "${normalize}" in this run and cannot be changed`);
+    await expect(resume(whole, { normalize: "none" })).rejects.toThrow(
+      `--normalize is "${normalize}" in this run and cannot be changed`,
+    );
     const copy = fresh();
     await cp(whole, copy, { recursive: true });
     const config = join(copy, "config.json");
-    await writeFile(config, (await readFile(config, "utf8")).replace(`"normalize": "${normalize}"`, '"normalize": "none"'));
-    await expect(resume(copy)).rejects.toThrow(`was trained with --normalize ${normalize}, but the config of the run says none`);
+    await writeFile(
+      config,
+      (await readFile(config, "utf8")).replace(`"normalize": "${normalize}"`, '"normalize": "none"'),
+    );
+    await expect(resume(copy)).rejects.toThrow(
+      `was trained with --normalize ${normalize}, but the config of the run says none`,
+    );
   });
 
   it("encodes and decodes rows as they are", async () => {
@@ -178,7 +196,10 @@ describe.each(KINDS)("--normalize %s", (normalize) => {
     if (normalize === "scale") return;
     expect(() => sae.decode({ k: codes.k, latent: codes.latent, value: codes.value })).toThrow(UsageError);
     // The normalised rows themselves, in the space of which there is nothing to undo.
-    const inside = await sae.decode({ ...codes, rows: { mean: new Float64Array(40), size: new Float64Array(40).fill(1) } });
+    const inside = await sae.decode({
+      ...codes,
+      rows: { mean: new Float64Array(40), size: new Float64Array(40).fill(1) },
+    });
     for (let row = 0; row < 40; row++) {
       const { mean, size } = rowStatistics(some.subarray(row * D, (row + 1) * D), { kind: normalize, factor: 1 });
       for (let i = row * D; i < (row + 1) * D; i++) expect(inside[i]! * size + mean).toBeCloseTo(output[i]!, 3);
@@ -270,8 +291,9 @@ describe("--normalize scale", () => {
 
   it("keeps the biases of training, too, which division would round", async () => {
     const last = await start(fresh(), { normalize: "scale" });
-    const factor = (JSON.parse(await readFile(join(last, "cfg.json"), "utf8")) as { saetta: { normalization_factor: number } }).saetta
-      .normalization_factor;
+    const factor = (
+      JSON.parse(await readFile(join(last, "cfg.json"), "utf8")) as { saetta: { normalization_factor: number } }
+    ).saetta.normalization_factor;
     const trained = await openSafetensors(join(last, "optimizer.safetensors"));
     for (const [name, prefix] of [
       ["sae.safetensors", "train."],

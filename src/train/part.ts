@@ -20,7 +20,9 @@ export function partOf(whole: Shape, grid: Grid = solo().grid, capacityFactor?: 
   const { shards, shard } = grid;
   const n = whole.n / shards;
   if (!Number.isInteger(n)) {
-    throw new UsageError(`${whole.n} latents cannot be shared by ${shards} shards`, { mend: "give a multiple of --shards as --latents" });
+    throw new UsageError(`${whole.n} latents cannot be shared by ${shards} shards`, {
+      mend: "give a multiple of --shards as --latents",
+    });
   }
   const slots = (k: number) => slotsOf(k, n, shards, capacityFactor);
   return { grid, whole, shape: { ...whole, n, k: slots(whole.k), auxk: slots(whole.auxk) }, firstLatent: shard * n };
@@ -37,7 +39,10 @@ function slotsOf(k: number, n: number, shards: number, capacityFactor: number | 
 }
 
 /** The rows of a batch that this rank's replica trains on: a part of neighbours, so that the order of all rows is the same for any number of replicas. */
-export function rowsOfReplica({ replicas, replica }: Grid, rows: number): { readonly first: number; readonly end: number } {
+export function rowsOfReplica(
+  { replicas, replica }: Grid,
+  rows: number,
+): { readonly first: number; readonly end: number } {
   return { first: Math.floor((replica * rows) / replicas), end: Math.floor(((replica + 1) * rows) / replicas) };
 }
 
@@ -67,5 +72,7 @@ export async function sumOverShards(collective: Collective, values: readonly num
   if (collective.grid.shards === 1) return values;
   const all = await collective.exchange(values);
   const { replica, shards } = collective.grid;
-  return values.map((_, i) => all.slice(replica * shards, (replica + 1) * shards).reduce((sum, each) => sum + each[i]!, 0));
+  return values.map((_, i) =>
+    all.slice(replica * shards, (replica + 1) * shards).reduce((sum, each) => sum + each[i]!, 0),
+  );
 }

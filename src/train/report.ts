@@ -46,7 +46,10 @@ export interface Report {
 }
 
 /** What the engine knows of a step. */
-export type Findings = Pick<Report, "loss" | "mse" | "fvu" | "auxk_loss" | "l0" | "dead" | "dead_fraction" | "grad_norm" | "skipped">;
+export type Findings = Pick<
+  Report,
+  "loss" | "mse" | "fvu" | "auxk_loss" | "l0" | "dead" | "dead_fraction" | "grad_norm" | "skipped"
+>;
 
 /** Reads what a step on `rows` rows, those of all replicas, found, as of this call. Every rank of `collective` calls it; default: there is one. */
 export async function readFindings(
@@ -58,7 +61,9 @@ export async function readFindings(
   rows = own,
   collective = solo(),
 ): Promise<Findings> {
-  const [sums, sq, counters] = (await Promise.all([engine.read(t.sums), engine.read(t.sq), engine.read(state.counters)])).map(float64Of);
+  const [sums, sq, counters] = (
+    await Promise.all([engine.read(t.sums), engine.read(t.sq), engine.read(state.counters)])
+  ).map(float64Of);
   const ofShard = namedSums(sums!);
   const { shards, replicas } = collective.grid;
   // Every replica has counted the same dead latents.

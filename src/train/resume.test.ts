@@ -67,7 +67,8 @@ afterAll(async () => {
 async function killedAfter(step: string): Promise<string> {
   const run = fresh();
   await cp(whole, run, { recursive: true });
-  for (const name of await checkpointsOf(run)) if (name > step) await rm(join(run, "checkpoints", name), { recursive: true });
+  for (const name of await checkpointsOf(run))
+    if (name > step) await rm(join(run, "checkpoints", name), { recursive: true });
   return run;
 }
 
@@ -99,7 +100,9 @@ describe("a run that goes on", () => {
     expect(Object.keys(await checkpointOf(whole, LAST))).toContain("ema.safetensors");
   });
 
-  it.each([1, 6, 13, 20, 38])("after it was stopped at step %i ends with the same bits and the same metrics", async (stopAt) => {
+  it.each([
+    1, 6, 13, 20, 38,
+  ])("after it was stopped at step %i ends with the same bits and the same metrics", async (stopAt) => {
     const run = fresh();
     const { reason, steps } = await start(run, {}, stopAt);
     expect(reason).toBe("stopped");
@@ -124,7 +127,10 @@ describe("a run that goes on", () => {
     await again.finished;
     await (await resume(run)).finished;
     expect(await checkpointOf(run, LAST)).toEqual(await checkpointOf(whole, LAST));
-    expect(JSON.parse(await readFile(join(run, "config.json"), "utf8"))).toMatchObject({ log_every: 4, checkpoint_every: 0 });
+    expect(JSON.parse(await readFile(join(run, "config.json"), "utf8"))).toMatchObject({
+      log_every: 4,
+      checkpoint_every: 0,
+    });
   });
 
   it("leaves a damaged checkpoint aside and says so", async () => {
@@ -217,7 +223,11 @@ describe("a run that goes on", () => {
 
   it("that is done is done, and names its checkpoint", async () => {
     const run = await killedAfter(LAST);
-    expect(await (await resume(run)).finished).toMatchObject({ reason: "done", steps: 40, checkpoint: join(run, "checkpoints", LAST) });
+    expect(await (await resume(run)).finished).toMatchObject({
+      reason: "done",
+      steps: 40,
+      checkpoint: join(run, "checkpoints", LAST),
+    });
     await expectWhole(run);
   });
 
@@ -247,7 +257,10 @@ describe("what may not be", () => {
     [{ holdout: 0.1 }, "--holdout is 0.05 in this run"],
     [{ expansion: 2 }, "--expansion is not set in this run"],
     [{ init: "x" }, "--init is not set in this run"],
-    [{ tokens: 100 }, "the run has trained on 1280 rows already, more than the budget of 100; raise --tokens or --epochs"],
+    [
+      { tokens: 100 },
+      "the run has trained on 1280 rows already, more than the budget of 100; raise --tokens or --epochs",
+    ],
     [{ k: -1 }, "k: -1 is not allowed"],
   ])("%j is refused and changes nothing", async (changes, message) => {
     const before = await readFile(join(whole, "config.json"), "utf8");
@@ -284,12 +297,16 @@ describe("what may not be", () => {
   });
 
   it("a folder that is no run, or has lost what it logged, is refused", async () => {
-    await expect(resume(join(folder, "nowhere"))).rejects.toThrow("nowhere: is not a run folder: it has no config.json");
+    await expect(resume(join(folder, "nowhere"))).rejects.toThrow(
+      "nowhere: is not a run folder: it has no config.json",
+    );
     await expect(resume(data)).rejects.toThrow("acts.h5: is not a run folder");
     const shorn = await killedAfter("step-00000014");
     await truncate(join(shorn, "metrics.jsonl"), 10);
     const going = await resume(shorn);
-    await expect(going.finished).rejects.toThrow(/metrics\.jsonl: has 10 bytes, but the checkpoint was saved when it had \d+/);
+    await expect(going.finished).rejects.toThrow(
+      /metrics\.jsonl: has 10 bytes, but the checkpoint was saved when it had \d+/,
+    );
     const odd = await killedAfter("step-00000014");
     await writeFile(join(odd, "config.json"), "{");
     await expect(resume(odd)).rejects.toThrow(`${join(odd, "config.json")}: not valid JSON`);

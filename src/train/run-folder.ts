@@ -96,7 +96,10 @@ export async function readRunConfig(dir: string): Promise<{ options: TrainOption
     text = await readTextFile(path);
   } catch (thrown) {
     if (hasCode((thrown as Error).cause, "ENOENT", "ENOTDIR")) {
-      throw new SaettaError("is not a run folder: it has no config.json", { where: dir, mend: "name the folder that saetta train wrote" });
+      throw new SaettaError("is not a run folder: it has no config.json", {
+        where: dir,
+        mend: "name the folder that saetta train wrote",
+      });
     }
     throw thrown;
   }

@@ -83,7 +83,8 @@ export class TrainRun implements AsyncIterable<Report>, AsyncDisposable {
     this.data = about.data;
     this.forecast = about.forecast;
     this.trainedBefore = about.trainedBefore;
-    const signal = about.signal === undefined ? this.#stopping.signal : AbortSignal.any([about.signal, this.#stopping.signal]);
+    const signal =
+      about.signal === undefined ? this.#stopping.signal : AbortSignal.any([about.signal, this.#stopping.signal]);
     const publish = (report: Report) => {
       this.#newest = report;
       this.#wake();

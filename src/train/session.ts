@@ -7,7 +7,15 @@ import { withRoom } from "../checkpoint/room.ts";
 import { checkpointBytes, pruneCheckpoints, saveCheckpoint, sayingNeeds } from "../checkpoint/save.ts";
 import { saveTogether } from "../checkpoint/together.ts";
 import type { Collective } from "../collective/collective.ts";
-import { budgetRows, type Config, configToJson, resolveConfig, type TrainOptions, totalSteps, withDefaults } from "../config.ts";
+import {
+  budgetRows,
+  type Config,
+  configToJson,
+  resolveConfig,
+  type TrainOptions,
+  totalSteps,
+  withDefaults,
+} from "../config.ts";
 import { ringRows } from "../data/batches.ts";
 import { type Choice, chooseRows } from "../data/choose.ts";
 import { countRows } from "../data/holdout.ts";
@@ -50,9 +58,15 @@ export interface Plan {
 }
 
 /** Decides everything, starts the engine, and refuses what cannot run, with the numbers. */
-export async function plan(given: Source, wanted: TrainOptions, collective: Collective, onNote: (note: string) => void): Promise<Plan> {
+export async function plan(
+  given: Source,
+  wanted: TrainOptions,
+  collective: Collective,
+  onNote: (note: string) => void,
+): Promise<Plan> {
   const { grid } = collective;
-  if (grid.size > 1 && given.stream !== undefined) throw new UsageError("rows of a program cannot be trained on by several ranks");
+  if (grid.size > 1 && given.stream !== undefined)
+    throw new UsageError("rows of a program cannot be trained on by several ranks");
   const once = given.stream === "once";
   const asked = excludable(given, once ? inOnePass(wanted) : wanted, onNote);
   const source = once ? keepingHead(given, withDefaults(asked).statisticsRows) : given;
@@ -68,10 +82,18 @@ export async function plan(given: Source, wanted: TrainOptions, collective: Coll
     source.paths.map((path) => resolve(path)),
     { dIn: source.dIn, rowsPerEpoch },
   );
-  const part = partOf({ d: source.dIn, n: config.latents, k: config.k, auxk: config.auxk }, grid, config.capacityFactor);
+  const part = partOf(
+    { d: source.dIn, n: config.latents, k: config.k, auxk: config.auxk },
+    grid,
+    config.capacityFactor,
+  );
   const { shape } = part;
   const rowBytes = source.dIn * BYTES[source.dtype];
-  const order = new Order({ rows: source.rows, rowBytes, grain: source.grain, stream: source.stream }, choice.untrained, config);
+  const order = new Order(
+    { rows: source.rows, rowBytes, grain: source.grain, stream: source.stream },
+    choice.untrained,
+    config,
+  );
   const budget = budgetRows(config, rowsPerEpoch);
   if (once && budget > rowsPerEpoch) throw notTwice(`trained on for ${budget} rows, being ${rowsPerEpoch}`);
   checkBatch(grid, config.batch, config.dropLast ? 0 : budget % config.batch);
@@ -85,7 +107,8 @@ export async function plan(given: Source, wanted: TrainOptions, collective: Coll
   let memory: Forecast["memory"];
   try {
     const refusal = engine.refuses(shape);
-    if (refusal !== undefined) throw new SaettaError(`the ${engine.name} engine cannot run this: ${refusal}`, { mend: "lower --latents" });
+    if (refusal !== undefined)
+      throw new SaettaError(`the ${engine.name} engine cannot run this: ${refusal}`, { mend: "lower --latents" });
     const held = Math.min(MOST_ROWS, countRows(choice.holdout));
     const raw = (ringRows(order) + 2 * order.windowRows + held) * rowBytes;
     const free = Math.floor(availableMemory() / here);
@@ -93,7 +116,10 @@ export async function plan(given: Source, wanted: TrainOptions, collective: Coll
     const batch = Math.ceil(Math.min(config.batch, budget) / grid.replicas);
     memory = {
       free,
-      needed: checkMemory({ shape, real: engine.real, ema: config.ema > 0, dense: grid.replicas > 1, batch, rowBytes: raw, sampled }, free),
+      needed: checkMemory(
+        { shape, real: engine.real, ema: config.ema > 0, dense: grid.replicas > 1, batch, rowBytes: raw, sampled },
+        free,
+      ),
     };
   } catch (error) {
     await engine[Symbol.asyncDispose]();
@@ -122,7 +148,9 @@ function inOnePass(asked: TrainOptions): TrainOptions {
 }
 
 function notTwice(what: string): UsageError {
-  return new UsageError(`rows that are read once cannot be ${what}`, { mend: "give a function that returns the rows anew" });
+  return new UsageError(`rows that are read once cannot be ${what}`, {
+    mend: "give a function that returns the rows anew",
+  });
 }
 
 /** Start tokens are left out unless somebody decides otherwise; where the file does not say which they are, that is said, and nothing is left out. */
@@ -305,7 +333,12 @@ export async function trainFrom(
 }
 
 /** The copies of the metrics that were asked for. */
-function logsOf(dir: string, config: Config, { progress, elapsed, metricsBytes }: Beginning, onNote: (note: string) => void): RunLog {
+function logsOf(
+  dir: string,
+  config: Config,
+  { progress, elapsed, metricsBytes }: Beginning,
+  onNote: (note: string) => void,
+): RunLog {
   const { tensorboard, wandb } = config;
   const earlier = earlierLines(dir, metricsBytes, Date.now() / 1000 - elapsed);
   return openRunLogs({
@@ -322,10 +355,23 @@ function logsOf(dir: string, config: Config, { progress, elapsed, metricsBytes }
 
 /** What must be the same when a run goes on. */
 export function factsOf({ rows, dIn, dtype, sequence, grain, stream }: Source): JsonObject {
-  return { rows, d_in: dIn, dtype, sequence: sequence ?? null, grain, ...(stream === undefined ? {} : { stream: true }) };
+  return {
+    rows,
+    d_in: dIn,
+    dtype,
+    sequence: sequence ?? null,
+    grain,
+    ...(stream === undefined ? {} : { stream: true }),
+  };
 }
 
-function describe(source: Source, config: Config, engine: Engine, shape: Shape, { kind, factor }: Normalization): SaeDescription {
+function describe(
+  source: Source,
+  config: Config,
+  engine: Engine,
+  shape: Shape,
+  { kind, factor }: Normalization,
+): SaeDescription {
   const { model, tensor, tokenizer } = source.origin;
   return {
     shape,

@@ -41,7 +41,10 @@ export function freeState(engine: Engine, { params, m, v, ema, age, counters }: 
 /** Writes numbers into a tensor of the engine's `real`. */
 export function writeReals(engine: Engine, tensor: Tensor, values: Float32Array | Float64Array): void {
   const same = values instanceof Float64Array === (tensor.dtype === "f64");
-  engine.write(tensor, bytesOf(same ? values : tensor.dtype === "f64" ? Float64Array.from(values) : Float32Array.from(values)));
+  engine.write(
+    tensor,
+    bytesOf(same ? values : tensor.dtype === "f64" ? Float64Array.from(values) : Float32Array.from(values)),
+  );
 }
 
 /** Reads a tensor of the engine's `real`, or of f64. */
@@ -51,7 +54,14 @@ export async function readReals(engine: Engine, tensor: Tensor): Promise<Float32
 }
 
 /** The tied start of `sae/init.ts`, with the given pre-bias [d]. `firstLatent`: of a shard. */
-export function startParams(engine: Engine, params: Params, shape: Shape, seed: number, preBias: Float64Array, firstLatent = 0): void {
+export function startParams(
+  engine: Engine,
+  params: Params,
+  shape: Shape,
+  seed: number,
+  preBias: Float64Array,
+  firstLatent = 0,
+): void {
   const { encoder, decoder } = tiedStart(shape, seed, firstLatent);
   writeReals(engine, params.encoder, encoder);
   writeReals(engine, params.decoder, decoder);
@@ -83,7 +93,8 @@ export function shareState(engine: Engine, { params, m, v, ema, age, counters }:
     engine.allReduce(tensor, "sum", over);
   };
   for (const group of groups) {
-    for (const name of ["encoder", "latentBias", "decoder"] as const) share(group[name], grid.replica === 0, "replicas");
+    for (const name of ["encoder", "latentBias", "decoder"] as const)
+      share(group[name], grid.replica === 0, "replicas");
     share(group.preBias, grid.rank === 0, "all");
   }
   share(age, grid.replica === 0, "replicas");

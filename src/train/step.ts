@@ -45,7 +45,10 @@ export function createTrainStep(
   const t = allocStep(engine, shape);
   const rowsOfRaw = engine.alloc("u32", [rows]);
   const x = engine.alloc(engine.real, [rows, d]);
-  const path = (active: number): Path => ({ codes: engine.codes(rows, active), err: engine.alloc(engine.real, [rows, d]) });
+  const path = (active: number): Path => ({
+    codes: engine.codes(rows, active),
+    err: engine.alloc(engine.real, [rows, d]),
+  });
   const live = path(k);
   const dead = auxk > 0 ? path(auxk) : undefined;
   const g = engine.grads(shape, most, dense);

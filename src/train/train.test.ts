@@ -52,14 +52,23 @@ describe("train", () => {
     });
     expect(run.steps).toBe(Math.floor(run.data.rowsPerEpoch / 32));
     expect(run.data.heldOut + run.data.rowsPerEpoch).toBe(700);
-    expect((await readdir(out)).toSorted()).toEqual(["checkpoints", "config.json", "density.jsonl", "lock", "metrics.jsonl"]);
+    expect((await readdir(out)).toSorted()).toEqual([
+      "checkpoints",
+      "config.json",
+      "density.jsonl",
+      "lock",
+      "metrics.jsonl",
+    ]);
     expect(await checkpointsOf(out)).toEqual(["step-00000018", `step-000000${run.steps}`]);
     const metrics = await metricsOf(out);
     expect(metrics.map(({ step }) => step)).toEqual(Array.from({ length: run.steps }, (_, i) => i + 1));
     expect(Object.keys(metrics[0]!)).toEqual(
-      "step tokens epoch loss mse fvu auxk_loss l0 dead dead_fraction grad_norm skipped lr loss_scale skipped_rows".split(" "),
+      "step tokens epoch loss mse fvu auxk_loss l0 dead dead_fraction grad_norm skipped lr loss_scale skipped_rows".split(
+        " ",
+      ),
     );
-    for (const { step, holdout_fvu } of metrics) expect(holdout_fvu !== undefined).toBe((step as number) % 5 === 0 || step === run.steps);
+    for (const { step, holdout_fvu } of metrics)
+      expect(holdout_fvu !== undefined).toBe((step as number) % 5 === 0 || step === run.steps);
     const densities = (await readFile(join(out, "density.jsonl"), "utf8")).trimEnd().split("\n");
     expect(densities.length).toBe(metrics.filter(({ holdout_fvu }) => holdout_fvu !== undefined).length);
     // As `saetta eval` counts them on the same rows.
@@ -117,7 +126,12 @@ describe("train", () => {
 describe("start tokens", () => {
   const tokens = Array.from({ length: 512 }, (_, row) => (row % 16 === 0 ? 7 : 1));
   const started = (origin: { startToken?: number }, extra: TrainOptions, onNote?: (note: string) => void) =>
-    train(memorySource(learnableRows(512, D, 12), D, { sequence: 16, tokens, origin }), { ...options, ...extra, out: false, onNote });
+    train(memorySource(learnableRows(512, D, 12), D, { sequence: 16, tokens, origin }), {
+      ...options,
+      ...extra,
+      out: false,
+      onNote,
+    });
 
   it("are left out where the file names them", async () => {
     const run = await started({ startToken: 7 }, {});
@@ -223,7 +237,13 @@ describe("--init", () => {
     const second = fresh();
     const controller = new AbortController();
     controller.abort();
-    const run = await train(source, { engine: "reference", batch: 32, init: first, out: second, signal: controller.signal });
+    const run = await train(source, {
+      engine: "reference",
+      batch: 32,
+      init: first,
+      out: second,
+      signal: controller.signal,
+    });
     expect(run.config).toMatchObject({ latents: 24, k: 3 });
     await run.finished;
     const weights = (out: string, name: string) => readFile(join(out, "checkpoints", name, "sae.safetensors"));
@@ -260,7 +280,11 @@ describe("the start", () => {
         const bytes = await file.read(name);
         return new Float64Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength));
       };
-      const tensors = { encoder: await read("encoder.weight"), preBias: await read("b_dec"), decoder: await read("W_dec") };
+      const tensors = {
+        encoder: await read("encoder.weight"),
+        preBias: await read("b_dec"),
+        decoder: await read("W_dec"),
+      };
       await file.close();
       return tensors;
     };
@@ -309,7 +333,13 @@ describe("what cannot be run is refused", () => {
     for (const name of ["lock", "config.json.tmp"]) await writeFile(join(out, name), "half");
     const run = await train(source, { ...options, out, tokens: 64 });
     expect((await run.finished).reason).toBe("done");
-    expect((await readdir(out)).toSorted()).toEqual(["checkpoints", "config.json", "density.jsonl", "lock", "metrics.jsonl"]);
+    expect((await readdir(out)).toSorted()).toEqual([
+      "checkpoints",
+      "config.json",
+      "density.jsonl",
+      "lock",
+      "metrics.jsonl",
+    ]);
   });
 
   it("and leaves no folder behind", async () => {
@@ -327,7 +357,9 @@ describe("what cannot be run is refused", () => {
       /needs [\d.]+ TiB of memory and [\d.]+ [GMT]iB are free: .* for 10000000000 latents x 8 inputs|holds at most \d+ parameters/,
     );
     await refused({ latents: 100_000_000 }).toThrow(/needs [\d.]+ GiB of memory|holds at most \d+ parameters/);
-    await refused({ batch: 10_000_000_000, tokens: 1e15 }).toThrow(/needs [\d.]+ TiB.*for a batch of 10000000000 rows.*lower --batch/);
+    await refused({ batch: 10_000_000_000, tokens: 1e15 }).toThrow(
+      /needs [\d.]+ TiB.*for a batch of 10000000000 rows.*lower --batch/,
+    );
   });
 
   it("naming the option, also where JavaScript let it through", async () => {

@@ -53,9 +53,15 @@ export async function train(given: Source, options: TrainOptions & TrainArgument
   const source = stoppable(given, signal);
   const asked = checkOptions(rest, undefined, (name) => name);
   chooseGrid(0, collective.grid.size, asked);
-  const dir = out === false ? undefined : await fromFirst(collective, async () => out ?? defaultOut(source, new Date()));
+  const dir =
+    out === false ? undefined : await fromFirst(collective, async () => out ?? defaultOut(source, new Date()));
   const initial = asked.init === undefined ? undefined : await findSae(asked.init, undefined, { otherwiseK: asked.k });
-  const planned = await plan(source, initial === undefined ? asked : likeInitial(asked, initial, source), collective, onNote);
+  const planned = await plan(
+    source,
+    initial === undefined ? asked : likeInitial(asked, initial, source),
+    collective,
+    onNote,
+  );
   let lock: RunLock | undefined;
   try {
     if (dir !== undefined && collective.grid.rank === 0) lock = await createRunFolder(dir, planned.config);
@@ -92,13 +98,19 @@ export async function resume(dir: string, changes: TrainOptions & ResumeArgument
     source = stoppable(await sourceToGoOn(dir, moved ?? data, options.dataset), signal);
     const begin = checkpoint && beginningOf(checkpoint, source);
     const { tokens, epochs, ...rest } = options;
-    const budget = changed.tokens !== undefined || changed.epochs !== undefined ? {} : tokens === undefined ? { epochs } : { tokens };
+    const budget =
+      changed.tokens !== undefined || changed.epochs !== undefined
+        ? {}
+        : tokens === undefined
+          ? { epochs }
+          : { tokens };
     planned = await plan(source, { ...rest, ...budget, ...changed }, collective, onNote);
     let outset: Outset;
     if (checkpoint !== undefined && begin !== undefined) {
       checkNormalization(planned, begin.normalization, checkpoint.path);
       planned = goOn(planned, begin.progress, checkpoint.path);
-      if (planned.steps === begin.progress.step) onNote("the run has spent its budget already; --tokens or --epochs extend it");
+      if (planned.steps === begin.progress.step)
+        onNote("the run has spent its budget already; --tokens or --epochs extend it");
       noteOtherBits(checkpoint, planned, onNote);
       const state = allocState(planned.engine, planned.part.shape, planned.config.ema > 0);
       const { firstLatent, whole } = planned.part;
@@ -126,7 +138,11 @@ function isSource(data: readonly string[] | Source | undefined): data is Source 
   return data !== undefined && "read" in data;
 }
 
-async function sourceToGoOn(dir: string, data: readonly string[] | Source, dataset: string | undefined): Promise<Source> {
+async function sourceToGoOn(
+  dir: string,
+  data: readonly string[] | Source,
+  dataset: string | undefined,
+): Promise<Source> {
   if (!isSource(data)) {
     if (data.length > 0) return openSource(data, dataset === undefined ? {} : { dataset });
     throw new UsageError("was trained on rows of a program, not on files", {
@@ -180,7 +196,11 @@ async function usableCheckpoint(dir: string, onNote: (note: string) => void): Pr
 }
 
 /** The same on all ranks: rank 0 chooses it, after it has compared every byte with the manifest. */
-async function commonCheckpoint(dir: string, collective: Collective, onNote: (note: string) => void): Promise<Checkpoint | undefined> {
+async function commonCheckpoint(
+  dir: string,
+  collective: Collective,
+  onNote: (note: string) => void,
+): Promise<Checkpoint | undefined> {
   let found: Checkpoint | undefined;
   const path = await fromFirst(collective, async () => {
     found = await usableCheckpoint(dir, onNote);
@@ -193,7 +213,8 @@ async function commonCheckpoint(dir: string, collective: Collective, onNote: (no
 function goOn(planned: Plan, progress: Progress, where: string): Plan {
   const { budget, config, order } = planned;
   const { step, tokens, position } = progress;
-  if (position.row > order.rowsPerEpoch || tokens < step) throw new FormatError("its place in the data makes no sense", { where });
+  if (position.row > order.rowsPerEpoch || tokens < step)
+    throw new FormatError("its place in the data makes no sense", { where });
   if (tokens > budget) {
     throw new UsageError(`the run has trained on ${tokens} rows already, more than the budget of ${budget}`, {
       where,
@@ -213,7 +234,11 @@ interface Outset {
   readonly found?: RunPreflight | undefined;
 }
 
-async function startAnew(planned: Plan, initial: FoundSae | undefined, onNote: (note: string) => void): Promise<Outset> {
+async function startAnew(
+  planned: Plan,
+  initial: FoundSae | undefined,
+  onNote: (note: string) => void,
+): Promise<Outset> {
   const state = allocState(planned.engine, planned.part.shape, planned.config.ema > 0);
   const { found, pace, ...started } = await start(planned, state, initial, onNote);
   const begin = { progress: { step: 0, tokens: 0, position: START }, ...started, elapsed: 0, metricsBytes: 0 };
@@ -238,13 +263,18 @@ function launch(
   };
   const forecast = { memory, seconds };
   const trainedBefore = begin.progress.tokens;
-  return new TrainRun({ config, out, steps, budget, engine: engine.description, data, forecast, trainedBefore, signal }, (run) =>
-    trainFrom(planned, state, begin, out, run, onNote).finally(() => lock?.release()),
+  return new TrainRun(
+    { config, out, steps, budget, engine: engine.description, data, forecast, trainedBefore, signal },
+    (run) => trainFrom(planned, state, begin, out, run, onNote).finally(() => lock?.release()),
   );
 }
 
 /** A run that goes on where something else computes ends well, but not with the bits that it would have had. */
-function noteOtherBits({ computed, path }: Checkpoint, { engine, collective }: Plan, onNote: (note: string) => void): void {
+function noteOtherBits(
+  { computed, path }: Checkpoint,
+  { engine, collective }: Plan,
+  onNote: (note: string) => void,
+): void {
   const now = computedBy(engine, collective.grid);
   const differing = ["version", "engine", "build", "grid"].filter((name) => computed[name] !== now[name]);
   if (differing.length === 0) return;
@@ -277,16 +307,27 @@ async function start(
   let found = undefined as RunPreflight | undefined;
   const { mseScale, normalization, median } = await fromFirst<Decided>(collective, async () => {
     if (sampled) {
-      sample = await strideSample(source, choice.untrained, config.statisticsRows, config.seed, config.nonFinite, passed.note);
+      sample = await strideSample(
+        source,
+        choice.untrained,
+        config.statisticsRows,
+        config.seed,
+        config.nonFinite,
+        passed.note,
+      );
       // Of the rows as they are in the file.
       found = { ...preflight(sample, shape.d), nonFinite: passed.nonFinite, excluded: passed.excluded };
     }
-    const by = initial === undefined ? normalizationFor(config.normalize, sample, shape.d) : normalizationOf(initial.description);
+    const by =
+      initial === undefined
+        ? normalizationFor(config.normalize, sample, shape.d)
+        : normalizationOf(initial.description);
     normalizeRows(sample, shape.d, by);
     const scale = config.mseScale === "auto" ? 1 / meanVariance(sample, shape.d) : config.mseScale;
     if (initial !== undefined) return { mseScale: scale, normalization: by, median: null };
     const { median: middle, converged, iterations } = geometricMedian(sample, shape.d);
-    if (!converged) onNote(`the geometric median still moved after ${iterations} iterations; the run starts from where it was`);
+    if (!converged)
+      onNote(`the geometric median still moved after ${iterations} iterations; the run starts from where it was`);
     return { mseScale: scale, normalization: by, median: [...middle] };
   });
   const { kind, factor } = normalization;
@@ -298,7 +339,8 @@ async function start(
   const hyper = { ...hyperOf(config, mseScale), lr: config.lr };
   if (initial === undefined) {
     startParams(engine, state.params, shape, config.seed, Float64Array.from(median!), part.firstLatent);
-    if (config.encoderRescale) await rescaleEncoder(engine, state.params, shape, config.seed, { ...hyper, lr: 0, rows: 1 }, part.whole.k);
+    if (config.encoderRescale)
+      await rescaleEncoder(engine, state.params, shape, config.seed, { ...hyper, lr: 0, rows: 1 }, part.whole.k);
   } else {
     await writeParams(engine, initial, state.params, true, part.firstLatent);
     const [least, most] = rowNorms(await readReals(engine, state.params.decoder), shape.d);
@@ -342,17 +384,27 @@ function likeInitial(asked: TrainOptions, initial: FoundSae, source: Source): Tr
   const { d, n, k } = initial.description.shape;
   const where = asked.init ?? "";
   if (d !== source.dIn)
-    throw new UsageError(`reads rows of width ${d}, but the data has width ${source.dIn}`, { where, mend: "choose another --init" });
+    throw new UsageError(`reads rows of width ${d}, but the data has width ${source.dIn}`, {
+      where,
+      mend: "choose another --init",
+    });
   const latents = asked.latents ?? (asked.expansion === undefined ? n : Math.round(asked.expansion * d));
   if (latents !== n)
-    throw new UsageError(`has ${n} latents, but ${latents} were asked for`, { where, mend: "leave out --latents and --expansion" });
+    throw new UsageError(`has ${n} latents, but ${latents} were asked for`, {
+      where,
+      mend: "leave out --latents and --expansion",
+    });
   const { kind } = normalizationOf(initial.description);
   if (asked.normalize !== undefined && asked.normalize !== kind) {
-    throw new UsageError(`was trained with --normalize ${kind}, not ${asked.normalize}`, { where, mend: "leave out --normalize" });
+    throw new UsageError(`was trained with --normalize ${kind}, not ${asked.normalize}`, {
+      where,
+      mend: "leave out --normalize",
+    });
   }
   const { expansion: _, ...rest } = asked;
   // The weights already have their scale; rescaling them would not be starting from them.
-  if (asked.encoderRescale) throw new UsageError("--encoder-rescale and --init exclude each other", { mend: "leave one of them out" });
+  if (asked.encoderRescale)
+    throw new UsageError("--encoder-rescale and --init exclude each other", { mend: "leave one of them out" });
   return { ...rest, latents: n, k: asked.k ?? k, normalize: kind, encoderRescale: false };
 }
 
@@ -372,7 +424,11 @@ function beginningOf(checkpoint: Checkpoint, source: Source): Beginning {
     progress: {
       step: checkpoint.step,
       tokens: progress.integer("tokens"),
-      position: { epoch: position.integer("epoch"), row: position.integer("row"), skipped: position.integer("skipped") },
+      position: {
+        epoch: position.integer("epoch"),
+        row: position.integer("row"),
+        skipped: position.integer("skipped"),
+      },
     },
     mseScale: progress.number("mse_scale"),
     normalization: normalizationOf(checkpoint.description),

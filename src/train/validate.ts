@@ -57,8 +57,15 @@ export interface HeldOutDensity {
 }
 
 /** The density of the latents of all shards. */
-export async function densityOfAll(collective: Collective, { rows, latents, never, density }: HeldOutDensity): Promise<HeldOutDensity> {
-  const [all, silent, ...counts] = await sumOverShards(collective, [latents, never, ...density.map((bin) => bin.latents)]);
+export async function densityOfAll(
+  collective: Collective,
+  { rows, latents, never, density }: HeldOutDensity,
+): Promise<HeldOutDensity> {
+  const [all, silent, ...counts] = await sumOverShards(collective, [
+    latents,
+    never,
+    ...density.map((bin) => bin.latents),
+  ]);
   return { rows, latents: all!, never: silent!, density: density.map((bin, i) => ({ ...bin, latents: counts[i]! })) };
 }
 
@@ -148,7 +155,10 @@ export class Validator {
       engine.decode(params, path.codes, path.err);
       engine.allReduce(path.err, "sum", "shards");
       engine.residual(params, x, t, path);
-      const [sumsRead, latents] = await Promise.all([engine.read(t.sums), engine.read(engine.pairs(path.codes).latent)]);
+      const [sumsRead, latents] = await Promise.all([
+        engine.read(t.sums),
+        engine.read(engine.pairs(path.codes).latent),
+      ]);
       const sums = float64Of(sumsRead);
       for (let i = 0; i < total.length; i++) total[i]! += sums[i]!;
       for (const latent of uint32Of(latents)) if (latent !== NONE) firings[latent]!++;

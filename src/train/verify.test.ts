@@ -23,7 +23,8 @@ beforeEach(async () => {
 afterEach(() => rm(run, { recursive: true }));
 afterAll(() => rm(folder, { recursive: true }));
 
-const checkpoint = (step: number, ...name: string[]) => join(run, "checkpoints", `step-000000${String(step).padStart(2, "0")}`, ...name);
+const checkpoint = (step: number, ...name: string[]) =>
+  join(run, "checkpoints", `step-000000${String(step).padStart(2, "0")}`, ...name);
 
 describe("a run folder", () => {
   it("that is whole is whole", async () => {
@@ -62,12 +63,18 @@ describe("a run folder", () => {
       expect([sound, resumesFrom]).toEqual([false, undefined]);
       return problems.join();
     };
-    expect(await problemOf(text.slice(0, 50))).toMatch(/^\S+metrics\.jsonl: has 50 bytes, but \S+step-00000012 was saved when it had \d+$/);
+    expect(await problemOf(text.slice(0, 50))).toMatch(
+      /^\S+metrics\.jsonl: has 50 bytes, but \S+step-00000012 was saved when it had \d+$/,
+    );
     expect(await problemOf(text.replace('"step":4', '"step":2'))).toMatch(
       /metrics\.jsonl: line 2 is of step 2, and the one before of step 2$/,
     );
-    expect(await problemOf(text.replace('"step":6', '"step":x'))).toMatch(/metrics\.jsonl: line 3 is no report of a step$/);
-    expect(await problemOf(`${text.trimEnd()} \n`)).toMatch(/metrics\.jsonl: byte \d+, where \S+ was saved, is within a line$/);
+    expect(await problemOf(text.replace('"step":6', '"step":x'))).toMatch(
+      /metrics\.jsonl: line 3 is no report of a step$/,
+    );
+    expect(await problemOf(`${text.trimEnd()} \n`)).toMatch(
+      /metrics\.jsonl: byte \d+, where \S+ was saved, is within a line$/,
+    );
     await rm(metrics);
     expect((await verifyRun(run)).problems.join()).toMatch(/metrics\.jsonl: cannot be read \(ENOENT/);
   });
@@ -95,7 +102,10 @@ describe("a checkpoint folder", () => {
     expect(await verifyRun(checkpoint(8))).toMatchObject({ sound: true, checkpoints: [{ step: 8 }] });
     await truncate(checkpoint(8, "manifest.json"), 10);
     const found = await verifyRun(checkpoint(8));
-    expect([found.sound, found.checkpoints[0]?.problem]).toEqual([false, expect.stringContaining("manifest.json: damaged")]);
+    expect([found.sound, found.checkpoints[0]?.problem]).toEqual([
+      false,
+      expect.stringContaining("manifest.json: damaged"),
+    ]);
   });
 
   it("whose tensors are not those of its description is not whole, though no byte has changed", async () => {

@@ -33,7 +33,14 @@ export async function verifyRun(path: string): Promise<Verification> {
   if (names.includes(MANIFEST)) {
     const { checkpoint, ...verdict } = await verifyCheckpoint(path);
     const checkpoints = [{ ...verdict, step: checkpoint?.step }];
-    return { path, sound: verdict.problem === undefined, checkpoints, problems: [], resumesFrom: undefined, leftovers: [] };
+    return {
+      path,
+      sound: verdict.problem === undefined,
+      checkpoints,
+      problems: [],
+      resumesFrom: undefined,
+      leftovers: [],
+    };
   }
   if (!names.includes(CONFIG) && !names.includes("checkpoints")) throw notARun(path);
   const problems: string[] = [];
@@ -48,7 +55,10 @@ export async function verifyRun(path: string): Promise<Verification> {
   return {
     path,
     sound: problems.length === 0 && checkpoints.every(({ problem }) => problem === undefined),
-    checkpoints: checkpoints.map(({ checkpoint, ...verdict }) => ({ ...verdict, step: Number(/\d+$/.exec(basename(verdict.path))) })),
+    checkpoints: checkpoints.map(({ checkpoint, ...verdict }) => ({
+      ...verdict,
+      step: Number(/\d+$/.exec(basename(verdict.path))),
+    })),
     problems,
     resumesFrom: canResume ? (usable?.step ?? 0) : undefined,
     leftovers: (await disk.list(folder)).filter((name) => isLeftover(name) || name.includes(".damaged")).toSorted(),
@@ -63,11 +73,16 @@ function notARun(path: string): SaettaError {
 }
 
 /** What was logged up to the checkpoint must be lines of JSON whose steps rise; what comes after it is cut away by a resume. */
-async function metricsProblem(path: string, bytes: number, checkpoint: string | undefined): Promise<string | undefined> {
+async function metricsProblem(
+  path: string,
+  bytes: number,
+  checkpoint: string | undefined,
+): Promise<string | undefined> {
   if (bytes === 0) return undefined;
   const found = await readFile(path).catch((thrown: unknown) => messageOf(thrown));
   if (typeof found === "string") return `${path}: cannot be read (${found})`;
-  if (found.byteLength < bytes) return `${path}: has ${found.byteLength} bytes, but ${checkpoint} was saved when it had ${bytes}`;
+  if (found.byteLength < bytes)
+    return `${path}: has ${found.byteLength} bytes, but ${checkpoint} was saved when it had ${bytes}`;
   const text = found.subarray(0, bytes).toString("utf8");
   if (!text.endsWith("\n")) return `${path}: byte ${bytes}, where ${checkpoint} was saved, is within a line`;
   let before = 0;
@@ -97,7 +112,8 @@ export function verificationText({ checkpoints, problems, resumesFrom, leftovers
   if (checkpoints.length === 0) lines.push("no checkpoint yet");
   lines.push(...problems.map((problem) => `damaged  ${problem}`));
   if (leftovers.length > 0) lines.push(`left     ${leftovers.join(", ")}`);
-  if (resumesFrom !== undefined) lines.push(`resume   ${resumesFrom === 0 ? "begins anew" : `goes on from step ${resumesFrom}`}`);
+  if (resumesFrom !== undefined)
+    lines.push(`resume   ${resumesFrom === 0 ? "begins anew" : `goes on from step ${resumesFrom}`}`);
   lines.push(sound ? "whole" : "not whole");
   return lines.join("\n");
 }

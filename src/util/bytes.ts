@@ -28,7 +28,8 @@ interface ArrayType<T> {
 
 function viewAs<T>(type: ArrayType<T>, bytes: Uint8Array): T {
   const size = type.BYTES_PER_ELEMENT;
-  if (bytes.byteLength % size !== 0) throw new RangeError(`${bytes.byteLength} bytes are no whole number of ${size}-byte elements`);
+  if (bytes.byteLength % size !== 0)
+    throw new RangeError(`${bytes.byteLength} bytes are no whole number of ${size}-byte elements`);
   const held = bytes.byteOffset % size === 0 ? bytes : bytes.slice();
   return new type(held.buffer, held.byteOffset, held.byteLength / size);
 }
@@ -42,7 +43,10 @@ export async function readFully(file: FileHandle, into: Uint8Array, at: number, 
   while (done < into.byteLength) {
     const { bytesRead } = await file.read(into, done, Math.min(PIECE, into.byteLength - done), at + done);
     if (bytesRead === 0) {
-      throw new FormatError(`the file ends at byte ${at + done}, before byte ${at + into.byteLength} that it must have`, { where: path });
+      throw new FormatError(
+        `the file ends at byte ${at + done}, before byte ${at + into.byteLength} that it must have`,
+        { where: path },
+      );
     }
     done += bytesRead;
   }

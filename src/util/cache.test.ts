@@ -16,9 +16,12 @@ describe("keepIn", () => {
     const folders = [join(folder, "file", "build"), join(folder, "new", "cache")];
     let made = 0;
     const make = () => Promise.resolve(Buffer.from(`made ${++made}`));
-    for (let i = 0; i < 2; i++) expect(Buffer.from(await keepIn(folders, "name", "here", make)).toString()).toBe("made 1");
+    for (let i = 0; i < 2; i++)
+      expect(Buffer.from(await keepIn(folders, "name", "here", make)).toString()).toBe("made 1");
     expect(await readdir(folders[1]!)).toEqual(["name"]);
-    await expect(keepIn([folders[0]!], "name", "here", make)).rejects.toThrow(/^here: no folder .* can be written .*XDG_CACHE_HOME/);
+    await expect(keepIn([folders[0]!], "name", "here", make)).rejects.toThrow(
+      /^here: no folder .* can be written .*XDG_CACHE_HOME/,
+    );
   });
 
   it("keeps nothing when the file cannot be made", async () => {

@@ -18,7 +18,10 @@ describe("a message", () => {
   });
 
   it("keeps file and mend whatever the length of what a file held", () => {
-    const { message } = new FormatError(`the name ${"a".repeat(100_000)} ends here`, { where: "a.json", mend: "write it again" });
+    const { message } = new FormatError(`the name ${"a".repeat(100_000)} ends here`, {
+      where: "a.json",
+      mend: "write it again",
+    });
     expect(message.length).toBeLessThan(1100);
     expect(message).toMatch(/^a\.json: the name aaa.* \.\.\. a+ ends here; write it again$/);
     expect(new FormatError("\u0000".repeat(1000)).message.length, "with what is spelled out").toBeLessThan(1100);

@@ -22,7 +22,10 @@ export class SaettaError extends Error {
   constructor(what: string, context: Context = {}) {
     const where = context.where === undefined || context.where === "" ? "" : `${context.where}: `;
     const mend = context.mend === undefined ? "" : `; ${context.mend}`;
-    super(oneLine(`${where}${shortened(oneLine(shortened(what)))}${mend}`), context.cause === undefined ? {} : { cause: context.cause });
+    super(
+      oneLine(`${where}${shortened(oneLine(shortened(what)))}${mend}`),
+      context.cause === undefined ? {} : { cause: context.cause },
+    );
     this.where = context.where;
     this.mend = context.mend;
   }

@@ -120,7 +120,10 @@ describe("firstNonFinite", () => {
     const count = 9001;
     const bytes = new Uint8Array(count * width);
     // The largest finite value of either sign, and low bits of any kind.
-    const [low, high] = { f16: [0xff, 0x7b], bf16: [0x7f, 0x7f], f32: [0x7f, 0x7f], f64: [0xef, 0x7f] }[dtype] as [number, number];
+    const [low, high] = { f16: [0xff, 0x7b], bf16: [0x7f, 0x7f], f32: [0x7f, 0x7f], f64: [0xef, 0x7f] }[dtype] as [
+      number,
+      number,
+    ];
     for (let i = 0; i < count; i++) {
       bytes.fill(255, i * width, (i + 1) * width);
       bytes.set([low, high | (i % 3 === 0 ? 0x80 : 0)], (i + 1) * width - 2);
@@ -133,7 +136,10 @@ describe("firstNonFinite", () => {
     for (const at of [0, 1, 2, 7, 8, 2047, 2048, 4095, 4096, 8191, 8192, 8999, 9000]) {
       const spoilt = at % 2 === 0 ? bytes.slice() : screened;
       spoilt.set(bytes);
-      spoilt.set({ f16: [0, 0xfc], bf16: [0x80, 0x7f], f32: [0x80, 0x7f], f64: [0xf0, 0xff] }[dtype], (at + 1) * width - 2);
+      spoilt.set(
+        { f16: [0, 0xfc], bf16: [0x80, 0x7f], f32: [0x80, 0x7f], f64: [0xf0, 0xff] }[dtype],
+        (at + 1) * width - 2,
+      );
       expect(firstNonFinite(spoilt, dtype, 0, count)).toBe(at);
       expect(firstNonFinite(spoilt, dtype, 0, at)).toBe(-1);
       expect(firstNonFinite(spoilt, dtype, at + 1, count - at - 1)).toBe(-1);

@@ -15,7 +15,13 @@ function f16Values(): Float32Array {
     const exponent = bits >> 10;
     const mantissa = bits & 0x3ff;
     const value =
-      exponent === 31 ? (mantissa === 0 ? Infinity : NaN) : exponent === 0 ? mantissa * 2 ** -24 : (1024 + mantissa) * 2 ** (exponent - 25);
+      exponent === 31
+        ? mantissa === 0
+          ? Infinity
+          : NaN
+        : exponent === 0
+          ? mantissa * 2 ** -24
+          : (1024 + mantissa) * 2 ** (exponent - 25);
     table[bits] = value;
     table[bits | 0x8000] = -value;
   }
@@ -119,7 +125,13 @@ export function firstNonFinite(bytes: Uint8Array, dtype: keyof typeof WIDTH, fir
 }
 
 /** Those of the rows [begin, end) of width dIn in `memory` that hold something not finite. */
-export function nonFiniteRows(memory: Uint8Array, dtype: keyof typeof WIDTH, dIn: number, begin: number, end: number): number[] {
+export function nonFiniteRows(
+  memory: Uint8Array,
+  dtype: keyof typeof WIDTH,
+  dIn: number,
+  begin: number,
+  end: number,
+): number[] {
   const found: number[] = [];
   for (let row = begin; row < end; row++) {
     const element = firstNonFinite(memory, dtype, row * dIn, (end - row) * dIn);
@@ -139,7 +151,8 @@ function allFinite(words: Int32Array, begin: number, end: number, exponent: numb
   const lowest = halves ? (0x8000 - exponent) | ((0x8000 - exponent) << 16) : 0x80_0000;
   const sign = halves ? 0x8000_8000 : 0x8000_0000;
   const screen = (end - begin) % 16 === 0 ? screenOf(words.buffer) : undefined;
-  if (screen !== undefined) return (screen(words.byteOffset + 4 * begin, words.byteOffset + 4 * end, mask, lowest) & sign) === 0;
+  if (screen !== undefined)
+    return (screen(words.byteOffset + 4 * begin, words.byteOffset + 4 * end, mask, lowest) & sign) === 0;
   const unrolled = begin + Math.floor((end - begin) / 8) * 8;
   let [a, b, c, d] = [0, 0, 0, 0];
   let i = begin;

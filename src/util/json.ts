@@ -53,7 +53,12 @@ export async function readTextFile(path: string, maxBytes = MAX_JSON_BYTES): Pro
 }
 
 /** All of a file of at most `maxBytes`, which is `kind`. Throws FormatError when it is missing, larger, or no file (a pipe would be waited for for ever); `mend`: what to do when it cannot be opened. */
-export async function readBounded(path: string, maxBytes: number, kind = "such a file", mend?: string): Promise<Uint8Array> {
+export async function readBounded(
+  path: string,
+  maxBytes: number,
+  kind = "such a file",
+  mend?: string,
+): Promise<Uint8Array> {
   const about = { where: path, ...(mend === undefined ? {} : { mend }) };
   const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK).catch((cause: unknown) => {
     throw new FormatError(hasCode(cause, "ENOENT") ? "the file is missing" : `cannot be opened (${messageOf(cause)})`, {
@@ -65,7 +70,8 @@ export async function readBounded(path: string, maxBytes: number, kind = "such a
     const stats = await file.stat();
     if (!stats.isFile()) throw new FormatError("not a file", about);
     const { size } = stats;
-    if (size > maxBytes) throw new FormatError(`${size} bytes, more than the ${maxBytes} that ${kind} may have`, { where: path });
+    if (size > maxBytes)
+      throw new FormatError(`${size} bytes, more than the ${maxBytes} that ${kind} may have`, { where: path });
     const bytes = new Uint8Array(size);
     await readFully(file, bytes, 0, path);
     return bytes;
@@ -80,7 +86,8 @@ function checkNames(text: string, where: string): void {
   for (let at = 0; at < text.length; at++) {
     const char = text[at];
     if (char === "{" || char === "[") {
-      if (open.length === MAX_DEPTH) throw new FormatError(`JSON nested deeper than ${MAX_DEPTH} (character ${at})`, { where });
+      if (open.length === MAX_DEPTH)
+        throw new FormatError(`JSON nested deeper than ${MAX_DEPTH} (character ${at})`, { where });
       open.push(char === "{" ? new Set() : undefined);
     } else if (char === "}" || char === "]") {
       open.pop();
@@ -91,7 +98,9 @@ function checkNames(text: string, where: string): void {
       if (names === undefined || !isName(text, at + 1)) continue;
       const name = JSON.parse(text.slice(start, at + 1)) as string;
       if (names.has(name))
-        throw new FormatError(`the name ${JSON.stringify(name)} stands twice in one JSON object (character ${start})`, { where });
+        throw new FormatError(`the name ${JSON.stringify(name)} stands twice in one JSON object (character ${start})`, {
+          where,
+        });
       names.add(name);
     }
   }
@@ -105,7 +114,8 @@ function isName(text: string, end: number): boolean {
 
 /** The value as an object, or a FormatError. `what` names the value in errors. */
 export function asObject(value: Json | undefined, what: string, where: string): JsonObject {
-  if (typeof value !== "object" || value === null || Array.isArray(value)) throw new FormatError(`${what} is not a JSON object`, { where });
+  if (typeof value !== "object" || value === null || Array.isArray(value))
+    throw new FormatError(`${what} is not a JSON object`, { where });
   return value as JsonObject;
 }
 

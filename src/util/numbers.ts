@@ -12,7 +12,9 @@ export function parseCount(text: string, what: string, least = 1): number {
   // Parsing "1.1e6" rounds once; 1.1 * 1e6 would not be whole.
   const value = Number(`${mantissa}e${exponent === "" ? EXPONENTS[suffix.toLowerCase()] : exponent}`);
   if (match === null || !Number.isSafeInteger(value) || value < least) {
-    throw new UsageError(`${what} must be a whole number of at least ${least}, such as 1000, 10k or 1.5M, but is '${text.slice(0, 40)}'`);
+    throw new UsageError(
+      `${what} must be a whole number of at least ${least}, such as 1000, 10k or 1.5M, but is '${text.slice(0, 40)}'`,
+    );
   }
   return value;
 }

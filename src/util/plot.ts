@@ -18,22 +18,33 @@ export function plot(points: readonly Point[], { width = 60, height = 7 } = {}):
   const to = shown.at(-1)!.x;
   const columns: (number | undefined)[] = [];
   for (let column = 0; column < width; column++) {
-    const inside = shown.filter(({ x }) => Math.min(width - 1, Math.floor(((x - from) / (to - from)) * width)) === column);
-    columns.push(inside.length > 0 ? inside.reduce((sum, { y }) => sum + Math.log(y), 0) / inside.length : columns.at(-1));
+    const inside = shown.filter(
+      ({ x }) => Math.min(width - 1, Math.floor(((x - from) / (to - from)) * width)) === column,
+    );
+    columns.push(
+      inside.length > 0 ? inside.reduce((sum, { y }) => sum + Math.log(y), 0) / inside.length : columns.at(-1),
+    );
   }
   const logs = columns.filter((y) => y !== undefined);
   const low = Math.min(...logs);
   const high = Math.max(...logs);
   // One eighth stays visible at the lowest point.
-  const eighths = columns.map((y) => (y === undefined ? 0 : 1 + Math.round(((y - low) / (high - low || 1)) * (8 * height - 1))));
+  const eighths = columns.map((y) =>
+    y === undefined ? 0 : 1 + Math.round(((y - low) / (high - low || 1)) * (8 * height - 1)),
+  );
   const lines: string[] = [];
   for (let line = height - 1; line >= 0; line--) {
     const value = Math.exp(low + ((high - low) * (line + 0.5)) / height);
     const axis = line === height - 1 || line === 0 || line === (height - 1) >> 1 ? value.toPrecision(2) : "";
-    lines.push(`${axis.padStart(8)} │${eighths.map((full) => EIGHTHS[Math.min(8, Math.max(0, full - 8 * line))]).join("")}`.trimEnd());
+    lines.push(
+      `${axis.padStart(8)} │${eighths.map((full) => EIGHTHS[Math.min(8, Math.max(0, full - 8 * line))]).join("")}`.trimEnd(),
+    );
   }
   const left = from.toLocaleString("en-US");
   const right = to.toLocaleString("en-US");
-  lines.push(`${"".padStart(8)} └${"─".repeat(width)}`, `${"".padStart(10)}${left}${right.padStart(width - left.length)}`);
+  lines.push(
+    `${"".padStart(8)} └${"─".repeat(width)}`,
+    `${"".padStart(10)}${left}${right.padStart(width - left.length)}`,
+  );
   return lines;
 }

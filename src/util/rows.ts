@@ -2,7 +2,8 @@
 
 /** Throws RangeError unless [first, first + count) are some of `rows`. */
 export function checkRows(first: number, count: number, rows: number): void {
-  if (!(first >= 0 && count >= 0 && first + count <= rows)) throw new RangeError(`rows ${first} to ${first + count} of ${rows}`);
+  if (!(first >= 0 && count >= 0 && first + count <= rows))
+    throw new RangeError(`rows ${first} to ${first + count} of ${rows}`);
 }
 
 /** Throws RangeError unless `into` has room for `count` rows. */

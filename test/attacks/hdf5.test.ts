@@ -36,13 +36,19 @@ describe("an HDF5 file", () => {
     ["huge-contiguous", "FILE, byte 2048: x of 281474976710656 bytes is stored in 128"],
     ["huge-beyond-2-53", "FILE: x of shape [1099511627776, 1099511627776] is too large"],
     ["dimension-2-63", "FILE, byte 824: a length of 9223372036854775808"],
-    ["huge-chunk", "FILE: x of shape [512, 4] is stored in chunks of [268435456, 4]; write it with chunks of a few MiB"],
+    [
+      "huge-chunk",
+      "FILE: x of shape [512, 4] is stored in chunks of [268435456, 4]; write it with chunks of a few MiB",
+    ],
     // Chunks that do not hold what they must
     ["bomb", `FILE, byte 4016: chunk [0,0] of x is damaged: it unpacks to more than 524292 bytes; ${MEND}`],
     ["long-chunk", `FILE, byte 4016: chunk [0,0] of x is damaged: it unpacks to more than 132 bytes; ${MEND}`],
     ["short-chunk", `FILE, byte 4016: chunk [0,0] of x is damaged: it holds 16 bytes, not 128; ${MEND}`],
     ["short-plain-chunk", `FILE, byte 4016: chunk [0,0] of x is damaged: it holds 16 bytes, not 128; ${MEND}`],
-    ["not-deflate", `FILE, byte 4016: chunk [0,0] of x is damaged: no deflate stream (incorrect header check); ${MEND}`],
+    [
+      "not-deflate",
+      `FILE, byte 4016: chunk [0,0] of x is damaged: no deflate stream (incorrect header check); ${MEND}`,
+    ],
     [
       "unknown-filter",
       "FILE: x cannot be read: it is compressed with a filter that is not known here (lzf); write it as plain little-endian numbers in this file, uncompressed or with gzip",
@@ -72,7 +78,9 @@ describe("an HDF5 file", () => {
         ["pieced", "its data is in other files (virtual dataset)"],
         ["stolen", "its data is in another file (external storage)"],
       ]);
-      expect(() => file.rows("stolen", 1)).toThrow(/^.*hdf5-links\.h5: stolen cannot be read: its data is in another file/);
+      expect(() => file.rows("stolen", 1)).toThrow(
+        /^.*hdf5-links\.h5: stolen cannot be read: its data is in another file/,
+      );
     });
   });
 

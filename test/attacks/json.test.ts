@@ -33,7 +33,11 @@ describe("cfg.json is refused", () => {
       cfg({ d_in: 2 ** 40, num_latents: 2 ** 31 }),
       "FILE: 2147483648 latents x 1099511627776 inputs are too many",
     ],
-    ["with more latents than an index has", cfg({ num_latents: 2 ** 32 }), "FILE: 4294967296 latents x 3 inputs are too many"],
+    [
+      "with more latents than an index has",
+      cfg({ num_latents: 2 ** 32 }),
+      "FILE: 4294967296 latents x 3 inputs are too many",
+    ],
     ["with a text for a number", cfg({ k: "2" }), 'FILE: "k" must be a whole number of at least 1, but is "2"'],
     [
       "with what it needs in a prototype",
@@ -69,7 +73,11 @@ describe("cfg.json is refused", () => {
 describe("config.json is wrong usage", () => {
   it.each([
     ["with a prototype", '{"__proto__":{"k":2}}', "c.json: unknown option __proto__"],
-    ["nested without end", `{"k":${"[".repeat(50_000)}${"]".repeat(50_000)}}`, "c.json: JSON nested deeper than 64 (character 68)"],
+    [
+      "nested without end",
+      `{"k":${"[".repeat(50_000)}${"]".repeat(50_000)}}`,
+      "c.json: JSON nested deeper than 64 (character 68)",
+    ],
     ["with one option twice", '{"k":1,"k":2}', 'c.json: the name "k" stands twice in one JSON object (character 7)'],
     ["with a number beyond all", '{"k":1e999}', expect.stringMatching(/^c\.json: k: null is not allowed \(/) as string],
     [
@@ -102,7 +110,11 @@ describe("a checkpoint is refused", () => {
       (text) => text.replace('"cfg.json"', '"/etc/passwd"'),
       'FILE: lists "/etc/passwd", which is no plain file name',
     ],
-    ["that lists its parent", (text) => text.replace('"cfg.json"', '".."'), 'FILE: lists "..", which is no plain file name'],
+    [
+      "that lists its parent",
+      (text) => text.replace('"cfg.json"', '".."'),
+      'FILE: lists "..", which is no plain file name',
+    ],
     [
       "that lists a name with a NUL",
       (text) => text.replace('"cfg.json"', '"cfg.json\\u0000"'),
@@ -113,7 +125,11 @@ describe("a checkpoint is refused", () => {
       (text) => text.replace('"cfg.json"', `"${"a".repeat(300)}"`),
       `FILE: lists "${"a".repeat(300)}", which is no plain file name`,
     ],
-    ["that lists nothing", () => '{"format_version":1,"files":{}}', "FILE: does not list cfg.json, which the checkpoint must have"],
+    [
+      "that lists nothing",
+      () => '{"format_version":1,"files":{}}',
+      "FILE: does not list cfg.json, which the checkpoint must have",
+    ],
     [
       "with a manifest of more than 1 MiB",
       (text) => text.replace(/\}$/, `${" ".repeat(1 << 20)}}`),

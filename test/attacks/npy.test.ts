@@ -40,7 +40,11 @@ describe("an npy file is refused", () => {
       file(dict("(2, 2)", "__import__('os').system('touch pwned')")),
       `FILE, the header: character 9: a string is missing; ${SAVE}`,
     ],
-    ["with an expression for a length", file(dict("(2**70, 2)")), `FILE, the header: character 52: a comma or ) is missing; ${SAVE}`],
+    [
+      "with an expression for a length",
+      file(dict("(2**70, 2)")),
+      `FILE, the header: character 52: a comma or ) is missing; ${SAVE}`,
+    ],
     [
       "of objects",
       file(dict("(2, 2)", "'|O'"), 40),
@@ -66,7 +70,11 @@ describe("an npy file is refused", () => {
       file(dict(`(${"1, ".repeat(65)})`), 4),
       expect.stringMatching(/^FILE, the header: character \d+: more than 64 axes; /) as string,
     ],
-    ["with a negative length", file(dict("(-2, 2)")), `FILE, the header: character 51: a length is missing or beyond 2^53; ${SAVE}`],
+    [
+      "with a negative length",
+      file(dict("(-2, 2)")),
+      `FILE, the header: character 51: a length is missing or beyond 2^53; ${SAVE}`,
+    ],
     [
       "stored column by column",
       file(dict("(2, 2)", "'<f4'", "True"), 16),

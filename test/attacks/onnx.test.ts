@@ -48,14 +48,22 @@ describe("an ONNX file is refused", () => {
       "FILE: not an ONNX model: a number of more than 10 bytes at byte 1",
     ],
     ["that ends inside a number", hex("08 80 80"), "FILE: not an ONNX model: the data ends inside a number at byte 1"],
-    ["with a field longer than the file", hex("3a 05 01 02"), "FILE: not an ONNX model: a field of 5 bytes where 2 are left at byte 0"],
+    [
+      "with a field longer than the file",
+      hex("3a 05 01 02"),
+      "FILE: not an ONNX model: a field of 5 bytes where 2 are left at byte 0",
+    ],
     [
       "with a field of 2^63 bytes",
       hex("3a 80 80 80 80 80 80 80 80 80 01 01"),
       "FILE: not an ONNX model: a field of 9223372036854776000 bytes where 1 are left at byte 0",
     ],
     ["with a field of number 0", hex("02 01 00"), "FILE: not an ONNX model: a field without a valid number at byte 0"],
-    ["with a group, which nothing closes", hex("3b 08 01"), "FILE: not an ONNX model: a field of unknown type 3 at byte 0"],
+    [
+      "with a group, which nothing closes",
+      hex("3b 08 01"),
+      "FILE: not an ONNX model: a field of unknown type 3 at byte 0",
+    ],
     ["of which the graph is a number", hex("38 01"), "FILE: not an ONNX model: field 7 before byte 2 is not a message"],
     ["without a graph", field(1, 8), "FILE: not an ONNX model: it has no graph with nodes"],
     [
@@ -68,7 +76,11 @@ describe("an ONNX file is refused", () => {
       tinyModel([1, 2], { nodes: [node("Neg", ["embedded"], ["doubled"])] }),
       "FILE: not a valid ONNX graph: two nodes write 'doubled'",
     ],
-    ["with weights in another file", tinyModel([1, 2], { initializers: [outside] }), `FILE: the weights of 'w' ${EXTERNAL}`],
+    [
+      "with weights in another file",
+      tinyModel([1, 2], { initializers: [outside] }),
+      `FILE: the weights of 'w' ${EXTERNAL}`,
+    ],
     [
       "with a constant in another file",
       tinyModel([1, 2], { nodes: [node("Constant", [], ["k"], [attribute("value", { tensor: outside })])] }),
@@ -76,12 +88,18 @@ describe("an ONNX file is refused", () => {
     ],
     [
       "with a function that has a constant in another file",
-      Buffer.concat([tinyModel([1, 2]), field(25, field(7, node("Constant", [], ["k"], [attribute("value", { tensor: outside })])))]),
+      Buffer.concat([
+        tinyModel([1, 2]),
+        field(25, field(7, node("Constant", [], ["k"], [attribute("value", { tensor: outside })]))),
+      ]),
       `FILE: the weights of 'w' ${EXTERNAL}`,
     ],
     [
       "with training that has weights in another file",
-      Buffer.concat([tinyModel([1, 2]), field(20, field(1, graph({ nodes: [], initializers: [outside], outputs: [] })))]),
+      Buffer.concat([
+        tinyModel([1, 2]),
+        field(20, field(1, graph({ nodes: [], initializers: [outside], outputs: [] }))),
+      ]),
       `FILE: the weights of 'w' ${EXTERNAL}`,
     ],
   ])("%s", async (_, bytes, line) => {
@@ -100,7 +118,13 @@ describe("an ONNX file is refused", () => {
   });
 
   it("when a weight is of a size that it has not", async () => {
-    const huge = Buffer.concat([field(1, 2 ** 40), field(1, 2 ** 20), field(2, FLOAT), field(8, "w"), field(9, Buffer.alloc(16))]);
+    const huge = Buffer.concat([
+      field(1, 2 ** 40),
+      field(1, 2 ** 20),
+      field(2, FLOAT),
+      field(8, "w"),
+      field(9, Buffer.alloc(16)),
+    ]);
     const bytes = tinyModel([1, 2], { nodes: [node("Add", ["doubled", "w"], ["more"])], initializers: [huge] });
     const path = place("model.onnx", bytes);
     await parse(path);

@@ -29,7 +29,11 @@ describe("a safetensors file is refused", () => {
       file("{}", 0, 3n),
       "FILE: byte 0: states a header of 3 bytes, but the file ends at byte 10; this is no whole safetensors file",
     ],
-    ["of which the header is a list", file("[]", 0), 'FILE: byte 8: the header does not start with "{"; this is no whole safetensors file'],
+    [
+      "of which the header is a list",
+      file("[]", 0),
+      'FILE: byte 8: the header does not start with "{"; this is no whole safetensors file',
+    ],
     [
       "with tensors that overlap",
       file(`{"a":${tensor(0, 8)},"b":${tensor(4, 12)}}`, 12),
@@ -116,7 +120,9 @@ describe("a safetensors file is refused", () => {
     const opened = await openSafetensors(path);
     expect([...opened.tensors.keys()]).toEqual(["__proto__", "constructor"]);
     expect((await opened.read("__proto__")).length).toBe(4);
-    expect(await refusal(path, () => opened.read("toString"))).toBe('FILE: has no tensor "toString", only "__proto__", "constructor"');
+    expect(await refusal(path, () => opened.read("toString"))).toBe(
+      'FILE: has no tensor "toString", only "__proto__", "constructor"',
+    );
     await opened.close();
     expect(({} as { dtype?: string }).dtype).toBeUndefined();
   });

@@ -33,7 +33,11 @@ describe("a tokenizer.json is refused", () => {
     ["without a model", "{}", 'FILE: "model" is not a JSON object'],
     ["with a number for a vocabulary", file({}, { vocab: 7 }), 'FILE: "vocab" is not a JSON object'],
     ["with a text for an id", file({}, { vocab: { a: "0" } }), 'FILE: the token "a" has no valid id'],
-    ["with an id that no table can have", file({}, { vocab: { a: 4_294_967_295 } }), 'FILE: the token "a" has no valid id'],
+    [
+      "with an id that no table can have",
+      file({}, { vocab: { a: 4_294_967_295 } }),
+      'FILE: the token "a" has no valid id',
+    ],
     ["with a negative id", file({}, { vocab: { a: -1 } }), 'FILE: the token "a" has no valid id'],
     ["with an infinite id", file({}).replace('"b":2', '"b":1e999'), 'FILE: the token "b" has no valid id'],
     ["with added tokens that are no list", file({ added_tokens: {} }), 'FILE: "added_tokens" is not a list'],
@@ -71,12 +75,16 @@ describe("a tokenizer.json is refused", () => {
     [
       "with an expression that never ends",
       file(split("(a+)+c")),
-      expect.stringMatching(/^FILE: not a tokenizer that can be used \(65 characters or tokens took more than [\d.]+ ms\)$/) as string,
+      expect.stringMatching(
+        /^FILE: not a tokenizer that can be used \(65 characters or tokens took more than [\d.]+ ms\)$/,
+      ) as string,
     ],
     [
       "with a normaliser that never ends",
       file({ normalizer: { type: "Replace", pattern: { Regex: "(a|a)*c" }, content: "" } }),
-      expect.stringMatching(/^FILE: not a tokenizer that can be used \(65 characters or tokens took more than /) as string,
+      expect.stringMatching(
+        /^FILE: not a tokenizer that can be used \(65 characters or tokens took more than /,
+      ) as string,
     ],
     [
       "with a start token that it has not",
@@ -99,7 +107,10 @@ describe("a tokenizer.json is refused", () => {
   });
 
   it("never pollutes the prototype of all objects", async () => {
-    const path = place("tokenizer.json", file({}, { vocab: { "<s>": 0, a: 1, b: 2 } }).replace('"a":1', '"__proto__":1'));
+    const path = place(
+      "tokenizer.json",
+      file({}, { vocab: { "<s>": 0, a: 1, b: 2 } }).replace('"a":1', '"__proto__":1'),
+    );
     await use(path).catch(() => undefined);
     expect(Object.keys(Object.prototype)).toEqual([]);
   });

@@ -54,7 +54,11 @@ describe("archives", () => {
     ["nothing after the first bytes", () => Buffer.from("PK\x03\x04"), /byte 4: the archive has no end record/],
     [
       "a comment that hides the end",
-      () => zip([{ name: pkl, data: good }], { comment: Buffer.from("PK\x05\x06 and more than 22 bytes of it") }).subarray(0, -3),
+      () =>
+        zip([{ name: pkl, data: good }], { comment: Buffer.from("PK\x05\x06 and more than 22 bytes of it") }).subarray(
+          0,
+          -3,
+        ),
       /no end record/,
     ],
     [
@@ -62,8 +66,16 @@ describe("archives", () => {
       () => zip([{ name: pkl, data: good }], { begin: 0x7fffffff }),
       /the directory, bytes 2147483647 to \d+, passes byte/,
     ],
-    ["a directory of another length", () => zip([{ name: pkl, data: good }], { size: 20 }), /entry 0 of 1 is not in the directory/],
-    ["more entries than there are", () => zip([{ name: pkl, data: good }], { entries: 9 }), /entry 1 of 9 is not in the directory/],
+    [
+      "a directory of another length",
+      () => zip([{ name: pkl, data: good }], { size: 20 }),
+      /entry 0 of 1 is not in the directory/,
+    ],
+    [
+      "more entries than there are",
+      () => zip([{ name: pkl, data: good }], { entries: 9 }),
+      /entry 1 of 9 is not in the directory/,
+    ],
     [
       "a zip64 record that is not there",
       () => zip([{ name: pkl, data: good }], { entries: 0xffff }),
@@ -71,12 +83,20 @@ describe("archives", () => {
     ],
     [
       "a zip64 record beyond the file",
-      () => zip([{ name: pkl, data: good }], { entries: 0xffff, before: () => code(u32(0x07064b50), u32(0), u64(2n ** 63n), u32(1)) }),
+      () =>
+        zip([{ name: pkl, data: good }], {
+          entries: 0xffff,
+          before: () => code(u32(0x07064b50), u32(0), u64(2n ** 63n), u32(1)),
+        }),
       /the zip64 end record at byte \d+ would pass its locator/,
     ],
     [
       "a zip64 record that is none",
-      () => zip([{ name: pkl, data: good }], { entries: 0xffff, before: () => code(u32(0x07064b50), u32(0), u64(4n), u32(1)) }),
+      () =>
+        zip([{ name: pkl, data: good }], {
+          entries: 0xffff,
+          before: () => code(u32(0x07064b50), u32(0), u64(4n), u32(1)),
+        }),
       /no zip64 end record/,
     ],
     [
@@ -231,7 +251,11 @@ describe("archives", () => {
         ]),
       /"a\/data\/0" is damaged/,
     ],
-    ["arrays of NumPy", () => zip([{ name: "x.npy", data: elements }]), /byte 0: is a zip archive of arrays, as np\.savez writes them/],
+    [
+      "arrays of NumPy",
+      () => zip([{ name: "x.npy", data: elements }]),
+      /byte 0: is a zip archive of arrays, as np\.savez writes them/,
+    ],
     [
       "two pickles",
       () =>
@@ -250,7 +274,11 @@ describe("archives", () => {
         ]),
       /numbers are big-endian/,
     ],
-    ["a storage that is not there", () => zip([{ name: pkl, data: good }]), /the storage "a\/data\/0" is not in the archive/],
+    [
+      "a storage that is not there",
+      () => zip([{ name: pkl, data: good }]),
+      /the storage "a\/data\/0" is not in the archive/,
+    ],
     [
       "a storage that leaves its folder",
       () => torchFile(dictOf(text("x"), tensor([4], [1], { key: "../../etc/passwd" }))),
@@ -267,7 +295,8 @@ describe("archives", () => {
 });
 
 describe("pickles", () => {
-  const call = (module: string, name: string, argument: string) => pickled(`c${module}\n${name}\n`, "(", text(argument), "tR");
+  const call = (module: string, name: string, argument: string) =>
+    pickled(`c${module}\n${name}\n`, "(", text(argument), "tR");
 
   it.each<[string, Buffer, RegExp]>([
     ["a command to run", call("posix", "system", "touch /tmp/owned"), /needs posix\.system, which is not run/],
@@ -277,7 +306,11 @@ describe("pickles", () => {
     ["a name of what is known, called", pickled("ctorch\nfloat32\n", ")R"), /calls torch\.float32/],
     ["a storage type, called", pickled("ctorch\nFloatStorage\n", ")R"), /calls torch\.FloatStorage/],
     ["a name that looks like one", pickled("ctorch\nfloat32.__class__\n", ")R"), /needs torch\.float32\.__class__/],
-    ["an instruction that makes an object", pickled("ccollections\nOrderedDict\n)", 0x81), /instruction 0x81 has no place in weights/],
+    [
+      "an instruction that makes an object",
+      pickled("ccollections\nOrderedDict\n)", 0x81),
+      /instruction 0x81 has no place in weights/,
+    ],
     ["an object of an old kind", pickled("(icollections\nOrderedDict\n"), /instruction 0x69 \("i"\) has no place/],
     ["no end", code(0x80, 2, "}"), /the pickle ends 1 bytes too early/],
     ["text beyond the end", pickled("X", u32(0xffffffff)), /the pickle ends \d+ bytes too early/],
@@ -293,7 +326,11 @@ describe("pickles", () => {
     ["an item of text", pickled(text("a"), text("b"), text("c"), "s"), /sets an item of something that is no dict/],
     ["an item of a dict, appended", pickled("}", text("c"), "a"), /appends to something that is no list/],
     ["attributes of text", pickled(text("c"), "}b"), /sets attributes of something that is no dict/],
-    ["an OrderedDict of text", pickled("ccollections\nOrderedDict\n", text("c"), 0x85, "R"), /an OrderedDict of something that is no list/],
+    [
+      "an OrderedDict of text",
+      pickled("ccollections\nOrderedDict\n", text("c"), 0x85, "R"),
+      /an OrderedDict of something that is no list/,
+    ],
     ["a call of text", pickled(text("a"), ")R"), /calls something that is no function/],
     ["an external object", pickled(text("a"), "Q"), /an external object that is no storage/],
     [
@@ -301,16 +338,32 @@ describe("pickles", () => {
       dictOf(text("x"), tensor([4], [1], { type: "float32" })),
       /a storage of a type that is not read/,
     ],
-    ["a storage of less than nothing", dictOf(text("x"), tensor([4], [1], { elements: -4 })), /a storage without key or size/],
-    ["a tensor beyond its storage", dictOf(text("x"), tensor([5], [1])), /a tensor \[5\] whose last element is number 4 of a storage of 4/],
+    [
+      "a storage of less than nothing",
+      dictOf(text("x"), tensor([4], [1], { elements: -4 })),
+      /a storage without key or size/,
+    ],
+    [
+      "a tensor beyond its storage",
+      dictOf(text("x"), tensor([5], [1])),
+      /a tensor \[5\] whose last element is number 4 of a storage of 4/,
+    ],
     [
       "a tensor whose offset is beyond it",
       dictOf(text("x"), tensor([1], [1], { offset: 4 })),
       /whose last element is number 4 of a storage of 4/,
     ],
-    ["a tensor whose strides are beyond it", dictOf(text("x"), tensor([2, 2], [1, 3])), /whose last element is number 4/],
+    [
+      "a tensor whose strides are beyond it",
+      dictOf(text("x"), tensor([2, 2], [1, 3])),
+      /whose last element is number 4/,
+    ],
     ["negative sizes", dictOf(text("x"), tensor([-1], [1])), /offset, sizes and strides make no sense/],
-    ["negative strides", dictOf(text("x"), tensor([2], [-1], { offset: 3 })), /offset, sizes and strides make no sense/],
+    [
+      "negative strides",
+      dictOf(text("x"), tensor([2], [-1], { offset: 3 })),
+      /offset, sizes and strides make no sense/,
+    ],
     ["sizes without strides", dictOf(text("x"), tensor([2, 2], [1])), /offset, sizes and strides make no sense/],
     ["sizes beyond 2^53", dictOf(text("x"), tensor([2n ** 62n], [1])), /offset, sizes and strides make no sense/],
     [
@@ -318,7 +371,11 @@ describe("pickles", () => {
       dictOf(text("x"), tensor([2n ** 50n, 2n ** 50n], [0, 0])),
       /that repeats a storage of 4; save it contiguous/,
     ],
-    ["a tensor that repeats one number for ever", dictOf(text("x"), tensor([10 ** 12], [0])), /that repeats a storage of 4/],
+    [
+      "a tensor that repeats one number for ever",
+      dictOf(text("x"), tensor([10 ** 12], [0])),
+      /that repeats a storage of 4/,
+    ],
     [
       "17 axes",
       dictOf(
@@ -332,7 +389,11 @@ describe("pickles", () => {
     ],
     ["elements beyond the archive", dictOf(text("x"), tensor([1], [1], { elements: 2n ** 53n - 1n })), /take \d+/],
     ["a protocol of the future", Buffer.of(0x80, 9, 0x2e), /pickle protocol 9 is not read/],
-    ["a million lists", pickled(Buffer.alloc(1_000_001, "]")), /more than 1000000 instructions are too many for weights/],
+    [
+      "a million lists",
+      pickled(Buffer.alloc(1_000_001, "]")),
+      /more than 1000000 instructions are too many for weights/,
+    ],
   ])("%s", async (_, pickle, message) => {
     await refused(torchFile(pickle), message);
   });

@@ -80,7 +80,10 @@ export function zip(entries: readonly Entry[], ending: Ending = {}): Buffer {
 }
 
 /** A torch file of this pickle; storage 0 has 16 bytes. */
-export function torchFile(pickle: Uint8Array, more: readonly Entry[] = [{ name: "a/data/0", data: new Uint8Array(16) }]): Buffer {
+export function torchFile(
+  pickle: Uint8Array,
+  more: readonly Entry[] = [{ name: "a/data/0", data: new Uint8Array(16) }],
+): Buffer {
   return zip([{ name: "a/data.pkl", data: pickle }, ...more]);
 }
 
@@ -88,7 +91,11 @@ export function torchFile(pickle: Uint8Array, more: readonly Entry[] = [{ name: 
 export function code(...parts: readonly (string | number | Uint8Array)[]): Buffer {
   return Buffer.concat(
     parts.map((part) =>
-      typeof part === "string" ? Buffer.from(part, "latin1") : typeof part === "number" ? Buffer.of(part) : Buffer.from(part),
+      typeof part === "string"
+        ? Buffer.from(part, "latin1")
+        : typeof part === "number"
+          ? Buffer.of(part)
+          : Buffer.from(part),
     ),
   );
 }

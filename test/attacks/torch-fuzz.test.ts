@@ -43,7 +43,12 @@ function mutated(bytes: Uint8Array, rng: Rng): Buffer {
     else if (kind === 2) out.fill([0, 0xff, 0x7f, 0x80][rng.below(4)]!, at, at + length);
     else if (kind === 3) out = Buffer.concat([out.subarray(0, at), out.subarray(at + length)]);
     else if (kind === 4) out = Buffer.concat([out.subarray(0, at + length), out.subarray(at)]);
-    else out = Buffer.concat([out.subarray(0, at), out.subarray(rng.below(out.length)).subarray(0, length), out.subarray(at)]);
+    else
+      out = Buffer.concat([
+        out.subarray(0, at),
+        out.subarray(rng.below(out.length)).subarray(0, length),
+        out.subarray(at),
+      ]);
   }
   return out;
 }
@@ -81,7 +86,9 @@ async function entriesOfAll(): Promise<{ name: string; data: Buffer }[][]> {
     const handle = await open(path);
     const entries = await readZip(handle, bytes.byteLength, path);
     await handle.close();
-    all.push([...entries.values()].map(({ name, begin, end }) => ({ name, data: Buffer.from(bytes.subarray(begin, end)) })));
+    all.push(
+      [...entries.values()].map(({ name, begin, end }) => ({ name, data: Buffer.from(bytes.subarray(begin, end)) })),
+    );
   }
   return all;
 }

@@ -78,7 +78,9 @@ describe.skipIf(WHY_NO_CHROMIUM !== undefined)(TITLE, () => {
     const rows = (table: string) =>
       page
         .locator(`${table} tbody tr`)
-        .evaluateAll((all) => all.map((row) => (row as unknown as { innerText: string }).innerText.split(/\s+/).join(" ").trim()));
+        .evaluateAll((all) =>
+          all.map((row) => (row as unknown as { innerText: string }).innerText.split(/\s+/).join(" ").trim()),
+        );
     expect(await rows(".config")).toEqual(["lr 0.001 0.002", "ema – 0.99"]);
     expect((await rows(".now"))[1]).toMatch(/^b running 0\.05021 0\.04564 8 1 3,840 320 8 s$/);
     await page.getByRole("button", { name: /^all \d+$/ }).click();
@@ -107,9 +109,11 @@ describe.skipIf(WHY_NO_CHROMIUM !== undefined)(TITLE, () => {
     );
     appendLines(join(folder, "a"), "metrics.jsonl", linesOf(61, 64));
     await expect.poll(() => values("loss"), WAIT).toEqual(["0.125"]);
-    expect(watched.sins.filter((sin) => !/ERR_CONNECTION_REFUSED|ERR_INCOMPLETE_CHUNKED|ERR_EMPTY|ERR_CONNECTION_RESET/.test(sin))).toEqual(
-      [],
-    );
+    expect(
+      watched.sins.filter(
+        (sin) => !/ERR_CONNECTION_REFUSED|ERR_INCOMPLETE_CHUNKED|ERR_EMPTY|ERR_CONNECTION_RESET/.test(sin),
+      ),
+    ).toEqual([]);
   });
 
   it("shows runs that begin while it is open, and says so of those that are gone", async () => {
@@ -137,7 +141,9 @@ describe.skipIf(WHY_NO_CHROMIUM !== undefined)(TITLE, () => {
     await page.keyboard.press("ArrowRight");
     await expect.poll(() => values("loss"), WAIT).toEqual(["0.7071"]);
     await page.keyboard.press("l");
-    await expect.poll(() => chart("loss").getByRole("button", { name: "log" }).getAttribute("aria-pressed"), WAIT).toBe("false");
+    await expect
+      .poll(() => chart("loss").getByRole("button", { name: "log" }).getAttribute("aria-pressed"), WAIT)
+      .toBe("false");
     await page.keyboard.press("+");
     await page.getByRole("button", { name: "show everything" }).waitFor();
     await page.keyboard.press("Escape");
@@ -171,17 +177,23 @@ describe.skipIf(WHY_NO_CHROMIUM !== undefined)(TITLE, () => {
     await asked;
     appendLines(join(folder, "long"), "metrics.jsonl", [metricsLine(100_001, 0, { loss: 0.5 })]);
     await page.getByRole("button", { name: "show everything" }).click();
-    await expect.poll(() => chart("loss").locator(".plot").getAttribute("aria-label"), WAIT).toContain("up to step 100,001");
+    await expect
+      .poll(() => chart("loss").locator(".plot").getAttribute("aria-label"), WAIT)
+      .toContain("up to step 100,001");
     expect(watched.sins).toEqual([]);
   });
 
   it("takes names of metrics, options and runs for text", async () => {
     const evil = "<script>alert(1)</script>";
     const image = "<img src=x onerror=alert(2)>";
-    writeRun(join(folder, "<svg onload=alert(3)>"), [...linesOf(1, 10), metricsLine(11, 0, { [evil]: 5, [image]: 6 })], {
-      [evil]: image,
-      lr: evil,
-    });
+    writeRun(
+      join(folder, "<svg onload=alert(3)>"),
+      [...linesOf(1, 10), metricsLine(11, 0, { [evil]: 5, [image]: 6 })],
+      {
+        [evil]: image,
+        lr: evil,
+      },
+    );
     await open("");
     await page.getByRole("button", { name: "only <svg onload=alert(3)>" }).click();
     await expect.poll(() => chart(`other:${evil}`).locator("h3").innerText(), WAIT).toBe(evil);

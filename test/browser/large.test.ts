@@ -37,7 +37,11 @@ beforeAll(async () => {
     attributes: { start_token: tokenizer.startToken, tokenizer: tokenizer.path },
   });
   await file.write("hidden_states", 0, bytesOf(normal(ROWS * WIDTH)));
-  await file.write("tokens", 0, bytesOf(tokenizer.encode(documentsIn("examples/brown.txt.gz", 200_000)).slice(0, ROWS)));
+  await file.write(
+    "tokens",
+    0,
+    bytesOf(tokenizer.encode(documentsIn("examples/brown.txt.gz", 200_000)).slice(0, ROWS)),
+  );
   await file.close();
 }, 600_000);
 afterAll(async () => {

@@ -36,7 +36,11 @@ if (WHY_NO_CHROMIUM !== undefined) console.warn(`test/browser/report.test.ts is 
 const isOurs = (each: string) => each.split("#")[0] === url;
 
 /** Opens the page, shows that it asks for nothing and says nothing meanwhile, and closes it. */
-async function onPage(hash: string, use: (watched: Watched) => Promise<void>, options: BrowserContextOptions = {}): Promise<void> {
+async function onPage(
+  hash: string,
+  use: (watched: Watched) => Promise<void>,
+  options: BrowserContextOptions = {},
+): Promise<void> {
   const watched = await watchedPage(browser!, isOurs, options);
   try {
     await watched.page.goto(`${url}${hash}`);
@@ -81,7 +85,8 @@ describe.skipIf(WHY_NO_CHROMIUM !== undefined)("the page of a report", () => {
   it("sorts by what is chosen, both ways, a page at a time", async () => {
     await onPage("", async ({ page }) => {
       const numbers = () => page.locator(".latents a .number").allInnerTexts();
-      const shown = async () => (await page.locator(".latents a > .muted").allInnerTexts()).map((text) => Number.parseFloat(text));
+      const shown = async () =>
+        (await page.locator(".latents a > .muted").allInnerTexts()).map((text) => Number.parseFloat(text));
       await page.getByLabel("Sort by").selectOption("number");
       await expect.poll(numbers).toEqual(Array.from({ length: 50 }, (_, i) => String(i)));
       await page.getByRole("button", { name: "Next" }).click();
@@ -134,7 +139,9 @@ describe.skipIf(WHY_NO_CHROMIUM !== undefined)("the page of a report", () => {
       expect(new URL(page.url()).hash).toContain("latent=11");
     });
     await onPage("#latent=96", async ({ page }) => {
-      expect(await page.getByRole("alert").innerText()).toContain("there is no latent 96; they are numbered from 0 to 95");
+      expect(await page.getByRole("alert").innerText()).toContain(
+        "there is no latent 96; they are numbered from 0 to 95",
+      );
       await page.goto(`${url}#latent=95`);
       await expect.poll(() => page.getByRole("heading", { level: 1 }).innerText()).toBe("It never fires");
     });
@@ -142,8 +149,12 @@ describe.skipIf(WHY_NO_CHROMIUM !== undefined)("the page of a report", () => {
 
   it("tells the tokens that a latent promotes, its histogram and its weaker firings", async () => {
     await onPage("#latent=20", async ({ page }) => {
-      await expect.poll(() => page.getByRole("region", { name: "What it does to the next token" }).getByRole("listitem").count()).toBe(20);
-      const picture = page.getByRole("img", { name: /^Histogram of [\d,]+ firings by value, from 0 to [\d.]+; most are near [\d.]+$/ });
+      await expect
+        .poll(() => page.getByRole("region", { name: "What it does to the next token" }).getByRole("listitem").count())
+        .toBe(20);
+      const picture = page.getByRole("img", {
+        name: /^Histogram of [\d,]+ firings by value, from 0 to [\d.]+; most are near [\d.]+$/,
+      });
       expect(await picture.locator("rect").count()).toBeGreaterThan(30);
       expect(await page.getByRole("region", { name: "Weaker firings" }).locator("h3").count()).toBeGreaterThan(2);
       const list = page.locator(".passages").first();
@@ -161,7 +172,9 @@ describe.skipIf(WHY_NO_CHROMIUM !== undefined)("the page of a report", () => {
       let seen = 0;
       for (let latent = 0; latent < LATENTS; latent += 4) {
         await page.evaluate(`location.hash = "#latent=${latent}"`);
-        await expect.poll(() => page.locator("article .eyebrow").innerText()).toMatch(new RegExp(`^Latent ${latent}( |$)`));
+        await expect
+          .poll(() => page.locator("article .eyebrow").innerText())
+          .toMatch(new RegExp(`^Latent ${latent}( |$)`));
         if ((await page.locator("main").innerText()).includes("<script>")) seen++;
         expect(await page.locator("#explorer :is(script, img, b, iframe, [onerror])").count()).toBe(0);
       }

@@ -21,7 +21,10 @@ beforeAll(async () => {
   spoilt[321 * D + 3] = Number.NaN;
   await writeActivations(at("nan.h5"), spoilt, [32, 20, D]);
   await writeFile(at("empty.h5"), "");
-  await writeFile(at("text.h5"), "this is no HDF5 file, but some text that is long enough to hold a superblock. ".repeat(40));
+  await writeFile(
+    at("text.h5"),
+    "this is no HDF5 file, but some text that is long enough to hold a superblock. ".repeat(40),
+  );
   const whole = await readFile(at("good.h5"));
   await writeFile(at("truncated.h5"), whole.subarray(0, Math.floor(whole.length / 2)));
   await writeFile(at("head-only.h5"), whole.subarray(0, 60));
@@ -58,7 +61,12 @@ describe("bad input exits 1 or 2 with one line that says what, where and how to 
       ["good.h5", "other-width.h5"],
       /^saetta: good\.h5 and other-width\.h5 do not go together: rows of 8 and of 10 numbers; /,
     ],
-    ["a row with NaN", 1, ["nan.h5"], /^saetta: nan\.h5, row 321 \(sequence 16, position 1\): holds NaN or Inf; .*--non-finite skip/],
+    [
+      "a row with NaN",
+      1,
+      ["nan.h5"],
+      /^saetta: nan\.h5, row 321 \(sequence 16, position 1\): holds NaN or Inf; .*--non-finite skip/,
+    ],
     ["rows that are all the same", 1, ["constant.h5"], /^saetta: the variance of \d+ sampled rows is 0: /],
     ["k > n", 2, ["good.h5", "--k", "25"], /^saetta: --k 25 is more than the 24 latents; /],
     [
@@ -67,7 +75,12 @@ describe("bad input exits 1 or 2 with one line that says what, where and how to 
       ["good.h5", "--batch", "1M"],
       /^saetta: a budget of \d+ rows does not fill one batch of 1000000; lower --batch/,
     ],
-    ["two budgets", 2, ["good.h5", "--tokens", "1", "--epochs", "1"], /^saetta: --tokens and --epochs exclude each other; /],
+    [
+      "two budgets",
+      2,
+      ["good.h5", "--tokens", "1", "--epochs", "1"],
+      /^saetta: --tokens and --epochs exclude each other; /,
+    ],
     [
       "too many latents",
       1,
@@ -98,7 +111,12 @@ describe("bad input exits 1 or 2 with one line that says what, where and how to 
       ["good.h5", "--out", "/proc/saetta/run"],
       /^saetta: \/proc\/saetta: could not be written \(.*\); choose another --out/,
     ],
-    ["a missing config", 1, ["good.h5", "--config", "no.json"], /^saetta: no\.json: the file is missing; name a JSON file/],
+    [
+      "a missing config",
+      1,
+      ["good.h5", "--config", "no.json"],
+      /^saetta: no\.json: the file is missing; name a JSON file/,
+    ],
     ["a config that is none", 2, ["good.h5", "--config", "broken.json"], /^saetta: broken\.json: not valid JSON/],
     ["no autoencoder to start from", 1, ["good.h5", "--init", "taken"], /^saetta: taken: holds no autoencoder/],
   ])("%s", async (_, expected, argv, line) => {
@@ -134,5 +152,7 @@ it("rows that are not finite are skipped and counted when asked", async () => {
     "--json",
   );
   expect(code).toBe(0);
-  expect(JSON.parse(out)).toMatchObject({ report: { skipped_rows: expect.toSatisfy((rows: number) => rows === 1 || rows === 2) } });
+  expect(JSON.parse(out)).toMatchObject({
+    report: { skipped_rows: expect.toSatisfy((rows: number) => rows === 1 || rows === 2) },
+  });
 });

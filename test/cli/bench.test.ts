@@ -7,12 +7,28 @@ const bench = (...args: string[]) => start(tmpdir(), "bench", ...args).ended;
 
 describe("saetta bench", () => {
   it("trains on a synthetic dictionary and tells how much of it was found", async () => {
-    const size = "--directions 16 --width 12 --active 2 --rows 2k --latents 32 --k 2 --batch 100 --engine reference".split(" ");
-    const { code, out, err } = await bench("--synthetic", ...size, "--amplitude", "1..2", "--together", "0.5", "--json");
+    const size =
+      "--directions 16 --width 12 --active 2 --rows 2k --latents 32 --k 2 --batch 100 --engine reference".split(" ");
+    const { code, out, err } = await bench(
+      "--synthetic",
+      ...size,
+      "--amplitude",
+      "1..2",
+      "--together",
+      "0.5",
+      "--json",
+    );
     expect(err).toBe("");
     expect(code).toBe(0);
     const { dictionary, training, rows, recovery } = JSON.parse(out);
-    expect(dictionary).toMatchObject({ directions: 16, width: 12, active: 2, amplitude: [1, 2], together: 0.5, noise: 0.02 });
+    expect(dictionary).toMatchObject({
+      directions: 16,
+      width: 12,
+      active: 2,
+      amplitude: [1, 2],
+      together: 0.5,
+      noise: 0.02,
+    });
     expect(training).toMatchObject({ latents: 32, k: 2, batch: 100, lr: 1e-3, auxk: 0 });
     expect(rows).toBe(2000);
     expect(recovery.mean_max_cosine).toBeGreaterThan(0.4);
@@ -20,7 +36,9 @@ describe("saetta bench", () => {
   });
 
   it("times a step", async () => {
-    const { code, out } = await bench(..."--latents 32 --width 8 --k 2 --auxk 0 --batch 16 --seconds 0.01 --engine reference".split(" "));
+    const { code, out } = await bench(
+      ..."--latents 32 --width 8 --k 2 --auxk 0 --batch 16 --seconds 0.01 --engine reference".split(" "),
+    );
     expect(code).toBe(0);
     expect(out).toMatch(/d 8, n 32, k 2, auxk 0, batch 16: [\d.]+ ms a step, [\d,]+ rows\/s/);
   });

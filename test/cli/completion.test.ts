@@ -23,7 +23,11 @@ afterAll(async () => {
 const missing = (shell: string) => (spawnSync(shell, ["-c", "true"]).status === 0 ? undefined : `no ${shell} here`);
 
 function run(shell: string, script: string): string[] {
-  const { stdout, stderr, status } = spawnSync(shell, ["-c", script], { cwd: folder, encoding: "utf8", timeout: 30_000 });
+  const { stdout, stderr, status } = spawnSync(shell, ["-c", script], {
+    cwd: folder,
+    encoding: "utf8",
+    timeout: 30_000,
+  });
   expect({ stderr, status }).toEqual({ stderr: "", status: 0 });
   return stdout.split("\n").filter((line) => line !== "");
 }
@@ -44,7 +48,11 @@ describe.skipIf(missing("bash") !== undefined)("bash completes", () => {
     ["flags that turn something off", ["train", "--no-sh"], ["--no-shuffle"]],
     ["flags after data and other flags", ["train", "acts one.h5", "--k", "4", "--aux"], ["--auxk", "--auxk-coef"]],
     ["words of the schema", ["train", "--engine", ""], ["auto", "cpu", "cuda", "reference"]],
-    ["words of the schema that another command has otherwise", ["train", "--dtype", ""], ["auto", "f32", "bf16", "fp16"]],
+    [
+      "words of the schema that another command has otherwise",
+      ["train", "--dtype", ""],
+      ["auto", "f32", "bf16", "fp16"],
+    ],
     ["words after an equals sign", ["train", "--non-finite", "=", "s"], ["stop", "skip"]],
     ["the only word beside a number", ["train", "--mse-scale", "a"], ["auto"]],
     ["words of other commands", ["harvest", "--dtype", "f3"], ["f32"]],
@@ -67,7 +75,8 @@ describe.skipIf(missing("bash") !== undefined)("bash completes", () => {
 });
 
 describe.skipIf(missing("fish") !== undefined)("fish completes", () => {
-  const offered = (line: string) => run("fish", `source ./saetta.fish; complete -C '${line}'`).map((it) => it.split("\t")[0]!);
+  const offered = (line: string) =>
+    run("fish", `source ./saetta.fish; complete -C '${line}'`).map((it) => it.split("\t")[0]!);
 
   it("commands, flags, their words, and files", () => {
     expect(new Set(offered("saetta "))).toEqual(new Set(COMMANDS));

@@ -17,7 +17,16 @@ afterAll(async () => {
 });
 
 it("an autoencoder of another program is imported, trained on, measured and written for a third", async () => {
-  const imported = await saetta(folder, "import", join(FIXTURES, "saelens"), "--out", "mine", "--verify", "--data", "acts.h5");
+  const imported = await saetta(
+    folder,
+    "import",
+    join(FIXTURES, "saelens"),
+    "--out",
+    "mine",
+    "--verify",
+    "--data",
+    "acts.h5",
+  );
   expect(imported).toMatchObject({ code: 0, err: "" });
   expect(imported.out).toMatch(
     /^written {6}mine: cfg\.json, sae\.safetensors\nformat {7}saelens\nautoencoder {2}40 latents, 12 inputs, k = 4\nverified {5}64 rows, \d+ active/,
@@ -39,7 +48,15 @@ it("an autoencoder of another program is imported, trained on, measured and writ
     "--json",
   );
   expect(trained.code).toBe(0);
-  const measured = await saetta(folder, "eval", join(FIXTURES, "dictionary_learning"), "acts.h5", "--engine", "reference", "--json");
+  const measured = await saetta(
+    folder,
+    "eval",
+    join(FIXTURES, "dictionary_learning"),
+    "acts.h5",
+    "--engine",
+    "reference",
+    "--json",
+  );
   expect(JSON.parse(measured.out)).toMatchObject({ data: "acts.h5: 400 x 12 f32", metrics: { l0: 4, latents: 40 } });
   const exported = await saetta(
     folder,
@@ -61,7 +78,9 @@ it("an autoencoder of another program is imported, trained on, measured and writ
     weights: "ema",
     verified: { rows: 64 },
   });
-  expect(JSON.parse(await readFile(join(folder, "theirs", "config.json"), "utf8"))).toMatchObject({ trainer: { submodule_name: "resid" } });
+  expect(JSON.parse(await readFile(join(folder, "theirs", "config.json"), "utf8"))).toMatchObject({
+    trainer: { submodule_name: "resid" },
+  });
   const raw = await saetta(folder, "export", "run", "--format", "saelens", "--out", "raw", "--weights", "raw");
   expect(raw.out).toContain("weights      raw, of the last step");
 });
@@ -72,7 +91,16 @@ it("what a format cannot say is wrong usage, and what is no autoencoder a failur
   expect(refused.err).toMatch(
     /^saetta: OpenAI's loader layer-normalises the rows of every TopK autoencoder, which training did not; use --bare .*\n$/,
   );
-  const bare = await saetta(folder, "export", join(FIXTURES, "saelens"), "--format", "openai", "--out", "bare", "--bare");
+  const bare = await saetta(
+    folder,
+    "export",
+    join(FIXTURES, "saelens"),
+    "--format",
+    "openai",
+    "--out",
+    "bare",
+    "--bare",
+  );
   expect(bare).toMatchObject({
     code: 0,
     err: "saetta: note: the file does not say that k is 4, nor that rows are taken as they are: tell whoever reads it\n",

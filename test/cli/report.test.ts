@@ -24,7 +24,14 @@ it("makes a page of a run's hold-out, and keeps the features with the run", asyn
   expect(code).toBe(0);
   expect(await readdir(join(folder, "pages"))).toEqual(["a.html"]);
   const file = await openFeatures(join(folder, "run", "features", "features.saetta"));
-  expect(file.index.summary).toMatchObject({ title: "run", latents: 32, k: 2, text: false, logits: false, sequence: 50 });
+  expect(file.index.summary).toMatchObject({
+    title: "run",
+    latents: 32,
+    k: 2,
+    text: false,
+    logits: false,
+    sequence: 50,
+  });
   await file.close();
   // Nobody who is given the page learns where it was made.
   expect(file.index.summary.data).toBe(`${basename(folder)}/acts.h5: 3,000 x 8 f32`);
@@ -39,7 +46,15 @@ it("takes all rows of the data that are named, or so many, and leaves nothing be
   expect(whole.out).toMatch(/^report {7}features\.html: 32 latents on 3,000 rows; /);
   const some = await saetta(folder, "report", sae, "--data", "acts.h5", "--max-rows", "1k", "--out", "some.html");
   expect(some.out).toMatch(/^report {7}some\.html: 32 latents on [89]\d\d rows; |on 1,000 rows; /);
-  expect((await readdir(folder)).toSorted()).toEqual(["acts.h5", "features.html", "pages", "run", "sae", "some.html", "wide.h5"]);
+  expect((await readdir(folder)).toSorted()).toEqual([
+    "acts.h5",
+    "features.html",
+    "pages",
+    "run",
+    "sae",
+    "some.html",
+    "wide.h5",
+  ]);
 }, 120_000);
 
 it("says in one line what cannot be", async () => {

@@ -37,7 +37,10 @@ export interface Running {
 }
 
 /** Starts `saetta` with the arguments, in the folder `cwd`; `env` is added to the environment. */
-export function start(cwd: string, ...words: readonly [Readonly<Record<string, string>>, ...string[]] | readonly string[]): Running {
+export function start(
+  cwd: string,
+  ...words: readonly [Readonly<Record<string, string>>, ...string[]] | readonly string[]
+): Running {
   const [first] = words;
   const [env, args] = typeof first === "object" ? [first, words.slice(1) as string[]] : [{}, words as string[]];
   const child = spawn(process.execPath, [CLI, ...args], {

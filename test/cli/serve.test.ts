@@ -58,7 +58,11 @@ describe("saetta serve", () => {
     [["serve", "--port", "70000"], 2, "saetta: --port 70000 is more than 65535"],
     [["serve", "--port", "x"], 2, "saetta: --port must be a whole number"],
     [[...TRAIN, "--port", "7000"], 2, "saetta: --port is that of the page, which --serve asks for; add --serve"],
-    [["resume", "runs/a", "--port", "7000"], 2, "saetta: --port is that of the page, which --serve asks for; add --serve"],
+    [
+      ["resume", "runs/a", "--port", "7000"],
+      2,
+      "saetta: --port is that of the page, which --serve asks for; add --serve",
+    ],
   ])("%j is refused", async (argv, code, message) => {
     const ended = await saetta(folder, ...argv);
     expect(ended.err).toContain(message);
@@ -101,7 +105,9 @@ describe("saetta train --serve", () => {
     const { code, err } = await saetta(folder, ...TRAIN, "--out", "pageless", "--serve", "--port", String(port));
     await close();
     expect(code).toBe(0);
-    expect(err).toContain(`saetta: note: there is no page: 127.0.0.1:${port}: the port is taken; choose another --port`);
+    expect(err).toContain(
+      `saetta: note: there is no page: 127.0.0.1:${port}: the port is taken; choose another --port`,
+    );
     expect(existsSync(join(folder, "pageless", "checkpoints"))).toBe(true);
   });
 });

@@ -32,8 +32,36 @@ describe("--json prints one JSON value on stdout and nothing else", () => {
     ["inspect", join(MODEL, "tokenizer.json")],
     ["doctor"],
     ["harvest", "--model", MODEL, "--list-tensors"],
-    ["harvest", "--model", MODEL, "--text", "my.txt", "--tensor", "/transformer/h.3/Add_1_output_0", "--context", "64", "--out", "my.h5"],
-    ["bench", "--engine", "reference", "--latents", "16", "--width", "4", "--k", "2", "--auxk", "0", "--batch", "8", "--seconds", "0.1"],
+    [
+      "harvest",
+      "--model",
+      MODEL,
+      "--text",
+      "my.txt",
+      "--tensor",
+      "/transformer/h.3/Add_1_output_0",
+      "--context",
+      "64",
+      "--out",
+      "my.h5",
+    ],
+    [
+      "bench",
+      "--engine",
+      "reference",
+      "--latents",
+      "16",
+      "--width",
+      "4",
+      "--k",
+      "2",
+      "--auxk",
+      "0",
+      "--batch",
+      "8",
+      "--seconds",
+      "0.1",
+    ],
   ])("%s %s", async (...argv) => {
     const { code, out, err } = await saetta(folder, ...argv, "--json");
     expect({ code, err: err.replace(/^(harvest|train|eval): .*\n/gm, "") }).toEqual({ code: 0, err: "" });
@@ -45,7 +73,10 @@ describe("--json prints one JSON value on stdout and nothing else", () => {
 const noTerminal = spawnSync("script", ["--version"]).status === 0 ? undefined : "no script(1) here";
 
 describe.skipIf(noTerminal !== undefined)("on a terminal", () => {
-  it.each([{}, { NO_COLOR: "1" }])("progress is one line that is rewritten, cut to the width, without colours (%j)", (env) => {
+  it.each([
+    {},
+    { NO_COLOR: "1" },
+  ])("progress is one line that is rewritten, cut to the width, without colours (%j)", (env) => {
     const out = join(folder, `terminal-${Object.keys(env).length}`);
     const command = `stty cols 60; '${process.execPath}' '${CLI}' train acts.h5 ${SMALL.join(" ")} --epochs 100 --out ${out}`;
     const { stdout, status } = spawnSync("script", ["-qec", command, "/dev/null"], {

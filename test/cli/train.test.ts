@@ -58,14 +58,36 @@ describe("saetta train", () => {
 
   it("takes options from --config, which flags beat", async () => {
     const run = fresh();
-    await saetta(folder, "train", "acts.h5", ...SMALL, "--epochs", "0.5", "--lr", "0.01", "--seed", "7", "--out", run, "--json");
+    await saetta(
+      folder,
+      "train",
+      "acts.h5",
+      ...SMALL,
+      "--epochs",
+      "0.5",
+      "--lr",
+      "0.01",
+      "--seed",
+      "7",
+      "--out",
+      run,
+      "--json",
+    );
     const more = ["--tokens", "64", "--expansion", "2", "--json"];
     const { code, out } = await saetta(folder, "train", "--config", `${run}/config.json`, ...more);
     expect(code).toBe(0);
     const { run: again } = JSON.parse(out) as { run: string };
     expect(again).toMatch(/^runs\/acts-\d{8}T\d{6}Z$/);
     const config = JSON.parse(await readFile(join(folder, again, "config.json"), "utf8")) as Record<string, unknown>;
-    expect(config).toMatchObject({ lr: 0.01, seed: 7, tokens: 64, latents: 16, k: 3, batch: 32, data: [join(folder, "acts.h5")] });
+    expect(config).toMatchObject({
+      lr: 0.01,
+      seed: 7,
+      tokens: 64,
+      latents: 16,
+      k: 3,
+      batch: 32,
+      data: [join(folder, "acts.h5")],
+    });
     expect(config).not.toHaveProperty("epochs");
   });
 

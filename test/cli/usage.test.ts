@@ -13,7 +13,9 @@ afterAll(async () => {
   await rm(folder, { recursive: true });
 });
 
-const { version } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")) as { version: string };
+const { version } = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8")) as {
+  version: string;
+};
 
 describe("help", () => {
   it("of saetta lists the commands, with an example", async () => {
@@ -29,7 +31,8 @@ describe("help", () => {
     expect({ code, err }).toEqual({ code: 0, err: "" });
     expect(out).toContain(`Usage: saetta ${command}`);
     expect(out).toMatch(new RegExp(`\\nExamples?:\\n  .*saetta ${command}`));
-    for (const line of out.split("\n").filter((each) => !each.includes("saetta "))) expect(line.length).toBeLessThanOrEqual(80);
+    for (const line of out.split("\n").filter((each) => !each.includes("saetta ")))
+      expect(line.length).toBeLessThanOrEqual(80);
     expect(out).not.toMatch(/undefined|\[object/);
   });
 
@@ -54,24 +57,42 @@ describe("help", () => {
 describe("wrong usage exits 2 with one line on stderr", () => {
   it.each([
     [["trian"], "saetta: unknown command 'trian' (Did you mean train?); saetta --help tells more"],
-    [["train", "--latent", "3"], "saetta: unknown option '--latent' (Did you mean --latents?); saetta train --help tells more"],
+    [
+      ["train", "--latent", "3"],
+      "saetta: unknown option '--latent' (Did you mean --latents?); saetta train --help tells more",
+    ],
     [["--verbose", "train"], /^saetta: unknown option '--verbose'/],
     [["train"], "saetta: no data: name the files of activations; saetta train acts.h5"],
     [["resume"], "saetta: missing required argument 'run'; saetta resume --help tells more"],
     [["train", "--lr"], "saetta: option '--lr <X>' argument missing; saetta train --help tells more"],
     [["train", "a.h5", "--engine", "gpu"], /^saetta: --engine: "gpu" is not allowed \(/],
     [["train", "a.h5", "--tokens", "many"], /^saetta: --tokens must be a whole number of at least 1/],
-    [["train", "a.h5", "--engine", "refernce"], /^saetta: --engine: "refernce" is not allowed \(.*\); did you mean reference\?$/],
+    [
+      ["train", "a.h5", "--engine", "refernce"],
+      /^saetta: --engine: "refernce" is not allowed \(.*\); did you mean reference\?$/,
+    ],
     [["train", "a.h5", "--dtype", "f16"], /^saetta: --dtype: "f16" is not allowed \(.*"auto".*"f32".*"bf16".*\)/],
-    [["train", "a.h5", "--mse-scale", "atuo"], /^saetta: --mse-scale: "atuo" is not allowed \(.*\); did you mean auto\?$/],
-    [["eval", "a", "--weights", "raaw"], /^saetta: option '--weights <kind>' argument 'raaw' is invalid. Allowed choices are ema, raw; /],
-    [["export", "a", "--out", "b"], "saetta: required option '--format <format>' not specified; saetta export --help tells more"],
+    [
+      ["train", "a.h5", "--mse-scale", "atuo"],
+      /^saetta: --mse-scale: "atuo" is not allowed \(.*\); did you mean auto\?$/,
+    ],
+    [
+      ["eval", "a", "--weights", "raaw"],
+      /^saetta: option '--weights <kind>' argument 'raaw' is invalid. Allowed choices are ema, raw; /,
+    ],
+    [
+      ["export", "a", "--out", "b"],
+      "saetta: required option '--format <format>' not specified; saetta export --help tells more",
+    ],
     [
       ["export", "a", "--out", "b", "--format", "saelen"],
       /^saetta: .*'saelen' is invalid. Allowed choices are saelens, sparsify, openai, dictionary_learning; /,
     ],
     [["import", "a"], "saetta: required option '--out <dir>' not specified; saetta import --help tells more"],
-    [["completion", "tcsh"], /^saetta: .*'tcsh' is invalid for argument 'shell'. Allowed choices are bash, zsh, fish; /],
+    [
+      ["completion", "tcsh"],
+      /^saetta: .*'tcsh' is invalid for argument 'shell'. Allowed choices are bash, zsh, fish; /,
+    ],
     [["doctor", "me"], /^saetta: too many arguments for 'doctor'/],
   ])("%j", async (argv, line) => {
     const { code, out, err } = await saetta(folder, ...argv);
@@ -98,9 +119,13 @@ it("doctor says which engines run here, in lines or as one JSON object", async (
   );
   // Where the engine runs, the line before says what in, this one what else there is.
   if (/^ok {2}engine cpu/m.test(lines.out)) {
-    expect(lines.out).toMatch(/^ok {2}engine cpu {8}cpu: .+, \d+ threads?, .+\nok {2}cpu paths {9}portable(, [a-z0-9_]+)*$/m);
+    expect(lines.out).toMatch(
+      /^ok {2}engine cpu {8}cpu: .+, \d+ threads?, .+\nok {2}cpu paths {9}portable(, [a-z0-9_]+)*$/m,
+    );
   }
   const { sound, checks } = JSON.parse(json.out) as { sound: boolean; checks: { name: string }[] };
   expect(sound).toBe(true);
-  expect(checks.map(({ name }) => name)).toEqual(expect.arrayContaining(["saetta", "engine reference", "engine cpu", "harvest"]));
+  expect(checks.map(({ name }) => name)).toEqual(
+    expect.arrayContaining(["saetta", "engine reference", "engine cpu", "harvest"]),
+  );
 }, 300_000);

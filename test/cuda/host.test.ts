@@ -32,7 +32,8 @@ else {
   process.env.SAETTA_CUDA_LIBS = folder; // where the engine looks first
 }
 
-const make = (options: CudaOptions): Promise<Engine> => createCudaEngine({ ...options, folders: [join(folder, "build")] });
+const make = (options: CudaOptions): Promise<Engine> =>
+  createCudaEngine({ ...options, folders: [join(folder, "build")] });
 const ask = (name: string) => (koffi.load(join(folder, "libcuda.so.1")).func(name, "uint32_t", []) as () => number)();
 
 describe.skipIf(why !== undefined)("over a stand-in for CUDA", () => {
@@ -88,13 +89,17 @@ describe.skipIf(why !== undefined)("over a stand-in for CUDA", () => {
     expect(engine.refuses({ d: 4, n: 8, k: 8, auxk: 0 })).toBeUndefined();
     expect(engine.refuses({ d: 4, n: 8, k: 9, auxk: 0 })).toMatch(/k = 9 is more than the 8 latents/);
     expect(engine.refuses({ d: 4, n: 8000, k: 2000, auxk: 0 })).toMatch(/k = 2000 is more than the 1024/);
-    expect(engine.refuses({ d: 4096, n: 2 ** 20, k: 9, auxk: 0 })).toMatch(/weights and moments take \d+ bytes, Stand-in has/);
+    expect(engine.refuses({ d: 4096, n: 2 ** 20, k: 9, auxk: 0 })).toMatch(
+      /weights and moments take \d+ bytes, Stand-in has/,
+    );
     expect(engine.description).toBe("cuda: Stand-in, bf16");
   });
 
   it("refuses what is not its own, freed, or of another shape", async () => {
     await using engine = await make({ dtype: "f32" });
-    expect(() => engine.write(createReferenceEngine().alloc("f64", [1]), new Uint8Array(8))).toThrow(/of another engine/);
+    expect(() => engine.write(createReferenceEngine().alloc("f64", [1]), new Uint8Array(8))).toThrow(
+      /of another engine/,
+    );
     const tensor = engine.alloc("f32", [2]);
     expect(() => engine.write(tensor, new Uint8Array(8), 4)).toThrow(/8 bytes at 4 do not fit a tensor of 8 bytes/);
     engine.free(tensor);

@@ -12,7 +12,9 @@ export function buildStandIn(folder: string): void {
   );
   const library = join(folder, "libcuda.so.1");
   const flags = ["-O3", "-std=c++17", "-ffp-contract=off", "-shared", "-fPIC"];
-  const { status, stderr } = spawnSync(process.env.CXX || "c++", [...flags, ...sources, "-o", library], { encoding: "utf8" });
+  const { status, stderr } = spawnSync(process.env.CXX || "c++", [...flags, ...sources, "-o", library], {
+    encoding: "utf8",
+  });
   if (status !== 0) throw new Error(stderr);
   for (const name of ["libnvrtc.so.13", "libcublasLt.so.13"]) symlinkSync(library, join(folder, name));
   mkdirSync(join(folder, "include"));

@@ -47,17 +47,21 @@ describe("row 12", () => {
       const { gradient, findings, sums } = await trainer.step(x);
       expect(sums.dead).toBe(5);
       expect(findings.auxk_loss).toBeGreaterThan(0);
-      for (const part of Object.values(gradient)) expect(flat(part).map(Math.abs)).toEqual(Array(flat(part).length).fill(0));
+      for (const part of Object.values(gradient))
+        expect(flat(part).map(Math.abs)).toEqual(Array(flat(part).length).fill(0));
     },
   );
 
-  onEveryEngine("row 12: b_pre gets of the auxiliary loss what comes through the encoder, and no more", async (engine) => {
-    const only = { ...options, mseScale: 0 };
-    const { gradient } = await Trainer.of(engine, { shape, w, age, hyper: { mseScale: 0 } }).step(x);
-    const expected = slopes(w, x, only);
-    expect(Math.max(...expected.preBias.map(Math.abs))).toBeGreaterThan(1e-3);
-    expectClose(engine, gradient.preBias, expected.preBias, "gradient of the pre-bias", SLOPE);
-  });
+  onEveryEngine(
+    "row 12: b_pre gets of the auxiliary loss what comes through the encoder, and no more",
+    async (engine) => {
+      const only = { ...options, mseScale: 0 };
+      const { gradient } = await Trainer.of(engine, { shape, w, age, hyper: { mseScale: 0 } }).step(x);
+      const expected = slopes(w, x, only);
+      expect(Math.max(...expected.preBias.map(Math.abs))).toBeGreaterThan(1e-3);
+      expectClose(engine, gradient.preBias, expected.preBias, "gradient of the pre-bias", SLOPE);
+    },
+  );
 });
 
 describe("row 13", () => {
@@ -108,53 +112,80 @@ describe("row 13", () => {
     ],
   });
 
-  onEveryEngine("row 13: loss and gradient are 0 when the denominator is at most 1e-12 mean(x^2), and not above it", async (engine) => {
-    // sum x^2 is 4, sum (t - mean t)^2 is delta^2 / 2: the border is at delta = 2.83e-6, between 2^-19 and 2^-18.
-    for (const delta of [0, 2 ** -20, 2 ** -19]) {
+  onEveryEngine(
+    "row 13: loss and gradient are 0 when the denominator is at most 1e-12 mean(x^2), and not above it",
+    async (engine) => {
+      // sum x^2 is 4, sum (t - mean t)^2 is delta^2 / 2: the border is at delta = 2.83e-6, between 2^-19 and 2^-18.
+      for (const delta of [0, 2 ** -20, 2 ** -19]) {
+        const { start, rows } = nearlyConstant(delta);
+        const { findings, gradient, sums, bad } = await Trainer.of(engine, { ...start, hyper: { mseScale: 0 } }).step(
+          rows,
+        );
+        expect({ delta, bad, dead: sums.dead, auxk_loss: findings.auxk_loss }).toEqual({
+          delta,
+          bad: 0,
+          dead: 1,
+          auxk_loss: 0,
+        });
+        expect(Object.values(gradient).flat(2).map(Math.abs)).toEqual(Array(12).fill(0));
+      }
+      const delta = 2 ** -18;
       const { start, rows } = nearlyConstant(delta);
-      const { findings, gradient, sums, bad } = await Trainer.of(engine, { ...start, hyper: { mseScale: 0 } }).step(rows);
-      expect({ delta, bad, dead: sums.dead, auxk_loss: findings.auxk_loss }).toEqual({ delta, bad: 0, dead: 1, auxk_loss: 0 });
-      expect(Object.values(gradient).flat(2).map(Math.abs)).toEqual(Array(12).fill(0));
-    }
-    const delta = 2 ** -18;
-    const { start, rows } = nearlyConstant(delta);
-    const { findings, gradient } = await Trainer.of(engine, { ...start, hyper: { mseScale: 0 } }).step(rows);
-    const expected = (0.5 ** 2 + (0.5 - delta) ** 2) / (delta ** 2 / 2);
-    expectClose(engine, [findings.auxk_loss ?? Number.NaN], [expected], "auxk_loss");
-    expectClose(engine, [gradient.latentBias[1]], [(0.5 * 2 * (0.5 + 0.5 - delta)) / (delta ** 2 / 2)], "its gradient");
-  });
+      const { findings, gradient } = await Trainer.of(engine, { ...start, hyper: { mseScale: 0 } }).step(rows);
+      const expected = (0.5 ** 2 + (0.5 - delta) ** 2) / (delta ** 2 / 2);
+      expectClose(engine, [findings.auxk_loss ?? Number.NaN], [expected], "auxk_loss");
+      expectClose(
+        engine,
+        [gradient.latentBias[1]],
+        [(0.5 * 2 * (0.5 + 0.5 - delta)) / (delta ** 2 / 2)],
+        "its gradient",
+      );
+    },
+  );
 
   onEveryEngine("row 13: sums are taken in float64", async (engine) => {
     // 2049^2 / 2^20 needs 23 bits: each square is exact in float32, and sums of float32 lose its last bits after a few.
     const rows = Array.from({ length: 3001 }, () => [2049 / 1024, -2049 / 1024]);
     const still = { encoder: [[0, 0]], latentBias: [-1], decoder: [[1, 0]], preBias: [0, 0] };
     const { sums } = await Trainer.of(engine, { shape: { d: 2, n: 1, k: 1, auxk: 0 }, w: still }).step(rows);
-    expect({ err2: sums.err2, x2: sums.x2 }).toEqual({ err2: (6002 * 2049 ** 2) / 2 ** 20, x2: (6002 * 2049 ** 2) / 2 ** 20 });
+    expect({ err2: sums.err2, x2: sums.x2 }).toEqual({
+      err2: (6002 * 2049 ** 2) / 2 ** 20,
+      x2: (6002 * 2049 ** 2) / 2 ** 20,
+    });
   });
 
   for (const logged of [true, false]) {
     const which = logged ? "logged" : "not logged";
-    onEveryEngine(`row 13: what is not finite makes the step bad, and is not turned into 0, in a step that is ${which}`, async (engine) => {
-      // Only the dead path touches decoder row 1, which is never among the live.
-      const { start } = nearlyConstant(0);
-      const broken = { ...start.w, decoder: [start.w.decoder[0], [Number.NaN, 0]] };
-      const trainer = Trainer.of(engine, { ...start, w: broken });
-      const apart = [
-        [1, 1],
-        [3, 1],
-      ];
-      const { bad, findings } = await trainer.step(apart, {}, logged);
-      expect(bad).not.toBe(0);
-      expect({ auxk_loss: findings.auxk_loss, loss: findings.loss }).toEqual({ auxk_loss: Number.NaN, loss: Number.NaN });
-      expect(await trainer.counters()).toEqual({ adam: 0, ema: 0, skipped: 1 });
-      expect((await trainer.plain()).preBias).toEqual(start.w.preBias);
-    });
+    onEveryEngine(
+      `row 13: what is not finite makes the step bad, and is not turned into 0, in a step that is ${which}`,
+      async (engine) => {
+        // Only the dead path touches decoder row 1, which is never among the live.
+        const { start } = nearlyConstant(0);
+        const broken = { ...start.w, decoder: [start.w.decoder[0], [Number.NaN, 0]] };
+        const trainer = Trainer.of(engine, { ...start, w: broken });
+        const apart = [
+          [1, 1],
+          [3, 1],
+        ];
+        const { bad, findings } = await trainer.step(apart, {}, logged);
+        expect(bad).not.toBe(0);
+        expect({ auxk_loss: findings.auxk_loss, loss: findings.loss }).toEqual({
+          auxk_loss: Number.NaN,
+          loss: Number.NaN,
+        });
+        expect(await trainer.counters()).toEqual({ adam: 0, ema: 0, skipped: 1 });
+        expect((await trainer.plain()).preBias).toEqual(start.w.preBias);
+      },
+    );
 
-    onEveryEngine(`row 13: a gradient beyond the engine's numbers makes a step bad that is ${which}`, async (engine) => {
-      // Value and error are finite; their product is not, or its square is not, which Adam needs.
-      const [product, square] = engine.real === "f32" ? [1e20, 1e7] : [1e200, 1e60];
-      for (const beyond of [product, square]) await check(engine, beyond, logged);
-    });
+    onEveryEngine(
+      `row 13: a gradient beyond the engine's numbers makes a step bad that is ${which}`,
+      async (engine) => {
+        // Value and error are finite; their product is not, or its square is not, which Adam needs.
+        const [product, square] = engine.real === "f32" ? [1e20, 1e7] : [1e200, 1e60];
+        for (const beyond of [product, square]) await check(engine, beyond, logged);
+      },
+    );
   }
 
   async function check(engine: Engine, beyond: number, logged: boolean): Promise<void> {
@@ -171,23 +202,31 @@ describe("row 14", () => {
   /** Pre-activations are these numbers on every row. */
   const fixed = (values: readonly number[], k: number, auxk: number) => ({
     shape: { d: 2, n: values.length, k, auxk },
-    w: { encoder: values.map(() => [0, 0]), latentBias: values.slice(), decoder: values.map(() => [1, 0]), preBias: [0, 0] },
+    w: {
+      encoder: values.map(() => [0, 0]),
+      latentBias: values.slice(),
+      decoder: values.map(() => [1, 0]),
+      preBias: [0, 0],
+    },
   });
   const rows = [
     [1, 2],
     [3, -1],
   ];
 
-  onEveryEngine("row 14: the auxiliary top-k is over the dead alone, however small they are beside the living", async (engine) => {
-    const start = fixed([9, 0.125, 8, 0.5, 7, 0.25], 3, 2);
-    const { dead, live } = await Trainer.of(engine, { ...start, age: [0, 101, 0, 101, 0, 101] }).step(rows);
-    const slots = [
-      { latent: 3, value: 0.5 },
-      { latent: 5, value: 0.25 },
-    ];
-    expect(dead?.slots).toEqual([slots, slots]);
-    expect(live.latents[0]).toEqual([0, 2, 4]);
-  });
+  onEveryEngine(
+    "row 14: the auxiliary top-k is over the dead alone, however small they are beside the living",
+    async (engine) => {
+      const start = fixed([9, 0.125, 8, 0.5, 7, 0.25], 3, 2);
+      const { dead, live } = await Trainer.of(engine, { ...start, age: [0, 101, 0, 101, 0, 101] }).step(rows);
+      const slots = [
+        { latent: 3, value: 0.5 },
+        { latent: 5, value: 0.25 },
+      ];
+      expect(dead?.slots).toEqual([slots, slots]);
+      expect(live.latents[0]).toEqual([0, 2, 4]);
+    },
+  );
 
   onEveryEngine("row 14: with fewer dead than auxk, no living latent fills the list", async (engine) => {
     const start = fixed([9, 0.125, 8, 0.5, 7], 2, 4);
@@ -205,7 +244,9 @@ describe("row 14", () => {
       const slots = [{ latent: 5, value: 0.25 }, ...Array(2).fill({ latent: NONE, value: 0 })];
       expect(dead?.slots).toEqual([slots, slots]);
       expect(sums.dead).toBe(3);
-      expect([1, 3, 4].map((j) => [gradient.latentBias[j], ...gradient.decoder[j]].map(Math.abs))).toEqual(Array(3).fill([0, 0, 0]));
+      expect([1, 3, 4].map((j) => [gradient.latentBias[j], ...gradient.decoder[j]].map(Math.abs))).toEqual(
+        Array(3).fill([0, 0, 0]),
+      );
     },
   );
 
@@ -221,7 +262,12 @@ describe("row 24", () => {
     "row 24: b_pre has both its paths: sum of the error, minus W_enc^T times the gradient of the pre-activations",
     async (engine) => {
       // One row, one latent that is on: z = w.(x - b) + c, x_hat = z u + b, loss = mean (x_hat - x)^2.
-      const start = { encoder: [[0.5, -0.25]], latentBias: [0.125], decoder: [[0.6, 0.8].map(Math.fround)], preBias: [0.25, -0.5] };
+      const start = {
+        encoder: [[0.5, -0.25]],
+        latentBias: [0.125],
+        decoder: [[0.6, 0.8].map(Math.fround)],
+        preBias: [0.25, -0.5],
+      };
       const row = [1, 2];
       const z = 0.5 * (1 - 0.25) - 0.25 * (2 + 0.5) + 0.125 + 1;
       const u = start.decoder[0];
@@ -229,7 +275,12 @@ describe("row 24", () => {
       const along = error[0] * u[0] + error[1] * u[1]; // d loss / d z, the mean being over two elements
       const on = { ...start, latentBias: [1.125] };
       const { gradient } = await Trainer.of(engine, { shape: { d: 2, n: 1, k: 1, auxk: 0 }, w: on }).step([row]);
-      expectClose(engine, gradient.preBias, [error[0] - along * 0.5, error[1] + along * 0.25], "gradient of the pre-bias");
+      expectClose(
+        engine,
+        gradient.preBias,
+        [error[0] - along * 0.5, error[1] + along * 0.25],
+        "gradient of the pre-bias",
+      );
     },
   );
 
@@ -238,7 +289,10 @@ describe("row 24", () => {
     const expected = slopes(w, x, options).preBias;
     const { xHat } = plainForward(w, x, shape, dead);
     const first = xHat[0].map((_, i) => 2 * mean(xHat.map((row, b) => row[i] - x[b][i])));
-    expect(Math.max(...first.map((value, i) => Math.abs(value / shape.d - expected[i]))), "the second path is seen").toBeGreaterThan(1e-2);
+    expect(
+      Math.max(...first.map((value, i) => Math.abs(value / shape.d - expected[i]))),
+      "the second path is seen",
+    ).toBeGreaterThan(1e-2);
     expectClose(engine, gradient.preBias, expected, "gradient of the pre-bias", SLOPE);
   });
 });

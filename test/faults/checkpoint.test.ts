@@ -40,7 +40,10 @@ let data: string;
 beforeAll(async () => {
   dir = await mkdtemp(join(tmpdir(), "saetta-faults-"));
   data = join(dir, "acts.h5");
-  const file = await createHdf5(data, { datasets: [{ name: "hidden_states", dtype: "f32", shape: [30, 20, shape.d] }], attributes: {} });
+  const file = await createHdf5(data, {
+    datasets: [{ name: "hidden_states", dtype: "f32", shape: [30, 20, shape.d] }],
+    attributes: {},
+  });
   await file.write("hidden_states", 0, bytesOf(Float32Array.from(rows.flat())));
   await file.close();
 });
@@ -61,7 +64,10 @@ async function runInto(out: string, engine: "reference" | "cpu", stopAfter = Num
 async function tensorsOf(path: string): Promise<Record<string, number[]>> {
   const file = await readFile(path);
   const size = Number(file.readBigUInt64LE(0));
-  const header = JSON.parse(file.toString("utf8", 8, 8 + size)) as Record<string, { dtype: string; data_offsets: [number, number] }>;
+  const header = JSON.parse(file.toString("utf8", 8, 8 + size)) as Record<
+    string,
+    { dtype: string; data_offsets: [number, number] }
+  >;
   const { __metadata__: _, ...entries } = header;
   return Object.fromEntries(
     Object.entries(entries).map(([name, { dtype, data_offsets }]) => {
@@ -73,7 +79,8 @@ async function tensorsOf(path: string): Promise<Record<string, number[]>> {
 }
 
 function plainOf(tensors: Record<string, number[]>): Plain {
-  const table = (values: readonly number[]) => Array.from({ length: shape.n }, (_, j) => values.slice(j * shape.d, (j + 1) * shape.d));
+  const table = (values: readonly number[]) =>
+    Array.from({ length: shape.n }, (_, j) => values.slice(j * shape.d, (j + 1) * shape.d));
   return {
     encoder: table(tensors["encoder.weight"]),
     latentBias: tensors["encoder.bias"],
@@ -119,7 +126,9 @@ describe("row 23", () => {
         sae: undefined,
       });
       for (const file of ["sae.safetensors", "ema.safetensors", "optimizer.safetensors", "cfg.json"]) {
-        const [a, b] = await Promise.all([resumed, uninterrupted].map(({ checkpoint }) => readFile(join(checkpoint ?? "", file))));
+        const [a, b] = await Promise.all(
+          [resumed, uninterrupted].map(({ checkpoint }) => readFile(join(checkpoint ?? "", file))),
+        );
         expect(a.equals(b), file).toBe(true);
       }
       expect(await logOf(moved)).toEqual(await logOf(whole));
@@ -181,7 +190,12 @@ describe("row 11", () => {
     });
 
     // As averaging left them, for those who want to measure what the norm changes.
-    const left = plainForward({ ...average, decoder: stored.decoder.map(corrected) }, testedRows, shape, []).xHat.flat();
+    const left = plainForward(
+      { ...average, decoder: stored.decoder.map(corrected) },
+      testedRows,
+      shape,
+      [],
+    ).xHat.flat();
     const unchanged = await loadSae(out, { engine: createReferenceEngine(), unitDecoder: false });
     const without = await unchanged.decode(await unchanged.encode(someRows));
     left.forEach((value, i) => {

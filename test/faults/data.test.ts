@@ -34,7 +34,9 @@ function plainVariance(rows: readonly (readonly number[])[]): number {
 const small = { engine: "reference", latents: 8, k: 2, auxk: 0, batch: 16, excludeTokens: "none", seed: 3 } as const;
 
 async function mseScaleOf(checkpoint: string | undefined): Promise<number> {
-  const state = JSON.parse(await readFile(join(checkpoint ?? "", "state.json"), "utf8")) as { progress: { mse_scale: number } };
+  const state = JSON.parse(await readFile(join(checkpoint ?? "", "state.json"), "utf8")) as {
+    progress: { mse_scale: number };
+  };
   return state.progress.mse_scale;
 }
 
@@ -52,7 +54,12 @@ describe("row 17", () => {
     const rows = drawRows(24, 3, 17).map((row, b) =>
       row.map((value, i) => (b % 6 === 0 && i === 1 ? (b % 4 === 0 ? 60000 : -52000) : Math.round(64 * value) / 64)),
     );
-    const run = await train(memorySource(rows, { dtype: "f16" }), { ...small, batch: 8, holdout: 0, out: join(dir, "f16") });
+    const run = await train(memorySource(rows, { dtype: "f16" }), {
+      ...small,
+      batch: 8,
+      holdout: 0,
+      out: join(dir, "f16"),
+    });
     const { checkpoint, report } = await run.finished;
     expect((await mseScaleOf(checkpoint)) * plainVariance(rows)).toBeCloseTo(1, 12);
     expect(report).toMatchObject({ skipped: 0, skipped_rows: 0, loss: expect.any(Number), mse: expect.any(Number) });
@@ -80,7 +87,14 @@ async function visited(source: Source, order: Order, sizes: readonly number[]): 
       return Promise.resolve([]);
     },
   };
-  for await (const { rows } of batches(source, order, held, "stop", START, () => left.shift() ?? 0) as AsyncIterable<Batch>) {
+  for await (const { rows } of batches(
+    source,
+    order,
+    held,
+    "stop",
+    START,
+    () => left.shift() ?? 0,
+  ) as AsyncIterable<Batch>) {
     const numbers = float32Of(ring);
     found.push(Array.from(rows, (row) => numbers[row * source.dIn]));
   }
@@ -105,11 +119,19 @@ const orderOf = (source: Source, options: Partial<OrderOptions> = {}, excluded =
 describe("row 21", () => {
   it("row 21: reads begin and end on the file's chunks and take many sequences at once", async () => {
     const reads: [first: number, count: number][] = [];
-    const source = memorySource(numbered(1010), { grain: 24, sequence: 5, onRead: (first, count) => reads.push([first, count]) });
+    const source = memorySource(numbered(1010), {
+      grain: 24,
+      sequence: 5,
+      onRead: (first, count) => reads.push([first, count]),
+    });
     await visited(source, orderOf(source), Array(20).fill(50));
     expect(reads.length).toBeGreaterThan(3);
     for (const [first, count] of reads) {
-      expect({ first, into: first % 24, after: first + count === 1010 ? 0 : count % 24 }).toEqual({ first, into: 0, after: 0 });
+      expect({ first, into: first % 24, after: first + count === 1010 ? 0 : count % 24 }).toEqual({
+        first,
+        into: 0,
+        after: 0,
+      });
       expect(count === 96 || first + count === 1010, "four chunks, nineteen sequences").toBe(true);
     }
   });
@@ -166,14 +188,18 @@ describe("row 21", () => {
   });
 
   it("row 21: files of different widths do not go together, whatever their sizes divide into", async () => {
-    expect(() => concatSources([memorySource(numbered(12, 4), { path: "a" }), memorySource(numbered(12, 6), { path: "b" })])).toThrow(
-      /^a and b do not go together/,
-    );
+    expect(() =>
+      concatSources([memorySource(numbered(12, 4), { path: "a" }), memorySource(numbered(12, 6), { path: "b" })]),
+    ).toThrow(/^a and b do not go together/);
     const wide = await writeFile("wide.h5", [3, 4, 6], new Float32Array(72));
     const narrow = await writeFile("narrow.h5", [3, 4, 4], new Float32Array(48));
     await expect(openSource([wide, narrow])).rejects.toThrow(SaettaError);
     const source = await openSource([wide]);
-    expect({ rows: source.rows, dIn: source.dIn, sequence: source.sequence }).toEqual({ rows: 12, dIn: 6, sequence: 4 });
+    expect({ rows: source.rows, dIn: source.dIn, sequence: source.sequence }).toEqual({
+      rows: 12,
+      dIn: 6,
+      sequence: 4,
+    });
     await source.close();
   });
 
@@ -187,7 +213,9 @@ describe("row 21", () => {
     await source.close();
     await expect(resume(out, { data: [narrow], epochs: 3 })).rejects.toThrow(/not what the run was trained on/);
     const other = await openSource([narrow]);
-    await expect(train(other, { ...small, latents: undefined, k: undefined, init: out, out: false })).rejects.toThrow(/width 6.*width 4/);
+    await expect(train(other, { ...small, latents: undefined, k: undefined, init: out, out: false })).rejects.toThrow(
+      /width 6.*width 4/,
+    );
     await other.close();
   });
 });
@@ -222,7 +250,13 @@ describe("row 22", () => {
 
   it("row 22: a file whose head is unlike the rest: the start is that of the whole file", async () => {
     const rows = drawRows(4096, 3, 22).map((row, b) => (b < 512 ? row.map((value) => value / 1000) : row));
-    const run = await train(memorySource(rows), { ...small, batch: 512, holdout: 0, statisticsRows: 512, out: join(dir, "head") });
+    const run = await train(memorySource(rows), {
+      ...small,
+      batch: 512,
+      holdout: 0,
+      statisticsRows: 512,
+      out: join(dir, "head"),
+    });
     const scale = await mseScaleOf((await run.finished).checkpoint);
     expect(scale * plainVariance(rows)).toBeGreaterThan(0.8);
     expect(scale * plainVariance(rows)).toBeLessThan(1.25);
@@ -246,7 +280,9 @@ describe("row 22", () => {
     const options = { ...small, holdout: 0.2, epochs: 3 };
     const plain = drawRows(800, 4, 23);
     const { holdout } = await chooseRows(memorySource(plain, { sequence: 10 }), options);
-    const rows = plain.map((row, b) => (holdout.some(({ first, count }) => b >= first && b < first + count) ? row.map(() => 1e6) : row));
+    const rows = plain.map((row, b) =>
+      holdout.some(({ first, count }) => b >= first && b < first + count) ? row.map(() => 1e6) : row,
+    );
     const trained = rows.filter((row) => row[0] !== 1e6);
     const run = await train(memorySource(rows, { sequence: 10 }), { ...options, out: join(dir, "held-out") });
     expect(run.data).toMatchObject({ rowsPerEpoch: trained.length, heldOut: 800 - trained.length });

@@ -58,40 +58,49 @@ describe("row 15", () => {
     engine.write(raw, bytesOf(Float32Array.of(1, 2, 3, 4, 4, 3, 2, 1)));
     engine.write(rows, bytesOf(Uint32Array.of(0, 1)));
     engine.load(raw, rows, x, t);
-    engine.encode(trainer.state.params, x, t, engine.codes(2, 2), { age: trainer.state.age, codes: engine.codes(2, 2) });
+    engine.encode(trainer.state.params, x, t, engine.codes(2, 2), {
+      age: trainer.state.age,
+      codes: engine.codes(2, 2),
+    });
     expect(await trainer.ages()).toEqual(age);
   });
 
-  onEveryEngine("row 15: evaluation on the hold-out and the probes of the rescale change neither ages nor counts", async (engine) => {
-    const trainer = Trainer.of(engine, axes(4, [7, 500, 0, 3], {}, 2, 2));
-    const { state, hyper } = trainer;
-    await trainer.step([[0, 9, 0, 0]]);
-    const age = [8, 0, 1, 4];
-    expect(await trainer.ages()).toEqual(age);
-    const shape = trainer.start.shape;
-    const source = memorySource(Array.from({ length: 6 }, (_, row) => [row, 1, 2, 3]));
-    const validator = await Validator.open(engine, shape, hyper, source, [{ first: 1, count: 4 }], "stop");
-    expect(await validator.run(state.params)).toMatchObject({ holdout_mse: expect.any(Number) });
-    expect(await rescaleEncoder(engine, state.params, shape, 1, hyper)).toBeGreaterThan(0);
-    expect(await trainer.ages()).toEqual(age);
-    expect(await trainer.counters()).toEqual({ adam: 1, ema: 0, skipped: 0 });
-    // Nor do they stand in the way of what the next step finds.
-    await trainer.step([[0, 9, 0, 0]]);
-    expect(await trainer.ages()).toEqual([9, 0, 2, 5]);
-  });
+  onEveryEngine(
+    "row 15: evaluation on the hold-out and the probes of the rescale change neither ages nor counts",
+    async (engine) => {
+      const trainer = Trainer.of(engine, axes(4, [7, 500, 0, 3], {}, 2, 2));
+      const { state, hyper } = trainer;
+      await trainer.step([[0, 9, 0, 0]]);
+      const age = [8, 0, 1, 4];
+      expect(await trainer.ages()).toEqual(age);
+      const shape = trainer.start.shape;
+      const source = memorySource(Array.from({ length: 6 }, (_, row) => [row, 1, 2, 3]));
+      const validator = await Validator.open(engine, shape, hyper, source, [{ first: 1, count: 4 }], "stop");
+      expect(await validator.run(state.params)).toMatchObject({ holdout_mse: expect.any(Number) });
+      expect(await rescaleEncoder(engine, state.params, shape, 1, hyper)).toBeGreaterThan(0);
+      expect(await trainer.ages()).toEqual(age);
+      expect(await trainer.counters()).toEqual({ adam: 1, ema: 0, skipped: 0 });
+      // Nor do they stand in the way of what the next step finds.
+      await trainer.step([[0, 9, 0, 0]]);
+      expect(await trainer.ages()).toEqual([9, 0, 2, 5]);
+    },
+  );
 });
 
 describe("row 16", () => {
-  onEveryEngine("row 16: age is counted in rows of the batches, 0 after a step in which the latent fired", async (engine) => {
-    const trainer = Trainer.of(engine, axes(3, [0, 0, 4]));
-    const on = (...latents: number[]) => Array.from({ length: 3 }, (_, i) => (latents.includes(i) ? 1 : 0));
-    await trainer.step([on(0), on(), on(0)]);
-    expect(await trainer.ages()).toEqual([0, 3, 7]);
-    await trainer.step([on(), on(), on(), on(1), on()]);
-    expect(await trainer.ages()).toEqual([5, 0, 12]);
-    await trainer.step([on()]);
-    expect(await trainer.ages()).toEqual([6, 1, 13]);
-  });
+  onEveryEngine(
+    "row 16: age is counted in rows of the batches, 0 after a step in which the latent fired",
+    async (engine) => {
+      const trainer = Trainer.of(engine, axes(3, [0, 0, 4]));
+      const on = (...latents: number[]) => Array.from({ length: 3 }, (_, i) => (latents.includes(i) ? 1 : 0));
+      await trainer.step([on(0), on(), on(0)]);
+      expect(await trainer.ages()).toEqual([0, 3, 7]);
+      await trainer.step([on(), on(), on(), on(1), on()]);
+      expect(await trainer.ages()).toEqual([5, 0, 12]);
+      await trainer.step([on()]);
+      expect(await trainer.ages()).toEqual([6, 1, 13]);
+    },
+  );
 
   onEveryEngine(
     "row 16: dead is counted in tokens, as of the step's begin: above the threshold, and for the whole step",
@@ -105,20 +114,26 @@ describe("row 16", () => {
       const trainer = Trainer.of(engine, axes(4, [100, 101, 99, 0], { deadAfter: 100 }, 4, 4));
       const first = await trainer.step(rows);
       expect(first.dead?.latents).toEqual([[1], [1], [1]]);
-      expect({ dead: first.findings.dead, dead_fraction: first.findings.dead_fraction }).toEqual({ dead: 1, dead_fraction: 0.25 });
+      expect({ dead: first.findings.dead, dead_fraction: first.findings.dead_fraction }).toEqual({
+        dead: 1,
+        dead_fraction: 0.25,
+      });
       expect(await trainer.ages()).toEqual([0, 0, 0, 0]);
       // It fired, so it is alive from the next step on.
       expect((await trainer.step(rows)).dead?.latents).toEqual([[], [], []]);
     },
   );
 
-  onEveryEngine("row 16: a latent becomes dead in the first step that begins with its age above the threshold", async (engine) => {
-    const trainer = Trainer.of(engine, axes(2, [0, 0], { deadAfter: 6 }, 1, 1));
-    const found: number[] = [];
-    for (let step = 0; step < 4; step++) found.push((await trainer.step(Array(3).fill([2, 1]))).sums.dead);
-    // Ages of latent 1 as the steps begin: 0, 3, 6, 9.
-    expect(found).toEqual([0, 0, 0, 1]);
-  });
+  onEveryEngine(
+    "row 16: a latent becomes dead in the first step that begins with its age above the threshold",
+    async (engine) => {
+      const trainer = Trainer.of(engine, axes(2, [0, 0], { deadAfter: 6 }, 1, 1));
+      const found: number[] = [];
+      for (let step = 0; step < 4; step++) found.push((await trainer.step(Array(3).fill([2, 1]))).sums.dead);
+      // Ages of latent 1 as the steps begin: 0, 3, 6, 9.
+      expect(found).toEqual([0, 0, 0, 1]);
+    },
+  );
 
   onEveryEngine("row 16: a latent may be dead and live in the same step, and both gradients add", async (engine) => {
     const shape = { d: 2, n: 3, k: 2, auxk: 2 };
@@ -150,7 +165,8 @@ describe("row 16", () => {
       { mseScale: 1, auxCoef: 0 },
       { mseScale: 0, auxCoef: 0.5 },
     ].map((o) => slopes(w, rows, { shape, dead, ...o }));
-    for (const part of [liveOnly, deadOnly]) expect(Math.min(...part.latentBias.slice(0, 2).map(Math.abs))).toBeGreaterThan(1e-3);
+    for (const part of [liveOnly, deadOnly])
+      expect(Math.min(...part.latentBias.slice(0, 2).map(Math.abs))).toBeGreaterThan(1e-3);
     for (const j of [0, 1]) expect(liveOnly.latentBias[j] + deadOnly.latentBias[j]).toBeCloseTo(both.latentBias[j], 8);
     expectWeights(engine, gradient, both, "gradient", SLOPE);
   });
@@ -179,7 +195,8 @@ describe("row 16", () => {
 
   it("row 16: the threshold comes from the config in tokens, whatever the batch", () => {
     const facts = { dIn: 8, rowsPerEpoch: 1_000_000 };
-    for (const batch of [64, 4096]) expect(hyperOf(resolveConfig({ deadTokens: 12_345, batch }, [], facts), 1).deadAfter).toBe(12_345);
+    for (const batch of [64, 4096])
+      expect(hyperOf(resolveConfig({ deadTokens: 12_345, batch }, [], facts), 1).deadAfter).toBe(12_345);
     for (const preset of ["openai", "simple"] as const) {
       expect(hyperOf(resolveConfig({ preset }, [], facts), 1).deadAfter).toBe(10_000_000);
     }

@@ -31,7 +31,11 @@ function watched(engine: Engine, instead: Partial<Engine>): Engine {
 }
 
 /** The loop over `rows` in file order, from the weights `w`. */
-function loopOver(engine: Engine, watching: Engine, changes: Partial<LoopInput> & { readonly batch: number }): LoopInput {
+function loopOver(
+  engine: Engine,
+  watching: Engine,
+  changes: Partial<LoopInput> & { readonly batch: number },
+): LoopInput {
   const source = memorySource(rows);
   const order = new Order({ rows: rows.length, rowBytes: 16, grain: 1 }, new RowSet(rows.length), {
     seed: 0,
@@ -63,33 +67,38 @@ function loopOver(engine: Engine, watching: Engine, changes: Partial<LoopInput> 
 }
 
 describe("row 9", () => {
-  onEveryEngine("row 9: a step that is not logged reads nothing but its one flag, and computes no norm", async (engine) => {
-    const reads: string[][] = [[]];
-    let norms = 0;
-    const watching = watched(engine, {
-      read: (t) => {
-        reads.at(-1)?.push(`${t.dtype}[${t.shape.join()}]`);
-        return engine.read(t);
-      },
-      norm: (...given) => {
-        norms++;
-        engine.norm(...given);
-      },
-      load: (...given) => {
-        reads.push([]);
-        engine.load(...given);
-      },
-    });
-    const logged: number[] = [];
-    await trainLoop(loopOver(engine, watching, { batch: 8, logEvery: 5, onLog: ({ step }) => logged.push(step) }));
-    expect(logged).toEqual([5, 10, 12]);
-    const flags = reads.flat().filter((read) => read === "u32[1]");
-    expect(flags).toHaveLength(12);
-    // Beside the flags: the three small tensors of each of the three logged steps. No weights, codes or rows.
-    const others = reads.flat().filter((read) => read !== "u32[1]");
-    expect(others.toSorted()).toEqual([...Array(3).fill("f64[14]"), ...Array(3).fill("f64[1]"), ...Array(3).fill("f64[3]")].toSorted());
-    expect(norms).toBe(3);
-  });
+  onEveryEngine(
+    "row 9: a step that is not logged reads nothing but its one flag, and computes no norm",
+    async (engine) => {
+      const reads: string[][] = [[]];
+      let norms = 0;
+      const watching = watched(engine, {
+        read: (t) => {
+          reads.at(-1)?.push(`${t.dtype}[${t.shape.join()}]`);
+          return engine.read(t);
+        },
+        norm: (...given) => {
+          norms++;
+          engine.norm(...given);
+        },
+        load: (...given) => {
+          reads.push([]);
+          engine.load(...given);
+        },
+      });
+      const logged: number[] = [];
+      await trainLoop(loopOver(engine, watching, { batch: 8, logEvery: 5, onLog: ({ step }) => logged.push(step) }));
+      expect(logged).toEqual([5, 10, 12]);
+      const flags = reads.flat().filter((read) => read === "u32[1]");
+      expect(flags).toHaveLength(12);
+      // Beside the flags: the three small tensors of each of the three logged steps. No weights, codes or rows.
+      const others = reads.flat().filter((read) => read !== "u32[1]");
+      expect(others.toSorted()).toEqual(
+        [...Array(3).fill("f64[14]"), ...Array(3).fill("f64[1]"), ...Array(3).fill("f64[3]")].toSorted(),
+      );
+      expect(norms).toBe(3);
+    },
+  );
 
   onEveryEngine("row 9: the loop hands the next step over before it has heard of the last", async (engine) => {
     const steps = 12;
@@ -127,7 +136,16 @@ describe("row 9", () => {
   it("row 9: without a run folder nothing is printed and nothing written; with one, a line every N steps", async () => {
     const out = vi.spyOn(process.stdout, "write").mockReturnValue(true);
     const err = vi.spyOn(process.stderr, "write").mockReturnValue(true);
-    const options = { engine: "reference", latents: 8, k: 2, auxk: 2, batch: 8, holdout: 0, logEvery: 4, evalEvery: 5 } as const;
+    const options = {
+      engine: "reference",
+      latents: 8,
+      k: 2,
+      auxk: 2,
+      batch: 8,
+      holdout: 0,
+      logEvery: 4,
+      evalEvery: 5,
+    } as const;
     const dir = await mkdtemp(join(tmpdir(), "saetta-faults-"));
     try {
       const { checkpoint, report } = await (await train(memorySource(rows), { ...options, out: false })).finished;
@@ -144,22 +162,34 @@ describe("row 9", () => {
 });
 
 describe("row 19", () => {
-  onEveryEngine("row 19: the scaled loss and the unscaled mse are both logged, under their own names", async (engine) => {
-    const dead = Array.from({ length: shape.n }, (_, j) => j % 3 === 0);
-    const hyper = { mseScale: 7, auxCoef: 0.25 };
-    const trainer = Trainer.of(engine, { shape, w, age: dead.map((is) => (is ? 101 : 0)), hyper });
-    const { findings } = await trainer.step(rows.slice(0, 20));
-    const { mse, auxkLoss, loss } = plainLosses(w, rows.slice(0, 20), { shape, dead, ...hyper });
-    expect(auxkLoss).toBeGreaterThan(0.1);
-    const numbers = [findings.mse, findings.auxk_loss, findings.loss].map((value) => value ?? Number.NaN);
-    expectClose(engine, numbers, [mse, auxkLoss, loss], "mse, auxk_loss, loss");
-    expect(loss).toBeCloseTo(7 * mse + 0.25 * auxkLoss, 12);
-  });
+  onEveryEngine(
+    "row 19: the scaled loss and the unscaled mse are both logged, under their own names",
+    async (engine) => {
+      const dead = Array.from({ length: shape.n }, (_, j) => j % 3 === 0);
+      const hyper = { mseScale: 7, auxCoef: 0.25 };
+      const trainer = Trainer.of(engine, { shape, w, age: dead.map((is) => (is ? 101 : 0)), hyper });
+      const { findings } = await trainer.step(rows.slice(0, 20));
+      const { mse, auxkLoss, loss } = plainLosses(w, rows.slice(0, 20), { shape, dead, ...hyper });
+      expect(auxkLoss).toBeGreaterThan(0.1);
+      const numbers = [findings.mse, findings.auxk_loss, findings.loss].map((value) => value ?? Number.NaN);
+      expectClose(engine, numbers, [mse, auxkLoss, loss], "mse, auxk_loss, loss");
+      expect(loss).toBeCloseTo(7 * mse + 0.25 * auxkLoss, 12);
+    },
+  );
 
   it("row 19: in every line of metrics.jsonl, loss = mse_scale mse + auxk_coef auxk_loss", async () => {
     const dir = await mkdtemp(join(tmpdir(), "saetta-faults-"));
     try {
-      const options = { engine: "reference", latents: 8, k: 1, auxk: 3, auxkCoef: 0.5, deadTokens: 10, batch: 10, holdout: 0 } as const;
+      const options = {
+        engine: "reference",
+        latents: 8,
+        k: 1,
+        auxk: 3,
+        auxkCoef: 0.5,
+        deadTokens: 10,
+        batch: 10,
+        holdout: 0,
+      } as const;
       const run = await train(memorySource(rows), { ...options, mseScale: 3, out: join(dir, "run") });
       await run.finished;
       const text = await readFile(join(dir, "run", "metrics.jsonl"), "utf8");
@@ -198,7 +228,8 @@ describe("row 20", () => {
     const told: number[] = [];
     const watching = watched(engine, {
       write: (t, bytes, at) => {
-        if (t.dtype === "f64" && t.shape[0] === HYPER.length) told.push(float64Of(bytes.slice())[HYPER.indexOf("rows")]);
+        if (t.dtype === "f64" && t.shape[0] === HYPER.length)
+          told.push(float64Of(bytes.slice())[HYPER.indexOf("rows")]);
         engine.write(t, bytes, at);
       },
     });

@@ -54,7 +54,8 @@ export interface Plain {
   preBias: number[];
 }
 
-export const dot = (a: readonly number[], b: readonly number[]): number => a.reduce((sum, value, i) => sum + value * b[i], 0);
+export const dot = (a: readonly number[], b: readonly number[]): number =>
+  a.reduce((sum, value, i) => sum + value * b[i], 0);
 export const length = (a: readonly number[]): number => Math.sqrt(dot(a, a));
 export const unit = (a: readonly number[]): number[] => a.map((value) => value / length(a));
 /** As float32 holds it, so that every engine starts from the same numbers. */
@@ -105,14 +106,24 @@ export function expectClose(
   const [a, e] = [flat(actual), flat(expected)];
   expect(a.length, what).toBe(e.length);
   const largest = Math.max(1e-30, ...e.map(Math.abs));
-  const worst = Math.max(...a.map((value, i) => (Number.isNaN(value) ? Number.POSITIVE_INFINITY : Math.abs(value - e[i]) / largest)));
-  expect(worst, `${what}: ${a.join(" ")} instead of ${e.join(" ")}`).toBeLessThanOrEqual(engine.real === "f64" ? f64 : f32);
+  const worst = Math.max(
+    ...a.map((value, i) => (Number.isNaN(value) ? Number.POSITIVE_INFINITY : Math.abs(value - e[i]) / largest)),
+  );
+  expect(worst, `${what}: ${a.join(" ")} instead of ${e.join(" ")}`).toBeLessThanOrEqual(
+    engine.real === "f64" ? f64 : f32,
+  );
 }
 
 /** For slopes, which are good to about 1e-8. */
 export const SLOPE: [number, number] = [1e-6, 1e-4];
 
-export function expectWeights(engine: Engine, actual: Plain, expected: Plain, what: string, tolerance?: [number, number]): void {
+export function expectWeights(
+  engine: Engine,
+  actual: Plain,
+  expected: Plain,
+  what: string,
+  tolerance?: [number, number],
+): void {
   for (const name of PARAM_NAMES) expectClose(engine, actual[name], expected[name], `${what} of ${name}`, tolerance);
 }
 
@@ -126,7 +137,9 @@ export interface LossOptions {
 }
 
 export function plainForward(w: Plain, x: readonly number[][], { k, auxk }: Shape, dead: readonly boolean[]) {
-  const pre = x.map((row) => w.encoder.map((weights, j) => w.latentBias[j] + sumOf(weights.map((e, i) => e * (row[i] - w.preBias[i])))));
+  const pre = x.map((row) =>
+    w.encoder.map((weights, j) => w.latentBias[j] + sumOf(weights.map((e, i) => e * (row[i] - w.preBias[i])))),
+  );
   const top = (values: readonly number[], count: number, may: (j: number) => boolean) =>
     [...values.keys()]
       .filter((j) => may(j) && values[j] > 0)
@@ -161,7 +174,8 @@ export function holdAt(w: Plain, x: readonly number[][], o: LossOptions): Hold {
 export function plainLosses(w: Plain, x: readonly number[][], o: LossOptions, hold = holdAt(w, x, o)) {
   const { target, tHat } = plainForward(w, x, o.shape, o.dead);
   const mse = mean(target.flat().map((value) => value ** 2));
-  const aux = sumOf(tHat.map((row, b) => sumOf(row.map((value, i) => (value - hold.target[b][i]) ** 2)))) / hold.variation;
+  const aux =
+    sumOf(tHat.map((row, b) => sumOf(row.map((value, i) => (value - hold.target[b][i]) ** 2)))) / hold.variation;
   const auxkLoss = o.dead.includes(true) ? aux : 0;
   return { mse, auxkLoss, loss: o.mseScale * mse + o.auxCoef * auxkLoss };
 }
@@ -181,7 +195,12 @@ export function slopes(w: Plain, x: readonly number[][], o: LossOptions): Plain 
       list[i] = was;
       return rise / (2 * step);
     });
-  return { encoder: at.encoder.map(slope), latentBias: slope(at.latentBias), decoder: at.decoder.map(slope), preBias: slope(at.preBias) };
+  return {
+    encoder: at.encoder.map(slope),
+    latentBias: slope(at.latentBias),
+    decoder: at.decoder.map(slope),
+    preBias: slope(at.preBias),
+  };
 }
 
 // ---- the update, in plain arrays ----
@@ -189,21 +208,38 @@ export function slopes(w: Plain, x: readonly number[][], o: LossOptions): Plain 
 export const projected = (decoder: readonly number[][], g: readonly number[][]): number[][] =>
   g.map((row, j) => row.map((value, i) => value - dot(decoder[j], row) * decoder[j][i]));
 
-export const normOf = (g: Plain): number => Math.sqrt(sumOf(PARAM_NAMES.flatMap((name) => flat(g[name]).map((value) => value ** 2))));
+export const normOf = (g: Plain): number =>
+  Math.sqrt(sumOf(PARAM_NAMES.flatMap((name) => flat(g[name]).map((value) => value ** 2))));
 
 /** Project, clip, Adam, unit decoder rows; `t` counts from 1. */
-export function plainUpdate(w: Plain, m: Plain, v: Plain, gradient: Plain, h: Hyper, t: number): { w: Plain; m: Plain; v: Plain } {
+export function plainUpdate(
+  w: Plain,
+  m: Plain,
+  v: Plain,
+  gradient: Plain,
+  h: Hyper,
+  t: number,
+): { w: Plain; m: Plain; v: Plain } {
   const g: Plain = { ...gradient, decoder: projected(w.decoder, gradient.decoder) };
   const factor = h.clip > 0 ? h.clip / Math.max(normOf(g), h.clip) : 1;
   const each = (f: (w: number, m: number, v: number, g: number) => number): Plain => {
-    const list = (name: "latentBias" | "preBias") => w[name].map((value, i) => f(value, m[name][i], v[name][i], factor * g[name][i]));
+    const list = (name: "latentBias" | "preBias") =>
+      w[name].map((value, i) => f(value, m[name][i], v[name][i], factor * g[name][i]));
     const table = (name: "encoder" | "decoder") =>
       w[name].map((row, j) => row.map((value, i) => f(value, m[name][j][i], v[name][j][i], factor * g[name][j][i])));
-    return { encoder: table("encoder"), latentBias: list("latentBias"), decoder: table("decoder"), preBias: list("preBias") };
+    return {
+      encoder: table("encoder"),
+      latentBias: list("latentBias"),
+      decoder: table("decoder"),
+      preBias: list("preBias"),
+    };
   };
   const nextM = (mean: number, g: number) => h.beta1 * mean + (1 - h.beta1) * g;
   const nextV = (mean: number, g: number) => h.beta2 * mean + (1 - h.beta2) * g * g;
-  const moved = each((w, m, v, g) => w - (h.lr * nextM(m, g)) / (1 - h.beta1 ** t) / (Math.sqrt(nextV(v, g) / (1 - h.beta2 ** t)) + h.eps));
+  const moved = each(
+    (w, m, v, g) =>
+      w - (h.lr * nextM(m, g)) / (1 - h.beta1 ** t) / (Math.sqrt(nextV(v, g) / (1 - h.beta2 ** t)) + h.eps),
+  );
   return {
     w: { ...moved, decoder: moved.decoder.map(unit) },
     m: each((_w, m, _v, g) => nextM(m, g)),
@@ -331,7 +367,10 @@ export class Trainer {
 
   async counters(): Promise<Record<(typeof COUNTERS)[number], number>> {
     const values = float64Of(await this.engine.read(this.state.counters));
-    return Object.fromEntries(COUNTERS.map((name, i) => [name, values[i]])) as Record<(typeof COUNTERS)[number], number>;
+    return Object.fromEntries(COUNTERS.map((name, i) => [name, values[i]])) as Record<
+      (typeof COUNTERS)[number],
+      number
+    >;
   }
 
   #rowsOf(values: readonly number[]): number[][] {
@@ -346,6 +385,9 @@ export class Trainer {
     const slots = Array.from({ length: z.rows }, (_, b) =>
       Array.from({ length: z.k }, (_, slot) => ({ latent: latent[b * z.k + slot], value: value[b * z.k + slot] })),
     );
-    return { slots, latents: slots.map((row) => row.filter((slot) => slot.latent !== NONE).map((slot) => slot.latent)) };
+    return {
+      slots,
+      latents: slots.map((row) => row.filter((slot) => slot.latent !== NONE).map((slot) => slot.latent)),
+    };
   }
 }

@@ -26,7 +26,8 @@ for (const format of names) {
     first,
     count,
     seconds: Number(values.seconds),
-    onFailure: ({ number, what, words }) => console.log(`${format} --seed ${number}: ${what}${words === "" ? "" : `\n    (${words})`}`),
+    onFailure: ({ number, what, words }) =>
+      console.log(`${format} --seed ${number}: ${what}${words === "" ? "" : `\n    (${words})`}`),
   });
   failed += failures.length;
   console.log(

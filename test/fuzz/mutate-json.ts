@@ -74,7 +74,8 @@ export function jsonMutation(text: string, rng: Rng): readonly [text: string, wo
     const name = pick((token) => token.startsWith('"'));
     if (name === undefined) return [text, "nothing"];
     const names = tokens.filter(({ token }) => token.startsWith('"'));
-    const other = rng.below(2) === 0 ? JSON.stringify(NAMES[rng.below(NAMES.length)]) : names[rng.below(names.length)]!.token;
+    const other =
+      rng.below(2) === 0 ? JSON.stringify(NAMES[rng.below(NAMES.length)]) : names[rng.below(names.length)]!.token;
     return [put(text, name, other), `${name.token.slice(0, 30)} at ${name.index} = ${other.slice(0, 30)}`];
   }
   if (kind === 4) {
@@ -99,7 +100,10 @@ export function jsonMutation(text: string, rng: Rng): readonly [text: string, wo
   const [first, last] = [tokens[from], tokens[Math.min(tokens.length - 1, from + 1 + rng.below(12))]];
   if (first === undefined || last === undefined) return [text, "nothing"];
   const piece = text.slice(first.index, last.index);
-  return [text.slice(0, last.index) + piece + text.slice(last.index), `the ${piece.length} characters at ${first.index} twice`];
+  return [
+    text.slice(0, last.index) + piece + text.slice(last.index),
+    `the ${piece.length} characters at ${first.index} twice`,
+  ];
 }
 
 function put(text: string, { index, token }: { index: number; token: string }, other: string): string {

@@ -37,7 +37,11 @@ export class Mutator {
     const cut = number % ENUMERATED === 0 ? this.#cuts[number / ENUMERATED] : undefined;
     if (cut !== undefined) {
       const { sample } = this.#samples[cut[0]]!;
-      return { sample, bytes: Buffer.from(sample.bytes.subarray(0, cut[1])), words: `${sample.name} cut at byte ${cut[1]}` };
+      return {
+        sample,
+        bytes: Buffer.from(sample.bytes.subarray(0, cut[1])),
+        words: `${sample.name} cut at byte ${cut[1]}`,
+      };
     }
     const rng = new Rng(hash32(...Buffer.from(this.#format.name)), number);
     const { sample, boundaries } = this.#samples[rng.below(this.#samples.length)]!;
@@ -75,9 +79,30 @@ function inJson(bytes: Buffer, json: JsonPart, rng: Rng): readonly [Buffer, stri
 
 /** Numbers at which readers go wrong, as 64 bits. */
 function extreme(size: number, rng: Rng): bigint {
-  const values = [0n, 1n, 2n, 127n, 128n, 255n, 256n, 0x7fffn, 0xffffn, 0x7fffffffn, 0x80000000n, 0xffffffffn, 0x100000000n, 2n ** 53n];
+  const values = [
+    0n,
+    1n,
+    2n,
+    127n,
+    128n,
+    255n,
+    256n,
+    0x7fffn,
+    0xffffn,
+    0x7fffffffn,
+    0x80000000n,
+    0xffffffffn,
+    0x100000000n,
+    2n ** 53n,
+  ];
   const more = [2n ** 53n - 1n, 2n ** 62n, 2n ** 63n - 1n, 2n ** 63n, 2n ** 64n - 1n, 2n ** 64n - 2n];
-  const near = [BigInt(size), BigInt(Math.max(0, size - 1)), BigInt(size + 1), BigInt(rng.below(size + 1)), BigInt(rng.below(64))];
+  const near = [
+    BigInt(size),
+    BigInt(Math.max(0, size - 1)),
+    BigInt(size + 1),
+    BigInt(rng.below(size + 1)),
+    BigInt(rng.below(64)),
+  ];
   const all = [...values, ...more, ...near];
   return all[rng.below(all.length)]!;
 }
@@ -141,7 +166,10 @@ const STEPS: readonly Step[] = [
     const at = place(bytes, boundaries, rng);
     const from = place(bytes, boundaries, rng);
     const piece = Buffer.from(bytes.subarray(from, from + 1 + rng.below(64)));
-    return [Buffer.concat([bytes.subarray(0, at), piece, bytes.subarray(at)]), `${piece.length} bytes of ${from} inserted at ${at}`];
+    return [
+      Buffer.concat([bytes.subarray(0, at), piece, bytes.subarray(at)]),
+      `${piece.length} bytes of ${from} inserted at ${at}`,
+    ];
   },
   function remove(bytes, boundaries, rng) {
     const at = place(bytes, boundaries, rng);

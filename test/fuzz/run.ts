@@ -45,7 +45,8 @@ export async function fuzz({ format, first, count, seconds, onFailure }: Asked):
   for (let next = first; next < end; ) {
     const found = await runChild(format, next, end - next, seconds);
     for (const failure of found.failures) {
-      if (failure.doubtful === true && (await runChild(format, failure.number, 1, seconds)).failures.length === 0) continue;
+      if (failure.doubtful === true && (await runChild(format, failure.number, 1, seconds)).failures.length === 0)
+        continue;
       failures.push(failure);
       onFailure?.(failure);
     }
@@ -81,7 +82,11 @@ function runChild(format: string, first: number, count: number, allowed: number)
       since = { cpu: cpuSeconds(child.pid), at: Date.now() };
     } else if (kind === "a") accepted++;
     else if (kind === "f") {
-      failures.push({ format, number: Number(number), ...(JSON.parse(rest!) as Pick<Failure, "what" | "words" | "doubtful">) });
+      failures.push({
+        format,
+        number: Number(number),
+        ...(JSON.parse(rest!) as Pick<Failure, "what" | "words" | "doubtful">),
+      });
     }
   });
   const watch = setInterval(() => {

@@ -65,7 +65,9 @@ interface Run {
 /** Rows made of a few directions each, one of which is in half of them, so that a latent is on in many. */
 function rowsOf(d: number, m: number, seed: number): Float32Array {
   const rng = new Rng(seed, 1);
-  const directions = Array.from({ length: 4 * d }, () => Float64Array.from({ length: d }, () => rng.normal() / Math.sqrt(d)));
+  const directions = Array.from({ length: 4 * d }, () =>
+    Float64Array.from({ length: d }, () => rng.normal() / Math.sqrt(d)),
+  );
   const rows = new Float32Array(m * d);
   for (let row = 0; row < m; row++) {
     const parts = [...Array.from({ length: 4 }, () => rng.below(directions.length)), ...(row % 2 === 0 ? [0] : [])];
@@ -176,7 +178,10 @@ class Trainer {
   }
 
   #put(tensor: Tensor, values: Float64Array): void {
-    const make: Partial<Record<DType, (v: Float64Array) => ArrayBufferView>> = { f32: (v) => Float32Array.from(v), f64: (v) => v };
+    const make: Partial<Record<DType, (v: Float64Array) => ArrayBufferView>> = {
+      f32: (v) => Float32Array.from(v),
+      f64: (v) => v,
+    };
     this.engine.write(tensor, bytesOf(make[tensor.dtype]!(values)));
   }
 }
@@ -328,7 +333,10 @@ async function ending(engine: Engine, run: Run, noise?: Rng): Promise<number> {
     for (const name of noise === undefined ? [] : PARAM_NAMES) {
       const tensor = trainer.state.params[name];
       const values = float64Of(await engine.read(tensor));
-      engine.write(tensor, bytesOf(values.map((value) => value * (1 + sumRounding(run.shape.d) * (noise!.below(3) - 1)))));
+      engine.write(
+        tensor,
+        bytesOf(values.map((value) => value * (1 + sumRounding(run.shape.d) * (noise!.below(3) - 1)))),
+      );
     }
     if (step >= run.steps - 20) total += (await trainer.sums())[SUMS.indexOf("err2")]!;
   }

@@ -78,11 +78,16 @@ describe.skipIf(why !== undefined)(`two ranks of the ${ENGINE} engine`, { timeou
         encoding: "utf8",
       },
     );
-    expect([status, stderr.split("\n").filter((line) => line.startsWith("saetta:") && !line.includes("note:"))]).toEqual([0, []]);
+    expect([
+      status,
+      stderr.split("\n").filter((line) => line.startsWith("saetta:") && !line.includes("note:")),
+    ]).toEqual([0, []]);
     const text = readFileSync(join(out, "metrics.jsonl"), "utf8");
     const hash = createHash("sha256");
     for (const file of ["sae", "ema", "optimizer"]) {
-      hash.update(readFileSync(join(out, "checkpoints", `step-${String(STEPS).padStart(8, "0")}`, `${file}.safetensors`)));
+      hash.update(
+        readFileSync(join(out, "checkpoints", `step-${String(STEPS).padStart(8, "0")}`, `${file}.safetensors`)),
+      );
     }
     return {
       lines: text

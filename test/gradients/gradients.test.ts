@@ -101,7 +101,13 @@ interface Held {
 }
 
 /** E1 to E5 and E10: W_dec z + bias [B,d] of the top `count` of the candidates. */
-function reconstruct(p: Problem, w: maths.Weights, count: number, isCandidate: (j: number) => boolean, bias: boolean): Float64Array {
+function reconstruct(
+  p: Problem,
+  w: maths.Weights,
+  count: number,
+  isCandidate: (j: number) => boolean,
+  bias: boolean,
+): Float64Array {
   const { d, n } = p.shape;
   const out = new Float64Array(p.B * d);
   const [pre, latent, value] = [new Float64Array(n), new Uint32Array(count), new Float64Array(count)];
@@ -133,14 +139,18 @@ function loss(p: Problem, w: maths.Weights, { target, variation }: Held): number
   const reconstruction = reconstruct(p, w, p.shape.k, () => true, true);
   const mse = p.x.reduce((sum, value, e) => sum + (reconstruction[e] - value) ** 2, 0) / p.x.length;
   const isDead = (j: number) => p.age[j] > p.hyper.deadAfter;
-  if (p.shape.auxk === 0 || !p.age.some((_, j) => isDead(j)) || variation <= 1e-12 * maths.squares(p.x)) return p.hyper.mseScale * mse;
+  if (p.shape.auxk === 0 || !p.age.some((_, j) => isDead(j)) || variation <= 1e-12 * maths.squares(p.x))
+    return p.hyper.mseScale * mse;
   const auxiliary = reconstruct(p, w, p.shape.auxk, isDead, false);
   const auxk = target.reduce((sum, value, e) => sum + (auxiliary[e] - value) ** 2, 0) / variation;
   return p.hyper.mseScale * mse + p.hyper.auxCoef * auxk;
 }
 
 /** The dense gradient of one training step. */
-async function gradient(engine: Engine, p: Problem): Promise<{ readonly [K in keyof Params]: Float32Array | Float64Array }> {
+async function gradient(
+  engine: Engine,
+  p: Problem,
+): Promise<{ readonly [K in keyof Params]: Float32Array | Float64Array }> {
   const { shape, B } = p;
   const state = allocState(engine, shape, false);
   for (const name of PARAM_NAMES) writeReals(engine, state.params[name], p.w[name]);
@@ -157,7 +167,9 @@ async function gradient(engine: Engine, p: Problem): Promise<{ readonly [K in ke
   );
   const { encoder, decoder, latentBias, preBias } = step.grads;
   if (encoder === undefined || decoder === undefined) throw new Error("dense gradients were asked for");
-  const [e, l, dec, pre] = await Promise.all([encoder, latentBias, decoder, preBias].map((tensor) => readReals(engine, tensor)));
+  const [e, l, dec, pre] = await Promise.all(
+    [encoder, latentBias, decoder, preBias].map((tensor) => readReals(engine, tensor)),
+  );
   step.close();
   freeState(engine, state);
   engine.free(raw);
@@ -188,7 +200,9 @@ describe("gradients", () => {
           const off = Math.abs(g[name][i] - difference) / allowed;
           if (!(off <= 1)) {
             const { d, n, k, auxk } = p.shape;
-            expect.fail(`${name}[${i}] of d=${d} n=${n} k=${k} auxk=${auxk} B=${p.B}: gradient ${g[name][i]}, difference ${difference}`);
+            expect.fail(
+              `${name}[${i}] of d=${d} n=${n} k=${k} auxk=${auxk} B=${p.B}: gradient ${g[name][i]}, difference ${difference}`,
+            );
           }
           found.worst = Math.max(found.worst, off);
         }

@@ -122,9 +122,12 @@ async function logged(run: string, lines: number, running: Running): Promise<voi
 async function ranksOf(run: string): Promise<number[]> {
   const found: number[] = [];
   for (const pid of (await readdir("/proc")).filter((name) => /^\d+$/.test(name))) {
-    const [words, env] = await Promise.all(["cmdline", "environ"].map((name) => readFile(`/proc/${pid}/${name}`, "utf8").catch(() => "")));
+    const [words, env] = await Promise.all(
+      ["cmdline", "environ"].map((name) => readFile(`/proc/${pid}/${name}`, "utf8").catch(() => "")),
+    );
     const rank = /(?:^|\0)OMPI_COMM_WORLD_RANK=(\d+)/.exec(env!)?.[1];
-    if (words!.includes(CLI) && words!.split("\0").includes(run) && rank !== undefined) found[Number(rank)] = Number(pid);
+    if (words!.includes(CLI) && words!.split("\0").includes(run) && rank !== undefined)
+      found[Number(rank)] = Number(pid);
   }
   return found;
 }
@@ -166,7 +169,10 @@ describe.skipIf(why !== undefined)(`a run of several ranks${why === undefined ? 
   // They wait for processes to start and to end more than they compute.
   it.concurrent("starts from another autoencoder, each shard from its own latents", async () => {
     const from = ["--init", "alone", "--no-encoder-rescale", "--no-shuffle"];
-    await Promise.all([ended(train("init-alone", 120, ...from)), ended(train("init-two", 120, ...from, "--shards", "2"))]);
+    await Promise.all([
+      ended(train("init-alone", 120, ...from)),
+      ended(train("init-two", 120, ...from, "--shards", "2")),
+    ]);
     await sameMetrics("init-alone", "init-two", 1e-9);
     await sameCheckpoint("init-alone", "init-two", 1e-9);
   }, 240_000);

@@ -50,10 +50,13 @@ describe.skipIf(why !== undefined)(`ranks under Open MPI${why === undefined ? ""
 
   it("the steps are worth comparing: latents die and come back, all losses count, one step is skipped", () => {
     for (const { steps, decoder, withoutRow } of Object.values(alone)) {
-      for (const latent of withoutRow) expect(Math.hypot(...decoder.slice(12 * latent, 12 * latent + 12))).toBeCloseTo(1, 5);
+      for (const latent of withoutRow)
+        expect(Math.hypot(...decoder.slice(12 * latent, 12 * latent + 12))).toBeCloseTo(1, 5);
       expect(steps).toHaveLength(100);
       expect(steps.filter(({ dead }) => dead > 0).length).toBeGreaterThan(50);
-      expect(steps.filter(({ auxk_loss, dead_pairs }) => auxk_loss > 0 && dead_pairs.length > 0).length).toBeGreaterThan(50);
+      expect(
+        steps.filter(({ auxk_loss, dead_pairs }) => auxk_loss > 0 && dead_pairs.length > 0).length,
+      ).toBeGreaterThan(50);
       expect(steps.at(-1)!.loss).toBeLessThan(steps[0]!.loss / 2);
       expect(steps.map(({ skipped }) => skipped)).toEqual(steps.map((_, step) => (step < SPOILED ? 0 : 1)));
     }
@@ -67,11 +70,13 @@ describe.skipIf(why !== undefined)(`ranks under Open MPI${why === undefined ? ""
         const all = ranks.flatMap((found) => found[engine]!.steps[step]![of]);
         return all.map(String).toSorted();
       };
-      const before = (engine: string, step: number, of: "live" | "dead_pairs") => alone[engine]!.steps[step]![of].map(String).toSorted();
+      const before = (engine: string, step: number, of: "live" | "dead_pairs") =>
+        alone[engine]!.steps[step]![of].map(String).toSorted();
 
       for (const found of ranks.flatMap((rank) => Object.values(rank))) expect(found.steps[SPOILED]!.skipped).toBe(1);
       for (const step of Array.from({ length: 100 }, (_, i) => i).filter((i) => i !== SPOILED)) {
-        for (const of of ["live", "dead_pairs"] as const) expect(together("reference", step, of)).toEqual(before("reference", step, of));
+        for (const of of ["live", "dead_pairs"] as const)
+          expect(together("reference", step, of)).toEqual(before("reference", step, of));
         for (const [engine, allowed] of [
           ["reference", 1e-9],
           ["cpu", 1e-5],
@@ -131,7 +136,11 @@ describe.skipIf(why !== undefined)(`ranks under Open MPI${why === undefined ? ""
       const [shard, replica] = [rank % shards, Math.floor(rank / shards)];
       expect(found.grid).toEqual({ rank, size: 4, shards, replicas, shard, replica });
       expect(found.exchanged).toEqual([0, 1, 2, 3].map((each) => ({ rank: each, text: 'à\n"', nothing: null })));
-      const groups = { shards: [0, 1].map((s) => replica * 2 + s), replicas: [0, 1].map((r) => r * 2 + shard), all: [0, 1, 2, 3] };
+      const groups = {
+        shards: [0, 1].map((s) => replica * 2 + s),
+        replicas: [0, 1].map((r) => r * 2 + shard),
+        all: [0, 1, 2, 3],
+      };
       for (const [over, members] of Object.entries(groups)) {
         const [place, size] = [members.indexOf(rank), members.length];
         expect(found[over]).toEqual({

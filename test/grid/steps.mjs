@@ -32,7 +32,9 @@ function start(engine, state, part) {
   const reals = (count, value) =>
     bytesOf(engine.real === "f64" ? new Float64Array(count).fill(value) : new Float32Array(count).fill(value));
   const size = engine.real === "f64" ? 8 : 4;
-  for (const latent of WITHOUT_ROW.map((each) => each - part.firstLatent).filter((each) => each >= 0 && each < part.shape.n)) {
+  for (const latent of WITHOUT_ROW.map((each) => each - part.firstLatent).filter(
+    (each) => each >= 0 && each < part.shape.n,
+  )) {
     engine.write(state.params.decoder, reals(D, 0), latent * D * size);
     engine.write(state.params.latentBias, reals(1, -50), latent * size);
   }
@@ -76,14 +78,19 @@ export async function steps(engine, collective, asked) {
     if (step === SPOILED) engine.complete(state);
     const before = step === SPOILED ? await engine.read(state.params.encoder) : undefined;
     if (before && grid.rank === grid.shards - 1)
-      engine.write(state.params.encoder, bytesOf(engine.real === "f64" ? Float64Array.of(Number.NaN) : Float32Array.of(Number.NaN)));
+      engine.write(
+        state.params.encoder,
+        bytesOf(engine.real === "f64" ? Float64Array.of(Number.NaN) : Float32Array.of(Number.NaN)),
+      );
     ops.run(state, raw, index.subarray(first, end), { ...HYPER, clip, rows: B }, clip > 0);
     if (before) engine.write(state.params.encoder, before);
     const selected = async ({ codes }) => {
       const { latent, value } = engine.pairs(codes);
       const [latents, bytes] = [uint32Of(await engine.read(latent)), await engine.read(value)];
       const values = engine.real === "f64" ? float64Of(bytes) : float32Of(bytes);
-      return [...latents].flatMap((j, slot) => (values[slot] > 0 ? [[first + Math.floor(slot / codes.k), part.firstLatent + j]] : []));
+      return [...latents].flatMap((j, slot) =>
+        values[slot] > 0 ? [[first + Math.floor(slot / codes.k), part.firstLatent + j]] : [],
+      );
     };
     const findings = await readFindings(engine, ops, state, HYPER.mseScale, HYPER.auxCoef, B, collective);
     kept.push({ ...findings, live: await selected(ops.live), dead_pairs: await selected(ops.dead) });

@@ -38,7 +38,9 @@ export async function work<T>(
     const words = [WORKER, what, engines, `${shards}`, `${replicas}`, out];
     const options = { env: { ...process.env, ...env } };
     const child =
-      ranks === 1 ? spawn(process.execPath, words, options) : spawn("mpirun", [...mpirun(ranks), process.execPath, ...words], options);
+      ranks === 1
+        ? spawn(process.execPath, words, options)
+        : spawn("mpirun", [...mpirun(ranks), process.execPath, ...words], options);
     let said = "";
     for (const stream of [child.stdout, child.stderr]) {
       stream.setEncoding("utf8").on("data", (text: string) => {
@@ -47,7 +49,8 @@ export async function work<T>(
     }
     const [code] = (await once(child, "close")) as [number | null];
     const files = Array.from({ length: ranks }, (_, rank) => join(out, `rank-${rank}.json`));
-    if (code !== 0 || !files.every((file) => existsSync(file))) throw new Error(`the ranks ended with ${code}: ${said}`);
+    if (code !== 0 || !files.every((file) => existsSync(file)))
+      throw new Error(`the ranks ended with ${code}: ${said}`);
     return await Promise.all(files.map(async (file) => JSON.parse(await readFile(file, "utf8")) as Record<string, T>));
   } finally {
     await rm(out, { recursive: true });

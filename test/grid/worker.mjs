@@ -40,7 +40,8 @@ async function variants(engine, collective) {
 }
 
 const world = worldOf(process.env);
-const collective = world === undefined ? solo() : await join(world, { shards: Number(shards), replicas: Number(replicas), kind: "mpi" });
+const collective =
+  world === undefined ? solo() : await join(world, { shards: Number(shards), replicas: Number(replicas), kind: "mpi" });
 const found = {};
 for (const name of engines.split(",")) {
   const engine = await engineOf(name, collective);

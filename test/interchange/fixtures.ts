@@ -7,7 +7,11 @@ import type { Sae, SparseCodes } from "../../src/inference/sae.ts";
 import { float32Of } from "../../src/util/bytes.ts";
 
 export const FIXTURES = fileURLToPath(new URL("fixtures", import.meta.url));
-export const { d, n, k } = JSON.parse(readFileSync(join(FIXTURES, "shape.json"), "utf8")) as { d: number; n: number; k: number };
+export const { d, n, k } = JSON.parse(readFileSync(join(FIXTURES, "shape.json"), "utf8")) as {
+  d: number;
+  n: number;
+  k: number;
+};
 export const ROWS_FILE = join(FIXTURES, "rows");
 export const ROWS = floats(ROWS_FILE);
 
@@ -17,7 +21,9 @@ export const ALL: readonly (readonly [name: string, path: string])[] = [
     (name) => [name, `${name}.pt`] as const,
   ),
   ...["dictionary_learning", "sparsify", "sparsify-bfloat16"].map((name) => [name, name] as const),
-  ...["saelens", "saelens-no-subtraction", "saelens-norms", "saelens-layer-norm", "saelens-half"].map((name) => [name, name] as const),
+  ...["saelens", "saelens-no-subtraction", "saelens-norms", "saelens-layer-norm", "saelens-half"].map(
+    (name) => [name, name] as const,
+  ),
 ];
 
 export interface Expected {
@@ -42,7 +48,8 @@ export async function answer(sae: Sae): Promise<Expected> {
 
 function dense({ k: slots, latent, value }: SparseCodes, latents: number): Float32Array {
   const out = new Float32Array((latent.length / slots) * latents);
-  for (const [slot, j] of latent.entries()) if (value[slot]! > 0) out[Math.floor(slot / slots) * latents + j] = value[slot]!;
+  for (const [slot, j] of latent.entries())
+    if (value[slot]! > 0) out[Math.floor(slot / slots) * latents + j] = value[slot]!;
   return out;
 }
 

@@ -65,15 +65,28 @@ describe("an autoencoder that PyTorch wrote", () => {
       const { importedFrom, normalization, undoneWith, model, tensor } = sae.description.saetta!;
       return { importedFrom, normalization, undoneWith, model, tensor, notes: sae.found.notes ?? [] };
     };
-    expect(await about("openai.pt")).toEqual({ importedFrom: "openai", normalization: "layer_norm", undoneWith: "std", notes: [] });
+    expect(await about("openai.pt")).toEqual({
+      importedFrom: "openai",
+      normalization: "layer_norm",
+      undoneWith: "std",
+      notes: [],
+    });
     expect((await about("openai-strides.pt")).notes).toEqual([
       'openai-strides.pt also holds "trained_for", which the autoencoder does not use',
     ]);
     expect((await about("openai-bare.pt", { k })).notes).toEqual([
       "the file does not say its activation: taken for TopK, on rows as they are, as train.py trains",
     ]);
-    expect(await about("dictionary_learning")).toMatchObject({ model: "gpt2", tensor: "resid_post_layer_3", normalization: "none" });
-    expect(await about("saelens")).toMatchObject({ model: "gpt2-small", tensor: "blocks.8.hook_resid_post", normalization: "none" });
+    expect(await about("dictionary_learning")).toMatchObject({
+      model: "gpt2",
+      tensor: "resid_post_layer_3",
+      normalization: "none",
+    });
+    expect(await about("saelens")).toMatchObject({
+      model: "gpt2-small",
+      tensor: "blocks.8.hook_resid_post",
+      normalization: "none",
+    });
     expect(await about("saelens-layer-norm")).toMatchObject({ normalization: "layer_norm", undoneWith: "std" });
     expect((await about("saelens-no-subtraction")).notes[0]).toMatch(/^apply_b_dec_to_input is false: /);
     expect((await about("saelens-norms")).notes[0]).toMatch(/^rescale_acts_by_decoder_norm: /);
@@ -82,7 +95,15 @@ describe("an autoencoder that PyTorch wrote", () => {
   it("can be trained on from there, and is undone as Saetta does then", async () => {
     const rows = fromRows(() => [ROWS], { dIn: d, rows: ROWS.length / d });
     const init = join(FIXTURES, "openai.pt");
-    const options = { init, engine: "reference", batch: 8, epochs: 1, lr: 1e-12, holdout: 0, out: join(folder, "tuned") } as const;
+    const options = {
+      init,
+      engine: "reference",
+      batch: 8,
+      epochs: 1,
+      lr: 1e-12,
+      holdout: 0,
+      out: join(folder, "tuned"),
+    } as const;
     await using run = await train(rows, options);
     const { sae } = await run.finished;
     expect(sae.description.saetta).toMatchObject({ normalization: "layer_norm" });
@@ -90,7 +111,9 @@ describe("an autoencoder that PyTorch wrote", () => {
     expect(differences(await answer(sae), expected("openai")).latents).toBeLessThan(1e-5);
     // k of the run is taken where the file has none, and only there.
     const bare = join(FIXTURES, "openai-bare.pt");
-    await expect(train(rows, { ...options, init: bare, out: false })).rejects.toThrow("does not say how many latents are active a row");
+    await expect(train(rows, { ...options, init: bare, out: false })).rejects.toThrow(
+      "does not say how many latents are active a row",
+    );
     await using told = await train(rows, { ...options, init: bare, k: 3, out: false });
     const { sae: three } = await told.finished;
     expect(three.shape).toMatchObject({ d, n, k: 3 });
@@ -103,7 +126,12 @@ describe("an autoencoder that PyTorch wrote", () => {
     const bytes = await readFile(file);
     const {
       data_offsets: [begin],
-    } = (JSON.parse(bytes.toString("utf8", 8, 8 + Number(bytes.readBigUInt64LE(0)))) as Record<string, { data_offsets: [number] }>).W_dec!;
+    } = (
+      JSON.parse(bytes.toString("utf8", 8, 8 + Number(bytes.readBigUInt64LE(0)))) as Record<
+        string,
+        { data_offsets: [number] }
+      >
+    ).W_dec!;
     const at = 8 + Number(bytes.readBigUInt64LE(0)) + begin;
     for (let i = 0; i < d; i++) bytes.writeFloatLE(3 * bytes.readFloatLE(at + 4 * i), at + 4 * i);
     await writeFile(file, bytes);
@@ -136,7 +164,11 @@ describe("an autoencoder that PyTorch wrote", () => {
 });
 
 /** A torch file of the fixture's items, changed. */
-async function retorched(fixture: string, as: string, change: (items: Record<string, TorchDict[string]>) => TorchDict): Promise<string> {
+async function retorched(
+  fixture: string,
+  as: string,
+  change: (items: Record<string, TorchDict[string]>) => TorchDict,
+): Promise<string> {
   const file = await openTorch(join(FIXTURES, fixture));
   const dict = (value: unknown): Record<string, TorchDict[string]> =>
     Object.fromEntries(
@@ -159,7 +191,12 @@ const omitted = (name: string) => (items: Record<string, TorchDict[string]>) => 
 
 describe("what computes something else, or is not whole, is refused with the file's name", () => {
   it.each([
-    ["an activation that is not TopK", "openai.pt", (items) => ({ ...items, activation: "ReLU" }), /activation "ReLU" is not "TopK"/],
+    [
+      "an activation that is not TopK",
+      "openai.pt",
+      (items) => ({ ...items, activation: "ReLU" }),
+      /activation "ReLU" is not "TopK"/,
+    ],
     [
       "latents that may be negative",
       "openai.pt",
@@ -185,7 +222,12 @@ describe("what computes something else, or is not whole, is refused with the fil
       /names no activation, which OpenAI's loader takes for "ReLU".*say so with --k K/,
     ],
     ["no activation_state_dict", "openai.pt", omitted("activation_state_dict"), /has no dict "activation_state_dict"/],
-    ["no pre_bias", "openai.pt", omitted("pre_bias"), /is no autoencoder of OpenAI .*it holds "latent_bias"|it holds only "latent_bias"/],
+    [
+      "no pre_bias",
+      "openai.pt",
+      omitted("pre_bias"),
+      /is no autoencoder of OpenAI .*it holds "latent_bias"|it holds only "latent_bias"/,
+    ],
     ["no decoder", "openai.pt", omitted("decoder.weight"), /has no tensor "decoder\.weight"/],
     ["no encoder", "openai.pt", omitted("encoder.weight"), /has no tensor "encoder\.weight"/],
     [
@@ -194,7 +236,12 @@ describe("what computes something else, or is not whole, is refused with the fil
       (items) => ({ ...items, "decoder.weight": items["encoder.weight"]! }),
       /tensor "decoder\.weight" is \[40, 12\], but encoder\.weight says \[12, 40\]/,
     ],
-    ["text for a tensor", "openai.pt", (items) => ({ ...items, "encoder.weight": "no" }), /"encoder\.weight" is no tensor/],
+    [
+      "text for a tensor",
+      "openai.pt",
+      (items) => ({ ...items, "encoder.weight": "no" }),
+      /"encoder\.weight" is no tensor/,
+    ],
     [
       "integers for weights",
       "openai.pt",
@@ -237,7 +284,11 @@ describe("what computes something else, or is not whole, is refused with the fil
       /normalize_activations "constant_norm_rescale" is not computed/,
     ],
     ["no k", { k: null }, /does not say how many latents are active a row/],
-    ["sizes", { d_sae: n + 1 }, /sae_weights\.safetensors: tensor "W_enc" is \[12, 40\], but cfg\.json says \[12, 41\]/],
+    [
+      "sizes",
+      { d_sae: n + 1 },
+      /sae_weights\.safetensors: tensor "W_enc" is \[12, 40\], but cfg\.json says \[12, 41\]/,
+    ],
     ["fine-tuning", { finetuning_scaling_factor: true }, /finetuning_scaling_factor is not computed/],
   ])("of SAELens: %s", async (what, cfg, message) => {
     const path = await changed(await copied("saelens", `saelens-${what}`), "cfg.json", (old) => ({ ...old, ...cfg }));
@@ -249,12 +300,18 @@ describe("what computes something else, or is not whole, is refused with the fil
       ...rest,
       trainer: { ...(trainer as object), dict_class: "BatchTopKSAE" },
     }));
-    await expect(loadSae(path, { engine })).rejects.toThrow('config.json: dict_class "BatchTopKSAE" is not AutoEncoderTopK');
+    await expect(loadSae(path, { engine })).rejects.toThrow(
+      'config.json: dict_class "BatchTopKSAE" is not AutoEncoderTopK',
+    );
     await rm(join(path, "config.json"));
-    await expect(loadSae(path, { engine })).rejects.toThrow("without its config.json the file may be of BatchTopK as well as of TopK");
+    await expect(loadSae(path, { engine })).rejects.toThrow(
+      "without its config.json the file may be of BatchTopK as well as of TopK",
+    );
     await using sae = await loadSae(path, { engine, k });
     expect(sae.found.notes).toEqual(["there is no config.json: taken for AutoEncoderTopK"]);
-    await expect(loadSae(path, { engine, k: k + 1 })).rejects.toThrow(`the file says that k is ${k}, not ${k + 1}; leave out --k`);
+    await expect(loadSae(path, { engine, k: k + 1 })).rejects.toThrow(
+      `the file says that k is ${k}, not ${k + 1}; leave out --k`,
+    );
   });
 
   it("a folder of several torch files, and one of none", async () => {
@@ -263,6 +320,8 @@ describe("what computes something else, or is not whole, is refused with the fil
     await cp(join(FIXTURES, "openai.pt"), join(path, "b.pt"));
     await expect(loadSae(path, { engine })).rejects.toThrow("has 2 torch files (a.pt, b.pt); name one of them");
     await (await loadSae(join(path, "b.pt"), { engine })).close();
-    await expect(importSae(join(FIXTURES, "rows"), { out: "x" })).rejects.toThrow("is no autoencoder that Saetta reads");
+    await expect(importSae(join(FIXTURES, "rows"), { out: "x" })).rejects.toThrow(
+      "is no autoencoder that Saetta reads",
+    );
   });
 });

@@ -65,7 +65,9 @@ for wrong in (lambda: harvest(lambda ids: table[ids] * 1e5, rows, "never.h5", {}
       expect([...Array(12).keys()].filter((row) => excluded.has(row))).toEqual([0, 3, 4, 8, 10]);
       await source.close();
       const file = await openHdf5(join(folder, "acts.h5"));
-      expect(file.datasets.map(({ name, layout }) => [name, layout])).toEqual(expect.arrayContaining([["hidden_states", "contiguous"]]));
+      expect(file.datasets.map(({ name, layout }) => [name, layout])).toEqual(
+        expect.arrayContaining([["hidden_states", "contiguous"]]),
+      );
       await file.close();
       const wide = await openSource([join(folder, "wide.h5")]);
       expect(wide.dtype).toBe("f32");

@@ -62,12 +62,24 @@ async function checkpoint(on: Engine, kind: Normalization["kind"], ema = false):
       on.write(t, bytesOf(on.real === "f64" ? values : Float32Array.from(values)));
       return t;
     };
-    return { encoder: tensor("encoder"), latentBias: tensor("latentBias"), decoder: tensor("decoder"), preBias: tensor("preBias") };
+    return {
+      encoder: tensor("encoder"),
+      latentBias: tensor("latentBias"),
+      decoder: tensor("decoder"),
+      preBias: tensor("preBias"),
+    };
   };
   const counters = on.alloc("f64", [COUNTERS.length]);
   on.write(counters, bytesOf(Float64Array.from(COUNTERS, () => 10)));
   const average = ema ? { ema: params(2, 1 - 0.9 ** 10) } : {};
-  const state: State = { params: params(1), m: params(undefined), v: params(undefined), ...average, age: on.alloc("u32", [n]), counters };
+  const state: State = {
+    params: params(1),
+    m: params(undefined),
+    v: params(undefined),
+    ...average,
+    age: on.alloc("u32", [n]),
+    counters,
+  };
   const saetta = {
     version: "0.1.0",
     engine: on.description,
@@ -141,9 +153,17 @@ describe("out and in again", () => {
     const run = await checkpoint(f32, "none");
     const [own, others] = [fresh(), fresh()];
     await exportSae(run, { format: "saelens", out: own });
-    await exportSae(run, { format: "dictionary_learning", out: others, model: "gpt2-small", hook: "blocks.6.hook_resid_post" });
+    await exportSae(run, {
+      format: "dictionary_learning",
+      out: others,
+      model: "gpt2-small",
+      hook: "blocks.6.hook_resid_post",
+    });
     expect((await findSae(own)).description.saetta).toMatchObject({ model: "gpt2", tensor: "/h.6/Add" });
-    expect((await findSae(others)).description.saetta).toMatchObject({ model: "gpt2-small", tensor: "blocks.6.hook_resid_post" });
+    expect((await findSae(others)).description.saetta).toMatchObject({
+      model: "gpt2-small",
+      tensor: "blocks.6.hook_resid_post",
+    });
   });
 
   it("a damaged newer checkpoint is passed over, and said to be", async () => {
@@ -152,7 +172,9 @@ describe("out and in again", () => {
     await cp(join(run, "checkpoints", "step-00000010"), newer, { recursive: true });
     await writeFile(join(newer, "sae.safetensors"), "");
     const { notes } = await exportSae(run, { format: "saelens", out: fresh() });
-    expect(notes).toEqual([expect.stringMatching(/^passed over a damaged checkpoint: .*step-00000011.sae\.safetensors: damaged/)]);
+    expect(notes).toEqual([
+      expect.stringMatching(/^passed over a damaged checkpoint: .*step-00000011.sae\.safetensors: damaged/),
+    ]);
   });
 
   it("the running average is what is written, unless raw weights are asked for", async () => {
@@ -169,7 +191,12 @@ describe("out and in again", () => {
 
 describe("what a format cannot say is refused, with the flag that helps", () => {
   it.each([
-    ["saelens", "unit", {}, /SAELens cannot say that each row is brought to norm 1 .*; train with --normalize none or scale/],
+    [
+      "saelens",
+      "unit",
+      {},
+      /SAELens cannot say that each row is brought to norm 1 .*; train with --normalize none or scale/,
+    ],
     ["openai", "unit", {}, /OpenAI's loader cannot say that each row is brought to norm 1/],
     ["sparsify", "unit", { inexact: true }, /sparsify cannot say/],
     [
@@ -179,11 +206,21 @@ describe("what a format cannot say is refused, with the flag that helps", () => 
       /sparsify cannot say that rows are layer-normalised first; use --format saelens or openai/,
     ],
     ["dictionary_learning", "layer_norm", {}, /dictionary_learning cannot say that rows are layer-normalised first/],
-    ["saelens", "layer_norm", {}, /SAELens undoes layer_norm with the standard deviation .*; accept that with --inexact/],
+    [
+      "saelens",
+      "layer_norm",
+      {},
+      /SAELens undoes layer_norm with the standard deviation .*; accept that with --inexact/,
+    ],
     ["openai", "layer_norm", {}, /undoes layer_norm with the standard deviation .*; accept that with --inexact/],
     ["openai", "none", {}, /layer-normalises the rows of every TopK autoencoder, which training did not; use --bare/],
     ["openai", "scale", { inexact: true }, /use --bare to write the state dict as train\.py does/],
-    ["openai", "layer_norm", { bare: true }, /a bare state dict \(--bare\) cannot say how rows are normalised; leave out --bare/],
+    [
+      "openai",
+      "layer_norm",
+      { bare: true },
+      /a bare state dict \(--bare\) cannot say how rows are normalised; leave out --bare/,
+    ],
   ] as const)("%s, %s, %j", async (format, kind, options, message) => {
     const out = fresh();
     await expect(exportSae(await checkpoint(f32, kind), { format, out, ...options })).rejects.toThrow(message);
@@ -210,14 +247,22 @@ describe("what a format cannot say is refused, with the flag that helps", () => 
     const run = await checkpoint(f32, "none");
     const out = fresh();
     await exportSae(run, { format: "sparsify", out });
-    await expect(exportSae(run, { format: "sparsify", out })).rejects.toThrow(`${out}: exists already; choose another --out`);
-    await expect(exportSae(run, { format: "sparsify", out: join(out, "cfg.json", "x") })).rejects.toThrow("could not be written");
+    await expect(exportSae(run, { format: "sparsify", out })).rejects.toThrow(
+      `${out}: exists already; choose another --out`,
+    );
+    await expect(exportSae(run, { format: "sparsify", out: join(out, "cfg.json", "x") })).rejects.toThrow(
+      "could not be written",
+    );
     await expect(importSae(run, { out: fresh() })).rejects.toThrow("is an autoencoder of Saetta already");
   });
 });
 
 describe("--verify", () => {
-  it.each(["saelens", "sparsify", "dictionary_learning"] as const)("finds one wrong weight in a file of %s", async (format) => {
+  it.each([
+    "saelens",
+    "sparsify",
+    "dictionary_learning",
+  ] as const)("finds one wrong weight in a file of %s", async (format) => {
     const run = await checkpoint(f32, "none");
     const out = fresh();
     await exportSae(run, { format, out });
@@ -225,8 +270,13 @@ describe("--verify", () => {
     await using sae = await loadSae(run, { engine });
     const right = await formatNamed(format).rules(place, {});
     await expect(compare(right, sae, ROWS, out)).resolves.toMatchObject({ ties: 0, rows: 16 });
-    const wrong = { ...right, run: (row: Float64Array) => right.run(row.map((value, i) => (i === 0 ? value * 1.001 : value))) };
-    await expect(compare(wrong, sae, ROWS, out)).rejects.toThrow(/does not say the same as what it was made from: latents differ by up to/);
+    const wrong = {
+      ...right,
+      run: (row: Float64Array) => right.run(row.map((value, i) => (i === 0 ? value * 1.001 : value))),
+    };
+    await expect(compare(wrong, sae, ROWS, out)).rejects.toThrow(
+      /does not say the same as what it was made from: latents differ by up to/,
+    );
     const off = {
       ...right,
       run: (row: Float64Array) => ({ ...right.run(row), output: right.run(row).output.map((value) => value + 1e-3) }),
@@ -243,24 +293,28 @@ describe("--verify", () => {
     const header = `{'descr': '<f4', 'fortran_order': False, 'shape': (2, ${d}), }`.padEnd(117, " ");
     await writeFile(
       zeros,
-      Buffer.concat([Buffer.from("\x93NUMPY\x01\x00v\x00", "latin1"), Buffer.from(`${header}\n`), Buffer.alloc(8 * d + 100)]).subarray(
-        0,
-        128 + 8 * d,
-      ),
+      Buffer.concat([
+        Buffer.from("\x93NUMPY\x01\x00v\x00", "latin1"),
+        Buffer.from(`${header}\n`),
+        Buffer.alloc(8 * d + 100),
+      ]).subarray(0, 128 + 8 * d),
     );
     const out = fresh();
     const { verified } = await exportSae(run, { format: "saelens", out, verify: true, data: [zeros] });
     expect(verified?.rows).toBe(2);
     const failing = fresh();
-    await expect(exportSae(run, { format: "saelens", out: failing, verify: true, data: [join(folder, "none.npy")] })).rejects.toThrow(
-      "no such file",
-    );
+    await expect(
+      exportSae(run, { format: "saelens", out: failing, verify: true, data: [join(folder, "none.npy")] }),
+    ).rejects.toThrow("no such file");
     expect((await readdir(folder)).filter((name) => name.startsWith(failing.split("/").at(-1)!))).toEqual([]);
   });
 });
 
 /** The k-th latent taken away. */
-function formatRunWith(rules: { run(row: Float64Array): { latents: Float64Array; output: Float64Array } }, most: number) {
+function formatRunWith(
+  rules: { run(row: Float64Array): { latents: Float64Array; output: Float64Array } },
+  most: number,
+) {
   return (row: Float64Array) => {
     const { latents, output } = rules.run(row);
     const kept = [...latents.keys()].sort((a, b) => latents[b]! - latents[a]!).slice(0, most);
@@ -297,7 +351,10 @@ describe.skipIf(torch !== undefined)(
       await importSae(join(FIXTURES, "openai.pt"), { out: imported });
       jobs.push({ form: "saetta", path: imported, name: "saetta-imported", run: imported, std: false });
       const list = join(folder, "jobs.json");
-      await writeFile(list, JSON.stringify(jobs.map(({ name, ...job }) => ({ ...job, rows: ROWS_FILE, d, out: join(folder, name) }))));
+      await writeFile(
+        list,
+        JSON.stringify(jobs.map(({ name, ...job }) => ({ ...job, rows: ROWS_FILE, d, out: join(folder, name) }))),
+      );
       await promisify(execFile)(PYTHON, [fileURLToPath(new URL("rules.py", import.meta.url)), list]);
       for (const { name, run, std } of jobs) {
         await using sae = await loadSae(run, { engine, undoneWithStd: std });

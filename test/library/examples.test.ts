@@ -25,7 +25,10 @@ const PRINTS: Readonly<Record<string, readonly RegExp[]>> = {
     /^runs\/a\/checkpoints\/step-\d{8}, step \d+: 256 latents, \d+ of them on somewhere in 1000 rows\n/,
     /rebuild 1000 rows of 16\n$/,
   ],
-  rows: [/^FVU 0\.\d{3} on the last batch, 0\.\d{3} on rows held out\n/, /\n(2[5-9]|3\d) of 32 directions were found\n$/],
+  rows: [
+    /^FVU 0\.\d{3} on the last batch, 0\.\d{3} on rows held out\n/,
+    /\n(2[5-9]|3\d) of 32 directions were found\n$/,
+  ],
 };
 
 describe("the library's examples", () => {

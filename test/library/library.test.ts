@@ -2,7 +2,17 @@ import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { fromRows, loadSae, NONE, openActivations, type Report, resume, SaettaError, train, UsageError } from "../../src/index.ts";
+import {
+  fromRows,
+  loadSae,
+  NONE,
+  openActivations,
+  type Report,
+  resume,
+  SaettaError,
+  train,
+  UsageError,
+} from "../../src/index.ts";
 import { writeActivations } from "../support/activations.ts";
 import { learnableRows, memorySource } from "../support/memory-source.ts";
 import { checkpointOf, checkpointsOf, metricsOf } from "../support/runs.ts";
@@ -58,7 +68,8 @@ describe("a run in a few lines", () => {
     const z = await (await loadSae(out, { engine: sae.engine })).encode(rows);
     expect(z).toMatchObject({ k: 3, latent: expect.any(Uint32Array), value: expect.any(Float32Array) });
     expect([z.latent.length, z.value.length]).toEqual([15, 15]);
-    for (const [slot, latent] of z.latent.entries()) expect(latent < 24 || (latent === NONE && z.value[slot] === 0)).toBe(true);
+    for (const [slot, latent] of z.latent.entries())
+      expect(latent < 24 || (latent === NONE && z.value[slot] === 0)).toBe(true);
     expect(await sae.encode(rows)).toEqual(z);
     await sae.close();
     await acts.close();
@@ -202,7 +213,9 @@ describe("rows of a program", () => {
     await expect(resume(parts, { data: fromRows(awaited, { dIn: D, rows: 600 }) })).rejects.toThrow(
       "the data is not what the run was trained on",
     );
-    await expect(resume(parts, { data: memorySource(values, D) })).rejects.toThrow("the data is not what the run was trained on");
+    await expect(resume(parts, { data: memorySource(values, D) })).rejects.toThrow(
+      "the data is not what the run was trained on",
+    );
     const source = acts();
     await using gone = await resume(parts, { data: source });
     await gone.finished;
@@ -222,7 +235,8 @@ describe("rows of a program", () => {
     const plain = memorySource(values, D);
     const head = {
       ...plain,
-      read: (first: number, count: number, into: Uint8Array) => plain.read(sampling ? sampled(first, count) : first, count, into),
+      read: (first: number, count: number, into: Uint8Array) =>
+        plain.read(sampling ? sampled(first, count) : first, count, into),
     };
     let sampling = true;
     let at = 0;
@@ -250,9 +264,17 @@ describe("rows of a program", () => {
   it("that come once and are not all finite end the run when they are used up", async () => {
     const spoilt = values.slice();
     spoilt[100 * D] = Number.NaN;
-    await using run = await train(fromRows([spoilt], { dIn: D, rows: ROWS }), { ...options, nonFinite: "skip", out: false });
+    await using run = await train(fromRows([spoilt], { dIn: D, rows: ROWS }), {
+      ...options,
+      nonFinite: "skip",
+      out: false,
+    });
     expect(await run.finished).toMatchObject({ reason: "done", steps: 19, report: { skipped_rows: 1 } });
-    await using strict = await train(fromRows([spoilt], { dIn: D, rows: ROWS }), { ...options, statisticsRows: 16, out: false });
+    await using strict = await train(fromRows([spoilt], { dIn: D, rows: ROWS }), {
+      ...options,
+      statisticsRows: 16,
+      out: false,
+    });
     await expect(strict.finished).rejects.toThrow("fromRows, row 100: holds NaN or Inf");
   });
 
@@ -270,7 +292,11 @@ describe("rows of a program", () => {
     const held = await train(forHoldOut, { ...options, holdout: 0.5, out: false });
     expect(await held.stop()).toMatchObject({ reason: "stopped", steps: 0 });
     await held.close();
-    const early = train(fromRows(stuck(), { dIn: D, rows: 1_000_000 }), { ...options, out: false, signal: AbortSignal.timeout(20) });
+    const early = train(fromRows(stuck(), { dIn: D, rows: 1_000_000 }), {
+      ...options,
+      out: false,
+      signal: AbortSignal.timeout(20),
+    });
     await expect(early).rejects.toMatchObject({ name: "TimeoutError" });
   });
 

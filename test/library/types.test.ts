@@ -83,7 +83,11 @@ describe("types", () => {
     expectTypeOf<Sae["path"]>().toEqualTypeOf<string | undefined>();
     expectTypeOf<Sae["encode"]>().parameters.toEqualTypeOf<[Float32Array]>();
     expectTypeOf<Sae["encode"]>().returns.resolves.toEqualTypeOf<SparseCodes>();
-    expectTypeOf<SparseCodes>().toExtend<{ readonly k: number; readonly latent: Uint32Array; readonly value: Float32Array }>();
+    expectTypeOf<SparseCodes>().toExtend<{
+      readonly k: number;
+      readonly latent: Uint32Array;
+      readonly value: Float32Array;
+    }>();
     expectTypeOf<Sae["decode"]>().returns.resolves.toEqualTypeOf<Float32Array>();
   });
 

@@ -13,7 +13,8 @@ import { learnableRows } from "../support/memory-source.ts";
 const folder = mkdtempSync(join(tmpdir(), "saetta-package-"));
 const home = join(folder, "consumer");
 const cache = join(folder, "cache");
-const npm = (cwd: string, ...words: string[]) => execFileSync("npm", words, { cwd, encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] });
+const npm = (cwd: string, ...words: string[]) =>
+  execFileSync("npm", words, { cwd, encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] });
 
 function saetta(...words: string[]): { readonly code: number | null; readonly out: string; readonly err: string } {
   const { status, stdout, stderr } = spawnSync("npx", ["--no-install", "saetta", ...words], {
@@ -33,7 +34,15 @@ beforeAll(async () => {
   npm(process.cwd(), "pack", "--ignore-scripts", "--pack-destination", folder);
   const tarball = readdirSync(folder).find((name) => name.endsWith(".tgz"));
   writeFileSync(join(home, "package.json"), '{ "name": "consumer", "private": true, "type": "module" }\n');
-  npm(home, "install", "--ignore-scripts", "--prefer-offline", "--no-audit", "--no-fund", join(folder, String(tarball)));
+  npm(
+    home,
+    "install",
+    "--ignore-scripts",
+    "--prefer-offline",
+    "--no-audit",
+    "--no-fund",
+    join(folder, String(tarball)),
+  );
 }, 300_000);
 
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -58,12 +67,17 @@ describe("the installed package", () => {
   }, 300_000);
 
   it("shows the run", async () => {
-    const serving = spawn(process.execPath, [join(home, "node_modules/saetta/dist/cli.js"), "serve", "run", "--port", "0"], { cwd: home });
+    const serving = spawn(
+      process.execPath,
+      [join(home, "node_modules/saetta/dist/cli.js"), "serve", "run", "--port", "0"],
+      { cwd: home },
+    );
     const [address] = (await once(serving.stdout, "data")) as [Buffer];
     const url = address.toString().trim();
     const page = await (await fetch(url)).text();
     expect(page).toContain('<div id="app">');
-    for (const [, asset] of page.matchAll(/(?:src|href)="\/(assets\/[^"]+)"/g)) expect((await fetch(`${url}${asset}`)).status).toBe(200);
+    for (const [, asset] of page.matchAll(/(?:src|href)="\/(assets\/[^"]+)"/g))
+      expect((await fetch(`${url}${asset}`)).status).toBe(200);
     serving.kill("SIGTERM");
     await once(serving, "exit");
   });
@@ -82,7 +96,9 @@ describe("the installed package", () => {
       "--out",
       "a.h5",
     );
-    expect(err).toBe("saetta: harvest and eval --loss need onnxruntime-node: npm install --ignore-scripts onnxruntime-node@1.30.0\n");
+    expect(err).toBe(
+      "saetta: harvest and eval --loss need onnxruntime-node: npm install --ignore-scripts onnxruntime-node@1.30.0\n",
+    );
     expect(code).toBe(1);
   });
 
@@ -90,7 +106,9 @@ describe("the installed package", () => {
     const code =
       'import { train, loadSae, openActivations, SaettaError } from "saetta"; console.log([train, loadSae, openActivations, SaettaError].map((each) => typeof each).join());';
     writeFileSync(join(home, "use.js"), code);
-    expect(execFileSync(process.execPath, ["use.js"], { cwd: home, encoding: "utf8" })).toBe("function,function,function,function\n");
+    expect(execFileSync(process.execPath, ["use.js"], { cwd: home, encoding: "utf8" })).toBe(
+      "function,function,function,function\n",
+    );
     expect(readdirSync(join(home, "node_modules", "saetta", "dist"))).toContain("index.d.ts");
   });
 });

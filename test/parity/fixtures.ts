@@ -59,7 +59,9 @@ interface Fixtures {
 }
 
 const folder = new URL("fixtures/", import.meta.url);
-export const { shape, arrays, runs, precision } = JSON.parse(readFileSync(new URL("parity.json", folder), "utf8")) as Fixtures;
+export const { shape, arrays, runs, precision } = JSON.parse(
+  readFileSync(new URL("parity.json", folder), "utf8"),
+) as Fixtures;
 const numbers = float64Of(readFileSync(new URL("parity.bin", folder)));
 /** The states of precision, one after the other: weights, m and v of each parameter. */
 export const states = float32Of(readFileSync(new URL("states.bin", folder)));

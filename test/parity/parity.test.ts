@@ -15,7 +15,12 @@ import { cpuEngine, whyNoCpu } from "../support/engines.ts";
 import { fixture, hyperOf, near, type Run, runs, shape } from "./fixtures.ts";
 
 /** Repeats a run; `check` sees the state after each step. Returns the worst relative error of the losses, and of everything. */
-async function repeat(engine: Engine, title: string, run: Run, tolerance: { readonly losses: number; readonly weights: number }) {
+async function repeat(
+  engine: Engine,
+  title: string,
+  run: Run,
+  tolerance: { readonly losses: number; readonly weights: number },
+) {
   const { d, n, B } = shape;
   const { k, auxk, ema } = run.config;
   const sae = { d, n, k, auxk };
@@ -43,7 +48,12 @@ async function repeat(engine: Engine, title: string, run: Run, tolerance: { read
     expect([...uint32Of(await engine.read(state.age))], where).toEqual(expected.age);
     for (const name of PARAM_NAMES) {
       const weights = await readReals(engine, state.params[name]);
-      near(`${where}: squares of ${name}`, [squares(Float64Array.from(weights))], [expected.squares[name]], tolerance.weights);
+      near(
+        `${where}: squares of ${name}`,
+        [squares(Float64Array.from(weights))],
+        [expected.squares[name]],
+        tolerance.weights,
+      );
       if (!shape.fullAt.includes(i + 1)) continue;
       near(`${where}: ${name}`, weights, fixture(`${title}/${i + 1}/${name}`), tolerance.weights);
       if (state.ema === undefined) continue;
@@ -63,7 +73,11 @@ describe("parity with PyTorch", () => {
     const all = Object.values(runs);
     expect(all.some(({ steps }) => steps.some(({ dead }) => dead > 5))).toBe(true);
     expect(all.some(({ steps }) => steps.every(({ dead }) => dead === 0))).toBe(true);
-    expect(all.some(({ config, steps }) => config.clip !== null && steps.some(({ gradNorm }) => gradNorm > (config.clip ?? 0)))).toBe(true);
+    expect(
+      all.some(
+        ({ config, steps }) => config.clip !== null && steps.some(({ gradNorm }) => gradNorm > (config.clip ?? 0)),
+      ),
+    ).toBe(true);
     expect(all.some(({ config }) => config.ema !== null)).toBe(true);
   });
 

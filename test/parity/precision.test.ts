@@ -83,7 +83,9 @@ function errorOf(name: string, found: Found, truth: Found): number {
   const expected = truth.arrays.get(name) ?? [];
   const actual = found.arrays.get(name) ?? [];
   return middle(
-    Array.from(expected, (value, i) => (value === 0 ? Number.NaN : Math.abs(actual[i] - value))).filter((off) => !Number.isNaN(off)),
+    Array.from(expected, (value, i) => (value === 0 ? Number.NaN : Math.abs(actual[i] - value))).filter(
+      (off) => !Number.isNaN(off),
+    ),
   );
 }
 
@@ -96,7 +98,12 @@ describe("one step from each of 20 states", () => {
     for (const [i, { loss, squares: sums }] of precision.states.entries()) {
       near(`state ${i}: loss`, [found[i].loss], [loss], 1e-9);
       for (const name of QUANTITIES)
-        near(`state ${i}: squares of ${name}`, [squares(Float64Array.from(found[i].arrays.get(name) ?? []))], [sums[name]], 1e-9);
+        near(
+          `state ${i}: squares of ${name}`,
+          [squares(Float64Array.from(found[i].arrays.get(name) ?? []))],
+          [sums[name]],
+          1e-9,
+        );
     }
   });
 
@@ -111,7 +118,9 @@ describe("one step from each of 20 states", () => {
       return { name, ours, theirs, times: ours / theirs };
     });
     for (const { name, ours, theirs, times } of lines) {
-      console.log(`${name.padEnd(20)} cpu ${ours.toExponential(1)}, PyTorch f32 ${theirs.toExponential(1)}: ${times.toFixed(2)} times`);
+      console.log(
+        `${name.padEnd(20)} cpu ${ours.toExponential(1)}, PyTorch f32 ${theirs.toExponential(1)}: ${times.toFixed(2)} times`,
+      );
     }
     for (const { name, ours, theirs } of lines) {
       expect(theirs, name).toBeGreaterThan(0);

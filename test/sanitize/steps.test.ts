@@ -39,7 +39,14 @@ const JOBS: Readonly<Record<string, Job>> = {
     hyper: { clip: 0.01, emaDecay: 0.9 },
     normalization: LAYER_NORM,
   },
-  "skewed, dense gradients, all dead": { ...PLAIN, shape: { d: 131, n: 97, k: 5, auxk: 40 }, B: 531, skewed: true, dense: true, dead: 1 },
+  "skewed, dense gradients, all dead": {
+    ...PLAIN,
+    shape: { d: 131, n: 97, k: 5, auxk: 40 },
+    B: 531,
+    skewed: true,
+    dense: true,
+    dead: 1,
+  },
   "AuxK with none dead": { ...PLAIN, shape: { d: 19, n: 300, k: 33, auxk: 20 }, B: 65, hyper: { clip: 1e6 } },
   "fewer rows and latents than threads": {
     ...PLAIN,
@@ -136,7 +143,8 @@ describe.skipIf(paths.length === 0)("steps in flight on four threads", () => {
       expect({ bad: actual.bad, updates: actual.updates }).toEqual({ bad: 0, updates: STEPS });
       if (job.skewed) expect(actual.longest).toBeGreaterThan(256);
       expect(actual.bytes.length).toBe(expected.bytes.length);
-      for (const [i, bytes] of actual.bytes.entries()) expect(Buffer.compare(bytes, expected.bytes[i]), `read ${i}`).toBe(0);
+      for (const [i, bytes] of actual.bytes.entries())
+        expect(Buffer.compare(bytes, expected.bytes[i]), `read ${i}`).toBe(0);
     });
   }
 });

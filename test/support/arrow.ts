@@ -9,7 +9,11 @@ export const [T, d] = [3, 4];
 export const count = (rows: number, from = 0) => Array.from({ length: rows * d }, (_, i) => (from + i) / 4);
 
 type Kind = "f16" | "f32" | "f64";
-const FLOATS = { f16: () => new arrow.Float16(), f32: () => new arrow.Float32(), f64: () => new arrow.Float64() } as const;
+const FLOATS = {
+  f16: () => new arrow.Float16(),
+  f32: () => new arrow.Float32(),
+  f64: () => new arrow.Float64(),
+} as const;
 
 export interface Lists {
   /** Lengths of the lists of tokens; default: all T. */
@@ -38,7 +42,11 @@ export function batch(
     const field = new arrow.Field("item", child.type, true);
     const nullBitmap = nulls && !isFixed && sizes.length === n ? { nullBitmap: Uint8Array.of(0xfe), nullCount: 1 } : {};
     if (isFixed)
-      return arrow.makeData({ type: new arrow.FixedSizeList(sizes[0]!, field), child: child as never, length: sizes.length }) as arrow.Data;
+      return arrow.makeData({
+        type: new arrow.FixedSizeList(sizes[0]!, field),
+        child: child as never,
+        length: sizes.length,
+      }) as arrow.Data;
     let at = first;
     const valueOffsets = Int32Array.from([first, ...sizes.map((size) => (at += size))]);
     return arrow.makeData({
@@ -56,7 +64,10 @@ export function batch(
     fixedInner,
   );
   const acts = list(inner, lengths, skipped, fixed);
-  const ids = arrow.makeData({ type: new arrow.Int32(), data: Int32Array.from({ length: n * T }, (_, i) => from + i) }) as arrow.Data;
+  const ids = arrow.makeData({
+    type: new arrow.Int32(),
+    data: Int32Array.from({ length: n * T }, (_, i) => from + i),
+  }) as arrow.Data;
   const tokens = list(
     ids,
     Array.from({ length: n }, () => T),

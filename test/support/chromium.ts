@@ -7,7 +7,9 @@ import { type Browser, type BrowserContext, type BrowserContextOptions, chromium
 const PATH = process.env.CHROMIUM ?? "/usr/bin/chromium";
 
 /** Why no page can be looked at; undefined where one can. */
-export const WHY_NO_CHROMIUM = existsSync(PATH) ? undefined : `there is no ${PATH}: apt install chromium, or set CHROMIUM`;
+export const WHY_NO_CHROMIUM = existsSync(PATH)
+  ? undefined
+  : `there is no ${PATH}: apt install chromium, or set CHROMIUM`;
 
 export function startChromium(): Promise<Browser> {
   // Tests run as root in containers, where Chromium's own sandbox does not start.
@@ -56,5 +58,7 @@ export async function accessibilityFaults(page: Page): Promise<string[]> {
   await page.addScriptTag({ path: AXE });
   // What a rule finds right is not gone into beyond one element, which takes half the time.
   const { violations } = (await page.evaluate(`axe.run({ resultTypes: ["violations"] })`)) as Found;
-  return violations.flatMap(({ id, nodes }) => nodes.map(({ html, failureSummary }) => `${id}: ${html} ${failureSummary ?? ""}`));
+  return violations.flatMap(({ id, nodes }) =>
+    nodes.map(({ html, failureSummary }) => `${id}: ${html} ${failureSummary ?? ""}`),
+  );
 }

@@ -24,7 +24,8 @@ function fieldsOf(bytes: Buffer): Fields {
     else {
       const length = wire === 1 ? 8 : wire === 5 ? 4 : varint();
       const body = bytes.subarray(at, at + length);
-      if ((wire !== 1 && wire !== 2 && wire !== 5) || body.length !== length) throw new Error(`a bad field before byte ${at}`);
+      if ((wire !== 1 && wire !== 2 && wire !== 5) || body.length !== length)
+        throw new Error(`a bad field before byte ${at}`);
       value = wire === 1 ? body.readDoubleLE() : wire === 5 ? body.readFloatLE() : body;
       at += length;
     }
@@ -34,7 +35,8 @@ function fieldsOf(bytes: Buffer): Fields {
 }
 
 const part = (fields: Fields, number: number): Buffer => fields.get(number)![0] as Buffer;
-const parts = (fields: Fields, number: number): Fields[] => (fields.get(number) ?? []).map((it) => fieldsOf(it as Buffer));
+const parts = (fields: Fields, number: number): Fields[] =>
+  (fields.get(number) ?? []).map((it) => fieldsOf(it as Buffer));
 
 /** CRC-32C bit by bit, rotated and shifted as TFRecord files have it. */
 function masked(bytes: Buffer): number {
@@ -61,9 +63,11 @@ export function readEvents(file: Buffer): TensorboardEvent[] {
   const events: TensorboardEvent[] = [];
   for (let at = 0; at < file.length; ) {
     const length = Number(file.readBigUInt64LE(at));
-    if (file.readUInt32LE(at + 8) !== masked(file.subarray(at, at + 8))) throw new Error(`the length at byte ${at} has a wrong checksum`);
+    if (file.readUInt32LE(at + 8) !== masked(file.subarray(at, at + 8)))
+      throw new Error(`the length at byte ${at} has a wrong checksum`);
     const data = file.subarray(at + 12, at + 12 + length);
-    if (file.readUInt32LE(at + 12 + length) !== masked(data)) throw new Error(`the record at byte ${at} has a wrong checksum`);
+    if (file.readUInt32LE(at + 12 + length) !== masked(data))
+      throw new Error(`the record at byte ${at} has a wrong checksum`);
     at += 16 + length;
     const fields = fieldsOf(data);
     const values = parts(fields, 5).flatMap((summary) => parts(summary, 1));
@@ -110,8 +114,10 @@ export function readWandb(file: Buffer): WandbRecord[] {
     const length = file.readUInt16LE(at + 4);
     const type = file[at + 6]!;
     if (length + 7 > room) throw new Error(`the piece at byte ${at} is longer than its block`);
-    if (file.readUInt32LE(at) !== crc32(file.subarray(at + 6, at + 7 + length))) throw new Error(`byte ${at}: a wrong checksum`);
-    if (open.length === 0 ? type !== 1 && type !== 2 : type !== 3 && type !== 4) throw new Error(`byte ${at}: a piece of type ${type}`);
+    if (file.readUInt32LE(at) !== crc32(file.subarray(at + 6, at + 7 + length)))
+      throw new Error(`byte ${at}: a wrong checksum`);
+    if (open.length === 0 ? type !== 1 && type !== 2 : type !== 3 && type !== 4)
+      throw new Error(`byte ${at}: a piece of type ${type}`);
     open.push(file.subarray(at + 7, at + 7 + length));
     at += 7 + length;
     if (type === 2 || type === 3) continue;

@@ -36,11 +36,20 @@ export function tensor(
 /** An attribute that holds a graph (type GRAPH = 5), an integer (INT = 2) or a tensor (TENSOR = 4). */
 export function attribute(name: string, value: { graph: Buffer } | { int: number } | { tensor: Buffer }): Buffer {
   const [content, type] =
-    "graph" in value ? [field(6, value.graph), 5] : "int" in value ? [field(3, value.int), 2] : [field(5, value.tensor), 4];
+    "graph" in value
+      ? [field(6, value.graph), 5]
+      : "int" in value
+        ? [field(3, value.int), 2]
+        : [field(5, value.tensor), 4];
   return Buffer.concat([field(1, name), content, field(20, type)]);
 }
 
-export function node(op: string, inputs: readonly string[], outputs: readonly string[], attributes: readonly Buffer[] = []): Buffer {
+export function node(
+  op: string,
+  inputs: readonly string[],
+  outputs: readonly string[],
+  attributes: readonly Buffer[] = [],
+): Buffer {
   return Buffer.concat([
     ...inputs.map((name) => field(1, name)),
     ...outputs.map((name) => field(2, name)),
@@ -52,7 +61,10 @@ export function node(op: string, inputs: readonly string[], outputs: readonly st
 /** A tensor's name and type; dimensions without a number are dynamic. */
 export function valueInfo(name: string, type: number, shape: readonly (number | string)[]): Buffer {
   const sizes = shape.map((size) => field(1, typeof size === "number" ? field(1, size) : field(2, size)));
-  return Buffer.concat([field(1, name), field(2, field(1, Buffer.concat([field(1, type), field(2, Buffer.concat(sizes))])))]);
+  return Buffer.concat([
+    field(1, name),
+    field(2, field(1, Buffer.concat([field(1, type), field(2, Buffer.concat(sizes))]))),
+  ]);
 }
 
 export interface Parts {
@@ -106,6 +118,11 @@ export function tinyTokenizer(tokens: readonly string[]): string {
     pre_tokenizer: { type: "ByteLevel", add_prefix_space: false, use_regex: true },
     post_processor: null,
     decoder: { type: "ByteLevel" },
-    model: { type: "BPE", vocab: Object.fromEntries(tokens.map((token, id) => [token, id])), merges: [], unk_token: null },
+    model: {
+      type: "BPE",
+      vocab: Object.fromEntries(tokens.map((token, id) => [token, id])),
+      merges: [],
+      unk_token: null,
+    },
   });
 }

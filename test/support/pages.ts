@@ -16,7 +16,12 @@ export interface Answer {
 const agent = new Agent({ keepAlive: true, maxSockets: 8 });
 
 /** Sends exactly this address, which no library has tidied up. */
-export function ask(port: number, path: string, headers: Readonly<Record<string, string>> = {}, method = "GET"): Promise<Answer> {
+export function ask(
+  port: number,
+  path: string,
+  headers: Readonly<Record<string, string>> = {},
+  method = "GET",
+): Promise<Answer> {
   return new Promise((resolve, reject) => {
     const asked = request({ host: "127.0.0.1", port, path, method, headers, agent }, (response) => {
       const parts: Buffer[] = [];
@@ -107,7 +112,9 @@ export function traversals(secret: string): string[] {
     for (const up of ups) {
       for (const separator of separators) {
         for (const depth of [1, 9])
-          found.add(`${base}${`${up}${separator}`.repeat(depth)}${secret.replace(/^\//, "").replaceAll("/", separator)}`);
+          found.add(
+            `${base}${`${up}${separator}`.repeat(depth)}${secret.replace(/^\//, "").replaceAll("/", separator)}`,
+          );
       }
     }
     found.add(`${base}${secret}`);

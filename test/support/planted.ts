@@ -34,7 +34,13 @@ export interface Planted {
 }
 
 /** Writes sae/ with `rows` [latents, width] as encoder and decoder, as other programs write it; returns its path. */
-export async function writeTiedSae(folder: string, width: number, k: number, rows: Float32Array, bias: Float32Array): Promise<string> {
+export async function writeTiedSae(
+  folder: string,
+  width: number,
+  k: number,
+  rows: Float32Array,
+  bias: Float32Array,
+): Promise<string> {
   const latents = bias.length;
   const part = (name: string, shape: number[], values: Float32Array) => ({
     name,
@@ -66,7 +72,8 @@ export async function plant(folder: string, sequences: number): Promise<Planted>
   const directions = orthonormal(rng);
   // A dead latent's decoder row has a cosine of 0.6 with that of the latent before it.
   for (const dead of DEAD)
-    for (let i = dead * WIDTH; i < (dead + 1) * WIDTH; i++) directions[i] = 0.8 * directions[i]! + 0.6 * directions[i - WIDTH]!;
+    for (let i = dead * WIDTH; i < (dead + 1) * WIDTH; i++)
+      directions[i] = 0.8 * directions[i]! + 0.6 * directions[i - WIDTH]!;
   const bias = Float32Array.from({ length: LATENTS }, (_, latent) => (DEAD.includes(latent) ? -1e6 : 0));
   const sae = await writeTiedSae(folder, WIDTH, K, directions, bias);
 
@@ -84,7 +91,8 @@ export async function plant(folder: string, sequences: number): Promise<Planted>
   for (const [row, token] of tokens.entries()) {
     const latent = latentOf(token);
     const strength = 1 + 7 * rng.uniform();
-    for (let i = 0; i < WIDTH; i++) values[row * WIDTH + i] = strength * directions[latent * WIDTH + i]! + 0.01 * rng.normal();
+    for (let i = 0; i < WIDTH; i++)
+      values[row * WIDTH + i] = strength * directions[latent * WIDTH + i]! + 0.01 * rng.normal();
   }
   const acts = join(folder, "acts.h5");
   const file = await createHdf5(acts, {

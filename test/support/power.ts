@@ -11,7 +11,13 @@ import { disk, type OutputFile, type Storage } from "../../src/checkpoint/storag
 type Effect =
   | { readonly kind: "link"; readonly folder: number; readonly name: string; readonly node: number }
   | { readonly kind: "unlink"; readonly folder: number; readonly name: string }
-  | { readonly kind: "rename"; readonly folder: number; readonly from: string; readonly to: string; readonly node: number }
+  | {
+      readonly kind: "rename";
+      readonly folder: number;
+      readonly from: string;
+      readonly to: string;
+      readonly node: number;
+    }
   | { readonly kind: "write"; readonly node: number; readonly at: number; readonly bytes: Uint8Array }
   | { readonly kind: "truncate"; readonly node: number; readonly size: number }
   | { readonly kind: "sync"; readonly node: number };

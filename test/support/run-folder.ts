@@ -32,7 +32,11 @@ export function metricsLine(step: number, better = 0, more: Line = {}): Line {
 }
 
 export function densityLine(step: number): Line {
-  const density = Array.from({ length: 10 }, (_, i) => ({ from: (i - 10) / 5, to: (i - 9) / 5, latents: 6 - Math.abs(i - 5) }));
+  const density = Array.from({ length: 10 }, (_, i) => ({
+    from: (i - 10) / 5,
+    to: (i - 9) / 5,
+    latents: 6 - Math.abs(i - 5),
+  }));
   return { step, rows: 320, latents: 64, never: 64 - density.reduce((sum, { latents }) => sum + latents, 0), density };
 }
 

@@ -24,6 +24,8 @@ export async function checkpointOf(run: string, name: string): Promise<Record<st
   for (const file of (await readdir(folder)).toSorted()) {
     if (file.endsWith(".safetensors")) found[file] = (await readFile(join(folder, file))).toString("base64");
   }
-  const { progress } = JSON.parse(await readFile(join(folder, "state.json"), "utf8")) as { progress: Record<string, unknown> };
+  const { progress } = JSON.parse(await readFile(join(folder, "state.json"), "utf8")) as {
+    progress: Record<string, unknown>;
+  };
   return { ...found, position: progress.position, tokens: progress.tokens, mse_scale: progress.mse_scale };
 }

@@ -79,7 +79,9 @@ export class Killed extends Error {}
 
 /** From call `number` on nothing is done any more, as when the process is killed in the middle of that call. */
 export function killedAt(number: number): Storage {
-  return faulty((call) => (call.number >= number ? new Killed(`killed at call ${number}, ${call.name} ${call.path}`) : undefined));
+  return faulty((call) =>
+    call.number >= number ? new Killed(`killed at call ${number}, ${call.name} ${call.path}`) : undefined,
+  );
 }
 
 /** What the system says of each error. */
@@ -88,7 +90,9 @@ const SAYS = { ENOSPC: "no space left on device", EIO: "i/o error" } as const;
 /** Call `number`, and it alone, fails as the system's calls do. */
 export function failingAt(number: number, code: keyof typeof SAYS): Storage {
   return faulty((call) =>
-    call.number === number ? failure(Object.assign(new Error(`${code}: ${SAYS[code]}, ${call.name}`), { code }), call.path) : undefined,
+    call.number === number
+      ? failure(Object.assign(new Error(`${code}: ${SAYS[code]}, ${call.name}`), { code }), call.path)
+      : undefined,
   );
 }
 

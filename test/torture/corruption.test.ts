@@ -55,7 +55,14 @@ async function damaged(rng: Rng, damage: (path: string, bytes: Buffer) => Promis
 
 describe("a damaged checkpoint", () => {
   it("is one of many files", async () => {
-    expect(files).toEqual(["cfg.json", "ema.safetensors", "manifest.json", "optimizer.safetensors", "sae.safetensors", "state.json"]);
+    expect(files).toEqual([
+      "cfg.json",
+      "ema.safetensors",
+      "manifest.json",
+      "optimizer.safetensors",
+      "sae.safetensors",
+      "state.json",
+    ]);
     expect((await verifyRun(run)).checkpoints.map(({ step, problem }) => [step, problem])).toEqual([
       [STEPS, undefined],
       [STEPS / 2, undefined],
@@ -74,6 +81,8 @@ describe("a damaged checkpoint", () => {
   });
 
   it("is refused wherever it is cut off", { timeout: TIME }, async () => {
-    await cases("truncation", { short: 15, long: 200 }, (rng) => damaged(rng, (path, bytes) => truncate(path, rng.below(bytes.length))));
+    await cases("truncation", { short: 15, long: 200 }, (rng) =>
+      damaged(rng, (path, bytes) => truncate(path, rng.below(bytes.length))),
+    );
   });
 });

@@ -32,7 +32,8 @@ export type Name = (typeof NAMES)[number];
 export const LONG = process.env.SAETTA_TORTURE === "long";
 
 const { SAETTA_TORTURE_SEED: GIVEN, SAETTA_TORTURE_ONLY: ONLY } = process.env;
-if (ONLY !== undefined && !(NAMES as readonly string[]).includes(ONLY)) throw new Error(`--only takes ${NAMES.join(", ")}, not ${ONLY}`);
+if (ONLY !== undefined && !(NAMES as readonly string[]).includes(ONLY))
+  throw new Error(`--only takes ${NAMES.join(", ")}, not ${ONLY}`);
 /** The first of the seeds of this run. */
 const FIRST = LONG ? Number(process.env.SAETTA_TORTURE_FIRST) : 1;
 
@@ -49,13 +50,22 @@ export interface Counts {
 }
 
 /** Tries `body` with random numbers from each seed in turn. Rejects with the seeds that failed, and why. */
-export async function cases(name: Name, counts: Counts, body: (rng: Rng, seed: number) => Promise<void>): Promise<void> {
+export async function cases(
+  name: Name,
+  counts: Counts,
+  body: (rng: Rng, seed: number) => Promise<void>,
+): Promise<void> {
   const drawn = Array.from({ length: LONG ? counts.long : counts.short }, (_, i) => (FIRST + i) >>> 0);
   await each(name, [...(counts.regressions ?? []), ...drawn], (seed) => body(new Rng(seed), seed));
 }
 
 /** Tries `body` with every number from 1 to `last`; in the ordinary tests with at most `short` of them, evenly spread. */
-export async function enumerated(name: Name, last: number, short: number, body: (number: number) => Promise<void>): Promise<void> {
+export async function enumerated(
+  name: Name,
+  last: number,
+  short: number,
+  body: (number: number) => Promise<void>,
+): Promise<void> {
   const stride = LONG ? 1 : Math.max(1, last / short);
   const numbers = Array.from({ length: Math.floor(last / stride) }, (_, i) => Math.ceil((i + 1) * stride - stride / 2));
   await each(name, numbers, body);

@@ -131,7 +131,9 @@ describe("a run of 200 steps", () => {
     );
   });
 
-  it("asked to end at any time saves, exits with the code of the signal, and goes on to the same bits", { timeout: TIME }, async () => {
+  it("asked to end at any time saves, exits with the code of the signal, and goes on to the same bits", {
+    timeout: TIME,
+  }, async () => {
     await cases("signals", { short: 2, long: 60 }, (rng) =>
       killed(rng, async (engine, run) => {
         const name = (Object.keys(CODES) as (keyof typeof CODES)[])[rng.below(3)]!;

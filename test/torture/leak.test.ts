@@ -27,7 +27,14 @@ async function samplesOf(engine: string): Promise<readonly Sample[]> {
   const folder = await scratch("leak");
   try {
     // Pools that grow as long as nothing else needs the memory would hide what is kept.
-    const args = ["--expose-gc", "--max-semi-space-size=1", resolve("test/torture/leak.mjs"), engine, String(STEPS), folder];
+    const args = [
+      "--expose-gc",
+      "--max-semi-space-size=1",
+      resolve("test/torture/leak.mjs"),
+      engine,
+      String(STEPS),
+      folder,
+    ];
     const { stdout } = await promisify(execFile)(process.execPath, args, {
       timeout: 3_600_000,
       env: { ...process.env, MALLOC_ARENA_MAX: "1" },
@@ -41,7 +48,9 @@ async function samplesOf(engine: string): Promise<readonly Sample[]> {
 const median = (values: readonly number[]): number => values.toSorted((a, b) => a - b)[values.length >> 1]!;
 
 describe.each(["reference", "cpu"])("%s", (engine) => {
-  it(`${STEPS} steps leave memory and descriptors as they were after the first ${FROM}`, { timeout: 3_600_000 }, async (context) => {
+  it(`${STEPS} steps leave memory and descriptors as they were after the first ${FROM}`, {
+    timeout: 3_600_000,
+  }, async (context) => {
     const reason = existsSync("/proc/self/fd")
       ? engine === "cpu"
         ? whyNoCpu()
@@ -53,7 +62,11 @@ describe.each(["reference", "cpu"])("%s", (engine) => {
     const third = Math.ceil(samples.length / 3);
     const [early, late] = [samples.slice(0, third), samples.slice(-third)];
     const growth = (of: (sample: Sample) => number) => median(late.map(of)) - median(early.map(of));
-    const grown = { rss: growth(({ rss }) => rss), heap: growth(({ heap }) => heap), files: growth(({ files }) => files) };
+    const grown = {
+      rss: growth(({ rss }) => rss),
+      heap: growth(({ heap }) => heap),
+      files: growth(({ files }) => files),
+    };
     if (LONG) process.stdout.write(`${engine}: ${JSON.stringify(grown)} of ${JSON.stringify(samples.at(-1))}\n`);
     expect(grown.files).toBe(0);
     expect(grown.heap).toBeLessThan(HEAP);

@@ -53,7 +53,9 @@ class Starter {
   #waiting: (() => void) | undefined;
 
   constructor() {
-    this.child = spawn(process.execPath, ["--input-type=module", "-e", STARTER], { stdio: ["pipe", "pipe", "inherit"] });
+    this.child = spawn(process.execPath, ["--input-type=module", "-e", STARTER], {
+      stdio: ["pipe", "pipe", "inherit"],
+    });
     this.child.stdout!.setEncoding("utf8").on("data", (text: string) => {
       this.#text += text;
       this.#waiting?.();
@@ -99,7 +101,8 @@ describe("several that start at once", () => {
         const winners = racing.filter((_, i) => lines[i] === "done");
         const refusals = lines.filter((line) => line !== "done");
         expect(winners.length, lines.join("\n")).toBe(1);
-        for (const line of refusals) expect(line).toMatch(/^SaettaError .*(another process is writing to this run|exists already)/);
+        for (const line of refusals)
+          expect(line).toMatch(/^SaettaError .*(another process is writing to this run|exists already)/);
         // However it ends, the next start succeeds at once.
         const end = create ? ["discard", "kill"][rng.below(2)] : ["release", "kill"][rng.below(2)];
         if (end === "kill") {

@@ -28,7 +28,9 @@ async function contentsOf(
   state: State,
 ): Promise<{ readonly all: string; readonly skipped: number; readonly finite: boolean }> {
   const tensors = await Promise.all(tensorsOf(state).map((tensor) => engine.read(tensor)));
-  const finite = tensors.every((bytes) => firstNonFinite(bytes, engine.real, 0, bytes.byteLength / (engine.real === "f64" ? 8 : 4)) < 0);
+  const finite = tensors.every(
+    (bytes) => firstNonFinite(bytes, engine.real, 0, bytes.byteLength / (engine.real === "f64" ? 8 : 4)) < 0,
+  );
   const counters = float64Of(await engine.read(state.counters)).slice();
   const at = COUNTERS.indexOf("skipped");
   const skipped = counters[at]!;
@@ -94,7 +96,9 @@ describe.each(["reference", "cpu"] as const)("on the %s engine", (name) => {
   }, 180_000);
   afterAll(() => engine?.close());
 
-  it("a step that is not finite is found before anything is changed", { timeout: LONG ? 3_600_000 : 120_000 }, async (context) => {
+  it("a step that is not finite is found before anything is changed", {
+    timeout: LONG ? 3_600_000 : 120_000,
+  }, async (context) => {
     if (engine === undefined) return context.skip(whyNoCpu());
     const tally = { bad: 0, good: 0 };
     await cases(`non-finite-${name}`, { short: 200, long: 20_000 }, (rng) => torment(engine!, rng, tally));

@@ -23,7 +23,12 @@ beforeAll(async () => {
 afterAll(() => rm(folder, { recursive: true }));
 
 /** The folder as the power cut leaves it, for `look`. */
-async function afterCut(recorded: Recording, length: number, choose: Chooser, look: (run: string) => Promise<void>): Promise<void> {
+async function afterCut(
+  recorded: Recording,
+  length: number,
+  choose: Chooser,
+  look: (run: string) => Promise<void>,
+): Promise<void> {
   const found = join(folder, "found");
   try {
     await recorded.restore(length, choose, found);
@@ -50,7 +55,11 @@ describe("checkpoints that are saved and removed one after the other", () => {
     const state = allocState(engine, shape, true);
     const saetta = { version: "0", engine: engine.description, normalization: "none", emaDecay: 0.9 } as const;
     for (let step = 1; step <= 5; step++) {
-      await saveCheckpoint(run, { engine, state, step, description: { shape, saetta }, progress: { step } }, recorded.storage);
+      await saveCheckpoint(
+        run,
+        { engine, state, step, description: { shape, saetta }, progress: { step } },
+        recorded.storage,
+      );
       returned.push({ step, length: recorded.length() });
       await pruneCheckpoints(run, step < 4 ? 2 : 1, recorded.storage);
     }

@@ -97,7 +97,8 @@ describe("a run whose writing is cut short", () => {
                 : /^\S+(metrics\.jsonl|checkpoints\S*): no room on the disk: a checkpoint needs \d+ bytes|^\S+: could not be written \(ENOSPC/,
             );
           }
-          if (failed !== undefined || !(await exists(join(run, "config.json")))) await trainOrResume(data, run, options);
+          if (failed !== undefined || !(await exists(join(run, "config.json"))))
+            await trainOrResume(data, run, options);
           await expectWhole(run);
         }),
       );

@@ -16,7 +16,11 @@ const LENGTH = 20;
 
 /** Rows that are read in several epochs. */
 export function writeData(folder: string): Promise<string> {
-  return writeActivations(join(folder, "acts.h5"), learnableRows(SEQUENCES * LENGTH, WIDTH, 24), [SEQUENCES, LENGTH, WIDTH]);
+  return writeActivations(join(folder, "acts.h5"), learnableRows(SEQUENCES * LENGTH, WIDTH, 24), [
+    SEQUENCES,
+    LENGTH,
+    WIDTH,
+  ]);
 }
 
 const BATCH = 16;
@@ -50,7 +54,12 @@ export function flagsOf(options: TrainOptions): string[] {
 }
 
 /** Trains into `out`, or goes on there where a run is already: what somebody does whose run was ended, however often. */
-export async function trainOrResume(data: string, out: string, options: TrainOptions, onNote?: (note: string) => void): Promise<void> {
+export async function trainOrResume(
+  data: string,
+  out: string,
+  options: TrainOptions,
+  onNote?: (note: string) => void,
+): Promise<void> {
   const begun = await exists(join(out, "config.json"));
   const source = begun ? undefined : await openSource([data]);
   try {

@@ -20,7 +20,11 @@ export function App() {
   useEffect(() => model.subscribe(() => changed(undefined)), [model]);
   useEffect(() => () => model.close(), [model]);
   const theme = useTheme(model.settings.theme);
-  const styled = model.shown.map(({ id, place }) => ({ id, name: model.runs.get(id)?.name ?? id, style: styleOf(place, theme) }));
+  const styled = model.shown.map(({ id, place }) => ({
+    id,
+    name: model.runs.get(id)?.name ?? id,
+    style: styleOf(place, theme),
+  }));
   const runs = styled.flatMap((run): ShownRun[] => {
     const series = model.series(run.id);
     return series === undefined ? [] : [{ ...run, series }];
@@ -48,7 +52,8 @@ export function App() {
         </main>
       </div>
       <footer class="muted">
-        Saetta {model.version}; arrow keys, plus, minus and L work on a chart, dragging zooms, a double click shows everything.
+        Saetta {model.version}; arrow keys, plus, minus and L work on a chart, dragging zooms, a double click shows
+        everything.
       </footer>
     </>
   );

@@ -25,7 +25,10 @@ const a = runOf("a", 0, {
     { name: "holdout_fvu", mean: [null, 0.6, null, 0.4] },
   ],
 });
-const b = runOf("b", 1, { step: [2, 5], metrics: [{ name: "fvu", mean: [0.8, 0.2], min: [0.7, -0.1], max: [0.9, 0.2] }] });
+const b = runOf("b", 1, {
+  step: [2, 5],
+  metrics: [{ name: "fvu", mean: [0.8, 0.2], min: [0.7, -0.1], max: [0.9, 0.2] }],
+});
 
 describe("the table of a chart", () => {
   it("has a column for each curve over all x of all runs; a gap of a run is one, the other run's points are none", () => {

@@ -82,7 +82,8 @@ function placed(at: Values, { logX, logY }: View, parts: readonly Values[]): uPl
     x.push(value);
     kept.push(i);
   });
-  const onAxis = (value: number | null | undefined) => (value === undefined || (logY && value !== null && value <= 0) ? null : value);
+  const onAxis = (value: number | null | undefined) =>
+    value === undefined || (logY && value !== null && value <= 0) ? null : value;
   return [x, ...parts.map((part) => kept.map((i) => onAxis(part[i])))];
 }
 

@@ -22,7 +22,10 @@ export interface ChartProps {
 export function Chart({ model, spec, runs, theme, revision }: ChartProps) {
   const { axis, logX, smoothing } = model.settings;
   const logY = model.settings.logY[spec.id] ?? spec.log;
-  const data = useMemo(() => chartData(spec, runs, { axis, logX, smoothing, logY }), [spec, runs, axis, logX, smoothing, logY, revision]);
+  const data = useMemo(
+    () => chartData(spec, runs, { axis, logX, smoothing, logY }),
+    [spec, runs, axis, logX, smoothing, logY, revision],
+  );
   const [index, setIndex] = useState<number | undefined>(undefined);
   const holder = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot | undefined>(undefined);
@@ -43,7 +46,9 @@ export function Chart({ model, spec, runs, theme, revision }: ChartProps) {
       onCursor: setIndex,
     });
     plot.current = made;
-    const observer = new ResizeObserver(() => made.setSize({ width: element.clientWidth, height: element.clientHeight }));
+    const observer = new ResizeObserver(() =>
+      made.setSize({ width: element.clientWidth, height: element.clientHeight }),
+    );
     observer.observe(element);
     return () => {
       observer.disconnect();
@@ -84,9 +89,22 @@ export function Chart({ model, spec, runs, theme, revision }: ChartProps) {
         </button>
         <p class="about">{at === undefined ? spec.about : `at ${axisName(axis)} ${axisValue(axis, at)}`}</p>
       </header>
-      <Readout data={data} index={index} spoken={focused} several={runs.length > 1} pairs={runs.length > 1 && spec.metrics.length === 2} />
+      <Readout
+        data={data}
+        index={index}
+        spoken={focused}
+        several={runs.length > 1}
+        pairs={runs.length > 1 && spec.metrics.length === 2}
+      />
       {/* biome-ignore lint/a11y/noNoninteractiveTabindex: the arrow keys move its cursor */}
-      <div class="plot" ref={holder} role="img" tabIndex={0} aria-label={describe(spec, data, axis)} onKeyDown={onKeyDown} />
+      <div
+        class="plot"
+        ref={holder}
+        role="img"
+        tabIndex={0}
+        aria-label={describe(spec, data, axis)}
+        onKeyDown={onKeyDown}
+      />
     </section>
   );
 }

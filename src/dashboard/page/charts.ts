@@ -34,7 +34,13 @@ const CHARTS: readonly ChartSpec[] = [
     log: true,
   },
   { id: "loss", title: "Loss", about: "mse_scale × MSE + auxk_coef × AuxK", metrics: one("loss"), log: true },
-  { id: "mse", title: "MSE", about: "mean squared error over all elements", metrics: withHeldOut("mse", "holdout_mse"), log: true },
+  {
+    id: "mse",
+    title: "MSE",
+    about: "mean squared error over all elements",
+    metrics: withHeldOut("mse", "holdout_mse"),
+    log: true,
+  },
   {
     id: "auxk_loss",
     title: "AuxK loss",
@@ -44,7 +50,13 @@ const CHARTS: readonly ChartSpec[] = [
   },
   { id: "l0", title: "L0", about: "latents above 0 in a row, on average", metrics: one("l0"), log: false },
   { id: "dead", title: "Dead latents", about: "without firing for dead_tokens rows", metrics: one("dead"), log: false },
-  { id: "grad_norm", title: "Gradient norm", about: "of the whole gradient, before clipping", metrics: one("grad_norm"), log: true },
+  {
+    id: "grad_norm",
+    title: "Gradient norm",
+    about: "of the whole gradient, before clipping",
+    metrics: one("grad_norm"),
+    log: true,
+  },
   { id: "lr", title: "Learning rate", about: "of Adam, at each step", metrics: one("lr"), log: false },
   {
     id: "tokens_per_second",
@@ -76,6 +88,12 @@ export function chartsFor(metrics: readonly MetricExtent[]): readonly ChartSpec[
   });
   return [
     ...known,
-    ...others.map(({ name }) => ({ id: `other:${name}`, title: name, about: "a metric of this run", metrics: one(name), log: false })),
+    ...others.map(({ name }) => ({
+      id: `other:${name}`,
+      title: name,
+      about: "a metric of this run",
+      metrics: one(name),
+      log: false,
+    })),
   ];
 }

@@ -48,7 +48,13 @@ function List({ rows }: { rows: readonly ConfigRow[] }) {
   );
 }
 
-function Table({ rows, runs }: { rows: readonly ConfigRow[]; runs: readonly Pick<ShownRun, "id" | "name" | "style">[] }) {
+function Table({
+  rows,
+  runs,
+}: {
+  rows: readonly ConfigRow[];
+  runs: readonly Pick<ShownRun, "id" | "name" | "style">[];
+}) {
   return (
     // biome-ignore lint/a11y/noNoninteractiveTabindex: a table that is too wide is scrolled by keys
     <section class="scroll" tabIndex={0} aria-label="options of the runs">

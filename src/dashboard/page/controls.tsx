@@ -5,7 +5,11 @@ import { AXES, type Settings, THEMES } from "./settings.ts";
 import type { Connection } from "./stream.ts";
 
 const AXIS_NAMES: Readonly<Record<Settings["axis"], string>> = { step: "steps", tokens: "rows", elapsed_s: "time" };
-const CONNECTIONS: Readonly<Record<Connection, string>> = { connecting: "connecting", live: "live", lost: "connection lost, trying again" };
+const CONNECTIONS: Readonly<Record<Connection, string>> = {
+  connecting: "connecting",
+  live: "live",
+  lost: "connection lost, trying again",
+};
 
 export function Brand() {
   return (
@@ -28,7 +32,12 @@ export function Top({ model }: { model: Model }) {
       <p class={`connection ${model.connection}`} role="status">
         {CONNECTIONS[model.connection]}
       </p>
-      <button type="button" class="theme" onClick={() => model.set({ theme: next })} aria-label={`colours: ${theme}; change to ${next}`}>
+      <button
+        type="button"
+        class="theme"
+        onClick={() => model.set({ theme: next })}
+        aria-label={`colours: ${theme}; change to ${next}`}
+      >
         {theme === "auto" ? "◐" : theme === "light" ? "☀" : "☾"} <span>{theme}</span>
       </button>
     </header>
@@ -50,7 +59,8 @@ export function Controls({ model }: { model: Model }) {
         ))}
       </fieldset>
       <label class="check">
-        <input type="checkbox" checked={logX} onChange={(event) => model.set({ logX: event.currentTarget.checked })} /> logarithmic
+        <input type="checkbox" checked={logX} onChange={(event) => model.set({ logX: event.currentTarget.checked })} />{" "}
+        logarithmic
       </label>
       <label class="smoothing">
         smoothing

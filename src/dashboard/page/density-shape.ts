@@ -37,7 +37,11 @@ export function medianDensity({ bins, never, latents }: Density): number | null 
 }
 
 /** The outline of the bins as an SVG path; `x` and `y` place an exponent and a share of the latents. */
-export function outline({ bins, latents }: Density, x: (exponent: number) => number, y: (share: number) => number): string {
+export function outline(
+  { bins, latents }: Density,
+  x: (exponent: number) => number,
+  y: (share: number) => number,
+): string {
   if (bins.length === 0) return "";
   const points = bins.flatMap(({ from, to, latents: count }) => {
     const height = y(count / Math.max(1, latents));

@@ -43,8 +43,8 @@ export function DensityChart({ model, runs }: { model: Model; runs: readonly Run
               <li key={run.id} title={run.name}>
                 <Swatch style={run.style} />
                 {runs.length > 1 && <span class="visually-hidden">{run.name}: </span>}
-                <span class="label">step</span> <span class="value">{formatCount(density.step)}</span> <span class="label">median</span>{" "}
-                <span class="value">{shareText(medianDensity(density))}</span>
+                <span class="label">step</span> <span class="value">{formatCount(density.step)}</span>{" "}
+                <span class="label">median</span> <span class="value">{shareText(medianDensity(density))}</span>
               </li>
             ))}
           </ul>
@@ -88,7 +88,12 @@ function Histogram({ known }: { known: readonly { run: Run; density: Density; en
   const bar = (NEVER - 44) / known.length;
   return (
     <div class="histogram" ref={holder}>
-      <svg width={width} height={HEIGHT} role="img" aria-label={known.map(({ run, density }) => inWords(run.name, density)).join("; ")}>
+      <svg
+        width={width}
+        height={HEIGHT}
+        role="img"
+        aria-label={known.map(({ run, density }) => inWords(run.name, density)).join("; ")}
+      >
         {shares.map((share) => (
           <g key={share}>
             <line class="grid" x1={LEFT} x2={right} y1={y(share)} y2={y(share)} />

@@ -169,7 +169,12 @@ export class Model {
     const series = this.#series.get(id);
     if (series === undefined) return;
     const [from, to] = zoom.map((value) => stepAt(series, this.settings.axis, value));
-    const query = new URLSearchParams({ from: String(from), to: String(to), points: String(pointsFor(innerWidth)), scale: this.#scale });
+    const query = new URLSearchParams({
+      from: String(from),
+      to: String(to),
+      points: String(pointsFor(innerWidth)),
+      scale: this.#scale,
+    });
     const answer = await fetch(`/api/runs/${encodeURIComponent(id)}/series?${query}`).catch(() => undefined);
     if (answer?.ok !== true || this.zoom !== zoom) return; // what is there is shown
     const closer = (await answer.json()) as Series;

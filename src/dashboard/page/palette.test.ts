@@ -90,7 +90,9 @@ describe.each(["light", "dark"] as const)("the %s palette", (theme) => {
 
 it("text stands out, too (WCAG: 4.5 to 1)", () => {
   for (const block of css.split("}").slice(0, 2)) {
-    const colors = new Map(Array.from(block.matchAll(/--([a-z-]+): (#[0-9a-f]{6});/g), ([, name, color]) => [name!, color!]));
+    const colors = new Map(
+      Array.from(block.matchAll(/--([a-z-]+): (#[0-9a-f]{6});/g), ([, name, color]) => [name!, color!]),
+    );
     for (const text of ["text", "muted", "accent", "good", "warn"]) {
       for (const under of ["card", "ground"])
         expect([text, under, contrast(colors.get(text)!, colors.get(under)!) >= 4.5]).toEqual([text, under, true]);

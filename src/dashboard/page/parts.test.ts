@@ -38,7 +38,11 @@ describe("options beside each other", () => {
 });
 
 describe("the histogram of densities", () => {
-  const bins = Array.from({ length: 10 }, (_, i) => ({ from: (i - 10) / 5, to: (i - 9) / 5, latents: 6 - Math.abs(i - 5) }));
+  const bins = Array.from({ length: 10 }, (_, i) => ({
+    from: (i - 10) / 5,
+    to: (i - 9) / 5,
+    latents: 6 - Math.abs(i - 5),
+  }));
   const it10: Density = { step: 10, rows: 320, latents: 64, never: 28, bins };
 
   it("spans whole powers of ten around what there is", () => {
@@ -100,7 +104,9 @@ it("numbers are as short as tells them", () => {
 
 it("logarithmic axes have some marks, and not too many", () => {
   expect(logSplits(undefined, 0, 0.13, 0.5)).toEqual([0.15, 0.2, 0.3, 0.4]);
-  expect(logSplits(undefined, 0, 0.1, 0.12).map((mark) => Number(mark.toFixed(6)))).toEqual([0.1, 0.105, 0.11, 0.115, 0.12]);
+  expect(logSplits(undefined, 0, 0.1, 0.12).map((mark) => Number(mark.toFixed(6)))).toEqual([
+    0.1, 0.105, 0.11, 0.115, 0.12,
+  ]);
   expect(logSplits(undefined, 0, 1, 300)).toEqual([1, 2, 5, 10, 20, 50, 100, 200]);
   for (let from = -12; from < 6; from += 0.37) {
     for (let decades = 0.01; decades < 20; decades *= 1.5) {
@@ -121,10 +127,7 @@ it("settings of any kind are read, and what makes no sense is as it begins", () 
 
 it("how much of a run is done is known, or is not", () => {
   const run = { state: "running", tokens: 30, budget: 120 } as RunSummary;
-  expect([run, { ...run, state: "done" as const }, { ...run, budget: null }, { ...run, tokens: 500 }].map(shareDone)).toEqual([
-    0.25,
-    1,
-    null,
-    1,
-  ]);
+  expect(
+    [run, { ...run, state: "done" as const }, { ...run, budget: null }, { ...run, tokens: 500 }].map(shareDone),
+  ).toEqual([0.25, 1, null, 1]);
 });

@@ -10,9 +10,9 @@ import type { Settings } from "./settings.ts";
 type Axis = Settings["axis"];
 
 /** Steps between marks on an axis of seconds: those of clocks, and of days. */
-const DURATIONS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600, 43_200].concat(
-  Array.from({ length: 24 }, (_, power) => [1, 2, 5].map((factor) => 86_400 * factor * 10 ** power)).flat(),
-);
+const DURATIONS = [
+  0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600, 43_200,
+].concat(Array.from({ length: 24 }, (_, power) => [1, 2, 5].map((factor) => 86_400 * factor * 10 ** power)).flat());
 
 export interface PlotOptions {
   readonly axis: Axis;
@@ -72,17 +72,27 @@ export function createPlot(element: HTMLElement, data: ChartData, options: PlotO
         },
       ],
       series: [{}, ...data.columns.map((column) => seriesOptions(column, color("--card")))],
-      bands: data.bands.map(([high, low]) => ({ series: [high, low], fill: translucent(data.columns[high - 1]!.run.style.color, 0.22) })),
+      bands: data.bands.map(([high, low]) => ({
+        series: [high, low],
+        fill: translucent(data.columns[high - 1]!.run.style.color, 0.22),
+      })),
       cursor: {
         y: false,
         // In step with the other charts where the cursor is; a zoom reaches them through `onZoom`.
-        sync: { key: "saetta", setSeries: false, filters: { pub: (type) => type !== "mousedown" && type !== "mouseup", sub: () => true } },
+        sync: {
+          key: "saetta",
+          setSeries: false,
+          filters: { pub: (type) => type !== "mousedown" && type !== "mouseup", sub: () => true },
+        },
         drag: { x: true, y: false, setScale: false },
         points: { size: 7, show: true },
         bind: { dblclick: () => () => onZoom(undefined) as unknown as null },
       },
       hooks: {
-        setCursor: [({ cursor }) => onCursor(cursor.left === undefined || cursor.left < 0 ? undefined : (cursor.idx ?? undefined))],
+        setCursor: [
+          ({ cursor }) =>
+            onCursor(cursor.left === undefined || cursor.left < 0 ? undefined : (cursor.idx ?? undefined)),
+        ],
         setSelect: [
           (plot) => {
             const { left, width } = plot.select;
@@ -99,11 +109,22 @@ export function createPlot(element: HTMLElement, data: ChartData, options: PlotO
 
 function seriesOptions({ run, metric, role }: Column, ground: string): uPlot.Series {
   const { color, dash } = run.style;
-  if (role === "low" || role === "high") return { stroke: translucent(color, 0.35), width: 0.5, points: { show: false } };
+  if (role === "low" || role === "high")
+    return { stroke: translucent(color, 0.35), width: 0.5, points: { show: false } };
   if (role === "faint") return { stroke: translucent(color, 0.35), width: 1, points: { show: false } };
   if (metric.sparse)
-    return { stroke: color, width: 1, dash: [2, 3], points: { show: true, size: 7, stroke: color, fill: ground, width: 2 } };
-  return { stroke: color, width: 1.75, ...(dash.length > 0 ? { dash: [...dash] } : {}), points: { show: single, size: 5, fill: color } };
+    return {
+      stroke: color,
+      width: 1,
+      dash: [2, 3],
+      points: { show: true, size: 7, stroke: color, fill: ground, width: 2 },
+    };
+  return {
+    stroke: color,
+    width: 1.75,
+    ...(dash.length > 0 ? { dash: [...dash] } : {}),
+    points: { show: single, size: 5, fill: color },
+  };
 }
 
 /** A curve of one point would not be seen. */
@@ -134,7 +155,10 @@ export function logSplits(_: unknown, __: number, min: number, max: number): num
   const decades = Math.log10(max / min);
   if (decades < 0.5) {
     const step = niceStep((max - min) / 4);
-    return Array.from({ length: Math.floor(max / step) - Math.ceil(min / step) + 1 }, (_each, i) => (Math.ceil(min / step) + i) * step);
+    return Array.from(
+      { length: Math.floor(max / step) - Math.ceil(min / step) + 1 },
+      (_each, i) => (Math.ceil(min / step) + i) * step,
+    );
   }
   const every = Math.max(1, Math.ceil(decades / 5));
   const factors = decades < 1.3 ? [1, 1.5, 2, 3, 4, 6] : decades < 2.5 ? [1, 2, 5] : [1];

@@ -23,7 +23,9 @@ export function shareDone({ state, tokens, budget }: RunSummary): number | null 
 
 export function RunList({ model, theme }: { model: Model; theme: "light" | "dark" }) {
   const [open, setOpen] = useState(() => !window.matchMedia("(max-width: 860px)").matches);
-  const runs = Array.from(model.runs.values()).toSorted((a, b) => a.name.localeCompare(b.name, "en", { numeric: true }));
+  const runs = Array.from(model.runs.values()).toSorted((a, b) =>
+    a.name.localeCompare(b.name, "en", { numeric: true }),
+  );
   const places = new Map(model.shown.map(({ id, place }) => [id, place]));
   const several = runs.length > 1;
   return (
@@ -33,7 +35,9 @@ export function RunList({ model, theme }: { model: Model; theme: "light" | "dark
         <span class="muted">{runs.length > 0 ? `${places.size} of ${runs.length} shown` : ""}</span>
       </summary>
       {runs.length === 0 && (
-        <p class="muted">{model.listed ? "There are no runs here yet. They appear by themselves." : "Looking for runs…"}</p>
+        <p class="muted">
+          {model.listed ? "There are no runs here yet. They appear by themselves." : "Looking for runs…"}
+        </p>
       )}
       <ul>
         {runs.map((run) => {

@@ -27,7 +27,13 @@ describe("what comes is put together", () => {
 });
 
 describe("a place on an axis is a step", () => {
-  const series = seriesOf({ ...sent, step: [10, 20, 40], tokens: [100, 200, 400], elapsed_s: [null, 1, 5], metrics: [] });
+  const series = seriesOf({
+    ...sent,
+    step: [10, 20, 40],
+    tokens: [100, 200, 400],
+    elapsed_s: [null, 1, 5],
+    metrics: [],
+  });
   it.each([
     ["step", 17, 17],
     ["tokens", 150, 15],

@@ -52,5 +52,7 @@ export function settingsFrom(text: string | null): Settings {
 }
 
 function booleans(object: object): Record<string, boolean> {
-  return Object.fromEntries(Object.entries(object).filter((entry): entry is [string, boolean] => typeof entry[1] === "boolean"));
+  return Object.fromEntries(
+    Object.entries(object).filter((entry): entry is [string, boolean] => typeof entry[1] === "boolean"),
+  );
 }

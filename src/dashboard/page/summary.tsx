@@ -15,7 +15,11 @@ interface Figure {
 }
 
 const FIGURES: readonly Figure[] = [
-  { name: "held-out FVU", of: (_, last) => figure(last.get("holdout_fvu")), note: (_, last) => `training ${figure(last.get("fvu"))}` },
+  {
+    name: "held-out FVU",
+    of: (_, last) => figure(last.get("holdout_fvu")),
+    note: (_, last) => `training ${figure(last.get("fvu"))}`,
+  },
   { name: "loss", of: (_, last) => figure(last.get("loss")), note: (_, last) => `MSE ${figure(last.get("mse"))}` },
   { name: "L0", of: (_, last) => figure(last.get("l0")), note: () => "latents a row" },
   {

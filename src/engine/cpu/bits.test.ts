@@ -61,7 +61,8 @@ async function train(path: InstructionSet, threads: number): Promise<Run> {
   }
   expect(uint32Of(await engine.read(step.step.bad))[0]).toBe(0);
   const counts = new Uint32Array(shape.n);
-  for (const latent of uint32Of(await engine.read(engine.pairs(step.live.codes).latent))) if (latent !== NONE) counts[latent]!++;
+  for (const latent of uint32Of(await engine.read(engine.pairs(step.live.codes).latent)))
+    if (latent !== NONE) counts[latent]!++;
   const deadLatents = uint32Of(await engine.read(engine.pairs(step.dead!.codes).latent));
   const sums = new Float64Array((await engine.read(step.step.sums)).buffer);
   return {
@@ -73,14 +74,17 @@ async function train(path: InstructionSet, threads: number): Promise<Run> {
 }
 
 describe.skipIf(paths.length === 0)("200 steps", () => {
-  it("have the same bits on 1, 2, 3 and 5 threads, with the product in float32 and in bfloat16", { timeout: 60_000 }, async () => {
+  it("have the same bits on 1, 2, 3 and 5 threads, with the product in float32 and in bfloat16", {
+    timeout: 60_000,
+  }, async () => {
     const first = await train(alike[0]!, 1);
     // A list is split where it is longer than 256.
     expect(first.longest).toBeGreaterThan(256);
     expect(first.dead).toBeGreaterThan(10);
     expect(first.deadSlots).toBeGreaterThan(100);
     for (const path of alike) {
-      for (const threads of [1, 2, 3, 5]) expect(await train(path, threads), `${path}, ${threads} threads`).toEqual(first);
+      for (const threads of [1, 2, 3, 5])
+        expect(await train(path, threads), `${path}, ${threads} threads`).toEqual(first);
     }
   });
 });
@@ -115,7 +119,11 @@ async function encode(
   writeHyper(engine, t, { ...HYPERS, rows: B });
   const [live, dead] = [engine.codes(B, SHAPE.k), engine.codes(B, SHAPE.auxk)];
   engine.encode(p, rows, t, live, { age, codes: dead });
-  return Promise.all([...(await bitsOf(engine, live)), ...(await bitsOf(engine, dead)), uint32Of(await engine.read(t.bad))]);
+  return Promise.all([
+    ...(await bitsOf(engine, live)),
+    ...(await bitsOf(engine, dead)),
+    uint32Of(await engine.read(t.bad)),
+  ]);
 }
 
 async function bitsOf(engine: Engine, codes: Codes): Promise<Uint32Array[]> {
@@ -162,7 +170,8 @@ function rowsAtTheirBound(first: boolean): Input {
   const [d, n] = [2048, 140];
   const isTop = (j: number) => (first ? j < 40 : j >= 100);
   const sign = (i: number) => (i % 2 === 0 ? 1 : -1);
-  const element = (j: number, i: number) => (isTop(j) ? sign(i) : i % 2 === 0 && (i < 8 || i === 8 + 2 * j) ? 1 : -sign(i));
+  const element = (j: number, i: number) =>
+    isTop(j) ? sign(i) : i % 2 === 0 && (i < 8 || i === 8 + 2 * j) ? 1 : -sign(i);
   const encoder = Float32Array.from({ length: n * d }, (_, at) => element(Math.floor(at / d), at % d));
   return { d, n, x: Float32Array.from({ length: 3 * d }, (_, at) => 1.5 + sign(at % d) * 0.999 * HALF), encoder };
 }
@@ -189,7 +198,10 @@ const inputs: Readonly<Record<string, () => Input>> = {
     };
   },
   tiny: () => ({ ...multiples(4096, 33, (j) => 1e-25 * (1 + (j % 50) * 1e-3)), x: someRows(33, 1e-8) }),
-  "so small that products vanish": () => ({ ...multiples(4096, 33, (j) => 1e-25 * (1 + (j % 50) * 1e-3)), x: someRows(33, 1e-15) }),
+  "so small that products vanish": () => ({
+    ...multiples(4096, 33, (j) => 1e-25 * (1 + (j % 50) * 1e-3)),
+    x: someRows(33, 1e-15),
+  }),
   huge: () => ({ ...multiples(4096, 33, (j) => 1e15 * (1 + (j % 50) * 1e-3)), x: someRows(33, 1e15) }),
   "of all magnitudes": () => {
     const rng = new Rng(7);
@@ -218,12 +230,15 @@ const inputs: Readonly<Record<string, () => Input>> = {
   "the rows' rounding at its bound, the highest last": () => rowsAtTheirBound(false),
 };
 
-describe.skipIf(screened.length === 0)("the screen in bfloat16 gives the codes of float32, bit for bit, with latents", () => {
-  it.each(Object.keys(inputs))("%s", async (name) => {
-    const input = inputs[name]!();
-    for (const isDead of [() => true, (j: number) => j % 3 === 0]) {
-      const exact = await encode(alike[0]!, input, isDead);
-      for (const path of screened) expect(await encode(path, input, isDead), path).toEqual(exact);
-    }
-  });
-});
+describe.skipIf(screened.length === 0)(
+  "the screen in bfloat16 gives the codes of float32, bit for bit, with latents",
+  () => {
+    it.each(Object.keys(inputs))("%s", async (name) => {
+      const input = inputs[name]!();
+      for (const isDead of [() => true, (j: number) => j % 3 === 0]) {
+        const exact = await encode(alike[0]!, input, isDead);
+        for (const path of screened) expect(await encode(path, input, isDead), path).toEqual(exact);
+      }
+    });
+  },
+);

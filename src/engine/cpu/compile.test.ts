@@ -38,7 +38,9 @@ describe("kernelLibrary", () => {
     await writeFile(join(folder, "file"), "");
     const second = join(folder, "second");
     expect(await kernelLibrary({ compiler, folders: [join(folder, "file", "build"), second] })).toContain(second);
-    await expect(kernelLibrary({ compiler, folders: [join(folder, "file", "build")] })).rejects.toThrow(/can be written.*XDG_CACHE_HOME/);
+    await expect(kernelLibrary({ compiler, folders: [join(folder, "file", "build")] })).rejects.toThrow(
+      /can be written.*XDG_CACHE_HOME/,
+    );
   });
 
   it("says how to mend a missing compiler", async () => {
@@ -50,7 +52,9 @@ describe("kernelLibrary", () => {
   it("shows the first lines of what a compiler complained about, and leaves nothing behind", async () => {
     const compiler = await fakeCompiler(folder, "for i in 1 2 3 4 5; do echo error $i >&2; done; exit 1");
     const cache = join(folder, "failed");
-    await expect(kernelLibrary({ compiler, folders: [cache] })).rejects.toThrow(/failed: error 1 \| error 2 \| error 3; /);
+    await expect(kernelLibrary({ compiler, folders: [cache] })).rejects.toThrow(
+      /failed: error 1 \| error 2 \| error 3; /,
+    );
     expect(await readdir(cache)).toEqual([]);
   });
 });

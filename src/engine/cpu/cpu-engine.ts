@@ -29,7 +29,17 @@ import {
 import { Fusion } from "../fuse.ts";
 import { hostMemory, writeRows } from "../host-rows.ts";
 import { sumsLength } from "../sums.ts";
-import { at, CpuCodes, CpuGrads, CpuTensor, ownCodes, ownGrads, ownTensor, paramAddresses, stepAddresses } from "./memory.ts";
+import {
+  at,
+  CpuCodes,
+  CpuGrads,
+  CpuTensor,
+  ownCodes,
+  ownGrads,
+  ownTensor,
+  paramAddresses,
+  stepAddresses,
+} from "./memory.ts";
 import type { Address, Native } from "./native.ts";
 import { reduction, worldOf } from "./world.ts";
 
@@ -92,7 +102,9 @@ export class CpuEngine implements Engine {
     if (auxk > n) return `auxk = ${auxk} is more than the ${n} latents`;
     if (n > MAX_COUNT) return `at most ${MAX_COUNT} latents can be numbered`;
     const needed = 3 * 4 * parameterCount(shape);
-    return needed > memoryLimit() ? `weights and moments take ${needed} bytes, this machine has ${memoryLimit()}` : undefined;
+    return needed > memoryLimit()
+      ? `weights and moments take ${needed} bytes, this machine has ${memoryLimit()}`
+      : undefined;
   }
 
   alloc(dtype: DType, shape: readonly number[]): CpuTensor {
@@ -139,7 +151,8 @@ export class CpuEngine implements Engine {
     if (it instanceof CpuCodes) {
       for (const tensor of Object.values(it.tensors)) this.#free(tensor);
     } else if (it instanceof CpuGrads) {
-      for (const tensor of [it.preBias, it.latentBias, it.encoder, it.decoder]) if (tensor !== undefined) this.#free(tensor);
+      for (const tensor of [it.preBias, it.latentBias, it.encoder, it.decoder])
+        if (tensor !== undefined) this.#free(tensor);
       this.#free(it);
     } else {
       this.#free(ownTensor(it));
@@ -207,7 +220,17 @@ export class CpuEngine implements Engine {
     const deadSide = [dead === undefined ? 0 : at(dead.age, "u32", n), ...deadCodes];
     const rows = at(x, "f32", B, d);
     const codes = ownCodes(live).addresses(B);
-    this.#native.encode(this.#stream, ...paramAddresses(p, n, d), rows, B, d, n, ...stepAddresses(t), ...codes, ...deadSide);
+    this.#native.encode(
+      this.#stream,
+      ...paramAddresses(p, n, d),
+      rows,
+      B,
+      d,
+      n,
+      ...stepAddresses(t),
+      ...codes,
+      ...deadSide,
+    );
   }
 
   merge(z: Codes, k: number, t?: Step): void {
@@ -215,7 +238,16 @@ export class CpuEngine implements Engine {
     this.#open();
     const codes = ownCodes(z).addresses(z.rows);
     const step = t === undefined ? [0, 0, 0, 0, 0] : stepAddresses(t);
-    this.#native.merge(this.#stream, this.#world, ...codes, z.rows, k, t?.fired.shape[0] ?? 0, t === undefined ? 0 : 1, ...step);
+    this.#native.merge(
+      this.#stream,
+      this.#world,
+      ...codes,
+      z.rows,
+      k,
+      t?.fired.shape[0] ?? 0,
+      t === undefined ? 0 : 1,
+      ...step,
+    );
   }
 
   allReduce(t: Tensor, op: ReduceOp, over: Over): void {
@@ -268,7 +300,8 @@ export class CpuEngine implements Engine {
     const [n, d] = p.encoder.shape;
     const [B] = x.shape;
     const grads = ownGrads(g);
-    if (B > grads.rows) throw new SaettaError(`a batch of ${B} rows, the gradients have room for ${grads.rows}`, { where: WHERE });
+    if (B > grads.rows)
+      throw new SaettaError(`a batch of ${B} rows, the gradients have room for ${grads.rows}`, { where: WHERE });
     checkStep(t, n, d);
     at(grads.latentBias, "f32", n);
     at(grads.preBias, "f32", d);
@@ -283,7 +316,13 @@ export class CpuEngine implements Engine {
     this.#open();
     const grads = ownGrads(g);
     const decoder = at(p.decoder, "f32", grads.latentBias.shape[0], grads.preBias.shape[0]);
-    this.#native.norm(this.#stream, decoder, grads.handle, ...stepAddresses(t), this.#collective.grid.shard === 0 ? 1 : 0);
+    this.#native.norm(
+      this.#stream,
+      decoder,
+      grads.handle,
+      ...stepAddresses(t),
+      this.#collective.grid.shard === 0 ? 1 : 0,
+    );
   }
 
   update(s: State, g: Grads, t: Step): void {
@@ -295,7 +334,16 @@ export class CpuEngine implements Engine {
     const ema = s.ema === undefined ? [0, 0, 0, 0] : paramAddresses(s.ema, n, d);
     const [age, counters] = [at(s.age, "u32", n), at(s.counters, "f64", COUNTERS.length)];
     const firstLatent = this.#collective.grid.shard * n;
-    this.#native.update(this.#stream, ...addresses, ...ema, age, counters, grads.handle, ...stepAddresses(t), firstLatent);
+    this.#native.update(
+      this.#stream,
+      ...addresses,
+      ...ema,
+      age,
+      counters,
+      grads.handle,
+      ...stepAddresses(t),
+      firstLatent,
+    );
   }
 
   /** Replicas update all rows. */
@@ -348,10 +396,13 @@ export class CpuEngine implements Engine {
     const fits = Number.isSafeInteger(size) && size >= 0 && this.#bytesHeld + size <= limit;
     const address = fits ? allocate() : 0;
     if (address === 0) {
-      throw new SaettaError(`no room for ${size} bytes (${what}): ${this.#bytesHeld} bytes are in use, this machine has ${limit}`, {
-        where: WHERE,
-        mend: "use fewer latents or a smaller batch",
-      });
+      throw new SaettaError(
+        `no room for ${size} bytes (${what}): ${this.#bytesHeld} bytes are in use, this machine has ${limit}`,
+        {
+          where: WHERE,
+          mend: "use fewer latents or a smaller batch",
+        },
+      );
     }
     this.#bytesHeld += size;
     return address;

@@ -61,7 +61,9 @@ describe.skipIf(paths.length === 0)("the engine", () => {
 
   it("says how much memory was missing, and goes on", async () => {
     await using engine = await createCpuEngine({ threads: 1 });
-    expect(() => engine.alloc("f32", [2 ** 20, 2 ** 30])).toThrow(/no room for 4503599627370496 bytes .*use fewer latents/);
+    expect(() => engine.alloc("f32", [2 ** 20, 2 ** 30])).toThrow(
+      /no room for 4503599627370496 bytes .*use fewer latents/,
+    );
     const half = Math.floor(totalmem() / 2);
     const first = engine.alloc("u8", [half]);
     expect(() => engine.alloc("u8", [half + 2])).toThrow(`${half} bytes are in use`);
@@ -89,7 +91,9 @@ describe.skipIf(paths.length === 0)("the engine", () => {
 
   it("refuses what is not its own, freed, or of another shape", async () => {
     await using engine = await createCpuEngine({ threads: 1 });
-    expect(() => engine.write(createReferenceEngine().alloc("f64", [1]), new Uint8Array(8))).toThrow(/of another engine/);
+    expect(() => engine.write(createReferenceEngine().alloc("f64", [1]), new Uint8Array(8))).toThrow(
+      /of another engine/,
+    );
     const tensor = engine.alloc("f32", [2]);
     expect(() => engine.write(tensor, new Uint8Array(8), 4)).toThrow(/8 bytes at 4 do not fit a tensor of 8 bytes/);
     engine.free(tensor);

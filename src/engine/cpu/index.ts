@@ -64,7 +64,9 @@ export async function cpuPaths(): Promise<readonly InstructionSet[]> {
 export async function createCpuEngine(options: CpuOptions = {}): Promise<Engine> {
   const threads = options.threads ?? availableParallelism();
   if (!Number.isInteger(threads) || threads < 1 || threads > MAX_THREADS) {
-    throw new UsageError(`${threads} threads cannot be started`, { mend: `give a whole number from 1 to ${MAX_THREADS}` });
+    throw new UsageError(`${threads} threads cannot be started`, {
+      mend: `give a whole number from 1 to ${MAX_THREADS}`,
+    });
   }
   const possible = await cpuPaths();
   const path = options.path ?? (process.env.SAETTA_CPU || possible[possible.length - 1]);
@@ -86,11 +88,18 @@ export async function createCpuEngine(options: CpuOptions = {}): Promise<Engine>
   const used = options.dtype === "f32" && hasHalf ? "avx512" : chosen;
   const calls = await native();
   const stream = calls.open(PATHS.indexOf(used), threads);
-  if (stream === 0) throw new SaettaError(`${threads} threads cannot be started`, { where: WHERE, mend: "use fewer (--threads)" });
+  if (stream === 0)
+    throw new SaettaError(`${threads} threads cannot be started`, { where: WHERE, mend: "use fewer (--threads)" });
   const model = cpus()[0]?.model.trim() || process.arch;
   const description = `cpu: ${model}, ${threads} thread${threads === 1 ? "" : "s"}, ${NAMES[used]}`;
   // Neither threads nor the screen in bf16 change a bit.
-  return new CpuEngine(calls, stream, description, `${hasHalf ? "avx512" : used} ${kernels}`, options.collective ?? solo());
+  return new CpuEngine(
+    calls,
+    stream,
+    description,
+    `${hasHalf ? "avx512" : used} ${kernels}`,
+    options.collective ?? solo(),
+  );
 }
 
 /** The kernels of this process. A failure is not kept: the compiler may have been installed since. */

@@ -32,7 +32,8 @@ export class CpuCodes implements Codes {
 
   /** latent, value, grad, k, as the kernels take them. */
   addresses(rows: number): [Address, Address, Address, number] {
-    if (this.rows !== rows) throw new SaettaError(`codes of ${this.rows} rows where ${rows} are needed`, { where: "cpu engine" });
+    if (this.rows !== rows)
+      throw new SaettaError(`codes of ${this.rows} rows where ${rows} are needed`, { where: "cpu engine" });
     const { latent, value, grad } = this.tensors;
     return [at(latent, "u32"), at(value, "f32"), at(grad, "f32"), this.k];
   }
@@ -49,7 +50,12 @@ export class CpuGrads implements Grads {
   readonly #handle: Address;
   freed = false;
 
-  constructor(tensors: Pick<CpuGrads, "preBias" | "latentBias" | "encoder" | "decoder">, size: number, rows: number, handle: Address) {
+  constructor(
+    tensors: Pick<CpuGrads, "preBias" | "latentBias" | "encoder" | "decoder">,
+    size: number,
+    rows: number,
+    handle: Address,
+  ) {
     this.preBias = tensors.preBias;
     this.latentBias = tensors.latentBias;
     if (tensors.encoder !== undefined) this.encoder = tensors.encoder;
@@ -72,7 +78,9 @@ export function at(t: Tensor, dtype: DType, ...shape: number[]): Address {
     own.dtype !== dtype ||
     (shape.length > 0 && (own.shape.length !== shape.length || !shape.every((size, i) => size === own.shape[i])))
   ) {
-    throw new SaettaError(`a tensor ${own.dtype} [${own.shape}] where ${dtype} [${shape}] is needed`, { where: "cpu engine" });
+    throw new SaettaError(`a tensor ${own.dtype} [${own.shape}] where ${dtype} [${shape}] is needed`, {
+      where: "cpu engine",
+    });
   }
   return own.address;
 }

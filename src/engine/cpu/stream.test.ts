@@ -13,7 +13,9 @@ it.skipIf(whyNoCpu() !== undefined)("the pool does each tile of a million jobs o
   const folder = mkdtempSync(join(tmpdir(), "saetta-stream-"));
   const program = join(folder, "stress");
   const sources = ["stream.stress.cc", "kernels/stream.cc", "kernels/half.cc", "kernels/encode_bf16.cc"].map(here);
-  const compiled = spawnSync(process.env.CXX || "c++", ["-O2", "-std=c++17", "-pthread", ...sources, "-o", program], { encoding: "utf8" });
+  const compiled = spawnSync(process.env.CXX || "c++", ["-O2", "-std=c++17", "-pthread", ...sources, "-o", program], {
+    encoding: "utf8",
+  });
   expect(compiled.stderr).toBe("");
   const { stdout, signal } = spawnSync(program, { encoding: "utf8", timeout: 60_000 });
   expect({ stdout, signal }).toEqual({ stdout: "every tile once\n", signal: null });

@@ -17,9 +17,9 @@ import { loadNative } from "./native.ts";
 // Without a compiler these tests have nothing to run on; conformance.test.ts says so.
 const paths = await cpuPaths().catch(() => []);
 /** The best with the product in float32, and the best. */
-const chosen = [...new Set([paths.filter((path) => !path.includes("bf16") && path !== "amx").at(-1), paths.at(-1)])].filter(
-  (path) => path !== undefined,
-);
+const chosen = [
+  ...new Set([paths.filter((path) => !path.includes("bf16") && path !== "amx").at(-1), paths.at(-1)]),
+].filter((path) => path !== undefined);
 
 /** Bytes at the peak of a first step beyond what is named above. One latent in four is dead. */
 async function bytesOfStep(path: InstructionSet, shape: Shape, B: number): Promise<number> {
@@ -28,7 +28,10 @@ async function bytesOfStep(path: InstructionSet, shape: Shape, B: number): Promi
   await using engine = await createCpuEngine({ path, threads: 2 });
   const state = allocState(engine, shape, false);
   startParams(engine, state.params, shape, 1, new Float64Array(shape.d));
-  engine.write(state.age, bytesOf(Uint32Array.from({ length: shape.n }, (_, j) => (j % 4 === 0 ? 2 * HYPERS.deadAfter : 0))));
+  engine.write(
+    state.age,
+    bytesOf(Uint32Array.from({ length: shape.n }, (_, j) => (j % 4 === 0 ? 2 * HYPERS.deadAfter : 0))),
+  );
   const raw = engine.alloc("f32", [B, shape.d]);
   const rng = new Rng(1);
   const values = Float32Array.from({ length: 1024 * shape.d }, () => rng.normal());

@@ -91,7 +91,24 @@ export class Cublas {
     this.#check(
       `the product [${p.m},${p.k}] x [${p.k},${p.n}]`,
       "cublasLtMatmul",
-      ...[handle, description, this.#one, p.b, first, p.a, second, beta, p.c, out, p.c, out, algorithm, workspace, WORKSPACE, this.#stream],
+      ...[
+        handle,
+        description,
+        this.#one,
+        p.b,
+        first,
+        p.a,
+        second,
+        beta,
+        p.c,
+        out,
+        p.c,
+        out,
+        algorithm,
+        workspace,
+        WORKSPACE,
+        this.#stream,
+      ],
     );
   }
 
@@ -116,7 +133,14 @@ export class Cublas {
       [TRANSPOSE.b, aTransposed],
     ] as const;
     for (const [attribute, is] of transposes) {
-      this.#check("describing a product", "cublasLtMatmulDescSetAttribute", description, attribute, Int32Array.of(is ? 1 : 0), 4);
+      this.#check(
+        "describing a product",
+        "cublasLtMatmulDescSetAttribute",
+        description,
+        attribute,
+        Int32Array.of(is ? 1 : 0),
+        4,
+      );
     }
     const layout = (rows: number, columns: number, type: number, stride = columns) =>
       this.#make("describing a matrix", "cublasLtMatrixLayoutCreate", type, columns, rows, stride);
@@ -133,10 +157,22 @@ export class Cublas {
   }
 
   /** The first that cuBLASLt proposes and can run. */
-  #algorithm(description: number, [b, a, c]: readonly [number, number, number], alignments: readonly number[], what: string): Uint8Array {
+  #algorithm(
+    description: number,
+    [b, a, c]: readonly [number, number, number],
+    alignments: readonly number[],
+    what: string,
+  ): Uint8Array {
     const preference = this.#make("describing a product", "cublasLtMatmulPreferenceCreate");
     const set = (attribute: number, value: ArrayBufferView) =>
-      this.#check("describing a product", "cublasLtMatmulPreferenceSetAttribute", preference, attribute, value, value.byteLength);
+      this.#check(
+        "describing a product",
+        "cublasLtMatmulPreferenceSetAttribute",
+        preference,
+        attribute,
+        value,
+        value.byteLength,
+      );
     set(PREFERENCE.workspace, BigUint64Array.of(BigInt(WORKSPACE)));
     set(PREFERENCE.reduction, Uint32Array.of(REDUCTION));
     PREFERENCE.alignment.forEach((attribute, i) => {
@@ -144,14 +180,28 @@ export class Cublas {
     });
     const results = new Uint8Array(new ArrayBuffer(RESULTS * RESULT_BYTES));
     const count = new Int32Array(1);
-    const code = this.#calls.cublasLtMatmulAlgoGetHeuristic!(this.#handle, description, b, a, c, c, preference, RESULTS, results, count);
+    const code = this.#calls.cublasLtMatmulAlgoGetHeuristic!(
+      this.#handle,
+      description,
+      b,
+      a,
+      c,
+      c,
+      preference,
+      RESULTS,
+      results,
+      count,
+    );
     this.#calls.cublasLtMatmulPreferenceDestroy!(preference);
     const words = new DataView(results.buffer);
     for (let i = 0; code === 0 && i < count[0]!; i++) {
       const at = i * RESULT_BYTES;
       if (words.getInt32(at + STATUS_AT, true) === 0) return results.slice(at, at + ALGORITHM_BYTES);
     }
-    throw new CudaError(code, `cuBLASLt has no way to compute ${what} in ${this.#compute}${code === 0 ? "" : ` (${this.#textOf(code)})`}`);
+    throw new CudaError(
+      code,
+      `cuBLASLt has no way to compute ${what} in ${this.#compute}${code === 0 ? "" : ` (${this.#textOf(code)})`}`,
+    );
   }
 
   #make(doing: string, symbol: string, ...args: number[]): number {

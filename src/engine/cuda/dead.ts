@@ -84,12 +84,13 @@ export class DeadList {
     const { driver } = this.#device;
     const source = Math.max(0, this.#steps - LAG) % RING;
     driver.call("waiting for the number of the dead", "cuEventSynchronize", this.#events[source]!);
-    const [dead, forecast] = new Uint32Array(this.#ring.bytes.slice(4 * COUNTS * source, 4 * COUNTS * (source + 1)).buffer) as unknown as [
-      number,
-      number,
-    ];
+    const [dead, forecast] = new Uint32Array(
+      this.#ring.bytes.slice(4 * COUNTS * source, 4 * COUNTS * (source + 1)).buffer,
+    ) as unknown as [number, number];
     if (this.#steps >= LAG && dead > this.#made[source]!) {
-      throw new SaettaError(`${dead} latents were dead, where room was made for ${this.#made[source]}`, { where: WHERE });
+      throw new SaettaError(`${dead} latents were dead, where room was made for ${this.#made[source]}`, {
+        where: WHERE,
+      });
     }
     this.#made[this.#steps % RING] = this.#roomFor(forecast);
   }

@@ -63,7 +63,10 @@ export class Device {
     this.shared = attribute(DEVICE_ATTRIBUTE.shared);
     this.memory = driver.get("asking for the card's memory", "cuDeviceTotalMem_v2", index);
     if (attribute(DEVICE_ATTRIBUTE.pools) === 0) {
-      throw new SaettaError(`${this.name} cannot be used: its driver has no memory pools`, { where: WHERE, mend: "use --engine cpu" });
+      throw new SaettaError(`${this.name} cannot be used: its driver has no memory pools`, {
+        where: WHERE,
+        mend: "use --engine cpu",
+      });
     }
     const context = driver.get("starting on the card", "cuDevicePrimaryCtxRetain", index);
     this.enter(context);
@@ -86,7 +89,10 @@ export class Device {
   static async open(index?: number): Promise<Device> {
     const driver = await Driver.load();
     const noCard = () =>
-      new SaettaError("there is no NVIDIA card", { where: WHERE, mend: "see CUDA_VISIBLE_DEVICES, or use --engine cpu" });
+      new SaettaError("there is no NVIDIA card", {
+        where: WHERE,
+        mend: "see CUDA_VISIBLE_DEVICES, or use --engine cpu",
+      });
     try {
       driver.call("starting the NVIDIA driver", "cuInit", 0);
     } catch (error) {
@@ -99,7 +105,10 @@ export class Device {
     const rank = Number(process.env.LOCAL_RANK ?? 0);
     const chosen = index ?? (Number.isInteger(rank) && rank >= 0 ? rank % count[0]! : 0);
     if (!Number.isInteger(chosen) || chosen < 0 || chosen >= count[0]!) {
-      throw new UsageError(`there is no card ${chosen}`, { where: WHERE, mend: `give a whole number below ${count[0]}` });
+      throw new UsageError(`there is no card ${chosen}`, {
+        where: WHERE,
+        mend: `give a whole number below ${count[0]}`,
+      });
     }
     const handle = new Int32Array(1);
     driver.call(`finding card ${chosen}`, "cuDeviceGet", handle, chosen);
@@ -118,7 +127,8 @@ export class Device {
     const to = new BigUint64Array(1);
     const possible = Number.isSafeInteger(bytes) && bytes <= this.memory;
     // What was given back may still be in pieces: once more after all is collected.
-    const fits = () => possible && driver.fits(`allocating ${bytes} bytes (${what})`, "cuMemAllocAsync", to, bytes, stream);
+    const fits = () =>
+      possible && driver.fits(`allocating ${bytes} bytes (${what})`, "cuMemAllocAsync", to, bytes, stream);
     if (!fits()) {
       if (possible) {
         driver.call("waiting for the card", "cuStreamSynchronize", stream);
@@ -126,10 +136,13 @@ export class Device {
       }
       if (!fits()) {
         const all = formatBytes(this.memory);
-        throw new SaettaError(`no room for ${size} bytes (${what}): ${this.held} bytes are in use, ${this.name} has ${all}`, {
-          where: WHERE,
-          mend: "use fewer latents or a smaller batch",
-        });
+        throw new SaettaError(
+          `no room for ${size} bytes (${what}): ${this.held} bytes are in use, ${this.name} has ${all}`,
+          {
+            where: WHERE,
+            mend: "use fewer latents or a smaller batch",
+          },
+        );
       }
     }
     const address = Number(to[0]);

@@ -115,7 +115,10 @@ export class Driver {
       throw tooOld("lacks functions that are needed", cause);
     }
     const wait = library.func("cuEventSynchronize", "int", ["uint64_t"]);
-    const errorName = library.func("cuGetErrorName", "int", ["int", "void *"]) as (code: number, to: BigUint64Array) => number;
+    const errorName = library.func("cuGetErrorName", "int", ["int", "void *"]) as (
+      code: number,
+      to: BigUint64Array,
+    ) => number;
     return new Driver({
       calls,
       nameOf: (code) => {
@@ -191,5 +194,9 @@ export function checkVersion(driver: Driver): void {
 }
 
 function tooOld(why: string, cause?: unknown): SaettaError {
-  return new SaettaError(`the NVIDIA driver ${why}; CUDA 12.0 is needed`, { where: WHERE, mend: "install driver 525 or later", cause });
+  return new SaettaError(`the NVIDIA driver ${why}; CUDA 12.0 is needed`, {
+    where: WHERE,
+    mend: "install driver 525 or later",
+    cause,
+  });
 }

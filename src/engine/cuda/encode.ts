@@ -23,7 +23,15 @@ export const MOST_DEAD = 2048;
 const MOST_DENSE = 16384;
 const DENSE_A_CODE = 64;
 
-export function load(m: Machine, raw: Tensor, rows: Tensor, x: Tensor, t: Step, fault: number, { kind, factor }: Normalization): void {
+export function load(
+  m: Machine,
+  raw: Tensor,
+  rows: Tensor,
+  x: Tensor,
+  t: Step,
+  fault: number,
+  { kind, factor }: Normalization,
+): void {
   const { device, kernels } = m;
   const { driver, stream } = device;
   const [B, d] = x.shape as [number, number];
@@ -37,12 +45,35 @@ export function load(m: Machine, raw: Tensor, rows: Tensor, x: Tensor, t: Step, 
   const { sums, fired, bad, sq } = stepAddresses(t);
   const own = checked(x, "f32", B, d);
   const numbers = at(rows, "u32", B);
-  kernels.launch("load_begin", { blocks: Math.ceil(Math.max(n, SUMS.length + 2 * d) / 256), threads: 256 }, sums, fired, bad, sq, n, d);
+  kernels.launch(
+    "load_begin",
+    { blocks: Math.ceil(Math.max(n, SUMS.length + 2 * d) / 256), threads: 256 },
+    sums,
+    fired,
+    bad,
+    sq,
+    n,
+    d,
+  );
   const inflow = inflowOf(device, from);
   settleInflow(device, inflow);
   const grid = { blocks: Math.ceil(B / 8), threads: 256 };
   const normalization = NORMALIZATIONS.indexOf(kind);
-  kernels.launch("load_rows", grid, format, from.address, rawRows, numbers, own.address, B, d, bad, normalization, factor, fault);
+  kernels.launch(
+    "load_rows",
+    grid,
+    format,
+    from.address,
+    rawRows,
+    numbers,
+    own.address,
+    B,
+    d,
+    bad,
+    normalization,
+    factor,
+    fault,
+  );
   driver.call("marking rows as read", "cuEventRecord", inflow.used, stream);
   m.wrote(own);
 }
@@ -54,7 +85,14 @@ export interface DeadUse {
   readonly hyper: number;
 }
 
-export function encode(m: Machine, p: Params, x: Tensor, t: Step, live: Codes, dead: Dead | undefined): DeadUse | undefined {
+export function encode(
+  m: Machine,
+  p: Params,
+  x: Tensor,
+  t: Step,
+  live: Codes,
+  dead: Dead | undefined,
+): DeadUse | undefined {
   const [n, d] = p.encoder.shape as [number, number];
   const [B] = x.shape as [number];
   const { hyper, sums, fired, bad } = stepAddresses(t);
@@ -96,7 +134,14 @@ export function encode(m: Machine, p: Params, x: Tensor, t: Step, live: Codes, d
 }
 
 /** Counts the dead, lists them, and decides how their codes will be computed. */
-function findDead(m: Machine, age: Tensor, n: number, hyper: number, sums: number, codes: CudaCodes | undefined): DeadUse {
+function findDead(
+  m: Machine,
+  age: Tensor,
+  n: number,
+  hyper: number,
+  sums: number,
+  codes: CudaCodes | undefined,
+): DeadUse {
   const ages = checked(age, "u32", n);
   ages.dead ??= new DeadList(m.device, n);
   const list = ages.dead;

@@ -4,7 +4,17 @@
  */
 
 import { SaettaError } from "../../util/errors.ts";
-import { COUNTERS, type Grads, HYPER, type Params, type Path, type Shape, type State, type Step, type Tensor } from "../engine.ts";
+import {
+  COUNTERS,
+  type Grads,
+  HYPER,
+  type Params,
+  type Path,
+  type Shape,
+  type State,
+  type Step,
+  type Tensor,
+} from "../engine.ts";
 import { sumsLength } from "../sums.ts";
 import type { Address } from "./driver.ts";
 import { WHERE } from "./libraries.ts";
@@ -69,7 +79,12 @@ export class CudaGrads implements Grads {
   /** Arguments of the structure Gradients, as the last paramGrad left them. */
   #structure: readonly number[] | undefined;
 
-  constructor(m: Machine, shape: Shape, rows: number, tensors: Pick<CudaGrads, "preBias" | "latentBias" | "encoder" | "decoder">) {
+  constructor(
+    m: Machine,
+    shape: Shape,
+    rows: number,
+    tensors: Pick<CudaGrads, "preBias" | "latentBias" | "encoder" | "decoder">,
+  ) {
     const { n, k, auxk } = shape;
     this.preBias = tensors.preBias;
     this.latentBias = tensors.latentBias;
@@ -98,7 +113,8 @@ export class CudaGrads implements Grads {
   paramGrad(m: Machine, p: Params, x: Tensor, t: Step, live: Path, dead: Path | undefined): void {
     const [n, d] = this.#shape;
     const [B] = x.shape as [number];
-    if (B > this.rows) throw new SaettaError(`a batch of ${B} rows, the gradients have room for ${this.rows}`, { where: WHERE });
+    if (B > this.rows)
+      throw new SaettaError(`a batch of ${B} rows, the gradients have room for ${this.rows}`, { where: WHERE });
     checkStep(t, n, d);
     paramAddresses(p, n, d);
     const { sums, bad } = stepAddresses(t);
@@ -112,7 +128,19 @@ export class CudaGrads implements Grads {
     const lists = invert(m, this.#room, t, { B: from.B, most, replicas, n, d, chunk, listed }, from.live, from.dead);
     const products = way === "dense" ? this.#products(m, dead!, deadCodes!, B, inputs, bad) : undefined;
     this.#structure = [
-      ...[n, d, chunk, products?.capacity ?? 0, 0, 2 * n, 0, lists.start, lists.pieceAt, lists.entries, lists.pieceRows],
+      ...[
+        n,
+        d,
+        chunk,
+        products?.capacity ?? 0,
+        0,
+        2 * n,
+        0,
+        lists.start,
+        lists.pieceAt,
+        lists.entries,
+        lists.pieceRows,
+      ],
       ...[from.inputs, from.liveErr, from.deadErr],
       ...[products?.slot ?? 0, products?.encoder ?? 0, products?.decoder ?? 0, lists.scales],
       ...[this.encoder?.address ?? 0, this.decoder?.address ?? 0],
@@ -132,7 +160,8 @@ export class CudaGrads implements Grads {
     );
     if (m.formedBy === this) m.formedBy = undefined;
     if (this.encoder !== undefined) this.#form(m, this.#structure, 0, 2 * n);
-    for (const tensor of [this.preBias, this.latentBias, this.encoder, this.decoder]) if (tensor !== undefined) m.wrote(tensor);
+    for (const tensor of [this.preBias, this.latentBias, this.encoder, this.decoder])
+      if (tensor !== undefined) m.wrote(tensor);
   }
 
   norm(m: Machine, decoder: Tensor, t: Step): void {
@@ -144,13 +173,15 @@ export class CudaGrads implements Grads {
     const keep = this.#way === "gradients" || this.encoder !== undefined ? KEPT : FORM_AND_KEEP;
     const rows = this.encoder === undefined ? this.#kept(m) : this.#left;
     const shared = STAGE_BYTES + 4 * d;
-    for (const [from, to] of this.#ranges) this.#eachRow(m, "norm_rows", shared, rows, from, to, weights, keep, squares, bad);
+    for (const [from, to] of this.#ranges)
+      this.#eachRow(m, "norm_rows", shared, rows, from, to, weights, keep, squares, bad);
     if (this.encoder === undefined) m.formedBy = this;
     const { collective } = m.ranks;
     const biases = [this.latentBias.address, this.preBias.address];
     const counts = [...argumentsOf(this.#counted), collective.grid.rank === 0 ? 1 : 0];
     m.kernels.launch("norm_sum", { blocks: 1, threads: 1024 }, squares, ...biases, n, d, sq, bad, ...counts);
-    if (this.#replicas > 1) collective.allReduce({ at: sq, count: 1, dtype: "f64" }, "sum", "replicas", m.device.stream);
+    if (this.#replicas > 1)
+      collective.allReduce({ at: sq, count: 1, dtype: "f64" }, "sum", "replicas", m.device.stream);
   }
 
   update(m: Machine, s: State, t: Step): void {
@@ -201,9 +232,21 @@ export class CudaGrads implements Grads {
       }
     }
     const biases = [this.latentBias.address, this.preBias.address];
-    m.kernels.launch("update_small", { blocks: Math.ceil((n + d) / 256), threads: 256 }, n, d, ...weights, ...biases, age, fired, numbers);
+    m.kernels.launch(
+      "update_small",
+      { blocks: Math.ceil((n + d) / 256), threads: 256 },
+      n,
+      d,
+      ...weights,
+      ...biases,
+      age,
+      fired,
+      numbers,
+    );
     for (const wait of given) wait();
-    for (const tensor of [s.params, s.m, s.v, s.ema].flatMap((p) => (p === undefined ? [] : (Object.values(p) as Tensor[])))) {
+    for (const tensor of [s.params, s.m, s.v, s.ema].flatMap((p) =>
+      p === undefined ? [] : (Object.values(p) as Tensor[]),
+    )) {
       m.wrote(checked(tensor, "f32"), tensor === encoder || tensor === decoder);
     }
     m.wrote(checked(s.age, "u32"));
@@ -217,7 +260,8 @@ export class CudaGrads implements Grads {
 
   /** What the last paramGrad left. */
   get #left(): readonly number[] {
-    if (this.#structure === undefined) throw new SaettaError("gradients are used that no paramGrad has made", { where: WHERE });
+    if (this.#structure === undefined)
+      throw new SaettaError("gradients are used that no paramGrad has made", { where: WHERE });
     return this.#structure;
   }
 
@@ -270,7 +314,9 @@ export class CudaGrads implements Grads {
     const rows = this.#kept(m);
     return MATRICES.map((matrix, side) => {
       this.#form(m, rows, side * n, side * n + n);
-      return m.ranks.beside(`the sums of ${matrix} gradients`, (stream) => sumShares(m, rows.at(side - 2)!, n, d, stream));
+      return m.ranks.beside(`the sums of ${matrix} gradients`, (stream) =>
+        sumShares(m, rows.at(side - 2)!, n, d, stream),
+      );
     });
   }
 
@@ -298,7 +344,12 @@ export class CudaGrads implements Grads {
       ...(own.dead === undefined ? [] : partsOf("dead", own.dead, own.deadErr)),
     ];
     const all = gatherRows(m, parts, own.B, this.rows);
-    const codesAt = (first: number, k: number): CodesAt => ({ latent: all[first]!, value: all[first + 1]!, grad: all[first + 2]!, k });
+    const codesAt = (first: number, k: number): CodesAt => ({
+      latent: all[first]!,
+      value: all[first + 1]!,
+      grad: all[first + 2]!,
+      k,
+    });
     return {
       B: this.#most,
       inputs: all[0]!,
@@ -341,7 +392,8 @@ export class CudaGrads implements Grads {
 function sumOfDead(m: Machine, rows: readonly Address[], bias: Address, capacity: number, d: number): void {
   const { collective } = m.ranks;
   m.ranks.together(() => {
-    for (const at of rows) collective.allReduce({ at, count: capacity * d, dtype: "f32" }, "sum", "replicas", m.device.stream);
+    for (const at of rows)
+      collective.allReduce({ at, count: capacity * d, dtype: "f32" }, "sum", "replicas", m.device.stream);
     collective.allReduce({ at: bias, count: capacity, dtype: "f64" }, "sum", "replicas", m.device.stream);
   });
 }

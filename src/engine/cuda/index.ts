@@ -97,7 +97,12 @@ class CudaEngine implements Engine {
     this.rounding = ROUNDING[m.compute];
     this.#fault = m.device.alloc(8, "faults");
     this.#uploads = new Uploads(m.device);
-    this.#downloads = new Downloads(m.device, this.#fault, (fault) => this.#explain(fault), m.ranks.collective.deadline);
+    this.#downloads = new Downloads(
+      m.device,
+      this.#fault,
+      (fault) => this.#explain(fault),
+      m.ranks.collective.deadline,
+    );
     this.#rows = new RowUploads(m.device, m.kernels, this.#uploads, this.#fault, (fault) => this.#explain(fault));
     m.onCopy = (tensor) => this.#findings?.copied.add(tensor);
   }
@@ -123,7 +128,8 @@ class CudaEngine implements Engine {
 
   grads(shape: Shape, rows: number, dense: boolean): Grads {
     const { d, n } = shape;
-    if (rows > MOST_ROWS) throw new SaettaError(`a batch can have ${MOST_ROWS} rows at most, not ${rows}`, { where: WHERE });
+    if (rows > MOST_ROWS)
+      throw new SaettaError(`a batch can have ${MOST_ROWS} rows at most, not ${rows}`, { where: WHERE });
     const [latentBias, preBias] = [this.alloc("f32", [n]), this.alloc("f32", [d])];
     const rowsOf = dense ? { encoder: this.alloc("f32", [n, d]), decoder: this.alloc("f32", [n, d]) } : {};
     const grads = new CudaGrads(this.#m, shape, rows, { latentBias, preBias, ...rowsOf });
@@ -137,7 +143,8 @@ class CudaEngine implements Engine {
     if (it instanceof CudaCodes) {
       for (const tensor of Object.values(it.tensors)) this.#free(tensor);
     } else if (it instanceof CudaGrads) {
-      for (const tensor of [it.preBias, it.latentBias, it.encoder, it.decoder]) if (tensor !== undefined) this.#free(tensor);
+      for (const tensor of [it.preBias, it.latentBias, it.encoder, it.decoder])
+        if (tensor !== undefined) this.#free(tensor);
       this.#free(it);
     } else {
       this.#free(ownTensor(it));
@@ -363,7 +370,9 @@ class CudaEngine implements Engine {
 
   #explain(fault: Uint32Array): unknown {
     if (this.#failure !== undefined) return this.#failure;
-    return fault[0] === 0 ? undefined : new SaettaError(`load: row ${fault[1]} was asked for, which is not there`, { where: WHERE });
+    return fault[0] === 0
+      ? undefined
+      : new SaettaError(`load: row ${fault[1]} was asked for, which is not there`, { where: WHERE });
   }
 
   /** The tensor was written from outside. */

@@ -9,7 +9,9 @@ function declared(): Map<string, string> {
   const found = new Map<string, string>();
   for (const name of readdirSync(FOLDER).filter((each) => each.endsWith(".cu"))) {
     const source = readFileSync(join(FOLDER, name), "utf8");
-    for (const [, kernel, list] of source.matchAll(/extern "C" __global__ void(?: __\w+__\([^)]*\))?\s+(\w+)\(([^)]*)\)/g)) {
+    for (const [, kernel, list] of source.matchAll(
+      /extern "C" __global__ void(?: __\w+__\([^)]*\))?\s+(\w+)\(([^)]*)\)/g,
+    )) {
       const letters = list!.split(",").map((parameter) => {
         if (parameter.includes("*")) return "p";
         const type = /(\w+)\s+\w+\s*$/.exec(parameter.trim())?.[1] ?? "";

@@ -95,13 +95,25 @@ export class Kernels {
   readonly #extra: BigUint64Array;
   readonly #extraAt: Address;
 
-  constructor(driver: Driver, stream: number, multiprocessors: number, cubins: ReadonlyMap<string, Uint8Array>, compute: Compute) {
+  constructor(
+    driver: Driver,
+    stream: number,
+    multiprocessors: number,
+    cubins: ReadonlyMap<string, Uint8Array>,
+    compute: Compute,
+  ) {
     this.#driver = driver;
     this.#stream = stream;
     this.#multiprocessors = multiprocessors;
     this.synchronous = process.env.SAETTA_CUDA_SYNC === "1";
     const [pointer, bytes, end] = [1n, 2n, 0n];
-    this.#extra = BigUint64Array.of(pointer, BigInt(driver.addressOf(this.#data)), bytes, BigInt(driver.addressOf(this.#size)), end);
+    this.#extra = BigUint64Array.of(
+      pointer,
+      BigInt(driver.addressOf(this.#data)),
+      bytes,
+      BigInt(driver.addressOf(this.#size)),
+      end,
+    );
     this.#extraAt = driver.addressOf(this.#extra);
     for (const [file, cubin] of cubins) {
       const module = driver.get(`loading the kernels of ${file}.cu (${compute})`, "cuModuleLoadData", cubin);
@@ -119,7 +131,9 @@ export class Kernels {
     const loaded = this.#of(kernel);
     const { parameters, handle } = loaded;
     if (args.length !== parameters.length) {
-      throw new SaettaError(`the kernel ${kernel} takes ${parameters.length} arguments, not ${args.length}`, { where: WHERE });
+      throw new SaettaError(`the kernel ${kernel} takes ${parameters.length} arguments, not ${args.length}`, {
+        where: WHERE,
+      });
     }
     const [x, y] = typeof blocks === "number" ? [blocks, 1] : blocks;
     const [width, height] = typeof threads === "number" ? [threads, 1] : threads;
@@ -140,7 +154,21 @@ export class Kernels {
     }
     this.#size[0] = BigInt(at);
     const driver = this.#driver;
-    driver.call(`launching the kernel ${kernel}`, "cuLaunchKernel", handle, x, y, 1, width, height, 1, shared, stream, 0, this.#extraAt);
+    driver.call(
+      `launching the kernel ${kernel}`,
+      "cuLaunchKernel",
+      handle,
+      x,
+      y,
+      1,
+      width,
+      height,
+      1,
+      shared,
+      stream,
+      0,
+      this.#extraAt,
+    );
     if (this.synchronous) driver.call(`running the kernel ${kernel}`, "cuStreamSynchronize", stream);
   }
 

@@ -65,7 +65,10 @@ describe("libraries", () => {
       throw new Error("no");
     };
     vi.stubEnv("SAETTA_CUDA_LIBS", join(root, "named"));
-    expect(loadLibrary("nvrtc", (path) => (path === "libnvrtc.so.12" ? 1 : refuse()))).toEqual({ library: 1, path: "libnvrtc.so.12" });
+    expect(loadLibrary("nvrtc", (path) => (path === "libnvrtc.so.12" ? 1 : refuse()))).toEqual({
+      library: 1,
+      path: "libnvrtc.so.12",
+    });
     expect(() => loadLibrary("cublasLt", refuse)).toThrow(
       /^cuda engine: cannot find cuBLASLt .*; install the CUDA toolkit 12 or 13, or pip install nvidia-cublas, or name its folder in SAETTA_CUDA_LIBS$/,
     );

@@ -25,7 +25,10 @@ const elsewhere = (packages: string) =>
 /** What a missing library is called, and how to come by it. */
 const MISSING: Readonly<Record<LibraryName, { readonly what: string; readonly mend: string }>> = {
   cuda: { what: "an NVIDIA driver (libcuda.so.1)", mend: "install the driver, or use --engine cpu" },
-  nvrtc: { what: "NVRTC, the compiler for its kernels (libnvrtc.so)", mend: elsewhere("nvidia-cuda-nvrtc nvidia-cuda-runtime") },
+  nvrtc: {
+    what: "NVRTC, the compiler for its kernels (libnvrtc.so)",
+    mend: elsewhere("nvidia-cuda-nvrtc nvidia-cuda-runtime"),
+  },
   cublasLt: { what: "cuBLASLt (libcublasLt.so)", mend: elsewhere("nvidia-cublas") },
 };
 
@@ -33,7 +36,9 @@ const MISSING: Readonly<Record<LibraryName, { readonly what: string; readonly me
 function installations(): readonly string[] {
   const named = [...namedFolders(), process.env.CUDA_HOME, process.env.CUDA_PATH];
   const local = entriesOf("/usr/local").filter((name) => /^cuda(-\d.*)?$/.test(name));
-  const toolkits = local.sort((a, b) => Number(b === "cuda") - Number(a === "cuda") || b.localeCompare(a, "en", { numeric: true }));
+  const toolkits = local.sort(
+    (a, b) => Number(b === "cuda") - Number(a === "cuda") || b.localeCompare(a, "en", { numeric: true }),
+  );
   return [
     ...named.filter((folder): folder is string => folder !== undefined && folder !== ""),
     ...toolkits.map((name) => join("/usr/local", name)),
@@ -50,7 +55,8 @@ function namedFolders(): readonly string[] {
 function pipPackages(): readonly string[] {
   const roots = [process.env.VIRTUAL_ENV, process.env.CONDA_PREFIX, join(homedir(), ".local"), "/usr/local", "/usr"];
   // python3 of the search path, in an environment of its own.
-  for (const folder of (process.env.PATH ?? "").split(delimiter)) if (existsSync(join(folder, "python3"))) roots.push(join(folder, ".."));
+  for (const folder of (process.env.PATH ?? "").split(delimiter))
+    if (existsSync(join(folder, "python3"))) roots.push(join(folder, ".."));
   const found = new Set<string>();
   for (const root of roots) {
     if (root === undefined || root === "") continue;
@@ -71,7 +77,8 @@ function pipPackages(): readonly string[] {
 export function cardIsThere(): boolean {
   if (/^(-1.*)?$/.test(process.env.CUDA_VISIBLE_DEVICES?.trim() ?? "all")) return false;
   return (
-    ["/dev/nvidiactl", "/proc/driver/nvidia/version", "/dev/dxg"].some((path) => existsSync(path)) || candidates("cuda").some(existsSync)
+    ["/dev/nvidiactl", "/proc/driver/nvidia/version", "/dev/dxg"].some((path) => existsSync(path)) ||
+    candidates("cuda").some(existsSync)
   );
 }
 
@@ -92,7 +99,10 @@ export function candidates(
 }
 
 /** Tries the candidates with `load`. Throws SaettaError when none can be loaded. */
-export function loadLibrary<T>(name: LibraryName, load: (path: string) => T): { readonly library: T; readonly path: string } {
+export function loadLibrary<T>(
+  name: LibraryName,
+  load: (path: string) => T,
+): { readonly library: T; readonly path: string } {
   let last: unknown;
   for (const path of candidates(name)) {
     try {

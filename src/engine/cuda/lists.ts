@@ -60,7 +60,10 @@ export interface Batch {
 export function invert(m: Machine, room: Room, t: Step, batch: Batch, live: CodesAt, dead: CodesAt | undefined): Lists {
   const { B, most, replicas, n, d, chunk, listed } = batch;
   const { hyper, sums } = stepAddresses(t);
-  const parts = Math.max(Math.min(PARTS * replicas, Math.max(1, Math.ceil(B / ROWS_A_PART))), Math.ceil(B / MOST_ROWS_A_PART));
+  const parts = Math.max(
+    Math.min(PARTS * replicas, Math.max(1, Math.ceil(B / ROWS_A_PART))),
+    Math.ceil(B / MOST_ROWS_A_PART),
+  );
   const rowsPerPart = Math.ceil(B / parts);
   const allParts = parts * (dead === undefined ? 1 : 2);
   const width = 2 * Math.ceil(Math.min(n, 65536, (m.device.shared - FILL_BYTES - 1024) >> 1) / 2);
@@ -89,7 +92,21 @@ export function invert(m: Machine, room: Room, t: Step, batch: Batch, live: Code
   m.kernels.launch(
     "list_fill",
     { ...grid, shared: 2 * width + FILL_BYTES },
-    ...[live.latent, live.value, live.grad, live.k, latent, value, grad, auxk, ...sizes, counts, lists.start, lists.scales, lists.entries],
+    ...[
+      live.latent,
+      live.value,
+      live.grad,
+      live.k,
+      latent,
+      value,
+      grad,
+      auxk,
+      ...sizes,
+      counts,
+      lists.start,
+      lists.scales,
+      lists.entries,
+    ],
   );
   return lists;
 }

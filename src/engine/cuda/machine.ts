@@ -66,7 +66,13 @@ export class Machine {
   /** Whose gradient rows stand in the room "formed". */
   formedBy: object | undefined;
 
-  private constructor(device: Device, kernels: Kernels, cublas: (room: Room) => Cublas, compute: Compute, collective: Collective) {
+  private constructor(
+    device: Device,
+    kernels: Kernels,
+    cublas: (room: Room) => Cublas,
+    compute: Compute,
+    collective: Collective,
+  ) {
     this.device = device;
     this.kernels = kernels;
     this.compute = compute;
@@ -77,10 +83,21 @@ export class Machine {
     this.ranks = new Ranks(this, collective);
   }
 
-  static async create(device: Device, cubins: ReadonlyMap<string, Uint8Array>, compute: Compute, collective: Collective): Promise<Machine> {
+  static async create(
+    device: Device,
+    cubins: ReadonlyMap<string, Uint8Array>,
+    compute: Compute,
+    collective: Collective,
+  ): Promise<Machine> {
     const kernels = new Kernels(device.driver, device.stream, device.multiprocessors, cubins, compute);
     const make = await Cublas.load();
-    return new Machine(device, kernels, (room) => make(compute, device.stream, room.get("products", WORKSPACE)), compute, collective);
+    return new Machine(
+      device,
+      kernels,
+      (room) => make(compute, device.stream, room.get("products", WORKSPACE)),
+      compute,
+      collective,
+    );
   }
 
   /** T(d) of kernels/saetta.cuh. */
@@ -134,7 +151,16 @@ export class Machine {
     const from = `${x.state} ${preBias.state} ${this.epoch}`;
     if (fresh && x.centred.from === from) return x.centred.address;
     const [B, d] = x.shape as [number, number];
-    this.kernels.launch("center", { blocks: Math.ceil(B / 8), threads: 256 }, x.address, preBias.address, x.centred.address, bad, B, d);
+    this.kernels.launch(
+      "center",
+      { blocks: Math.ceil(B / 8), threads: 256 },
+      x.address,
+      preBias.address,
+      x.centred.address,
+      bad,
+      B,
+      d,
+    );
     x.centred.from = from;
     return x.centred.address;
   }

@@ -95,7 +95,8 @@ export class CudaCodes implements Codes {
 /** The tensor, checked to be what the operation will take it for. No shape: any. */
 export function checked(t: Tensor, dtype: DType, ...shape: number[]): CudaTensor {
   const own = ownTensor(t);
-  const fits = shape.length === 0 || (own.shape.length === shape.length && shape.every((size, i) => size === own.shape[i]));
+  const fits =
+    shape.length === 0 || (own.shape.length === shape.length && shape.every((size, i) => size === own.shape[i]));
   if (own.dtype !== dtype || !fits) {
     throw new SaettaError(`a tensor ${own.dtype} [${own.shape}] where ${dtype} [${shape}] is needed`, { where: WHERE });
   }
@@ -121,7 +122,13 @@ export interface StepAddresses {
 }
 
 export function stepAddresses(t: Step): StepAddresses {
-  return { hyper: at(t.hyper, "f64"), sums: at(t.sums, "f64"), fired: at(t.fired, "u32"), bad: at(t.bad, "u32"), sq: at(t.sq, "f64") };
+  return {
+    hyper: at(t.hyper, "f64"),
+    sums: at(t.sums, "f64"),
+    fired: at(t.fired, "u32"),
+    bad: at(t.bad, "u32"),
+    sq: at(t.sq, "f64"),
+  };
 }
 
 export function ownTensor(t: object): CudaTensor {

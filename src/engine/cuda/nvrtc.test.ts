@@ -31,7 +31,9 @@ if (typeof nvrtc !== "string") {
   });
 
   it("NVRTC's complaint is shown, and nothing is kept", async () => {
-    await expect(nvrtc.compile("wrong.cu", Buffer.from("__global__ void f() { wrong(); }"), ["-arch=sm_90a"])).rejects.toThrow(
+    await expect(
+      nvrtc.compile("wrong.cu", Buffer.from("__global__ void f() { wrong(); }"), ["-arch=sm_90a"]),
+    ).rejects.toThrow(
       /^cuda engine: wrong.cu cannot be compiled \(NVRTC [\d.]+\): wrong.cu\(1\): error: identifier "wrong" is undefined \|/,
     );
   });

@@ -77,7 +77,9 @@ export class Nvrtc {
         calls,
         compile: (program: number, count: number, options: BigUint64Array) =>
           new Promise<number>((resolve, reject) => {
-            compile.async(program, count, options, (error: unknown, code: number) => (error ? reject(error) : resolve(code)));
+            compile.async(program, count, options, (error: unknown, code: number) =>
+              error ? reject(error) : resolve(code),
+            );
           }),
         textOf: loaded.func("nvrtcGetErrorString", "str", ["int"]) as (code: number) => string,
         addressOf: (bytes: Uint8Array) => Number(koffi.address(bytes)),
@@ -96,10 +98,16 @@ export class Nvrtc {
     const sources = names.filter((name) => name.endsWith(".cu"));
     const text = (name: string) => readFileSync(join(KERNELS, name));
     const headers = names.filter((name) => name.endsWith(".cuh")).map(text);
-    const options = [...OPTIONS, `-arch=${this.#architecture(capability)}`, `-DSAETTA_COMPUTE=${COMPUTE.indexOf(compute)}`];
+    const options = [
+      ...OPTIONS,
+      `-arch=${this.#architecture(capability)}`,
+      `-DSAETTA_COMPUTE=${COMPUTE.indexOf(compute)}`,
+    ];
     const compiled = sources.map(async (name) => {
       const source = text(name);
-      const hash = createHash("sha256").update(JSON.stringify([name, this.version, options, headers.map((header) => header.length)]));
+      const hash = createHash("sha256").update(
+        JSON.stringify([name, this.version, options, headers.map((header) => header.length)]),
+      );
       for (const header of headers) hash.update(header);
       const key = hash.update(source).digest("hex").slice(0, 32);
       const cubin = await keepIn(folders, `${key}.cubin`, WHERE, () => this.compile(name, source, options));
@@ -112,10 +120,13 @@ export class Nvrtc {
   #architecture(capability: number): string {
     if (this.architectures.includes(capability)) return capability >= 90 ? `sm_${capability}a` : `sm_${capability}`;
     const most = Math.max(...this.architectures);
-    throw new SaettaError(`NVRTC ${this.version} does not know this card's architecture, sm_${capability} (it goes to sm_${most})`, {
-      where: WHERE,
-      mend: "install a newer CUDA toolkit, or pip install -U nvidia-cuda-nvrtc nvidia-cuda-runtime",
-    });
+    throw new SaettaError(
+      `NVRTC ${this.version} does not know this card's architecture, sm_${capability} (it goes to sm_${most})`,
+      {
+        where: WHERE,
+        mend: "install a newer CUDA toolkit, or pip install -U nvidia-cuda-nvrtc nvidia-cuda-runtime",
+      },
+    );
   }
 
   /** One source to a cubin, in another thread. Throws SaettaError with the first lines of what NVRTC complained about. */

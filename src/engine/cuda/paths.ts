@@ -31,7 +31,17 @@ export function decode(m: Machine, p: Params, z: Codes, err: Tensor): void {
     const { capacity, dead } = codes.way;
     const rows = deadRows(m, codes.way, d);
     const bad = m.room.get("nobody", 16);
-    m.kernels.launch("dense_rows", { blocks: capacity, threads: m.threads(d) }, decoder, dead.list, dead.counts, capacity, d, rows, bad);
+    m.kernels.launch(
+      "dense_rows",
+      { blocks: capacity, threads: m.threads(d) },
+      decoder,
+      dead.list,
+      dead.counts,
+      capacity,
+      d,
+      rows,
+      bad,
+    );
     eachDenseChunk(m, B, capacity, (first, C) => {
       const a = denseCodes(m, codes, codes.way as Dense, "value", first, C);
       m.cublas.multiply({ m: C, n: d, k: capacity, a, b: rows, c: out.address + 4 * first * d, out: "f32" });
@@ -100,7 +110,9 @@ export function codeGrad(m: Machine, p: Params, path: Path, t: Step): void {
 export function canReconstruct(m: Machine, path: Path, p: Params): boolean {
   const [, d] = p.decoder.shape as [number, number];
   const codes = ownCodes(path.codes, path.codes.rows);
-  return codes.way.kind === "pairs" && codes.k <= HELD && m.covers(d) && HELD_BYTES * m.threads(d) + 8192 <= m.device.shared;
+  return (
+    codes.way.kind === "pairs" && codes.k <= HELD && m.covers(d) && HELD_BYTES * m.threads(d) + 8192 <= m.device.shared
+  );
 }
 
 /** The three in one. */
@@ -114,7 +126,24 @@ export function reconstruct(m: Machine, p: Params, x: Tensor, t: Step, path: Pat
   m.kernels.launch(
     "reconstruct",
     { blocks, threads: m.threads(d), shared: HELD_BYTES * m.threads(d) },
-    ...[decoder, latent, value, grad, codes.k, preBias, input, err.address, err16, liveErr, B, d, n, rows, partial, bad],
+    ...[
+      decoder,
+      latent,
+      value,
+      grad,
+      codes.k,
+      preBias,
+      input,
+      err.address,
+      err16,
+      liveErr,
+      B,
+      d,
+      n,
+      rows,
+      partial,
+      bad,
+    ],
   );
   addSums(m, blocks, d, partial, live !== undefined, sums, bad);
   m.wrote(err, true);
@@ -132,7 +161,15 @@ function residualOf(m: Machine, x: Tensor, t: Step, path: Path, live: Path | und
   return { B, d, err, err16: m.copyRoom(err).address, liveErr, rows, blocks, partial, sums, bad };
 }
 
-function addSums(m: Machine, blocks: number, d: number, partial: number, isDead: boolean, sums: number, bad: number): void {
+function addSums(
+  m: Machine,
+  blocks: number,
+  d: number,
+  partial: number,
+  isDead: boolean,
+  sums: number,
+  bad: number,
+): void {
   const grid = { blocks: Math.ceil((PARTIAL + 2 * d) / 32), threads: 1024 };
   m.kernels.launch("residual_sums", grid, partial, blocks, d, isDead ? 1 : 0, sums, bad);
 }
@@ -145,7 +182,12 @@ function deadRows(m: Machine, { capacity }: Dense, d: number): number {
 }
 
 /** visit(first row, rows) for each chunk, in order. */
-export function eachDenseChunk(m: Machine, B: number, capacity: number, visit: (first: number, C: number) => void): void {
+export function eachDenseChunk(
+  m: Machine,
+  B: number,
+  capacity: number,
+  visit: (first: number, C: number) => void,
+): void {
   const chunk = denseChunk(m, B, capacity);
   for (let first = 0; first < B; first += chunk) visit(first, Math.min(chunk, B - first));
 }

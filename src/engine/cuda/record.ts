@@ -74,7 +74,8 @@ export class Recording {
 
   /** Gives the graphs back. */
   forget(): void {
-    for (const graph of this.#graphs.values()) if (graph !== undefined) this.#m.device.driver.attempt("cuGraphExecDestroy", graph);
+    for (const graph of this.#graphs.values())
+      if (graph !== undefined) this.#m.device.driver.attempt("cuGraphExecDestroy", graph);
     this.#graphs.clear();
   }
 
@@ -105,7 +106,9 @@ export class Recording {
       else driver.attempt("cuStreamEndCapture", stream, graph);
     }
     try {
-      return isWhole ? driver.get("preparing a recorded step", "cuGraphInstantiateWithFlags", Number(graph[0]), 0) : undefined;
+      return isWhole
+        ? driver.get("preparing a recorded step", "cuGraphInstantiateWithFlags", Number(graph[0]), 0)
+        : undefined;
     } finally {
       if (graph[0] !== 0n) driver.attempt("cuGraphDestroy", Number(graph[0]));
     }

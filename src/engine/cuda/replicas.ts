@@ -88,12 +88,23 @@ export function gatherRows(m: Machine, parts: readonly Part[], B: number, rows: 
 }
 
 /** Matrices [n,d] with elements of so many bytes, of which every replica has the rows of its share: all rows. */
-export function gatherShares(m: Machine, matrices: readonly Address[], n: number, width: number, stream: Address): void {
+export function gatherShares(
+  m: Machine,
+  matrices: readonly Address[],
+  n: number,
+  width: number,
+  stream: Address,
+): void {
   const { collective } = m.ranks;
   const { first, end, rest } = shareOf(m, n);
   m.ranks.together(() => {
     for (const at of matrices) {
-      collective.allGather(bytesAt(at + first * width, (end - first) * width), bytesAt(at, rest * width), "replicas", stream);
+      collective.allGather(
+        bytesAt(at + first * width, (end - first) * width),
+        bytesAt(at, rest * width),
+        "replicas",
+        stream,
+      );
     }
   });
 }
@@ -102,7 +113,11 @@ export function gatherShares(m: Machine, matrices: readonly Address[], n: number
 export function sumShares(m: Machine, at: Address, n: number, d: number, stream: Address): void {
   const { collective } = m.ranks;
   const { first, end, rest } = shareOf(m, n);
-  const floats = (from: number, to: number): Elements => ({ at: at + 4 * from * d, count: (to - from) * d, dtype: "f32" });
+  const floats = (from: number, to: number): Elements => ({
+    at: at + 4 * from * d,
+    count: (to - from) * d,
+    dtype: "f32",
+  });
   m.ranks.together(() => {
     if (rest > 0) collective.reduceScatter(floats(0, rest), floats(first, end), "sum", "replicas", stream);
     if (rest < n) collective.allReduce(floats(rest, n), "sum", "replicas", stream);

@@ -39,7 +39,13 @@ export class RowUploads {
   /** Pinned memory that was given out. */
   readonly #pinned = new Map<ArrayBufferLike, Address>();
 
-  constructor(device: Device, kernels: Kernels, uploads: Uploads, fault: Address, explain: (fault: Uint32Array) => unknown) {
+  constructor(
+    device: Device,
+    kernels: Kernels,
+    uploads: Uploads,
+    fault: Address,
+    explain: (fault: Uint32Array) => unknown,
+  ) {
     this.#device = device;
     this.#kernels = kernels;
     this.#uploads = uploads;
@@ -66,7 +72,8 @@ export class RowUploads {
     driver.call("waiting for rows to be read", "cuStreamWaitEvent", stream, inflow.used, 0);
     const pinned = this.#pinned.get(bytes.buffer);
     if (pinned === undefined) this.#uploads.send(stream, to, bytes);
-    else driver.call("copying to the card", "cuMemcpyHtoDAsync_v2", to, pinned + bytes.byteOffset, bytes.length, stream);
+    else
+      driver.call("copying to the card", "cuMemcpyHtoDAsync_v2", to, pinned + bytes.byteOffset, bytes.length, stream);
     const grid = { blocks: Math.ceil(rows / 8), threads: 256, stream };
     this.#kernels.launch("screen_rows", grid, FORMATS.indexOf(raw.dtype), raw.address, row, rows, d, inflow.flags);
     const flags = await this.#downloads.receive(inflow.flags + row, rows);

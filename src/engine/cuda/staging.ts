@@ -35,7 +35,14 @@ export class Uploads {
       const piece = bytes.subarray(at, Math.min(bytes.length, at + PIECE));
       const start = this.#reserve(piece.length);
       this.#ring.bytes.set(piece, start);
-      driver.call("copying to the card", "cuMemcpyHtoDAsync_v2", to + at, this.#ring.address + start, piece.length, stream);
+      driver.call(
+        "copying to the card",
+        "cuMemcpyHtoDAsync_v2",
+        to + at,
+        this.#ring.address + start,
+        piece.length,
+        stream,
+      );
       const event = this.#events.pop() ?? this.#device.event();
       driver.call("copying to the card", "cuEventRecord", event, stream);
       this.#inFlight.push({ start, event });
@@ -109,7 +116,13 @@ export class Downloads {
   drained: Promise<void> = Promise.resolve();
 
   /** `fault`: FAULT_BYTES on the card, read with everything. `explain`: the error that they or something else mean, undefined when all is well. `deadline`: seconds that a read may take. */
-  constructor(device: Device, fault: Address, explain: (fault: Uint32Array) => unknown, deadline: number, stream = device.stream) {
+  constructor(
+    device: Device,
+    fault: Address,
+    explain: (fault: Uint32Array) => unknown,
+    deadline: number,
+    stream = device.stream,
+  ) {
     this.#device = device;
     this.#fault = fault;
     this.#explain = explain;
@@ -121,7 +134,8 @@ export class Downloads {
   receive(from: Address, size: number): Promise<Uint8Array> {
     const [{ driver }, stream] = [this.#device, this.#stream];
     const buffer = this.#take(size + FAULT_BYTES);
-    if (size > 0) driver.call("copying from the card", "cuMemcpyDtoHAsync_v2", buffer.address + FAULT_BYTES, from, size, stream);
+    if (size > 0)
+      driver.call("copying from the card", "cuMemcpyDtoHAsync_v2", buffer.address + FAULT_BYTES, from, size, stream);
     driver.call("copying from the card", "cuMemcpyDtoHAsync_v2", buffer.address, this.#fault, FAULT_BYTES, stream);
     const event = this.#events.pop() ?? this.#device.event();
     driver.call("copying from the card", "cuEventRecord", event, stream);
@@ -153,7 +167,8 @@ export class Downloads {
     for (let next = this.#pending[0]; next !== undefined; next = this.#pending[0]) {
       const { buffer, size, event, resolve, reject } = next;
       try {
-        if (!driver.passed("waiting for the card", event)) await this.#within(driver.wait("waiting for the card", event));
+        if (!driver.passed("waiting for the card", event))
+          await this.#within(driver.wait("waiting for the card", event));
         const error = this.#explain(new Uint32Array(buffer.bytes.slice(0, FAULT_BYTES).buffer));
         if (error === undefined) resolve(buffer.bytes.slice(FAULT_BYTES, FAULT_BYTES + size));
         else reject(error);

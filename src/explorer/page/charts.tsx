@@ -13,7 +13,15 @@ interface Bar {
 }
 
 /** `label` says in words what the picture shows; `ends`: what stands below its left and right end. */
-function Bars({ bars, label, ends }: { readonly bars: readonly Bar[]; readonly label: string; readonly ends: readonly [string, string] }) {
+function Bars({
+  bars,
+  label,
+  ends,
+}: {
+  readonly bars: readonly Bar[];
+  readonly label: string;
+  readonly ends: readonly [string, string];
+}) {
   const most = Math.max(1, ...bars.map(({ value }) => value));
   const step = WIDTH / Math.max(1, bars.length);
   return (
@@ -23,7 +31,14 @@ function Bars({ bars, label, ends }: { readonly bars: readonly Bar[]; readonly l
           // A single one is still to be seen.
           const height = bar.value === 0 ? 0 : Math.max(1.5, (bar.value / most) * HEIGHT);
           return (
-            <rect key={bar.title} class={bar.class} x={i * step} y={HEIGHT - height} width={Math.max(0.5, step - 1)} height={height}>
+            <rect
+              key={bar.title}
+              class={bar.class}
+              x={i * step}
+              y={HEIGHT - height}
+              width={Math.max(0.5, step - 1)}
+              height={height}
+            >
               <title>{bar.title}</title>
             </rect>
           );

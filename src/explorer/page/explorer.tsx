@@ -25,7 +25,10 @@ export function Explorer({ source, embedded }: Shown) {
   const [failure, setFailure] = useState<string>();
   const [isWide, setWide] = useState(() => matchMedia(WIDE).matches);
   const [isListOpen, openList] = useState(false);
-  const fail = useCallback((thrown: unknown) => setFailure(thrown instanceof Error ? thrown.message : String(thrown)), []);
+  const fail = useCallback(
+    (thrown: unknown) => setFailure(thrown instanceof Error ? thrown.message : String(thrown)),
+    [],
+  );
 
   useEffect(() => {
     source.summary().then(setSummary, fail);
@@ -72,7 +75,9 @@ export function Explorer({ source, embedded }: Shown) {
   if (summary === undefined || current === undefined) {
     return (
       <div class="explorer">
-        <Body class="body">{failure === undefined ? <p role="status">Loading…</p> : <Failure message={failure} />}</Body>
+        <Body class="body">
+          {failure === undefined ? <p role="status">Loading…</p> : <Failure message={failure} />}
+        </Body>
       </div>
     );
   }
@@ -123,7 +128,10 @@ function About({ summary }: { readonly summary: FeatureSummary }) {
     ["autoencoder", `${summary.title}${step === null ? "" : `, step ${count(step)}`}`],
     ["data", `${count(rows)} rows of ${data}`],
     ...(model === null ? [] : [["model", `${model}${tensor === null ? "" : `, ${tensor}`}`] as const]),
-    ["variance unexplained", fvu === null ? "undefined" : `${percent(fvu)} of these rows (FVU: sum (x - x̂)² / sum (x - mean of x)²)`],
+    [
+      "variance unexplained",
+      fvu === null ? "undefined" : `${percent(fvu)} of these rows (FVU: sum (x - x̂)² / sum (x - mean of x)²)`,
+    ],
     ["active latents a row", l0.toFixed(2)],
     ["never fire", `${count(dead)} latents (${percent(dead / latents)})`],
   ];

@@ -48,8 +48,9 @@ export function LatentView({ latent, summary, linkTo }: Shown) {
         {latent.on.length === 0 ? `${count(latent.firings)} rows` : <Tokens texts={latent.on} />}
       </h1>
       <p class="lead">
-        A language model turns each word into a long list of numbers; a <dfn>latent</dfn> is one pattern that was found in them. Here is
-        where this one is strongest: <strong>the deeper the orange, the more strongly it fires.</strong>
+        A language model turns each word into a long list of numbers; a <dfn>latent</dfn> is one pattern that was found
+        in them. Here is where this one is strongest:{" "}
+        <strong>the deeper the orange, the more strongly it fires.</strong>
       </p>
       <dl class="facts">
         <Fact
@@ -57,9 +58,17 @@ export function LatentView({ latent, summary, linkTo }: Shown) {
           value={percent(latent.density)}
           hint={`Density: it fires on ${count(latent.firings)} of ${count(summary.rows)} ${unit}s`}
         />
-        <Fact name="contexts" value={count(latent.contexts)} hint="Different sequences or documents in which it fires" />
+        <Fact
+          name="contexts"
+          value={count(latent.contexts)}
+          hint="Different sequences or documents in which it fires"
+        />
         <Fact name="maximum" value={amount(latent.max)} hint="Its largest value" />
-        <Fact name="importance" value={percent(latent.importance)} hint="Share of the energy (sum of squared values) of all latents" />
+        <Fact
+          name="importance"
+          value={percent(latent.importance)}
+          hint="Share of the energy (sum of squared values) of all latents"
+        />
       </dl>
       <section aria-labelledby="strongest">
         <div class="bar">
@@ -71,7 +80,9 @@ export function LatentView({ latent, summary, linkTo }: Shown) {
         </div>
         <Passages passages={latent.strongest} {...passages} />
         {summary.text && (
-          <p class="note">Each from another context, at most two on the same word. Point at a word for the latent's value on it.</p>
+          <p class="note">
+            Each from another context, at most two on the same word. Point at a word for the latent's value on it.
+          </p>
         )}
       </section>
       <div class="columns">
@@ -87,7 +98,8 @@ export function LatentView({ latent, summary, linkTo }: Shown) {
       <section aria-labelledby="weaker">
         <h2 id="weaker">Weaker firings</h2>
         <p class="note">
-          Drawn at random from each range of values, in contexts not shown above: what a latent does at its strongest is not all it does.
+          Drawn at random from each range of values, in contexts not shown above: what a latent does at its strongest is
+          not all it does.
         </p>
         {latent.ranges
           .filter((range) => range.passages.length > 0)
@@ -189,7 +201,8 @@ function Effects({ latent }: { readonly latent: Latent }) {
         <EffectList name="makes less likely" effects={latent.suppressed} />
       </div>
       <p class="note">
-        Its direction through the model's final norm and unembedding: change of the logit. What later layers make of it is not in there.
+        Its direction through the model's final norm and unembedding: change of the logit. What later layers make of it
+        is not in there.
       </p>
     </section>
   );
@@ -202,7 +215,8 @@ function EffectList({ name, effects }: { readonly name: string; readonly effects
       <ol class="effects">
         {effects.map(({ text, effect }) => (
           <li key={`${text} ${effect}`}>
-            <span class="token">{bare(text)}</span> <span class="muted">{`${effect > 0 ? "+" : "−"}${amount(Math.abs(effect))}`}</span>
+            <span class="token">{bare(text)}</span>{" "}
+            <span class="muted">{`${effect > 0 ? "+" : "−"}${amount(Math.abs(effect))}`}</span>
           </li>
         ))}
       </ol>

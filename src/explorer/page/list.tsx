@@ -83,9 +83,14 @@ export function LatentList({ source, route, current, go, onFailure }: Shown) {
       <ol class="latents" start={page * A_PAGE + 1}>
         {found?.rows.map((row) => (
           <li key={row.latent}>
-            <a href={hashOf({ ...route, latent: row.latent })} aria-current={row.latent === current ? "true" : undefined}>
+            <a
+              href={hashOf({ ...route, latent: row.latent })}
+              aria-current={row.latent === current ? "true" : undefined}
+            >
               <span class="number">{row.latent}</span>
-              <span class="words">{row.firings === 0 ? <span class="muted">never fires</span> : <Tokens texts={row.on} />}</span>
+              <span class="words">
+                {row.firings === 0 ? <span class="muted">never fires</span> : <Tokens texts={row.on} />}
+              </span>
               <span class="muted">{measure(row, sort)}</span>
             </a>
           </li>

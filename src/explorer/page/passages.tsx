@@ -59,7 +59,17 @@ function tokensOf({ tokens, values }: Passage, first: number, end: number, max: 
 }
 
 /** A token on which the latent fires; the space before it is not shaded. */
-function Token({ text, value, max, peak }: { readonly text: string; readonly value: number; readonly max: number; readonly peak?: true }) {
+function Token({
+  text,
+  value,
+  max,
+  peak,
+}: {
+  readonly text: string;
+  readonly value: number;
+  readonly max: number;
+  readonly peak?: true;
+}) {
   const shown = visible(text);
   const word = shown.trimStart() === "" ? shown : shown.trimStart();
   const about = { class: `h${level(value, max)}`, title: amount(value) };

@@ -23,7 +23,10 @@ export function visible(text: string): string {
     if (char === "\n") return "⏎";
     if (char === "\t") return "⇥";
     const code = char.codePointAt(0) ?? 0;
-    return code < 0x20 || (code >= 0x7f && code < 0xa0) || (code >= 0x202a && code <= 0x202e) || (code >= 0x2066 && code <= 0x2069)
+    return code < 0x20 ||
+      (code >= 0x7f && code < 0xa0) ||
+      (code >= 0x202a && code <= 0x202e) ||
+      (code >= 0x2066 && code <= 0x2069)
       ? "·"
       : char;
   }).join("");

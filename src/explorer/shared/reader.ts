@@ -58,7 +58,9 @@ export class FeatureReader implements ExplorerSource {
       ...stored,
       ...rows[latent]!,
       strongest: await passages(stored.strongest),
-      ranges: await Promise.all(stored.ranges.map(async (range) => ({ ...range, passages: await passages(range.passages) }))),
+      ranges: await Promise.all(
+        stored.ranges.map(async (range) => ({ ...range, passages: await passages(range.passages) })),
+      ),
       nearest: stored.nearest.map((near) => ({ ...near, on: rows[near.latent]?.on ?? [] })),
     };
   }
@@ -73,7 +75,10 @@ export class FeatureReader implements ExplorerSource {
     const { buffer, byteLength } = await inflate(await this.#read("table"), this.#where);
     const words = (await this.#json("words")) as readonly LatentWords[];
     if (byteLength !== latents * 16 || words.length !== latents) {
-      throw new FormatError(`the table is not one of ${latents} latents`, { where: this.#where, mend: "make the report again" });
+      throw new FormatError(`the table is not one of ${latents} latents`, {
+        where: this.#where,
+        mend: "make the report again",
+      });
     }
     const firings = new Uint32Array(buffer, 0, latents);
     const [max, importance, score] = [1, 2, 3].map((column) => new Float32Array(buffer, column * latents * 4, latents));

@@ -9,7 +9,8 @@ import { resealHdf5 } from "../hdf5-checksums.ts";
 import { all, MOST_BYTES, readSource } from "./read.ts";
 
 const FIXTURES = "src/formats/fixtures";
-const SIGNATURES = /\x89HDF|HEAP|TREE|SNOD|OHDR|OCHK|FRHP|FHDB|FHIB|FSHD|FSSE|BTHD|BTLF|BTIN|GCOL|FAHD|FADB|EAHD|EAIB|EASB|EADB|SMTB|SMLI/g;
+const SIGNATURES =
+  /\x89HDF|HEAP|TREE|SNOD|OHDR|OCHK|FRHP|FHDB|FHIB|FSHD|FSSE|BTHD|BTLF|BTIN|GCOL|FAHD|FADB|EAHD|EAIB|EASB|EADB|SMTB|SMLI/g;
 
 function samples(): Sample[] {
   const names = readdirSync(FIXTURES).filter((name) => name.endsWith(".h5"));
@@ -24,7 +25,8 @@ function boundaries(bytes: Buffer): number[] {
   }
   for (let at = 0; at + 8 <= bytes.length; at += 8) {
     const [type, size, flags] = [bytes.readUInt16LE(at), bytes.readUInt16LE(at + 2), bytes[at + 4]!];
-    const message = type <= 0x17 && size > 0 && size % 8 === 0 && size <= 1024 && flags < 8 && bytes.readUIntLE(at + 5, 3) === 0;
+    const message =
+      type <= 0x17 && size > 0 && size % 8 === 0 && size <= 1024 && flags < 8 && bytes.readUIntLE(at + 5, 3) === 0;
     if (!message) continue;
     found.add(at).add(at + 2);
     for (let field = at + 8; field < Math.min(at + 8 + size, at + 40); field += 4) found.add(field);
@@ -38,7 +40,8 @@ async function readAll(path: string): Promise<void> {
   let rows = "";
   try {
     const usable = file.datasets.find(
-      ({ dtype, problem, shape }) => isFloat(dtype) && problem === undefined && (shape.length === 2 || shape.length === 3),
+      ({ dtype, problem, shape }) =>
+        isFloat(dtype) && problem === undefined && (shape.length === 2 || shape.length === 3),
     );
     rows = usable?.name ?? "";
     const reads = file.datasets.map(({ name, shape, problem }) => async () => {

@@ -14,10 +14,23 @@ import { text } from "./text.ts";
 import { tokenizer } from "./tokenizer.ts";
 import { torch } from "./torch.ts";
 
-export const FORMATS: readonly FuzzFormat[] = [safetensors, npy, hdf5, onnx, onnxRuntime, tokenizer, torch, text, metrics, ...json, ...sae];
+export const FORMATS: readonly FuzzFormat[] = [
+  safetensors,
+  npy,
+  hdf5,
+  onnx,
+  onnxRuntime,
+  tokenizer,
+  torch,
+  text,
+  metrics,
+  ...json,
+  ...sae,
+];
 
 export function formatNamed(name: string): FuzzFormat {
   const found = [...FORMATS, selfTest].find((format) => format.name === name);
-  if (found === undefined) throw new Error(`no format ${name}; there are ${FORMATS.map((format) => format.name).join(", ")}`);
+  if (found === undefined)
+    throw new Error(`no format ${name}; there are ${FORMATS.map((format) => format.name).join(", ")}`);
   return found;
 }

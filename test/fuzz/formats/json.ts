@@ -51,13 +51,19 @@ const CONFIG = {
 export function signed(manifest: Uint8Array): Buffer {
   const end = manifest.at(-1) === "}".charCodeAt(0) ? -1 : manifest.length;
   const hashed = manifest.subarray(0, end);
-  return Buffer.concat([hashed, Buffer.from(`,\n  "sha256": "${createHash("sha256").update(hashed).digest("hex")}"\n}\n`)]);
+  return Buffer.concat([
+    hashed,
+    Buffer.from(`,\n  "sha256": "${createHash("sha256").update(hashed).digest("hex")}"\n}\n`),
+  ]);
 }
 
 async function checkpoint(): Promise<Sample[]> {
   const d = [8, 3];
   const f32 = (name: string, of: readonly number[]) => ({ name, dtype: "F32", shape: of }) as const;
-  const weights = await written([f32("encoder.weight", d), f32("encoder.bias", [8]), f32("W_dec", d), f32("b_dec", [3])], {});
+  const weights = await written(
+    [f32("encoder.weight", d), f32("encoder.bias", [8]), f32("W_dec", d), f32("b_dec", [3])],
+    {},
+  );
   const files: Record<string, Buffer> = {
     "cfg.json": CFG,
     "state.json": STATE,
@@ -80,7 +86,11 @@ export const json: readonly FuzzFormat[] = [
     name: "cfg",
     samples: () => [
       { name: "own", file: "cfg.json", bytes: CFG },
-      { name: "sparsify", file: "cfg.json", bytes: Buffer.from(JSON.stringify(descriptionJson({ shape, saetta: undefined }))) },
+      {
+        name: "sparsify",
+        file: "cfg.json",
+        bytes: Buffer.from(JSON.stringify(descriptionJson({ shape, saetta: undefined }))),
+      },
     ],
     read: async (path) => void parseDescription(await readJsonFile(path), path),
   },

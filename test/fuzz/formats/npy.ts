@@ -10,14 +10,28 @@ const FIXTURES = "src/formats/fixtures";
 
 function samples(): Sample[] {
   const names = readdirSync(FIXTURES).filter((name) => name.endsWith(".npy"));
-  return names.map((name) => ({ name, file: name, bytes: readFileSync(`${FIXTURES}/${name}`), refused: !/npy-b?f\d+\.npy/.test(name) }));
+  return names.map((name) => ({
+    name,
+    file: name,
+    bytes: readFileSync(`${FIXTURES}/${name}`),
+    refused: !/npy-b?f\d+\.npy/.test(name),
+  }));
 }
 
 /** Magic, version, length of the header; each token of the header; the data. */
 function boundaries(bytes: Buffer): number[] {
   const data = 10 + bytes.readUInt16LE(8);
   const header = bytes.toString("latin1", 10, data);
-  return [0, 6, 7, 8, 10, ...Array.from(header.matchAll(/[{}():,']|\d+|\w+/g), ({ index }) => 10 + index), data, bytes.length];
+  return [
+    0,
+    6,
+    7,
+    8,
+    10,
+    ...Array.from(header.matchAll(/[{}():,']|\d+|\w+/g), ({ index }) => 10 + index),
+    data,
+    bytes.length,
+  ];
 }
 
 export const npy: FuzzFormat = {

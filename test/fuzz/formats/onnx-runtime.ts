@@ -15,7 +15,9 @@ export const onnxRuntime: FuzzFormat = {
     const parsed = parseOnnx(await readFile(path), path);
     const session = await openSession(cutAt(parsed, tensorNames(parsed)), path, 1);
     try {
-      const floats = session.outputs.filter(({ type }) => type === "float32" || type === "float16").map(({ name }) => name);
+      const floats = session.outputs
+        .filter(({ type }) => type === "float32" || type === "float16")
+        .map(({ name }) => name);
       await session.run(new Int32Array(6), 2, floats);
     } finally {
       await session.close();

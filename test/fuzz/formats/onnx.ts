@@ -4,7 +4,19 @@ import { readFile } from "node:fs/promises";
 import { cutAt, parseOnnx, tensorNames } from "../../../src/language-model/onnx-graph.ts";
 import { fieldsOf, type Message } from "../../../src/language-model/protobuf.ts";
 import { structureOf } from "../../../src/language-model/structure.ts";
-import { attribute, BOOL, FLOAT, field, graph, INT64, model, node, tensor, tinyModel, valueInfo } from "../../support/onnx.ts";
+import {
+  attribute,
+  BOOL,
+  FLOAT,
+  field,
+  graph,
+  INT64,
+  model,
+  node,
+  tensor,
+  tinyModel,
+  valueInfo,
+} from "../../support/onnx.ts";
 import type { FuzzFormat, Sample } from "../format.ts";
 
 function samples(): Sample[] {
@@ -18,8 +30,18 @@ function samples(): Sample[] {
     nodes: [
       node("Neg", ["x"], ["a"]),
       node("Abs", ["x"], ["b"]),
-      node("If", ["c"], ["y"], [attribute("then_branch", { graph: body("a") }), attribute("else_branch", { graph: body("b") })]),
-      node("Constant", [], ["k"], [attribute("value", { tensor: tensor("", [2], Float32Array.of(1, 2)) }), attribute("n", { int: 3 })]),
+      node(
+        "If",
+        ["c"],
+        ["y"],
+        [attribute("then_branch", { graph: body("a") }), attribute("else_branch", { graph: body("b") })],
+      ),
+      node(
+        "Constant",
+        [],
+        ["k"],
+        [attribute("value", { tensor: tensor("", [2], Float32Array.of(1, 2)) }), attribute("n", { int: 3 })],
+      ),
       node("Add", ["y", "k"], ["z"]),
     ],
     inputs: [valueInfo("x", FLOAT, [2]), valueInfo("c", BOOL, [1])],
@@ -40,9 +62,18 @@ function samples(): Sample[] {
     initializers: [tensor("positions", [16, 2], new Float32Array(32))],
     outputs: [valueInfo("out", FLOAT, ["b", "s", 2]), valueInfo("p", INT64, [])],
   });
-  const whole = Buffer.concat([layers, field(7, field(15, sparse)), field(7, field(13, valueInfo("s", FLOAT, ["b", "s", 2])))]);
+  const whole = Buffer.concat([
+    layers,
+    field(7, field(15, sparse)),
+    field(7, field(13, valueInfo("s", FLOAT, ["b", "s", 2]))),
+  ]);
   const external = tinyModel([1, 2], { initializers: [tensor("w", [2], Float32Array.of(1, 2), true)] });
-  const named = (name: string, bytes: Buffer, refused = false): Sample => ({ name, file: "model.onnx", bytes, refused });
+  const named = (name: string, bytes: Buffer, refused = false): Sample => ({
+    name,
+    file: "model.onnx",
+    bytes,
+    refused,
+  });
   return [named("layers", whole), named("branches", branches), named("external", external, true)];
 }
 

@@ -13,7 +13,10 @@ const CFG = Buffer.from(JSON.stringify(descriptionJson({ shape: { d, n, k: 2, au
 
 function weights(dtype: "F32" | "F16" | "BF16"): Promise<Buffer> {
   const part = (name: string, shape: readonly number[]) => ({ name, dtype, shape }) as const;
-  return written([part("encoder.weight", [n, d]), part("encoder.bias", [n]), part("W_dec", [n, d]), part("b_dec", [d])], {});
+  return written(
+    [part("encoder.weight", [n, d]), part("encoder.bias", [n]), part("W_dec", [n, d]), part("b_dec", [d])],
+    {},
+  );
 }
 
 async function samples(): Promise<Sample[]> {
@@ -33,7 +36,9 @@ export const sae: readonly FuzzFormat[] = [
   { ...safetensors, name: "sae-weights", samples, read },
   {
     name: "sae-cfg",
-    samples: async () => [{ name: "cfg", file: "cfg.json", bytes: CFG, beside: { "sae.safetensors": await weights("F32") } }],
+    samples: async () => [
+      { name: "cfg", file: "cfg.json", bytes: CFG, beside: { "sae.safetensors": await weights("F32") } },
+    ],
     boundaries: (bytes) => jsonBoundaries(bytes),
     json: WHOLE_FILE,
     read,

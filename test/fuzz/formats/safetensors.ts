@@ -5,7 +5,10 @@ import { openSafetensors, type SafetensorsPart, writeSafetensors } from "../../.
 import { type FuzzFormat, type JsonPart, jsonBoundaries, type Sample } from "../format.ts";
 import { all, readSource } from "./read.ts";
 
-export async function written(parts: readonly Omit<SafetensorsPart, "bytes">[], metadata: Record<string, string>): Promise<Buffer> {
+export async function written(
+  parts: readonly Omit<SafetensorsPart, "bytes">[],
+  metadata: Record<string, string>,
+): Promise<Buffer> {
   const pieces: Uint8Array[] = [];
   const sizes: Readonly<Record<string, number>> = { F64: 8, F32: 4, F16: 2, BF16: 2, I64: 8, I32: 4, U8: 1, BOOL: 1 };
   const bytes = (dtype: string, shape: readonly number[]) =>

@@ -5,7 +5,9 @@ import { documentsOf } from "../../../src/harvest/text.ts";
 import { type FuzzFormat, jsonBoundaries, type Sample } from "../format.ts";
 
 const PLAIN = Buffer.from("A document\nof two lines.\n\nAnother, naïve one: 日本 🦊.\r\n\r\n\n\nThe last");
-const LINES = Buffer.from(`${JSON.stringify({ text: "one\ntwo", n: [1, { a: null }] })}\n\n${JSON.stringify({ text: "日本 🦊" })}\n`);
+const LINES = Buffer.from(
+  `${JSON.stringify({ text: "one\ntwo", n: [1, { a: null }] })}\n\n${JSON.stringify({ text: "日本 🦊" })}\n`,
+);
 
 const sample = (file: string, bytes: Buffer): Sample => ({ name: file, file, bytes });
 

@@ -20,7 +20,13 @@ const WORD_PIECE = {
   truncation: null,
   padding: null,
   added_tokens: [added(0, "[PAD]"), added(1, "[UNK]"), added(2, "[CLS]"), added(3, "[SEP]")],
-  normalizer: { type: "BertNormalizer", clean_text: true, handle_chinese_chars: true, strip_accents: null, lowercase: true },
+  normalizer: {
+    type: "BertNormalizer",
+    clean_text: true,
+    handle_chinese_chars: true,
+    strip_accents: null,
+    lowercase: true,
+  },
   pre_tokenizer: { type: "BertPreTokenizer" },
   post_processor: {
     type: "TemplateProcessing",
@@ -30,7 +36,10 @@ const WORD_PIECE = {
       { SpecialToken: { id: "[SEP]", type_id: 0 } },
     ],
     pair: [],
-    special_tokens: { "[CLS]": { id: "[CLS]", ids: [2], tokens: ["[CLS]"] }, "[SEP]": { id: "[SEP]", ids: [3], tokens: ["[SEP]"] } },
+    special_tokens: {
+      "[CLS]": { id: "[CLS]", ids: [2], tokens: ["[CLS]"] },
+      "[SEP]": { id: "[SEP]", ids: [3], tokens: ["[SEP]"] },
+    },
   },
   decoder: { type: "WordPiece", prefix: "##", cleanup: true },
   model: {
@@ -47,11 +56,24 @@ const UNIGRAM = {
   added_tokens: [added(0, "<s>"), added(1, "<unk>")],
   normalizer: {
     type: "Sequence",
-    normalizers: [{ type: "NFKC" }, { type: "Lowercase" }, { type: "Replace", pattern: { Regex: " {2,}" }, content: " " }],
+    normalizers: [
+      { type: "NFKC" },
+      { type: "Lowercase" },
+      { type: "Replace", pattern: { Regex: " {2,}" }, content: " " },
+    ],
   },
   pre_tokenizer: { type: "Metaspace", replacement: "▁", add_prefix_space: true, prepend_scheme: "always" },
-  post_processor: { type: "RobertaProcessing", sep: ["<s>", 0], cls: ["<s>", 0], trim_offsets: true, add_prefix_space: true },
-  decoder: { type: "Sequence", decoders: [{ type: "Metaspace", replacement: "▁", add_prefix_space: true }, { type: "Fuse" }] },
+  post_processor: {
+    type: "RobertaProcessing",
+    sep: ["<s>", 0],
+    cls: ["<s>", 0],
+    trim_offsets: true,
+    add_prefix_space: true,
+  },
+  decoder: {
+    type: "Sequence",
+    decoders: [{ type: "Metaspace", replacement: "▁", add_prefix_space: true }, { type: "Fuse" }],
+  },
   model: {
     type: "Unigram",
     unk_id: 1,
