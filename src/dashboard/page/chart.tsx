@@ -96,11 +96,11 @@ export function Chart({ model, spec, runs, theme, revision }: ChartProps) {
         several={runs.length > 1}
         pairs={runs.length > 1 && spec.metrics.length === 2}
       />
-      {/* biome-ignore lint/a11y/noNoninteractiveTabindex: the arrow keys move its cursor */}
       <div
         class="plot"
         ref={holder}
         role="img"
+        // biome-ignore lint/a11y/noNoninteractiveTabindex: the arrow keys move its cursor
         tabIndex={0}
         aria-label={describe(spec, data, axis)}
         onKeyDown={onKeyDown}
