@@ -1,5 +1,6 @@
 import { defineConfig } from "vitest/config";
 import { BaseSequencer, type TestSpecification } from "vitest/node";
+import { POLL_MS, TEST_MS } from "./test/support/limits.ts";
 
 /**
  * Folders whose tests share a process, as starting one takes longer than they do: they call nothing native but readers of files, and leave nothing behind that another
@@ -42,8 +43,9 @@ export default defineConfig({
     css: true,
     pool: "forks", // native code is called; a crash must not take the runner with it
     maxWorkers: "100%",
-    testTimeout: 60_000,
-    hookTimeout: 60_000,
+    testTimeout: TEST_MS,
+    hookTimeout: TEST_MS,
+    expect: { poll: { timeout: POLL_MS } },
     sequence: { sequencer: LongestFirst },
     projects: [
       {

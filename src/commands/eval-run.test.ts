@@ -39,7 +39,7 @@ beforeAll(async () => {
   await (await train(source, { ...shape, k: 2, holdout: 0.1, excludeTokens: "none", out: run("b") })).finished;
   await (await train(source, { ...shape, holdout: 0, out: run("none") })).finished;
   await source.close();
-}, 120_000);
+});
 afterAll(async () => {
   await engine.close();
   rmSync(folder, { recursive: true });

@@ -3,9 +3,6 @@ import { whyNoCpu } from "../../test/support/engines.ts";
 import { UsageError } from "../util/errors.ts";
 import { cpuPaths, selectEngine } from "./select.ts";
 
-/** The first test may have to wait for the kernels to be compiled. */
-const COMPILING = 180_000;
-
 // "auto" is to come down to the cpu engine here, whether the machine has a card or not.
 beforeEach(() => vi.stubEnv("CUDA_VISIBLE_DEVICES", ""));
 afterEach(() => vi.unstubAllEnvs());
@@ -22,7 +19,7 @@ describe("auto", () => {
   });
 });
 
-describe.skipIf(whyNoCpu() !== undefined)("on the cpu engine", { timeout: COMPILING }, () => {
+describe.skipIf(whyNoCpu() !== undefined)("on the cpu engine", () => {
   it.each([
     "cpu",
     "auto",

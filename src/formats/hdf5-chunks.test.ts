@@ -34,7 +34,6 @@ afterAll(() => rmSync(folder, { recursive: true }));
 describe("chunks of every kind", () => {
   it.skipIf(python === undefined)(
     `hold what h5py reads${python === undefined ? " (skipped: no python3 with h5py here)" : ""}`,
-    { timeout: 120_000 },
     async () => {
       type Listed = readonly [path: string, dataset: string, dtype: string, shape: readonly number[], values: string];
       const out = execFileSync(python!, ["src/formats/hdf5-chunks.py", folder], {

@@ -26,7 +26,7 @@ let source: Source;
 beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), "saetta-logs-"));
   source = await openSource([await writeActivations(join(folder, "acts.h5"), learnableRows(400, 6, 12), [40, 10, 6])]);
-}, 60_000);
+});
 afterAll(async () => {
   await source.close();
   rmSync(folder, { recursive: true });

@@ -151,7 +151,7 @@ describe.each(KINDS)("--normalize %s", (normalize) => {
 
   it.each(
     (["reference", "cpu"] as const).filter((engine) => engine !== "cpu" || whyNoCpu() === undefined),
-  )("goes on with the same bits (%s)", { timeout: 120_000 }, async (engine) => {
+  )("goes on with the same bits (%s)", async (engine) => {
     const [straight, broken] = [fresh(), fresh()];
     await start(straight, { normalize, engine });
     await start(broken, { normalize, engine }, 21);

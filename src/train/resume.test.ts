@@ -144,7 +144,7 @@ describe("a run that goes on", () => {
     await expectWhole(run);
   });
 
-  it("on the cpu engine may change the dtype, which changes no bit", { timeout: 180_000 }, async (context) => {
+  it("on the cpu engine may change the dtype, which changes no bit", async (context) => {
     const reason = whyNoCpu();
     if (reason !== undefined) context.skip(reason);
     const best = (await cpuPaths()).at(-1)!;

@@ -10,7 +10,6 @@ import { accessibilityFaults, startChromium, type Watched, WHY_NO_CHROMIUM, watc
 import { appendLines, densityLine, linesOf, metricsLine, writeRun } from "../support/run-folder.ts";
 
 const TIMES = { look: 50, scan: 200 };
-const WAIT = { timeout: 20_000, interval: 50 };
 
 const TITLE = `the page of saetta serve${WHY_NO_CHROMIUM === undefined ? "" : ` (${WHY_NO_CHROMIUM})`}`;
 
@@ -54,26 +53,26 @@ describe.skipIf(WHY_NO_CHROMIUM !== undefined)(TITLE, () => {
 
   it("shows a live run: its charts move, its figures follow, its time left shrinks", async () => {
     await open("?run=a");
-    await expect.poll(() => values("loss"), WAIT).toEqual(["0.1"]);
+    await expect.poll(() => values("loss")).toEqual(["0.1"]);
     expect(await text(".now .left")).toBe("10 s left 50 %");
     const before = await picture("loss");
     appendLines(join(folder, "a"), "metrics.jsonl", linesOf(101, 150));
-    await expect.poll(() => values("loss"), WAIT).toEqual(["0.08165"]);
+    await expect.poll(() => values("loss")).toEqual(["0.08165"]);
     expect(await picture("loss")).not.toBe(before);
-    await expect.poll(() => text(".now .left"), WAIT).toBe("5 s left 75 %");
+    await expect.poll(() => text(".now .left")).toBe("5 s left 75 %");
     appendLines(join(folder, "a"), "metrics.jsonl", linesOf(151, 200));
-    await expect.poll(() => text(".now .left"), WAIT).toBe("done");
+    await expect.poll(() => text(".now .left")).toBe("done");
     // Half a line is none.
     appendLines(join(folder, "a"), "density.jsonl", [densityLine(200)]);
-    await expect.poll(() => text(".density .readout"), WAIT).toContain("200");
+    await expect.poll(() => text(".density .readout")).toContain("200");
     expect(watched.sins).toEqual([]);
   });
 
   it("compares two runs: curves, figures and the options in which they differ", async () => {
     await open("?run=a");
-    await expect.poll(() => values("fvu"), WAIT).toEqual(["0.1", "0.11"]);
+    await expect.poll(() => values("fvu")).toEqual(["0.1", "0.11"]);
     await page.getByRole("checkbox", { name: "b", exact: true }).check();
-    await expect.poll(() => values("fvu"), WAIT).toEqual(["0.1", "0.11", "0.04564", "0.05021"]);
+    await expect.poll(() => values("fvu")).toEqual(["0.1", "0.11", "0.04564", "0.05021"]);
     expect(page.url()).toBe(`${server.url}?run=a&run=b`);
     const rows = (table: string) =>
       page
@@ -87,20 +86,20 @@ describe.skipIf(WHY_NO_CHROMIUM !== undefined)(TITLE, () => {
     expect((await rows(".config")).length).toBeGreaterThan(5);
     expect(await page.locator(".histogram path").count()).toBe(2);
     await page.getByRole("button", { name: "only b" }).click();
-    await expect.poll(() => values("fvu"), WAIT).toEqual(["0.04564", "0.05021"]);
+    await expect.poll(() => values("fvu")).toEqual(["0.04564", "0.05021"]);
     expect(watched.sins).toEqual([]);
   });
 
   it("comes back after the server was away, and after a run was resumed", async () => {
     await open("?run=a");
-    await expect.poll(() => values("loss"), WAIT).toEqual(["0.1"]);
+    await expect.poll(() => values("loss")).toEqual(["0.1"]);
     const { port } = server;
     await server.close();
-    await expect.poll(() => text(".connection"), WAIT).toBe("connection lost, trying again");
+    await expect.poll(() => text(".connection")).toBe("connection lost, trying again");
     appendLines(join(folder, "a"), "metrics.jsonl", linesOf(101, 120));
     server = await serveDashboard({ folders: [folder], port, times: TIMES });
-    await expect.poll(() => text(".connection"), WAIT).toBe("live");
-    await expect.poll(() => values("loss"), WAIT).toEqual(["0.09129"]);
+    await expect.poll(() => text(".connection")).toBe("live");
+    await expect.poll(() => values("loss")).toEqual(["0.09129"]);
     truncateSync(
       join(folder, "a", "metrics.jsonl"),
       `${linesOf(1, 60)
@@ -108,7 +107,7 @@ describe.skipIf(WHY_NO_CHROMIUM !== undefined)(TITLE, () => {
         .join("\n")}\n`.length,
     );
     appendLines(join(folder, "a"), "metrics.jsonl", linesOf(61, 64));
-    await expect.poll(() => values("loss"), WAIT).toEqual(["0.125"]);
+    await expect.poll(() => values("loss")).toEqual(["0.125"]);
     expect(
       watched.sins.filter(
         (sin) => !/ERR_CONNECTION_REFUSED|ERR_INCOMPLETE_CHUNKED|ERR_EMPTY|ERR_CONNECTION_RESET/.test(sin),
@@ -120,29 +119,29 @@ describe.skipIf(WHY_NO_CHROMIUM !== undefined)(TITLE, () => {
     rmSync(join(folder, "a"), { recursive: true });
     renameSync(join(folder, "b"), join(folder, ".b"));
     await open("");
-    await expect.poll(() => text(".runs"), WAIT).toContain("There are no runs here yet");
+    await expect.poll(() => text(".runs")).toContain("There are no runs here yet");
     renameSync(join(folder, ".b"), join(folder, "b"));
-    await expect.poll(() => values("loss"), WAIT).toEqual(["0.04564"]);
+    await expect.poll(() => values("loss")).toEqual(["0.04564"]);
     rmSync(join(folder, "b"), { recursive: true });
-    await expect.poll(() => page.locator(".chart").count(), WAIT).toBe(0);
+    await expect.poll(() => page.locator(".chart").count()).toBe(0);
     expect(watched.sins).toEqual([]);
   });
 
   it("works by keys alone", async () => {
     await open("?run=a");
-    await expect.poll(() => values("loss"), WAIT).toEqual(["0.1"]);
+    await expect.poll(() => values("loss")).toEqual(["0.1"]);
     const plot = chart("loss").locator(".plot");
     for (let i = 0; i < 60 && !(await plot.evaluate((element) => element === element.ownerDocument.activeElement)); i++)
       await page.keyboard.press("Tab");
     await page.keyboard.press("Home");
-    await expect.poll(() => values("loss"), WAIT).toEqual(["1"]);
+    await expect.poll(() => values("loss")).toEqual(["1"]);
     expect(await chart("loss").locator(".about").innerText()).toBe("at step 1");
     expect(await chart("l0").locator(".about").innerText()).toBe("at step 1"); // the others follow
     await page.keyboard.press("ArrowRight");
-    await expect.poll(() => values("loss"), WAIT).toEqual(["0.7071"]);
+    await expect.poll(() => values("loss")).toEqual(["0.7071"]);
     await page.keyboard.press("l");
     await expect
-      .poll(() => chart("loss").getByRole("button", { name: "log" }).getAttribute("aria-pressed"), WAIT)
+      .poll(() => chart("loss").getByRole("button", { name: "log" }).getAttribute("aria-pressed"))
       .toBe("false");
     await page.keyboard.press("+");
     await page.getByRole("button", { name: "show everything" }).waitFor();
@@ -158,7 +157,7 @@ describe.skipIf(WHY_NO_CHROMIUM !== undefined)(TITLE, () => {
     const lines = linesOf(1, 100_000).map((line) => (line.step === 54_321 ? { ...line, loss: 7 } : line));
     writeRun(join(folder, "long"), lines, { tokens: 6_400_000 });
     await open("?run=long");
-    await expect.poll(() => values("loss"), WAIT).toEqual(["0.003162"]);
+    await expect.poll(() => values("loss")).toEqual(["0.003162"]);
     expect(await chart("loss").locator(".plot").getAttribute("aria-label")).toContain("up to step 100,000");
     const series = (await (await page.request.get(`${server.url}api/runs/long/series?points=500`)).json()) as {
       step: number[];
@@ -177,9 +176,7 @@ describe.skipIf(WHY_NO_CHROMIUM !== undefined)(TITLE, () => {
     await asked;
     appendLines(join(folder, "long"), "metrics.jsonl", [metricsLine(100_001, 0, { loss: 0.5 })]);
     await page.getByRole("button", { name: "show everything" }).click();
-    await expect
-      .poll(() => chart("loss").locator(".plot").getAttribute("aria-label"), WAIT)
-      .toContain("up to step 100,001");
+    await expect.poll(() => chart("loss").locator(".plot").getAttribute("aria-label")).toContain("up to step 100,001");
     expect(watched.sins).toEqual([]);
   });
 
@@ -196,7 +193,7 @@ describe.skipIf(WHY_NO_CHROMIUM !== undefined)(TITLE, () => {
     );
     await open("");
     await page.getByRole("button", { name: "only <svg onload=alert(3)>" }).click();
-    await expect.poll(() => chart(`other:${evil}`).locator("h3").innerText(), WAIT).toBe(evil);
+    await expect.poll(() => chart(`other:${evil}`).locator("h3").innerText()).toBe(evil);
     expect(await chart(`other:${image}`).locator("h3").innerText()).toBe(image);
     expect(await text(".config")).toContain(image);
     expect(await page.locator("#app script, #app img").count()).toBe(0);
@@ -210,12 +207,12 @@ describe.skipIf(WHY_NO_CHROMIUM !== undefined)(TITLE, () => {
     );
     writeRun(join(folder, "wild"), lines, { tokens: 1e300 });
     await open("?run=wild");
-    await expect.poll(() => chart("other:wild").count(), WAIT).toBe(1);
+    await expect.poll(() => chart("other:wild").count()).toBe(1);
     for (const name of ["rows", "time", "steps"]) await page.getByRole("radio", { name }).check();
     await page.getByRole("checkbox", { name: "logarithmic" }).check();
     for (const button of await page.getByRole("button", { name: "log", exact: true }).all()) await button.click();
     await page.getByRole("slider", { name: "smoothing" }).fill("50");
-    await expect.poll(() => chart("loss").locator("canvas").count(), WAIT).toBe(1);
+    await expect.poll(() => chart("loss").locator("canvas").count()).toBe(1);
     expect(watched.sins).toEqual([]);
   });
 

@@ -40,7 +40,7 @@ describe.skipIf(WHY_NO_CHROMIUM !== undefined)(
       expect([code, err]).toEqual([0, ""]);
       browser = await startChromium();
       server = await serveDashboard({ folders: [join(folder, "runs")], port: 0, features: features.answer });
-    }, 180_000);
+    });
     afterAll(async () => {
       await browser?.close();
       await server?.close();

@@ -25,7 +25,7 @@ beforeAll(async () => {
   expect(printed).toMatch(/^report {7}.*features\.html: 96 latents on 2,520 rows; it opens with latent \d+\n$/);
   url = pathToFileURL(out).href;
   browser = await startChromium();
-}, 180_000);
+});
 afterAll(async () => {
   await browser?.close();
   if (folder !== "") await rm(folder, { recursive: true });
@@ -203,28 +203,28 @@ describe.skipIf(WHY_NO_CHROMIUM !== undefined)("the page of a report", () => {
     ["on a desk, dark", { width: 1280, height: 800, scheme: "dark" }, ["#latent=20"]],
     ["on a phone, light", { width: 390, height: 844, scheme: "light" }, ["#latent=20"]],
     ["on the smallest phone, dark", { width: 320, height: 600, scheme: "dark" }, ["#latent=20"]],
-  ] as const)(
-    "has no faults that axe-core finds, and fits its window: %s",
-    async (_, { width, height, scheme }, hashes) => {
-      // The policy would keep axe-core out, too.
-      const context = await browser!.newContext({ viewport: { width, height }, colorScheme: scheme, bypassCSP: true });
-      try {
-        const page = await context.newPage();
-        for (const hash of hashes) {
-          await page.goto(`${url}${hash}`);
-          await page.reload();
-          await page.locator("h1, [role=alert]").first().waitFor();
-          if (width < 960) await page.locator("summary").click();
-          await page.locator(".latents a").first().waitFor();
-          expect(await accessibilityFaults(page)).toEqual([]);
-          expect(await page.evaluate("document.documentElement.scrollWidth - innerWidth")).toBeLessThanOrEqual(0);
-        }
-      } finally {
-        await context.close();
+  ] as const)("has no faults that axe-core finds, and fits its window: %s", async (_, {
+    width,
+    height,
+    scheme,
+  }, hashes) => {
+    // The policy would keep axe-core out, too.
+    const context = await browser!.newContext({ viewport: { width, height }, colorScheme: scheme, bypassCSP: true });
+    try {
+      const page = await context.newPage();
+      for (const hash of hashes) {
+        await page.goto(`${url}${hash}`);
+        await page.reload();
+        await page.locator("h1, [role=alert]").first().waitFor();
+        if (width < 960) await page.locator("summary").click();
+        await page.locator(".latents a").first().waitFor();
+        expect(await accessibilityFaults(page)).toEqual([]);
+        expect(await page.evaluate("document.documentElement.scrollWidth - innerWidth")).toBeLessThanOrEqual(0);
       }
-    },
-    180_000,
-  );
+    } finally {
+      await context.close();
+    }
+  });
 
   it("on a phone shows the latent first, and the list when asked", async () => {
     await onPage(

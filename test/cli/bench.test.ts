@@ -52,7 +52,6 @@ describe("saetta bench", () => {
       expect({ code, out }).toEqual({ code: 2, out: "" });
       expect(err).toMatch(/^saetta: .*portable has no product in bf16; .*\n$/);
     },
-    180_000,
   );
 
   it.each([

@@ -3,6 +3,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { CHILD_MS } from "../support/limits.ts";
 import { COMMANDS, saetta } from "./saetta.ts";
 
 let folder: string;
@@ -26,7 +27,7 @@ function run(shell: string, script: string): string[] {
   const { stdout, stderr, status } = spawnSync(shell, ["-c", script], {
     cwd: folder,
     encoding: "utf8",
-    timeout: 30_000,
+    timeout: CHILD_MS,
   });
   expect({ stderr, status }).toEqual({ stderr: "", status: 0 });
   return stdout.split("\n").filter((line) => line !== "");

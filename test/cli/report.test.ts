@@ -14,7 +14,7 @@ beforeAll(async () => {
   await writeActivations(join(folder, "wide.h5"), learnableRows(100, 9, 16), [100, 9]);
   const { code } = await saetta(folder, "train", "acts.h5", "--latents", "32", "--k", "2", "--out", "run");
   expect(code).toBe(0);
-}, 120_000);
+});
 afterAll(() => rm(folder, { recursive: true }));
 
 it("makes a page of a run's hold-out, and keeps the features with the run", async () => {
@@ -36,7 +36,7 @@ it("makes a page of a run's hold-out, and keeps the features with the run", asyn
   // Nobody who is given the page learns where it was made.
   expect(file.index.summary.data).toBe(`${basename(folder)}/acts.h5: 3,000 x 8 f32`);
   expect(await readFile(join(folder, "pages", "a.html"), "utf8")).toMatch(/^<!doctype html>\n.*<\/html>\n$/s);
-}, 120_000);
+});
 
 it("takes all rows of the data that are named, or so many, and leaves nothing beside the page of an autoencoder without a run", async () => {
   const [checkpoint = ""] = await readdir(join(folder, "run", "checkpoints"));
@@ -55,7 +55,7 @@ it("takes all rows of the data that are named, or so many, and leaves nothing be
     "some.html",
     "wide.h5",
   ]);
-}, 120_000);
+});
 
 it("says in one line what cannot be", async () => {
   const fails = async (...words: string[]) => {
@@ -69,4 +69,4 @@ it("says in one line what cannot be", async () => {
   expect(await fails("--out", "file/a.html")).toMatch(/^saetta: [^\n]*\n$/);
   await rm(join(folder, "file"));
   expect(await stat(join(folder, "run", "features")).then((found) => found.isDirectory())).toBe(true);
-}, 120_000);
+});

@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { writeActivations } from "../support/activations.ts";
+import { CHILD_MS } from "../support/limits.ts";
 import { learnableRows } from "../support/memory-source.ts";
 import { CLI, saetta } from "./saetta.ts";
 
@@ -83,7 +84,7 @@ describe.skipIf(noTerminal !== undefined)("on a terminal", () => {
       cwd: folder,
       encoding: "utf8",
       input: "",
-      timeout: 60_000,
+      timeout: CHILD_MS,
       env: { ...process.env, TERM: "xterm", ...env },
     });
     expect(status).toBe(0);

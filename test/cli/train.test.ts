@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { writeActivations } from "../support/activations.ts";
+import { CHILD_MS } from "../support/limits.ts";
 import { learnableRows } from "../support/memory-source.ts";
 import { checkpointsOf, metricsOf } from "../support/runs.ts";
 import { CLI, saetta, start } from "./saetta.ts";
@@ -129,7 +130,7 @@ describe("signals", () => {
       catchSignals("working on"); setInterval(() => {}, 1000); process.stderr.write("ready");`;
     const child = spawn(process.execPath, ["--input-type=module", "-e", endless], {
       stdio: ["ignore", "ignore", "pipe"],
-      timeout: 30_000,
+      timeout: CHILD_MS,
       killSignal: "SIGKILL",
     });
     let err = "";

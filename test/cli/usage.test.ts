@@ -128,4 +128,4 @@ it("doctor says which engines run here, in lines or as one JSON object", async (
   expect(checks.map(({ name }) => name)).toEqual(
     expect.arrayContaining(["saetta", "engine reference", "engine cpu", "harvest"]),
   );
-}, 300_000);
+});

@@ -12,7 +12,7 @@ import type { Report } from "../../src/train/report.ts";
 import { resume, train } from "../../src/train/train.ts";
 import { bytesOf } from "../../src/util/bytes.ts";
 import { whyNoCpu } from "../support/engines.ts";
-import { COMPILING, drawRows, length, type Plain, plainForward } from "./support.ts";
+import { drawRows, length, type Plain, plainForward } from "./support.ts";
 
 const shape = { d: 6, n: 32, k: 2, auxk: 4 };
 const rows = drawRows(600, shape.d, 51);
@@ -103,9 +103,7 @@ const someRows = Float32Array.from(testedRows.flat());
 
 describe("row 23", () => {
   for (const engine of ["reference", "cpu"] as const) {
-    it(`row 23: a run taken up from its newest checkpoint gives the bits of one that never stopped (${engine})`, {
-      timeout: COMPILING,
-    }, async (context) => {
+    it(`row 23: a run taken up from its newest checkpoint gives the bits of one that never stopped (${engine})`, async (context) => {
       const reason = engine === "cpu" ? whyNoCpu() : undefined;
       if (reason !== undefined) context.skip(reason);
       const [whole, broken, moved] = ["whole", "broken", "moved"].map((name) => join(dir, `${name}-${engine}`));

@@ -24,9 +24,6 @@ import { bytesOf, float64Of, uint32Of } from "../../src/util/bytes.ts";
 import { Rng } from "../../src/util/rng.ts";
 import { cpuEngine, whyNoCpu } from "../support/engines.ts";
 
-/** The first test on the cpu engine may have to wait for its kernels to be compiled. */
-export const COMPILING = 180_000;
-
 /** One test on each engine that runs here. */
 export function onEveryEngine(name: string, body: (engine: Engine) => Promise<void>): void {
   const disposing = async (engine: Engine) => {
@@ -37,7 +34,7 @@ export function onEveryEngine(name: string, body: (engine: Engine) => Promise<vo
     }
   };
   it(`${name} (reference)`, () => disposing(createReferenceEngine()));
-  it(`${name} (cpu)`, { timeout: COMPILING }, async (context) => {
+  it(`${name} (cpu)`, async (context) => {
     const reason = whyNoCpu();
     if (reason !== undefined) context.skip(reason);
     await disposing(await cpuEngine());

@@ -1,6 +1,8 @@
 /**
- * Runs mutations one after the other: child.js FORMAT FIRST COUNT SECONDS. Writes a line before each ("s 17") and a line for each that was accepted ("a 17") or failed
- * ("f 17 {...}"), synchronously, so that the parent knows which mutation killed this process or holds it.
+ * Runs mutations one after the other: child.js FORMAT FIRST COUNT SECONDS. Writes a line before
+ * each, with the seconds of processor time used so far ("s 17 0.25"), and a line for each that was
+ * accepted ("a 17") or failed ("f 17 {...}"). The lines are written synchronously, so that the parent
+ * knows which mutation killed this process or holds it.
  */
 
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync, writeSync } from "node:fs";
@@ -28,7 +30,7 @@ process.on("unhandledRejection", (thrown) => fail(current, `rejected and nobody 
 process.on("uncaughtException", (thrown) => fail(current, `thrown outside of every call: ${shown(thrown)}`, ""));
 
 for (; current < Number(first) + Number(count); current++) {
-  say(`s ${current}`);
+  say(`s ${current} ${processorSeconds()}`);
   const mutation = mutator.mutation(current);
   const problem = await tried(mutation);
   if (problem !== undefined) fail(current, problem, mutation.words);
@@ -43,7 +45,7 @@ async function tried({ sample, bytes }: Mutation): Promise<string | undefined> {
   writeFileSync(path, bytes);
   if (residentBytes("VmRSS") > TIDY_BYTES) (globalThis as { gc?: () => void }).gc?.();
   forgetPeak();
-  const before = process.cpuUsage();
+  const before = processorSeconds();
   let problem: string | undefined;
   let accepted = false;
   try {
@@ -52,15 +54,24 @@ async function tried({ sample, bytes }: Mutation): Promise<string | undefined> {
   } catch (thrown) {
     problem = judged(thrown, place);
   }
-  const { user, system } = process.cpuUsage(before);
-  const seconds = (user + system) / 1e6;
+  const seconds = processorSeconds() - before;
   const peak = residentBytes("VmHWM");
   rmSync(place, { recursive: true });
   if (problem !== undefined) return problem;
-  if (seconds > Number(allowed)) return `took ${seconds.toFixed(1)} s`;
-  if (peak > MAX_BYTES) return `took ${Math.round(peak / 2 ** 20)} MiB of memory`;
+  // Both, because filling memory takes time.
+  const excess = [
+    ...(seconds > Number(allowed) ? [`${seconds.toFixed(1)} s`] : []),
+    ...(peak > MAX_BYTES ? [`${Math.round(peak / 2 ** 20)} MiB of memory`] : []),
+  ];
+  if (excess.length > 0) return `took ${excess.join(" and ")}`;
   if (accepted) say(`a ${current}`);
   return undefined;
+}
+
+/** Seconds of processor time of this process so far: user and system mode, all threads. */
+function processorSeconds(): number {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1e6;
 }
 
 /** What is wrong with what was thrown. */

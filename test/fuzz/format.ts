@@ -4,7 +4,7 @@
  *
  * `samples` are valid files, small (under 64 KiB, so that a mutation often hits something that counts) and between them with every construct that the reader knows. `read` opens
  * the file and reads ALL that the product would read of it. Where a mutation is accepted, `read` returns; otherwise it must throw a SaettaError. Anything else it
- * throws, more than 2 s, more than 256 MB or a dead process is a failure.
+ * throws, more than 2 s of processor time, more than 256 MB or a dead process is a failure.
  */
 
 export interface Sample {

@@ -36,8 +36,8 @@ async function fuzzed(format: string, count: number, seconds = 2): Promise<strin
 }
 
 describe("the fuzzer", () => {
-  it("sees every way to fail, and goes on", { timeout: 120_000 }, async () => {
-    const lines = (await fuzzed("self-test", 12, 0.5)).filter((line) => line.startsWith("self-test"));
+  it("sees every way to fail, and goes on", async () => {
+    const lines = (await fuzzed("self-test", 12, 1)).filter((line) => line.startsWith("self-test"));
     expect(lines.map((line) => line.slice(0, 60))).toEqual([
       expect.stringMatching(/seed 2: threw TypeError: raw/),
       expect.stringMatching(/seed 3: an error that does not name the file/),
@@ -45,14 +45,14 @@ describe("the fuzzer", () => {
       expect.stringMatching(/seed 5: the process ended with SIGSEGV/),
       expect.stringMatching(/seed 6: hangs/),
       expect.stringMatching(/seed 7: took \d\.\d s/),
-      expect.stringMatching(/seed 8: took \d+ MiB/),
+      expect.stringMatching(/seed 8: took (\d\.\d s and )?\d+ MiB/),
       expect.stringMatching(/seed 9: the process ended with code 3/),
       expect.stringMatching(/seed 10: rejected and nobody waited: TypeError/),
       expect.stringMatching(/12 mutations from seed 0, 9 failures, 3 acc/),
     ]);
   });
 
-  it("finds nothing in some hundreds of mutations of every format", { timeout: 300_000 }, async () => {
+  it("finds nothing in some hundreds of mutations of every format", async () => {
     const quick = FORMATS.map(({ name }) => name).filter((name) => name !== "hdf5");
     const lines = [...(await fuzzed(quick.join(","), 250)), ...(await fuzzed("hdf5", 100))];
     expect(lines.filter((line) => !/ mutations from seed 0, 0 failures, /.test(line))).toEqual([]);

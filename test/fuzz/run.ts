@@ -12,14 +12,17 @@ export interface Failure {
   readonly what: string;
   /** What was done to the file. */
   readonly words: string;
-  /** A matter of time or memory, which a busy machine or what ran before in the same process may have used: it counts if it fails again, alone. */
+  /** A matter of time or memory, which other work or earlier mutations of the same process may have used: it counts if it fails again, alone. */
   readonly doubtful?: boolean;
 }
 
-/** What takes so many times as long as it may hangs; the child itself reports what merely took too long. */
-const HANGS = 2;
-/** However busy the machine is. */
-const MAX_SECONDS = 60;
+/**
+ * A mutation that used this many times the processor time it may use hangs. The child itself reports
+ * one that only took too long.
+ */
+const HANGS = 4;
+/** A mutation that waits uses no processor time. This is long enough for a busy machine. */
+const MAX_SECONDS = 300;
 const TICKS_PER_SECOND = 100;
 
 export interface Asked {
@@ -68,7 +71,7 @@ function runChild(format: string, first: number, count: number, allowed: number)
   const failures: Failure[] = [];
   let accepted = 0;
   let current: number | undefined;
-  let since = { cpu: 0, at: Date.now() };
+  let since = { cpu: 0, at: performance.now() };
   let verdict: string | undefined;
   let stderr = "";
   child.stderr.on("data", (piece: Buffer) => {
@@ -79,7 +82,7 @@ function runChild(format: string, first: number, count: number, allowed: number)
     const [, kind, number, rest] = /^([saf]) (\d+) ?(.*)$/.exec(line) ?? [];
     if (kind === "s") {
       current = Number(number);
-      since = { cpu: cpuSeconds(child.pid), at: Date.now() };
+      since = { cpu: Number(rest), at: performance.now() };
     } else if (kind === "a") accepted++;
     else if (kind === "f") {
       failures.push({
@@ -90,11 +93,16 @@ function runChild(format: string, first: number, count: number, allowed: number)
     }
   });
   const watch = setInterval(() => {
+    const looked = current;
     const cpu = cpuSeconds(child.pid) - since.cpu;
-    const seconds = (Date.now() - since.at) / 1000;
+    const seconds = (performance.now() - since.at) / 1000;
     if (current === undefined || verdict !== undefined || (cpu < HANGS * allowed && seconds < MAX_SECONDS)) return;
-    verdict = `hangs: ${cpu.toFixed(1)} s of the processor, ${seconds.toFixed(0)} s in all`;
-    child.kill("SIGKILL");
+    // The child may be further than the lines read so far: read what it has written first.
+    setImmediate(() => {
+      if (current !== looked) return;
+      verdict = `hangs: ${cpu.toFixed(1)} s of the processor, ${seconds.toFixed(0)} s in all`;
+      child.kill("SIGKILL");
+    });
   }, 200);
   return new Promise((settle, reject) => {
     child.on("error", reject);

@@ -29,7 +29,7 @@ interface Line {
   readonly l0: number;
 }
 
-describe.skipIf(why !== undefined)(`two ranks of the ${ENGINE} engine`, { timeout: 300_000 }, () => {
+describe.skipIf(why !== undefined)(`two ranks of the ${ENGINE} engine`, () => {
   let folder: string;
   let runs = 0;
   beforeAll(async () => {

@@ -143,7 +143,7 @@ describe.skipIf(why !== undefined)(`a run of several ranks${why === undefined ? 
 
   beforeAll(async () => {
     await ended(train("alone", 480));
-  }, 120_000);
+  });
 
   it("leaves the same run folder, and goes on on other grids", async () => {
     const two = async () => {
@@ -164,7 +164,7 @@ describe.skipIf(why !== undefined)(`a run of several ranks${why === undefined ? 
     }
     const config = JSON.parse(await readFile(join(path("one"), "config.json"), "utf8")) as Record<string, unknown>;
     expect([config.shards, config.replicas]).toEqual([1, 3]);
-  }, 240_000);
+  });
 
   // They wait for processes to start and to end more than they compute.
   it.concurrent("starts from another autoencoder, each shard from its own latents", async () => {
@@ -175,21 +175,21 @@ describe.skipIf(why !== undefined)(`a run of several ranks${why === undefined ? 
     ]);
     await sameMetrics("init-alone", "init-two", 1e-9);
     await sameCheckpoint("init-alone", "init-two", 1e-9);
-  }, 240_000);
+  });
 
   it.concurrent("is joined under mpirun as it is", async () => {
     const words = [CLI, "train", "acts.h5", ...EXACT, "--tokens", "240", "--out", "mpirun", "--shards", "2"];
     const child = spawn("mpirun", [...mpirun(2), process.execPath, ...words], { cwd: folder, stdio: "ignore" });
     expect(await once(child, "exit")).toEqual([0, null]);
     expect(await metricsOf(path("mpirun"))).toHaveLength(10);
-  }, 120_000);
+  });
 
   it.concurrent("says so when a rank cannot go on, once, with the exit code of one process", async () => {
     const { code, err } = await train("alone", 480, "--shards", "2"); // rank 0 finds that the folder exists
     expect(code).toBe(1);
     expect(err.match(/exists already/g)).toHaveLength(1);
     expect(err.trim().split("\n")).toHaveLength(1);
-  }, 60_000);
+  });
 
   const faulty = [
     "--latents",
@@ -210,22 +210,18 @@ describe.skipIf(why !== undefined)(`a run of several ranks${why === undefined ? 
   it.each([
     ["the process that has started them", "SIGTERM", 143],
     ["one of them", "SIGUSR1", 0],
-  ] as const)(
-    "saves and ends after the same step when %s is told to: %s",
-    async (whom, signal, expected) => {
-      const run = `stopped-${signal}`;
-      const running = start(folder, "train", "acts.h5", ...often, "--out", run);
-      await logged(run, 7, running);
-      process.kill(whom === "one of them" ? (await ranksOf(run))[1]! : running.child.pid!, signal);
-      const { code, out, err } = await running.ended;
-      expect(code).toBe(expected);
-      expect(err).not.toContain("sign of life");
-      const steps = /^stopped\s+(\d+) steps/m.exec(out)?.[1];
-      expect((await checkpointsOf(path(run))).at(-1)).toBe(`step-${steps!.padStart(8, "0")}`);
-      expect(await metricsOf(path(run))).toHaveLength(Number(steps));
-    },
-    60_000,
-  );
+  ] as const)("saves and ends after the same step when %s is told to: %s", async (whom, signal, expected) => {
+    const run = `stopped-${signal}`;
+    const running = start(folder, "train", "acts.h5", ...often, "--out", run);
+    await logged(run, 7, running);
+    process.kill(whom === "one of them" ? (await ranksOf(run))[1]! : running.child.pid!, signal);
+    const { code, out, err } = await running.ended;
+    expect(code).toBe(expected);
+    expect(err).not.toContain("sign of life");
+    const steps = /^stopped\s+(\d+) steps/m.exec(out)?.[1];
+    expect((await checkpointsOf(path(run))).at(-1)).toBe(`step-${steps!.padStart(8, "0")}`);
+    expect(await metricsOf(path(run))).toHaveLength(Number(steps));
+  });
 
   let wholeRun: Promise<unknown> | undefined;
   const whole = () => {
@@ -263,6 +259,5 @@ describe.skipIf(why !== undefined)(`a run of several ranks${why === undefined ? 
       const last = (await checkpointsOf(path("whole"))).at(-1)!;
       expect(await checkpointOf(path(name), last)).toEqual(await checkpointOf(path("whole"), last));
     },
-    240_000,
   );
 });

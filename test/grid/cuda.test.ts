@@ -54,7 +54,7 @@ describe.skipIf(why !== undefined)(
     beforeAll(async () => {
       buildStandIn(folder);
       [alone = {}] = await work<Run[]>(VARIANTS_WORD, ENGINES.join(), [1, 1], env);
-    }, 120_000);
+    });
 
     it("the steps are worth comparing: latents die and count, losses fall", () => {
       for (const { steps } of Object.values(alone).flat()) {
@@ -67,32 +67,28 @@ describe.skipIf(why !== undefined)(
     it.each([
       [1, 3],
       [2, 2],
-    ] as GridSize[])(
-      "%i shards x %i replicas: the same latents and losses as alone",
-      async (shards, replicas) => {
-        const ranks = await work<Run[]>(VARIANTS_WORD, ENGINES.join(), [shards, replicas], env);
-        for (const engine of ENGINES) {
-          for (const [variant, { steps, decoder }] of alone[engine]!.entries()) {
-            const all = ranks.map((rank) => rank[engine]![variant]!);
-            for (const [at, expected] of steps.entries()) {
-              for (const found of all.map((run) => run.steps[at]!)) {
-                // A selection that rounding to bf16 decides otherwise shows at once; in float32 there is none.
-                for (const name of ["loss", "mse", "auxk_loss", "grad_norm"] as const) {
-                  expect(Math.abs(found[name] - expected[name])).toBeLessThan(engine === "cuda" ? 1e-5 : 1e-3);
-                }
-                expect(found.dead).toBe(expected.dead);
+    ] as GridSize[])("%i shards x %i replicas: the same latents and losses as alone", async (shards, replicas) => {
+      const ranks = await work<Run[]>(VARIANTS_WORD, ENGINES.join(), [shards, replicas], env);
+      for (const engine of ENGINES) {
+        for (const [variant, { steps, decoder }] of alone[engine]!.entries()) {
+          const all = ranks.map((rank) => rank[engine]![variant]!);
+          for (const [at, expected] of steps.entries()) {
+            for (const found of all.map((run) => run.steps[at]!)) {
+              // A selection that rounding to bf16 decides otherwise shows at once; in float32 there is none.
+              for (const name of ["loss", "mse", "auxk_loss", "grad_norm"] as const) {
+                expect(Math.abs(found[name] - expected[name])).toBeLessThan(engine === "cuda" ? 1e-5 : 1e-3);
               }
-            }
-            const live = all.flatMap((run) => run.steps[0]!.live.map(String));
-            expect(live.toSorted()).toEqual(steps[0]!.live.map(String).toSorted());
-            for (const { decoder: found, firstLatent } of all) {
-              const off = found.map((value, i) => Math.abs(value - decoder[firstLatent * D + i]!));
-              expect(Math.max(...off)).toBeLessThan(engine === "cuda" ? 1e-5 : 1e-3);
+              expect(found.dead).toBe(expected.dead);
             }
           }
+          const live = all.flatMap((run) => run.steps[0]!.live.map(String));
+          expect(live.toSorted()).toEqual(steps[0]!.live.map(String).toSorted());
+          for (const { decoder: found, firstLatent } of all) {
+            const off = found.map((value, i) => Math.abs(value - decoder[firstLatent * D + i]!));
+            expect(Math.max(...off)).toBeLessThan(engine === "cuda" ? 1e-5 : 1e-3);
+          }
         }
-      },
-      120_000,
-    );
+      }
+    });
   },
 );

@@ -43,7 +43,7 @@ beforeAll(async () => {
     "--no-fund",
     join(folder, String(tarball)),
   );
-}, 300_000);
+});
 
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
@@ -56,7 +56,7 @@ describe("the installed package", () => {
     expect(code).toBe(0);
     // What it would compile is what is compiled here, no file and no byte less.
     expect(existsSync(join(home, "node_modules", "saetta", "build"))).toBe(false);
-  }, 300_000);
+  });
 
   it("trains", async () => {
     await writeActivations(join(home, "acts.h5"), learnableRows(2000, 8, 16), [2000, 8]);
@@ -64,7 +64,7 @@ describe("the installed package", () => {
     expect(err).toBe("");
     expect(out).toMatch(/^run +run\n/);
     expect(code).toBe(0);
-  }, 300_000);
+  });
 
   it("shows the run", async () => {
     const serving = spawn(

@@ -71,73 +71,69 @@ function rounded(values: Float32Array): Float32Array {
   return decodeBfloat16(half);
 }
 
-describe.skipIf(bf16.length === 0)(
-  "the product in bf16, on activations of a language model,",
-  { timeout: 180_000 },
-  () => {
-    let folder: string;
-    let rows: Float32Array;
-    let acts: string;
-    let exact: string;
-    let sae: string;
-    beforeAll(async () => {
-      folder = await mkdtemp(join(tmpdir(), "saetta-bf16-"));
-      acts = join(folder, "acts.h5");
-      const tensor = "/transformer/h.3/Add_1_output_0";
-      await harvest({
-        model: "examples/brown-gpt",
-        text: "examples/brown.txt.gz",
-        tensor,
-        tokens: 4096,
-        context: 256,
-        out: acts,
-      });
-      const source = await openSource([acts]);
-      const raw = new Uint8Array(source.rows * WIDTH * 2);
-      await source.read(0, source.rows, raw);
-      rows = rowsToFloat32(raw, "f16", source.rows * WIDTH);
-      await source.close();
-      exact = join(folder, "exact");
-      await trainOn("avx512", acts, exact);
-      sae = join(exact, "checkpoints", LAST);
-    }, 180_000);
-    afterAll(() => rm(folder, { recursive: true }));
-
-    it.each(bf16)("gives the codes of the product in float32, %s", async (path) => {
-      const codesOn = async (which: InstructionSet) => {
-        await using engine = await createCpuEngine({ threads: 2, path: which });
-        await using loaded = await loadSae(sae, { engine });
-        expect(engine.description.includes("product in bf16")).toBe(which === path);
-        return bits(await loaded.encode(rows));
-      };
-      const [expected, found] = [await codesOn("avx512"), await codesOn(path)];
-      expect(expected[0].length).toBe((rows.length / WIDTH) * K * 4);
-      for (const [i, bytes] of expected.entries())
-        expect(Buffer.compare(found[i], bytes), i === 0 ? "latents" : "values").toBe(0);
+describe.skipIf(bf16.length === 0)("the product in bf16, on activations of a language model,", () => {
+  let folder: string;
+  let rows: Float32Array;
+  let acts: string;
+  let exact: string;
+  let sae: string;
+  beforeAll(async () => {
+    folder = await mkdtemp(join(tmpdir(), "saetta-bf16-"));
+    acts = join(folder, "acts.h5");
+    const tensor = "/transformer/h.3/Add_1_output_0";
+    await harvest({
+      model: "examples/brown-gpt",
+      text: "examples/brown.txt.gz",
+      tensor,
+      tokens: 4096,
+      context: 256,
+      out: acts,
     });
+    const source = await openSource([acts]);
+    const raw = new Uint8Array(source.rows * WIDTH * 2);
+    await source.read(0, source.rows, raw);
+    rows = rowsToFloat32(raw, "f16", source.rows * WIDTH);
+    await source.close();
+    exact = join(folder, "exact");
+    await trainOn("avx512", acts, exact);
+    sae = join(exact, "checkpoints", LAST);
+  });
+  afterAll(() => rm(folder, { recursive: true }));
 
-    it.each(bf16)("trains the same autoencoder, with dead latents, %s", async (path) => {
-      const out = join(folder, path);
-      await trainOn(path, acts, out);
-      expect(await checkpointOf(out, LAST)).toEqual(await checkpointOf(exact, LAST));
-      const metrics = await metricsOf(out);
-      expect(metrics).toEqual(await metricsOf(exact));
-      expect(metrics.some(({ dead, auxk_loss }) => (dead as number) > 0 && (auxk_loss as number) > 0)).toBe(true);
-    });
+  it.each(bf16)("gives the codes of the product in float32, %s", async (path) => {
+    const codesOn = async (which: InstructionSet) => {
+      await using engine = await createCpuEngine({ threads: 2, path: which });
+      await using loaded = await loadSae(sae, { engine });
+      expect(engine.description.includes("product in bf16")).toBe(which === path);
+      return bits(await loaded.encode(rows));
+    };
+    const [expected, found] = [await codesOn("avx512"), await codesOn(path)];
+    expect(expected[0].length).toBe((rows.length / WIDTH) * K * 4);
+    for (const [i, bytes] of expected.entries())
+      expect(Buffer.compare(found[i], bytes), i === 0 ? "latents" : "values").toBe(0);
+  });
 
-    it("would select other latents on some rows in a hundred, were it more than a screen", async () => {
-      const file = await openSafetensors(join(sae, "sae.safetensors"));
-      const read = async (name: string) => float32Of(await file.read(name));
-      const [encoder, bias, preBias] = [await read("encoder.weight"), await read("encoder.bias"), await read("b_dec")];
-      await file.close();
-      const coarse = rounded(encoder);
-      const COUNT = 100;
-      let others = 0;
-      for (let row = 0; row < COUNT; row++) {
-        const x = rows.subarray(row * 40 * WIDTH, (row * 40 + 1) * WIDTH).map((value, i) => value - preBias[i]);
-        if (selected(x, encoder, bias) !== selected(rounded(x), coarse, bias)) others++;
-      }
-      expect(others).toBeGreaterThan(COUNT / 25);
-    });
-  },
-);
+  it.each(bf16)("trains the same autoencoder, with dead latents, %s", async (path) => {
+    const out = join(folder, path);
+    await trainOn(path, acts, out);
+    expect(await checkpointOf(out, LAST)).toEqual(await checkpointOf(exact, LAST));
+    const metrics = await metricsOf(out);
+    expect(metrics).toEqual(await metricsOf(exact));
+    expect(metrics.some(({ dead, auxk_loss }) => (dead as number) > 0 && (auxk_loss as number) > 0)).toBe(true);
+  });
+
+  it("would select other latents on some rows in a hundred, were it more than a screen", async () => {
+    const file = await openSafetensors(join(sae, "sae.safetensors"));
+    const read = async (name: string) => float32Of(await file.read(name));
+    const [encoder, bias, preBias] = [await read("encoder.weight"), await read("encoder.bias"), await read("b_dec")];
+    await file.close();
+    const coarse = rounded(encoder);
+    const COUNT = 100;
+    let others = 0;
+    for (let row = 0; row < COUNT; row++) {
+      const x = rows.subarray(row * 40 * WIDTH, (row * 40 + 1) * WIDTH).map((value, i) => value - preBias[i]);
+      if (selected(x, encoder, bias) !== selected(rounded(x), coarse, bias)) others++;
+    }
+    expect(others).toBeGreaterThan(COUNT / 25);
+  });
+});

@@ -5,6 +5,7 @@ import { mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { promisify } from "node:util";
+import { CHILD_MS } from "./limits.ts";
 
 const run = promisify(execFile);
 
@@ -47,7 +48,7 @@ export async function userFolder(): Promise<UserFolder> {
       );
     },
     async node(file, ...args) {
-      return (await run(process.execPath, [`${file}.js`, ...args], { cwd: path, timeout: 120_000 })).stdout;
+      return (await run(process.execPath, [`${file}.js`, ...args], { cwd: path, timeout: CHILD_MS })).stdout;
     },
     [Symbol.asyncDispose]: () => rm(path, { recursive: true }),
   };

@@ -10,11 +10,11 @@ import { newestCheckpoint } from "../../src/checkpoint/load.ts";
 import type { Rng } from "../../src/util/rng.ts";
 import { CLI } from "../cli/saetta.ts";
 import { whyNoCpu } from "../support/engines.ts";
+import { CHILD_MS } from "../support/limits.ts";
 import { scratch } from "../support/scratch.ts";
-import { cases, LONG } from "./harness.ts";
+import { cases } from "./harness.ts";
 import { digestOf, flagsOf, optionsOf, trainOrResume, writeData } from "./subject.ts";
 
-const TIME = LONG ? 7_200_000 : 300_000;
 const STEPS = 200;
 const KILL = resolve("test/torture/kill.mjs");
 const CODES = { SIGINT: 130, SIGTERM: 143, SIGUSR1: 0 } as const;
@@ -37,7 +37,7 @@ async function command(
   const child = spawn(process.execPath, [...loaded, CLI, ...args], {
     stdio: ["ignore", "ignore", "pipe"],
     env: { ...process.env, ...env },
-    timeout: 120_000,
+    timeout: CHILD_MS,
     killSignal: "SIGKILL",
   });
   let err = "";
@@ -74,7 +74,7 @@ beforeAll(async () => {
     expect({ code, err }).toEqual({ code: 0, err: "" });
     whole.set(engine, { digest: await digestOf(run, STEPS), ms, calls: Number(await readFile(count, "utf8")) });
   }
-}, 300_000);
+});
 afterAll(() => rm(folder, { recursive: true }));
 
 /** A run of one of the engines that ends early, and goes on to its end: by `saetta resume`, or in this process, which is quicker. */
@@ -100,7 +100,7 @@ async function killed(rng: Rng, end: (engine: EngineName, run: string) => Promis
 const later = (ms: number, then: () => void) => setTimeout(then, ms).unref();
 
 describe("a run of 200 steps", () => {
-  it("killed at any time goes on to the same bits", { timeout: TIME }, async () => {
+  it("killed at any time goes on to the same bits", async () => {
     await cases("sigkill", { short: 3, long: 200 }, (rng) =>
       killed(rng, async (engine, run) => {
         const ms = rng.uniform() * whole.get(engine)!.ms;
@@ -110,7 +110,7 @@ describe("a run of 200 steps", () => {
     );
   });
 
-  it("killed inside the writing of a checkpoint goes on to the same bits", { timeout: TIME }, async () => {
+  it("killed inside the writing of a checkpoint goes on to the same bits", async () => {
     await cases("sigkill-write", { short: 3, long: 100 }, (rng) =>
       killed(rng, async (engine, run) => {
         const at = 1 + rng.below(whole.get(engine)!.calls);
@@ -119,7 +119,7 @@ describe("a run of 200 steps", () => {
     );
   });
 
-  it("killed while it goes on goes on to the same bits", { timeout: TIME }, async () => {
+  it("killed while it goes on goes on to the same bits", async () => {
     await cases("sigkill-resume", { short: 2, long: 20 }, (rng) =>
       killed(rng, async (engine, run) => {
         const { calls, ms } = whole.get(engine)!;
@@ -131,9 +131,7 @@ describe("a run of 200 steps", () => {
     );
   });
 
-  it("asked to end at any time saves, exits with the code of the signal, and goes on to the same bits", {
-    timeout: TIME,
-  }, async () => {
+  it("asked to end at any time saves, exits with the code of the signal, and goes on to the same bits", async () => {
     await cases("signals", { short: 2, long: 60 }, (rng) =>
       killed(rng, async (engine, run) => {
         const name = (Object.keys(CODES) as (keyof typeof CODES)[])[rng.below(3)]!;
@@ -147,7 +145,7 @@ describe("a run of 200 steps", () => {
     );
   });
 
-  it("killed is gone on with by saetta resume, and verified", { timeout: TIME }, async () => {
+  it("killed is gone on with by saetta resume, and verified", async () => {
     const run = join(folder, "run");
     const { calls, digest } = whole.get("reference")!;
     await command(train("reference", run), { SAETTA_KILL_AT: String(calls >> 1) });

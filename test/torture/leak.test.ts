@@ -7,6 +7,7 @@ import { resolve } from "node:path";
 import { promisify } from "node:util";
 import { describe, expect, it } from "vitest";
 import { whyNoCpu } from "../support/engines.ts";
+import { CHILD_MS } from "../support/limits.ts";
 import { scratch } from "../support/scratch.ts";
 import { LONG } from "./harness.ts";
 
@@ -36,7 +37,7 @@ async function samplesOf(engine: string): Promise<readonly Sample[]> {
       folder,
     ];
     const { stdout } = await promisify(execFile)(process.execPath, args, {
-      timeout: 3_600_000,
+      timeout: CHILD_MS,
       env: { ...process.env, MALLOC_ARENA_MAX: "1" },
     });
     return JSON.parse(stdout) as Sample[];
@@ -48,9 +49,7 @@ async function samplesOf(engine: string): Promise<readonly Sample[]> {
 const median = (values: readonly number[]): number => values.toSorted((a, b) => a - b)[values.length >> 1]!;
 
 describe.each(["reference", "cpu"])("%s", (engine) => {
-  it(`${STEPS} steps leave memory and descriptors as they were after the first ${FROM}`, {
-    timeout: 3_600_000,
-  }, async (context) => {
+  it(`${STEPS} steps leave memory and descriptors as they were after the first ${FROM}`, async (context) => {
     const reason = existsSync("/proc/self/fd")
       ? engine === "cpu"
         ? whyNoCpu()

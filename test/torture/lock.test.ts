@@ -10,7 +10,6 @@ import { scratch } from "../support/scratch.ts";
 import { cases, LONG } from "./harness.ts";
 import { digestOf, exists, flagsOf, optionsOf, trainOrResume, writeData } from "./subject.ts";
 
-const TIME = LONG ? 7_200_000 : 300_000;
 const STEPS = 12;
 const options = optionsOf(STEPS, 6);
 
@@ -87,7 +86,7 @@ class Starter {
 }
 
 describe("several that start at once", () => {
-  it("get one lock between them, which is free again as soon as its holder was killed", { timeout: TIME }, async () => {
+  it("get one lock between them, which is free again as soon as its holder was killed", async () => {
     const starters = Array.from({ length: 8 }, () => new Starter());
     try {
       for (const each of starters) expect(await each.line()).toBe("ready");
@@ -127,7 +126,7 @@ describe("several that start at once", () => {
     }
   });
 
-  it("as commands, run once: the others exit 1 and say why", { timeout: TIME }, async () => {
+  it("as commands, run once: the others exit 1 and say why", async () => {
     await cases("race", { short: 2, long: 100, regressions: [2033780515] }, async (rng) => {
       const run = join(folder, "run");
       const resuming = rng.below(2) === 0;
@@ -168,7 +167,7 @@ describe("several that start at once", () => {
   });
 });
 
-it("a run that was raced for ends as one that was not", { timeout: TIME }, async () => {
+it("a run that was raced for ends as one that was not", async () => {
   const run = join(folder, "run");
   const running = [1, 2].map(() => start(folder, "train", data, "--out", run, ...flagsOf(options)));
   const codes = (await Promise.all(running.map(({ ended }) => ended))).map(({ code }) => code);

@@ -11,10 +11,8 @@ import { allocState } from "../../src/train/state.ts";
 import { type Chooser, type Recording, recording } from "../support/power.ts";
 import { scratch } from "../support/scratch.ts";
 import { through } from "../support/seam.ts";
-import { cases, enumerated, LONG } from "./harness.ts";
+import { cases, enumerated } from "./harness.ts";
 import { digestOf, exists, optionsOf, trainOrResume, writeData } from "./subject.ts";
-
-const TIME = LONG ? 3_600_000 : 120_000;
 
 let folder: string;
 beforeAll(async () => {
@@ -73,13 +71,13 @@ describe("checkpoints that are saved and removed one after the other", () => {
     for (const step of await savedSteps(run)) await openCheckpoint(join(checkpointsFolder(run), stepName(step)));
   }
 
-  it("are whole, or not there, after every call", { timeout: TIME }, async () => {
+  it("are whole, or not there, after every call", async () => {
     await enumerated("power-prefix", recorded.length(), 30, async (length) => {
       for (const choose of EXTREMES) await afterCut(recorded, length, choose, (run) => expectSafe(run, length));
     });
   });
 
-  it("and when what was not synced is kept in part, in any order", { timeout: TIME }, async () => {
+  it("and when what was not synced is kept in part, in any order", async () => {
     await cases("power", { short: 50, long: 1000 }, async (rng) => {
       const length = 1 + rng.below(recorded.length());
       const share = rng.uniform();
@@ -108,7 +106,7 @@ describe("a run", () => {
     logged = await readFile(join(run, "metrics.jsonl"));
   });
 
-  it("goes on after a power cut at any moment, and ends with the same bits", { timeout: TIME }, async () => {
+  it("goes on after a power cut at any moment, and ends with the same bits", async () => {
     await cases("power-run", { short: 8, long: 300 }, async (rng) => {
       const length = 1 + rng.below(recorded.length());
       const share = rng.below(3) / 2;

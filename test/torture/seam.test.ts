@@ -9,7 +9,7 @@ import type { TrainOptions } from "../../src/config.ts";
 import { SaettaError } from "../../src/util/errors.ts";
 import { scratch } from "../support/scratch.ts";
 import { callsOf, failingAt, faulty, killedAt, through } from "../support/seam.ts";
-import { enumerated, LONG } from "./harness.ts";
+import { enumerated } from "./harness.ts";
 import { digestOf, exists, optionsOf, trainOrResume, writeData } from "./subject.ts";
 
 const STEPS = 12;
@@ -17,7 +17,6 @@ const STEPS = 12;
 const [EVERY, KEEP] = [3, 2];
 const options = optionsOf(STEPS, EVERY, { keep: KEEP });
 const SHORT = 10;
-const TIME = LONG ? 3_600_000 : 120_000;
 
 let folder: string;
 let data: string;
@@ -57,7 +56,7 @@ describe("a run whose writing is cut short", () => {
     expect(calls).toBeGreaterThan(200);
   });
 
-  it("by a kill at any call goes on to the same bits", { timeout: TIME }, async () => {
+  it("by a kill at any call goes on to the same bits", async () => {
     await enumerated("kill", calls, SHORT, (at) =>
       inRun(async (run) => {
         const killed = await failureOf(through(killedAt(at), () => trainOrResume(data, run, options)));
@@ -72,7 +71,7 @@ describe("a run whose writing is cut short", () => {
     );
   });
 
-  it("by a kill, and again while it goes on, ends with the same bits", { timeout: TIME }, async () => {
+  it("by a kill, and again while it goes on, ends with the same bits", async () => {
     await enumerated("kill-twice", calls, SHORT, (at) =>
       inRun(async (run) => {
         await failureOf(through(killedAt(at), () => trainOrResume(data, run, options)));
@@ -84,7 +83,7 @@ describe("a run whose writing is cut short", () => {
   });
 
   describe.each(["ENOSPC", "EIO"] as const)("by %s", (code) => {
-    it("at any call says so in one line, and goes on to the same bits", { timeout: TIME }, async () => {
+    it("at any call says so in one line, and goes on to the same bits", async () => {
       await enumerated(code, calls, SHORT, (at) =>
         inRun(async (run) => {
           const failed = await failureOf(through(failingAt(at, code), () => trainOrResume(data, run, options)));
@@ -105,7 +104,7 @@ describe("a run whose writing is cut short", () => {
     });
   });
 
-  it("with --on-disk-full wait goes on by itself once there is room", { timeout: TIME }, async () => {
+  it("with --on-disk-full wait goes on by itself once there is room", async () => {
     const waiting: TrainOptions = { ...options, onDiskFull: "wait" };
     await enumerated("wait", calls, SHORT, (at) =>
       inRun(async (run) => {

@@ -5,11 +5,12 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { beforeAll, describe, expect, it } from "vitest";
 import { whyNoCpu } from "../../../test/support/engines.ts";
+import { CHILD_MS } from "../../../test/support/limits.ts";
 import { createCpuEngine, prepareCpuKernels } from "./index.ts";
 
 const here = (name: string) => fileURLToPath(new URL(name, import.meta.url));
 
-it.skipIf(whyNoCpu() !== undefined)("the pool does each tile of a million jobs once", { timeout: 120_000 }, () => {
+it.skipIf(whyNoCpu() !== undefined)("the pool does each tile of a million jobs once", () => {
   const folder = mkdtempSync(join(tmpdir(), "saetta-stream-"));
   const program = join(folder, "stress");
   const sources = ["stream.stress.cc", "kernels/stream.cc", "kernels/half.cc", "kernels/encode_bf16.cc"].map(here);
@@ -17,7 +18,7 @@ it.skipIf(whyNoCpu() !== undefined)("the pool does each tile of a million jobs o
     encoding: "utf8",
   });
   expect(compiled.stderr).toBe("");
-  const { stdout, signal } = spawnSync(program, { encoding: "utf8", timeout: 60_000 });
+  const { stdout, signal } = spawnSync(program, { encoding: "utf8", timeout: CHILD_MS });
   expect({ stdout, signal }).toEqual({ stdout: "every tile once\n", signal: null });
   rmSync(folder, { recursive: true });
 });

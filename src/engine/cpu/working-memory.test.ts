@@ -53,7 +53,7 @@ describe.skipIf(paths.length === 0)("a step's working memory", () => {
     ...chosen.flatMap((path) => [1024, 16384].map((B) => ({ path, B, auxk: 0 }))),
     ...chosen.slice(-1).map((path) => ({ path, B: 16384, auxk: 256 })),
   ];
-  it.each(cases)("is bounded: $path, $B rows, auxk $auxk", { timeout: 60_000 }, async ({ path, B, auxk }) => {
+  it.each(cases)("is bounded: $path, $B rows, auxk $auxk", async ({ path, B, auxk }) => {
     const bytes = await bytesOfStep(path, { d: 768, n: 1024, k: 32, auxk }, B);
     // Codes, gradients' entries and err are a part of it that must be there.
     expect(bytes).toBeGreaterThan(B * (4 * 768 + 24 * 32));
