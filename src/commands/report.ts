@@ -46,7 +46,11 @@ export function reportCommand(program: Command): void {
       const onProgress = (stage: Stage, done: number, total: number) => {
         if (line.stage !== stage) line.progress?.done();
         if (line.stage !== stage)
-          line.progress = createProgress({ label: stage, total, unit: stage === "read" ? "rows" : "latents" });
+          line.progress = createProgress({
+            label: stage,
+            total,
+            unit: stage === "read" || stage === "count" ? "rows" : "latents",
+          });
         line.stage = stage;
         line.progress?.update(done);
       };

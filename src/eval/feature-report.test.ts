@@ -17,6 +17,8 @@ import { findModel, findTokenizer } from "./feature-model.ts";
 import { type FeatureReportOptions, writeFeatureReport } from "./feature-report.ts";
 
 const SEQUENCES = 12;
+/** The rows that are no start tokens. */
+const RANGES = Array.from({ length: SEQUENCES }, (_, i) => ({ first: i * CONTEXT + 1, count: CONTEXT - 1 }));
 
 let folder = "";
 let planted: Planted;
@@ -42,8 +44,7 @@ async function reportOf(
   options: Partial<FeatureReportOptions> = {},
 ): Promise<{ latents: Latent[]; reader: FeatureReader }> {
   const out = join(folder, "features");
-  const ranges = Array.from({ length: SEQUENCES }, (_, i) => ({ first: i * CONTEXT + 1, count: CONTEXT - 1 }));
-  const summary = await writeFeatureReport(sae, from, ranges, { out, ...options });
+  const summary = await writeFeatureReport(sae, from, RANGES, { out, ...options });
   const file = await openFeatures(out);
   const reader = new FeatureReader(file.index.summary, file.read, out);
   expect(await reader.summary()).toEqual(summary);
@@ -94,6 +95,13 @@ describe("a report", () => {
     expect((await reader.summary()).dead).toBe(DEAD.length);
     expect(latents[10]?.nearest[0]).toEqual({ latent: 11, cosine: 0.6, on: [] });
     expect(latents[11]?.nearest[0]).toEqual({ latent: 10, cosine: 0.6, on: latents[10]?.on });
+  });
+
+  it("shows no value above the maximum", async () => {
+    const { latents } = await reportOf(source, { tokenizer });
+    for (const { max, strongest, ranges } of latents)
+      for (const { value, values } of [...strongest, ...ranges.flatMap(({ passages }) => passages)])
+        expect(Math.max(value, ...values)).toBeLessThanOrEqual(max);
   });
 
   /** The text of a passage is that of its document around its row, and the values stand on their tokens. */

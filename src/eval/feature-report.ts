@@ -3,7 +3,7 @@
 import { availableParallelism } from "node:os";
 import { basename, dirname, isAbsolute, join } from "node:path";
 import type { NonFinite } from "../data/batches.ts";
-import { countRows, type Range } from "../data/holdout.ts";
+import type { Range } from "../data/holdout.ts";
 import type { Source } from "../data/source.ts";
 import {
   type FeatureSummary,
@@ -21,14 +21,15 @@ import type { Tokenizer } from "../language-model/tokenizer.ts";
 import { openUnembedding } from "../language-model/unembedding.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
-import { type Evaluation, evaluate } from "./evaluate.ts";
-import { describeLatents, type Feature } from "./features.ts";
+import { collectFeatures } from "./collect-features.ts";
+import type { Evaluation } from "./evaluate.ts";
+import type { Feature } from "./features.ts";
 import { BEFORE, type KeptFiring } from "./kept-firings.ts";
 import { type Nearest, nearestLatents } from "./nearest.ts";
 import { PassageTexts } from "./passage-texts.ts";
-import { Profiles } from "./profiles.ts";
-import { atMost, rowsOf } from "./rows.ts";
-import { RowsInText, textOfTokens } from "./text.ts";
+import type { Profiles } from "./profiles.ts";
+import { atMost } from "./rows.ts";
+import { textOfTokens } from "./text.ts";
 
 export interface FeatureReportOptions {
   /** The file to write. */
@@ -42,7 +43,8 @@ export interface FeatureReportOptions {
   readonly onProgress?: ((stage: Stage, done: number, total: number) => void) | undefined;
 }
 
-export type Stage = "read" | "compare" | "write";
+/** "count": the rows once more, where there are more counts than memory may hold. */
+export type Stage = "read" | "count" | "compare" | "write";
 
 /** Passages of the strongest firings that are shown, and of each range. */
 const STRONGEST_SHOWN = 12;
@@ -71,20 +73,14 @@ export async function writeFeatureReport(
   }
   const chosen = atMost(ranges, maxRows);
   const textOf = tokenizer === undefined ? (token: number) => `⟨${token}⟩` : textOfTokens(tokenizer);
-  const profiles = new Profiles(n);
-  const inText = new RowsInText(source, tokenizer && textOf);
-  const total = countRows(chosen);
-  const metrics = await evaluate(sae, source.dtype, rowsOf(source, chosen, nonFinite), {
-    async onChunk(chunk, codes) {
-      profiles.add(await inText.next(chunk.numbers), codes);
-      onProgress?.("read", profiles.rows, total);
-    },
+  const { metrics, profiles, features } = await collectFeatures(sae, source, chosen, {
+    textOf: tokenizer && textOf,
+    nonFinite,
+    onProgress,
   });
-  profiles.finish();
   const nearest = await nearestLatents(sae, Math.min(NEAREST, n - 1), (done) => onProgress?.("compare", done, n));
   const writer = await FeatureWriter.create(out);
   try {
-    const features = describeLatents(profiles, sae.shape.k);
     const summary = summaryOf(sae, source, metrics, features, options);
     await writeAll(writer, { sae, source, profiles, features, nearest, textOf, options });
     await writer.finish(summary);
@@ -193,12 +189,12 @@ async function latentOf(
   texts: PassageTexts | undefined,
 ): Promise<StoredLatent> {
   const { profiles, features, nearest, textOf, options } = material;
-  const { contexts, tokens } = features[latent];
+  const { contexts, tokens, max } = features[latent];
   const { strongest, ranges } = shownOf(profiles, latent);
   // Models have more rows than their tokenizers have tokens, for a round number.
   const known = effects?.subarray(0, options.tokenizer?.vocabSize);
   const { width, counts } = profiles.histogram(latent);
-  const passages = (all: readonly KeptFiring[]) => Promise.all(all.map((firing) => passageOf(firing, texts)));
+  const passages = (all: readonly KeptFiring[]) => Promise.all(all.map((firing) => passageOf(firing, max, texts)));
   const near = nearest.latent.subarray(latent * nearest.count, (latent + 1) * nearest.count);
   const cosines = nearest.cosine.subarray(latent * nearest.count, (latent + 1) * nearest.count);
   return {
@@ -222,21 +218,24 @@ async function latentOf(
   };
 }
 
+/** `max`: the latent's largest value, which no value of the passage exceeds after rounding either. */
 async function passageOf(
   { value, number, around }: KeptFiring,
+  max: number,
   texts: PassageTexts | undefined,
 ): Promise<StoredPassage> {
+  const shown = (each: number) => Math.min(max, rounded(each));
   const span = await texts?.spanOf(number);
   if (texts === undefined || span === undefined)
-    return { value: rounded(value), row: number, text: -1, length: 0, at: 0, active: [] };
+    return { value: shown(value), row: number, text: -1, length: 0, at: 0, active: [] };
   const at = number - span.first;
   const length = span.end - span.first;
   const active: number[] = [];
   for (let token = 0; token < length; token++) {
     const on = token === at ? value : around[token - at + BEFORE];
-    if (on > 0) active.push(token, rounded(on));
+    if (on > 0) active.push(token, shown(on));
   }
-  return { value: rounded(value), row: number, text: texts.textOf(span.first), length, at, active };
+  return { value: shown(value), row: number, text: texts.textOf(span.first), length, at, active };
 }
 
 /** The tokens with the largest effects, or the most negative ones (`sign` -1), the strongest first. */

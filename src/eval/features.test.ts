@@ -1,11 +1,12 @@
 import { describe, expect, it } from "vitest";
 import type { Source } from "../data/source.ts";
 import type { Tokenizer } from "../language-model/tokenizer.ts";
-import { chooseFeatures, describeLatents, type Feature } from "./features.ts";
+import { chooseFeatures, describeLatent, type Feature } from "./features.ts";
 import { pageOf, reportText } from "./print.ts";
 import { Profiles } from "./profiles.ts";
 import type { EvalReport } from "./report.ts";
 import { examplesOf, RowsInText } from "./text.ts";
+import { TokenUses } from "./token-uses.ts";
 
 const WORDS = ["<start>", " the", " cat", " cats", " dog", " sat", "\n", "x", "\u001b[31m", "Dog"];
 const tokenizer: Tokenizer = {
@@ -40,7 +41,7 @@ function sourceOf(tokens: readonly number[], sequence?: number): Source {
 type Firings = readonly (readonly [number, number])[];
 
 /** What is found when the rows of `source` have these firings. */
-async function profilesOf(source: Source, latents: readonly Firings[]): Promise<Profiles> {
+async function profilesOf(source: Source, latents: readonly Firings[]) {
   const k = latents.length;
   const codes = {
     k,
@@ -50,16 +51,18 @@ async function profilesOf(source: Source, latents: readonly Firings[]): Promise<
   for (const [latent, firings] of latents.entries())
     for (const [row, value] of firings) codes.value[row * k + latent] = value;
   const profiles = new Profiles(k);
-  profiles.add(
-    await new RowsInText(source, textOf).next(Float64Array.from({ length: source.rows }, (_, row) => row)),
-    codes,
-  );
+  const uses = new TokenUses(k);
+  const rows = await new RowsInText(source, textOf).next(Float64Array.from({ length: source.rows }, (_, row) => row));
+  profiles.add(rows, codes);
+  uses.add(rows.kinds!, codes);
   profiles.finish();
-  return profiles;
+  return { profiles, uses };
 }
 
 async function choose(latents: readonly Firings[], count: number, k: number, tokens = corpus): Promise<Feature[]> {
-  return chooseFeatures(describeLatents(await profilesOf(sourceOf(tokens, 50), latents), k), count, textOf);
+  const { profiles, uses } = await profilesOf(sourceOf(tokens, 50), latents);
+  const features = latents.map((_, latent) => describeLatent(profiles, latent, uses.of(latent), k));
+  return chooseFeatures(features, count, textOf);
 }
 
 /** 2,000 rows in 40 contexts of 50; in each: a cat at 10, cats at 20, a dog at 30, x at 40. */
@@ -161,7 +164,7 @@ describe("examplesOf", () => {
       [14, 6],
       [18, 5.5],
     ];
-    const kept = (await profilesOf(sourceOf(tokens), [firings])).strongest(0);
+    const kept = (await profilesOf(sourceOf(tokens), [firings])).profiles.strongest(0);
     const examples = await examplesOf(kept, sourceOf(tokens), tokenizer, 5);
     // Row 2 is a third " cat"; row 3 is weaker than it and in its context.
     expect(examples).toEqual([
@@ -170,6 +173,18 @@ describe("examplesOf", () => {
       { value: 5.5, where: "memory, row 18", before: " the", token: " cat", after: "\n" },
       { value: 3, where: "memory, row 10", before: " the", token: " dog", after: " sat" },
     ]);
+  });
+
+  it("shows a token that is a part of a character by the whole of it", async () => {
+    const parts: Tokenizer = { ...tokenizer, pieces: (ids) => Array.from(ids, (id) => (id === 2 ? "" : WORDS[id])) };
+    const source = sourceOf([0, 1, 2, 2, 5, 6, 2]);
+    const kept = (at: number) => [{ value: 1, number: at, context: 0, around: new Float32Array(0) }];
+    expect((await examplesOf(kept(2), source, parts, 1))[0]).toMatchObject({
+      before: " the",
+      token: " sat",
+      after: "\n",
+    });
+    expect((await examplesOf(kept(6), source, parts, 1))[0]).toMatchObject({ token: "", after: "" });
   });
 });
 
@@ -194,6 +209,7 @@ describe("the printed report", () => {
       density: [{ from: -0.5, to: 0, latents: 99 }],
     },
     fvuWithoutUnitDecoder: null,
+    featuresNote: null,
     features: [
       {
         latent: 7,
@@ -235,6 +251,22 @@ describe("the printed report", () => {
     const last = lines.at(-1) ?? "";
     expect(last).toMatch(/^ {4}3\.00 {2}…(ng|g|) ?(long )+·\[31m the ›cat‹ sat⏎on$/);
     expect([...last].length).toBeLessThanOrEqual(80);
+  });
+
+  it("says why it shows fewer latents than were asked for", () => {
+    const featuresNote = "1 of the 500 latents asked for: 1 of 100 latents fires often enough";
+    expect(reportText({ ...report, featuresNote }, { columns: 80, bold: false })).toMatch(
+      /asked for: 1 of 100 latents/,
+    );
+  });
+
+  it("lets no text turn a line around", () => {
+    const [feature] = report.features;
+    const examples = [{ ...feature.examples[0], before: "a\u202e", token: "\u200fb\u2067" }];
+    const tokens = [{ ...feature.tokens[0], text: "\u061c<0xE2>" }];
+    const text = reportText({ ...report, features: [{ ...feature, examples, tokens }] }, { columns: 80, bold: false });
+    expect(text).toContain("a·›·b·‹");
+    expect(text).toContain("on: ·<0xE2> 10/12");
   });
 
   it("uses bold on a terminal only, and no control characters of the text", () => {

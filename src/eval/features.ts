@@ -4,6 +4,7 @@
  */
 
 import type { Profiles } from "./profiles.ts";
+import type { CountedToken } from "./token-uses.ts";
 
 /** A latent's use of one token and those that differ from it in case and spaces only; `token` is the most frequent of them. */
 export interface TokenUse {
@@ -37,44 +38,54 @@ export interface Feature {
 }
 
 /** Fewer firings show no pattern; fewer contexts may be one text. */
-const LEAST_FIRINGS = 10;
-const LEAST_CONTEXTS = 5;
-/** What fires more often is not specific. With few latents, k / n is what each fires on the average. */
+export const LEAST_FIRINGS = 10;
+export const LEAST_CONTEXTS = 5;
 const MOST_DENSITY = 0.02;
 /** Prior firings of specificity. */
 const PRIOR = 10;
+/** Tokens kept per latent. */
+const MOST_TOKENS = 48;
 const LEAST_VARIETY = 0.1;
 const MOST_VARIETY = 2;
 const LEAST_LEGIBILITY = 0.1;
 
-/** What is to be known of each latent, by number. `score` is 0 where too little is known to say what it does, or it is not specific; `k`: active latents of a row. */
-export function describeLatents(profiles: Profiles, k: number): Feature[] {
+/**
+ * What is known of a latent. `counted`: all tokens on which it fires, the one with most energy first; empty where rows have no tokens. `k`: active latents per row. `score` is 0 where
+ * too little is known to say what the latent does, or it is not specific.
+ */
+export function describeLatent(
+  profiles: Profiles,
+  latent: number,
+  counted: readonly CountedToken[],
+  k: number,
+): Feature {
   const { rows, total, occurrences, latents } = profiles;
-  const most = Math.max(MOST_DENSITY, k / latents) * rows;
-  return Array.from({ length: latents }, (_, latent) => {
-    const { firings, energy, contexts, max, onWords, tokens: counted } = profiles.of(latent);
-    const tokens = counted.map(({ token, firings: on, energy: part }) => ({
-      token: profiles.formOf(token),
-      firings: on,
-      occurrences: occurrences.get(token) ?? 0,
-      share: part / energy,
-    }));
-    const about = {
-      latent,
-      firings,
-      density: firings / rows,
-      energyShare: total > 0 ? energy / total : 0,
-      contexts,
-      max,
-      tokens,
-    };
-    const isCandidate = firings >= LEAST_FIRINGS && firings <= most && contexts >= LEAST_CONTEXTS;
-    const legibility = LEAST_LEGIBILITY + (1 - LEAST_LEGIBILITY) * onWords;
-    return {
-      ...about,
-      score: isCandidate ? Math.sqrt(about.energyShare) * readability(tokens, firings, rows) * legibility : 0,
-    };
-  });
+  const { firings, energy, contexts, max, onWords } = profiles.of(latent);
+  const tokens = counted.map(({ token, firings: on, energy: part }) => ({
+    token: profiles.formOf(token),
+    firings: on,
+    occurrences: occurrences.get(token) ?? 0,
+    share: part / energy,
+  }));
+  const energyShare = total > 0 ? energy / total : 0;
+  const isCandidate =
+    firings >= LEAST_FIRINGS && firings <= mostDensity(k, latents) * rows && contexts >= LEAST_CONTEXTS;
+  const legibility = LEAST_LEGIBILITY + (1 - LEAST_LEGIBILITY) * onWords;
+  return {
+    latent,
+    firings,
+    density: firings / rows,
+    energyShare,
+    contexts,
+    max,
+    tokens: tokens.slice(0, MOST_TOKENS),
+    score: isCandidate ? Math.sqrt(energyShare) * readability(tokens, firings, rows) * legibility : 0,
+  };
+}
+
+/** The largest density of a candidate: what fires more often is not specific. With few latents, k / n is what each fires on the average. */
+export function mostDensity(k: number, latents: number): number {
+  return Math.max(MOST_DENSITY, k / latents);
 }
 
 /**

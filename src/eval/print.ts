@@ -2,6 +2,7 @@
 
 import { formatPercent } from "../util/format.ts";
 import { formatCount } from "../util/progress.ts";
+import { visible } from "../util/visible.ts";
 import type { Evaluation } from "./evaluate.ts";
 import type { EvalReport, ShownFeature } from "./report.ts";
 
@@ -20,7 +21,7 @@ export function pageOf(stream: { readonly isTTY?: boolean; readonly columns?: nu
 
 /** Everything that `saetta eval` prints. */
 export function reportText(report: EvalReport, page: Page): string {
-  const { autoencoder, step, weights, engine, data, metrics, fvuWithoutUnitDecoder, features } = report;
+  const { autoencoder, step, weights, engine, data, metrics, fvuWithoutUnitDecoder, features, featuresNote } = report;
   const about = [
     `autoencoder  ${autoencoder}${step === null ? "" : `, step ${formatCount(step)}`}`,
     `weights      ${weights === "ema" ? "running average (ema), bias-corrected, decoder rows of norm 1" : "raw, of the last step"}`,
@@ -32,6 +33,7 @@ export function reportText(report: EvalReport, page: Page): string {
   ];
   const parts = [about, metricLines(metrics, fvuWithoutUnitDecoder), densityLines(metrics)];
   if (features.length > 0) parts.push(featureHead(features), ...features.map((feature) => featureLines(feature, page)));
+  if (featuresNote !== null) parts.push([featuresNote]);
   return parts.map((lines) => lines.join("\n")).join("\n\n");
 }
 
@@ -115,18 +117,6 @@ function featureLines(
 /** "can 19/19": 19 firings on 19 occurrences. */
 function usesOf(tokens: ShownFeature["tokens"]): string[] {
   return tokens.map(({ text, firings, occurrences }) => `${visible(text).trim() || "␣"} ${firings}/${occurrences}`);
-}
-
-/** One line, no control characters: what a terminal would obey is shown as a symbol. */
-function visible(text: string): string {
-  return [...text]
-    .map((char) => {
-      const code = char.codePointAt(0) ?? 0;
-      if (char === "\n") return "⏎";
-      if (code < 0x20 || (code >= 0x7f && code < 0xa0)) return "·";
-      return char;
-    })
-    .join("");
 }
 
 function takeEnd(text: string, width: number): string {

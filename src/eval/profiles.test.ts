@@ -4,7 +4,6 @@ import { hash32, PURPOSE, Rng } from "../util/rng.ts";
 import type { SeenRows } from "./firings.ts";
 import { AFTER, BEFORE, type KeptFiring, OF_A_KIND, SAMPLED, STRONGEST } from "./kept-firings.ts";
 import { Profiles } from "./profiles.ts";
-import { TokenUses } from "./token-uses.ts";
 
 const ROWS = 3000;
 const LATENTS = 6;
@@ -93,19 +92,13 @@ describe("Profiles", () => {
   it("count what fires", () => {
     for (let latent = 0; latent < LATENTS; latent++) {
       const fired = firingsOf(latent);
-      const { firings, energy, max, contexts, onWords, tokens } = whole.of(latent);
+      const { firings, energy, max, contexts, onWords } = whole.of(latent);
       expect(firings).toBe(fired.length);
       expect(max).toBe(Math.max(0, ...fired.map(({ value }) => value)));
       const sum = (of: readonly Fired[]) => of.reduce((total, { value }) => total + value ** 2, 0);
       expect(energy).toBeCloseTo(sum(fired), 9);
       expect(contexts).toBe(new Set(fired.map(({ row }) => rows.contexts[row])).size);
       expect(onWords * energy).toBeCloseTo(sum(fired.filter(({ row }) => rows.words[row] === 1)), 9);
-      for (const { token, ...use } of tokens) {
-        const on = fired.filter(({ row }) => rows.kinds?.[row] === token);
-        expect(use.firings).toBe(on.length);
-        expect(use.energy).toBeCloseTo(sum(on), 9);
-      }
-      expect(tokens).toHaveLength(fired.length === 0 ? 0 : 7);
     }
     expect(whole.total).toBeCloseTo(
       [0, 1, 2, 3, 4, 5].reduce((sum, latent) => sum + whole.of(latent).energy, 0),
@@ -168,7 +161,6 @@ describe("Profiles", () => {
       best.set(rows.contexts[row], Math.max(value, best.get(rows.contexts[row]) ?? 0));
     const expected = [...best.values()].sort((a, b) => b - a).slice(0, STRONGEST);
     expect(profiles.strongest(0).map(({ value }) => value)).toEqual(expected);
-    expect(profiles.of(0).tokens).toEqual([]);
   });
 });
 
@@ -181,35 +173,3 @@ function expectAround({ number, value, around }: KeptFiring, fired: readonly Fir
   expect(expected[BEFORE]).toBe(value);
   for (const [i, each] of expected.entries()) expect(Math.abs(around[i] - each)).toBeLessThanOrEqual(each * 2 ** -8);
 }
-
-describe("TokenUses", () => {
-  it("keep every token with more than a 48th of the energy, and never claim too much", () => {
-    const rng = new Rng(5);
-    const uses = new TokenUses(2);
-    const energy = new Map<number, number>();
-    const times = new Map<number, number>();
-    let total = 0;
-    for (let i = 0; i < 20_000; i++) {
-      // Three heavy tokens among a thousand light ones.
-      const token = rng.uniform() < 0.15 ? rng.below(3) : 3 + rng.below(1000);
-      const part = rng.uniform();
-      uses.add(1, token, part);
-      energy.set(token, (energy.get(token) ?? 0) + part);
-      times.set(token, (times.get(token) ?? 0) + 1);
-      total += part;
-    }
-    const found = uses.of(1);
-    for (const [token, sum] of energy) if (sum > total / 48) expect(found.map((use) => use.token)).toContain(token);
-    for (const use of found) {
-      expect(use.energy).toBeLessThanOrEqual((energy.get(use.token) ?? 0) * (1 + 1e-6));
-      expect(use.firings).toBeLessThanOrEqual(times.get(use.token) ?? 0);
-    }
-    expect(
-      found
-        .slice(0, 3)
-        .map(({ token }) => token)
-        .sort(),
-    ).toEqual([0, 1, 2]);
-    expect(uses.of(0)).toEqual([]);
-  });
-});

@@ -1,10 +1,9 @@
-/** What each latent does, collected in one pass over rows with their codes, in memory that depends on the number of latents and tokens, not of rows. */
+/** What each latent does, collected in one pass over rows with their codes, in memory that depends on the number of latents, not of rows. */
 
 import type { SparseCodes } from "../inference/sae.ts";
 import { hash32, PURPOSE } from "../util/rng.ts";
 import { type FiringLists, firingLists, joinCodes, joinRows, type SeenRows } from "./firings.ts";
 import { AFTER, BEFORE, type KeptFiring, KeptFirings, NO_KIND, RANGES } from "./kept-firings.ts";
-import { type CountedToken, TokenUses } from "./token-uses.ts";
 
 /** Bars of a histogram over (0, cap]. */
 const BARS = 64;
@@ -29,14 +28,11 @@ export interface Profile {
   readonly contexts: number;
   /** Share of the energy on whole words. */
   readonly onWords: number;
-  /** By kind, the heaviest first; empty where rows have no tokens. */
-  readonly tokens: readonly CountedToken[];
 }
 
 export class Profiles {
   readonly latents: number;
   readonly #kept: KeptFirings;
-  readonly #uses: TokenUses;
   readonly #firings: Uint32Array;
   readonly #energy: Float64Array;
   readonly #onWords: Float64Array;
@@ -58,7 +54,6 @@ export class Profiles {
   constructor(latents: number) {
     this.latents = latents;
     this.#kept = new KeptFirings(latents);
-    this.#uses = new TokenUses(latents);
     this.#firings = new Uint32Array(latents);
     this.#energy = new Float64Array(latents);
     this.#onWords = new Float64Array(latents);
@@ -122,7 +117,6 @@ export class Profiles {
       max: this.#max[latent],
       contexts: this.#contexts[latent],
       onWords: energy > 0 ? this.#onWords[latent] / energy : 0,
-      tokens: this.#uses.of(latent),
     };
   }
 
@@ -195,7 +189,6 @@ export class Profiles {
       if (words[at] === 1) this.#onWords[latent] += energy;
       if (contexts[at] !== this.#lastContext[latent]) this.#contexts[latent]++;
       this.#lastContext[latent] = contexts[at];
-      if (kinds !== undefined) this.#uses.add(latent, kinds[at], energy);
       const bar = Math.ceil((value[i] / cap) * BARS) - 1;
       this.#bars[latent * BARS + bar]++;
       this.#kept.offerStrongest(latent, value[i], numbers[at], contexts[at], kinds?.[at] ?? NO_KIND, i);

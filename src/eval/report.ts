@@ -6,11 +6,12 @@ import type { Source } from "../data/source.ts";
 import { loadSae, type Sae } from "../inference/sae.ts";
 import { loadTokenizer, type Tokenizer } from "../language-model/tokenizer.ts";
 import { hasCode, SaettaError } from "../util/errors.ts";
+import { counted, formatCount, formatPercent } from "../util/format.ts";
+import { type CollectedFeatures, collectFeatures } from "./collect-features.ts";
 import { type Evaluation, evaluate } from "./evaluate.ts";
-import { chooseFeatures, describeLatents, type Feature } from "./features.ts";
-import { Profiles } from "./profiles.ts";
+import { chooseFeatures, type Feature, LEAST_CONTEXTS, LEAST_FIRINGS, mostDensity } from "./features.ts";
 import { atMost, rowsOf } from "./rows.ts";
-import { type Example, examplesOf, RowsInText, textOfTokens, tokensOf } from "./text.ts";
+import { type Example, examplesOf, textOfTokens, tokensOf } from "./text.ts";
 
 export interface ShownFeature extends Omit<Feature, "tokens"> {
   readonly tokens: readonly (Feature["tokens"][number] & { readonly text: string })[];
@@ -28,6 +29,8 @@ export interface EvalReport {
   /** FVU of the averaged weights with their decoder rows as short as averaging makes them; null where raw weights are used. */
   readonly fvuWithoutUnitDecoder: number | null;
   readonly features: readonly ShownFeature[];
+  /** Why fewer latents are shown than were asked for; null where they are not fewer. */
+  readonly featuresNote: string | null;
 }
 
 export interface ReportOptions {
@@ -51,7 +54,7 @@ export async function evalReport(
   options: ReportOptions = {},
 ): Promise<EvalReport> {
   const { features = 0, maxRows = Number.POSITIVE_INFINITY, nonFinite = "stop", onProgress } = options;
-  const { d, n, k } = sae.shape;
+  const { d, k } = sae.shape;
   if (source.dIn !== d) {
     throw new SaettaError(
       `rows have ${source.dIn} numbers, but the autoencoder${sae.path === undefined ? "" : ` in ${sae.path}`} takes ${d}`,
@@ -62,23 +65,29 @@ export async function evalReport(
   }
   const chosen = atMost(ranges, maxRows);
   const tokenizer = features > 0 ? await tokenizerOf(sae, source) : undefined;
-  const profiles = tokenizer && new Profiles(n);
-  const text = tokenizer && new RowsInText(source, textOfTokens(tokenizer));
   const total = countRows(chosen);
   let done = 0;
-  const metrics = await evaluate(sae, source.dtype, rowsOf(source, chosen, nonFinite), {
-    onChunk: async (chunk, codes) => {
-      if (text) profiles?.add(await text.next(chunk.numbers), codes);
-      done += chunk.rows;
-      onProgress?.(done, total);
-    },
-  });
+  const collected =
+    tokenizer &&
+    (await collectFeatures(sae, source, chosen, {
+      textOf: textOfTokens(tokenizer),
+      nonFinite,
+      onProgress: (_, rows, all) => onProgress?.(rows, all),
+    }));
+  const metrics =
+    collected?.metrics ??
+    (await evaluate(sae, source.dtype, rowsOf(source, chosen, nonFinite), {
+      onChunk: (chunk) => {
+        done += chunk.rows;
+        onProgress?.(done, total);
+      },
+    }));
   let fvuWithoutUnitDecoder: number | null = null;
   if (sae.weights === "ema" && sae.path !== undefined) {
     await using short = await loadSae(sae.path, { engine: sae.engine, weights: "ema", unitDecoder: false });
     fvuWithoutUnitDecoder = (await evaluate(short, source.dtype, rowsOf(source, chosen, nonFinite))).fvu;
   }
-  const shown = tokenizer && profiles ? await showFeatures(source, profiles, tokenizer, features, k) : [];
+  const shown = tokenizer && collected ? await showFeatures(source, collected, tokenizer, features) : [];
   return {
     autoencoder: sae.path ?? "in memory",
     step: sae.found.step ?? null,
@@ -88,7 +97,19 @@ export async function evalReport(
     metrics,
     fvuWithoutUnitDecoder,
     features: shown,
+    featuresNote: collected && shown.length < features ? whyFewer(collected, shown.length, features, k) : null,
   };
+}
+
+/** Why fewer latents are shown than were asked for. */
+function whyFewer({ features, metrics }: CollectedFeatures, shown: number, asked: number, k: number): string {
+  const { rows, latents } = metrics;
+  const candidates = features.filter(({ score }) => score > 0).length;
+  const most = formatPercent(mostDensity(k, latents));
+  const rule = `at least ${LEAST_FIRINGS} times, in ${LEAST_CONTEXTS} contexts or more and on at most ${most} of the ${counted(rows, "row")}`;
+  const all = `${formatCount(candidates)} of ${counted(latents, "latent")} ${candidates === 1 ? "fires" : "fire"} ${rule}`;
+  const alike = shown < candidates ? "; of those that share one of their three main tokens only one is shown" : "";
+  return `${formatCount(shown)} of the ${counted(asked, "latent")} asked for: ${all}${alike}`;
 }
 
 async function tokenizerOf(sae: Sae, source: Source): Promise<Tokenizer> {
@@ -112,15 +133,13 @@ async function tokenizerOf(sae: Sae, source: Source): Promise<Tokenizer> {
 
 async function showFeatures(
   source: Source,
-  profiles: Profiles,
+  { features, profiles }: CollectedFeatures,
   tokenizer: Tokenizer,
   count: number,
-  k: number,
 ): Promise<ShownFeature[]> {
-  profiles.finish();
   const textOf = textOfTokens(tokenizer);
   const shown: ShownFeature[] = [];
-  for (const feature of chooseFeatures(describeLatents(profiles, k), count, textOf)) {
+  for (const feature of chooseFeatures(features, count, textOf)) {
     const tokens = feature.tokens.slice(0, TOKENS).map((use) => ({ ...use, text: textOf(use.token) }));
     shown.push({
       ...feature,

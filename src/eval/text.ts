@@ -199,7 +199,12 @@ export async function examplesOf(
     const { first, end } = await spanAround(source, tokens, number, AROUND, AROUND);
     const pieces = tokenizer.pieces(await tokens.read(first, end));
     const at = number - first;
-    const [before, token, after] = [pieces.slice(0, at), pieces[at], pieces.slice(at + 1)];
+    // A token that is the first part of a character is shown by the character, which the token of its last part has.
+    const shown = Math.max(
+      at,
+      pieces.findIndex((piece, i) => i >= at && piece !== ""),
+    );
+    const [before, token, after] = [pieces.slice(0, at), pieces[shown], pieces.slice(shown + 1)];
     examples.push({ value, where: source.locate(number), before: before.join(""), token, after: after.join("") });
   }
   return examples;

@@ -54,8 +54,8 @@ describe("the example's tokenizer", () => {
   it("shows what is left of a character that was cut in two, and goes on", async () => {
     const tokenizer = await loadTokenizer(EXAMPLE);
     const ids = tokenizer.encode("🦊 sat");
-    expect(tokenizer.pieces(ids.subarray(1)).join("")).toMatch(/^\ufffd+ sat$/);
-    expect(tokenizer.pieces(ids.subarray(0, 1)).join("")).toMatch(/^\ufffd$/);
+    expect(tokenizer.pieces(ids.subarray(1)).join("")).toMatch(/^(<0x[89AB][0-9A-F]>)+ sat$/);
+    expect(tokenizer.pieces(ids.subarray(0, 1)).join("")).toMatch(/^<0xF0>/);
     expect(tokenizer.pieces([])).toEqual([]);
   });
 

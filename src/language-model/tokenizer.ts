@@ -6,6 +6,7 @@ import { Tokenizer as Library } from "@huggingface/tokenizers";
 import { DeadlineError, within } from "../util/deadline.ts";
 import { FormatError, messageOf, SaettaError } from "../util/errors.ts";
 import { asObject, Fields, type Json, type JsonObject, readJsonFile } from "../util/json.ts";
+import { type ByteTokens, readBytes, tokenBytes } from "./token-bytes.ts";
 
 export interface Tokenizer {
   /** Absolute path of the tokenizer.json. */
@@ -19,7 +20,7 @@ export interface Tokenizer {
   decode(ids: Int32Array | readonly number[]): string;
   /**
    * The readable text of each token, which joined are the decoded text: where several tokens make one character, the last of them has it and the others
-   * have "".
+   * have "". A byte that is part of no character is "<0xE2>".
    */
   pieces(ids: Int32Array | readonly number[]): string[];
 }
@@ -77,6 +78,12 @@ export async function loadTokenizer(path: string): Promise<Tokenizer> {
     if (ids.length === 0) return "";
     return library.decode(Array.from(ids), { skip_special_tokens: false, clean_up_tokenization_spaces: false });
   };
+  const byteTokens = byteTokensOf(json.get("decoder"));
+  let names: Map<number, string> | undefined;
+  const bytesOf = (id: number): Uint8Array | undefined => {
+    names ??= new Map(vocabulary.map(([token, each]) => [each, token]));
+    return byteTokens && tokenBytes(names.get(id) ?? "", byteTokens);
+  };
   return {
     path: file,
     vocabSize,
@@ -88,13 +95,14 @@ export async function loadTokenizer(path: string): Promise<Tokenizer> {
       return Int32Array.from(ids);
     },
     decode: (ids) => guarded(ids.length, () => decode(ids)),
-    pieces: (ids) => guarded(ids.length, () => piecesOf(ids, decode)),
+    pieces: (ids) => guarded(ids.length, () => piecesOf(ids, decode, bytesOf)),
   };
 }
 
 function piecesOf(
   ids: Int32Array | readonly number[],
   decode: (ids: Int32Array | readonly number[]) => string,
+  bytesOf: (id: number) => Uint8Array | undefined,
 ): string[] {
   // A token's text depends on the tokens before it (spaces, parts of characters), but not on those before the last whole character.
   const pieces: string[] = [];
@@ -106,11 +114,22 @@ function piecesOf(
     const held = text.endsWith("\ufffd") && i < ids.length - 1 && i - shown + 1 < MAX_HELD;
     pieces.push(held ? "" : text.slice(before.length));
     if (held) continue;
+    if (pieces[i]!.includes("\ufffd")) {
+      const bytes = Array.from(ids.slice(shown, i + 1), bytesOf).filter((each) => each !== undefined);
+      if (bytes.length > 0) pieces.splice(shown, bytes.length, ...readBytes(bytes));
+    }
     first = shown;
     shown = i + 1;
     before = decode(ids.slice(first, shown));
   }
   return pieces;
+}
+
+/** How the vocabulary writes bytes, by its decoder; undefined where it has none. */
+function byteTokensOf(decoder: Json | undefined): ByteTokens | undefined {
+  const text = JSON.stringify(decoder ?? null);
+  if (text.includes('"ByteLevel"')) return "byte-level";
+  return text.includes('"ByteFallback"') ? "byte-fallback" : undefined;
 }
 
 /** Every token with its id. Throws FormatError when an id is not one. */

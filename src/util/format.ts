@@ -5,6 +5,11 @@ export function formatCount(value: number): string {
   return Math.round(value).toLocaleString("en-US");
 }
 
+/** A count with its noun: "1 step", "2,929 steps". `many`: the plural, where it is not the noun and "s". */
+export function counted(count: number, one: string, many = `${one}s`): string {
+  return `${formatCount(count)} ${Math.round(count) === 1 ? one : many}`;
+}
+
 /** A share as a percentage of two digits: "93 %", "1.9 %", "0.076 %". */
 export function formatPercent(share: number): string {
   const value = share * 100;

@@ -1,8 +1,10 @@
 /** Numbers and tokens as people read them. */
 
-import { formatCount, formatPercent } from "../../util/format.ts";
+import { formatPercent } from "../../util/format.ts";
+import { visible } from "../../util/visible.ts";
 
-export { formatCount as count };
+export { counted, formatCount as count } from "../../util/format.ts";
+export { visible } from "../../util/visible.ts";
 
 /** A share as a percentage; the smallest of all only as below a bound. */
 export function percent(share: number): string {
@@ -15,21 +17,6 @@ export function amount(value: number): string {
   if (value === 0) return "0";
   if (size >= 1e6 || size < 1e-3) return value.toExponential(1);
   return value.toFixed(size >= 100 ? 0 : size >= 10 ? 1 : size >= 1 ? 2 : 3);
-}
-
-/** A token on one line, with a mark for what cannot be seen. */
-export function visible(text: string): string {
-  return Array.from(text, (char) => {
-    if (char === "\n") return "⏎";
-    if (char === "\t") return "⇥";
-    const code = char.codePointAt(0) ?? 0;
-    return code < 0x20 ||
-      (code >= 0x7f && code < 0xa0) ||
-      (code >= 0x202a && code <= 0x202e) ||
-      (code >= 0x2066 && code <= 0x2069)
-      ? "·"
-      : char;
-  }).join("");
 }
 
 /** A token by itself: without spaces around, unless it is nothing else. */
