@@ -6,7 +6,7 @@
 import { z } from "zod";
 import { didYouMean } from "./util/closest.ts";
 import { messageOf, UsageError } from "./util/errors.ts";
-import { parseJsonText } from "./util/json.ts";
+import { type Json, parseJsonText } from "./util/json.ts";
 
 const count = z.number().int().positive();
 const whole = z.number().int().nonnegative();
@@ -196,6 +196,15 @@ export const CHANGEABLE: readonly (keyof TrainOptions)[] = [
   "wandb",
 ];
 
+/** Options that follow from the budget where nobody gives them, and may change with it; `batch` and `latents` follow from it too, and are fixed. */
+export const BUDGET_OPTIONS = ["warmup", "deadTokens", "evalEvery", "checkpointEvery", "logEvery"] as const;
+
+/** Those of them that are neither given nor set by the preset. */
+export function derivedOptions(asked: TrainOptions): (typeof BUDGET_OPTIONS)[number][] {
+  const given = withDefaults(asked);
+  return BUDGET_OPTIONS.filter((name) => given[name] === undefined);
+}
+
 /** What the data says when a config is resolved. */
 export interface DataFacts {
   readonly dIn: number;
@@ -244,12 +253,17 @@ export function resolveConfig(asked: TrainOptions, data: readonly string[], { dI
     ...(tokens === undefined ? { epochs: epochs ?? 1 } : { tokens }),
     auxk: Math.min(given.auxk, latents),
     lr: given.lr ?? 2e-4 / Math.sqrt(latents / 16384),
-    warmup: given.warmup ?? Math.min(1000, Math.round(steps * 0.05)),
+    warmup: given.warmup ?? sensibleWarmup(steps),
     deadTokens: given.deadTokens ?? Math.max(1, Math.min(10_000_000, Math.round(budget / 10))),
     evalEvery: given.evalEvery ?? Math.ceil(steps / 10),
     checkpointEvery: given.checkpointEvery ?? Math.min(1000, Math.ceil(steps / 10)),
     logEvery: given.logEvery ?? Math.ceil(steps / 1000),
   };
+}
+
+/** 5 % of the steps, at most 1000. */
+export function sensibleWarmup(steps: number): number {
+  return Math.min(1000, Math.round(steps * 0.05));
 }
 
 /** Rows that the run is to train on. */
@@ -289,13 +303,13 @@ export function configToJson(config: Config): Record<string, unknown> {
 }
 
 /**
- * Reads a config file: a JSON object with the names of config.json (or of the flags). Any run's config.json works; its `data` is returned apart.
+ * Reads a config file: a JSON object with the names of config.json (or of the flags). Any run's config.json works; its `data` and its record of the run are returned apart.
  * Throws UsageError naming file and field.
  */
 export function configFromJson(
   text: string,
   where: string,
-): { options: TrainOptions; data: readonly string[] | undefined } {
+): { options: TrainOptions; data: readonly string[] | undefined; run: Json | undefined } {
   let parsed: unknown;
   try {
     parsed = parseJsonText(text, where);
@@ -304,10 +318,16 @@ export function configFromJson(
   }
   if (typeof parsed !== "object" || parsed === null || Array.isArray(parsed))
     throw new UsageError("must hold a JSON object", { where });
-  const { data, ...rest } = Object.fromEntries(Object.entries(parsed).map(([name, value]) => [camel(name), value]));
+  const { data, run, ...rest } = Object.fromEntries(
+    Object.entries(parsed).map(([name, value]) => [camel(name), value]),
+  );
   if (data !== undefined && !z.array(z.string()).safeParse(data).success)
     throw new UsageError("data must be a list of paths", { where });
-  return { options: checkOptions(rest, where, snake), data: data as readonly string[] | undefined };
+  return {
+    options: checkOptions(rest, where, snake),
+    data: data as readonly string[] | undefined,
+    run: run as Json | undefined,
+  };
 }
 
 /** Checks options of unknown origin; what is undefined was not given. Throws UsageError that names the field as `spell` writes it. */

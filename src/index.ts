@@ -26,8 +26,9 @@ export type { Comparison } from "./inference/verify.ts";
 export type { WeightsKind } from "./inference/weights.ts";
 export type { FormatName } from "./interchange/format.ts";
 export type { Report } from "./train/report.ts";
+export { type ResumeArguments, resume } from "./train/resume.ts";
 export type { DataInUse, TrainResult, TrainRun } from "./train/run.ts";
-export { type ResumeArguments, type RunOptions, resume, type TrainArguments, train } from "./train/train.ts";
+export { type RunOptions, type TrainArguments, train } from "./train/train.ts";
 export { FormatError, SaettaError, UsageError } from "./util/errors.ts";
 
 /** Activations as `openActivations` and `fromRows` give them: a source of rows that `await using` closes. */

@@ -9,6 +9,7 @@ import type { ExcludeTokens } from "../data/mask.ts";
 import { openSource } from "../data/open.ts";
 import type { Source } from "../data/source.ts";
 import { readRunConfig } from "../train/run-folder.ts";
+import { locateData } from "../train/run-record.ts";
 import { SaettaError, UsageError } from "../util/errors.ts";
 
 export interface EvalData {
@@ -19,32 +20,52 @@ export interface EvalData {
   readonly excludeTokens: ExcludeTokens;
 }
 
+/** How the data of a run is found that is not where it was. */
+export interface RunData {
+  /** Where the files of the run are now. */
+  readonly moved?: readonly string[] | undefined;
+  /** What to do where they are not found. */
+  readonly mend?: string;
+  readonly onNote?: (note: string) => void;
+}
+
+const NAME_THEM = "name the activations: saetta eval SAE acts.h5";
+
 /**
  * Without `paths` the hold-out of the run that the checkpoint `saePath` belongs to; with them all their rows. Excluded tokens are left out of
  * both, as the run left them out. The caller closes the source.
  */
-export async function evalData(saePath: string, paths: readonly string[], asked: TrainOptions): Promise<EvalData> {
+export async function evalData(
+  saePath: string,
+  paths: readonly string[],
+  asked: TrainOptions,
+  { moved, mend = NAME_THEM, onNote = () => undefined }: RunData = {},
+): Promise<EvalData> {
   const run = await runOf(saePath);
   const config = run === undefined ? undefined : await readRunConfig(run);
   const options = withDefaults({ ...config?.options, ...asked });
   if (paths.length === 0 && config === undefined) {
     throw new UsageError("the autoencoder belongs to no run, so there is no hold-out", {
       where: saePath,
-      mend: "name the activations: saetta eval SAE acts.h5",
+      mend,
     });
   }
-  const source = await openSource(
-    paths.length > 0 ? paths : (config?.data ?? []),
-    options.dataset === undefined ? {} : { dataset: options.dataset },
-  );
+  const files =
+    paths.length > 0 || run === undefined || config === undefined
+      ? paths
+      : (moved ?? (await locateData(run, config, mend, onNote)));
+  const source = await openSource(files, options.dataset === undefined ? {} : { dataset: options.dataset });
   try {
-    const { untrained, holdout } = await chooseRows(source, paths.length > 0 ? { ...options, holdout: 0 } : options);
+    const { untrained, holdout } =
+      paths.length > 0
+        ? await chooseRows(source, { ...options, holdout: 0 })
+        : await chooseRows(source, options, config?.record.appended);
     const ranges = paths.length > 0 ? without([{ first: 0, count: source.rows }], untrained) : holdout;
     if (ranges.length > 0)
       return { source, ranges, nonFinite: options.nonFinite, excludeTokens: options.excludeTokens };
     throw new SaettaError(paths.length > 0 ? "every row is excluded" : "the run held no rows out", {
       where: paths.length > 0 ? paths.join(", ") : run,
-      mend: paths.length > 0 ? "pass --exclude-tokens none" : "name other activations: saetta eval RUN acts.h5",
+      mend: paths.length > 0 ? "pass --exclude-tokens none" : mend,
     });
   } catch (thrown) {
     await source.close();
@@ -60,16 +81,17 @@ export async function sharedData(
   saePaths: readonly string[],
   paths: readonly string[],
   asked: TrainOptions,
+  runData: RunData,
 ): Promise<EvalData> {
   const [only = "", ...more] = saePaths;
-  if (more.length === 0) return evalData(only, paths, asked);
+  if (more.length === 0) return evalData(only, paths, asked, runData);
   const ofRuns: string[] = [];
   for (const path of saePaths) if ((await runOf(path)) !== undefined) ofRuns.push(path);
   // Without files, an autoencoder of no run is judged by what the runs beside it held out.
   const deciding = ofRuns.length > 0 ? ofRuns : saePaths;
   let shared: EvalData | undefined;
   for (const path of deciding) {
-    const next: EvalData = await evalData(path, paths, asked).catch(async (thrown: unknown) => {
+    const next: EvalData = await evalData(path, paths, asked, runData).catch(async (thrown: unknown) => {
       await shared?.source.close();
       throw thrown;
     });

@@ -17,6 +17,7 @@ export interface EvalFlags extends LossFlags {
   readonly features?: number;
   readonly weights?: WeightsKind;
   readonly maxRows?: number;
+  readonly data?: readonly string[];
 }
 
 /** Judges the autoencoders among the paths, all on the same rows; everything is closed again. */
@@ -45,6 +46,11 @@ export async function judgeAll(
       saes.map(({ path }) => resolve(path)),
       paths.data,
       asked,
+      {
+        moved: flags.data,
+        mend: "name the activations: saetta eval SAE acts.h5, or --data where the run's are now",
+        onNote: note,
+      },
     );
     const { source, ranges, nonFinite } = data;
     const judged: Judged[] = [];

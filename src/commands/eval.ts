@@ -31,6 +31,7 @@ export function evalCommand(program: Command): void {
       ]),
     )
     .option("--max-rows <N>", "look at no more than N rows, evenly spread", (text) => parseCount(text, "--max-rows"))
+    .option("--data <files...>", "where the data of the runs is now, if it was moved; its hold-out is used")
     .option(
       "--loss",
       "also what the language model loses with the reconstruction in its tensor's place; the next three imply it",

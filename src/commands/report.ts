@@ -40,7 +40,10 @@ export function reportCommand(program: Command): void {
     const asked = givenOptions(command);
     await using engine = await selectEngine(asked.engine ?? "auto", { threads: asked.threads, onNote: note });
     await using sae = await loadSae(path, weights === undefined ? { engine } : { engine, weights });
-    const { source, ranges, nonFinite } = await evalData(resolve(sae.path), data, asked);
+    const { source, ranges, nonFinite } = await evalData(resolve(sae.path), data, asked, {
+      mend: "name the activations with --data",
+      onNote: note,
+    });
     const line: { stage?: Stage; progress?: Progress } = {};
     try {
       const onProgress = (stage: Stage, done: number, total: number) => {

@@ -28,7 +28,7 @@ export function resumeCommand(program: Command): void {
       const { options } = await readRunConfig(dir);
       const { shards, replicas, engine } = { ...(await gridFrom(options, { ...given, nproc: flags.nproc })), ...given };
       await inRanks({ shards, replicas, engine, nproc: flags.nproc }, async (collective) => {
-        const [{ resume }, { runToEnd }] = await Promise.all([import("../train/train.ts"), import("./run-to-end.ts")]);
+        const [{ resume }, { runToEnd }] = await Promise.all([import("../train/resume.ts"), import("./run-to-end.ts")]);
         const moved = flags.data === undefined ? {} : { data: flags.data };
         await runToEnd((about) => resume(dir, { ...given, ...moved, ...about }), collective, flags);
       });

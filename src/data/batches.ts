@@ -6,7 +6,7 @@
 import { BYTES } from "../engine/engine.ts";
 import { SaettaError } from "../util/errors.ts";
 import type { Range } from "./holdout.ts";
-import type { Order, Window } from "./order.ts";
+import type { RowOrder, Window } from "./order.ts";
 import type { Source } from "./source.ts";
 
 /** The ring, as an engine holds it. */
@@ -46,7 +46,7 @@ interface Loaded {
 }
 
 /** Rows of the ring: two windows, or one where one is everything. */
-export function ringRows(order: Order): number {
+export function ringRows(order: RowOrder): number {
   return order.windows === 1 ? order.windowRows : 2 * order.windowRows;
 }
 
@@ -57,7 +57,7 @@ export function ringRows(order: Order): number {
  */
 export async function* batches(
   source: Source,
-  order: Order,
+  order: RowOrder,
   ring: Ring,
   nonFinite: NonFinite,
   start: Position,
@@ -76,7 +76,7 @@ export async function* batches(
   const once = source.stream === "once";
   let { row, skipped } = start;
   // A batch that ended with its epoch left off at the row after the last.
-  if (row === order.rowsPerEpoch) row = 0;
+  if (row === order.rowsIn(start.epoch)) row = 0;
   let next: Promise<Loaded> | undefined;
   let barren = 0; // windows in a row without a finite row
   try {
@@ -87,7 +87,7 @@ export async function* batches(
       for (let used = 0; used < rows; ) {
         const { position, rows: inOrder } = window.window;
         if (row === position + inOrder.length) {
-          const epochEnds = row === order.rowsPerEpoch;
+          const epochEnds = row === order.rowsIn(window.epoch);
           if (epochEnds && once) return;
           if (epochEnds) row = 0;
           barren = isBarren(window) ? barren + 1 : 0;
@@ -109,7 +109,7 @@ export async function* batches(
       yield { rows: chosen, next: { epoch: window.epoch, row, skipped } };
       if (next === undefined && order.windows > 1) {
         const end = window.window.position + window.window.rows.length;
-        const epochEnds = end === order.rowsPerEpoch;
+        const epochEnds = end === order.rowsIn(window.epoch);
         if (epochEnds && once) continue;
         next = reader.load(window.epoch + (epochEnds ? 1 : 0), epochEnds ? 0 : end, window);
         next.catch(() => undefined); // reported when the window is needed
@@ -152,7 +152,7 @@ interface Block {
 
 class WindowReader {
   readonly #source: Source;
-  readonly #order: Order;
+  readonly #order: RowOrder;
   readonly #ring: Ring;
   readonly #nonFinite: NonFinite;
   readonly #signal: AbortSignal;
@@ -160,7 +160,7 @@ class WindowReader {
   #memory: Uint8Array<ArrayBuffer> | undefined;
   readonly #aside: (Uint8Array | undefined)[] = [];
 
-  constructor(source: Source, order: Order, ring: Ring, nonFinite: NonFinite, signal: AbortSignal) {
+  constructor(source: Source, order: RowOrder, ring: Ring, nonFinite: NonFinite, signal: AbortSignal) {
     this.#source = source;
     this.#order = order;
     this.#ring = ring;

@@ -14,7 +14,7 @@ export interface Range {
 const ROWS_TOGETHER = 64;
 
 /** The held-out sequences as ranges of rows, in file order: at least one and not all. Empty when the fraction is 0 or there are fewer than two sequences. */
-export function heldOut(source: Source, fraction: number, seed: number): Range[] {
+export function heldOut(source: Pick<Source, "rows" | "sequence">, fraction: number, seed: number): Range[] {
   const length = source.sequence ?? ROWS_TOGETHER;
   const sequences = Math.ceil(source.rows / length);
   if (fraction === 0 || sequences < 2) return [];

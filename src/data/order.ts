@@ -12,6 +12,8 @@ import type { RowSet } from "./mask.ts";
 import type { Source } from "./source.ts";
 
 export interface Geometry {
+  /** The order is of rows [first, rows) of the source; default: from row 0. */
+  readonly first?: number;
   readonly rows: number;
   readonly rowBytes: number;
   /** Rows that the file stores together. */
@@ -49,7 +51,21 @@ interface Epoch {
   readonly starts: readonly { readonly block: number; readonly position: number }[];
 }
 
-export class Order {
+/** The order of all epochs, as batches are made from it. */
+export interface RowOrder {
+  /** Rows that an epoch visits. */
+  rowsIn(epoch: number): number;
+  /** Windows of an epoch at most; 1: the same window is the whole of every epoch. */
+  readonly windows: number;
+  /** No window holds more rows than this. */
+  readonly windowRows: number;
+  window(epoch: number, position: number): Window;
+  isExcluded(row: number): boolean;
+  visited(first: number, count: number): Range[];
+}
+
+/** Every epoch visits the same rows. */
+export class Order implements RowOrder {
   /** Rows that an epoch visits. */
   readonly rowsPerEpoch: number;
   /** Windows of an epoch. */
@@ -72,19 +88,23 @@ export class Order {
     const waits = geometry.stream !== undefined && !options.shuffle;
     const { batch, blockBytes = 256 * 1024, windowBytes = waits ? 0 : 64 * 1024 * 1024 } = options;
     this.#blockRows = grain * Math.max(1, Math.floor(blockBytes / (rowBytes * grain)));
-    this.#visited = new Uint32Array(Math.ceil(rows / this.#blockRows));
+    const start = geometry.first ?? 0;
+    this.#visited = new Uint32Array(Math.ceil((rows - start) / this.#blockRows));
     for (let block = 0; block < this.#visited.length; block++) {
       const { first, count } = this.#range(block);
       this.#visited[block] = count - excluded.countIn(first, count);
     }
     this.#blocks = Uint32Array.from(this.#visited.keys()).filter((block) => this.#visited[block]! > 0);
-    this.rowsPerEpoch = rows - excluded.size;
+    this.rowsPerEpoch = this.#visited.reduce((sum, visited) => sum + visited, 0);
     // A window ends at a block's end, so it can fall short of its share of the rows by one block.
     const share = Math.max(Math.ceil(windowBytes / rowBytes), 2 * batch, 4 * this.#blockRows);
     this.windows = Math.max(1, Math.floor(this.rowsPerEpoch / share));
   }
 
-  /** No window holds more rows than this. */
+  rowsIn(): number {
+    return this.rowsPerEpoch;
+  }
+
   get windowRows(): number {
     return this.windows === 1 ? this.rowsPerEpoch : Math.ceil(this.rowsPerEpoch / this.windows) + this.#blockRows;
   }
@@ -119,7 +139,7 @@ export class Order {
   }
 
   #range(block: number): Range {
-    const first = block * this.#blockRows;
+    const first = (this.#geometry.first ?? 0) + block * this.#blockRows;
     return { first, count: Math.min(this.#blockRows, this.#geometry.rows - first) };
   }
 

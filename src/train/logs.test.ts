@@ -8,7 +8,8 @@ import { learnableRows } from "../../test/support/memory-source.ts";
 import { checkpointOf, checkpointsOf, metricsOf } from "../../test/support/runs.ts";
 import { openSource } from "../data/open.ts";
 import type { Source } from "../data/source.ts";
-import { resume, train } from "./train.ts";
+import { resume } from "./resume.ts";
+import { train } from "./train.ts";
 
 const STEPS = 12;
 const OPTIONS = {

@@ -3,7 +3,7 @@
 import type { Collective } from "../collective/collective.ts";
 import { solo } from "../collective/solo.ts";
 import { batches, type Position, type Ring } from "../data/batches.ts";
-import type { Order } from "../data/order.ts";
+import type { RowOrder } from "../data/order.ts";
 import type { Source } from "../data/source.ts";
 import type { Engine, Hyper, Normalization, Shape, State, Tensor } from "../engine/engine.ts";
 import { SaettaError } from "../util/errors.ts";
@@ -30,7 +30,7 @@ export interface LoopInput {
   readonly part?: Part;
   readonly state: State;
   readonly source: Source;
-  readonly order: Order;
+  readonly order: RowOrder;
   /** Windows of raw rows, in the dtype of the source. */
   readonly ring: Tensor;
   readonly schedule: Schedule;

@@ -15,7 +15,8 @@ import { loadSae } from "../inference/sae.ts";
 import { normalizeRow, rowStatistics } from "../sae/math.ts";
 import { bytesOf, float32Of, float64Of } from "../util/bytes.ts";
 import { UsageError } from "../util/errors.ts";
-import { resume, train } from "./train.ts";
+import { resume } from "./resume.ts";
+import { train } from "./train.ts";
 
 const D = 8;
 const KINDS = ["scale", "unit", "layer_norm"] as const;

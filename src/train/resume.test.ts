@@ -12,7 +12,8 @@ import type { TrainOptions } from "../config.ts";
 import { openSource } from "../data/open.ts";
 import { cpuPaths } from "../engine/select.ts";
 import { UsageError } from "../util/errors.ts";
-import { resume, train } from "./train.ts";
+import { resume } from "./resume.ts";
+import { train } from "./train.ts";
 
 const D = 8;
 // Everything that a checkpoint must remember: average, clipping, dead latents, shuffle, epochs, evaluations.
@@ -201,7 +202,7 @@ describe("a run that goes on", () => {
     const going = await resume(run, { onNote: (note) => notes.push(note) });
     expect(going).toMatchObject({ steps: 40, trainedBefore: 0 });
     await going.finished;
-    expect(notes).toEqual([`${run} has no checkpoint yet, so the run begins anew`]);
+    expect(notes).toEqual([`${run} has no checkpoint yet, so the run starts again`]);
     await expectWhole(run);
   });
 
@@ -285,7 +286,7 @@ describe("what may not be", () => {
       );
     const fewer = await other("fewer.h5", [31, 20, D]);
     await expect(resume(whole, { data: [fewer] })).rejects.toThrow(
-      /fewer\.h5: the data is not what the run was trained on: .*"rows":620.*"rows":640.*; name the same files/,
+      /fewer\.h5: the data is not what the run was trained on: 620 rows now, 640 rows then; name the same files/,
     );
     // As many rows, but other sequences would hold other rows out.
     await expect(resume(whole, { data: [await other("flat.h5", [640, D])] })).rejects.toThrow(

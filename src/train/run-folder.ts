@@ -8,6 +8,7 @@ import { disk } from "../checkpoint/storage.ts";
 import { type Config, configFromJson, configToJson, type TrainOptions } from "../config.ts";
 import { hasCode, SaettaError } from "../util/errors.ts";
 import { readTextFile } from "../util/json.ts";
+import { type RunRecord, recordFromJson, recordToJson, relativeTo } from "./run-record.ts";
 
 export const CONFIG = "config.json";
 export const METRICS = "metrics.jsonl";
@@ -18,7 +19,7 @@ const TEMPORARY = `${CONFIG}.tmp`;
  * Makes the folder, locks it and writes config.json. Throws SaettaError when a run is in it, or it cannot be written. Of several that do this at once
  * one gets the folder: the lock decides.
  */
-export async function createRunFolder(dir: string, config: Config): Promise<RunLock> {
+export async function createRunFolder(dir: string, config: Config, record: Omit<RunRecord, "data">): Promise<RunLock> {
   await makeLasting(dir);
   await refuseTaken(dir);
   const lock = lockRun(dir);
@@ -29,7 +30,7 @@ export async function createRunFolder(dir: string, config: Config): Promise<RunL
     throw thrown;
   }
   try {
-    await writeConfig(dir, config);
+    await writeConfig(dir, config, record);
     return lock;
   } catch (thrown) {
     await discardRunFolder(dir, lock);
@@ -76,9 +77,10 @@ export async function discardRunFolder(dir: string, lock: RunLock): Promise<void
 }
 
 /** Replaces config.json in one step, where it is to change: a run that goes on as it was needs no room for it. */
-export async function writeConfig(dir: string, config: Config): Promise<void> {
+export async function writeConfig(dir: string, config: Config, record: Omit<RunRecord, "data">): Promise<void> {
   const [path, temporary] = [join(dir, CONFIG), join(dir, TEMPORARY)];
-  const text = `${JSON.stringify(configToJson(config), undefined, 2)}\n`;
+  const run = recordToJson({ ...record, data: await relativeTo(dir, config.data) });
+  const text = `${JSON.stringify({ ...configToJson(config), run }, undefined, 2)}\n`;
   const before = await readFile(path, "utf8").catch(() => undefined);
   if (before !== text) {
     await disk.remove(temporary);
@@ -88,8 +90,14 @@ export async function writeConfig(dir: string, config: Config): Promise<void> {
   await disk.syncFolder(dir);
 }
 
+export interface RunConfig {
+  readonly options: TrainOptions;
+  readonly data: readonly string[];
+  readonly record: RunRecord;
+}
+
 /** The config of a run folder. Throws SaettaError when the folder is none. */
-export async function readRunConfig(dir: string): Promise<{ options: TrainOptions; data: readonly string[] }> {
+export async function readRunConfig(dir: string): Promise<RunConfig> {
   const path = join(dir, CONFIG);
   let text: string;
   try {
@@ -103,7 +111,7 @@ export async function readRunConfig(dir: string): Promise<{ options: TrainOption
     }
     throw thrown;
   }
-  const { options, data } = configFromJson(text, path);
+  const { options, data, run } = configFromJson(text, path);
   if (data === undefined) throw new SaettaError("does not say which data the run was trained on", { where: path });
-  return { options, data };
+  return { options, data, record: recordFromJson(run, path) };
 }

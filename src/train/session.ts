@@ -11,6 +11,7 @@ import {
   budgetRows,
   type Config,
   configToJson,
+  derivedOptions,
   resolveConfig,
   type TrainOptions,
   totalSteps,
@@ -18,8 +19,8 @@ import {
 } from "../config.ts";
 import { ringRows } from "../data/batches.ts";
 import { type Choice, chooseRows } from "../data/choose.ts";
+import { orderOf } from "../data/epochs.ts";
 import { countRows } from "../data/holdout.ts";
-import { Order } from "../data/order.ts";
 import { keepingHead, stoppable } from "../data/rows-source.ts";
 import type { Source } from "../data/source.ts";
 import { BYTES, type Engine, type Hyper, type Normalization, type Shape, type State } from "../engine/engine.ts";
@@ -39,6 +40,7 @@ import { earlierLines, MetricsFile } from "./metrics-file.ts";
 import { checkBatch, fromFirst, type Part, partOf } from "./part.ts";
 import type { Report } from "./report.ts";
 import type { RunControl, TrainResult } from "./run.ts";
+import { NO_RECORD, type RunRecord } from "./run-record.ts";
 import { densityOfAll, type HeldOutDensity, MOST_ROWS, spread, Validator } from "./validate.ts";
 
 /** Everything that is decided before the first step. */
@@ -46,7 +48,9 @@ export interface Plan {
   readonly source: Source;
   readonly config: Config;
   readonly choice: Choice;
-  readonly order: Order;
+  readonly order: ReturnType<typeof orderOf>;
+  /** What config.json records of the run besides its options. */
+  readonly record: Omit<RunRecord, "data">;
   readonly engine: Engine;
   readonly collective: Collective;
   readonly part: Part;
@@ -57,12 +61,13 @@ export interface Plan {
   readonly onNote: (note: string) => void;
 }
 
-/** Decides everything, starts the engine, and refuses what cannot run, with the numbers. */
+/** Decides everything, starts the engine, and refuses what cannot run, with the numbers. `before`: the record of a run that is resumed. */
 export async function plan(
   given: Source,
   wanted: TrainOptions,
   collective: Collective,
   onNote: (note: string) => void,
+  before: Omit<RunRecord, "data"> = { ...NO_RECORD, derived: derivedOptions(wanted) },
 ): Promise<Plan> {
   const { grid } = collective;
   if (grid.size > 1 && given.stream !== undefined)
@@ -70,7 +75,7 @@ export async function plan(
   const once = given.stream === "once";
   const asked = excludable(given, once ? inOnePass(wanted) : wanted, onNote);
   const source = once ? keepingHead(given, withDefaults(asked).statisticsRows) : given;
-  const choice = await chooseRows(source, withDefaults(asked));
+  const choice = await chooseRows(source, withDefaults(asked), before.appended);
   const rowsPerEpoch = source.rows - choice.untrained.size;
   if (rowsPerEpoch === 0)
     throw new SaettaError("no row is left to train on", {
@@ -89,10 +94,11 @@ export async function plan(
   );
   const { shape } = part;
   const rowBytes = source.dIn * BYTES[source.dtype];
-  const order = new Order(
+  const order = orderOf(
     { rows: source.rows, rowBytes, grain: source.grain, stream: source.stream },
     choice.untrained,
     config,
+    before.appended,
   );
   const budget = budgetRows(config, rowsPerEpoch);
   if (once && budget > rowsPerEpoch) throw notTwice(`trained on for ${budget} rows, being ${rowsPerEpoch}`);
@@ -125,19 +131,9 @@ export async function plan(
     await engine[Symbol.asyncDispose]();
     throw error;
   }
-  return {
-    source,
-    config,
-    choice,
-    order,
-    engine,
-    collective,
-    part,
-    budget,
-    memory,
-    onNote,
-    steps: totalSteps(budget, config.batch, config.dropLast),
-  };
+  const steps = totalSteps(budget, config.batch, config.dropLast);
+  const record = { ...before, steps };
+  return { source, config, choice, order, record, engine, collective, part, budget, memory, onNote, steps };
 }
 
 /** What rows that are read once allow: their own order, and none kept for evaluation. */
@@ -188,7 +184,7 @@ export function hyperOf(config: Config, mseScale: number): Omit<Hyper, "lr" | "r
 
 /** Trains from `begin` to the end, logging and saving into `out` (undefined: nowhere). State and engine go over to the autoencoder of the result, or are freed. */
 export async function trainFrom(
-  { source: planned, config, choice, order, engine, collective, part, budget, steps }: Plan,
+  { source: planned, config, choice, order, record, engine, collective, part, budget, steps }: Plan,
   state: State,
   begin: Beginning,
   out: string | undefined,
@@ -269,7 +265,7 @@ export async function trainFrom(
       ring,
       hyper,
       budget,
-      schedule: { lr: config.lr, warmup: config.warmup, decay: config.decay, steps },
+      schedule: { lr: config.lr, warmup: config.warmup, decay: config.decay, steps, legs: record.legs },
       batch: config.batch,
       nonFinite: config.nonFinite,
       normalization: begin.normalization,
@@ -291,7 +287,7 @@ export async function trainFrom(
         last = {
           step,
           tokens,
-          epoch: position.epoch + position.row / order.rowsPerEpoch,
+          epoch: position.epoch + position.row / order.rowsIn(position.epoch),
           elapsed_s: now,
           ...found,
           lr,

@@ -1,16 +1,13 @@
-/** Starting a run, and going on with one. */
+/** Starting a run. */
 
 import { basename, join } from "node:path";
-import { type Checkpoint, newestCheckpoint, openCheckpoint, restoreState, setAside } from "../checkpoint/load.ts";
-import { lockRun, type RunLock } from "../checkpoint/lock.ts";
-import { computedBy } from "../checkpoint/save.ts";
+import type { RunLock } from "../checkpoint/lock.ts";
 import type { Collective } from "../collective/collective.ts";
 import { solo } from "../collective/solo.ts";
 import { chooseGrid } from "../collective/world.ts";
-import { CHANGEABLE, checkOptions, flagOf, type TrainOptions, totalSteps } from "../config.ts";
+import { checkOptions, type TrainOptions } from "../config.ts";
 import { START } from "../data/batches.ts";
 import { countRows, isIn } from "../data/holdout.ts";
-import { openSource } from "../data/open.ts";
 import { PassedOver, preflight, type RunPreflight } from "../data/preflight.ts";
 import { stoppable } from "../data/rows-source.ts";
 import type { Source } from "../data/source.ts";
@@ -18,14 +15,12 @@ import { geometricMedian, meanVariance, normalizationFor, normalizeRows, strideS
 import type { Normalization, State } from "../engine/engine.ts";
 import { type FoundSae, findSae, writeParams } from "../inference/weights.ts";
 import { normalizationOf } from "../sae/description.ts";
-import { FormatError, SaettaError, UsageError } from "../util/errors.ts";
-import { Fields, type JsonObject } from "../util/json.ts";
+import { UsageError } from "../util/errors.ts";
 import { type Pace, secondsFor, timeSteps } from "./estimate.ts";
-import type { Progress } from "./loop.ts";
 import { fromFirst } from "./part.ts";
 import { TrainRun } from "./run.ts";
-import { createRunFolder, discardRunFolder, readRunConfig, writeConfig } from "./run-folder.ts";
-import { type Beginning, factsOf, hyperOf, type Plan, plan, trainFrom } from "./session.ts";
+import { createRunFolder, discardRunFolder } from "./run-folder.ts";
+import { type Beginning, hyperOf, type Plan, plan, trainFrom } from "./session.ts";
 import { allocState, readReals, rescaleEncoder, shareState, startParams, unfold } from "./state.ts";
 import { MOST_ROWS } from "./validate.ts";
 
@@ -64,7 +59,8 @@ export async function train(given: Source, options: TrainOptions & TrainArgument
   );
   let lock: RunLock | undefined;
   try {
-    if (dir !== undefined && collective.grid.rank === 0) lock = await createRunFolder(dir, planned.config);
+    if (dir !== undefined && collective.grid.rank === 0)
+      lock = await createRunFolder(dir, planned.config, planned.record);
     if (lock?.warning !== undefined) onNote(lock.warning);
     return launch(planned, lock, dir, { signal, onNote }, await startAnew(planned, initial, onNote));
   } catch (error) {
@@ -74,158 +70,8 @@ export async function train(given: Source, options: TrainOptions & TrainArgument
   }
 }
 
-/** What a run may be given when it goes on; everything else is fixed. */
-export interface ResumeArguments extends RunOptions {
-  /** Where the files are now, or the source of rows that came from the program. The caller closes a source. */
-  readonly data?: readonly string[] | Source;
-}
-
-/**
- * Goes on from the newest checkpoint of a run folder that is whole; a run that has none yet begins anew. `changes` may extend the budget, move the data, or change
- * engine and intervals; anything else is a UsageError naming the fixed value. The options of the run are in its config.json.
- */
-export async function resume(dir: string, changes: TrainOptions & ResumeArguments = {}): Promise<TrainRun> {
-  const { signal, onNote = () => undefined, collective = solo(), data: moved, ...given } = changes;
-  const changed = checkOptions(given, undefined, (name) => name);
-  const { options, data } = await readRunConfig(dir);
-  checkChanges(dir, options, changed);
-  const lock = collective.grid.rank === 0 ? lockRun(dir) : undefined;
-  if (lock?.warning !== undefined) onNote(lock.warning);
-  let source: Source | undefined;
-  let planned: Plan | undefined;
-  try {
-    const checkpoint = await commonCheckpoint(dir, collective, onNote);
-    source = stoppable(await sourceToGoOn(dir, moved ?? data, options.dataset), signal);
-    const begin = checkpoint && beginningOf(checkpoint, source);
-    const { tokens, epochs, ...rest } = options;
-    const budget =
-      changed.tokens !== undefined || changed.epochs !== undefined
-        ? {}
-        : tokens === undefined
-          ? { epochs }
-          : { tokens };
-    planned = await plan(source, { ...rest, ...budget, ...changed }, collective, onNote);
-    let outset: Outset;
-    if (checkpoint !== undefined && begin !== undefined) {
-      checkNormalization(planned, begin.normalization, checkpoint.path);
-      planned = goOn(planned, begin.progress, checkpoint.path);
-      if (planned.steps === begin.progress.step)
-        onNote("the run has spent its budget already; --tokens or --epochs extend it");
-      noteOtherBits(checkpoint, planned, onNote);
-      const state = allocState(planned.engine, planned.part.shape, planned.config.ema > 0);
-      const { firstLatent, whole } = planned.part;
-      await restoreState(planned.engine, checkpoint, state, { first: firstLatent, of: whole.n });
-      const { step } = begin.progress;
-      outset = { state, begin, seconds: step === 0 ? undefined : (begin.elapsed / step) * (planned.steps - step) };
-    } else {
-      onNote(`${dir} has no checkpoint yet, so the run begins anew`);
-      outset = await startAnew(planned, options.init === undefined ? undefined : await findSae(options.init), onNote);
-    }
-    if (lock !== undefined) await writeConfig(dir, planned.config);
-    const run = launch(planned, lock, dir, { signal, onNote }, outset);
-    const opened = source;
-    if (!isSource(moved)) run.finished.finally(() => opened.close()).catch(() => undefined);
-    return run;
-  } catch (error) {
-    await planned?.engine.close();
-    if (!isSource(moved)) await source?.close();
-    lock?.release();
-    throw error;
-  }
-}
-
-function isSource(data: readonly string[] | Source | undefined): data is Source {
-  return data !== undefined && "read" in data;
-}
-
-async function sourceToGoOn(
-  dir: string,
-  data: readonly string[] | Source,
-  dataset: string | undefined,
-): Promise<Source> {
-  if (!isSource(data)) {
-    if (data.length > 0) return openSource(data, dataset === undefined ? {} : { dataset });
-    throw new UsageError("was trained on rows of a program, not on files", {
-      where: dir,
-      mend: "give them again: resume(dir, { data: fromRows(...) })",
-    });
-  }
-  if (data.stream === "once")
-    throw new UsageError("a run cannot go on with rows that are read once", {
-      where: dir,
-      mend: "give a function that returns the rows anew",
-    });
-  return data;
-}
-
-function checkChanges(dir: string, options: TrainOptions, changed: TrainOptions): void {
-  for (const [name, value] of Object.entries(changed) as [keyof TrainOptions, unknown][]) {
-    const fixed = options[name];
-    if (CHANGEABLE.includes(name) || JSON.stringify(value) === JSON.stringify(fixed)) continue;
-    throw new UsageError(
-      `${flagOf(name)} is ${fixed === undefined ? "not set" : JSON.stringify(fixed)} in this run and cannot be changed`,
-      {
-        where: dir,
-        mend: "start a new run, with --init to begin from these weights",
-      },
-    );
-  }
-}
-
-function checkNormalization({ config }: Plan, { kind }: Normalization, where: string): void {
-  if (config.normalize === kind) return;
-  throw new UsageError(`was trained with --normalize ${kind}, but the config of the run says ${config.normalize}`, {
-    where,
-    mend: "put the config back as it was",
-  });
-}
-
-/** undefined for a run that was ended before it saved anything. */
-async function usableCheckpoint(dir: string, onNote: (note: string) => void): Promise<Checkpoint | undefined> {
-  const { checkpoint, refusals } = await newestCheckpoint(dir);
-  if (checkpoint === undefined) {
-    if (refusals.length === 0) return undefined;
-    throw new SaettaError(`none of its checkpoints is whole (${refusals[0]!.error.message})`, {
-      where: dir,
-      mend: "start again with saetta train and another --out",
-    });
-  }
-  for (const { error } of refusals) onNote(`${error.message} (it is set aside, and step ${checkpoint.step} is used)`);
-  await setAside(refusals);
-  return checkpoint;
-}
-
-/** The same on all ranks: rank 0 chooses it, after it has compared every byte with the manifest. */
-async function commonCheckpoint(
-  dir: string,
-  collective: Collective,
-  onNote: (note: string) => void,
-): Promise<Checkpoint | undefined> {
-  let found: Checkpoint | undefined;
-  const path = await fromFirst(collective, async () => {
-    found = await usableCheckpoint(dir, onNote);
-    return found?.path ?? null;
-  });
-  return path === null ? undefined : (found ?? openCheckpoint(path, []));
-}
-
-/** The plan with the steps that are still to come after `progress`. */
-function goOn(planned: Plan, progress: Progress, where: string): Plan {
-  const { budget, config, order } = planned;
-  const { step, tokens, position } = progress;
-  if (position.row > order.rowsPerEpoch || tokens < step)
-    throw new FormatError("its place in the data makes no sense", { where });
-  if (tokens > budget) {
-    throw new UsageError(`the run has trained on ${tokens} rows already, more than the budget of ${budget}`, {
-      where,
-      mend: "raise --tokens or --epochs",
-    });
-  }
-  return { ...planned, steps: step + totalSteps(budget - tokens, config.batch, config.dropLast) };
-}
-
 /** A run before its next step. */
-interface Outset {
+export interface Outset {
   readonly state: State;
   readonly begin: Beginning;
   /** How long the steps to come will take. */
@@ -234,7 +80,7 @@ interface Outset {
   readonly found?: RunPreflight | undefined;
 }
 
-async function startAnew(
+export async function startAnew(
   planned: Plan,
   initial: FoundSae | undefined,
   onNote: (note: string) => void,
@@ -245,7 +91,7 @@ async function startAnew(
   return { state, begin, seconds: pace && secondsOf(planned, pace), found };
 }
 
-function launch(
+export function launch(
   planned: Plan,
   lock: RunLock | undefined,
   out: string | undefined,
@@ -266,21 +112,6 @@ function launch(
   return new TrainRun(
     { config, out, steps, budget, engine: engine.description, data, forecast, trainedBefore, signal },
     (run) => trainFrom(planned, state, begin, out, run, onNote).finally(() => lock?.release()),
-  );
-}
-
-/** A run that goes on where something else computes ends well, but not with the bits that it would have had. */
-function noteOtherBits(
-  { computed, path }: Checkpoint,
-  { engine, collective }: Plan,
-  onNote: (note: string) => void,
-): void {
-  const now = computedBy(engine, collective.grid);
-  const differing = ["version", "engine", "build", "grid"].filter((name) => computed[name] !== now[name]);
-  if (differing.length === 0) return;
-  const said = ({ version, description }: JsonObject) => `Saetta ${String(version)}, ${String(description)}`;
-  onNote(
-    `${path} was computed by ${said(computed)}; ${said(now)} goes on from it, with other bits than an uninterrupted run (${differing.join(", ")} differs)`,
   );
 }
 
@@ -406,35 +237,6 @@ function likeInitial(asked: TrainOptions, initial: FoundSae, source: Source): Tr
   if (asked.encoderRescale)
     throw new UsageError("--encoder-rescale and --init exclude each other", { mend: "leave one of them out" });
   return { ...rest, latents: n, k: asked.k ?? k, normalize: kind, encoderRescale: false };
-}
-
-function beginningOf(checkpoint: Checkpoint, source: Source): Beginning {
-  const where = join(checkpoint.path, "state.json");
-  const progress = new Fields(checkpoint.progress, "progress", where);
-  const position = progress.fields("position");
-  const facts = JSON.stringify(factsOf(source));
-  const before = JSON.stringify(progress.fields("data").object);
-  if (facts !== before) {
-    throw new SaettaError(`the data is not what the run was trained on: ${facts} now, ${before} then`, {
-      where: source.paths.join(", "),
-      mend: "name the same files in the same order",
-    });
-  }
-  return {
-    progress: {
-      step: checkpoint.step,
-      tokens: progress.integer("tokens"),
-      position: {
-        epoch: position.integer("epoch"),
-        row: position.integer("row"),
-        skipped: position.integer("skipped"),
-      },
-    },
-    mseScale: progress.number("mse_scale"),
-    normalization: normalizationOf(checkpoint.description),
-    elapsed: progress.number("elapsed_s"),
-    metricsBytes: progress.integer("metrics_bytes"),
-  };
 }
 
 function defaultOut({ paths }: Source, now: Date): string {

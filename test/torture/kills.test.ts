@@ -88,7 +88,7 @@ async function killed(rng: Rng, end: (engine: EngineName, run: string) => Promis
     const notes: string[] = [];
     await trainOrResume(data, run, optionsOf(STEPS, 20, { engine, threads: 2 }), (note) => notes.push(note));
     expect(
-      notes.filter((note) => !note.includes("spent its budget") && !note.includes("begins anew")),
+      notes.filter((note) => !note.includes("spent its budget") && !note.includes("starts again")),
       engine,
     ).toEqual([]);
     expect(await digestOf(run, STEPS), engine).toBe(whole.get(engine)!.digest);
