@@ -4,7 +4,8 @@
 import "./util/threads.ts";
 
 import { Command, CommanderError } from "commander";
-import { hasCode, messageOf, SaettaError } from "./util/errors.ts";
+import { ourWord } from "./other-words.ts";
+import { hasCode, messageOf, SaettaError, systemError } from "./util/errors.ts";
 import { VERSION } from "./util/version.ts";
 
 interface Entry {
@@ -107,8 +108,12 @@ async function programFor(argv: readonly string[]): Promise<Command> {
     .configureHelp({ minWidthToWrap: 24 })
     .exitOverride()
     .configureOutput({
-      outputError: (text, write) =>
-        write(`saetta: ${plainly(text)}; saetta ${called === undefined ? "" : `${called} `}--help tells more\n`),
+      outputError: (text, write) => {
+        const command = program.commands.find((each) => each.name() === called);
+        write(
+          `saetta: ${plainly(text, command)}; saetta ${called === undefined ? "" : `${called} `}--help tells more\n`,
+        );
+      },
     })
     .addHelpText(
       "after",
@@ -121,25 +126,41 @@ async function programFor(argv: readonly string[]): Promise<Command> {
   return program;
 }
 
-/** "error: unknown option '--kk'\n(Did you mean --k?)" on one line. */
-function plainly(text: string): string {
-  return text
+/** "error: unknown option '--kk'\n(Did you mean --k?)" on one line; a word of another program is answered with ours. */
+function plainly(text: string, command: Command | undefined): string {
+  const plain = text
     .replace(/^error: /, "")
     .trim()
     .replace(/\.$/, "")
     .replaceAll("\n", " ");
+  const [, unknown] = /^unknown option '--?([^'=]+)/.exec(plain) ?? [];
+  if (unknown === undefined || command === undefined) return plain;
+  const flags = new Map(command.options.map((option) => [option.attributeName(), option.long ?? option.flags]));
+  const spell = (name: string) => flags.get(name) ?? name;
+  const ours = ourWord(unknown, spell, [...flags.keys()], DATA_ARGUMENT[command.name()]);
+  return ours === undefined ? plain : `unknown option '--${unknown}'${ours}`;
 }
+
+/** How activations are named where they are arguments. */
+const DATA_ARGUMENT: Readonly<Record<string, string>> = {
+  train: "name the activations without a flag: saetta train acts.h5",
+  eval: "name the activations after the autoencoder: saetta eval RUN acts.h5",
+};
 
 /** One line on stderr, and the exit code of the Contract: 2 for wrong usage, 1 for what failed. */
 function report(thrown: unknown): number {
   if (thrown instanceof CommanderError) return thrown.exitCode === 0 ? 0 : 2;
-  const known =
-    thrown instanceof SaettaError ||
-    hasCode(thrown, "ENOENT", "EACCES", "EPERM", "ENOSPC", "EISDIR", "ENOTDIR", "EROFS", "EMFILE", "EIO", "EDQUOT");
-  process.stderr.write(`saetta: ${known ? "" : "this is a bug of Saetta, please report it: "}${messageOf(thrown)}\n`);
+  process.stderr.write(`saetta: ${lineOf(thrown)}\n`);
   if (process.env.SAETTA_DEBUG === "1" && thrown instanceof Error)
     process.stderr.write(`${thrown.stack}\n${thrown.cause instanceof Error ? thrown.cause.stack : ""}\n`);
   return thrown instanceof SaettaError ? thrown.exitCode : 1;
+}
+
+function lineOf(thrown: unknown): string {
+  if (thrown instanceof SaettaError) return thrown.message;
+  const system = systemError(thrown);
+  if (system !== undefined) return system.path === undefined ? system.what : `${system.path}: ${system.what}`;
+  return `this is a bug of Saetta, please report it: ${messageOf(thrown)}`;
 }
 
 // A reader that went away (`saetta eval ... | head`) is no error of ours.

@@ -178,29 +178,47 @@ describe("config.json", () => {
     expect(configFromJson("{}", "x").data).toBeUndefined();
   });
 
+  it("may hold what a flag would take", () => {
+    const text =
+      '{"tokens": "100k", "batch": "1e3", "latents": "1.5k", "k": "4", "lr": "1e-4", "exclude_tokens": "5,7"}';
+    expect(configFromJson(text, "x").options).toEqual({
+      tokens: 100_000,
+      batch: 1000,
+      latents: 1500,
+      k: 4,
+      lr: 1e-4,
+      excludeTokens: [5, 7],
+    });
+  });
+
   it.each([
     ["{", /^c\.json: not valid JSON \(/],
     ["[1]", /^c\.json: must hold a JSON object$/],
     ["null", /^c\.json: must hold a JSON object$/],
     ['{"data": "a.h5"}', /^c\.json: data must be a list of paths$/],
     ['{"latent_count": 4}', /^c\.json: unknown option latent_count$/],
+    ['{"training_tokens": 4}', /^c\.json: unknown option training_tokens; here it is tokens \(it counts rows\)$/],
+    ['{"lrWarmUpSteps": 4}', /^c\.json: unknown option lr_warm_up_steps; here it is warmup \(it counts steps\)$/],
+    ['{"l1-coefficient": 4}', /^c\.json: unknown option l1_coefficient; k sets the sparsity of a TopK autoencoder$/],
     ['{"__proto__": {"k": 1}}', /^c\.json: unknown option __proto__$/],
-    ['{"k": "4"}', /^c\.json: k: "4" is not allowed \(.*number.*\)$/],
-    ['{"k": 4.5}', /^c\.json: k: 4\.5 is not allowed/],
-    ['{"k": null}', /^c\.json: k: null is not allowed/],
-    ['{"dead_tokens": 0}', /^c\.json: dead_tokens: 0 is not allowed/],
-    ['{"lr": -1}', /^c\.json: lr: -1 is not allowed/],
-    ['{"lr": 1e999}', /^c\.json: lr: null is not allowed/],
+    ['{"k": "four"}', /^c\.json: k must be a whole number of at least 1, such as .*, but is "four"$/],
+    ['{"k": 4.5}', /^c\.json: k must be a whole number of at least 1, .*but is 4\.5$/],
+    ['{"k": null}', /^c\.json: k must be a whole number .*but is null$/],
+    ['{"k": {"a": 1}}', /^c\.json: k must be a whole number .*but is an object$/],
+    ['{"dead_tokens": 0}', /^c\.json: dead_tokens must be a whole number of at least 1, .*but is 0$/],
+    ['{"tokens": "100kk"}', /^c\.json: tokens must be a whole number of at least 1, .*but is "100kk"$/],
+    ['{"lr": -1}', /^c\.json: lr must be a number above 0, but is -1$/],
+    ['{"lr": 1e999}', /^c\.json: lr must be a number above 0, but is Infinity$/],
+    ['{"engine": "gpu"}', /^c\.json: engine must be auto, cpu, cuda or reference, but is "gpu"; did you mean cuda\?$/],
+    ['{"dtype": "bf61"}', /^c\.json: dtype must be auto, f32, bf16 or fp16, but is "bf61"; did you mean bf16\?$/],
     [
-      '{"engine": "gpu"}',
-      /^c\.json: engine: "gpu" is not allowed \(.*"auto".*"cpu".*"reference".*\); did you mean cpu\?$/,
+      '{"exclude_tokens": [1, -2]}',
+      /^c\.json: exclude_tokens must be start, none or a list of whole numbers of at least 0, but is \[1, -2\]$/,
     ],
-    ['{"dtype": "bf61"}', /^c\.json: dtype: "bf61" is not allowed \(.*"auto".*"f32".*"bf16".*\); did you mean bf16\?$/],
-    ['{"exclude_tokens": [1, -2]}', /^c\.json: exclude_tokens: \[1,-2\] is not allowed/],
-    ['{"mse_scale": "big"}', /^c\.json: mse_scale: "big" is not allowed/],
-    ['{"holdout": 0.9}', /^c\.json: holdout: 0\.9 is not allowed/],
-    ['{"ema": 1}', /^c\.json: ema: 1 is not allowed/],
-    ['{"shuffle": 1}', /^c\.json: shuffle: 1 is not allowed/],
+    ['{"mse_scale": "big"}', /^c\.json: mse_scale must be auto or a number above 0, but is "big"$/],
+    ['{"holdout": 0.9}', /^c\.json: holdout must be a number from 0 to 0\.5, but is 0\.9$/],
+    ['{"ema": 1}', /^c\.json: ema must be a number of at least 0 and below 1, but is 1$/],
+    ['{"shuffle": 1}', /^c\.json: shuffle must be true or false, but is 1$/],
   ])("%s is refused with file and field", (text, message) => {
     expect(usage(() => configFromJson(text, "c.json"))).toMatch(message);
   });

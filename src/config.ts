@@ -4,9 +4,12 @@
  */
 
 import { z } from "zod";
+import { allowedValues, type Field, valueOfText, wordsOfField } from "./option-values.ts";
+import { ourWord } from "./other-words.ts";
 import { didYouMean } from "./util/closest.ts";
 import { messageOf, UsageError } from "./util/errors.ts";
 import { type Json, parseJsonText } from "./util/json.ts";
+import { mustBe } from "./util/must.ts";
 
 const count = z.number().int().positive();
 const whole = z.number().int().nonnegative();
@@ -229,6 +232,8 @@ export function resolveConfig(asked: TrainOptions, data: readonly string[], { dI
   }
   const { expansion, tokens, epochs, ...given } = withDefaults(asked);
   const budget = budgetRows({ tokens, epochs }, rowsPerEpoch);
+  if (!Number.isSafeInteger(budget))
+    throw new UsageError(`--epochs ${epochs} is more rows than can be counted`, { mend: "lower --epochs" });
   const latents =
     given.latents ??
     (expansion === undefined ? sensibleLatents(dIn, budget) : Math.max(1, Math.round(expansion * dIn)));
@@ -330,38 +335,40 @@ export function configFromJson(
   };
 }
 
-/** Checks options of unknown origin; what is undefined was not given. Throws UsageError that names the field as `spell` writes it. */
+/** What JSON Schema says of each option. */
+export const FIELDS = Object.fromEntries(
+  Object.entries(z.toJSONSchema(trainOptions.partial(), { io: "input" }).properties as Record<string, Field>),
+) as Readonly<Record<keyof TrainOptions, Field>>;
+
+/**
+ * Checks options of unknown origin. What is undefined was not given; text is read as a flag would read it. Throws
+ * UsageError that names the option as `spell` writes it.
+ */
 export function checkOptions(
   options: Record<string, unknown>,
   where: string | undefined,
   spell: (name: string) => string,
 ): TrainOptions {
-  const given = Object.entries(options).filter(([, value]) => value !== undefined);
-  const result = trainOptions.partial().safeParse(Object.fromEntries(given));
-  if (result.success) return result.data;
-  const issue = result.error.issues[0]!;
   const at = where === undefined ? {} : { where };
-  if (issue.code === "unrecognized_keys") {
-    const [name = ""] = issue.keys;
-    throw new UsageError(
-      `unknown option ${spell(name)}${didYouMean(spell(name), Object.keys(trainOptions.shape).map(spell))}`,
-      at,
-    );
-  }
-  const name = String(issue.path[0]);
-  const value = options[name];
-  const meant = typeof value === "string" ? didYouMean(value, wordsOf(issue)) : "";
-  throw new UsageError(`${spell(name)}: ${JSON.stringify(value)} is not allowed (${explain(issue)})${meant}`, at);
+  const given = Object.entries(options).filter(([, value]) => value !== undefined);
+  for (const [name] of given) if (!isOption(name)) throw new UsageError(unknownOption(name, spell), at);
+  const values = given.map(([name, value]) => [
+    name,
+    typeof value === "string" ? valueOfText(FIELDS[name as keyof TrainOptions], value) : value,
+  ]);
+  const result = trainOptions.partial().safeParse(Object.fromEntries(values));
+  if (result.success) return result.data;
+  const name = String(result.error.issues[0]?.path[0]) as keyof TrainOptions;
+  const field = FIELDS[name];
+  throw new UsageError(mustBe(spell(name), allowedValues(field), options[name], wordsOfField(field)), at);
 }
 
-/** The words that would have been allowed. */
-function wordsOf(issue: z.core.$ZodIssue): string[] {
-  if (issue.code === "invalid_union") return issue.errors.flat().flatMap(wordsOf);
-  return issue.code === "invalid_value" ? issue.values.map(String) : [];
+function isOption(name: string): name is keyof TrainOptions {
+  return Object.hasOwn(FIELDS, name);
 }
 
-function explain(issue: z.core.$ZodIssue): string {
-  if (issue.code === "invalid_union")
-    return issue.errors.map((errors) => errors.map(({ message }) => message).join(", ")).join(", or ");
-  return issue.message;
+function unknownOption(name: string, spell: (name: string) => string): string {
+  const ours = ourWord(name, spell, Object.keys(FIELDS));
+  const meant = ours ?? didYouMean(spell(name), Object.keys(FIELDS).map(spell));
+  return `unknown option ${spell(name)}${meant}`;
 }

@@ -201,7 +201,7 @@ describe("a damaged checkpoint", () => {
     const file = join(path, "optimizer.safetensors");
     await unlink(file);
     await symlink(file, file);
-    await expect(openCheckpoint(path)).rejects.toThrow(`${file}: cannot be read (ELOOP: `);
+    await expect(openCheckpoint(path)).rejects.toThrow(`${file}: cannot be read (too many soft links)`);
     expect((await newestCheckpoint(run)).refusals).toHaveLength(1);
   });
 

@@ -33,7 +33,7 @@ async function tried(
   return { result, tries, waits, notes };
 }
 
-const SAID = "a/file: could not be written (ENOSPC: as the system says it); free some space on that disk";
+const SAID = "a/file: could not be written (no space left on the disk); free some space on that disk";
 
 describe("a disk without room", () => {
   it("is no matter as long as there is some", async () => {

@@ -10,7 +10,7 @@ import type { Readable } from "node:stream";
 import { hasCode, messageOf, SaettaError, UsageError } from "../util/errors.ts";
 import { EXIT_CODES, onSignals } from "../util/signals.ts";
 import { Hub } from "./hub.ts";
-import { chooseGrid, deadlineOf, type World } from "./world.ts";
+import { chooseGrid, deadlineOf, MAX_RANKS, type World } from "./world.ts";
 
 /** Seconds in which the ranks of one host must have come. */
 const PATIENCE = 300;
@@ -37,6 +37,13 @@ export function ranksToStart(
   }
   const { shards, replicas } = asked;
   const ranks = asked.nproc ?? (shards ?? 1) * (replicas ?? 1);
+  if (ranks > MAX_RANKS)
+    throw new UsageError(
+      `--shards x --replicas is ${ranks} ranks, more than the ${MAX_RANKS} that one host may start`,
+      {
+        mend: "lower one of them",
+      },
+    );
   chooseGrid(0, ranks, asked);
   return ranks;
 }

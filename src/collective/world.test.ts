@@ -75,11 +75,23 @@ describe("the environment says which rank this is", () => {
   });
 
   it.each([
-    [{ RANK: "2", WORLD_SIZE: "2", MASTER_ADDR: "a" }, /RANK=2 and WORLD_SIZE=2 make no sense together/],
-    [{ RANK: "-1", WORLD_SIZE: "2", MASTER_ADDR: "a" }, /RANK="-1" is not a whole number/],
-    [{ RANK: "0", WORLD_SIZE: "two", MASTER_ADDR: "a" }, /WORLD_SIZE="two" is not a whole number/],
+    [
+      { RANK: "2", WORLD_SIZE: "2", MASTER_ADDR: "a" },
+      /environment: RANK must be below WORLD_SIZE, which is 2, but is 2$/,
+    ],
+    [
+      { RANK: "-1", WORLD_SIZE: "2", MASTER_ADDR: "a" },
+      /environment: RANK must be a whole number of at least 0, but is "-1"$/,
+    ],
+    [
+      { RANK: "0", WORLD_SIZE: "two", MASTER_ADDR: "a" },
+      /environment: WORLD_SIZE must be a whole number of at least 0, but is "two"$/,
+    ],
     [{ RANK: "0", WORLD_SIZE: "2" }, /but not MASTER_ADDR; set MASTER_ADDR to the host of rank 0/],
-    [{ RANK: "0", WORLD_SIZE: "2", MASTER_ADDR: "a", MASTER_PORT: "x" }, /MASTER_PORT="x"/],
+    [
+      { RANK: "0", WORLD_SIZE: "2", MASTER_ADDR: "a", MASTER_PORT: "x" },
+      /environment: MASTER_PORT must be a whole number of at least 0, but is "x"$/,
+    ],
   ])("%o is refused", (env, message) => {
     expect(() => worldOf(env)).toThrow(message);
   });
@@ -113,5 +125,7 @@ it("the deadline is a number of seconds", () => {
   expect(deadlineOf({})).toBe(30);
   expect(deadlineOf({ SAETTA_DEADLINE: "2.5" })).toBe(2.5);
   for (const text of ["0", "-1", "soon", "1e9"])
-    expect(() => deadlineOf({ SAETTA_DEADLINE: text })).toThrow(/no number of seconds/);
+    expect(() => deadlineOf({ SAETTA_DEADLINE: text })).toThrow(
+      /^environment: SAETTA_DEADLINE must be a number from 1 to 86400 \(seconds\), but is/,
+    );
 });

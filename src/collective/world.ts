@@ -1,6 +1,7 @@
 /** Which of how many processes this is: what torchrun, mpirun, srun and Kubernetes say in the environment, and the grid that the ranks make up. */
 
 import { UsageError } from "../util/errors.ts";
+import { mustBe, numberInWords } from "../util/must.ts";
 import { type Grid, gridOf } from "./collective.ts";
 
 export interface World {
@@ -34,6 +35,9 @@ const LAUNCHERS = [
   ["srun", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", ""],
 ] as const;
 
+/** More are surely a slip of the hand: each is a process. */
+export const MAX_RANKS = 1024;
+
 /** PyTorch's. */
 const DEFAULT_PORT = 29500;
 
@@ -43,9 +47,7 @@ export function worldOf(env: Environment): World | undefined {
     if (env[rankName] === undefined || env[sizeName] === undefined) continue;
     const [rank, size] = [whole(env, rankName), whole(env, sizeName)];
     if (size < 1 || rank >= size)
-      throw new UsageError(`${rankName}=${rank} and ${sizeName}=${size} make no sense together`, {
-        where: "environment",
-      });
+      throw new UsageError(mustBe(rankName, `below ${sizeName}, which is ${size}`, rank), { where: "environment" });
     if (size === 1) return undefined;
     const localRank = env[localRankName] === undefined ? 0 : whole(env, localRankName);
     const localSize = env[localSizeName] === undefined ? undefined : whole(env, localSizeName);
@@ -79,7 +81,7 @@ function firstNode(list: string | undefined): string | undefined {
 function whole(env: Environment, name: string): number {
   const text = env[name] ?? "";
   if (!/^\d{1,9}$/.test(text))
-    throw new UsageError(`${name}="${text}" is not a whole number`, { where: "environment" });
+    throw new UsageError(mustBe(name, numberInWords({ least: 0 }, "whole number"), text), { where: "environment" });
   return Number(text);
 }
 
@@ -89,7 +91,9 @@ export function deadlineOf(env: Environment): number {
   if (text === undefined || text === "") return 30;
   const seconds = Number(text);
   if (!(seconds >= 1 && seconds <= 86_400))
-    throw new UsageError(`SAETTA_DEADLINE="${text}" is no number of seconds from 1 to 86400`, { where: "environment" });
+    throw new UsageError(mustBe("SAETTA_DEADLINE", "a number from 1 to 86400 (seconds)", text), {
+      where: "environment",
+    });
   return seconds;
 }
 

@@ -3,7 +3,8 @@
 import { type Command, Option } from "commander";
 import { DICTIONARY, TRAINING } from "../bench/synthetic.ts";
 import { UsageError } from "../util/errors.ts";
-import { parseCount } from "../util/numbers.ts";
+import { type Bounds, mustBe } from "../util/must.ts";
+import { numberOf, parseCount, parseNumber } from "../util/numbers.ts";
 import { addFlags } from "./flags.ts";
 
 export interface BenchFlags {
@@ -43,7 +44,7 @@ const ONLY_SYNTHETIC = "directions active amplitude noise together rows auxkCoef
 /** Defines the command. */
 export function defineBench(program: Command): Command {
   const counted = (flag: string) => (text: string) => parseCount(text, flag);
-  const numbered = (flag: string) => (text: string) => parseNumber(text, flag);
+  const numbered = (flag: string, bounds: Bounds) => (text: string) => parseNumber(text, flag, bounds);
   const { directions, width, active, amplitude, noise, together, rows } = DICTIONARY;
   const amplitudes = new Option("--amplitude <LOW..HIGH>", "range of their amplitudes, evenly drawn");
   amplitudes.argParser(parseRange).default(amplitude, amplitude.join(".."));
@@ -54,15 +55,20 @@ export function defineBench(program: Command): Command {
     )
     .option("--synthetic", "train on rows of which the truth is known")
     .option("--width <N>", `elements of a row (default: ${STEP.width}; ${width} with --synthetic)`, counted("--width"))
-    .option("--seconds <X>", "how long to time", numbered("--seconds"), 6)
+    .option(
+      "--seconds <X>",
+      "how long to time",
+      numbered("--seconds", { least: 0, leastExclusive: true, most: 86_400 }),
+      6,
+    )
     .option("--directions <N>", "true directions", counted("--directions"), directions)
     .option("--active <N>", "directions that are on in each row", counted("--active"), active)
     .addOption(amplitudes)
-    .option("--noise <X>", "standard deviation of the noise on each element", numbered("--noise"), noise)
+    .option("--noise <X>", "standard deviation of the noise on each element", numbered("--noise", { least: 0 }), noise)
     .option(
       "--together <X>",
       "directions come in pairs; probability that one brings its partner along",
-      numbered("--together"),
+      numbered("--together", { least: 0, most: 1 }),
       together,
     )
     .option("--rows <N>", "rows to train on, in one pass", counted("--rows"), rows)
@@ -88,14 +94,9 @@ export function checkPlace(command: Command, synthetic: boolean): void {
   throw new UsageError(`${flag} means nothing ${synthetic ? "with" : "without"} --synthetic`);
 }
 
-function parseNumber(text: string, flag: string): number {
-  const value = Number(text);
-  if (text.trim() === "" || !Number.isFinite(value)) throw new UsageError(`${flag}: "${text}" is not a number`);
-  return value;
-}
-
 function parseRange(text: string): readonly [number, number] {
-  const [low, high, ...more] = text.split("..").map((part) => parseNumber(part, "--amplitude"));
-  if (low === undefined || more.length > 0) throw new UsageError(`--amplitude: "${text}" is no range such as 0.5..1.5`);
-  return [low, high ?? low];
+  const [low, high = low, ...more] = text.split("..").map(numberOf);
+  if (low === undefined || high === undefined || more.length > 0 || low < 0 || high < low)
+    throw new UsageError(mustBe("--amplitude", "a range of numbers from 0 up, such as 0.5..1.5", text));
+  return [low, high];
 }

@@ -3,7 +3,7 @@ import type { Completed } from "./completed.ts";
 import { bashScript } from "./completion-bash.ts";
 import { fishScript } from "./completion-fish.ts";
 import { zshScript } from "./completion-zsh.ts";
-import { wordsOf } from "./flags.ts";
+import { oneOf, wordsOf } from "./flags.ts";
 
 const SCRIPTS = { bash: bashScript, zsh: zshScript, fish: fishScript } as const;
 
@@ -12,7 +12,11 @@ export function completionCommand(program: Command, defineAll: (program: Command
   program
     .command("completion")
     .description("print a script that completes saetta's commands, flags and values in your shell")
-    .addArgument(new Argument("<shell>", "the shell").choices(Object.keys(SCRIPTS)))
+    .addArgument(
+      new Argument("<shell>", "the shell")
+        .choices(Object.keys(SCRIPTS))
+        .argParser((text) => oneOf(Object.keys(SCRIPTS), text, "the shell")),
+    )
     .addHelpText(
       "after",
       "\nExamples:\n  source <(saetta completion bash)                 # in ~/.bashrc\n  source <(saetta completion zsh)                  # in ~/.zshrc, after compinit\n  saetta completion fish | source                  # in ~/.config/fish/config.fish\n",

@@ -1,4 +1,4 @@
-import { type Command, Option } from "commander";
+import type { Command } from "commander";
 import { selectEngine } from "../engine/select.ts";
 import { markdown, resultText } from "../eval/compare.ts";
 import { pageOf } from "../eval/print.ts";
@@ -6,7 +6,7 @@ import { snakeCase } from "../util/json.ts";
 import { parseCount } from "../util/numbers.ts";
 import { LOSS_TOKENS } from "./eval-loss.ts";
 import { type EvalFlags, judgeAll } from "./eval-run.ts";
-import { addFlags, givenOptions } from "./flags.ts";
+import { addFlags, choice, givenOptions, weightsFlag } from "./flags.ts";
 import { note } from "./note.ts";
 
 interface Flags extends EvalFlags {
@@ -24,12 +24,7 @@ export function evalCommand(program: Command): void {
       "more autoencoders, to compare; files or folders of activations (default: the hold-out of the runs)",
     )
     .option("--features <N>", "show N latents in their text (default: 0)", (text) => parseCount(text, "--features", 0))
-    .addOption(
-      new Option("--weights <kind>", "running average or raw weights (default: ema where there is one)").choices([
-        "ema",
-        "raw",
-      ]),
-    )
+    .addOption(weightsFlag())
     .option("--max-rows <N>", "look at no more than N rows, evenly spread", (text) => parseCount(text, "--max-rows"))
     .option("--data <files...>", "where the data of the runs is now, if it was moved; its hold-out is used")
     .option(
@@ -43,10 +38,11 @@ export function evalCommand(program: Command): void {
       parseCount(text, "--loss-tokens"),
     )
     .addOption(
-      new Option(
+      choice(
         "--ablate <rows>",
         "rows that zeros and the mean stand in: all, or only those that are spliced (default: all)",
-      ).choices(["all", "spliced"]),
+        ["all", "spliced"],
+      ),
     )
     .option("--markdown", "print a table in Markdown")
     .option("--json", "print one JSON object")

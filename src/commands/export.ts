@@ -1,8 +1,9 @@
-import { type Command, Option } from "commander";
+import type { Command } from "commander";
 import { type ExportOptions, exportSae } from "../inference/exchange.ts";
 import { FORMATS } from "../interchange/format.ts";
 import { parseCount } from "../util/numbers.ts";
 import { exchangeText } from "./exchange-text.ts";
+import { choice, weightsFlag } from "./flags.ts";
 import { note } from "./note.ts";
 
 interface Flags extends Omit<ExportOptions, "data"> {
@@ -15,14 +16,9 @@ export function exportCommand(program: Command): void {
     .command("export")
     .description("write an autoencoder for SAELens, sparsify, OpenAI's loader or dictionary_learning")
     .argument("<sae>", "run folder, checkpoint folder, or any autoencoder that Saetta reads")
-    .addOption(new Option("--format <format>", "whose files to write").choices(FORMATS).makeOptionMandatory())
+    .addOption(choice("--format <format>", "whose files to write", FORMATS).makeOptionMandatory())
     .requiredOption("--out <dir>", "the folder to write")
-    .addOption(
-      new Option("--weights <kind>", "running average or raw weights (default: ema where there is one)").choices([
-        "ema",
-        "raw",
-      ]),
-    )
+    .addOption(weightsFlag())
     .option("--model <name>", "name of the language model to write down")
     .option("--hook <name>", "name of the hook, in the words of the program that reads it")
     .option("--inexact", "write layer_norm for programs that undo it without the 1e-5")

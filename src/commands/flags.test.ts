@@ -80,19 +80,26 @@ describe("flags", () => {
   });
 
   it.each([
-    [["--k", "0"], "--k must be a whole number of at least 1, such as 1000, 10k or 1.5M, but is '0'"],
-    [["--k", "-1"], "--k must be a whole number of at least 1, such as 1000, 10k or 1.5M, but is '-1'"],
-    [["--k", "ten"], "--k must be a whole number of at least 1, such as 1000, 10k or 1.5M, but is 'ten'"],
-    [["--lr", "fast"], '--lr: "fast" is not a number'],
-    [["--lr", ""], '--lr: "" is not a number'],
-    [["--lr", "-1"], /^--lr: -1 is not allowed \(/],
-    [["--ema", "1"], /^--ema: 1 is not allowed \(/],
-    [["--clip", "Infinity"], '--clip: "Infinity" is not a number'],
-    [["--engine", "gpu"], /^--engine: "gpu" is not allowed \(.*"auto".*"reference".*\); did you mean cpu\?$/],
-    [["--exclude-tokens", "begin"], /^--exclude-tokens: "begin" is not allowed \(/],
-    [["--exclude-tokens", "1,,2"], /^--exclude-tokens: "1,,2" is not allowed \(/],
-    [["--mse-scale", "big"], /^--mse-scale: "big" is not allowed \(/],
-    [["--non-finite", "ignore"], /^--non-finite: "ignore" is not allowed \(/],
+    [["--k", "0"], '--k must be a whole number of at least 1, such as 1000, 10k or 1.5M, but is "0"'],
+    [["--k", "-1"], '--k must be a whole number of at least 1, such as 1000, 10k or 1.5M, but is "-1"'],
+    [["--k", "ten"], '--k must be a whole number of at least 1, such as 1000, 10k or 1.5M, but is "ten"'],
+    [["--lr", "fast"], '--lr must be a number above 0, but is "fast"'],
+    [["--lr", ""], '--lr must be a number above 0, but is ""'],
+    [["--lr", "-1"], '--lr must be a number above 0, but is "-1"'],
+    [["--lr", "1e400"], '--lr must be a number above 0, but is "1e400"'],
+    [["--holdout", "0.9"], '--holdout must be a number from 0 to 0.5, but is "0.9"'],
+    [["--wandb", ""], '--wandb must be a project, but is ""'],
+    [["--init", ""], '--init must be a path, but is ""'],
+    [["--ema", "1"], '--ema must be a number of at least 0 and below 1, but is "1"'],
+    [["--clip", "Infinity"], '--clip must be a number of at least 0, but is "Infinity"'],
+    [["--engine", "gpu"], '--engine must be auto, cpu, cuda or reference, but is "gpu"; did you mean cuda?'],
+    [
+      ["--exclude-tokens", "begin"],
+      /^--exclude-tokens must be start, none or a list of whole numbers of at least 0, but is "begin"$/,
+    ],
+    [["--exclude-tokens", "1,,2"], /^--exclude-tokens must be start, none or .*, but is "1,,2"$/],
+    [["--mse-scale", "big"], '--mse-scale must be auto or a number above 0, but is "big"'],
+    [["--non-finite", "ignore"], '--non-finite must be stop or skip, but is "ignore"'],
   ])("%j is refused, naming the flag", (argv, message) => {
     expect(() => given(...argv)).toThrow(UsageError);
     expect(() => given(...argv)).toThrow(message);

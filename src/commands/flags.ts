@@ -1,25 +1,12 @@
 /** Flags of the command line from the one schema of config.ts, and back. */
 
 import { type Command, Option } from "commander";
-import { z } from "zod";
-import { checkOptions, DEFAULTS, flagOf, type TrainOptions, trainOptions } from "../config.ts";
+import { checkOptions, DEFAULTS, FIELDS, flagOf, type TrainOptions } from "../config.ts";
+import { type Field, wordsOfField } from "../option-values.ts";
 import { UsageError } from "../util/errors.ts";
-import { parseCount } from "../util/numbers.ts";
+import { eitherOf, mustBe } from "../util/must.ts";
 
-interface Field {
-  readonly type?: string;
-  readonly enum?: readonly string[];
-  readonly const?: string;
-  readonly anyOf?: readonly Field[];
-  readonly minimum?: number;
-  readonly description?: string;
-  readonly default?: unknown;
-  readonly placeholder?: string;
-}
-
-const FIELDS = Object.entries(
-  z.toJSONSchema(trainOptions.partial(), { io: "input" }).properties as Record<string, Field>,
-) as [keyof TrainOptions, Field][];
+const OPTIONS = Object.entries(FIELDS) as [keyof TrainOptions, Field][];
 
 const HEADINGS = ["Autoencoder:", "Optimisation:", "Data:", "Run:"] as const;
 
@@ -77,6 +64,22 @@ export function wordsOf(option: Option): readonly string[] {
   return option.argChoices ?? WORDS.get(option) ?? [];
 }
 
+/** A flag that takes one of some words. */
+export function choice(flags: string, help: string, words: readonly string[]): Option {
+  const option = new Option(flags, help).choices(words);
+  return option.argParser((text) => oneOf(words, text, option.long ?? flags));
+}
+
+export function weightsFlag(): Option {
+  return choice("--weights <kind>", "running average or raw weights (default: ema where there is one)", ["ema", "raw"]);
+}
+
+/** Throws UsageError naming `what` unless `text` is one of the words. */
+export function oneOf(words: readonly string[], text: string, what: string): string {
+  if (words.includes(text)) return text;
+  throw new UsageError(mustBe(what, eitherOf(words), text, words));
+}
+
 /** Adds a flag for each option in `names`, or all under their headings. `defaults`: what help says of a value that the command itself fills in. */
 export function addFlags(
   command: Command,
@@ -84,8 +87,8 @@ export function addFlags(
   defaults: Readonly<Partial<Record<keyof TrainOptions, unknown>>> = {},
 ): Command {
   const chosen = (
-    names ?? HEADINGS.flatMap((heading) => FIELDS.map(([name]) => name).filter((name) => HEADING[name] === heading))
-  ).map((name) => [name, FIELDS.find(([each]) => each === name)![1]] as const);
+    names ?? HEADINGS.flatMap((heading) => OPTIONS.map(([name]) => name).filter((name) => HEADING[name] === heading))
+  ).map((name) => [name, FIELDS[name]] as const);
   for (const [name, field] of chosen) {
     const flag = flagOf(name);
     const fixed = defaults[name] ?? field.default ?? (DEFAULTS as TrainOptions)[name];
@@ -96,8 +99,7 @@ export function addFlags(
       option.flags = flag.replace("--", "--[no-]"); // help has one line for both
       command.addOption(new Option(flag.replace("--", "--no-")).hideHelp());
     } else {
-      option.argParser((text: string) => parse(field, text, flag));
-      WORDS.set(option, words(field));
+      WORDS.set(option, wordsOfField(field));
     }
     command.addOption(option);
   }
@@ -106,7 +108,7 @@ export function addFlags(
 
 /** The options that were given, checked. */
 export function givenOptions(command: Command): TrainOptions {
-  const values = Object.entries(command.opts()).filter(([name]) => FIELDS.some(([field]) => field === name));
+  const values = Object.entries(command.opts()).filter(([name]) => Object.hasOwn(FIELDS, name));
   return checkOptions(
     Object.fromEntries(values.filter(([name]) => command.getOptionValueSource(name) === "cli")),
     undefined,
@@ -121,26 +123,9 @@ function shown(value: unknown): string {
 function placeholder(field: Field): string {
   const rest = (each: Field): string[] => {
     if (each.anyOf) return each.anyOf.flatMap(rest);
-    return words(each).length > 0
+    return wordsOfField(each).length > 0
       ? []
       : [{ integer: "N", number: "X", array: "IDS" }[each.type ?? ""] ?? each.placeholder ?? "TEXT"];
   };
-  return `<${[...words(field), ...rest(field)].join("|")}>`;
-}
-
-/** The words that are allowed as they are. */
-function words(field: Field): readonly string[] {
-  if (field.anyOf) return field.anyOf.flatMap(words);
-  return field.enum ?? (field.const === undefined ? [] : [field.const]);
-}
-
-function parse(field: Field, text: string, flag: string): unknown {
-  const kinds = (field.anyOf ?? [field]).map(({ type }) => type);
-  if (kinds.includes("array") && /^\d+(,\d+)*$/.test(text)) return text.split(",").map(Number);
-  if (kinds.includes("integer")) return parseCount(text, flag, field.minimum ?? 1);
-  if (!kinds.includes("number")) return text;
-  const value = Number(text);
-  if (text.trim() !== "" && Number.isFinite(value)) return value;
-  if (kinds.length > 1) return text;
-  throw new UsageError(`${flag}: "${text}" is not a number`);
+  return `<${[...wordsOfField(field), ...rest(field)].join("|")}>`;
 }

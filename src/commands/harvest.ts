@@ -1,10 +1,11 @@
-import { type Command, Option } from "commander";
+import type { Command } from "commander";
 import { harvest } from "../harvest/harvest.ts";
 import { loadModel } from "../language-model/load.ts";
 import { listTensors } from "../language-model/tensors.ts";
 import { messageOf, UsageError } from "../util/errors.ts";
 import { parseCount } from "../util/numbers.ts";
 import { createProgress, formatCount, formatDuration, type Progress } from "../util/progress.ts";
+import { choice } from "./flags.ts";
 import { note } from "./note.ts";
 import { catchSignals } from "./signals.ts";
 
@@ -40,7 +41,7 @@ export function harvestCommand(program: Command): void {
     .option("--context <n>", "tokens a context (default: the model's maximum, at most 1024)", (text) =>
       parseCount(text, "--context", 2),
     )
-    .addOption(new Option("--dtype <dtype>", "how values are stored").choices(["f16", "f32"]).default("f16"))
+    .addOption(choice("--dtype <dtype>", "how values are stored", ["f16", "f32"]).default("f16"))
     .option("--list-tensors", "print the tensors of the model that can be harvested, and stop")
     .option("--json", "print the result as JSON")
     .addHelpText("after", "\nExample:\n  saetta harvest --model gpt2 --text my.txt --tensor NAME --out acts.h5\n")

@@ -39,7 +39,5 @@ export async function showRun(out: string | undefined, { serve, port }: PageFlag
 }
 
 function parsePort(text: string): number {
-  const port = parseCount(text, "--port", 0);
-  if (port > 65_535) throw new UsageError(`--port ${port} is more than 65535`);
-  return port;
+  return parseCount(text, "--port", 0, 65_535);
 }

@@ -1,5 +1,5 @@
 import { resolve } from "node:path";
-import { type Command, Option } from "commander";
+import type { Command } from "commander";
 import { selectEngine } from "../engine/select.ts";
 import type { Stage } from "../eval/feature-report.ts";
 import { writeHtmlReport } from "../eval/html-report.ts";
@@ -8,7 +8,7 @@ import type { WeightsKind } from "../inference/weights.ts";
 import { parseCount } from "../util/numbers.ts";
 import { createProgress, formatCount, type Progress } from "../util/progress.ts";
 import { evalData } from "./eval-data.ts";
-import { addFlags, givenOptions } from "./flags.ts";
+import { addFlags, givenOptions, weightsFlag } from "./flags.ts";
 import { note } from "./note.ts";
 
 interface Flags {
@@ -27,12 +27,7 @@ export function reportCommand(program: Command): void {
     .option("--data <paths...>", "files or folders of activations (default: the hold-out of the run)")
     .option("--out <file>", "the HTML file to write", "features.html")
     .option("--model <path>", "the ONNX model that the activations are of (default: the one they name, if it is there)")
-    .addOption(
-      new Option("--weights <kind>", "running average or raw weights (default: ema where there is one)").choices([
-        "ema",
-        "raw",
-      ]),
-    )
+    .addOption(weightsFlag())
     .option("--max-rows <N>", "look at no more than N rows, evenly spread", (text) => parseCount(text, "--max-rows"))
     .addHelpText("after", "\nExample:\n  saetta report runs/first --data acts.h5 --out features.html\n");
   addFlags(command, ["engine", "threads", "dataset", "nonFinite", "excludeTokens"]);

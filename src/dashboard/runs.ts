@@ -2,7 +2,7 @@
 
 import { readdir, realpath, stat } from "node:fs/promises";
 import { basename, join, relative, resolve } from "node:path";
-import { messageOf, UsageError } from "../util/errors.ts";
+import { hasCode, messageOf, SaettaError } from "../util/errors.ts";
 import { isRunFolder, Run } from "./run.ts";
 
 /** How deep runs may lie below a folder, and how many folders are looked into. */
@@ -20,18 +20,20 @@ export class Runs {
     this.#roots = roots;
   }
 
-  /** `folders`: run folders, and folders of such. Throws UsageError when one is not there. */
+  /** `folders`: run folders, and folders of such. Throws SaettaError when one is not there. */
   static async open(folders: readonly string[]): Promise<Runs> {
     const roots: string[] = [];
     for (const folder of folders) {
       const found = await stat(folder).catch((thrown: unknown) => {
-        throw new UsageError(`cannot be read (${messageOf(thrown)})`, {
+        const missing = hasCode(thrown, "ENOENT", "ENOTDIR");
+        throw new SaettaError(missing ? "no such folder" : `cannot be read (${messageOf(thrown)})`, {
           where: folder,
           mend: "name run folders, or a folder of them",
+          cause: thrown,
         });
       });
       if (!found.isDirectory())
-        throw new UsageError("is not a folder", { where: folder, mend: "name run folders, or a folder of them" });
+        throw new SaettaError("not a folder", { where: folder, mend: "name run folders, or a folder of them" });
       roots.push(await realpath(folder));
     }
     const runs = new Runs([...new Set(roots)]);

@@ -3,6 +3,7 @@
 import { BYTES } from "../engine/engine.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { SaettaError, UsageError } from "../util/errors.ts";
+import { mustBe, numberInWords } from "../util/must.ts";
 import { checkRows } from "../util/rows.ts";
 import type { Source } from "./source.ts";
 
@@ -34,7 +35,7 @@ export function fromRows(rows: Rows | (() => Rows), options: RowsOptions): Sourc
   for (const name of ["dIn", "rows"] as const) {
     const value = options[name];
     if (!Number.isSafeInteger(value) || value < 1)
-      throw new UsageError(`${name} must be a whole number of at least 1, but is ${value}`, { where: NAME });
+      throw new UsageError(mustBe(name, numberInWords({ least: 1 }, "whole number"), value), { where: NAME });
   }
   const { dIn, rows: total } = options;
   const reader = new Reader(rows, dIn, total);

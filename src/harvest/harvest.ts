@@ -13,6 +13,7 @@ import { bytesOf } from "../util/bytes.ts";
 import { messageOf, SaettaError, UsageError } from "../util/errors.ts";
 import { encodeFloat16, firstNonFinite } from "../util/float16.ts";
 import { makeFolders } from "../util/folders.ts";
+import { countInWords, mustBe, numberInWords } from "../util/must.ts";
 import { Packer } from "./pack.ts";
 import { checkText, documentsOf } from "./text.ts";
 
@@ -140,7 +141,8 @@ async function chooseContext(wanted: number | undefined, model: LanguageModel, s
   const context = wanted ?? fixed.context ?? byDefault;
   const wrong = (why: string): UsageError =>
     new UsageError(`a context of ${context} tokens: ${why}`, { mend: "give another --context" });
-  if (!Number.isSafeInteger(context) || context < 2) throw wrong("it must be a whole number of at least 2");
+  if (!Number.isSafeInteger(context) || context < 2)
+    throw new UsageError(mustBe("--context", numberInWords({ least: 2 }, "whole number"), context));
   if (fixed.context !== undefined && context !== fixed.context) throw wrong(`the model takes exactly ${fixed.context}`);
   if (most !== undefined && context > most) throw wrong(`the model takes at most ${most}`);
   return context;
@@ -182,7 +184,7 @@ export async function tokenize(
 ): Promise<Int32Array> {
   const { tokens, text, signal, onProgress, onNote, out = "" } = options;
   if (tokens !== undefined && !(Number.isSafeInteger(tokens) && tokens > 0)) {
-    throw new UsageError(`tokens must be a whole number of at least 1, but is ${tokens}`);
+    throw new UsageError(mustBe("--tokens", countInWords(1), tokens));
   }
   const wanted = tokens === undefined ? Number.POSITIVE_INFINITY : Math.ceil(tokens / context);
   const packer = new Packer(context, tokenizer.startToken);

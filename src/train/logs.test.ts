@@ -163,7 +163,7 @@ describe("the logs of a run", () => {
     };
     await finish(await resume(blocked, { tokens: 16 * 10, tensorboard: true, wandb: "sparse", onNote }));
     expect(notes).toEqual([
-      expect.stringMatching(/^W&B's offline run cannot be made \(EEXIST.*; the run goes on without it$/),
+      expect.stringMatching(/^W&B's offline run cannot be made \(it exists already\); the run goes on without it$/),
     ]);
     expect(eventFiles(blocked)).toHaveLength(1);
     await finish(await train(source, { ...OPTIONS, tokens: 16 * 6, out: false, tensorboard: true, wandb: "sparse" }));

@@ -61,17 +61,14 @@ describe("metrics.jsonl", () => {
     const at = { open: 1, truncate: 2, write: 3, sync: 4 }[name];
     await through(failingAt(at, "ENOSPC"), async () => {
       const opened = MetricsFile.open(folder, 0);
-      if (at < 3)
-        return expect(opened).rejects.toThrow(
-          `${path}: could not be written (ENOSPC: no space left on device, ${name})`,
-        );
+      if (at < 3) return expect(opened).rejects.toThrow(`${path}: could not be written (no space left on the disk)`);
       const file = await opened;
       file.append(report(1));
       if (name === "write") await new Promise((resolve) => setTimeout(resolve, 20));
       const flushed = file.flush();
       file.append(report(2));
       if (name === "sync") {
-        await expect(flushed).rejects.toThrow("ENOSPC");
+        await expect(flushed).rejects.toThrow("no space left on the disk");
         await truncate(path, 0); // the system may have dropped what it could not put on the disk
       }
       if (name === "write") expect(await flushed).toBe(11); // what failed before is tried again

@@ -76,7 +76,7 @@ describe("a run folder", () => {
       /metrics\.jsonl: byte \d+, where \S+ was saved, is within a line$/,
     );
     await rm(metrics);
-    expect((await verifyRun(run)).problems.join()).toMatch(/metrics\.jsonl: cannot be read \(ENOENT/);
+    expect((await verifyRun(run)).problems.join()).toMatch(/metrics\.jsonl: cannot be read \(no such file or folder\)/);
   });
 
   it("is told of a damaged config, and of what was left", async () => {

@@ -22,6 +22,8 @@ describe("what was meant", () => {
     expect(didYouMean("refernce", ["auto", "cpu", "reference"])).toBe("; did you mean reference?");
     expect(didYouMean("CPU", ["auto", "cpu"])).toBe("; did you mean cpu?");
     expect(didYouMean("gpu", ["auto", "cpu"])).toBe("; did you mean cpu?");
+    expect(didYouMean("gpu", ["auto", "cpu", "cuda"])).toBe("; did you mean cuda?");
+    expect(didYouMean("Float16", ["auto", "f32", "bf16", "fp16"])).toBe("; did you mean fp16?");
     expect(didYouMean("fast", ["auto", "cpu"])).toBe("");
     expect(didYouMean("", ["cpu"])).toBe("");
     expect(didYouMean("cpu", [])).toBe("");

@@ -1,7 +1,20 @@
 /** What somebody may have meant. */
 
+/** Other names of a value, which no distance of letters finds. */
+const SAME: Readonly<Record<string, readonly string[]>> = {
+  cuda: ["gpu", "nvidia", "cuda:0"],
+  f32: ["float32", "fp32", "float", "single"],
+  bf16: ["bfloat16"],
+  f16: ["float16", "half", "fp16"],
+  fp16: ["float16", "half", "f16"],
+  layer_norm: ["layernorm", "ln"],
+  scale: ["expected_average_only_in", "constant_norm_rescale"],
+};
+
 /** "; did you mean X?" for the candidate nearest to a misspelt word, or nothing when none is near. */
 export function didYouMean(word: string, candidates: readonly string[]): string {
+  const same = candidates.find((each) => SAME[each]?.includes(word.toLowerCase()));
+  if (same !== undefined) return `; did you mean ${same}?`;
   const least = { candidate: "", distance: Math.max(1, Math.floor(word.length / 3)) + 1 };
   for (const candidate of candidates) {
     const distance = editDistance(word.toLowerCase(), candidate.toLowerCase(), least.distance);

@@ -42,9 +42,64 @@ export class FormatError extends SaettaError {
   override readonly name = "FormatError";
 }
 
-/** The message of anything that was thrown, on one line. */
+/** The message of anything that was thrown, on one line; an error of the operating system in plain words. */
 export function messageOf(thrown: unknown): string {
-  return oneLine(thrown instanceof Error ? thrown.message : String(thrown));
+  return systemWords(thrown) ?? oneLine(thrown instanceof Error ? thrown.message : String(thrown));
+}
+
+/** What an error of the operating system says, and the path it is about. Undefined for any other error. */
+export function systemError(thrown: unknown): { readonly what: string; readonly path: string | undefined } | undefined {
+  const what = systemWords(thrown);
+  if (what === undefined) return undefined;
+  const { path, dest } = thrown as { readonly path?: unknown; readonly dest?: unknown };
+  const named = [dest, path].find((each): each is string => typeof each === "string");
+  return { what, path: named === undefined ? undefined : oneLine(named) };
+}
+
+const SYSTEM_WORDS: Readonly<Record<string, string>> = {
+  ENOENT: "no such file or folder",
+  ENOTDIR: "a part of the path is a file, not a folder",
+  EISDIR: "it is a folder",
+  EEXIST: "it exists already",
+  ENOTEMPTY: "the folder is not empty",
+  EACCES: "permission denied",
+  EPERM: "not permitted",
+  EROFS: "the disk is read-only",
+  ENOSPC: "no space left on the disk",
+  EDQUOT: "the disk quota is used up",
+  EFBIG: "too large for this disk",
+  EIO: "the disk reports an error",
+  EMFILE: "too many open files",
+  ENFILE: "too many open files on this machine",
+  ENOMEM: "out of memory",
+  ENAMETOOLONG: "the name is too long",
+  ELOOP: "too many soft links",
+  EXDEV: "it is on another disk",
+  EBUSY: "it is in use",
+  ETXTBSY: "it is in use",
+  EINVAL: "the system refuses it",
+  ENXIO: "no such device",
+  ENODEV: "no such device",
+  ESTALE: "the network disk lost the file",
+  EADDRINUSE: "the port is taken",
+  EADDRNOTAVAIL: "this machine has no such address",
+  ECONNREFUSED: "nobody listens there",
+  ECONNRESET: "the other side closed the connection",
+  ETIMEDOUT: "no answer in time",
+  EHOSTUNREACH: "the host cannot be reached",
+  ENETUNREACH: "the network cannot be reached",
+  ENOTFOUND: "no such host",
+  EAI_AGAIN: "the name of the host cannot be looked up",
+};
+
+/** Errors of Node's own calls have a code, the number or the call behind it, and a message with both. */
+function systemWords(thrown: unknown): string | undefined {
+  if (!(thrown instanceof Error) || thrown instanceof SaettaError) return undefined;
+  const { code, syscall } = thrown as Error & { readonly code?: unknown; readonly syscall?: unknown };
+  if (typeof code !== "string" || !/^E[A-Z0-9_]+$/.test(code)) return undefined;
+  if (syscall === undefined && !thrown.message.startsWith(`${code}:`)) return undefined;
+  const said = /^E[A-Z0-9_]+: ([^,]+)/.exec(thrown.message)?.[1];
+  return SYSTEM_WORDS[code] ?? (said === undefined ? `the system refuses it (${code})` : oneLine(said));
 }
 
 /** True for an error of the operating system with the given code, such as "ENOENT". */

@@ -79,11 +79,15 @@ describe("config.json is wrong usage", () => {
       "c.json: JSON nested deeper than 64 (character 68)",
     ],
     ["with one option twice", '{"k":1,"k":2}', 'c.json: the name "k" stands twice in one JSON object (character 7)'],
-    ["with a number beyond all", '{"k":1e999}', expect.stringMatching(/^c\.json: k: null is not allowed \(/) as string],
+    [
+      "with a number beyond all",
+      '{"k":1e999}',
+      expect.stringMatching(/^c\.json: k must be .*but is Infinity$/) as string,
+    ],
     [
       "with a very long word",
       `{"engine":"${"a".repeat(1_000_000)}"}`,
-      expect.stringMatching(/^c\.json: engine: "a{800,1000} \.\.\. .{0,100}$/) as string,
+      expect.stringMatching(/^c\.json: engine must be auto, cpu, cuda or reference, but is "a{40}\.\.\."$/) as string,
     ],
   ])("%s", (_, text, line) => {
     const thrown = (() => {

@@ -103,13 +103,13 @@ describe("bad input exits 1 or 2 with one line that says what, where and how to 
       "an unwritable output folder",
       1,
       ["good.h5", "--out", "file/run"],
-      /^saetta: file\/run: could not be written \(ENOTDIR.*\); choose another --out/,
+      /^saetta: file\/run: could not be written \(a part of the path is a file, not a folder\); choose another --out/,
     ],
     [
       "an output folder where there can be none",
       1,
       ["good.h5", "--out", "/proc/saetta/run"],
-      /^saetta: \/proc\/saetta: could not be written \(.*\); choose another --out/,
+      /^saetta: \/proc\/saetta: could not be written \(no such file or folder\); choose another --out/,
     ],
     [
       "a missing config",

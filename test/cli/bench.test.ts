@@ -57,8 +57,16 @@ describe("saetta bench", () => {
   it.each([
     [["--noise", "0.1"], "--noise means nothing without --synthetic"],
     [["--synthetic", "--seconds", "1"], "--seconds means nothing with --synthetic"],
-    [["--synthetic", "--amplitude", "1..x"], '--amplitude: "x" is not a number'],
-    [["--synthetic", "--amplitude", "1..2..3"], '--amplitude: "1..2..3" is no range'],
+    [
+      ["--synthetic", "--amplitude", "1..x"],
+      '--amplitude must be a range of numbers from 0 up, such as 0.5..1.5, but is "1..x"',
+    ],
+    [
+      ["--synthetic", "--amplitude", "1..2..3"],
+      '--amplitude must be a range of numbers from 0 up, such as 0.5..1.5, but is "1..2..3"',
+    ],
+    [["--synthetic", "--together", "2"], '--together must be a number from 0 to 1, but is "2"'],
+    [["--seconds", "0"], '--seconds must be a number above 0 and of at most 86400, but is "0"'],
     [["--synthetic", "--active", "200"], "200 active directions a row are more than half of 256"],
     [["--latents", "4"], "--k 32 is more than the 4 latents"],
   ])("refuses %j", async (args, message) => {

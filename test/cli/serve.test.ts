@@ -53,9 +53,9 @@ describe("saetta serve", () => {
   });
 
   it.each([
-    [["serve", "nowhere"], 2, "saetta: nowhere: cannot be read (ENOENT"],
-    [["serve", "acts.h5"], 2, "saetta: acts.h5: is not a folder; name run folders, or a folder of them"],
-    [["serve", "--port", "70000"], 2, "saetta: --port 70000 is more than 65535"],
+    [["serve", "nowhere"], 1, "saetta: nowhere: no such folder; name run folders, or a folder of them"],
+    [["serve", "acts.h5"], 1, "saetta: acts.h5: not a folder; name run folders, or a folder of them"],
+    [["serve", "--port", "70000"], 2, 'saetta: --port must be a whole number from 0 to 65535, but is "70000"'],
     [["serve", "--port", "x"], 2, "saetta: --port must be a whole number"],
     [[...TRAIN, "--port", "7000"], 2, "saetta: --port is that of the page, which --serve asks for; add --serve"],
     [

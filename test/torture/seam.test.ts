@@ -92,8 +92,8 @@ describe("a run whose writing is cut short", () => {
             expect(failed).toBeInstanceOf(SaettaError);
             expect((failed as SaettaError).message).toMatch(
               code === "EIO"
-                ? /^\S+: could not be written \(EIO: /
-                : /^\S+(metrics\.jsonl|checkpoints\S*): no room on the disk: a checkpoint needs \d+ bytes|^\S+: could not be written \(ENOSPC/,
+                ? /^\S+: could not be written \(the disk reports an error\)/
+                : /^\S+(metrics\.jsonl|checkpoints\S*): no room on the disk: a checkpoint needs \d+ bytes|^\S+: could not be written \(no space left on the disk\)/,
             );
           }
           if (failed !== undefined || !(await exists(join(run, "config.json"))))
@@ -124,7 +124,7 @@ describe("a run whose writing is cut short", () => {
         if (waits > 0) {
           expect(waits).toBe(3);
           expect(notes.join("\n")).toMatch(
-            /(no room on the disk|could not be written \(ENOSPC).*wait\)\n.*there is room on the disk again/,
+            /(no room on the disk|could not be written \(no space left on the disk).*wait\)\n.*there is room on the disk again/,
           );
         }
         await expectWhole(run);

@@ -1,7 +1,8 @@
-import { chmod, mkdtemp, readdir, rm, stat, writeFile } from "node:fs/promises";
+import { chmod, mkdtemp, readdir, rm, stat, utimes, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
+import { temporaryCache } from "../../util/cache.ts";
 import { kernelLibrary } from "./compile.ts";
 
 /** Stands in for a compiler: it only says its version and makes an empty file. */
@@ -41,6 +42,33 @@ describe("kernelLibrary", () => {
     await expect(kernelLibrary({ compiler, folders: [join(folder, "file", "build")] })).rejects.toThrow(
       /can be written.*XDG_CACHE_HOME/,
     );
+  });
+
+  it("uses what was compiled where there is no compiler now, the newest, and nothing of other flags", async () => {
+    const folders = [join(folder, "kept")];
+    const first = await kernelLibrary({ compiler: await fakeCompiler(folder, touchLast), folders });
+    const second = await kernelLibrary({ compiler: await fakeCompiler(folder, touchLast), folders });
+    expect(second).not.toBe(first);
+    await utimes(first, 1, 1);
+    expect(await kernelLibrary({ compiler: "no-such-compiler", folders })).toBe(second);
+    await utimes(second, 0, 0);
+    expect(await kernelLibrary({ compiler: "no-such-compiler", folders })).toBe(first);
+    await expect(kernelLibrary({ compiler: "no-such-compiler", folders, flags: ["-g"] })).rejects.toThrow(
+      "cannot be run; install g++",
+    );
+  });
+
+  it("loads nothing from a temporary folder that others can write to", async () => {
+    vi.stubEnv("TMPDIR", folder);
+    try {
+      const folders = [temporaryCache()!];
+      const library = await kernelLibrary({ compiler: await fakeCompiler(folder, touchLast), folders });
+      expect(await kernelLibrary({ compiler: "no-such-compiler", folders })).toBe(library);
+      await chmod(temporaryCache()!, 0o777);
+      await expect(kernelLibrary({ compiler: "no-such-compiler", folders })).rejects.toThrow("cannot be run");
+    } finally {
+      vi.unstubAllEnvs();
+    }
   });
 
   it("says how to mend a missing compiler", async () => {

@@ -8,6 +8,7 @@ import { basename } from "node:path";
 import type { Collective } from "../../collective/collective.ts";
 import { solo } from "../../collective/solo.ts";
 import { messageOf, SaettaError, UsageError } from "../../util/errors.ts";
+import { countInWords, eitherOf, mustBe } from "../../util/must.ts";
 import type { Engine } from "../engine.ts";
 import { kernelLibrary } from "./compile.ts";
 import { CpuEngine } from "./cpu-engine.ts";
@@ -64,19 +65,22 @@ export async function cpuPaths(): Promise<readonly InstructionSet[]> {
 export async function createCpuEngine(options: CpuOptions = {}): Promise<Engine> {
   const threads = options.threads ?? availableParallelism();
   if (!Number.isInteger(threads) || threads < 1 || threads > MAX_THREADS) {
-    throw new UsageError(`${threads} threads cannot be started`, {
-      mend: `give a whole number from 1 to ${MAX_THREADS}`,
-    });
+    throw new UsageError(mustBe("--threads", countInWords(1, MAX_THREADS), threads));
   }
   const possible = await cpuPaths();
   const path = options.path ?? (process.env.SAETTA_CPU || possible[possible.length - 1]);
   const chosen = possible.find((name) => name === path);
   if (chosen === undefined) {
     const known = (PATHS as readonly string[]).includes(path);
-    throw new UsageError(known ? `this processor has no ${path}` : `"${path}" is no instruction set`, {
-      where: options.path === undefined ? "SAETTA_CPU" : WHERE,
-      mend: `use ${possible.join(" or ")}`,
-    });
+    throw new UsageError(
+      known
+        ? `this processor has no ${path}`
+        : mustBe(options.path === undefined ? "SAETTA_CPU" : "the instruction set", eitherOf(PATHS), path, PATHS),
+      {
+        where: options.path === undefined ? "environment" : WHERE,
+        mend: `use ${possible.join(" or ")}`,
+      },
+    );
   }
   const hasHalf = PATHS.indexOf(chosen) > PATHS.indexOf("avx512");
   if (options.dtype === "bf16" && !hasHalf) {

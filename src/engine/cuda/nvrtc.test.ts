@@ -74,7 +74,7 @@ async function byNvcc(name: string, capability: number, compute: Compute): Promi
   const hash = createHash("sha256").update(JSON.stringify([name, flags, nvcc.stdout]));
   for (const each of [`${name}.cu`, ...readdirSync(KERNELS).filter((file) => file.endsWith(".cuh"))])
     hash.update(readFileSync(join(KERNELS, each)));
-  return keepIn(cacheFolders(), `${hash.digest("hex").slice(0, 32)}.nvcc.cubin`, "test", async () => {
+  return keepIn(cacheFolders(), `${hash.digest("hex").slice(0, 32)}.nvcc.cubin`, async () => {
     const folder = await mkdtemp(join(tmpdir(), "saetta-nvcc-"));
     try {
       const { promisify } = await import("node:util");

@@ -110,7 +110,7 @@ export class Nvrtc {
       );
       for (const header of headers) hash.update(header);
       const key = hash.update(source).digest("hex").slice(0, 32);
-      const cubin = await keepIn(folders, `${key}.cubin`, WHERE, () => this.compile(name, source, options));
+      const cubin = await keepIn(folders, `${key}.cubin`, () => this.compile(name, source, options));
       return [name.slice(0, -".cu".length), cubin] as const;
     });
     return new Map(await Promise.all(compiled));

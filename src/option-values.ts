@@ -1,0 +1,78 @@
+/** The values that an option takes: read from text, and said in words. One home for flags, config files and the library. */
+
+import { countInWords, eitherOf, numberInWords } from "./util/must.ts";
+import { countOf, numberOf } from "./util/numbers.ts";
+
+/** What JSON Schema says of an option. */
+export interface Field {
+  readonly type?: string;
+  readonly enum?: readonly string[];
+  readonly const?: string;
+  readonly anyOf?: readonly Field[];
+  readonly items?: Field;
+  readonly minimum?: number;
+  readonly maximum?: number;
+  readonly exclusiveMinimum?: number;
+  readonly exclusiveMaximum?: number;
+  readonly description?: string;
+  readonly default?: unknown;
+  readonly placeholder?: string;
+}
+
+/** The words that the option takes. */
+export function wordsOfField(field: Field): readonly string[] {
+  if (field.anyOf) return field.anyOf.flatMap(wordsOfField);
+  return field.enum ?? (field.const === undefined ? [] : [field.const]);
+}
+
+/** The value that `text` says; `text` itself where it says none of another type. */
+export function valueOfText(field: Field, text: string): unknown {
+  const kinds = field.anyOf ?? [field];
+  if (wordsOfField(field).includes(text)) return text;
+  for (const { type } of kinds) {
+    const value =
+      type === "integer"
+        ? countOf(text)
+        : type === "number"
+          ? numberOf(text)
+          : type === "array" && /^\d{1,15}(,\d{1,15})*$/.test(text)
+            ? text.split(",").map(Number)
+            : undefined;
+    if (value !== undefined) return value;
+  }
+  return text;
+}
+
+/** "auto or a number above 0". */
+export function allowedValues(field: Field): string {
+  const parts = (field.anyOf ?? [field]).flatMap((each) => {
+    const words = wordsOfField(each);
+    return words.length > 0 ? words : [ofType(each)];
+  });
+  return eitherOf([...new Set(parts)]);
+}
+
+function ofType(field: Field): string {
+  const { minimum, maximum, exclusiveMinimum, exclusiveMaximum, placeholder } = field;
+  switch (field.type) {
+    case "integer":
+      return countInWords(leastWhole(field), maximum);
+    case "number":
+      return numberInWords({
+        ...(minimum === undefined ? {} : { least: minimum }),
+        ...(maximum === undefined ? {} : { most: maximum }),
+        ...(exclusiveMinimum === undefined ? {} : { least: exclusiveMinimum, leastExclusive: true }),
+        ...(exclusiveMaximum === undefined ? {} : { most: exclusiveMaximum, mostExclusive: true }),
+      });
+    case "boolean":
+      return "true or false";
+    case "array":
+      return `a list of ${field.items?.type === "integer" ? `whole numbers of at least ${leastWhole(field.items)}` : "values"}`;
+    default:
+      return `a ${(placeholder ?? "text").toLowerCase()}`;
+  }
+}
+
+function leastWhole({ minimum = 0, exclusiveMinimum }: Field): number {
+  return exclusiveMinimum === undefined ? minimum : exclusiveMinimum + 1;
+}
