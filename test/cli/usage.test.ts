@@ -92,7 +92,7 @@ describe("wrong usage exits 2 with one line on stderr", () => {
       'saetta: --format must be saelens, sparsify, openai or dictionary_learning, but is "saelen"; did you mean saelens?',
     ],
     [["import", "a"], "saetta: required option '--out <dir>' not specified; saetta import --help tells more"],
-    [["completion", "tcsh"], 'saetta: the shell must be bash, zsh or fish, but is "tcsh"; did you mean zsh?'],
+    [["completion", "tcsh"], 'saetta: the shell must be bash, zsh or fish, but is "tcsh"'],
     [
       ["train", "a.h5", "--batch-size", "3"],
       "saetta: unknown option '--batch-size'; here it is --batch (it counts rows); saetta train --help tells more",

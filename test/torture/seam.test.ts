@@ -135,7 +135,7 @@ describe("a run whose writing is cut short", () => {
 
 function noRoom(path: string): SaettaError {
   const code = "ENOSPC";
-  return new SaettaError("could not be written (ENOSPC: no space left on device, write)", {
+  return new SaettaError("could not be written (no space left on the disk)", {
     where: path,
     cause: Object.assign(new Error(code), { code }),
   });
