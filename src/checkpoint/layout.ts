@@ -35,6 +35,17 @@ export function stepName(step: number): string {
   return `step-${String(step).padStart(8, "0")}`;
 }
 
+/** Whether the folder is of a run of Saetta: by what it holds, since others have folders called "checkpoints" too. `names`: those in the folder. */
+export async function isRunFolder(path: string, names: ReadonlySet<string>): Promise<boolean> {
+  if (names.has("metrics.jsonl")) return true;
+  if (!names.has("checkpoints")) return false;
+  for (const step of await savedSteps(path)) {
+    const files = await disk.list(join(checkpointsFolder(path), stepName(step))).catch((): string[] => []);
+    if (files.includes("manifest.json")) return true;
+  }
+  return false;
+}
+
 /** The steps that have a checkpoint in the run folder, the newest first. */
 export async function savedSteps(runDir: string, storage: Storage = disk): Promise<number[]> {
   const steps = (await storage.list(checkpointsFolder(runDir))).flatMap((name) => {

@@ -6,6 +6,7 @@ import {
   AVERAGE,
   CFG,
   checkpointsFolder,
+  isRunFolder,
   OWN_WEIGHTS,
   savedSteps,
   stepName,
@@ -20,6 +21,10 @@ import { openHdf5 } from "../formats/hdf5-read.ts";
 import { openNpy } from "../formats/npy.ts";
 import { firstBytes, formatOf } from "../formats/open-file.ts";
 import { openSafetensors } from "../formats/safetensors.ts";
+import { refuseFolderOfSaes } from "../inference/find-below.ts";
+import { namesForeign } from "../interchange/index.ts";
+import { refuseUnread } from "../interchange/not-read.ts";
+import { refuseTranscoder } from "../interchange/sparsify.ts";
 import { parseOnnx } from "../language-model/onnx-graph.ts";
 import { loadTokenizer } from "../language-model/tokenizer.ts";
 import { parseDescription } from "../sae/description.ts";
@@ -130,8 +135,10 @@ async function arrow(path: string): Promise<Found> {
 
 /** An autoencoder, or what may be activations. */
 async function torch(path: string, dataset: string | undefined): Promise<Omit<Inspection, "path">> {
+  const names = new Set(await disk.list(dirname(path)));
+  await refuseUnread({ folder: dirname(path), names, file: basename(path) });
   const { autoencoder, ...found } = await inspectTorch(path);
-  if (autoencoder) return (await inspectForeign(path, new Set(await disk.list(dirname(path))))) ?? found;
+  if (autoencoder) return (await inspectForeign(path, names)) ?? found;
   const { activations, advice } = await activationsIn(path, dataset, true);
   return { ...found, facts: { ...found.facts, ...(activations && { activations }) }, ...(advice && { advice }) };
 }
@@ -178,11 +185,12 @@ function sae(object: JsonObject, where: string): Facts {
 
 async function inspectFolder(path: string, dataset: string | undefined): Promise<Inspection> {
   const names = new Set(await disk.list(path));
-  if (names.has("config.json") && (names.has("checkpoints") || names.has("metrics.jsonl"))) return runFolder(path);
+  if (names.has("config.json") && (await isRun(path, names))) return runFolder(path);
   if (!names.has(CFG) || (!names.has(WEIGHTS) && !names.has(OWN_WEIGHTS))) {
-    const foreign = names.has(CFG) || names.has("ae.pt") ? await inspectForeign(path, names) : undefined;
+    const foreign = namesForeign(names) ? await inspectForeign(path, names) : undefined;
     if (foreign !== undefined) return { path, ...foreign };
     if ([...names].some(isActivationsName)) return inspectShards(path, dataset);
+    await refuseFolderOfSaes(path);
     throw new FormatError(
       `is no run folder (config.json, metrics.jsonl), no autoencoder (${CFG} and ${WEIGHTS}), and has no files of activations`,
       {
@@ -194,7 +202,9 @@ async function inspectFolder(path: string, dataset: string | undefined): Promise
   const where = join(path, CFG);
   const object = asObject(await readJsonFile(where), "the file", where);
   const about = sae(object, where);
-  const file = weightsFile(parseDescription(object, where));
+  const description = parseDescription(object, where);
+  if (description.saetta === undefined) await refuseTranscoder(path);
+  const file = weightsFile(description);
   const { facts } = await safetensors(join(path, file));
   const weights = facts.tensors as readonly Facts[];
   if (!names.has("manifest.json")) return { path, kind: "autoencoder", facts: { ...about, [file]: weights } };
@@ -202,6 +212,11 @@ async function inspectFolder(path: string, dataset: string | undefined): Promise
   const listed = [...files].map(([name, { size, sha256 }]) => ({ name, bytes: size, sha256 }));
   const average = files.has(AVERAGE);
   return { path, kind: "checkpoint, whole", facts: { step, ...about, average, files: listed, [file]: weights } };
+}
+
+/** A run has a folder of checkpoints from the start. */
+async function isRun(path: string, names: ReadonlySet<string>): Promise<boolean> {
+  return (await isRunFolder(path, names)) || (names.has("checkpoints") && !namesForeign(names));
 }
 
 async function runFolder(path: string): Promise<Inspection> {

@@ -6,7 +6,7 @@ import { writeFile } from "../checkpoint/commit.ts";
 import { CFG, weightsFile } from "../checkpoint/layout.ts";
 import { disk } from "../checkpoint/storage.ts";
 import { PARAM_NAMES } from "../engine/engine.ts";
-import type { Exchanged, FormatName, OutputFile, Rules, WriteOptions } from "../interchange/format.ts";
+import type { Exchanged, FormatName, OutputFile, ReadFormatName, Rules, WriteOptions } from "../interchange/format.ts";
 import { findForeign, formatNamed, openForeign } from "../interchange/index.ts";
 import { sparsifyWeights } from "../interchange/sparsify.ts";
 import { jsonFile } from "../interchange/tensors.ts";
@@ -21,7 +21,7 @@ export interface Exchange {
   /** The folder that was written. */
   readonly out: string;
   readonly files: readonly string[];
-  readonly format: FormatName;
+  readonly format: ReadFormatName;
   readonly description: SaeDescription;
   /** Which weights these are: the running average ("ema") or those of the last step ("raw"). */
   readonly weights: WeightsKind;

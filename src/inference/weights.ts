@@ -2,18 +2,20 @@
 
 import { stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
-import { AVERAGE, CFG, OWN_WEIGHTS, WEIGHTS, weightsFile } from "../checkpoint/layout.ts";
+import { AVERAGE, CFG, isRunFolder, OWN_WEIGHTS, WEIGHTS, weightsFile } from "../checkpoint/layout.ts";
 import { INFERENCE_FILES, newestCheckpoint, openCheckpoint, type Refusal } from "../checkpoint/load.ts";
 import { disk } from "../checkpoint/storage.ts";
 import { type Engine, PARAM_NAMES, type Params, paramShapes } from "../engine/engine.ts";
 import { openSafetensors, type Safetensors } from "../formats/safetensors.ts";
 import type { Told } from "../interchange/format.ts";
-import { type FoundForeign, findForeign, openForeign } from "../interchange/index.ts";
+import { type FoundForeign, findForeign, namesForeign, openForeign } from "../interchange/index.ts";
+import { refuseTranscoder } from "../interchange/sparsify.ts";
 import { checkShape, safetensorsFloats } from "../interchange/tensors.ts";
 import { normalizationOf, parseDescription, type SaeDescription, TENSOR_NAMES } from "../sae/description.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { FormatError, SaettaError, UsageError } from "../util/errors.ts";
 import { readJsonFile } from "../util/json.ts";
+import { refuseFolderOfSaes } from "./find-below.ts";
 
 export type WeightsKind = "ema" | "raw";
 
@@ -49,16 +51,18 @@ export async function findSae(path: string, weights?: WeightsKind, told: Told = 
   const folder = found.isDirectory() ? path : dirname(path);
   const names = new Set(await disk.list(folder));
   const own = found.isDirectory() || [WEIGHTS, OWN_WEIGHTS, CFG].includes(basename(path));
-  const weightsThere = names.has(CFG) && (names.has(WEIGHTS) || names.has(OWN_WEIGHTS));
-  if (!own || (!weightsThere && !names.has("checkpoints"))) {
-    const foreign = await findForeign(path, names);
-    if (foreign !== undefined) return fromForeign(foreign, folder, weights, told);
+  const weightsThere = own && names.has(CFG) && (names.has(WEIGHTS) || names.has(OWN_WEIGHTS));
+  const isRun = found.isDirectory() && !weightsThere && (await isRunFolder(path, names));
+  const foreign = weightsThere || isRun ? undefined : await findForeign(path, names);
+  if (foreign !== undefined) return fromForeign(foreign, folder, weights, told);
+  if (!weightsThere && !isRun && !(own && names.has("checkpoints"))) {
+    if (found.isDirectory()) await refuseFolderOfSaes(path);
     const what = found.isDirectory()
       ? "holds no autoencoder: no checkpoints, and"
       : "is no autoencoder that Saetta reads:";
     throw new SaettaError(`${what} ${FORMATS_IN_WORDS}`, { where: path });
   }
-  if (names.has("checkpoints") && !names.has(CFG)) {
+  if (!weightsThere) {
     const { checkpoint, refusals } = await newestCheckpoint(folder, INFERENCE_FILES);
     if (checkpoint === undefined)
       throw refusals[0]?.error ?? new SaettaError("the run has no checkpoint yet", { where: path });
@@ -77,6 +81,7 @@ export async function findSae(path: string, weights?: WeightsKind, told: Told = 
   }
   const where = join(folder, CFG);
   const description = parseDescription(await readJsonFile(where), where);
+  if (description.saetta === undefined) await refuseTranscoder(folder);
   const file = weightsFile(description);
   if (!names.has(file)) {
     const { kind } = normalizationOf(description);
@@ -94,12 +99,12 @@ export async function findSae(path: string, weights?: WeightsKind, told: Told = 
   };
 }
 
-/** Whether a path names an autoencoder (whole or not) and not activations: a run folder, a folder with cfg.json, or one of the files beside it. */
+/** Whether a path names an autoencoder (whole or not) and not activations: a run folder, a folder of an autoencoder or of several, or one of their files. */
 export async function namesSae(path: string): Promise<boolean> {
   const found = await stat(path).catch(() => undefined);
   if (found?.isDirectory() !== true) return [WEIGHTS, OWN_WEIGHTS, CFG].includes(basename(path));
-  const names = await disk.list(path);
-  return names.includes(CFG) || names.includes("checkpoints");
+  const names = new Set(await disk.list(path));
+  return names.has(CFG) || names.has("checkpoints") || namesForeign(names);
 }
 
 const FORMATS_IN_WORDS = `no ${CFG} with ${WEIGHTS} (Saetta, sparsify) or sae_weights.safetensors (SAELens), no torch file (OpenAI, dictionary_learning)`;

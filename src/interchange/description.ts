@@ -3,7 +3,7 @@
 import { parseDescription, type SaeDescription } from "../sae/description.ts";
 import { FormatError, UsageError } from "../util/errors.ts";
 import { VERSION } from "../util/version.ts";
-import type { FormatName, Told, WriteOptions } from "./format.ts";
+import type { ReadFormatName, Told, WriteOptions } from "./format.ts";
 
 export interface ForeignFacts {
   readonly d: number;
@@ -15,7 +15,7 @@ export interface ForeignFacts {
 }
 
 /** The description of an autoencoder of another program; layer_norm is undone as they all do, with the standard deviation alone. Throws FormatError for sizes that make no sense. */
-export function describeForeign(format: FormatName, facts: ForeignFacts, where: string): SaeDescription {
+export function describeForeign(format: ReadFormatName, facts: ForeignFacts, where: string): SaeDescription {
   const { d, n, k, layerNorm = false, model, tensor } = facts;
   // The limits of cfg.json are the limits here.
   const { shape } = parseDescription({ d_in: d, num_latents: n, k }, where);

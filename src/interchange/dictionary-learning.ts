@@ -3,14 +3,14 @@
  * b_dec [d], k and threshold (which only its encode with use_threshold looks at), and config.json. BatchTopK has the same arrays: only config.json tells them apart.
  */
 
-import { join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import type { TorchValue } from "../formats/torch-pickle.ts";
 import type { TorchFile } from "../formats/torch-read.ts";
 import { TorchTensor } from "../formats/torch-tensor.ts";
 import { type TorchPart, writeTorch } from "../formats/torch-write.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { closedOnFailure } from "../util/closing.ts";
-import { FormatError, UsageError } from "../util/errors.ts";
+import { FormatError, SaettaError, UsageError } from "../util/errors.ts";
 import { Fields, readJsonFile } from "../util/json.ts";
 import { chosenK, describeForeign, sayable, statedK } from "./description.ts";
 import type { Exchanged, Foreign, ForeignFormat, Place, Told, WriteOptions } from "./format.ts";
@@ -37,22 +37,43 @@ interface Opened extends TorchArrays {
 function opened({ folder, names, file }: Place, told: Told): Promise<Opened> {
   const path = join(folder, file ?? AE_FILE);
   return withArrays(path, NAMES, async (arrays) => {
-    const config = names.has(CONFIG) ? await trainerOf(join(folder, CONFIG)) : undefined;
+    const at = await configFor(folder, names);
+    const config = at === undefined ? undefined : await trainerOf(at);
     if (config === undefined && told.k === undefined) {
       throw new UsageError(`without its ${CONFIG} the file may be of BatchTopK as well as of TopK`, {
         where: path,
         mend: `put the ${CONFIG} beside it, or say that it is TopK with --k K`,
       });
     }
-    const k = chosenK(await kOf(arrays.file, arrays.items.get("k")), told, path);
+    const buffer = await kOf(arrays.file, arrays.items.get("k"));
+    if (config?.k !== undefined && buffer !== undefined && config.k !== buffer)
+      throw new FormatError(`k is ${buffer}, but ${at} says ${config.k}`, {
+        where: path,
+        mend: "put the config.json of this autoencoder next to it",
+      });
+    const k = chosenK(buffer ?? config?.k, told, path); // until 2024 only config.json said it
     const notes = config === undefined ? [`there is no ${CONFIG}: taken for ${CLASS}`] : [];
     return { ...arrays, k, model: config?.model, tensor: config?.tensor, notes };
   });
 }
 
-async function trainerOf(
-  where: string,
-): Promise<{ readonly model: string | undefined; readonly tensor: string | undefined }> {
+/** The config.json of the file: next to it, or above the folder of a trainer's checkpoints. */
+async function configFor(folder: string, names: ReadonlySet<string>): Promise<string | undefined> {
+  if (names.has(CONFIG)) return join(folder, CONFIG);
+  const above = join(dirname(resolve(folder)), CONFIG);
+  const json = await readJsonFile(above).catch((thrown: unknown) => {
+    if (thrown instanceof SaettaError) return undefined;
+    throw thrown;
+  });
+  // Any program may have a config.json: one without a trainer is of something else.
+  return typeof json === "object" && json !== null && "trainer" in json ? above : undefined;
+}
+
+async function trainerOf(where: string): Promise<{
+  readonly k: number | undefined;
+  readonly model: string | undefined;
+  readonly tensor: string | undefined;
+}> {
   const trainer = new Fields(await readJsonFile(where), CONFIG, where).fields("trainer");
   const stated = trainer.string("dict_class");
   if (stated !== CLASS)
@@ -61,6 +82,7 @@ async function trainerOf(
     typeof trainer.get(name) === "string" ? trainer.string(name) : undefined;
   const layer = trainer.get("layer");
   return {
+    k: trainer.has("k") ? statedK(trainer.get("k"), where) : undefined,
     model: text("lm_name"),
     tensor: text("submodule_name") ?? (typeof layer === "number" ? `layer ${layer}` : undefined),
   };
@@ -151,6 +173,6 @@ export const dictionaryLearning: ForeignFormat = {
   write,
   async rules(place, told) {
     const arrays = await opened(place, told);
-    return rulesOfArrays(arrays, arrays.k, false);
+    return rulesOfArrays(arrays, arrays.k, { layerNorm: false, subtract: true });
   },
 };

@@ -8,6 +8,8 @@ import type { SaeDescription } from "../sae/description.ts";
 
 export const FORMATS = ["saelens", "sparsify", "openai", "dictionary_learning"] as const;
 export type FormatName = (typeof FORMATS)[number];
+/** The formats that are read; those that are written are fewer. */
+export type ReadFormatName = FormatName | "qwen_scope";
 
 export type Floats = Float32Array | Float64Array;
 export type Weight = keyof Params;
@@ -21,7 +23,7 @@ export interface Exchanged {
 
 /** One that was read from a file of another program. Close it. */
 export interface Foreign extends Exchanged {
-  readonly format: FormatName;
+  readonly format: ReadFormatName;
   /** The files it is in. */
   readonly files: readonly string[];
   /** What the file holds or claims that is not carried over, and what was done to the weights so that they say the same here; a sentence each. */
@@ -60,14 +62,19 @@ export interface WriteOptions {
   readonly hook?: string | undefined;
 }
 
-export interface ForeignFormat {
-  readonly name: FormatName;
+export interface ForeignReader {
+  readonly name: ReadFormatName;
   /** Throws FormatError for a file that is damaged or computes something else than TopK, UsageError when it does not say enough. */
   open(place: Place, told: Told): Promise<Foreign>;
-  /** The files that say the same in this format; `dtype` is that of all arrays. Throws UsageError, with the flag that helps, where the format cannot say it. */
-  write(sae: Exchanged, dtype: "f32" | "f64", options: WriteOptions): readonly OutputFile[];
   /** The file's own words, to be evaluated literally (rules.ts). */
   rules(place: Place, told: Told): Promise<Rules>;
+}
+
+/** A format that is written, too. */
+export interface ForeignFormat extends ForeignReader {
+  readonly name: FormatName;
+  /** The files that say the same in this format; `dtype` is that of all arrays. Throws UsageError, with the flag that helps, where the format cannot say it. */
+  write(sae: Exchanged, dtype: "f32" | "f64", options: WriteOptions): readonly OutputFile[];
 }
 
 /** An autoencoder as its file says it, in float64: what --verify compares with. */

@@ -7,8 +7,10 @@ import type { TorchValue } from "../formats/torch-pickle.ts";
 import { itemsOf, openTorch } from "../formats/torch-read.ts";
 import { FormatError, SaettaError } from "../util/errors.ts";
 import { AE_FILE, dictionaryLearning, isDictionaryLearning } from "./dictionary-learning.ts";
-import type { Foreign, ForeignFormat, FormatName, Place, Told } from "./format.ts";
+import type { Foreign, ForeignFormat, ForeignReader, FormatName, Place, Told } from "./format.ts";
+import { GEMMA_SCOPE_WEIGHTS, HYPERPARAMETERS, refuseUnread } from "./not-read.ts";
 import { isOpenai, openai } from "./openai.ts";
+import { isQwenScope, qwenScope } from "./qwen-scope.ts";
 import { SAELENS_WEIGHTS, saelens } from "./saelens.ts";
 import { SPARSIFY_WEIGHTS, sparsify } from "./sparsify.ts";
 
@@ -24,11 +26,20 @@ export function formatNamed(name: FormatName): ForeignFormat {
 }
 
 export interface FoundForeign {
-  readonly format: ForeignFormat;
+  readonly format: ForeignReader;
   readonly place: Place;
 }
 
-/** Which format the folder, or a file of it, is in by its names, and by the keys of a torch file; undefined when in none. `names`: those in the folder. */
+/** Whether a folder with these names is of an autoencoder of another program, read or not. */
+export function namesForeign(names: ReadonlySet<string>): boolean {
+  const cfg = names.has("cfg.json") && (names.has(SAELENS_WEIGHTS) || names.has(SPARSIFY_WEIGHTS));
+  return cfg || [AE_FILE, HYPERPARAMETERS, GEMMA_SCOPE_WEIGHTS].some((name) => names.has(name));
+}
+
+/**
+ * Which format the folder, or a file of it, is in by its names, and by the keys of a torch file; undefined when in none. `names`: those in the folder. Throws FormatError for a
+ * format that is known and not read.
+ */
 export async function findForeign(path: string, names: ReadonlySet<string>): Promise<FoundForeign | undefined> {
   const isFolder = (await stat(path)).isDirectory();
   const folder = isFolder ? path : dirname(path);
@@ -39,8 +50,10 @@ export async function findForeign(path: string, names: ReadonlySet<string>): Pro
       names.has("cfg.json") && names.has(name) && [undefined, "cfg.json", name].includes(file);
     if (has(SAELENS_WEIGHTS)) return { format: saelens, place };
     if (has(SPARSIFY_WEIGHTS)) return { format: sparsify, place };
+    await refuseUnread(place);
     if (file !== undefined) return undefined;
   }
+  if (file?.endsWith(".npz") || file?.endsWith(".json")) await refuseUnread(place);
   const torch = file ?? torchFileOf(names, folder);
   if (
     torch === undefined ||
@@ -61,12 +74,13 @@ function torchFileOf(names: ReadonlySet<string>, folder: string): string | undef
   });
 }
 
-async function torchFormat(path: string): Promise<ForeignFormat> {
+async function torchFormat(path: string): Promise<ForeignReader> {
   const file = await openTorch(path);
   await file.close();
   const items = itemsOf(file.root);
   if (items !== undefined && isOpenai(items)) return openai;
   if (items !== undefined && isDictionaryLearning(items)) return dictionaryLearning;
+  if (items !== undefined && isQwenScope(items)) return qwenScope;
   const shown =
     items === undefined
       ? "no dict of names"
@@ -77,7 +91,7 @@ async function torchFormat(path: string): Promise<ForeignFormat> {
             .join(", ") || "nothing"
         }`;
   throw new FormatError(
-    `is no autoencoder of OpenAI (pre_bias, latent_bias) nor of dictionary_learning (encoder.bias, b_dec): it holds ${shown}`,
+    `is no autoencoder of OpenAI (pre_bias, latent_bias) nor of dictionary_learning (encoder.bias, b_dec) nor of Qwen-Scope (W_enc, b_enc): it holds ${shown}`,
     {
       where: path,
     },
@@ -86,7 +100,7 @@ async function torchFormat(path: string): Promise<ForeignFormat> {
 
 /** Whether a torch file's names are those of an autoencoder. */
 export function isAutoencoder(items: ReadonlyMap<string, TorchValue>): boolean {
-  return isOpenai(items) || isDictionaryLearning(items);
+  return isOpenai(items) || isDictionaryLearning(items) || isQwenScope(items);
 }
 
 /** Opens what `findForeign` found. */

@@ -128,6 +128,6 @@ export const openai: ForeignFormat = {
   write,
   async rules(place, told) {
     const arrays = await opened(place, told);
-    return rulesOfArrays(arrays, arrays.k, arrays.layerNorm);
+    return rulesOfArrays(arrays, arrays.k, { layerNorm: arrays.layerNorm, subtract: true });
   },
 };

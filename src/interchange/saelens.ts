@@ -11,7 +11,7 @@ import { Fields, type JsonObject, readJsonFile } from "../util/json.ts";
 import { chosenK, describeForeign, sayable, statedK } from "./description.ts";
 import type { Exchanged, Floats, Foreign, ForeignFormat, Place, Told, Weight, WriteOptions } from "./format.ts";
 import { rulesOf } from "./rules.ts";
-import { jsonFile, safetensorsFile, safetensorsFloats, transposed, unusedNote } from "./tensors.ts";
+import { jsonFile, plusProduct, safetensorsFile, safetensorsFloats, transposed, unusedNote } from "./tensors.ts";
 
 const CFG = "cfg.json";
 export const SAELENS_WEIGHTS = "sae_weights.safetensors";
@@ -98,7 +98,7 @@ async function open(place: Place, told: Told): Promise<Foreign> {
     },
     latentBias: async () => {
       const bias = await get("b_enc");
-      const shifted = cfg.subtract ? bias : plusProduct(bias, await get("W_enc"), await get("b_dec"));
+      const shifted = cfg.subtract ? bias : plusProduct(bias, transposed(await get("W_enc"), d, n), await get("b_dec"));
       return cfg.byNorm ? timesRows(shifted, await norms(), 1) : shifted;
     },
     decoder: async () => {
@@ -146,14 +146,6 @@ function rowNorms(values: Floats, d: number): Float64Array {
 function timesRows(values: Floats, factors: Float64Array, width: number): Floats {
   for (let i = 0; i < values.length; i++) values[i] = values[i]! * factors[Math.floor(i / width)]!;
   return values;
-}
-
-/** bias [n] + W^T x, W [d,n]: summed in float64 and rounded once. */
-function plusProduct(bias: Floats, w: Floats, x: Floats): Floats {
-  const sums = Float64Array.from(bias);
-  const n = bias.length;
-  for (let i = 0; i < x.length; i++) for (let j = 0; j < n; j++) sums[j]! += w[i * n + j]! * x[i]!;
-  return bias instanceof Float32Array ? Float32Array.from(sums) : sums;
 }
 
 /** The version of SAELens whose files these are: its loader takes files that do not say one for those of before 6. */

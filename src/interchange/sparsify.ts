@@ -29,6 +29,7 @@ async function opened({
 }: Place): Promise<{ readonly description: SaeDescription; readonly file: Safetensors }> {
   const where = join(folder, CFG);
   const description = parseDescription(await readJsonFile(where), where);
+  await refuseTranscoder(folder);
   if (rowNormalization(description) !== "none")
     throw new FormatError("says that rows are normalised, which sparsify cannot say", { where });
   const file = await openSafetensors(join(folder, SPARSIFY_WEIGHTS));
@@ -56,17 +57,30 @@ async function open(place: Place): Promise<Foreign> {
   });
 }
 
-/** A run of sparsify names its model in the config.json above the folders of its hookpoints. */
-async function hookpointOf({ folder }: Place): Promise<{ readonly model?: string; readonly tensor?: string }> {
-  const path = resolve(folder);
-  const above = join(dirname(path), "config.json");
-  const config = await readJsonFile(above).then(
+/** The config.json of a run of sparsify, above the folders of its hookpoints; undefined where there is none. */
+async function runConfig(folder: string): Promise<Fields | undefined> {
+  const above = join(dirname(resolve(folder)), "config.json");
+  return readJsonFile(above).then(
     (json) => new Fields(json, "config.json", above),
     (thrown: unknown) => {
       if (thrown instanceof SaettaError) return undefined;
       throw thrown;
     },
   );
+}
+
+/** Throws FormatError where the run's config.json says that the folder's hookpoint is a transcoder: the first versions of sparsify said it nowhere else. */
+export async function refuseTranscoder(folder: string): Promise<void> {
+  const config = await runConfig(folder);
+  const sae = config?.get("sae");
+  const inner = typeof sae === "object" && sae !== null && "transcode" in sae ? sae.transcode : undefined;
+  if (config === undefined || (config.get("transcode") !== true && inner !== true)) return;
+  throw new FormatError('"transcode" is true: a transcoder, which Saetta does not compute', { where: config.where });
+}
+
+async function hookpointOf({ folder }: Place): Promise<{ readonly model?: string; readonly tensor?: string }> {
+  const path = resolve(folder);
+  const config = await runConfig(folder);
   if (config === undefined || typeof config.get("model") !== "string") return {};
   return { model: config.string("model"), tensor: basename(path) };
 }

@@ -94,6 +94,14 @@ export function transposed(values: Floats, rows: number, columns: number): Float
   return out;
 }
 
+/** bias [n] + W x, W [n,d], x [d]: summed in float64 and rounded once. */
+export function plusProduct(bias: Floats, w: Floats, x: Floats): Floats {
+  const d = x.length;
+  const sums = Float64Array.from(bias);
+  for (let j = 0; j < sums.length; j++) for (let i = 0; i < d; i++) sums[j]! += w[j * d + i]! * x[i]!;
+  return bias instanceof Float32Array ? Float32Array.from(sums) : sums;
+}
+
 /** The bytes of the values in the dtype that is written. */
 export function as(dtype: "f32" | "f64", values: Floats): Uint8Array {
   if (dtype === "f32") return bytesOf(values instanceof Float32Array ? values : Float32Array.from(values));

@@ -69,12 +69,16 @@ export function arrayParts(
 }
 
 /** The file evaluated as two linear layers, and closed. */
-export async function rulesOfArrays({ file, d, n, get }: TorchArrays, k: number, layerNorm: boolean): Promise<Rules> {
+export async function rulesOfArrays(
+  { file, d, n, get }: TorchArrays,
+  k: number,
+  { layerNorm, subtract }: { readonly layerNorm: boolean; readonly subtract: boolean },
+): Promise<Rules> {
   const [encoder, encoderBias] = [await get("encoder"), await get("latentBias")];
   const [decoder, decoderBias] = [await get("decoder"), await get("preBias")];
   await file.close();
   return rulesOf({
-    ...{ d, n, k, layerNorm, encoderBias, decoderBias, subtract: true, byNorm: false },
+    ...{ d, n, k, layerNorm, encoderBias, decoderBias, subtract, byNorm: false },
     encoder: (i, j) => encoder[j * d + i]!,
     decoder: (i, j) => decoder[i * n + j]!,
   });

@@ -1,8 +1,12 @@
 /** What make_fixtures.py wrote: autoencoders in the formats of others, 16 rows, and what PyTorch made of them by each format's rules. */
 
 import { readFileSync } from "node:fs";
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { openTorch } from "../../src/formats/torch-read.ts";
+import { TorchTensor } from "../../src/formats/torch-tensor.ts";
+import { type TorchDict, writeTorch } from "../../src/formats/torch-write.ts";
 import type { Sae, SparseCodes } from "../../src/inference/sae.ts";
 import { float32Of } from "../../src/util/bytes.ts";
 
@@ -62,4 +66,26 @@ export function difference(a: Float32Array, b: Float32Array): number {
 
 export function differences(a: Expected, b: Expected): { latents: number; output: number } {
   return { latents: difference(a.latents, b.latents), output: difference(a.output, b.output) };
+}
+
+export type TorchItems = Record<string, TorchDict[string]>;
+
+/** Writes a torch file of a fixture's items, changed. */
+export async function changedTorch(
+  fixture: string,
+  path: string,
+  change: (items: TorchItems) => TorchDict,
+): Promise<void> {
+  const file = await openTorch(join(FIXTURES, fixture));
+  const dict = (value: unknown): TorchItems =>
+    Object.fromEntries(
+      [...(value as Map<string, unknown>)].map(([name, item]) => {
+        if (!(item instanceof TorchTensor)) return [name, item instanceof Map ? dict(item) : (item as number | string)];
+        return [name, { dtype: item.dtype, shape: item.shape, bytes: () => file.read(item) }];
+      }),
+    );
+  const pieces: Uint8Array[] = [];
+  await writeTorch(async (bytes) => void pieces.push(bytes), change(dict(file.root)));
+  await file.close();
+  await writeFile(path, Buffer.concat(pieces));
 }

@@ -6,6 +6,8 @@ The fixtures are committed; the tests need neither PyTorch nor this script.
 """
 import json
 import os
+
+import numpy as np
 import shutil
 from collections import OrderedDict
 
@@ -125,6 +127,9 @@ def main():
         rules.save_safetensors(os.path.join(path, "sae.safetensors"), {"encoder.weight": encoder, "encoder.bias": bias, "W_dec": decoder, "b_dec": pre_bias})
         dump(os.path.join(path, "cfg.json"), {"activation": "topk", "expansion_factor": 32, "normalize_decoder": True, "num_latents": N, "k": K, "multi_topk": False, "skip_connection": False, "transcode": False, "d_in": D})
         save_expected(name, "sparsify", path)
+
+    # Gemma Scope, which is recognised only
+    np.savez(os.path.join(FOLDER, "params.npz"), W_enc=np.zeros((3, 4), np.float32), W_dec=np.zeros((4, 3), np.float32), b_enc=np.zeros(4, np.float32), b_dec=np.zeros(3, np.float32), threshold=np.zeros(4, np.float32))
 
 
 main()

@@ -5,14 +5,24 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { fromRows } from "../../src/data/rows-source.ts";
 import type { Engine } from "../../src/engine/engine.ts";
 import { createReferenceEngine } from "../../src/engine/reference.ts";
-import { openTorch } from "../../src/formats/torch-read.ts";
-import { TorchTensor } from "../../src/formats/torch-tensor.ts";
-import { type TorchDict, writeTorch } from "../../src/formats/torch-write.ts";
+import type { TorchDict } from "../../src/formats/torch-write.ts";
 import { importSae } from "../../src/inference/exchange.ts";
 import { loadSae } from "../../src/inference/sae.ts";
 import { train } from "../../src/train/train.ts";
 import { FormatError } from "../../src/util/errors.ts";
-import { ALL, answer, d, differences, expected, FIXTURES, k, n, ROWS } from "./fixtures.ts";
+import {
+  ALL,
+  answer,
+  changedTorch,
+  d,
+  differences,
+  expected,
+  FIXTURES,
+  k,
+  n,
+  ROWS,
+  type TorchItems,
+} from "./fixtures.ts";
 
 let folder: string;
 let engine: Engine;
@@ -164,27 +174,13 @@ describe("an autoencoder that PyTorch wrote", () => {
 });
 
 /** A torch file of the fixture's items, changed. */
-async function retorched(
-  fixture: string,
-  as: string,
-  change: (items: Record<string, TorchDict[string]>) => TorchDict,
-): Promise<string> {
-  const file = await openTorch(join(FIXTURES, fixture));
-  const dict = (value: unknown): Record<string, TorchDict[string]> =>
-    Object.fromEntries(
-      [...(value as Map<string, unknown>)].map(([name, item]) => {
-        if (!(item instanceof TorchTensor)) return [name, item instanceof Map ? dict(item) : (item as number | string)];
-        return [name, { dtype: item.dtype, shape: item.shape, bytes: () => file.read(item) }];
-      }),
-    );
-  const pieces: Uint8Array[] = [];
-  await writeTorch(async (bytes) => void pieces.push(bytes), change(dict(file.root)));
-  await file.close();
-  await writeFile(join(folder, as), Buffer.concat(pieces));
-  return join(folder, as);
+async function retorched(fixture: string, as: string, change: (items: TorchItems) => TorchDict): Promise<string> {
+  const path = join(folder, as);
+  await changedTorch(fixture, path, change);
+  return path;
 }
 
-const omitted = (name: string) => (items: Record<string, TorchDict[string]>) => {
+const omitted = (name: string) => (items: TorchItems) => {
   const { [name]: _, ...rest } = items;
   return rest;
 };
@@ -248,12 +244,7 @@ describe("what computes something else, or is not whole, is refused with the fil
       (items) => ({ ...items, latent_bias: items.stats_last_nonzero! }),
       /tensor "latent_bias" is i64; weights are/,
     ],
-  ] as [
-    string,
-    string,
-    (items: Record<string, TorchDict[string]>) => TorchDict,
-    RegExp,
-  ][])("%s", async (what, fixture, change, message) => {
+  ] as [string, string, (items: TorchItems) => TorchDict, RegExp][])("%s", async (what, fixture, change, message) => {
     const path = await retorched(fixture, `${what.replaceAll(" ", "-")}.pt`, change);
     const error = await importSae(path, { out: join(folder, "never") }).catch((thrown: unknown) => thrown);
     expect(error).toBeInstanceOf(FormatError);
