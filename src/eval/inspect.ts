@@ -25,6 +25,7 @@ import { refuseFolderOfSaes } from "../inference/find-below.ts";
 import { namesForeign } from "../interchange/index.ts";
 import { refuseUnread } from "../interchange/not-read.ts";
 import { refuseTranscoder } from "../interchange/sparsify.ts";
+import { checkExternalData } from "../language-model/external-data.ts";
 import { parseOnnx } from "../language-model/onnx-graph.ts";
 import { loadTokenizer } from "../language-model/tokenizer.ts";
 import { parseDescription } from "../sae/description.ts";
@@ -148,6 +149,7 @@ async function onnx(path: string): Promise<Found> {
   if (size > MOST_ONNX)
     throw new FormatError(`${size} bytes, more than the ${MOST_ONNX} that an ONNX file can have`, { where: path });
   const { inputs, outputs, nodes, initializers } = parseOnnx(await readFile(path), path);
+  await checkExternalData(initializers.values(), path);
   const parameters = [...initializers.values()].reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
   return { kind: "ONNX model", facts: { inputs: [...inputs], outputs: [...outputs], nodes: nodes.length, parameters } };
 }

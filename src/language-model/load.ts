@@ -1,10 +1,10 @@
 /** A language model on disk: its graph and the tokenizer beside it. */
 
-import { createHash } from "node:crypto";
 import { readFile, stat } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { hasCode, messageOf, SaettaError } from "../util/errors.ts";
 import { readJsonFile } from "../util/json.ts";
+import { hashModel } from "./external-data.ts";
 import { type OnnxGraph, parseOnnx } from "./onnx-graph.ts";
 import { type Structure, structureOf } from "./structure.ts";
 import { loadTokenizer, type Tokenizer } from "./tokenizer.ts";
@@ -12,6 +12,7 @@ import { loadTokenizer, type Tokenizer } from "./tokenizer.ts";
 export interface LanguageModel {
   /** Absolute path of the .onnx file. */
   readonly path: string;
+  /** Of the file, and of weights that are in others. */
   readonly sha256: string;
   readonly graph: OnnxGraph;
   readonly structure: Structure;
@@ -27,7 +28,12 @@ export async function loadModel(path: string): Promise<LanguageModel> {
     throw new SaettaError(`cannot be read (${messageOf(cause)})`, { where: file, cause });
   });
   const graph = parseOnnx(bytes, file);
-  return { path: file, sha256: createHash("sha256").update(bytes).digest("hex"), graph, structure: structureOf(graph) };
+  return {
+    path: file,
+    sha256: await hashModel(bytes, graph.initializers.values(), file),
+    graph,
+    structure: structureOf(graph),
+  };
 }
 
 /** The tokenizer.json beside the model. Throws SaettaError when its vocabulary is not that of the model. */
@@ -86,6 +92,11 @@ async function modelFile(path: string): Promise<string> {
     });
   const file = (await find(path)).isDirectory() ? join(path, "model.onnx") : path;
   const { size } = await find(file);
-  if (size > MAX_BYTES) throw new SaettaError(`${size} bytes, but an ONNX file has fewer than 2 GiB`, { where: file });
+  if (size > MAX_BYTES) {
+    throw new SaettaError(`${size} bytes, but an ONNX file has fewer than 2 GiB`, {
+      where: file,
+      mend: "save its weights next to it: onnx.save(model, path, save_as_external_data=True)",
+    });
+  }
   return file;
 }

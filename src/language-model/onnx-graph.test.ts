@@ -151,13 +151,15 @@ describe("a file that is no usable model", () => {
     expect(() => structureOf(parseOnnx(twice, "twice.onnx"))).toThrow(/two nodes write 'y'/);
   });
 
-  it("refuses weights in other files, in the graph and in constants", () => {
-    const outside = tensor("w", [1], BigInt64Array.of(1n), true);
-    const asWeight = tinyModel([1, 2], { initializers: [outside] });
+  it("refuses constants in other files, and weights in files that it does not name", () => {
+    const far = (entries: Readonly<Record<string, string>>) => tensor("w", [2], Float32Array.of(), entries);
+    const asWeight = tinyModel([1, 2], { initializers: [far({})] });
+    expect(() => parseOnnx(asWeight, "ext.onnx")).toThrow(/'w' are in another file, whose name is missing/);
     const asConstant = tinyModel([1, 2], {
-      nodes: [node("Constant", [], ["k"], [attribute("value", { tensor: outside })])],
+      nodes: [node("Constant", [], ["w"], [attribute("value", { tensor: far({ location: "w" }) })])],
     });
-    for (const bad of [asWeight, asConstant])
-      expect(() => parseOnnx(bad, "ext.onnx")).toThrow(/'w' are in another file .* save the model as one file/);
+    expect(() => parseOnnx(asConstant, "ext.onnx")).toThrow(/'w' is a constant .* save the model as one file/);
+    const named = parseOnnx(tinyModel([1, 2], { initializers: [far({ location: "w", offset: "4" })] }), "ext.onnx");
+    expect(named.initializers.get("w")?.external).toEqual({ location: "w", offset: 4, length: 8 });
   });
 });

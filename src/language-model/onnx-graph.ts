@@ -3,8 +3,9 @@
  * computed. What is kept is kept byte for byte. Field numbers are those of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto.
  */
 
-import { FormatError, SaettaError, UsageError } from "../util/errors.ts";
+import { FormatError, UsageError } from "../util/errors.ts";
 import { integer, string, wrap } from "../util/protobuf.ts";
+import { type ExternalData, externalData } from "./external-data.ts";
 import { type Field, fieldsOf, integersOf, type Message, textOf } from "./protobuf.ts";
 
 const MODEL = { graph: 7, training: 20, functions: 25 };
@@ -21,7 +22,7 @@ const TRAINING = { initialization: 1, algorithm: 2 };
 const FUNCTION = { node: 7, attribute: 11 };
 const NODE = { input: 1, output: 2, opType: 4, attribute: 5 };
 const ATTRIBUTE = { tensor: 5, graph: 6, tensors: 10, graphs: 11, sparseTensor: 22, sparseTensors: 23 };
-const TENSOR = { dims: 1, name: 8, dataLocation: 14 };
+const TENSOR = { dims: 1, dtype: 2, name: 8, externalData: 13, dataLocation: 14 };
 /** Values of TensorProto.DataType. */
 const DTYPES = { float32: 1, float16: 10 };
 const SPARSE = { values: 1, indices: 2 };
@@ -44,6 +45,8 @@ interface Named {
 /** A weight: `shape` [..] as stored. */
 export interface Initializer extends Named {
   readonly shape: readonly number[];
+  /** Where its bytes are, if not in the file. */
+  readonly external?: ExternalData;
 }
 
 export interface OnnxGraph {
@@ -62,9 +65,7 @@ export interface OnnxGraph {
   };
 }
 
-/**
- * The graph of the bytes of a .onnx file. Throws FormatError when they are not one, and SaettaError when weights lie in other files (external data).
- */
+/** The graph of the bytes of a .onnx file. Throws FormatError when they are not one. Files that it names are not looked at: `checkExternalData` does that. */
 export function parseOnnx(bytes: Uint8Array, file: string): OnnxGraph {
   const model: Uint8Array[] = [];
   const graph: Uint8Array[] = [];
@@ -81,7 +82,7 @@ export function parseOnnx(bytes: Uint8Array, file: string): OnnxGraph {
       for (const field of fieldsOf(messageIn(part))) {
         if (field.number === GRAPH.node) nodes.push(nodeOf(messageIn(field), field.raw, 0));
         else if (field.number === GRAPH.initializer || field.number === GRAPH.sparseInitializer) {
-          const weight = initializerOf(field);
+          const weight = initializerOf(field, false);
           initializers.set(weight.name, weight);
         } else if (field.number === GRAPH.input) inputs.push(namedOf(field));
         else if (field.number === GRAPH.output) outputs.push(namedOf(field).name);
@@ -262,9 +263,12 @@ function namedOf(field: Field): Named {
   return { name, raw: field.raw };
 }
 
-function initializerOf(field: Field): Initializer {
+function initializerOf(field: Field, inFile = true): Initializer {
   const message = messageIn(field);
-  return { ...(field.number === GRAPH.initializer ? tensorOf(message) : sparseTensorOf(message)), raw: field.raw };
+  return {
+    ...(field.number === GRAPH.initializer ? tensorOf(message, inFile) : sparseTensorOf(message)),
+    raw: field.raw,
+  };
 }
 
 function sparseTensorOf(message: Message): Omit<Initializer, "raw"> {
@@ -276,20 +280,34 @@ function sparseTensorOf(message: Message): Omit<Initializer, "raw"> {
   return { name, shape: [] };
 }
 
-function tensorOf(message: Message): Omit<Initializer, "raw"> {
+/** `inFile`: its bytes must be in this file. */
+function tensorOf(message: Message, inFile = true): Omit<Initializer, "raw"> {
   let name = "";
-  let external = false;
+  let dtype = 0;
+  let isExternal = false;
   const shape: number[] = [];
+  const entries = new Map<string, string>();
   for (const field of fieldsOf(message)) {
     if (field.number === TENSOR.name) name = textOf(field);
     else if (field.number === TENSOR.dims) for (const size of integersOf(field)) shape.push(size);
-    else if (field.number === TENSOR.dataLocation) external = field.value !== 0;
+    else if (field.number === TENSOR.dtype) dtype = field.value;
+    else if (field.number === TENSOR.dataLocation) isExternal = field.value !== 0;
+    else if (field.number === TENSOR.externalData) entries.set(...entryOf(messageIn(field)));
   }
-  if (external) {
-    throw new SaettaError(`the weights of '${name}' are in another file (ONNX external data), which is not supported`, {
+  if (!isExternal) return { name, shape };
+  if (inFile) {
+    throw new FormatError(`'${name}' is a constant whose bytes are in another file; only weights can be there`, {
       where: message.file,
       mend: "save the model as one file: onnx.save(onnx.load(path), path, save_as_external_data=False)",
     });
   }
-  return { name, shape };
+  return { name, shape, external: externalData(name, entries, shape, dtype, message.file) };
+}
+
+/** A StringStringEntryProto: key = 1, value = 2. */
+function entryOf(message: Message): [key: string, value: string] {
+  const entry: [string, string] = ["", ""];
+  for (const field of fieldsOf(message))
+    if (field.number === 1 || field.number === 2) entry[field.number - 1] = textOf(field);
+  return entry;
 }

@@ -1,5 +1,6 @@
 /** ONNX Runtime, which is an optional part of an installation and is loaded when a model is. */
 
+import { dirname, resolve } from "node:path";
 import { hasCode, messageOf, SaettaError } from "../util/errors.ts";
 import { decodeFloat16, encodeFloat16 } from "../util/float16.ts";
 import { tokenInput } from "./structure.ts";
@@ -33,12 +34,19 @@ export interface Session {
   close(): Promise<void>;
 }
 
-/** Values of the inputs that models take beside token ids, for element i of [batch, context]: no padding, one segment. */
+/** Values of the inputs that models take next to token ids, for element i of [batch, context], [context] or []: no padding, one segment, no cache, all logits. */
 const OTHER_INPUTS: Readonly<Record<string, (i: number, context: number) => number>> = {
   attention_mask: () => 1,
   position_ids: (i, context) => i % context,
+  cache_position: (i, context) => i % context,
   token_type_ids: () => 0,
+  use_cache_branch: () => 0,
+  num_logits_to_keep: () => 0,
+  logits_to_keep: () => 0,
 };
+
+/** Keys and values of tokens before the context: past_key_values.0.key and the like, [batch, heads, past, width] in some order. They are given with a past of length 0. */
+const PAST = /^past([_.]|$)/;
 
 export interface SessionOptions {
   /** An input of float32 or float16 whose values every run is given. */
@@ -66,6 +74,23 @@ export async function loadRuntime(load: () => Promise<Runtime> = () => import("o
   }
 }
 
+/** `file`: in the folder of which weights in other files are looked for. */
+export function runtimeOptions(file: string, threads: number, optimization: "disabled" | "basic" | "all" = "all") {
+  return {
+    executionProviders: ["cpu"],
+    graphOptimizationLevel: optimization,
+    intraOpNumThreads: threads,
+    logSeverityLevel: 4,
+    extra: {
+      session: {
+        // Threads that wait by spinning win nothing on an idle machine and halve the speed on a busy one.
+        intra_op: { allow_spinning: "0" },
+        model_external_initializers_file_folder_path: dirname(resolve(file)),
+      },
+    },
+  } as const;
+}
+
 /**
  * Loads a model from the bytes of a .onnx file to run on the CPU with `threads` threads. `file` names it in errors. Throws SaettaError when there is no runtime, or
  * it does not take the model.
@@ -77,37 +102,21 @@ export async function openSession(
   { given, tokens: tokenName, optimization = "all" }: SessionOptions = {},
 ): Promise<Session> {
   const { InferenceSession, Tensor } = await loadRuntime();
-  const options = {
-    executionProviders: ["cpu"],
-    graphOptimizationLevel: optimization,
-    intraOpNumThreads: threads,
-    logSeverityLevel: 4,
-    // Threads that wait by spinning win nothing on an idle machine and halve the speed on a busy one.
-    extra: { session: { intra_op: { allow_spinning: "0" } } },
-  } as const;
-  const session = await InferenceSession.create(model, options).catch((cause: unknown) => {
-    throw new SaettaError(`ONNX Runtime does not take the model (${messageOf(cause)})`, { where: file, cause });
-  });
+  const session = await InferenceSession.create(model, runtimeOptions(file, threads, optimization)).catch(
+    (cause: unknown) => {
+      throw new SaettaError(`ONNX Runtime does not take the model (${messageOf(cause)})`, { where: file, cause });
+    },
+  );
   const idsInto = tokenName ?? tokenInput({ inputs: session.inputNames });
-  const inputs = session.inputMetadata
-    .filter(({ name }) => name !== given)
-    .map((input) => {
-      const isTokens = input.name === idsInto;
-      const value = OTHER_INPUTS[input.name];
-      if (!input.isTensor || (input.type !== "int64" && input.type !== "int32") || !(isTokens || value !== undefined)) {
-        const type = input.isTensor ? input.type : "no tensor";
-        throw new SaettaError(`the model wants an input '${input.name}' (${type}), of which nothing is known here`, {
-          where: file,
-          mend: "export it with input_ids only, without past keys and values",
-        });
-      }
-      return { name: input.name, type: input.type, shape: input.shape, value: isTokens ? undefined : value };
-    });
-  const tokens = inputs.find(({ value }) => value === undefined);
+  const tokens = session.inputMetadata.find(({ name }) => name === idsInto);
   if (tokens === undefined && given === undefined)
     throw new SaettaError("the model has no input 'input_ids'", { where: file });
+  const tokenShape = tokens?.isTensor ? tokens.shape : [];
+  const inputs = session.inputMetadata
+    .filter(({ name }) => name !== given)
+    .map((input) => feederOf(input, input.name === idsInto, tokenShape, Tensor, file));
   const size = (axis: number): number | undefined => {
-    const length = tokens?.shape[axis];
+    const length = tokenShape[axis];
     return typeof length === "number" ? length : undefined;
   };
   const half = session.inputMetadata.some(
@@ -127,17 +136,10 @@ export async function openSession(
     async run(ids, batch, names, values) {
       const context = ids.length / batch;
       const feeds: Record<string, InstanceType<typeof Tensor>> = {};
-      for (const { name, type, value } of inputs) {
-        const numbers = value === undefined ? ids : ids.map((_, i) => value(i, context));
-        feeds[name] = new Tensor(type, type === "int64" ? BigInt64Array.from(numbers, BigInt) : numbers, [
-          batch,
-          context,
-        ]);
-      }
+      for (const { name, feed } of inputs) feeds[name] = feed(ids, batch, context);
       if (given !== undefined && values !== undefined) {
-        // Where the language has a Float16Array, a tensor of float16 is made one, which the native part takes for empty: bits it gets as what they are called afterwards.
         feeds[given] = half
-          ? Object.assign(new Tensor("uint16", halvesOf(values.values), values.shape), { type: "float16" })
+          ? float16Tensor(Tensor, halvesOf(values.values), values.shape)
           : new Tensor("float32", values.values, values.shape);
       }
       const fetched = await session.run(feeds, [...names]).catch((cause: unknown) => {
@@ -155,6 +157,79 @@ export async function openSession(
     },
     close: () => session.release(),
   };
+}
+
+type TensorClass = Runtime["Tensor"];
+type RuntimeTensor = InstanceType<TensorClass>;
+type Metadata = Awaited<ReturnType<Runtime["InferenceSession"]["create"]>>["inputMetadata"][number];
+
+interface Feeder {
+  readonly name: string;
+  readonly feed: (ids: Int32Array, batch: number, context: number) => RuntimeTensor;
+}
+
+/** What an input is given in each run. `tokens`: the shape that the model declares of the token ids. Throws SaettaError for an input of which nothing is known. */
+function feederOf(
+  input: Metadata,
+  isTokens: boolean,
+  tokens: readonly unknown[],
+  Tensor: TensorClass,
+  file: string,
+): Feeder {
+  const { name } = input;
+  const type = input.isTensor ? input.type : "no tensor";
+  const shape = input.isTensor ? input.shape : [];
+  if (PAST.test(name) && (type === "float32" || type === "float16")) {
+    const past = emptyPast(shape, tokens);
+    if (past !== undefined) {
+      const feed: Feeder["feed"] = (_, batch) =>
+        type === "float32"
+          ? new Tensor("float32", new Float32Array(0), past(batch))
+          : float16Tensor(Tensor, new Uint16Array(0), past(batch));
+      return { name, feed };
+    }
+  }
+  const value = OTHER_INPUTS[name];
+  if ((type === "int64" || type === "int32" || type === "bool") && (isTokens || value !== undefined)) {
+    const feed: Feeder["feed"] = (ids, batch, context) => {
+      const dims = sizesOf(name, shape.length, batch, context);
+      const numbers = isTokens
+        ? ids
+        : Int32Array.from({ length: dims.reduce((a, b) => a * b, 1) }, (_, i) => value!(i, context));
+      if (type === "int64") return new Tensor("int64", BigInt64Array.from(numbers, BigInt), dims);
+      return type === "int32" ? new Tensor("int32", numbers, dims) : new Tensor("bool", Uint8Array.from(numbers), dims);
+    };
+    return { name, feed };
+  }
+  throw new SaettaError(`the model wants an input '${name}' (${type}), of which nothing is known here`, {
+    where: file,
+    mend: "export it with input_ids only",
+  });
+}
+
+/** The dimensions that an input of integers is given. */
+function sizesOf(name: string, rank: number, batch: number, context: number): number[] {
+  if (name.endsWith("logits_to_keep")) return rank === 0 ? [] : [1];
+  if (name === "use_cache_branch") return [1];
+  return name === "cache_position" ? [context] : [batch, context];
+}
+
+/**
+ * The dimensions of keys or values of no tokens, for a number of contexts. Of the axes whose size is open, the batch is the one that the token ids call so, or the first; the others are the past. undefined where
+ * no axis can be 0.
+ */
+function emptyPast(shape: readonly unknown[], tokens: readonly unknown[]): ((batch: number) => number[]) | undefined {
+  const open = [...shape.keys()].filter((axis) => typeof shape[axis] !== "number");
+  const called = open.find((axis) => shape[axis] !== "" && shape[axis] === tokens[0]);
+  const batchAxis = called ?? (typeof tokens[0] === "number" || open.length < 2 ? undefined : open[0]);
+  const isPast = (axis: number) => axis !== batchAxis && (open.includes(axis) || shape[axis] === 0);
+  if (![...shape.keys()].some(isPast)) return undefined;
+  return (batch) => shape.map((size, axis) => (axis === batchAxis ? batch : isPast(axis) ? 0 : (size as number)));
+}
+
+/** Where the language has a Float16Array, a tensor of float16 is made one, which the native part takes for empty: bits it gets as what they are called afterwards. */
+function float16Tensor(Tensor: TensorClass, bits: Uint16Array, shape: readonly number[]): RuntimeTensor {
+  return Object.assign(new Tensor("uint16", bits, shape), { type: "float16" }) as RuntimeTensor;
 }
 
 /** The nearest float16, as bits. */

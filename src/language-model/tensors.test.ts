@@ -77,6 +77,39 @@ describe("openSession", () => {
     await session.close();
   });
 
+  it.each([
+    ["past_key_values.0.key", FLOAT, ["b", 1, "p", 2], 2],
+    ["past_key_values.0.key", FLOAT16, ["b", 1, "p", 2], 2],
+    ["past.0.value", FLOAT, ["b", "p", 1, 2], 1],
+    // Names that say nothing, and the batch not first.
+    ["past_0", FLOAT, [1, "one", 1, "two", 2], 3],
+  ])("gives %s, the keys or values of earlier tokens, a past of length 0", async (name, type, shape, axis) => {
+    // Two contexts of three tokens: "doubled" in the past's own shape.
+    const here = shape.map((size, i) => (typeof size === "number" ? size : i === axis ? 3 : 2));
+    const nodes = [
+      ...(type === FLOAT16
+        ? [node("Cast", [name], ["wide"], [attribute("to", { int: FLOAT })])]
+        : [node("Identity", [name], ["wide"])]),
+      node("Reshape", ["doubled", "shape"], ["keys"]),
+      node("Concat", ["wide", "keys"], ["all"], [attribute("axis", { int: axis })]),
+      node("Reshape", ["all", "back"], ["flat"]),
+    ];
+    const initializers = [
+      tensor("shape", [here.length], BigInt64Array.from(here, BigInt)),
+      tensor("back", [3], BigInt64Array.of(2n, -1n, 2n)),
+    ];
+    const graph = { nodes, initializers, inputs: [valueInfo(name, type, shape)] };
+    const session = await openSession(
+      cutAt(parseOnnx(tinyModel([1, 2, 3, 4], graph), "past.onnx"), ["flat"]),
+      "past.onnx",
+      1,
+    );
+    const { values, shape: found } = (await session.run(Int32Array.of(0, 1, 1, 1, 0, 0), 2, ["flat"])).get("flat")!;
+    expect(found).toEqual([2, 3, 2]);
+    expect([...values]).toEqual([2, 4, 6, 8, 6, 8, 6, 8, 2, 4, 2, 4]);
+    await session.close();
+  });
+
   it("widens float16, exactly", async () => {
     const nodes = [node("Cast", ["doubled"], ["half"], [attribute("to", { int: FLOAT16 })])];
     const graph = parseOnnx(tinyModel([1, -0.5, 1e-7, 3000], { nodes }), "half.onnx");
@@ -92,9 +125,14 @@ describe("openSession", () => {
   });
 
   it("refuses a model that asks for what is not known", async () => {
-    const past = tinyModel([1, 2], { inputs: [valueInfo("past_key_values.0.key", FLOAT, ["b", 1, "p", 2])] });
-    await expect(openSession(past, "past.onnx", 1)).rejects.toThrow(
-      /past\.onnx: the model wants an input 'past_key_values\.0\.key' \(float32\).*without past keys/,
+    const of = (name: string, type: number, shape: readonly (number | string)[]) =>
+      openSession(tinyModel([1, 2], { inputs: [valueInfo(name, type, shape)] }), "odd.onnx", 1);
+    const message = (name: string, type: string) =>
+      `odd.onnx: the model wants an input '${name}' (${type}), of which nothing is known here; export it with input_ids only`;
+    await expect(of("pixels", FLOAT, ["b", 3])).rejects.toThrow(message("pixels", "float32"));
+    // A past of a length that is fixed.
+    await expect(of("past_key_values.0.key", FLOAT, [1, 4, 16, 2])).rejects.toThrow(
+      message("past_key_values.0.key", "float32"),
     );
   });
 

@@ -3,7 +3,7 @@
 import { messageOf, SaettaError } from "../util/errors.ts";
 import type { LanguageModel } from "./load.ts";
 import { cutAt, type OnnxGraph, parseOnnx, producersOf } from "./onnx-graph.ts";
-import { loadRuntime } from "./session.ts";
+import { loadRuntime, runtimeOptions } from "./session.ts";
 import { structureOf } from "./structure.ts";
 
 export interface Unembedding extends AsyncDisposable {
@@ -51,8 +51,7 @@ export async function openUnembedding(model: LanguageModel, threads: number): Pr
   const others = parseOnnx(bytes, path).inputs.filter((name) => name !== from);
   if (others.length > 0) refuse(`the logits need ${others.join(", ")} beside the residual stream`);
   const { InferenceSession, Tensor } = await loadRuntime();
-  const options = { executionProviders: ["cpu"], intraOpNumThreads: threads, logSeverityLevel: 4 } as const;
-  const session = await InferenceSession.create(bytes, options).catch((cause: unknown) =>
+  const session = await InferenceSession.create(bytes, runtimeOptions(path, threads)).catch((cause: unknown) =>
     refuse(messageOf(cause), cause),
   );
   const logits = async (rows: Float32Array): Promise<Float32Array> => {

@@ -1,5 +1,8 @@
+import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { loadModel } from "../../src/language-model/load.ts";
 import { cutAt, parseOnnx, tensorNames } from "../../src/language-model/onnx-graph.ts";
 import { openSession } from "../../src/language-model/session.ts";
 import { structureOf } from "../../src/language-model/structure.ts";
@@ -33,12 +36,13 @@ function nested(depth: number): Buffer {
 }
 
 const EXTERNAL =
-  "are in another file (ONNX external data), which is not supported; save the model as one file: onnx.save(onnx.load(path), path, save_as_external_data=False)";
-/** A weight that says that it lies in /etc/passwd. */
-const outside = Buffer.concat([
-  tensor("w", [2], Float32Array.of(), true),
-  field(13, Buffer.concat([field(1, "location"), field(2, "../../../../etc/passwd")])),
-]);
+  "is a constant whose bytes are in another file; only weights can be there; save the model as one file: onnx.save(onnx.load(path), path, save_as_external_data=False)";
+/** A weight whose bytes are said to be elsewhere. */
+const elsewhere = (entries: Readonly<Record<string, string>>, shape: readonly number[] = [2]) =>
+  tensor("w", shape, Float32Array.of(), entries);
+const outside = elsewhere({ location: "../../../../etc/passwd" });
+const weights = (entries: Readonly<Record<string, string>>, shape?: readonly number[]) =>
+  tinyModel([1, 2], { initializers: [elsewhere(entries, shape)] });
 
 describe("an ONNX file is refused", () => {
   it.each<[string, Buffer, string]>([
@@ -76,15 +80,39 @@ describe("an ONNX file is refused", () => {
       tinyModel([1, 2], { nodes: [node("Neg", ["embedded"], ["doubled"])] }),
       "FILE: not a valid ONNX graph: two nodes write 'doubled'",
     ],
+    ...["../../../../etc/passwd", "a/../../b", "/etc/passwd", "..", "C:\\w", "a\\..\\..\\b", "a//b", "x\0y"].map(
+      (location): [string, Buffer, string] => [
+        `with weights in ${JSON.stringify(location)}`,
+        weights({ location }),
+        expect.stringMatching(
+          /^FILE: the weights of 'w' are in '.*', which is not a file of the model's folder$/,
+        ) as string,
+      ],
+    ),
     [
-      "with weights in another file",
-      tinyModel([1, 2], { initializers: [outside] }),
-      `FILE: the weights of 'w' ${EXTERNAL}`,
+      "with weights in a file without a name",
+      weights({}),
+      "FILE: the weights of 'w' are in another file, whose name is missing",
+    ],
+    [
+      "with weights at a negative offset",
+      weights({ location: "w", offset: "-8" }),
+      "FILE: the weights of 'w' have the offset '-8', which is no number of bytes",
+    ],
+    [
+      "with weights of a length that is not their shape's",
+      weights({ location: "w", length: "4294967304" }),
+      "FILE: the weights of 'w' are said to be 4294967304 bytes, but their shape takes 8",
+    ],
+    [
+      "with weights of more bytes than a number can say",
+      weights({ location: "w" }, [2 ** 40, 2 ** 40]),
+      "FILE: the weights of 'w' are in another file and of a type or size that cannot be there",
     ],
     [
       "with a constant in another file",
       tinyModel([1, 2], { nodes: [node("Constant", [], ["k"], [attribute("value", { tensor: outside })])] }),
-      `FILE: the weights of 'w' ${EXTERNAL}`,
+      `FILE: 'w' ${EXTERNAL}`,
     ],
     [
       "with a function that has a constant in another file",
@@ -92,7 +120,7 @@ describe("an ONNX file is refused", () => {
         tinyModel([1, 2]),
         field(25, field(7, node("Constant", [], ["k"], [attribute("value", { tensor: outside })]))),
       ]),
-      `FILE: the weights of 'w' ${EXTERNAL}`,
+      `FILE: 'w' ${EXTERNAL}`,
     ],
     [
       "with training that has weights in another file",
@@ -100,10 +128,41 @@ describe("an ONNX file is refused", () => {
         tinyModel([1, 2]),
         field(20, field(1, graph({ nodes: [], initializers: [outside], outputs: [] }))),
       ]),
-      `FILE: the weights of 'w' ${EXTERNAL}`,
+      `FILE: 'w' ${EXTERNAL}`,
     ],
   ])("%s", async (_, bytes, line) => {
     expect(await refusal(place("model.onnx", bytes), parse)).toEqual(line);
+  });
+
+  it("when its weights are not in the file that they are said to be in", async () => {
+    const load = (path: string) => loadModel(path);
+    const missing = place("model.onnx", weights({ location: "w.bin" }));
+    const data = join(dirname(missing), "w.bin");
+    const words = (path: string) =>
+      loadModel(path).then(String, (thrown: Error) => thrown.message.replaceAll(dirname(path), "DIR"));
+    expect(await words(missing)).toBe(
+      "DIR/w.bin: the file with weights of DIR/model.onnx cannot be read; put it next to the model, under the name that it was saved with",
+    );
+    writeFileSync(data, new Uint8Array(11));
+    await load(missing);
+    for (const offset of ["4", "9007199254740991"]) {
+      const path = place("model.onnx", weights({ location: "w.bin", offset }));
+      writeFileSync(join(dirname(path), "w.bin"), new Uint8Array(11));
+      expect(await words(path)).toMatch(
+        /^DIR\/w\.bin: the weights of 'w' are bytes \d+ to \d+, but it has 11; copy it again/,
+      );
+    }
+    const linked = place("model.onnx", weights({ location: "w.bin" }));
+    symlinkSync(data, join(dirname(linked), "w.bin"));
+    expect(await words(linked)).toBe(
+      "DIR/w.bin: a link to a file outside the model's folder, which is not followed; copy the file there: cp -L",
+    );
+    const through = place("model.onnx", weights({ location: "sub/w.bin" }));
+    symlinkSync(dirname(data), join(dirname(through), "sub"));
+    expect(await words(through)).toMatch(/^DIR\/sub\/w\.bin: a link to a file outside the model's folder/);
+    const folder = place("model.onnx", weights({ location: "w.bin" }));
+    mkdirSync(join(dirname(folder), "w.bin"));
+    expect(await words(folder)).toMatch(/^DIR\/w\.bin: the file with weights of/);
   });
 
   it("when its nodes need each other: searching ends, and ONNX Runtime refuses it", async () => {

@@ -15,12 +15,12 @@ export const INT64 = 7;
 export const BOOL = 9;
 export const FLOAT16 = 10;
 
-/** A TensorProto. `external` says that its values are in another file. */
+/** A TensorProto. `external`: its values are in another file, as these entries of external_data say. */
 export function tensor(
   name: string,
   shape: readonly number[],
   values: Float32Array | BigInt64Array | Uint8Array,
-  external = false,
+  external?: Readonly<Record<string, string>>,
 ): Buffer {
   const type = values instanceof Float32Array ? FLOAT : values instanceof Uint8Array ? BOOL : INT64;
   const data = field(9, new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
@@ -28,8 +28,10 @@ export function tensor(
     ...shape.map((size) => field(1, size)),
     field(2, type),
     field(8, name),
-    data,
-    external ? field(14, 1) : Buffer.alloc(0),
+    ...(external === undefined
+      ? [data]
+      : Object.entries(external).map((entry) => field(13, Buffer.concat([field(1, entry[0]), field(2, entry[1])])))),
+    external === undefined ? Buffer.alloc(0) : field(14, 1),
   ]);
 }
 
