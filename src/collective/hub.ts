@@ -18,6 +18,10 @@ export interface HubOptions {
   readonly patience: number;
   /** The run is over because of `text`, which the ranks have been told. `told`: somebody has shown it to the user already. */
   readonly onEnd: (text: string, told: boolean) => void;
+  /** Milliseconds that rank 0 has to show a common reason as its own, before a rank that gives up is named. Default: 300. */
+  readonly grace?: number;
+  /** A clock in milliseconds that never jumps. Default: that of the process. */
+  readonly now?: () => number;
 }
 
 interface Member {
@@ -37,12 +41,12 @@ export function beatOf(deadline: number): number {
   return Math.min(1000, (1000 * deadline) / 20);
 }
 
-/** True when this process has not run for so long that it was stopped itself, and has heard nobody meanwhile. */
-export function overslept(since: number, deadline: number): boolean {
-  return performance.now() - since > 3 * beatOf(deadline);
+/** True when this process has not run for so many `milliseconds` that it was stopped itself, and has heard nobody meanwhile. */
+export function overslept(milliseconds: number, deadline: number): boolean {
+  return milliseconds > 3 * beatOf(deadline);
 }
 
-/** What a rank says when it gives up comes from all of them when the reason is common; rank 0 is given this long to show it as its own. */
+/** Default of `HubOptions.grace`: all ranks give up when the reason is common. */
 const GRACE = 300;
 
 export class Hub {
@@ -51,13 +55,17 @@ export class Hub {
   readonly #members = new Map<number, Member>();
   /** Values given so far in each exchange that is under way. */
   readonly #exchanges = new Map<number, unknown[]>();
-  readonly #began = performance.now();
+  readonly #now: () => number;
+  readonly #began: number;
   #beat: NodeJS.Timeout | undefined;
-  #last = performance.now();
+  #last: number;
   #ended = false;
 
   private constructor(options: HubOptions) {
     this.#options = options;
+    this.#now = options.now ?? (() => performance.now());
+    this.#began = this.#now();
+    this.#last = this.#began;
     this.#server = createServer((socket) => this.#greet(socket));
   }
 
@@ -153,7 +161,7 @@ export class Hub {
       name: `rank ${rank} (host ${host}, process ${pid})`,
       pid,
       host,
-      seen: performance.now(),
+      seen: this.#now(),
       left: false,
     });
     writeLine(socket, { welcome: hostname() });
@@ -162,7 +170,7 @@ export class Hub {
 
   #hear(rank: number, message: Readonly<Record<string, unknown>>): void {
     const member = this.#members.get(rank)!;
-    member.seen = performance.now();
+    member.seen = this.#now();
     if (message.bye === true) member.left = true;
     if (typeof message.fail === "string") this.#giveUp(member, rank, message.fail, message.told === true);
     if (typeof message.exchange === "number") this.#exchange(rank, message.exchange, message.value);
@@ -171,7 +179,7 @@ export class Hub {
   /** A rank gives up. Where all do for the same reason, rank 0 shows it. */
   #giveUp(member: Member, rank: number, text: string, told: boolean): void {
     if (told || rank === 0) this.end(text, told);
-    else setTimeout(() => this.end(`${member.name}: ${text}`), GRACE);
+    else setTimeout(() => this.end(`${member.name}: ${text}`), this.#options.grace ?? GRACE);
   }
 
   #exchange(rank: number, number: number, value: unknown): void {
@@ -185,8 +193,8 @@ export class Hub {
 
   #look(): void {
     const { deadline, patience, size } = this.#options;
-    const now = performance.now();
-    const late = overslept(this.#last, deadline);
+    const now = this.#now();
+    const late = overslept(now - this.#last, deadline);
     this.#last = now;
     for (const member of this.#members.values()) {
       if (late) member.seen = now;

@@ -113,7 +113,7 @@ export class Member {
   #look(): void {
     const { deadline } = this.#options;
     const now = performance.now();
-    if (overslept(this.#last, deadline)) this.#seen = now;
+    if (overslept(now - this.#last, deadline)) this.#seen = now;
     this.#last = now;
     writeLine(this.#socket, { beat: true });
     const silent = now - this.#seen;

@@ -1,13 +1,25 @@
 /** The hub and its members in one process: what they tell each other, and who is gone. */
 
+import { once } from "node:events";
 import { connect } from "node:net";
 import { afterEach, describe, expect, it } from "vitest";
+import { POLL_MS } from "../../test/support/limits.ts";
 import { Hub, type HubOptions } from "./hub.ts";
 import { Member, type MemberOptions } from "./member.ts";
 
 interface End {
   readonly text: string;
   readonly told: boolean;
+}
+
+/** A clock for a hub: `step` milliseconds pass each time the hub reads it. */
+class Clock {
+  at = 0;
+  step = 0;
+  readonly now = () => {
+    this.at += this.step;
+    return this.at;
+  };
 }
 
 const open: { close(): Promise<void> | void }[] = [];
@@ -66,12 +78,14 @@ describe("ranks that meet", () => {
   });
 
   it("leave in good order without anybody being missed", async () => {
-    const { hub, end } = await hubOf(2);
+    const clock = new Clock();
+    const { hub, end } = await hubOf(2, { now: clock.now });
     const [a, b] = [await memberOf(hub, 0), await memberOf(hub, 1)];
     await b.member.leave();
     await a.member.leave();
-    const missed = await Promise.race([end, a.end, b.end, new Promise((resolve) => setTimeout(resolve, 1500))]);
-    expect(missed).toBeUndefined();
+    clock.step = 100;
+    await expect.poll(() => clock.at).toBeGreaterThan(1500);
+    expect(await Promise.race([end, a.end, b.end, "nobody is missed"])).toBe("nobody is missed");
   });
 });
 
@@ -81,7 +95,8 @@ describe("a rank that is gone", () => {
     const { end: other } = await memberOf(hub, 0);
     const socket = connect(hub.port, "127.0.0.1");
     socket.write(`${JSON.stringify({ hello: 1, host: "far", pid: 42, token: "t" })}\n`);
-    setTimeout(() => socket.destroy(), 100);
+    await once(socket, "data"); // the hub has let it in
+    socket.destroy();
     const text = "rank 1 (host far, process 42) ended without a word: it was killed (out of memory?), or it crashed";
     expect(await end).toEqual({ text, told: false });
     // The hub is on the other's host and shows it there.
@@ -89,15 +104,30 @@ describe("a rank that is gone", () => {
   });
 
   it("is missed when it is silent, within the deadline", async () => {
-    const { hub, end } = await hubOf(1);
+    const clock = new Clock();
+    const { hub, end } = await hubOf(1, { now: clock.now });
     const socket = connect(hub.port, "127.0.0.1");
     open.push({ close: () => void socket.destroy() });
-    const began = performance.now();
     socket.write(`${JSON.stringify({ hello: 0, host: "far", pid: 42, token: "t" })}\n`);
+    await once(socket, "data"); // the hub has let it in
+    clock.step = 40;
     expect((await end).text).toMatch(
       /^rank 0 \(host far, process 42\) has not shown a sign of life for 1 s: it is stopped/,
     );
-    expect(performance.now() - began).toBeGreaterThan(500);
+    expect(clock.at).toBeGreaterThan(600);
+    expect(clock.at).toBeLessThan(1000);
+  });
+
+  it("is not missed by a hub that was stopped itself, and has heard nobody meanwhile", async () => {
+    const clock = new Clock();
+    const { hub, end } = await hubOf(1, { now: clock.now });
+    const socket = connect(hub.port, "127.0.0.1");
+    open.push({ close: () => void socket.destroy() });
+    socket.write(`${JSON.stringify({ hello: 0, host: "far", pid: 42, token: "t" })}\n`);
+    await once(socket, "data");
+    clock.at += 3_600_000;
+    for (let looks = 0; looks < 3; looks++) await once(socket, "data");
+    expect(await Promise.race([end, "nobody is missed"])).toBe("nobody is missed");
   });
 
   it("ends all with what it has to say; where all say so, rank 0 says it", async () => {
@@ -106,7 +136,7 @@ describe("a rank that is gone", () => {
     await b.member.fail("no room for 8 bytes", false);
     expect((await end).text).toMatch(/^rank 1 \(host .+, process \d+\): no room for 8 bytes$/);
 
-    const again = await hubOf(2);
+    const again = await hubOf(2, { grace: POLL_MS });
     const [c, d] = [await memberOf(again.hub, 0), await memberOf(again.hub, 1)];
     await d.member.fail("step 3 is not finite", false);
     await c.member.fail("step 3 is not finite", true);
@@ -115,12 +145,9 @@ describe("a rank that is gone", () => {
 
   it("is the hub: the first of the others says so", async () => {
     const { hub } = await hubOf(3);
-    const [one, two] = [await memberOf(hub, 1), await memberOf(hub, 2)];
-    await Promise.all(
-      [one.member.exchange(1), two.member.exchange(2)].map((each) =>
-        Promise.race([each, new Promise((resolve) => setTimeout(resolve, 50))]),
-      ),
-    );
+    const [zero, one, two] = [await memberOf(hub, 0), await memberOf(hub, 1), await memberOf(hub, 2)];
+    // Whoever has an answer has heard the name of the hub's host before.
+    await Promise.all([zero, one, two].map(({ member }) => member.exchange(1)));
     await hub.close(0);
     const ends = await Promise.all([one.end, two.end]);
     for (const { text } of ends) expect(text).toMatch(/^rank 0 \(host .+\) ended without a word/);
@@ -128,9 +155,12 @@ describe("a rank that is gone", () => {
   });
 
   it("has never come, and is named", async () => {
-    const { hub, end } = await hubOf(4, { patience: 0.2 });
+    const clock = new Clock();
+    const { hub, end } = await hubOf(4, { patience: 30, now: clock.now });
     await memberOf(hub, 2);
-    expect((await end).text).toBe("ranks 0, 1, 3 of 4 did not come within 0.2 s");
+    await expect.poll(() => hub.processes).toHaveLength(1);
+    clock.at += 30_001;
+    expect((await end).text).toBe("ranks 0, 1, 3 of 4 did not come within 30 s");
   });
 });
 

@@ -41,6 +41,10 @@ export class Run {
   #reading: Promise<void> | undefined;
   #used = 0;
   #written: number | null = null;
+  /** The log as it was found at `at`, in milliseconds of `#now`, and its age then, in seconds. */
+  #found = { stamp: "", at: 0, age: 0 };
+  #looked = Number.NEGATIVE_INFINITY;
+  readonly #now: () => number;
   #features = false;
   #problem: string | null = null;
   #details: RunDetails | undefined;
@@ -53,7 +57,9 @@ export class Run {
     lines: [],
   };
 
-  constructor(id: string, name: string, folder: string) {
+  /** `now`: a clock in milliseconds that never jumps, by which the run becomes quiet. */
+  constructor(id: string, name: string, folder: string, now: () => number = () => performance.now()) {
+    this.#now = now;
     this.id = id;
     this.name = name;
     this.folder = folder;
@@ -109,9 +115,9 @@ export class Run {
     let age = 0;
     try {
       const log = await lstat(join(this.folder, METRICS)).catch(absent);
-      age = log === undefined ? 0 : (Date.now() - log.mtimeMs) / 1000;
       this.#written = log === undefined ? null : log.mtimeMs;
       const stamp = log === undefined ? "" : `${log.ino} ${log.size} ${log.mtimeMs}`;
+      age = log === undefined ? 0 : this.#ageOf(stamp, log.mtimeMs);
       if (stamp !== this.#tail.stamp) {
         const lines = await lastLines(join(this.folder, METRICS), TAIL);
         this.#tail = { stamp, lines: lines.map(objectOf).filter((line) => line !== undefined) };
@@ -132,6 +138,20 @@ export class Run {
       last: this.#withOlder(last),
       problem: problem ?? this.#problem,
     };
+  }
+
+  /**
+   * Seconds since the log was written. The system's clock may be set at any time: it counts only
+   * when the log is seen for the first time, and for no more than the time since the last look.
+   */
+  #ageOf(stamp: string, mtimeMs: number): number {
+    const now = this.#now();
+    if (stamp !== this.#found.stamp) {
+      const age = Math.max(0, Date.now() - mtimeMs);
+      this.#found = { stamp, at: now, age: Math.min(age, now - this.#looked) / 1000 };
+    }
+    this.#looked = now;
+    return this.#found.age + (now - this.#found.at) / 1000;
   }
 
   /** What is measured now and then may stand further back than the summary looks. */

@@ -15,13 +15,18 @@ export class Runs {
   /** By folder; a run that is gone keeps its place, so that its id stays its own. */
   readonly #ids = new Map<string, string>();
   #runs = new Map<string, Run>();
+  readonly #now: (() => number) | undefined;
 
-  private constructor(roots: readonly string[]) {
+  private constructor(roots: readonly string[], now: (() => number) | undefined) {
     this.#roots = roots;
+    this.#now = now;
   }
 
-  /** `folders`: run folders, and folders of such. Throws SaettaError when one is not there. */
-  static async open(folders: readonly string[]): Promise<Runs> {
+  /**
+   * `folders`: run folders, and folders of such. `now`: what `Run` takes. Throws SaettaError when a
+   * folder is not there.
+   */
+  static async open(folders: readonly string[], now?: () => number): Promise<Runs> {
     const roots: string[] = [];
     for (const folder of folders) {
       const found = await stat(folder).catch((thrown: unknown) => {
@@ -36,7 +41,7 @@ export class Runs {
         throw new SaettaError("not a folder", { where: folder, mend: "name run folders, or a folder of them" });
       roots.push(await realpath(folder));
     }
-    const runs = new Runs([...new Set(roots)]);
+    const runs = new Runs([...new Set(roots)], now);
     await runs.scan();
     return runs;
   }
@@ -55,7 +60,7 @@ export class Runs {
     const next = new Map<string, Run>();
     for (const { folder, name } of await this.#find()) {
       if (next.size >= MOST_RUNS) break;
-      const run = known.get(folder) ?? new Run(this.#idOf(folder, name), name, folder);
+      const run = known.get(folder) ?? new Run(this.#idOf(folder, name), name, folder, this.#now);
       next.set(run.id, run);
     }
     this.#runs = next;

@@ -5,6 +5,7 @@ import { connect, type Socket } from "node:net";
 import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { POLL_MS } from "../../test/support/limits.ts";
 import { ask, hashOf, listen, standInPage, type Told, traversals } from "../../test/support/pages.ts";
 import { appendLines, densityLine, linesOf, metricsLine, writeRun } from "../../test/support/run-folder.ts";
 import { type Dashboard, serveDashboard } from "./server.ts";
@@ -27,6 +28,7 @@ beforeAll(async () => {
     port: 0,
     assets: standInPage(join(folder, "page")),
     times: { look: 20, scan: 100 },
+    patience: POLL_MS, // no connection that a test holds is given up
     features: (run, parts, query) =>
       Promise.resolve(parts[0] === "known" ? { run, parts, search: query.get("search") } : undefined),
   });
@@ -307,7 +309,7 @@ describe("ports and hosts", () => {
   });
 });
 
-/** What the server answers to these bytes, until it closes or half a second has passed. */
+/** What the server answers to these bytes, until it closes the connection. */
 function raw(text: string): Promise<string> {
   return new Promise((resolve) => {
     const socket = connect(port, "127.0.0.1");
@@ -316,7 +318,6 @@ function raw(text: string): Promise<string> {
       answer += part.toString();
     });
     socket.on("error", () => resolve(answer)).on("close", () => resolve(answer));
-    socket.setTimeout(500, () => socket.destroy());
     socket.write(text);
   });
 }

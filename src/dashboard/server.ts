@@ -34,6 +34,10 @@ export interface DashboardOptions {
   /** Default: there are none. */
   readonly features?: FeaturesApi | undefined;
   readonly times?: Partial<WatchTimes> | undefined;
+  /** A clock in milliseconds, by which a run becomes quiet. Default: that of the process. */
+  readonly now?: (() => number) | undefined;
+  /** Milliseconds that a client may take to send its request, and that an unused connection stays open. Default: 5000. */
+  readonly patience?: number | undefined;
   /** Where the built page is. */
   readonly assets?: string | undefined;
 }
@@ -46,16 +50,16 @@ export interface Dashboard {
 
 /** Serves the page until it is closed. Throws UsageError or SaettaError when a folder is not there, the page is not built or the port is taken. */
 export async function serveDashboard(options: DashboardOptions): Promise<Dashboard> {
-  const { host = "127.0.0.1" } = options;
+  const { host = "127.0.0.1", patience = 5000 } = options;
   const assets = await loadAssets(options.assets);
-  const watch = new Watch(await Runs.open(options.folders), options.times);
+  const watch = new Watch(await Runs.open(options.folders, options.now), options.times);
   const names = [hostname().toLowerCase(), ...(isIP(host) === 0 ? [host.toLowerCase()] : [])];
   const site: Site = { assets, watch, names, features: options.features };
   const server = createServer({
     maxHeaderSize: 8192,
-    headersTimeout: 5000,
-    requestTimeout: 5000,
-    keepAliveTimeout: 5000,
+    headersTimeout: patience,
+    requestTimeout: patience,
+    keepAliveTimeout: patience,
   });
   server.on("request", (request, response) => {
     answer(site, request, response).catch(() => fail(response, 500, "something went wrong here"));

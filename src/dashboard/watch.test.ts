@@ -27,11 +27,11 @@ describe("whoever looks is told", () => {
     });
     const update = vi.spyOn(a, "update").mockImplementation(() => held);
     watch.add({ shown: ["a"], looked: () => undefined });
-    await vi.waitFor(() => expect(update).toHaveBeenCalled());
+    await expect.poll(() => update).toHaveBeenCalled();
     const told: number[] = [];
     watch.add({ shown: ["b", "nothing"], looked: () => told.push(b.columns.lines) });
     release();
-    await vi.waitFor(() => expect(told.length).toBeGreaterThan(1));
+    await expect.poll(() => told.length).toBeGreaterThan(1);
     expect(new Set(told)).toEqual(new Set([20]));
   });
 
@@ -39,9 +39,9 @@ describe("whoever looks is told", () => {
     const a = watch.runs.get("a")!;
     const looked = vi.fn();
     const leave = watch.add({ shown: ["a"], looked });
-    await vi.waitFor(() => expect(a.columns.lines).toBe(20));
+    await expect.poll(() => a.columns.lines).toBe(20);
     expect(watch.watchers).toBe(1);
-    await vi.waitFor(() => expect(looked.mock.calls.length).toBeGreaterThan(3));
+    await expect.poll(() => looked.mock.calls.length).toBeGreaterThan(3);
     // A summary that says the same is the same.
     const [first, second] = looked.mock.calls
       .slice(-2)
@@ -50,7 +50,7 @@ describe("whoever looks is told", () => {
     leave();
     expect(watch.watchers).toBe(0);
     const calls = looked.mock.calls.length;
-    await vi.waitFor(() => expect(a.columns.lines).toBe(0));
+    await expect.poll(() => a.columns.lines).toBe(0);
     expect(looked.mock.calls.length).toBe(calls);
   });
 });

@@ -14,13 +14,16 @@ export type { Case, Result } from "./conformance-case.ts";
 export { CASES };
 
 /**
- * Whole random steps against the reference for about `seconds`. Returns the worst relative error: the largest difference in any tensor, relative to the
+ * Whole random steps against the reference, as many as `most` or for about `seconds`. Returns the worst relative error: the largest difference in any tensor, relative to the
  * largest number in it. Throws SaettaError when a difference is larger than rounding allows.
  */
-export async function selfTest(engine: Engine, seconds: number): Promise<number> {
+export async function selfTest(
+  engine: Engine,
+  { most = Number.POSITIVE_INFINITY, seconds = Number.POSITIVE_INFINITY },
+): Promise<number> {
   const tally = new Tally();
   const end = performance.now() + 1000 * seconds;
-  for (let seed = 1; seed === 1 || performance.now() < end; seed++) {
+  for (let seed = 1; seed === 1 || (seed <= most && performance.now() < end); seed++) {
     const [d, n, B] = [1 + ((seed * 29) % 80), 1 + ((seed * 71) % 300), 1 + ((seed * 13) % 40)];
     const setup = draw({
       d,

@@ -51,7 +51,7 @@ export async function examine(): Promise<Findings> {
   let sound = true;
   for (const engine of engines) {
     try {
-      const error = await selfTest(engine, 1);
+      const error = await selfTest(engine, { seconds: 1 });
       const agrees = error <= Math.max(LARGEST_ERROR[engine.real], ROUNDINGS * (engine.rounding ?? 0));
       sound &&= agrees;
       add(

@@ -3,6 +3,7 @@
  * (frames: u64 length, masked CRC-32C of its 8 bytes, data, masked CRC-32C of the data; little-endian).
  */
 
+import { readdir } from "node:fs/promises";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { hasCode } from "../util/errors.ts";
@@ -52,12 +53,23 @@ export function scalarsEvent({ wallTime, step, values }: LogLine): Uint8Array {
 }
 
 /**
+ * Seconds in the name of the newest event file in `dir`; 0 where there is none. TensorBoard reads
+ * the files in the order of their names, and skips one that comes before a file it has read: where
+ * the system's clock was set back, a new file is still named after the others.
+ */
+async function newestIn(dir: string): Promise<number> {
+  const names = await readdir(dir);
+  return Math.max(0, ...names.map((name) => Number(/^events\.out\.tfevents\.(\d{10})\./.exec(name)?.[1] ?? 0)));
+}
+
+/**
  * Opens a new event file in `dir`, named as TensorBoard looks for them. `from`: the step that a run goes on from, 0 for a new one; what earlier files say of later
  * steps is declared void. Rejects when the file cannot be made.
  */
 export async function openTensorboard(dir: string, from: number, options: LogFileOptions): Promise<RunLog> {
   const now = Date.now() / 1000;
-  const stem = `events.out.tfevents.${String(Math.floor(now)).padStart(10, "0")}.${hostname()}.${process.pid}`;
+  const seconds = Math.max(Math.floor(now), (await newestIn(dir)) + 1);
+  const stem = `events.out.tfevents.${String(seconds).padStart(10, "0")}.${hostname()}.${process.pid}`;
   let file: LogFile | undefined;
   for (let i = 0; file === undefined; i++) {
     file = await LogFile.create(join(dir, `${stem}.${i}`), options).catch((thrown: unknown) => {

@@ -1,7 +1,7 @@
 import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, expect, it } from "vitest";
+import { afterAll, expect, it, vi } from "vitest";
 import { readWandb } from "../../test/support/log-readers.ts";
 import type { LogLine } from "./run-log.ts";
 import { openWandb } from "./wandb.ts";
@@ -38,6 +38,26 @@ it("makes a folder for each part of a run, in one second too", async () => {
   const folders = readdirSync(join(folder, "wandb"));
   expect(folders).toHaveLength(before + 3);
   expect(new Set(folders.map((name) => name.slice(-8))).size).toBe(1);
+});
+
+it("names each part's folder after the earlier ones and never counts time backwards, though the clock is set back", async () => {
+  const root = mkdtempSync(join(folder, "clock-"));
+  vi.spyOn(Date, "now").mockReturnValue(Date.UTC(2030, 0, 1, 12));
+  const open = () => openWandb(root, { project: "p", name: "n", config: {} }, none(), { onNote: expect.fail });
+  try {
+    const first = await open();
+    vi.mocked(Date.now).mockReturnValue(Date.UTC(2030, 0, 1, 11));
+    await first.close(0);
+    await (await open()).close(0);
+  } finally {
+    vi.restoreAllMocks();
+  }
+  const folders = readdirSync(join(root, "wandb"));
+  expect(folders.map((name) => name.slice(12, 27))).toEqual(["20300101_120000", "20300101_120001"]);
+  const id = folders[0]!.slice(-8);
+  const records = readWandb(readFileSync(join(root, "wandb", folders[0]!, `run-${id}.wandb`)));
+  const exit = records.find(({ kind }) => kind === "exit")!;
+  expect(exit.fields.get(2)).toBeUndefined(); // it ran for 0 s, and proto3 leaves 0 out
 });
 
 it("takes over earlier lines, however many, and gives the file up when they cannot be read", async () => {

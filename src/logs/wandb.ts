@@ -162,8 +162,11 @@ export async function openWandb(
   const root = join(dir, "wandb");
   await mkdir(root, { recursive: true });
   const startTime = Date.now();
-  const id = (await idBefore(root)) ?? newId();
-  const file = await LogFile.create(join(await newFolder(root, startTime, id), `run-${id}.wandb`), options);
+  const began = performance.now();
+  const before = await newestFolder(root);
+  const id = before?.id ?? newId();
+  const from = Math.max(startTime, (before?.time ?? 0) + 1000);
+  const file = await LogFile.create(join(await newFolder(root, from, id), `run-${id}.wandb`), options);
   const frames = new RecordFrames();
   let num = 0;
   const add = (kind: keyof typeof RECORD, body: Pieces) => file.append(frames.frame(record(++num, kind, body)));
@@ -191,7 +194,7 @@ export async function openWandb(
     append,
     async close(exitCode) {
       if (last !== undefined) add("summary", summaryBody(last, runtime(last)));
-      add("exit", exitBody(exitCode, (Date.now() - startTime) / 1000));
+      add("exit", exitBody(exitCode, (performance.now() - began) / 1000));
       add("final", []);
       add("footer", []);
       await file.close();
@@ -199,11 +202,18 @@ export async function openWandb(
   };
 }
 
-const FOLDER = /^offline-run-\d{8}_\d{6}-([a-z0-9]{8})$/;
+const FOLDER = /^offline-run-(\d{4})(\d\d)(\d\d)_(\d\d)(\d\d)(\d\d)-([a-z0-9]{8})$/;
 
-async function idBefore(root: string): Promise<string | undefined> {
+/**
+ * The id of an earlier part of the run, and the time in the name of its newest folder, in
+ * milliseconds since 1970. A new folder is named after it even where the system's clock was set
+ * back, so that the newest folder, which holds all lines, is the last one by name.
+ */
+async function newestFolder(root: string): Promise<{ readonly id: string; readonly time: number } | undefined> {
   const folders = (await readdir(root)).filter((name) => FOLDER.test(name)).toSorted();
-  return FOLDER.exec(folders.at(-1) ?? "")?.[1];
+  const [, year, month, day, hour, minute, second, id] = FOLDER.exec(folders.at(-1) ?? "") ?? [];
+  if (id === undefined) return undefined;
+  return { id, time: Date.parse(`${year}-${month}-${day}T${hour}:${minute}:${second}Z`) };
 }
 
 function newId(): string {

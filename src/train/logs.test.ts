@@ -1,7 +1,7 @@
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { writeActivations } from "../../test/support/activations.ts";
 import { readEvents, readWandb } from "../../test/support/log-readers.ts";
 import { learnableRows } from "../../test/support/memory-source.ts";
@@ -137,6 +137,26 @@ describe("the logs of a run", () => {
     await finish(await resume(out, { tokens: 16 * 12, tensorboard: false }));
     expect(eventFiles(out)).toHaveLength(2);
     expect(wandbFiles(out)).toHaveLength(3);
+  });
+
+  it("keep their order though the system's clock is set back, in the run and between its parts", async () => {
+    const out = join(folder, "clock");
+    let now = Date.UTC(2030, 0, 1);
+    vi.spyOn(Date, "now").mockImplementation(() => (now -= 3_600_000));
+    try {
+      await finish(await train(source, { ...OPTIONS, tokens: 16 * 6, logEvery: 2, out, tensorboard: true }));
+      await finish(await resume(out, { tokens: 16 * 8 }));
+    } finally {
+      vi.restoreAllMocks();
+    }
+    const [first, second] = eventFiles(out).map((path) => readEvents(readFileSync(path)));
+    expect(first!.map(({ step }) => step)).toEqual([0, 2, 4, 6]);
+    expect(second!.map(({ step }) => step)).toEqual([0, 7, 8]);
+    const elapsed = readFileSync(join(out, "metrics.jsonl"), "utf8")
+      .split("\n", 3)
+      .map((line) => (JSON.parse(line) as { elapsed_s: number }).elapsed_s);
+    const times = first!.slice(1).map(({ wallTime }) => wallTime);
+    expect(times).toEqual(elapsed.map((each) => expect.closeTo(times[0]! + each - elapsed[0]!, 3)));
   });
 
   it("end with exit code 1 when the run fails, and cannot stop it themselves", async () => {

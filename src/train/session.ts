@@ -199,6 +199,8 @@ export async function trainFrom(
   let density: HeldOutDensity | undefined; // of the last evaluation
   const began = performance.now();
   const elapsed = () => begin.elapsed + (performance.now() - began) / 1000;
+  // Read once, in seconds since 1970: the system's clock may be set while the run lasts.
+  const startTime = Date.now() / 1000 - begin.elapsed;
   const description = describe(source, config, engine, part.whole, begin.normalization);
   let last: Report | undefined;
   let checkpoint: string | undefined;
@@ -236,7 +238,7 @@ export async function trainFrom(
     if (out !== undefined && part.grid.rank === 0) {
       metrics = await MetricsFile.open(out, begin.metricsBytes);
       densities = new DensityFile(out, begin.progress.step);
-      logs = logsOf(out, config, begin, onNote);
+      logs = logsOf(out, config, begin, startTime, onNote);
     }
     const ring = engine.alloc(source.dtype, [ringRows(order), source.dIn]);
     const hyper = hyperOf(config, begin.mseScale);
@@ -298,7 +300,7 @@ export async function trainFrom(
         };
         before = { at: now, tokens };
         metrics?.append(last);
-        logs?.append({ step, wallTime: Date.now() / 1000, values: { ...last } });
+        logs?.append({ step, wallTime: startTime + now, values: { ...last } });
         if (holdout_fvu !== undefined && density !== undefined) densities?.append(step, density);
         publish(last);
       },
@@ -332,11 +334,12 @@ export async function trainFrom(
 function logsOf(
   dir: string,
   config: Config,
-  { progress, elapsed, metricsBytes }: Beginning,
+  { progress, metricsBytes }: Beginning,
+  startTime: number,
   onNote: (note: string) => void,
 ): RunLog {
   const { tensorboard, wandb } = config;
-  const earlier = earlierLines(dir, metricsBytes, Date.now() / 1000 - elapsed);
+  const earlier = earlierLines(dir, metricsBytes, startTime);
   return openRunLogs({
     dir,
     from: progress.step,

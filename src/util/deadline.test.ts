@@ -25,10 +25,12 @@ describe("work within a deadline", () => {
   it("gives work that had no processor another try", () => {
     let tries = 0;
     const asleep = new Int32Array(new SharedArrayBuffer(4));
-    const slept = within(150, () => {
+    const answer = within(150, () => {
       tries++;
-      return Atomics.wait(asleep, 0, 0, tries === 1 ? 400 : 1);
+      if (tries === 1) Atomics.wait(asleep, 0, 0); // until the deadline ends it
+      return "done";
     });
-    expect([slept, tries]).toEqual(["timed-out", 2]);
+    expect(answer).toBe("done");
+    expect(tries).toBeGreaterThan(1);
   });
 });

@@ -29,7 +29,7 @@ describe.skipIf(WHY_NO_CHROMIUM !== undefined)(TITLE, () => {
     writeRun(join(folder, "b"), linesOf(1, 120, 1), { lr: 0.002, ema: 0.99 });
     appendLines(join(folder, "a"), "density.jsonl", [densityLine(50), densityLine(100)]);
     appendLines(join(folder, "b"), "density.jsonl", [densityLine(100)]);
-    server = await serveDashboard({ folders: [folder], port: 0, times: TIMES });
+    server = await serveDashboard({ folders: [folder], port: 0, times: TIMES, now: () => 0 });
     watched = await watchedPage(browser, isOurs);
     page = watched.page;
   });

@@ -54,7 +54,7 @@ describe.skipIf(why !== undefined)("over a stand-in for CUDA", () => {
 
   it("fp16: whole steps", async () => {
     await using engine = await make({ dtype: "fp16" });
-    expect(await selfTest(engine, 0.5)).toBeLessThan(8 * 2 ** -11);
+    expect(await selfTest(engine, { most: 16 })).toBeLessThan(8 * 2 ** -11);
   });
 
   it("gives all memory back when it is closed, also what nobody freed", async () => {

@@ -13,6 +13,7 @@ import { type LoopInput, trainLoop } from "../../src/train/loop.ts";
 import type { Report } from "../../src/train/report.ts";
 import { train } from "../../src/train/train.ts";
 import { float64Of } from "../../src/util/bytes.ts";
+import { POLL_MS } from "../support/limits.ts";
 import { memorySource } from "./source.ts";
 import { drawRows, drawWeights, expectClose, HYPER_HERE, onEveryEngine, plainLosses, Trainer } from "./support.ts";
 
@@ -119,7 +120,7 @@ describe("row 9", () => {
             const timer = setTimeout(() => {
               waitedInVain++;
               resolve();
-            }, 5000);
+            }, POLL_MS);
             release = () => {
               clearTimeout(timer);
               resolve();

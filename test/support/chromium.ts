@@ -3,6 +3,7 @@
 import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
 import { type Browser, type BrowserContext, type BrowserContextOptions, chromium, type Page } from "playwright-core";
+import { POLL_MS } from "./limits.ts";
 
 const PATH = process.env.CHROMIUM ?? "/usr/bin/chromium";
 
@@ -13,7 +14,7 @@ export const WHY_NO_CHROMIUM = existsSync(PATH)
 
 export function startChromium(): Promise<Browser> {
   // Tests run as root in containers, where Chromium's own sandbox does not start.
-  return chromium.launch({ executablePath: PATH, args: ["--no-sandbox", "--disable-gpu"] });
+  return chromium.launch({ executablePath: PATH, args: ["--no-sandbox", "--disable-gpu"], timeout: POLL_MS });
 }
 
 /** A page, and everything that it did which no page of ours may: what the console said, errors, dialogs, and requests of what is not ours. */
@@ -30,6 +31,7 @@ export async function watchedPage(
   options: BrowserContextOptions = {},
 ): Promise<Watched> {
   const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, ...options });
+  context.setDefaultTimeout(POLL_MS);
   const page = await context.newPage();
   const sins: string[] = [];
   page.on("console", (message) => sins.push(`${message.type()}: ${message.text()}`));
