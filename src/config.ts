@@ -6,6 +6,8 @@
 import { z } from "zod";
 import { allowedValues, type Field, valueOfText, wordsOfField } from "./option-values.ts";
 import { ourWord } from "./other-words.ts";
+import type { ArchitectureSpec } from "./sae/architectures/index.ts";
+import { topk } from "./sae/architectures/topk.ts";
 import { didYouMean } from "./util/closest.ts";
 import { messageOf, UsageError } from "./util/errors.ts";
 import { type Json, parseJsonText } from "./util/json.ts";
@@ -21,9 +23,7 @@ export const trainOptions = z.strictObject({
   preset: z.enum(["default", "openai", "simple"]).describe("the values that everything not given starts from"),
   latents: count.describe("number of latents n").meta({ default: "about 16 x width, less for little data" }),
   expansion: positive.describe("number of latents as a multiple of the width, instead of --latents"),
-  k: count.describe("active latents a row"),
-  auxk: whole.describe("dead latents a row that the auxiliary loss may use; 0 turns it off"),
-  auxkCoef: z.number().nonnegative().describe("weight of the auxiliary loss"),
+  ...topk.options,
   batch: count.describe("rows a step").meta({ default: "256 to 4096, from the budget" }),
   tokens: count.describe("budget in rows, such as 10M; past the end of the data a new epoch starts"),
   epochs: positive.describe("budget in passes over the data").meta({ default: 1 }),
@@ -125,9 +125,7 @@ export type Config = Readonly<
 /** What a value is when nobody says otherwise. Options that are not here depend on the data, or are absent. */
 export const DEFAULTS = {
   preset: "default",
-  k: 32,
-  auxk: 256,
-  auxkCoef: 1 / 32,
+  ...topk.defaults,
   decay: 0.2,
   eps: 6.25e-10,
   clip: 0,
@@ -269,6 +267,11 @@ export function resolveConfig(asked: TrainOptions, data: readonly string[], { dI
 /** 5 % of the steps, at most 1000. */
 export function sensibleWarmup(steps: number): number {
   return Math.min(1000, Math.round(steps * 0.05));
+}
+
+/** The architecture of the run with its numbers. */
+export function specOf({ k, auxk }: Pick<Config, "k" | "auxk">): ArchitectureSpec {
+  return { architecture: "topk", k, auxk };
 }
 
 /** Rows that the run is to train on. */

@@ -17,7 +17,7 @@ import type { Source } from "./data/source.ts";
 export type { Config, TrainOptions } from "./config.ts";
 export { fromRows, type RowChunk, type Rows, type RowsOptions } from "./data/rows-source.ts";
 export type { Origin, RowDType, Source } from "./data/source.ts";
-export { type Engine, NONE, type Shape } from "./engine/engine.ts";
+export { type Dims, type Engine, NONE } from "./engine/engine.ts";
 export { type EngineName, type SelectOptions, selectEngine } from "./engine/select.ts";
 export { type HarvestOptions, type HarvestResult, harvest } from "./harvest/harvest.ts";
 export { type Exchange, type ExportOptions, exportSae, type ImportOptions, importSae } from "./inference/exchange.ts";

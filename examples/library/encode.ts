@@ -10,7 +10,7 @@ const [path = "runs/a", file = "acts.h5"] = process.argv.slice(2);
 
 await using sae = await loadSae(path); // a run, a checkpoint, or a folder of sparsify
 await using acts = await openActivations(file);
-const { d, n } = sae.shape;
+const { dIn: d, n } = sae.dims;
 if (acts.dIn !== d) throw new SaettaError(`the autoencoder takes rows of ${d} numbers`, { where: file });
 
 const count = Math.min(1000, acts.rows);

@@ -59,7 +59,7 @@ console.log(`FVU ${report?.fvu.toFixed(3)} on the last batch, ${report?.holdout_
 
 // What a latent adds to a row: the reconstruction of a code of that latent alone, less that of none.
 const none = await sae.decode({ k: 1, latent: Uint32Array.of(0), value: Float32Array.of(0) });
-const { n } = sae.shape;
+const { n } = sae.dims;
 const alone = await sae.decode({
   k: 1,
   latent: Uint32Array.from({ length: n }, (_, j) => j),

@@ -1,13 +1,15 @@
 /** The time of each operation of a step, through the engine's interface: called often enough to be measured, then the read of a number, less what such a read takes. */
 
 import { allocStep, writeHyper } from "../engine/allocate.ts";
-import type { Engine, Path, Shape } from "../engine/engine.ts";
+import type { Engine, Path, Selection, SelectionPlan } from "../engine/engine.ts";
 import { tiedStart } from "../sae/init.ts";
+import { CORE_PARAMS } from "../sae/params.ts";
+import { trainingSelections } from "../train/rank-shard.ts";
 import { allocState, writeReals } from "../train/state.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { median, type Sample } from "./statistics.ts";
 import { BENCH_HYPER } from "./step.ts";
-import { agesOf, DEAD_EVERY, drawRows, heldBack, type Situation } from "./workload.ts";
+import { agesOf, DEAD_EVERY, drawRows, heldBack, type Situation, shardOf, type TopkSizes } from "./workload.ts";
 
 /** What bounds an operation: arithmetic (work in FLOP), a kind of traffic with memory (work in bytes), or neither. */
 export type Bound = "product" | "copy" | "read" | "update" | "neither";
@@ -35,20 +37,21 @@ export class OperationBench {
   /** `start`, `state` (default: its own) can be shared with other benches of the engine: it writes to them all that it needs. */
   constructor(
     engine: Engine,
-    shape: Shape,
+    sizes: TopkSizes,
     batch: number,
-    start = tiedStart(shape, 0),
-    s = allocState(engine, shape, false),
+    start = tiedStart(shardOf(sizes).dims, 0),
+    s = allocState(engine, shardOf(sizes).dims, CORE_PARAMS, false),
   ) {
-    const { d, n, k, auxk } = shape;
+    const { d, n, k, auxk } = sizes;
+    const shard = shardOf(sizes);
     const situation: Situation = { name: "operations", deadEvery: DEAD_EVERY, skewed: false };
     const p = s.params;
     const raw = engine.alloc("f32", [batch, d]);
-    engine.write(raw, bytesOf(drawRows(shape, batch, situation, start.decoder)));
+    engine.write(raw, bytesOf(drawRows(sizes, batch, situation, start.decoder)));
     const rows = engine.alloc("u32", [batch]);
     engine.write(rows, bytesOf(Uint32Array.from({ length: batch }, (_, row) => row)));
     const x = engine.alloc(engine.real, [batch, d]);
-    const t = allocStep(engine, shape);
+    const t = allocStep(engine, shard.dims);
     writeHyper(engine, t, { ...BENCH_HYPER, rows: batch });
     const path = (active: number): Path => ({
       codes: engine.codes(batch, active),
@@ -56,7 +59,10 @@ export class OperationBench {
     });
     const live = path(k);
     const dead = path(auxk);
-    const g = engine.grads(shape, batch, false);
+    const g = engine.grads(shard.dims, batch, trainingSelections(shard), false);
+    const select = ({ rule, among }: SelectionPlan, { codes }: Path): Selection => ({ rule, among, codes });
+    const ofLive = [select(shard.live, live)];
+    const ofBoth = [...ofLive, select(shard.dead!, dead)];
     const through = (each: Path, of?: Path) => () => {
       engine.decode(p, each.codes, each.err);
       engine.residual(p, x, t, each, of);
@@ -71,7 +77,7 @@ export class OperationBench {
       engine.write(s.age, bytesOf(agesOf(n, situation)));
       // Not measured: what an engine keeps of the weights is made anew.
       engine.load(raw, rows, x, t);
-      engine.encode(p, x, t, live.codes, { age: s.age, codes: dead.codes });
+      engine.encode(p, x, t, ofBoth, s.age);
     };
     // In the order of a step: each finds what the ones before it left.
     this.operations = [
@@ -80,13 +86,13 @@ export class OperationBench {
         name: "encode",
         bound: "product",
         work: product,
-        call: () => engine.encode(p, x, t, live.codes, { age: s.age }),
+        call: () => engine.encode(p, x, t, ofLive, s.age),
       },
       {
         name: "encode, live and dead",
         bound: "product",
         work: product,
-        call: () => engine.encode(p, x, t, live.codes, { age: s.age, codes: dead.codes }),
+        call: () => engine.encode(p, x, t, ofBoth, s.age),
       },
       { name: "decode + residual + codeGrad", bound: "read", work: gathered(k), call: through(live) },
       { name: "the same of the dead", bound: "read", work: gathered(auxk), call: through(dead, live) },

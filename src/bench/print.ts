@@ -6,7 +6,7 @@ import type { StepTime } from "./step.ts";
 import type { SyntheticReport } from "./synthetic.ts";
 
 export function stepText({
-  shape,
+  sizes,
   batch,
   steps,
   dead,
@@ -14,7 +14,7 @@ export function stepText({
   rowsPerSecond,
   cpuPerWall,
 }: StepTime): string {
-  const { d, n, k, auxk } = shape;
+  const { d, n, k, auxk } = sizes;
   const rate = `${millisecondsPerStep.toFixed(1)} ms a step, ${formatCount(rowsPerSecond)} rows/s`;
   const counted = `median of ${steps} steps, ${formatCount(dead)} latents dead`;
   return `d ${d}, n ${n}, k ${k}, auxk ${auxk}, batch ${batch}: ${rate}, CPU/wall ${cpuPerWall.toFixed(2)} (${counted})`;

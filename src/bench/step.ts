@@ -1,18 +1,30 @@
 /** The time of the whole training step, as `train` runs it, on rows of noise. */
 
-import type { Engine, Shape, State, Tensor } from "../engine/engine.ts";
+import type { Engine, State, Tensor } from "../engine/engine.ts";
 import { type EngineName, type SelectOptions, selectEngine } from "../engine/select.ts";
 import { namedSums } from "../engine/sums.ts";
 import { tiedStart } from "../sae/init.ts";
+import { CORE_PARAMS } from "../sae/params.ts";
+import { trainingSelections } from "../train/rank-shard.ts";
 import { allocState, writeReals } from "../train/state.ts";
 import { createTrainStep, type TrainStep } from "../train/step.ts";
 import { bytesOf, float64Of, uint32Of } from "../util/bytes.ts";
 import { SaettaError, UsageError } from "../util/errors.ts";
 import { cpuPerWall, median, type Sample } from "./statistics.ts";
-import { agesOf, DEAD_AFTER, DEAD_EVERY, drawRows, heavyLatents, heldBack, type Situation } from "./workload.ts";
+import {
+  agesOf,
+  DEAD_AFTER,
+  DEAD_EVERY,
+  drawRows,
+  heavyLatents,
+  heldBack,
+  type Situation,
+  shardOf,
+  type TopkSizes,
+} from "./workload.ts";
 
 export interface StepOptions {
-  readonly shape: Shape;
+  readonly sizes: TopkSizes;
   readonly batch: number;
   /** How long to count; at least MIN_STEPS steps are. Default 6. */
   readonly seconds?: number | undefined;
@@ -23,7 +35,7 @@ export interface StepOptions {
 }
 
 export interface StepTime {
-  readonly shape: Shape;
+  readonly sizes: TopkSizes;
   readonly batch: number;
   readonly engine: string;
   readonly steps: number;
@@ -60,26 +72,26 @@ export const BENCH_HYPER = {
 
 /** Times steps of `batch` rows that are in the engine's memory already. Throws UsageError when k is more than n, SaettaError when the engine cannot run the shape. */
 export async function timeStep({
-  shape,
+  sizes,
   batch,
   seconds = 6,
   engine: name = "auto",
   ...options
 }: StepOptions): Promise<StepTime> {
-  if (shape.k > shape.n)
-    throw new UsageError(`--k ${shape.k} is more than the ${shape.n} latents`, {
+  if (sizes.k > sizes.n)
+    throw new UsageError(`--k ${sizes.k} is more than the ${sizes.n} latents`, {
       mend: "lower --k or raise --latents",
     });
   await using engine = await selectEngine(name, options);
-  const bench = new StepBench(engine, shape, batch);
-  bench.enter(shape.auxk, { name: "noise", deadEvery: DEAD_EVERY, skewed: false });
+  const bench = new StepBench(engine, sizes, batch);
+  bench.enter(sizes.auxk, { name: "noise", deadEvery: DEAD_EVERY, skewed: false });
   for (let i = 0; i < WARM_UP; i++) await bench.step();
   const samples: StepSample[] = [];
   const began = performance.now();
   while (samples.length < MIN_STEPS || performance.now() - began < seconds * 1000) samples.push(await bench.step());
   const middle = median(samples.map(({ ms }) => ms));
   return {
-    shape,
+    sizes,
     batch,
     engine: engine.description,
     steps: samples.length,
@@ -95,7 +107,7 @@ export class StepBench {
   /** What the steps change: parameters, moments, ages. */
   readonly state: State;
   readonly #engine: Engine;
-  readonly #shape: Shape;
+  readonly #sizes: TopkSizes;
   readonly #batch: number;
   readonly #start: { readonly encoder: Float32Array; readonly decoder: Float32Array };
   readonly #raw: Tensor;
@@ -105,33 +117,36 @@ export class StepBench {
   #current: TrainStep | undefined;
 
   /** Throws SaettaError when the engine cannot run the shape; `start` (default: drawn) can be shared among benches of one shape. */
-  constructor(engine: Engine, shape: Shape, batch: number, start = tiedStart(shape, 0)) {
-    const refusal = engine.refuses(shape);
+  constructor(engine: Engine, sizes: TopkSizes, batch: number, start = tiedStart(shardOf(sizes).dims, 0)) {
+    const shard = shardOf(sizes);
+    const refusal = engine.refuses(shard.dims, trainingSelections(shard));
     if (refusal !== undefined)
       throw new SaettaError(`the ${engine.name} engine cannot run this: ${refusal}`, { mend: "lower --latents" });
     this.#engine = engine;
-    this.#shape = shape;
+    this.#sizes = sizes;
     this.#batch = batch;
     this.#start = start;
-    this.state = allocState(engine, shape, false);
+    this.state = allocState(engine, shard.dims, CORE_PARAMS, false);
     writeReals(engine, this.state.params.decoder, start.decoder);
-    this.#raw = engine.alloc("f32", [batch, shape.d]);
+    this.#raw = engine.alloc("f32", [batch, sizes.d]);
     this.#rows = Uint32Array.from({ length: batch }, (_, row) => row);
   }
 
   /** Weights, ages and rows of the situation. The first step after it is not like the others: caches are cold, and what an engine keeps of the weights is stale. */
   enter(auxk: number, situation: Situation): void {
-    const { n, d } = this.#shape;
+    const { n, d } = this.#sizes;
     let drawn = this.#drawn.get(situation.name);
     if (drawn === undefined) {
       const { encoder, decoder } = this.#start;
-      drawn = { encoder: heldBack(encoder, d, situation), raw: drawRows(this.#shape, this.#batch, situation, decoder) };
+      drawn = { encoder: heldBack(encoder, d, situation), raw: drawRows(this.#sizes, this.#batch, situation, decoder) };
       this.#drawn.set(situation.name, drawn);
     }
     writeReals(this.#engine, this.state.params.encoder, drawn.encoder);
     this.#engine.write(this.state.age, bytesOf(agesOf(n, situation)));
     this.#engine.write(this.#raw, bytesOf(drawn.raw));
-    this.#current = this.#steps.get(auxk) ?? createTrainStep(this.#engine, { ...this.#shape, auxk }, this.#batch);
+    this.#current =
+      this.#steps.get(auxk) ??
+      createTrainStep(this.#engine, { shard: shardOf({ ...this.#sizes, auxk }), rows: this.#batch });
     this.#steps.set(auxk, this.#current);
   }
 
@@ -160,7 +175,7 @@ export class StepBench {
 
   /** The share of the batch's rows that each of the heavy latents was active on in the last step; the least of them. */
   async heavyShare(): Promise<number> {
-    const { n } = this.#shape;
+    const { n } = this.#sizes;
     const latents = uint32Of(await this.#engine.read(this.#engine.pairs(this.#entered().live.codes).latent));
     const rows = new Uint32Array(n);
     for (const latent of latents) if (latent < n) rows[latent]++;

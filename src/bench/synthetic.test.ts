@@ -45,9 +45,9 @@ describe("training on a dictionary that is known", () => {
 
 describe("the time of a step", () => {
   it("is told with its shape", async () => {
-    const shape = { d: 8, n: 16, k: 2, auxk: 4 };
-    const time = await timeStep({ shape, batch: 10, seconds: 0, engine: "reference" });
-    expect(time).toMatchObject({ shape, batch: 10, steps: 5 });
+    const sizes = { d: 8, n: 16, k: 2, auxk: 4 };
+    const time = await timeStep({ sizes, batch: 10, seconds: 0, engine: "reference" });
+    expect(time).toMatchObject({ sizes, batch: 10, steps: 5 });
     expect(stepText(time)).toMatch(/^d 8, n 16, k 2, auxk 4, batch 10: .* \(median of 5 steps, \d latents dead\)$/);
     expect(time.rowsPerSecond).toBeCloseTo(10_000 / time.millisecondsPerStep);
   });

@@ -93,7 +93,7 @@ function follow(dead: { -readonly [K in keyof DeadLatents]: number }, report: Re
 
 /** The decoder rows [n, d]: what a code of one latent with value 1 adds to a code of none. */
 async function decoderOf(sae: Sae): Promise<Float32Array> {
-  const { d, n } = sae.shape;
+  const { dIn: d, n } = sae.dims;
   const bias = await sae.decode({ k: 1, latent: new Uint32Array(1), value: new Float32Array(1) });
   const rows = await sae.decode({
     k: 1,

@@ -1,7 +1,22 @@
 /** What a step is timed on: rows of noise, in one of the situations that a step's time depends on. */
 
-import type { Shape } from "../engine/engine.ts";
+import { rulesOf } from "../sae/architectures/index.ts";
+import { autoencoderDims } from "../sae/dims.ts";
+import { type RankShard, rankShard } from "../train/rank-shard.ts";
 import { PURPOSE, Rng } from "../util/rng.ts";
+
+/** A TopK autoencoder to time: `d` inputs, `n` latents, k active per row, auxk dead ones for the auxiliary loss. */
+export interface TopkSizes {
+  readonly d: number;
+  readonly n: number;
+  readonly k: number;
+  readonly auxk: number;
+}
+
+/** All of it on one rank. */
+export function shardOf({ d, n, k, auxk }: TopkSizes): RankShard {
+  return rankShard(autoencoderDims(d, n), rulesOf({ architecture: "topk", k, auxk }));
+}
 
 export interface Situation {
   readonly name: string;
@@ -53,7 +68,12 @@ export function heldBack(encoder: Float32Array, d: number, { deadEvery }: Situat
  * Rows [batch,d], evenly drawn from the cube around 0 with side 1. Skewed ones have added to them, each with probability one half, the directions of the HEAVY latents in the decoder
  * [n,d], half as long as the noise is: with the tied start that puts these latents among the highest of their rows.
  */
-export function drawRows({ d, n }: Shape, batch: number, { skewed }: Situation, decoder: Float32Array): Float32Array {
+export function drawRows(
+  { d, n }: TopkSizes,
+  batch: number,
+  { skewed }: Situation,
+  decoder: Float32Array,
+): Float32Array {
   const rng = new Rng(0, PURPOSE.synthetic, 3);
   const rows = Float32Array.from({ length: batch * d }, () => rng.uniform() - 0.5);
   if (!skewed) return rows;

@@ -3,15 +3,8 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { scratch } from "../../test/support/scratch.ts";
 import { failingAt, Killed, killedAt, through } from "../../test/support/seam.ts";
-import {
-  COUNTERS,
-  type Engine,
-  type Params,
-  paramShapes,
-  type Shape,
-  type State,
-  type Tensor,
-} from "../engine/engine.ts";
+import { described, newParams, type TopkSizes } from "../../test/topk.ts";
+import { COUNTERS, type Engine, type State, type Tensor } from "../engine/engine.ts";
 import { createReferenceEngine } from "../engine/reference.ts";
 import { openSafetensors } from "../formats/safetensors.ts";
 import { bytesOf, float64Of } from "../util/bytes.ts";
@@ -22,7 +15,7 @@ import { type ManifestEntry, manifestText } from "./manifest.ts";
 import { pruneCheckpoints, type Snapshot, saveCheckpoint } from "./save.ts";
 import { disk } from "./storage.ts";
 
-const shape: Shape = { d: 3, n: 5, k: 2, auxk: 1 };
+const shape: TopkSizes = { d: 3, n: 5, k: 2, auxk: 1 };
 const progress = { epoch: 1, position: 12, tokens: 4096, nested: { list: [1, "two", null] } };
 
 let run: string;
@@ -37,16 +30,7 @@ afterEach(async () => {
 });
 
 function newState(ema: boolean): State {
-  const params = (): Params => {
-    const shapes = paramShapes(shape);
-    const alloc = (name: keyof Params) => engine.alloc(engine.real, shapes[name]);
-    return {
-      encoder: alloc("encoder"),
-      latentBias: alloc("latentBias"),
-      decoder: alloc("decoder"),
-      preBias: alloc("preBias"),
-    };
-  };
+  const params = () => newParams(engine, shape);
   const rest = { age: engine.alloc("u32", [shape.n]), counters: engine.alloc("f64", [COUNTERS.length]) };
   return { params: params(), m: params(), v: params(), ...(ema ? { ema: params() } : {}), ...rest };
 }
@@ -85,7 +69,7 @@ const contents = async (state: State) =>
 
 function snapshot(step: number, state = filled(true, step)): Snapshot {
   const saetta = { version: "0.1.0", engine: engine.description, normalization: "none", emaDecay: 0.999 } as const;
-  return { engine, state, step, description: { shape, saetta }, progress };
+  return { engine, state, step, description: { ...described(shape), saetta }, progress };
 }
 
 describe("a checkpoint", () => {
@@ -94,7 +78,7 @@ describe("a checkpoint", () => {
     const path = await saveCheckpoint(run, snapshot(7, state));
     expect(path).toBe(join(run, "checkpoints", "step-00000007"));
     const checkpoint = await openCheckpoint(path);
-    expect(checkpoint).toMatchObject({ step: 7, progress, real: "f64", description: { shape } });
+    expect(checkpoint).toMatchObject({ step: 7, progress, real: "f64", description: described(shape) });
     const restored = newState(ema);
     await restoreState(engine, checkpoint, restored);
     expect(await contents(restored)).toEqual(await contents(state));

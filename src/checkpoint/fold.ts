@@ -4,15 +4,8 @@
  * and decoder stay as they are, with unit decoder rows.
  */
 
-import type { Params, Tensor } from "../engine/engine.ts";
+import type { Tensor } from "../engine/engine.ts";
 import { bytesOf, float32Of, float64Of } from "../util/bytes.ts";
-
-/** The parameters that the factor changes. */
-export const FOLDED = ["latentBias", "preBias"] as const satisfies readonly (keyof Params)[];
-
-export function isFolded(name: keyof Params): boolean {
-  return (FOLDED as readonly string[]).includes(name);
-}
 
 /** Elements of the tensor's dtype (f32 or f64), each divided by the factor and rounded once. */
 export function divided(bytes: Uint8Array, dtype: Tensor["dtype"], factor: number): Uint8Array {

@@ -1,7 +1,7 @@
-/** What stands where in a run folder and in a checkpoint folder, and under which names. */
+/** File names in run and checkpoint folders. */
 
 import { join } from "node:path";
-import { normalizationOf, type SaeDescription, TENSOR_NAMES } from "../sae/description.ts";
+import { normalizationOf, type SaeDescription } from "../sae/description.ts";
 import { disk, type Storage } from "./storage.ts";
 
 /** Files of a checkpoint folder, beside manifest.json. */
@@ -15,11 +15,6 @@ export const STATE = "state.json";
 
 /** Before the names of parameters, in optimizer.safetensors: as training has them, where the weights file holds them divided (fold.ts). */
 export const TRAINED = "train.";
-
-/** True for tensors of a checkpoint that are [n] or [n,d], of which a shard has a part. The others are the same in all. */
-export function isShared(name: string): boolean {
-  return name !== "counters" && !name.endsWith(TENSOR_NAMES.preBias);
-}
 
 /** The file that holds the weights of an autoencoder. */
 export function weightsFile(description: SaeDescription): string {

@@ -2,26 +2,17 @@
 
 import { stat } from "node:fs/promises";
 import { basename, join } from "node:path";
-import {
-  COUNTERS,
-  type Engine,
-  PARAM_NAMES,
-  type Params,
-  type Real,
-  type State,
-  type Tensor,
-} from "../engine/engine.ts";
+import { COUNTERS, type Engine, type Params, type Real, type State, type Tensor } from "../engine/engine.ts";
 import { openSafetensors, type Safetensors } from "../formats/safetensors.ts";
-import { normalizationOf, parseDescription, type SaeDescription, TENSOR_NAMES } from "../sae/description.ts";
+import { normalizationOf, parseDescription, type SaeDescription } from "../sae/description.ts";
+import { type ParamSpec, paramEntries } from "../sae/params.ts";
 import { bytesOf, float32Of, float64Of, readFully } from "../util/bytes.ts";
 import { FormatError, hasCode, messageOf, SaettaError } from "../util/errors.ts";
 import { Fields, type JsonObject, readJsonFile } from "../util/json.ts";
-import { FOLDED } from "./fold.ts";
 import {
   AVERAGE,
   CFG,
   checkpointsFolder,
-  isShared,
   OPTIMIZER,
   OWN_WEIGHTS,
   STATE,
@@ -134,12 +125,24 @@ export async function restoreState(
   state: State,
   rows?: { readonly first: number; readonly of: number },
 ): Promise<void> {
-  const readAs = (file: Safetensors, name: string, like: Tensor): Promise<Uint8Array> =>
-    readPart(file, name, like, isShared(name) ? rows : undefined);
+  const readAs = (
+    file: Safetensors,
+    name: string,
+    like: Tensor,
+    { sharded }: Pick<ParamSpec, "sharded">,
+  ): Promise<Uint8Array> => readPart(file, name, like, sharded ? rows : undefined);
+  const restore = async (
+    file: Safetensors,
+    params: Params,
+    prefix = "",
+    isWanted: (spec: ParamSpec) => boolean = () => true,
+  ): Promise<void> => {
+    for (const [, spec, tensor] of paramEntries(params)) {
+      if (isWanted(spec)) engine.write(tensor, await readAs(file, prefix + spec.file, tensor, spec));
+    }
+  };
   const restoreParams = (path: string, params: Params): Promise<void> =>
-    withFile(path, async (file) => {
-      for (const name of PARAM_NAMES) engine.write(params[name], await readAs(file, TENSOR_NAMES[name], params[name]));
-    });
+    withFile(path, (file) => restore(file, params));
   const average = checkpoint.files.has(AVERAGE);
   if (average !== (state.ema !== undefined)) {
     throw new SaettaError(
@@ -155,20 +158,15 @@ export async function restoreState(
     if (file.metadata.get("counters") !== COUNTERS.join(",")) {
       throw new FormatError(`its counters are not "${COUNTERS.join(",")}"`, { where: file.path });
     }
-    engine.write(state.counters, await readAs(file, "counters", state.counters));
-    engine.write(state.age, await readAs(file, "age", state.age));
-    const restoreFolded = async (params: Params, prefix: string): Promise<void> => {
-      for (const name of FOLDED)
-        engine.write(params[name], await readAs(file, prefix + TENSOR_NAMES[name], params[name]));
-    };
+    engine.write(state.counters, await readAs(file, "counters", state.counters, { sharded: false }));
+    engine.write(state.age, await readAs(file, "age", state.age, { sharded: true }));
+    const isFolded = ({ folds }: ParamSpec) => folds;
     if (normalizationOf(checkpoint.description).kind === "scale") {
-      await restoreFolded(state.params, TRAINED);
-      if (state.ema !== undefined) await restoreFolded(state.ema, `${TRAINED}ema.`);
+      await restore(file, state.params, TRAINED, isFolded);
+      if (state.ema !== undefined) await restore(file, state.ema, `${TRAINED}ema.`, isFolded);
     }
-    for (const name of PARAM_NAMES) {
-      engine.write(state.m[name], await readAs(file, `m.${TENSOR_NAMES[name]}`, state.m[name]));
-      engine.write(state.v[name], await readAs(file, `v.${TENSOR_NAMES[name]}`, state.v[name]));
-    }
+    await restore(file, state.m, "m.");
+    await restore(file, state.v, "v.");
   });
 }
 

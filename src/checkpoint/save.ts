@@ -2,22 +2,18 @@
 
 import type { Grid } from "../collective/collective.ts";
 import type { DType, Engine, Params, Real, State, Tensor } from "../engine/engine.ts";
-import { BYTES, COUNTERS, PARAM_NAMES } from "../engine/engine.ts";
+import { BYTES, COUNTERS } from "../engine/engine.ts";
 import { type SafetensorsDType, type SafetensorsPart, writeSafetensors } from "../formats/safetensors.ts";
-import {
-  descriptionJson,
-  FORMAT_VERSION,
-  normalizationOf,
-  type SaeDescription,
-  TENSOR_NAMES,
-} from "../sae/description.ts";
+import { architectureNamed } from "../sae/architectures/index.ts";
+import { descriptionJson, FORMAT_VERSION, normalizationOf, type SaeDescription } from "../sae/description.ts";
+import { type ParamSpec, paramEntries } from "../sae/params.ts";
 import { float64Of, formatBytes } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
 import { firstNonFinite } from "../util/float16.ts";
 import type { JsonObject } from "../util/json.ts";
 import { VERSION } from "../util/version.ts";
 import { type Content, commitFolder, removeFolder } from "./commit.ts";
-import { divided, FOLDED, isFolded } from "./fold.ts";
+import { divided } from "./fold.ts";
 import {
   AVERAGE,
   CFG,
@@ -67,10 +63,15 @@ export async function folderOf(runDir: string, storage: Storage): Promise<string
   return folder;
 }
 
+/** A tensor of a checkpoint. `sharded`: one row per latent, of which a shard has its own; otherwise all ranks have the same. */
+export interface TensorPart extends SafetensorsPart {
+  readonly sharded: boolean;
+}
+
 /** A file of tensors: of a rank that has one shard, with that shard's tensors. */
 export interface TensorFile {
   readonly name: string;
-  readonly parts: readonly SafetensorsPart[];
+  readonly parts: readonly TensorPart[];
   readonly metadata: Readonly<Record<string, string>>;
 }
 
@@ -80,8 +81,9 @@ export async function filesOf(
   { engine, state, step, description, progress, grid }: Snapshot,
 ): Promise<readonly (TensorFile | (Content & { readonly json: true }))[]> {
   const { kind, factor } = normalizationOf(description);
-  const part = (name: string, t: Tensor, by = 1): SafetensorsPart => ({
+  const part = (name: string, t: Tensor, { sharded }: Pick<ParamSpec, "sharded">, by = 1): TensorPart => ({
     name,
+    sharded,
     dtype: dtypeName(t.dtype),
     shape: t.shape,
     bytes: async () => {
@@ -93,16 +95,16 @@ export async function filesOf(
     },
   });
   const parts = (params: Params, prefix: string) =>
-    PARAM_NAMES.map((name) => part(prefix + TENSOR_NAMES[name], params[name]));
+    paramEntries(params).map(([, spec, tensor]) => part(prefix + spec.file, tensor, spec));
   const weights = (params: Params) =>
-    PARAM_NAMES.map((name) => part(TENSOR_NAMES[name], params[name], isFolded(name) ? factor : 1));
+    paramEntries(params).map(([, spec, tensor]) => part(spec.file, tensor, spec, spec.folds ? factor : 1));
   const trained = (params: Params, prefix: string) =>
-    FOLDED.map((name) => part(prefix + TENSOR_NAMES[name], params[name]));
+    paramEntries(params).flatMap(([, spec, tensor]) => (spec.folds ? [part(prefix + spec.file, tensor, spec)] : []));
   const optimizer = [
-    part("counters", state.counters),
+    part("counters", state.counters, { sharded: false }),
     ...parts(state.m, "m."),
     ...parts(state.v, "v."),
-    part("age", state.age),
+    part("age", state.age, { sharded: true }),
   ];
   // Division rounds: what was divided is kept as it was, too, for a run that goes on.
   if (kind === "scale") {
@@ -110,7 +112,7 @@ export async function filesOf(
     if (state.ema !== undefined) optimizer.push(...trained(state.ema, `${TRAINED}ema.`));
   }
   const counters = float64Of(await engine.read(state.counters));
-  const { d, n, k, auxk } = description.shape;
+  const { dims, spec } = description;
   const average = {
     average: "running average from 0, not bias-corrected: divide by 1 - decay^updates",
     decay: String(description.saetta?.emaDecay ?? ""),
@@ -124,7 +126,7 @@ export async function filesOf(
     json(STATE, {
       format_version: FORMAT_VERSION,
       step,
-      shape: { d, n, k, auxk },
+      shape: { d: dims.dIn, n: dims.n, ...architectureNamed(spec.architecture).numbers(spec) },
       real: engine.real,
       computed: computedBy(engine, grid),
       progress,
@@ -139,8 +141,10 @@ const REST = 8192;
 export function checkpointBytes({ params, m, v, ema, age, counters }: State): number {
   const bytes = ({ dtype, shape }: Tensor) => shape.reduce((product, size) => product * size, BYTES[dtype]);
   const groups = [params, m, v, ...(ema === undefined ? [] : [ema])];
-  const tensors = [...groups.flatMap((group) => PARAM_NAMES.map((name) => group[name])), age, counters];
-  const folded = (ema === undefined ? 1 : 2) * FOLDED.reduce((sum, name) => sum + bytes(params[name]), 0);
+  const tensors = [...groups.flatMap((group) => paramEntries(group).map(([, , tensor]) => tensor)), age, counters];
+  const folded =
+    (ema === undefined ? 1 : 2) *
+    paramEntries(params).reduce((sum, [, { folds }, tensor]) => sum + (folds ? bytes(tensor) : 0), 0);
   return tensors.reduce((sum, tensor) => sum + bytes(tensor), folded) + 6 * REST;
 }
 

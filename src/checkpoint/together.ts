@@ -7,7 +7,7 @@ import { join } from "node:path";
 import type { Collective, Grid } from "../collective/collective.ts";
 import { layOut, type SafetensorsPart } from "../formats/safetensors.ts";
 import { beginFolder, finishFolder, writeFile } from "./commit.ts";
-import { checkpointsFolder, isShared, stepName } from "./layout.ts";
+import { checkpointsFolder, stepName } from "./layout.ts";
 import { entryOf, type ManifestEntry } from "./manifest.ts";
 import { filesOf, folderOf, type Snapshot, sayingNeeds, type TensorFile } from "./save.ts";
 import { disk, type Storage } from "./storage.ts";
@@ -48,10 +48,10 @@ export async function saveTogether(
 
 /** The parts with the shapes that they have in the file. */
 function whole({ parts }: TensorFile, { shards }: Grid): Omit<SafetensorsPart, "bytes">[] {
-  return parts.map(({ name, dtype, shape }) => ({
+  return parts.map(({ name, dtype, shape, sharded }) => ({
     name,
     dtype,
-    shape: isShared(name) ? [shape[0]! * shards, ...shape.slice(1)] : shape,
+    shape: sharded ? [shape[0]! * shards, ...shape.slice(1)] : shape,
   }));
 }
 
@@ -73,9 +73,9 @@ async function writeShard(path: string, file: TensorFile, grid: Grid, storage: S
   const output = await storage.open(path);
   try {
     for (const [i, part] of file.parts.entries()) {
-      if (!isShared(part.name) && grid.shard > 0) continue;
+      if (!part.sharded && grid.shard > 0) continue;
       const bytes = await part.bytes();
-      await output.write(bytes, begins[i]! + (isShared(part.name) ? grid.shard * bytes.byteLength : 0));
+      await output.write(bytes, begins[i]! + (part.sharded ? grid.shard * bytes.byteLength : 0));
     }
     await output.sync();
   } finally {

@@ -1,12 +1,13 @@
 /** Whether a checkpoint could be gone on from: every byte as it was saved, every tensor there, of its shape, and finite. */
 
 import { join } from "node:path";
-import { PARAM_NAMES, paramShapes, type Real } from "../engine/engine.ts";
+import type { Real } from "../engine/engine.ts";
 import { openSafetensors, type Safetensors } from "../formats/safetensors.ts";
-import { normalizationOf, TENSOR_NAMES } from "../sae/description.ts";
+import { paramsOf } from "../sae/architectures/index.ts";
+import { normalizationOf } from "../sae/description.ts";
+import { PARAMS } from "../sae/params.ts";
 import { FormatError, messageOf } from "../util/errors.ts";
 import { firstNonFinite } from "../util/float16.ts";
-import { FOLDED } from "./fold.ts";
 import { AVERAGE, OPTIMIZER, TRAINED, weightsFile } from "./layout.ts";
 import { type Checkpoint, openCheckpoint } from "./load.ts";
 
@@ -36,9 +37,10 @@ export async function verifyCheckpoint(path: string): Promise<CheckpointVerdict>
 }
 
 async function checkTensors({ path, description, files, real }: Checkpoint): Promise<void> {
-  const shapes = paramShapes(description.shape);
-  const params = (prefix: string, names: readonly (keyof typeof shapes)[] = PARAM_NAMES) =>
-    names.map((name) => ({ name: prefix + TENSOR_NAMES[name], shape: shapes[name] }));
+  const all = paramsOf(description.spec);
+  const params = (prefix: string, names = all) =>
+    names.map((name) => ({ name: prefix + PARAMS[name].file, shape: PARAMS[name].shape(description.dims) }));
+  const folded = all.filter((name) => PARAMS[name].folds);
   const average = files.has(AVERAGE);
   const trained =
     normalizationOf(description).kind === "scale" ? [TRAINED, ...(average ? [`${TRAINED}ema.`] : [])] : [];
@@ -46,7 +48,7 @@ async function checkTensors({ path, description, files, real }: Checkpoint): Pro
   if (average) await check(join(path, AVERAGE), params(""), real);
   await check(
     join(path, OPTIMIZER),
-    [...params("m."), ...params("v."), ...trained.flatMap((prefix) => params(prefix, FOLDED))],
+    [...params("m."), ...params("v."), ...trained.flatMap((prefix) => params(prefix, folded))],
     real,
   );
 }

@@ -23,9 +23,9 @@ export function benchCommand(program: Command): void {
 
 async function timing(flags: BenchFlags, asked: TrainOptions) {
   const { latents: n, k, auxk, batch } = { ...STEP, ...asked };
-  const shape = { d: flags.width ?? STEP.width, n, k, auxk: Math.min(auxk, n) };
+  const sizes = { d: flags.width ?? STEP.width, n, k, auxk: Math.min(auxk, n) };
   const { engine, threads, dtype } = asked;
-  const findings = await timeStep({ shape, batch, seconds: flags.seconds, engine, threads, dtype, onNote: note });
+  const findings = await timeStep({ sizes, batch, seconds: flags.seconds, engine, threads, dtype, onNote: note });
   return { findings, text: `${findings.engine}\n${stepText(findings)}` };
 }
 

@@ -6,7 +6,8 @@ import { formatCount } from "../util/progress.ts";
 export function exchangeText(done: Exchange, json: boolean, averaged: boolean): string {
   if (json) return `${JSON.stringify(snakeCase(done), undefined, 2)}\n`;
   const { out, files, format, description, weights, verified } = done;
-  const { d, n, k } = description.shape;
+  const { k } = description.spec;
+  const { dIn: d, n } = description.dims;
   const lines = [
     `written      ${out}: ${files.join(", ")}`,
     `format       ${format}`,

@@ -1,32 +1,24 @@
 /** The engine's memory for what always comes together: parameters, and the small tensors of a step. */
 
+import { type ParamName, paramEntries, perParam } from "../sae/params.ts";
 import { bytesOf } from "../util/bytes.ts";
-import {
-  type Engine,
-  HYPER,
-  type Hyper,
-  PARAM_NAMES,
-  type Params,
-  paramShapes,
-  type Shape,
-  type Step,
-  type Tensor,
-} from "./engine.ts";
+import { type Dims, type Engine, HYPER, type Hyper, type Params, type Step, type Tensor } from "./engine.ts";
 import { sumsLength } from "./sums.ts";
 
 /** Zero-filled parameters in the engine's `real`. */
-export function allocParams(engine: Engine, shape: Shape): Params {
-  const shapes = paramShapes(shape);
-  return Object.fromEntries(
-    PARAM_NAMES.map((name) => [name, engine.alloc(engine.real, shapes[name])]),
-  ) as unknown as Params;
+export function allocParams(engine: Engine, dims: Dims, names: readonly ParamName[]): Params {
+  return perParam(names, (_, { shape }) => engine.alloc(engine.real, shape(dims)));
+}
+
+export function freeParams(engine: Engine, params: Params): void {
+  for (const [, , tensor] of paramEntries(params)) engine.free(tensor);
 }
 
 /** The small tensors that every step writes its findings to. */
-export function allocStep(engine: Engine, { d, n }: Shape): Step {
+export function allocStep(engine: Engine, { dOut, n }: Dims): Step {
   return {
     hyper: engine.alloc("f64", [HYPER.length]),
-    sums: engine.alloc("f64", [sumsLength(d)]),
+    sums: engine.alloc("f64", [sumsLength(dOut)]),
     fired: engine.alloc("u32", [n]),
     bad: engine.alloc("u32", [1]),
     sq: engine.alloc("f64", [1]),

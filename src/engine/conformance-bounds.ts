@@ -61,7 +61,7 @@ export function preActivations(
 /** The codes of a path, with absolute gradients. */
 export function absolutePairs(world: World, path: "live" | "dead"): maths.Pairs {
   return {
-    k: path === "live" ? world.setup.shape.k : world.setup.shape.auxk,
+    capacity: world.setup[path]?.slots ?? 0,
     latent: Uint32Array.from(world.get(`${path}.latent`)),
     value: world.get(`${path}.value`),
     grad: absolute(world.get(`${path}.grad`)),

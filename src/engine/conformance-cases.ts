@@ -1,15 +1,17 @@
 /** The cases. Whole steps over shapes and states that have broken engines before; then what an operation must do apart from the numbers. */
 
+import { autoencoderDims } from "../sae/dims.ts";
+import { CORE_PARAMS } from "../sae/params.ts";
 import { bytesOf, float64Of } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
 import { type Case, type Result, SMALL, within } from "./conformance-case.ts";
-import { type Draw, draw } from "./conformance-draw.ts";
+import { type Draw, draw, selectionsOf } from "./conformance-draw.ts";
 import { LOADS, NORMALIZED } from "./conformance-rows.ts";
 import { checkSteps, type Options, Tally } from "./conformance-step.ts";
 import { TOGETHER } from "./conformance-together.ts";
 import { UPLOAD } from "./conformance-upload.ts";
 import { type Setup, World } from "./conformance-world.ts";
-import { COUNTERS, type Engine, type Params } from "./engine.ts";
+import { COUNTERS, type Engine } from "./engine.ts";
 
 /** Each draw as a whole step on both engines. */
 function steps(
@@ -22,7 +24,7 @@ function steps(
     run: async (engine, reference) => {
       const tally = new Tally();
       for (const o of draws()) {
-        const why = engine.refuses({ d: o.d, n: o.n, k: o.k, auxk: o.auxk ?? 0 });
+        const why = engine.refuses(autoencoderDims(o.d, o.n), selectionsOf(o));
         if (why !== undefined) return { skipped: why };
         const shape = `d=${o.d} n=${o.n} k=${o.k} auxk=${o.auxk ?? 0} B=${o.B}`;
         const setup = draw(o);
@@ -172,7 +174,7 @@ const WHOLE_STEPS: readonly Case[] = [
 ];
 
 /** Rows of latents 1, 5, 9 .. of the decoder, and their moments. */
-function zeroColumns({ params, m, v, shape: { d, n } }: Setup): void {
+function zeroColumns({ params, m, v, dims: { dIn: d, n } }: Setup): void {
   for (let j = 1; j < n; j += 4) for (const { decoder } of [params, m, v]) decoder.fill(0, j * d, (j + 1) * d);
 }
 
@@ -324,9 +326,8 @@ const DENSE_OR_NOT: Case = {
     const [lazy, dense] = [await World.create(engine, setup, false), await World.create(engine, setup, true)];
     await lazy.whole();
     await dense.whole();
-    const names: readonly (keyof Params)[] = ["encoder", "latentBias", "decoder", "preBias"];
     const eps = engine.real === "f32" ? 2 ** -24 : 2 ** -53;
-    for (const name of names) {
+    for (const name of CORE_PARAMS) {
       const [a, b] = [lazy.get(`m.${name}`), dense.get(`m.${name}`)];
       const largest = b.reduce((high, value) => Math.max(high, Math.abs(value)), 0);
       tally.compare(`m.${name}`, a, b, () => 64 * eps * largest);

@@ -1,11 +1,12 @@
 /** Random setups for the conformance cases, drawn away from where rounding could change what is selected. */
 
+import { autoencoderDims } from "../sae/dims.ts";
 import type { Weights } from "../sae/math.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { Rng } from "../util/rng.ts";
 import { absoluteWeights, preActivations, ROUNDING, SLACK } from "./conformance-bounds.ts";
 import type { Setup } from "./conformance-world.ts";
-import type { Hyper, Normalization } from "./engine.ts";
+import type { Hyper, Normalization, SelectionPlan } from "./engine.ts";
 
 export interface Draw {
   readonly d: number;
@@ -85,7 +86,9 @@ export function draw(o: Draw): Setup {
   const rows = Uint32Array.from({ length: B }, (_, b) => b + 1);
   const dtype = o.raw ?? "f32";
   return {
-    shape: { d, n, k, auxk },
+    dims: autoencoderDims(d, n),
+    live: topkPlan("all", k),
+    dead: auxk === 0 ? undefined : topkPlan("dead", auxk),
     B,
     hyper,
     params,
@@ -98,6 +101,15 @@ export function draw(o: Draw): Setup {
     normalization: o.normalization,
     dense: o.dense ?? false,
   };
+}
+
+function topkPlan(among: SelectionPlan["among"], k: number): SelectionPlan {
+  return { rule: { kind: "topk", k }, among, slots: k };
+}
+
+/** The selections of what `draw` draws. */
+export function selectionsOf({ k, auxk = 0 }: Pick<Draw, "k" | "auxk">): readonly SelectionPlan[] {
+  return [topkPlan("all", k), ...(auxk === 0 ? [] : [topkPlan("dead", auxk)])];
 }
 
 /** Whether rounding to f32 cannot change what this row [d] selects, or what fires. */

@@ -68,7 +68,7 @@ const FAULTS: Readonly<Record<string, Partial<Maths>>> = {
   },
   "a decoder row too few": {
     decode: (decoder, z, out) =>
-      maths.decode(decoder, { ...z, value: z.value.map((v, slot) => (slot % z.k === 2 ? 0 : v)) }, out),
+      maths.decode(decoder, { ...z, value: z.value.map((v, slot) => (slot % z.capacity === 2 ? 0 : v)) }, out),
   },
   "no bias in the reconstruction": {
     liveResidual: (bias, x, err) =>

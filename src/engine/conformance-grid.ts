@@ -4,6 +4,7 @@
  */
 
 import { type Collective, groupOf, OVERS } from "../collective/collective.ts";
+import { autoencoderDims } from "../sae/dims.ts";
 import { bytesOf, float32Of, float64Of, uint32Of } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
 import { Rng } from "../util/rng.ts";
@@ -153,7 +154,7 @@ function codesOf(
   });
 }
 
-const MERGES: readonly Drawn[] = [
+const RECONCILED: readonly Drawn[] = [
   { B: 1, slots: 1, k: 1, n: 4, most: 1, kinds: 3 },
   { B: 40, slots: 4, k: 4, n: 9, most: 4, kinds: 3 },
   { B: 200, slots: 8, k: 8, n: 40, most: 8, kinds: 1000 },
@@ -162,14 +163,14 @@ const MERGES: readonly Drawn[] = [
   { B: 9, slots: 6, k: 6, n: 12, most: 0, kinds: 9 }, // none on
 ];
 
-const MERGE: readonly GridCase[] = MERGES.map((draw, i) => ({
-  name: `merge: ${JSON.stringify(draw)}`,
+const RECONCILE: readonly GridCase[] = RECONCILED.map((draw, i) => ({
+  name: `reconcile: ${JSON.stringify(draw)}`,
   run: async (engine, collective) => {
     const { shards, shard, replica } = collective.grid;
     const { B, slots, k, n } = draw;
     const all = Array.from({ length: shards }, (_, s) => codesOf(s, 100 * i + replica, draw));
     const firedAbove = 0.25;
-    const t = allocStep(engine, { d: 1, n, k: slots, auxk: 0 });
+    const t = allocStep(engine, autoencoderDims(1, n));
     writeHyper(engine, t, { ...HYPERS, firedAbove });
     const z = engine.codes(B, slots);
     const { latent, value, grad } = engine.pairs(z);
@@ -188,8 +189,8 @@ const MERGE: readonly GridCase[] = MERGES.map((draw, i) => ({
         each((row, slot) => at(row, slot)?.value ?? 0),
       );
       engine.write(t.fired, bytesOf(new Uint32Array(n).fill(1)));
-      if (live) engine.merge(z, k, t);
-      else engine.merge(z, k);
+      if (live) engine.reconcile({ kind: "topk", k }, z, t);
+      else engine.reconcile({ kind: "topk", k }, z);
 
       // By value, then the lower shard, then the lower latent.
       const kept = Array.from({ length: B }, (_, row) => {
@@ -218,4 +219,4 @@ const MERGE: readonly GridCase[] = MERGES.map((draw, i) => ({
   },
 }));
 
-export const GRID_CASES: readonly GridCase[] = [REDUCTIONS, IN_ORDER, SAME_BITS, ...MERGE];
+export const GRID_CASES: readonly GridCase[] = [REDUCTIONS, IN_ORDER, SAME_BITS, ...RECONCILE];

@@ -1,6 +1,7 @@
 /** One step on an engine and on the reference, compared after each operation; the reference then takes over the engine's numbers. */
 
 import * as maths from "../sae/math.ts";
+import { CORE_PARAMS } from "../sae/params.ts";
 import { SaettaError } from "../util/errors.ts";
 import {
   absolute,
@@ -14,7 +15,7 @@ import {
   SLACK,
 } from "./conformance-bounds.ts";
 import { type PathName, type Setup, World } from "./conformance-world.ts";
-import { COUNTERS, type Engine, NONE, PARAM_NAMES, SUMS } from "./engine.ts";
+import { COUNTERS, type Engine, NONE, SUMS } from "./engine.ts";
 import { namedSums } from "./sums.ts";
 
 /** The largest differences seen: as a part of what rounding allows, and relative to the largest number of the tensor. */
@@ -112,8 +113,8 @@ class Comparison {
     }
     const magnitudes = gradientMagnitudes(this.#r, namedSums(this.#r.get("sums")));
     await this.#both((w) => w.paramGrad());
-    for (const name of PARAM_NAMES) this.#near(`g.${name}`, (i) => magnitudes[name][i]);
-    await this.#sync(...PARAM_NAMES.map((name) => `g.${name}`));
+    for (const name of CORE_PARAMS) this.#near(`g.${name}`, (i) => magnitudes[name][i]);
+    await this.#sync(...CORE_PARAMS.map((name) => `g.${name}`));
     const projected = projectedMagnitudes(this.#r.get("decoder"), magnitudes, this.#d);
     await this.#both((w) => w.norm());
     this.#norm(projected);
@@ -123,12 +124,12 @@ class Comparison {
     await this.#sync(
       "age",
       "counters",
-      ...["", "m.", "v.", "ema."].flatMap((prefix) => PARAM_NAMES.map((name) => `${prefix}${name}`)),
+      ...["", "m.", "v.", "ema."].flatMap((prefix) => CORE_PARAMS.map((name) => `${prefix}${name}`)),
     );
   }
 
   get #d(): number {
-    return this.#r.setup.shape.d;
+    return this.#r.setup.dims.dIn;
   }
 
   async #both(operation: (w: World) => Promise<void>): Promise<void> {
@@ -173,8 +174,8 @@ class Comparison {
 
   /** The same latents in each row as the reference, in the order of the engine's own values, each value near the reference's. */
   #selection(path: PathName, magnitude: Float64Array): void {
-    const { n, k, auxk } = this.#r.setup.shape;
-    const slots = path === "live" ? k : auxk;
+    const { n } = this.#r.setup.dims;
+    const slots = this.#r.setup[path]!.slots;
     const [latent, value] = [this.#e.get(`${path}.latent`), this.#e.get(`${path}.value`)];
     const [latents, values] = [this.#r.get(`${path}.latent`), this.#r.get(`${path}.value`)];
     const expected = new Float64Array(value.length);
@@ -213,7 +214,7 @@ class Comparison {
 
   /** What the engine's own codes fire. */
   #firings(): Float64Array {
-    const fired = new Float64Array(this.#r.setup.shape.n);
+    const fired = new Float64Array(this.#r.setup.dims.n);
     const [latent, value] = [this.#e.get("live.latent"), this.#e.get("live.value")];
     for (let slot = 0; slot < latent.length; slot++)
       if (value[slot] > this.#r.setup.hyper.firedAbove) fired[latent[slot]] = 1;
@@ -222,8 +223,8 @@ class Comparison {
 
   /** The same for products in a narrower type: latents may change places with the reference's where their values are that near. */
   #nearSelection(path: PathName, pre: Float64Array, magnitude: Float64Array): void {
-    const { n, k, auxk } = this.#r.setup.shape;
-    const slots = path === "live" ? k : auxk;
+    const { n } = this.#r.setup.dims;
+    const slots = this.#r.setup[path]!.slots;
     const [latent, value] = [this.#e.get(`${path}.latent`), this.#e.get(`${path}.value`)];
     const { age, hyper } = { age: this.#r.get("age"), hyper: this.#r.setup.hyper };
     const expected = new Float64Array(value.length);
@@ -320,7 +321,7 @@ class Comparison {
   #norm(projected: maths.Weights): void {
     const gradient = this.#projectedGradient();
     let slack = 0;
-    for (const name of PARAM_NAMES) {
+    for (const name of CORE_PARAMS) {
       gradient[name].forEach((g, i) => {
         const off = this.#unit * projected[name][i];
         slack += 2 * Math.abs(g) * off + off * off;
@@ -347,7 +348,7 @@ class Comparison {
     await this.#both((world) => world.update());
     for (const name of ["age", "counters"]) this.#tally.same(name, this.#e.get(name), this.#r.get(name));
     const t = this.#r.get("counters")[COUNTERS.indexOf("adam")];
-    for (const name of PARAM_NAMES) {
+    for (const name of CORE_PARAMS) {
       const g = (i: number) => factor * projected[name][i];
       this.#near(`m.${name}`, (i) => hyper.beta1 * Math.abs(m[name][i]) + (1 - hyper.beta1) * g(i));
       this.#near(`v.${name}`, (i) => {

@@ -1,5 +1,6 @@
 /** The case of rows that are brought beside the operations: they are there, those not finite are told, and operations already called find what was there before. */
 
+import { autoencoderDims } from "../sae/dims.ts";
 import { bytesOf, float32Of, float64Of } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
 import { encodeBfloat16, encodeFloat16 } from "../util/float16.ts";
@@ -40,7 +41,7 @@ async function check(engine: Engine, dtype: keyof typeof AS, d: number): Promise
   const rows = engine.alloc("u32", [ROWS]);
   engine.write(rows, bytesOf(Uint32Array.from({ length: ROWS }, (_, row) => row)));
   const x = engine.alloc(engine.real, [ROWS, d]);
-  const t = allocStep(engine, { d, n: 1, k: 1, auxk: 0 });
+  const t = allocStep(engine, autoencoderDims(d, 1));
   const bring = async (values: Float32Array, from: number, to: number) => {
     const all = AS[dtype](values);
     const rowBytes = all.length / ROWS;

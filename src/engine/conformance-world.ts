@@ -4,23 +4,23 @@
  */
 
 import type { Weights } from "../sae/math.ts";
+import { CORE_PARAMS, paramEntries, perParam } from "../sae/params.ts";
 import { bytesOf, float32Of, float64Of, uint32Of } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
 import {
   COUNTERS,
   type Codes,
-  type Dead,
+  type Dims,
   type DType,
   type Engine,
   type Grads,
   HYPER,
   type Hyper,
   type Normalization,
-  PARAM_NAMES,
   type Params,
   type Path,
-  paramShapes,
-  type Shape,
+  type Selection,
+  type SelectionPlan,
   type State,
   type Step,
   type Tensor,
@@ -29,7 +29,9 @@ import { sumsLength } from "./sums.ts";
 
 /** What a step starts from. All numbers can be held in f32. */
 export interface Setup {
-  readonly shape: Shape;
+  readonly dims: Dims;
+  readonly live: SelectionPlan;
+  readonly dead: SelectionPlan | undefined;
   /** Rows of the batch. */
   readonly B: number;
   readonly hyper: Hyper;
@@ -65,42 +67,34 @@ export class World {
   private constructor(engine: Engine, setup: Setup, dense: boolean) {
     this.engine = engine;
     this.setup = setup;
-    const { shape, B } = setup;
-    const shapes = paramShapes(shape);
-    const params = (prefix: string): Params => {
-      const make = (name: keyof Params) => this.#alloc(`${prefix}${name}`, engine.real, shapes[name]);
-      return {
-        encoder: make("encoder"),
-        latentBias: make("latentBias"),
-        decoder: make("decoder"),
-        preBias: make("preBias"),
-      };
-    };
+    const { dims, B, live, dead } = setup;
+    const params = (prefix: string): Params =>
+      perParam(CORE_PARAMS, (name, { shape }) => this.#alloc(`${prefix}${name}`, engine.real, shape(dims)));
     this.#raw = this.#alloc("raw", setup.raw.dtype, [
-      setup.raw.bytes.length / shape.d / BYTES_OF_ROW[setup.raw.dtype],
-      shape.d,
+      setup.raw.bytes.length / dims.dIn / BYTES_OF_ROW[setup.raw.dtype],
+      dims.dIn,
     ]);
     this.#rows = this.#alloc("rows", "u32", [B]);
-    this.#x = this.#alloc("x", engine.real, [B, shape.d]);
+    this.#x = this.#alloc("x", engine.real, [B, dims.dIn]);
     this.state = {
       params: params(""),
       m: params("m."),
       v: params("v."),
       ...(setup.ema === undefined ? {} : { ema: params("ema.") }),
-      age: this.#alloc("age", "u32", [shape.n]),
+      age: this.#alloc("age", "u32", [dims.n]),
       counters: this.#alloc("counters", "f64", [COUNTERS.length]),
     };
     this.step = {
       hyper: this.#alloc("hyper", "f64", [HYPER.length]),
-      sums: this.#alloc("sums", "f64", [sumsLength(shape.d)]),
-      fired: this.#alloc("fired", "u32", [shape.n]),
+      sums: this.#alloc("sums", "f64", [sumsLength(dims.dOut)]),
+      fired: this.#alloc("fired", "u32", [dims.n]),
       bad: this.#alloc("bad", "u32", [1]),
       sq: this.#alloc("sq", "f64", [1]),
     };
-    this.live = this.#path("live", shape.k);
-    this.dead = shape.auxk === 0 ? undefined : this.#path("dead", shape.auxk);
-    this.g = engine.grads(shape, B + 3, dense);
-    for (const name of PARAM_NAMES) {
+    this.live = this.#path("live", live.slots);
+    this.dead = dead && this.#path("dead", dead.slots);
+    this.g = engine.grads(dims, B + 3, dead === undefined ? [live] : [live, dead], dense);
+    for (const name of CORE_PARAMS) {
       const tensor = this.g[name];
       if (tensor !== undefined) this.#tensors.set(`g.${name}`, tensor);
     }
@@ -121,7 +115,7 @@ export class World {
       "v.": setup.v,
       "ema.": setup.ema,
     })) {
-      if (weights) for (const name of PARAM_NAMES) world.#put(`${prefix}${name}`, weights[name]);
+      if (weights) for (const [name, , values] of paramEntries(weights)) world.#put(`${prefix}${name}`, values);
     }
     for (const name of world.#tensors.keys()) if (name.startsWith("guard")) world.#write(name, GUARD);
     await world.#snapshot();
@@ -141,8 +135,7 @@ export class World {
   }
 
   weights(prefix = ""): Weights {
-    const get = (name: keyof Params) => this.get(`${prefix}${name}`);
-    return { encoder: get("encoder"), latentBias: get("latentBias"), decoder: get("decoder"), preBias: get("preBias") };
+    return perParam(CORE_PARAMS, (name) => this.get(`${prefix}${name}`));
   }
 
   /** Elements into a tensor, rounded to its dtype. */
@@ -158,10 +151,13 @@ export class World {
   }
 
   encode(): Promise<void> {
-    const dead: Dead = { age: this.state.age, codes: this.dead?.codes };
-    const live = this.live.codes;
+    const { live, dead } = this.setup;
+    const selections: readonly Selection[] = [
+      { ...live, codes: this.live.codes },
+      ...(dead === undefined || this.dead === undefined ? [] : [{ ...dead, codes: this.dead.codes }]),
+    ];
     return this.#run("encode", [...CODES("live"), ...CODES("dead"), "fired", "sums", "bad"], () =>
-      this.engine.encode(this.state.params, this.#x, this.step, live, dead),
+      this.engine.encode(this.state.params, this.#x, this.step, selections, this.state.age),
     );
   }
 
@@ -198,7 +194,7 @@ export class World {
   /** A step that is bad may write `counters` and nothing else. */
   update(): Promise<void> {
     const bad = this.get("bad")[0] !== 0;
-    const state = ["", "m.", "v.", "ema."].flatMap((prefix) => PARAM_NAMES.map((name) => `${prefix}${name}`));
+    const state = ["", "m.", "v.", "ema."].flatMap((prefix) => CORE_PARAMS.map((name) => `${prefix}${name}`));
     return this.#run("update", bad ? ["counters"] : ["counters", "age", ...state], () =>
       this.engine.update(this.state, this.g, this.step),
     );
@@ -253,11 +249,11 @@ export class World {
     this.engine.free(this.g);
   }
 
-  #path(name: PathName, k: number): Path {
-    const { shape, B } = this.setup;
-    const codes: Codes = this.engine.codes(B, k);
+  #path(name: PathName, slots: number): Path {
+    const { dims, B } = this.setup;
+    const codes: Codes = this.engine.codes(B, slots);
     for (const [part, tensor] of Object.entries(this.engine.pairs(codes))) this.#tensors.set(`${name}.${part}`, tensor);
-    return { codes, err: this.#alloc(`${name}.err`, this.engine.real, [B, shape.d]) };
+    return { codes, err: this.#alloc(`${name}.err`, this.engine.real, [B, dims.dOut]) };
   }
 
   #named(name: PathName): Path {
@@ -308,7 +304,7 @@ export class World {
 
 const BYTES_OF_ROW = { f64: 8, f32: 4, bf16: 2, f16: 2 } as const;
 const GUARD = new Uint8Array(52).fill(0xa5);
-const GRADS = PARAM_NAMES.map((name) => `g.${name}`);
+const GRADS = CORE_PARAMS.map((name) => `g.${name}`);
 const CODES = (path: PathName) => [`${path}.latent`, `${path}.value`, `${path}.grad`];
 
 function elements(bytes: Uint8Array, dtype: DType): Float64Array {

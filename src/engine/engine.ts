@@ -8,16 +8,19 @@
  * went wrong in an earlier operation surfaces there. B rows, d inputs, n latents; matrices are row-major.
  *
  * An engine that is given a collective is one rank of a grid: n are the latents of its shard, B the rows of its replica. What an operation writes is then this rank's part;
- * `merge` and `allReduce` put the parts together (train/step.ts says which and when).
+ * `reconcile` and `allReduce` put the parts together (train/step.ts says which and when).
  */
 
 import type { Over, ReduceOp } from "../collective/collective.ts";
+import type { Dims } from "../sae/dims.ts";
 import type { Normalization } from "../sae/math.ts";
-import type { Shape } from "../sae/shape.ts";
+import type { PerParam } from "../sae/params.ts";
+import type { Rule } from "../sae/rule.ts";
 
 export type { Over, ReduceOp } from "../collective/collective.ts";
+export type { Dims } from "../sae/dims.ts";
 export type { Normalization } from "../sae/math.ts";
-export type { Shape } from "../sae/shape.ts";
+export type { Rule } from "../sae/rule.ts";
 
 export type DType = "f64" | "f32" | "bf16" | "f16" | "u32" | "u8";
 
@@ -33,12 +36,13 @@ export interface Tensor {
 }
 
 /**
- * At most `k` pairs (latent, value > 0) a row, highest value first, the lower latent first among equals, and the gradient of each
- * value. Opaque; `pairs` spells them out. An unused slot has latent NONE, value 0 and gradient 0, and no op touches a weight for it.
+ * At most `capacity` pairs (latent, value > 0) per row, highest value first, the lower latent first among equals, and
+ * the gradient of each value. Opaque; `pairs` spells them out. A row may use fewer slots than there are: an unused
+ * slot has latent NONE, value 0 and gradient 0, comes after the used ones, and no operation touches a weight for it.
  */
 export interface Codes {
   readonly rows: number;
-  readonly k: number;
+  readonly capacity: number;
 }
 
 /** The latent of an unused slot of Codes. */
@@ -54,20 +58,8 @@ export interface Path {
   readonly err: Tensor;
 }
 
-/** encoder [n,d], latentBias [n], decoder [n,d] (unit rows: W_dec transposed), preBias [d], all in the engine's `real`. */
-export interface Params {
-  readonly encoder: Tensor;
-  readonly latentBias: Tensor;
-  readonly decoder: Tensor;
-  readonly preBias: Tensor;
-}
-
-export const PARAM_NAMES = ["encoder", "latentBias", "decoder", "preBias"] as const satisfies readonly (keyof Params)[];
-
-/** The shape of each parameter. */
-export function paramShapes({ d, n }: Shape): { readonly [K in keyof Params]: readonly number[] } {
-  return { encoder: [n, d], latentBias: [n], decoder: [n, d], preBias: [d] };
-}
+/** The parameters (sae/params.ts), all in the engine's `real`. */
+export type Params = PerParam<Tensor>;
 
 /**
  * All that training changes. `m`, `v`: Adam's moments. `ema`: the running average, not bias-corrected. `age` u32 [n]: rows of the global batches since
@@ -130,10 +122,19 @@ export interface Grads {
   readonly decoder?: Tensor;
 }
 
-/** The dead side of `encode`: ages decide which latents are dead; `codes` receive the top auxk of them (undefined: they are only counted). */
-export interface Dead {
-  readonly age: Tensor;
-  readonly codes?: Codes | undefined;
+/** A selection before there is memory for it: `slots` is the capacity of its codes. */
+export interface SelectionPlan {
+  readonly rule: Rule;
+  readonly among: "all" | "dead";
+  readonly slots: number;
+}
+
+/** One selection of `encode`. `among` "dead": only the latents that are dead as the step begins may be selected. */
+export interface Selection {
+  readonly rule: Rule;
+  readonly among: "all" | "dead";
+  /** Receives what is selected: of each row at most `capacity` latents. */
+  readonly codes: Codes;
 }
 
 export interface Engine extends AsyncDisposable {
@@ -147,17 +148,18 @@ export interface Engine extends AsyncDisposable {
   readonly rounding?: number | undefined;
   /** Gives everything back, after every operation already called; may be called again. The same as asyncDispose. */
   close(): Promise<void>;
-  /** Why this engine cannot run the shape, in words; undefined when it can. */
-  refuses(shape: Shape): string | undefined;
+  /** Why this engine cannot run an autoencoder of these dimensions with these selections, in words; undefined when it can. */
+  refuses(dims: Dims, selections: readonly SelectionPlan[]): string | undefined;
 
   /** Zero-filled. Throws SaettaError with the bytes needed when there is no room. */
   alloc(dtype: DType, shape: readonly number[]): Tensor;
-  codes(rows: number, k: number): Codes;
+  codes(rows: number, capacity: number): Codes;
   /**
-   * Room for the gradient of batches of at most `rows` rows, the same number on all replicas; `dense` asks for encoder and decoder gradients, which an engine may also have unasked where
-   * that is how replicas put theirs together.
+   * Memory for the gradient of batches of at most `rows` rows, the same number on all replicas, whose codes come from
+   * these selections. `dense` asks for whole encoder and decoder gradients, which an engine may also keep unasked where
+   * replicas sum them.
    */
-  grads(shape: Shape, rows: number, dense: boolean): Grads;
+  grads(dims: Dims, rows: number, selections: readonly SelectionPlan[], dense: boolean): Grads;
   /** Gives memory back, after every operation already called. */
   free(it: Tensor | Codes | Grads): void;
   /** Bytes (little-endian elements) into the tensor from byte `at` (default 0). They are copied before it returns. */
@@ -179,20 +181,27 @@ export interface Engine extends AsyncDisposable {
    * as they are); t (not hyper) zeroed; bad. The normalisation is one for a whole run, so a recorded step may hold it.
    */
   load(raw: Tensor, rows: Tensor, x: Tensor, t: Step, normalization?: Normalization): void;
-  /** -> live, dead.codes, fired, sums.dead (0 without `dead`), bad. Values are relu(top k of encoder (x - preBias) + latentBias), exact; the lower latent wins a tie. */
-  encode(p: Params, x: Tensor, t: Step, live: Codes, dead?: Dead): void;
   /**
-   * -> z: of each row only what is among the k highest of all shards, the lower latent first among equals, and the lower shard's latents are the lower ones; with `t`, whose live
-   * codes these are, t.fired as of what is left. One shard: nothing.
+   * -> the codes of each selection; t.fired, from the selections among all; t.sums.dead; t.bad. The pre-activations are
+   * encoder (x - preBias) + latentBias, computed once for all selections, and a selected value is its relu, exact. At
+   * most one selection is among all and at most one among the dead. `age` [n] decides which latents are dead; it is
+   * needed for a selection among the dead, and without it sums.dead is 0.
    */
-  merge(z: Codes, k: number, t?: Step): void;
+  encode(p: Params, x: Tensor, t: Step, selections: readonly Selection[], age?: Tensor): void;
+  /**
+   * -> z: what `rule` keeps of it when all shards are compared (topk: of each row the k highest of all shards; the
+   * lower shard's latents are the lower ones). With `t`, whose live codes these are: t.fired of what is left. One
+   * shard, or a rule that looks at one latent at a time: nothing.
+   */
+  reconcile(rule: Rule, z: Codes, t?: Step): void;
   /** -> err: W z, without bias; the shards' are to be summed. */
   decode(p: Params, z: Codes, err: Tensor): void;
   /**
-   * -> path.err, sums (added to), bad. With `live`, path is the dead one. All shards have the same err and so the same sums, but `active` and `dead`, which are of their
-   * own latents; `dead` is the same on all replicas.
+   * -> path.err, sums (added to), bad. `target` [B,dOut] is what is reconstructed, x in an autoencoder. With `live`,
+   * path is the dead one. All shards have the same err and so the same sums, but `active` and `dead`, which are of
+   * their own latents; `dead` is the same on all replicas.
    */
-  residual(p: Params, x: Tensor, t: Step, path: Path, live?: Path): void;
+  residual(p: Params, target: Tensor, t: Step, path: Path, live?: Path): void;
   /** -> the codes' gradient, bad. */
   codeGrad(p: Params, path: Path, t: Step): void;
   /**

@@ -3,7 +3,7 @@ import type { Codes, Params, Path, Step, Tensor } from "./engine.ts";
 import { Fusion } from "./fuse.ts";
 
 const tensor = (): Tensor => ({ dtype: "f32", shape: [1] });
-const codes = (): Codes => ({ rows: 1, k: 1 });
+const codes = (): Codes => ({ rows: 1, capacity: 1 });
 const params = (): Params => ({ encoder: tensor(), latentBias: tensor(), decoder: tensor(), preBias: tensor() });
 const step = (): Step => ({ hyper: tensor(), sums: tensor(), fired: tensor(), bad: tensor(), sq: tensor() });
 const path = (): Path => ({ codes: codes(), err: tensor() });
@@ -21,7 +21,7 @@ describe("fusion of decode, residual and codeGrad", () => {
       of,
       at,
       () => log.push("codeGrad"),
-      (it) => log.push(it.x === x ? `all${it.live === live ? " after live" : ""}` : "wrong x"),
+      (it) => log.push(it.target === x ? `all${it.live === live ? " after live" : ""}` : "wrong x"),
     );
 
   beforeEach(() => {

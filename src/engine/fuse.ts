@@ -13,7 +13,7 @@ interface Held {
   readonly run: () => void;
   /** Of the residual that followed. */
   residual?: {
-    readonly x: Tensor;
+    readonly target: Tensor;
     readonly step: Step;
     readonly preBias: Tensor;
     readonly live: Path | undefined;
@@ -23,7 +23,7 @@ interface Held {
 
 /** What the three have in common, for the operation that does all of them. */
 export interface Reconstruct {
-  readonly x: Tensor;
+  readonly target: Tensor;
   readonly live: Path | undefined;
 }
 
@@ -37,10 +37,10 @@ export class Fusion {
   }
 
   /** `run` queues the residual alone. */
-  residual(p: Params, x: Tensor, step: Step, path: Path, live: Path | undefined, run: () => void): void {
+  residual(p: Params, target: Tensor, step: Step, path: Path, live: Path | undefined, run: () => void): void {
     const held = this.#held;
     if (held !== undefined && held.residual === undefined && belongs(held, p, path) && live?.err !== path.err) {
-      held.residual = { x, step, preBias: p.preBias, live, run };
+      held.residual = { target, step, preBias: p.preBias, live, run };
       return;
     }
     this.flush();
@@ -53,7 +53,7 @@ export class Fusion {
     const residual = held?.residual;
     if (held !== undefined && residual?.step === step && residual.preBias === p.preBias && belongs(held, p, path)) {
       this.#held = undefined;
-      all({ x: residual.x, live: residual.live });
+      all({ target: residual.target, live: residual.live });
       return;
     }
     this.flush();

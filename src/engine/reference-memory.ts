@@ -1,8 +1,9 @@
 /** The reference engine's memory: bytes with typed views. */
 
 import type { Pairs } from "../sae/math.ts";
+import { CORE_PARAMS, type CoreParam, perParam } from "../sae/params.ts";
 import { SaettaError } from "../util/errors.ts";
-import { BYTES, type Codes, type DType, type Grads, NONE, type Params, type Shape, type Tensor } from "./engine.ts";
+import { BYTES, type Codes, type Dims, type DType, type Grads, NONE, type Tensor } from "./engine.ts";
 
 const FREED = new Uint8Array(0);
 
@@ -59,17 +60,17 @@ export class ReferenceTensor implements Tensor {
 
 export class ReferenceCodes implements Codes, Pairs {
   readonly rows: number;
-  readonly k: number;
+  readonly capacity: number;
   readonly tensors: {
     readonly latent: ReferenceTensor;
     readonly value: ReferenceTensor;
     readonly grad: ReferenceTensor;
   };
 
-  constructor(rows: number, k: number) {
+  constructor(rows: number, capacity: number) {
     this.rows = rows;
-    this.k = k;
-    const make = (dtype: DType) => new ReferenceTensor(dtype, [rows, k]);
+    this.capacity = capacity;
+    const make = (dtype: DType) => new ReferenceTensor(dtype, [rows, capacity]);
     this.tensors = { latent: make("u32"), value: make("f64"), grad: make("f64") };
     this.latent.fill(NONE);
   }
@@ -87,15 +88,14 @@ export class ReferenceCodes implements Codes, Pairs {
 
 /** Always dense inside; `encoder` and `decoder` are shown only to those who asked for them. */
 export class ReferenceGrads implements Grads {
-  readonly all: { readonly [K in keyof Params]: ReferenceTensor };
+  readonly all: { readonly [N in CoreParam]: ReferenceTensor };
   readonly preBias: Tensor;
   readonly latentBias: Tensor;
   readonly encoder?: Tensor;
   readonly decoder?: Tensor;
 
-  constructor({ d, n }: Shape, dense: boolean) {
-    const make = (...shape: number[]) => new ReferenceTensor("f64", shape);
-    this.all = { encoder: make(n, d), latentBias: make(n), decoder: make(n, d), preBias: make(d) };
+  constructor(dims: Dims, dense: boolean) {
+    this.all = perParam(CORE_PARAMS, (_, { shape }) => new ReferenceTensor("f64", shape(dims)));
     this.preBias = this.all.preBias;
     this.latentBias = this.all.latentBias;
     if (dense) {

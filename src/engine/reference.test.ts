@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { refusal } from "../../test/topk.ts";
 import { bytesOf, float64Of } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
 import { HYPER, type Step } from "./engine.ts";
@@ -57,7 +58,7 @@ describe("reference engine", () => {
 
   it("says how much memory it wanted, and what it cannot hold", () => {
     expect(() => engine.alloc("f64", [2 ** 30, 2 ** 20])).toThrow("no room for a tensor of 9007199254740992 bytes");
-    expect(engine.refuses({ d: 2 ** 12, n: 2 ** 20, k: 1, auxk: 0 })).toContain("at most");
-    expect(engine.refuses({ d: 64, n: 512, k: 8, auxk: 8 })).toBeUndefined();
+    expect(refusal(engine, { d: 2 ** 12, n: 2 ** 20, k: 1, auxk: 0 })).toContain("at most");
+    expect(refusal(engine, { d: 64, n: 512, k: 8, auxk: 8 })).toBeUndefined();
   });
 });

@@ -6,14 +6,15 @@
 import { type Collective, type Elements, groupOf } from "../collective/collective.ts";
 import { solo } from "../collective/solo.ts";
 import * as maths from "../sae/math.ts";
-import { parameterCount } from "../sae/shape.ts";
+import { CORE_PARAMS, paramEntries, parameterCount } from "../sae/params.ts";
+import type { Rule } from "../sae/rule.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
 import { decodeBfloat16, decodeFloat16 } from "../util/float16.ts";
 import {
   COUNTERS,
   type Codes,
-  type Dead,
+  type Dims,
   type DType,
   type Engine,
   type Grads,
@@ -21,11 +22,11 @@ import {
   type Hyper,
   NONE,
   type Over,
-  PARAM_NAMES,
   type Params,
   type Path,
   type ReduceOp,
-  type Shape,
+  type Selection,
+  type SelectionPlan,
   type State,
   type Step,
   SUMS,
@@ -53,8 +54,8 @@ class ReferenceEngine implements Engine {
     this.#collective = collective;
   }
 
-  refuses(shape: Shape): string | undefined {
-    return parameterCount(shape) > MAX_ELEMENTS
+  refuses(dims: Dims): string | undefined {
+    return parameterCount(dims, CORE_PARAMS) > MAX_ELEMENTS
       ? `the reference engine holds at most ${MAX_ELEMENTS} parameters`
       : undefined;
   }
@@ -63,13 +64,13 @@ class ReferenceEngine implements Engine {
     return new ReferenceTensor(dtype, shape);
   }
 
-  codes(rows: number, k: number): Codes {
-    return new ReferenceCodes(rows, k);
+  codes(rows: number, capacity: number): Codes {
+    return new ReferenceCodes(rows, capacity);
   }
 
-  grads(shape: Shape, _rows: number, dense: boolean): Grads {
+  grads(dims: Dims, _rows: number, _selections: readonly SelectionPlan[], dense: boolean): Grads {
     // Replicas sum whole gradients.
-    return new ReferenceGrads(shape, dense || this.#collective.grid.replicas > 1);
+    return new ReferenceGrads(dims, dense || this.#collective.grid.replicas > 1);
   }
 
   free(it: Tensor | Codes | Grads): void {
@@ -126,13 +127,13 @@ class ReferenceEngine implements Engine {
     });
   }
 
-  encode(p: Params, x: Tensor, t: Step, live: Codes, dead?: Dead): void {
+  encode(p: Params, x: Tensor, t: Step, selections: readonly Selection[], age?: Tensor): void {
     this.#run(() => {
       const w = weightsOf(p);
       const [B, d] = x.shape;
       const hyper = hyperOf(t);
       const fired = own(t.fired).u32;
-      const ages = dead && own(dead.age).u32;
+      const ages = age && own(age).u32;
       const isDead = (j: number) => ages !== undefined && maths.isDead(ages[j], hyper.deadAfter);
       if (ages !== undefined) own(t.sums).f64[SUMS.indexOf("dead")] = ages.filter((_, j) => isDead(j)).length;
 
@@ -140,16 +141,17 @@ class ReferenceEngine implements Engine {
       for (let row = 0; row < B; row++) {
         maths.preActivations(w, own(x).f64.subarray(row * d, (row + 1) * d), pre);
         checkFinite(pre, t);
-        for (const { latent, value } of selectRow(ownCodes(live), row, pre, () => true))
-          if (value > hyper.firedAbove) fired[latent] = 1;
-        if (dead?.codes) selectRow(ownCodes(dead.codes), row, pre, isDead);
+        for (const { rule, among, codes } of selections) {
+          const on = selectRow(rule, ownCodes(codes), row, pre, w, among === "dead" ? isDead : () => true);
+          if (among === "all") for (const { latent, value } of on) if (value > hyper.firedAbove) fired[latent] = 1;
+        }
       }
     });
   }
 
-  merge(z: Codes, k: number, t?: Step): void {
+  reconcile(rule: Rule, z: Codes, t?: Step): void {
     const { shards, shard } = this.#collective.grid;
-    if (shards === 1) return;
+    if (shards === 1 || rule.kind !== "topk") return;
     this.#run(() => {
       const codes = ownCodes(z);
       const { value } = codes;
@@ -159,14 +161,14 @@ class ReferenceEngine implements Engine {
       const above = t && hyperOf(t).firedAbove;
       fired?.fill(0);
       for (let row = 0; row < z.rows; row++) {
-        const first = row * z.k;
+        const first = row * z.capacity;
         const values = Array.from({ length: shards }, (_, s) =>
-          all.subarray(s * value.length + first, s * value.length + first + z.k),
+          all.subarray(s * value.length + first, s * value.length + first + z.capacity),
         );
-        const kept = first + maths.keptOfShard(values, shard, k);
+        const kept = first + maths.keptOfShard(values, shard, rule.k);
         for (let slot = first; slot < kept; slot++) if (fired && value[slot] > above!) fired[codes.latent[slot]] = 1;
-        codes.latent.fill(NONE, kept, first + z.k);
-        value.fill(0, kept, first + z.k);
+        codes.latent.fill(NONE, kept, first + z.capacity);
+        value.fill(0, kept, first + z.capacity);
       }
     });
   }
@@ -185,7 +187,7 @@ class ReferenceEngine implements Engine {
     this.#run(() => maths.decode(own(p.decoder).f64, ownCodes(z), own(err).f64));
   }
 
-  residual(p: Params, x: Tensor, t: Step, path: Path, live?: Path): void {
+  residual(p: Params, target: Tensor, t: Step, path: Path, live?: Path): void {
     this.#run(() => {
       const sums = own(t.sums).f64;
       const add = (name: (typeof SUMS)[number], amount: number) => {
@@ -196,7 +198,7 @@ class ReferenceEngine implements Engine {
         maths.deadResidual(own(live.err).f64, err);
         add("auxErr2", maths.squares(err));
       } else {
-        const rows = own(x).f64;
+        const rows = own(target).f64;
         const preBias = own(p.preBias).f64;
         const d = preBias.length;
         maths.liveResidual(preBias, rows, err);
@@ -233,8 +235,8 @@ class ReferenceEngine implements Engine {
       const gradient = weightsOf(ownGrads(g).all);
       const errColumns = this.#collective.grid.rank === 0 ? sums.errColumns : new Float64Array(sums.errColumns.length);
       maths.gradients(weightsOf(p), own(x).f64, errColumns, scaled(live, scales.live), deadPath, gradient);
-      for (const name of PARAM_NAMES)
-        if (!gradient[name].every((each) => Number.isFinite(each * each))) own(t.bad).u32[0] = 1;
+      for (const [, , values] of paramEntries(gradient))
+        if (!values.every((each) => Number.isFinite(each * each))) own(t.bad).u32[0] = 1;
     });
   }
 
@@ -244,8 +246,8 @@ class ReferenceEngine implements Engine {
       const decoder = gradient.decoder.slice();
       maths.project(own(p.decoder).f64, decoder, p.preBias.shape[0]);
       const sq = own(t.sq).f64;
-      const counted = PARAM_NAMES.filter((name) => name !== "preBias" || this.#collective.grid.shard === 0);
-      sq[0] = counted.reduce((sum, name) => sum + maths.squares(name === "decoder" ? decoder : gradient[name]), 0);
+      const counted = paramEntries(gradient).filter(([, { sharded }]) => sharded || this.#collective.grid.shard === 0);
+      sq[0] = counted.reduce((sum, [name, , g]) => sum + maths.squares(name === "decoder" ? decoder : g), 0);
       checkFinite(sq, t);
     });
   }
@@ -265,14 +267,14 @@ class ReferenceEngine implements Engine {
       maths.project(w.decoder, decoderGradient, d);
       const factor = maths.clipFactor(Math.sqrt(own(t.sq).f64[0]), hyper.clip);
       const step = { ...hyper, t: count("adam") };
-      for (const name of PARAM_NAMES) {
-        maths.adam(step, w[name], m[name], v[name], name === "decoder" ? decoderGradient : gradient[name], factor);
+      for (const [name, , g] of paramEntries({ ...gradient, decoder: decoderGradient })) {
+        maths.adam(step, w[name]!, m[name]!, v[name]!, g, factor);
       }
       const firstLatent = this.#collective.grid.shard * s.age.shape[0];
       maths.unitRows(w.decoder, m.decoder, v.decoder, d, step.t, firstLatent);
       if (s.ema !== undefined && hyper.emaDecay > 0) {
         const ema = weightsOf(s.ema);
-        for (const name of PARAM_NAMES) maths.average(ema[name], w[name], hyper.emaDecay);
+        for (const [name, , weights] of paramEntries(w)) maths.average(ema[name]!, weights, hyper.emaDecay);
         count("ema");
       }
       const fired = own(t.fired).u32;
@@ -307,17 +309,23 @@ class ReferenceEngine implements Engine {
   }
 }
 
-/** Top k of one row into its slots; what is left over is unused. Returns the pairs. */
+/** Applies the rule to one row; slots left over are unused. Returns the pairs. */
 function selectRow(
+  rule: Rule,
   z: maths.Pairs,
   row: number,
   pre: Float64Array,
+  w: maths.Weights,
   isCandidate: (j: number) => boolean,
 ): { latent: number; value: number }[] {
-  const part = <A extends Uint32Array | Float64Array>(a: A) => a.subarray(row * z.k, (row + 1) * z.k) as A;
+  const part = <A extends Uint32Array | Float64Array>(a: A) =>
+    a.subarray(row * z.capacity, (row + 1) * z.capacity) as A;
   const latent = part(z.latent);
   const value = part(z.value);
-  const on = maths.topK(pre, z.k, latent, value, isCandidate);
+  const on =
+    rule.kind === "topk"
+      ? maths.topK(pre, z.capacity, latent, value, isCandidate)
+      : maths.aboveThreshold(pre, w.threshold!, latent, value, isCandidate);
   latent.fill(NONE, on);
   value.fill(0, on);
   part(z.grad).fill(0);
@@ -339,12 +347,7 @@ function hyperOf(t: Step): Hyper {
 }
 
 function weightsOf(p: Params): maths.Weights {
-  return {
-    encoder: own(p.encoder).f64,
-    latentBias: own(p.latentBias).f64,
-    decoder: own(p.decoder).f64,
-    preBias: own(p.preBias).f64,
-  };
+  return Object.fromEntries(paramEntries(p).map(([name, , tensor]) => [name, own(tensor).f64])) as maths.Weights;
 }
 
 /** Row r of a tensor of floats [m,d], as numbers. */

@@ -3,9 +3,9 @@
 import type { Sums } from "../sae/math.ts";
 import { SUMS } from "./engine.ts";
 
-/** Numbers in a sums tensor of an autoencoder with `d` inputs. */
-export function sumsLength(d: number): number {
-  return SUMS.length + 2 * d;
+/** Numbers in a sums tensor of an autoencoder with `dOut` outputs. */
+export function sumsLength(dOut: number): number {
+  return SUMS.length + 2 * dOut;
 }
 
 /** The named sums of f64 [sumsLength(d)]; the columns are views, not copies. */

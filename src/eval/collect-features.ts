@@ -36,7 +36,8 @@ export async function collectFeatures(
   options: CollectOptions = {},
 ): Promise<CollectedFeatures> {
   const { textOf, nonFinite = "stop", onProgress } = options;
-  const { n, k } = sae.shape;
+  const { k } = sae;
+  const { n } = sae.dims;
   const { uses = new TokenUses(n) } = options;
   const profiles = new Profiles(n);
   const total = countRows(ranges);

@@ -44,7 +44,7 @@ export async function evaluate(
   chunks: AsyncIterable<Chunk>,
   options: EvaluateOptions = {},
 ): Promise<Evaluation> {
-  const { d, n } = sae.shape;
+  const { dIn: d, n } = sae.dims;
   const normalization = normalizationOf(sae.description);
   // With "scale" the factor is in the weights, which reconstruct rows as they are.
   const folded = normalization.kind === "scale" ? normalization.factor : 1;

@@ -65,7 +65,7 @@ export async function writeFeatureReport(
   options: FeatureReportOptions,
 ): Promise<FeatureSummary> {
   const { out, tokenizer, maxRows = Number.POSITIVE_INFINITY, nonFinite = "stop", onProgress } = options;
-  const { d, n } = sae.shape;
+  const { dIn: d, n } = sae.dims;
   if (source.dIn !== d) {
     throw new SaettaError(`rows have ${source.dIn} numbers, but the autoencoder takes ${d}`, {
       where: source.paths.join(", "),
@@ -103,7 +103,7 @@ interface Material {
 
 async function writeAll(writer: FeatureWriter, material: Material): Promise<void> {
   const { sae, source, features, textOf, options } = material;
-  const { d, n } = sae.shape;
+  const { dIn: d, n } = sae.dims;
   const texts = source.tokens && new PassageTexts(source);
   for (let latent = 0; texts && latent < n; latent++)
     for (const { number } of shownOf(material.profiles, latent).all) await texts.add(number);
@@ -261,7 +261,8 @@ function summaryOf(
   features: readonly Feature[],
   options: FeatureReportOptions,
 ): FeatureSummary {
-  const { n, k, d } = sae.shape;
+  const { k } = sae;
+  const { n, dIn: d } = sae.dims;
   const model = source.origin.model ?? sae.description.saetta?.model;
   const best = features.reduce((a, b) =>
     b.score > a.score || (b.score === a.score && b.energyShare > a.energyShare) ? b : a,

@@ -18,7 +18,8 @@ export async function inspectForeign(path: string, names: ReadonlySet<string>): 
   try {
     const { description, files, notes, close } = await openForeign(found, {});
     await close();
-    const { d, n, k } = description.shape;
+    const { k } = description.spec;
+    const { dIn: d, n } = description.dims;
     const { version: _, engine: __, importedFrom: ___, ...about } = description.saetta!;
     const facts = { activation: "topk", inputs: d, latents: n, k, ...(snakeCase(about) as Facts), files };
     return { kind, facts, ...(notes.length > 0 ? { advice: notes } : {}) };

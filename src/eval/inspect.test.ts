@@ -3,8 +3,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { writeActivations } from "../../test/support/activations.ts";
+import { described, paramShapes, type TopkSizes } from "../../test/topk.ts";
 import { saveCheckpoint } from "../checkpoint/save.ts";
-import { COUNTERS, type Params, paramShapes, type Shape } from "../engine/engine.ts";
+import { COUNTERS, type Params } from "../engine/engine.ts";
 import { createReferenceEngine } from "../engine/reference.ts";
 import { createHdf5 } from "../formats/hdf5-write.ts";
 import { writeSafetensors } from "../formats/safetensors.ts";
@@ -81,7 +82,7 @@ describe("inspect", () => {
     await mkdir(run);
     await writeFile(join(run, "config.json"), '{"k": 2, "data": ["acts.h5"]}');
     const engine = createReferenceEngine();
-    const shape: Shape = { d: 3, n: 5, k: 2, auxk: 1 };
+    const shape: TopkSizes = { d: 3, n: 5, k: 2, auxk: 1 };
     const shapes = paramShapes(shape);
     const params = (): Params => ({
       encoder: engine.alloc("f64", shapes.encoder),
@@ -92,7 +93,13 @@ describe("inspect", () => {
     const rest = { age: engine.alloc("u32", [5]), counters: engine.alloc("f64", [COUNTERS.length]) };
     const state = { params: params(), m: params(), v: params(), ...rest };
     const saetta = { version: "0.1.0", engine: "reference", normalization: "none" } as const;
-    const path = await saveCheckpoint(run, { engine, state, step: 12, description: { shape, saetta }, progress: {} });
+    const path = await saveCheckpoint(run, {
+      engine,
+      state,
+      step: 12,
+      description: { ...described(shape), saetta },
+      progress: {},
+    });
     const found = await inspect(path);
     expect(found).toMatchObject({
       kind: "checkpoint, whole",

@@ -173,8 +173,9 @@ async function tokenizer(path: string, object: JsonObject): Promise<Found> {
 }
 
 function sae(object: JsonObject, where: string): Facts {
-  const { shape, saetta } = parseDescription(object, where);
-  const { d, n, k, auxk } = shape;
+  const { dims, spec, saetta } = parseDescription(object, where);
+  const { dIn: d, n } = dims;
+  const { k, auxk } = spec;
   return {
     activation: "topk",
     inputs: d,

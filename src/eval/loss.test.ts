@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
 import { FLOAT, INT64, node, model as onnxModel, tensor, tinyModel, valueInfo } from "../../test/support/onnx.ts";
+import { dimsOf } from "../../test/topk.ts";
 import { type LanguageModel, loadModel } from "../language-model/load.ts";
 import { openSession } from "../language-model/session.ts";
 import { float32Of } from "../util/bytes.ts";
@@ -38,7 +39,7 @@ beforeAll(async () => {
 function elementwise(f: (x: number) => number, d = 256): Reconstructor {
   return {
     path: undefined,
-    shape: { d, n: 1, k: 1, auxk: 0 },
+    dims: dimsOf({ d, n: 1 }),
     reconstructRaw: async (raw) => ({
       output: float32Of(raw).map(f),
       codes: { k: 1, latent: new Uint32Array(0), value: new Float32Array(0) },

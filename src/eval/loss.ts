@@ -72,7 +72,7 @@ const TOKENS_A_THREAD = 512;
 const LOGIT_BYTES = 128 * 1024 * 1024;
 
 /** What is asked of an autoencoder here. */
-export type Reconstructor = Pick<Sae, "path" | "shape" | "reconstructRaw">;
+export type Reconstructor = Pick<Sae, "path" | "dims" | "reconstructRaw">;
 
 export interface LossOptions {
   /** Default "all", as SAELens does. */
@@ -100,8 +100,8 @@ export async function measureLoss(
   const spliced = await openSpliced(model, tensor, threads, trial);
   try {
     for (const sae of saes) {
-      if (sae.shape.d === spliced.width) continue;
-      throw new SaettaError(`takes rows of ${sae.shape.d} numbers, but the tensor '${tensor}' has ${spliced.width}`, {
+      if (sae.dims.dIn === spliced.width) continue;
+      throw new SaettaError(`takes rows of ${sae.dims.dIn} numbers, but the tensor '${tensor}' has ${spliced.width}`, {
         where: sae.path ?? "the autoencoder",
       });
     }

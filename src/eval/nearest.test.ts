@@ -1,5 +1,5 @@
 import { afterEach, expect, it } from "vitest";
-import { allocParams } from "../engine/allocate.ts";
+import { described, newParams } from "../../test/topk.ts";
 import { createReferenceEngine } from "../engine/reference.ts";
 import { type Sae, saeOver } from "../inference/sae.ts";
 import { bytesOf } from "../util/bytes.ts";
@@ -14,11 +14,11 @@ afterEach(() => sae?.close());
 /** An autoencoder with these decoder rows. */
 async function saeOf(decoder: Float64Array): Promise<Sae> {
   const shape = { d: D, n: decoder.length / D, k: 2, auxk: 0 };
-  const params = allocParams(engine, shape);
+  const params = newParams(engine, shape);
   engine.write(params.decoder, bytesOf(decoder));
   const found = {
     path: undefined,
-    description: { shape, saetta: undefined },
+    description: { ...described(shape), saetta: undefined },
     weights: "raw",
     step: undefined,
     refusals: [],

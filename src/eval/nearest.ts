@@ -4,6 +4,8 @@ import { allocParams } from "../engine/allocate.ts";
 import type { Engine } from "../engine/engine.ts";
 import { type Sae, saeOver } from "../inference/sae.ts";
 import { unitRows } from "../inference/weights.ts";
+import { paramsOf } from "../sae/architectures/index.ts";
+import { autoencoderDims } from "../sae/dims.ts";
 import { bytesOf } from "../util/bytes.ts";
 
 /** Each latent's nearest others, the nearest first, [n, count]: `latent`, and the cosine of the two decoder rows, above 0; a place that is not used has cosine 0. */
@@ -21,7 +23,7 @@ const BLOCK = 2048;
  * count + 1 latents are the row itself and the nearest others. So the engine's product and selection do the work: 2 n^2 d operations, no more memory than the autoencoder.
  */
 export async function nearestLatents(sae: Sae, count: number, onProgress?: (done: number) => void): Promise<Nearest> {
-  const { d, n } = sae.shape;
+  const { dIn: d, n } = sae.dims;
   const k = Math.min(count + 1, n);
   const rows = (await sae.parameter("decoder")).slice();
   unitRows(rows, d);
@@ -48,14 +50,15 @@ export async function nearestLatents(sae: Sae, count: number, onProgress?: (done
 async function comparerOf(
   engine: Engine,
   rows: Float32Array,
-  shape: { readonly d: number; readonly n: number; readonly k: number },
+  { d, n, k }: { readonly d: number; readonly n: number; readonly k: number },
 ): Promise<Sae> {
-  const full = { ...shape, auxk: 0 };
-  const params = allocParams(engine, full);
+  const dims = autoencoderDims(d, n);
+  const spec = { architecture: "topk", k, auxk: 0 } as const;
+  const params = allocParams(engine, dims, paramsOf(spec));
   engine.write(params.encoder, bytesOf(engine.real === "f32" ? rows : Float64Array.from(rows)));
   const found = {
     path: undefined,
-    description: { shape: full, saetta: undefined },
+    description: { dims, spec, saetta: undefined },
     weights: "raw",
     step: undefined,
     refusals: [],

@@ -54,7 +54,8 @@ export async function evalReport(
   options: ReportOptions = {},
 ): Promise<EvalReport> {
   const { features = 0, maxRows = Number.POSITIVE_INFINITY, nonFinite = "stop", onProgress } = options;
-  const { d, k } = sae.shape;
+  const { k } = sae;
+  const { dIn: d } = sae.dims;
   if (source.dIn !== d) {
     throw new SaettaError(
       `rows have ${source.dIn} numbers, but the autoencoder${sae.path === undefined ? "" : ` in ${sae.path}`} takes ${d}`,

@@ -5,12 +5,12 @@ import { dirname, join } from "node:path";
 import { writeFile } from "../checkpoint/commit.ts";
 import { CFG, weightsFile } from "../checkpoint/layout.ts";
 import { disk } from "../checkpoint/storage.ts";
-import { PARAM_NAMES } from "../engine/engine.ts";
 import type { Exchanged, FormatName, OutputFile, ReadFormatName, Rules, WriteOptions } from "../interchange/format.ts";
 import { findForeign, formatNamed, openForeign } from "../interchange/index.ts";
 import { sparsifyWeights } from "../interchange/sparsify.ts";
 import { jsonFile } from "../interchange/tensors.ts";
 import { descriptionJson, type SaeDescription } from "../sae/description.ts";
+import { CORE_PARAMS } from "../sae/params.ts";
 import { hasCode, messageOf, SaettaError, UsageError } from "../util/errors.ts";
 import { makeFolders } from "../util/folders.ts";
 import { loadFound } from "./sae.ts";
@@ -65,7 +65,7 @@ export async function exportSae(path: string, options: ExportOptions): Promise<E
   await writeFolder(out, files, async (folder) => {
     if (!verify) return;
     const there = await findForeign(folder, new Set(done.files));
-    const told = { k: bare ? description.shape.k : undefined };
+    const told = { k: bare ? description.spec.k : undefined };
     const rules = await formatNamed(format).rules(
       there?.place ?? { folder, names: new Set(done.files), file: undefined },
       told,
@@ -78,13 +78,13 @@ export async function exportSae(path: string, options: ExportOptions): Promise<E
 
 /** What holds every array exactly. */
 async function dtypeOf(sae: Exchanged): Promise<"f32" | "f64"> {
-  for (const name of PARAM_NAMES) if ((await sae.read(name)) instanceof Float64Array) return "f64";
+  for (const name of CORE_PARAMS) if ((await sae.read(name)) instanceof Float64Array) return "f64";
   return "f32";
 }
 
-function exportNotes({ shape }: SaeDescription, bare: boolean): string[] {
+function exportNotes({ spec }: SaeDescription, bare: boolean): string[] {
   return bare
-    ? [`the file does not say that k is ${shape.k}, nor that rows are taken as they are: tell whoever reads it`]
+    ? [`the file does not say that k is ${spec.k}, nor that rows are taken as they are: tell whoever reads it`]
     : [];
 }
 

@@ -2,16 +2,18 @@ import { copyFile, mkdir, mkdtemp, readFile, rm, truncate, writeFile } from "nod
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { described, dimsOf, newParams, type TopkSizes } from "../../test/topk.ts";
 import { saveCheckpoint } from "../checkpoint/save.ts";
-import { COUNTERS, type Engine, NONE, type Params, paramShapes, type Shape, type State } from "../engine/engine.ts";
+import { COUNTERS, type Engine, NONE, type Params, type State } from "../engine/engine.ts";
 import { createReferenceEngine } from "../engine/reference.ts";
 import { type SafetensorsPart, writeSafetensors } from "../formats/safetensors.ts";
+import { CORE_PARAMS, type PerParam } from "../sae/params.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { loadSae } from "./sae.ts";
 
 /** Latents 0, 1, 2 read the three inputs; latent 3 is always off. Decoder rows are unit vectors, so values come back as they were. */
-const shape: Shape = { d: 3, n: 4, k: 2, auxk: 0 };
-const weights: { readonly [K in keyof Params]: number[] } = {
+const shape: TopkSizes = { d: 3, n: 4, k: 2, auxk: 0 };
+const weights: PerParam<number[]> = {
   encoder: [1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0],
   latentBias: [0, 0, 0, -1],
   decoder: [1, 0, 0, 0, 1, 0, 0, 0, 1, 0.6, 0.8, 0],
@@ -29,33 +31,26 @@ afterEach(async () => {
   await rm(folder, { recursive: true });
 });
 
-function newParams(values?: { readonly [K in keyof Params]: number[] }, factor = 1): Params {
-  const shapes = paramShapes(shape);
-  const tensor = (name: keyof Params) => {
-    const t = engine.alloc("f64", shapes[name]);
-    if (values !== undefined) engine.write(t, bytesOf(Float64Array.from(values[name], (value) => value * factor)));
-    return t;
-  };
-  return {
-    encoder: tensor("encoder"),
-    latentBias: tensor("latentBias"),
-    decoder: tensor("decoder"),
-    preBias: tensor("preBias"),
-  };
+function paramsOf(values?: PerParam<number[]>, factor = 1): Params {
+  const params = newParams(engine, shape);
+  for (const name of values === undefined ? [] : CORE_PARAMS) {
+    engine.write(params[name], bytesOf(Float64Array.from(values![name], (value) => value * factor)));
+  }
+  return params;
 }
 
 /** A checkpoint; `ema` holds other weights, as they are after `updates` steps of decay 0.9. */
 async function save(
   step: number,
-  ema?: { readonly values: { readonly [K in keyof Params]: number[] }; readonly updates: number },
+  ema?: { readonly values: PerParam<number[]>; readonly updates: number },
 ): Promise<string> {
   const counters = engine.alloc("f64", [COUNTERS.length]);
   engine.write(counters, bytesOf(Float64Array.from(COUNTERS, (name) => (name === "ema" ? (ema?.updates ?? 0) : step))));
-  const average = ema === undefined ? {} : { ema: newParams(ema.values, 1 - 0.9 ** ema.updates) };
+  const average = ema === undefined ? {} : { ema: paramsOf(ema.values, 1 - 0.9 ** ema.updates) };
   const state: State = {
-    params: newParams(weights),
-    m: newParams(),
-    v: newParams(),
+    params: paramsOf(weights),
+    m: paramsOf(),
+    v: paramsOf(),
     ...average,
     age: engine.alloc("u32", [shape.n]),
     counters,
@@ -66,7 +61,7 @@ async function save(
     normalization: "none",
     ...(ema === undefined ? {} : { emaDecay: 0.9 }),
   } as const;
-  return saveCheckpoint(folder, { engine, state, step, description: { shape, saetta }, progress: {} });
+  return saveCheckpoint(folder, { engine, state, step, description: { ...described(shape), saetta }, progress: {} });
 }
 
 async function foreign(cfg: object, parts: readonly SafetensorsPart[]): Promise<string> {
@@ -100,7 +95,7 @@ describe("an autoencoder", () => {
   it("encodes to the strongest k and decodes with the bias", async () => {
     await save(1);
     await using sae = await loadSae(folder, { engine });
-    expect(sae).toMatchObject({ shape, weights: "raw" });
+    expect(sae).toMatchObject({ dims: dimsOf(shape), k: shape.k, weights: "raw" });
     const codes = await sae.encode(Float32Array.of(11, 25, 31.5, 10, 20.5, 29));
     expect(codes.k).toBe(2);
     expect([...codes.latent]).toEqual([1, 2, 1, NONE]);

@@ -2,20 +2,25 @@
 
 import { rowsToFloat32 } from "../data/convert.ts";
 import type { RowDType } from "../data/source.ts";
-import { allocParams, allocStep } from "../engine/allocate.ts";
+import { allocParams, freeParams } from "../engine/allocate.ts";
 import {
   BYTES,
-  type Codes,
   type Engine,
+  HYPER,
+  type Hyper,
   type Normalization,
   type Params,
-  type Shape,
-  type Step,
+  type SelectionPlan,
   type Tensor,
 } from "../engine/engine.ts";
+import { ForwardPass } from "../engine/forward.ts";
 import { selectEngine } from "../engine/select.ts";
+import { paramsOf, rulesOf } from "../sae/architectures/index.ts";
 import { normalizationOf, type SaeDescription } from "../sae/description.ts";
+import type { Dims } from "../sae/dims.ts";
 import { LAYER_NORM_EPS, NO_NORMALIZATION, rowStatistics } from "../sae/math.ts";
+import type { ParamName } from "../sae/params.ts";
+import { slotsFor } from "../sae/rule.ts";
 import { bytesOf, float32Of, float64Of, uint32Of } from "../util/bytes.ts";
 import { SaettaError, UsageError } from "../util/errors.ts";
 import { checkWeights, type FoundSae, findSae, type SaeOrigin, type WeightsKind, writeParams } from "./weights.ts";
@@ -48,6 +53,9 @@ export interface LoadOptions {
   readonly unitDecoder?: boolean;
 }
 
+/** The numbers of a step that inference does not need. */
+const NO_TRAINING = Object.fromEntries(HYPER.map((name) => [name, 0])) as Hyper;
+
 /** Rows that go through the engine at once. */
 const CAPACITY = 2048;
 
@@ -71,16 +79,23 @@ export async function loadFound(
     if (options.engine === undefined) await engine[Symbol.asyncDispose]();
   };
   try {
-    const refusal = engine.refuses(found.description.shape);
+    const { dims, spec } = found.description;
+    const refusal = engine.refuses(dims, [inferencePlan(found.description)]);
     if (refusal !== undefined) throw new SaettaError(refusal, { where });
     await checkWeights(found);
-    const params = allocParams(engine, found.description.shape);
+    const params = allocParams(engine, dims, paramsOf(spec));
     await writeParams(engine, found, params, options.unitDecoder);
     return (await saeOver(found, engine, params, close)) as Sae & { readonly path: string };
   } catch (thrown) {
     await close();
     throw thrown;
   }
+}
+
+/** The selection of inference. */
+function inferencePlan({ dims, spec }: SaeDescription): SelectionPlan {
+  const { inference } = rulesOf(spec);
+  return { rule: inference, among: "all", slots: slotsFor(inference, dims.n) };
 }
 
 function asUndone(found: FoundSae, withStd = false): FoundSae {
@@ -105,7 +120,9 @@ export class Sae implements AsyncDisposable {
   /** The folder that the weights came from; undefined where they were never saved. */
   readonly path: string | undefined;
   readonly description: SaeDescription;
-  readonly shape: Shape;
+  readonly dims: Dims;
+  /** Slots per row of the codes that `encode` returns: the most latents that can be active. */
+  readonly k: number;
   /** Which weights these are: the running average ("ema") or those of the last step ("raw"). */
   readonly weights: WeightsKind;
   readonly found: SaeOrigin;
@@ -115,15 +132,18 @@ export class Sae implements AsyncDisposable {
   readonly #params: Params;
   readonly #preBias: Float64Array;
   readonly #close: () => Promise<void>;
-  readonly #step: Step;
-  readonly #rooms = new Map<string, Room>();
+  readonly #plan: SelectionPlan;
+  /** By number of rows, dtype of the rows, and slots. */
+  readonly #passes = new Map<string, ForwardPass>();
   #turn: Promise<unknown> = Promise.resolve();
   #life: "open" | "closed" = "open";
 
   constructor(found: SaeOrigin, engine: Engine, params: Params, preBias: Float64Array, close: () => Promise<void>) {
     this.path = found.path;
     this.description = found.description;
-    this.shape = found.description.shape;
+    this.dims = found.description.dims;
+    this.#plan = inferencePlan(found.description);
+    this.k = this.#plan.slots;
     this.weights = found.weights;
     this.found = found;
     this.engine = engine;
@@ -132,7 +152,6 @@ export class Sae implements AsyncDisposable {
     this.#params = params;
     this.#preBias = preBias;
     this.#close = close;
-    this.#step = allocStep(engine, this.shape);
   }
 
   /** rows [B*d] -> their codes. Throws SaettaError when a row is not finite. */
@@ -161,7 +180,7 @@ export class Sae implements AsyncDisposable {
    */
   decode(codes: SparseCodes): Promise<Float32Array> {
     const { k, latent, value } = codes;
-    const { d, n } = this.shape;
+    const { dOut: d, n } = this.dims;
     const rows = latent.length / k;
     if (!Number.isInteger(rows) || value.length !== latent.length) {
       throw new UsageError(`codes of ${latent.length} latents and ${value.length} values make no whole rows of ${k}`);
@@ -174,22 +193,24 @@ export class Sae implements AsyncDisposable {
       const output = new Float32Array(rows * d);
       for (let first = 0; first < rows; first += CAPACITY) {
         const count = Math.min(CAPACITY, rows - first);
-        const room = this.#room(count, "f32", k);
-        const pairs = this.engine.pairs(room.codes);
+        const pass = this.#pass(count, "f32", k);
+        const pairs = this.engine.pairs(pass.live.codes);
         const part = value.subarray(first * k, (first + count) * k);
         this.engine.write(pairs.latent, bytesOf(latent.subarray(first * k, (first + count) * k)));
         this.engine.write(pairs.value, bytesOf(this.engine.real === "f32" ? part : Float64Array.from(part)));
-        this.engine.decode(this.#params, room.codes, room.out);
-        this.#finish(await this.#reals(room.out), output, first, count, statistics);
+        pass.decode(this.#params);
+        this.#finish(await this.#reals(pass.live.err), output, first, count, statistics);
       }
       return output;
     });
   }
 
   /** The values of one parameter, row-major, as f32. */
-  parameter(name: keyof Params): Promise<Float32Array> {
+  parameter(name: ParamName): Promise<Float32Array> {
     return this.#inTurn(async () => {
-      const values = await this.#reals(this.#params[name]);
+      const tensor = this.#params[name];
+      if (tensor === undefined) throw new UsageError(`this autoencoder has no parameter ${name}`);
+      const values = await this.#reals(tensor);
       return values instanceof Float32Array ? values : Float32Array.from(values);
     });
   }
@@ -198,8 +219,8 @@ export class Sae implements AsyncDisposable {
     if (this.#life === "closed") return;
     this.#life = "closed";
     await this.#turn;
-    const rooms = [...this.#rooms.values()].flatMap(({ raw, index, x, out, codes }) => [raw, index, x, out, codes]);
-    for (const it of [...rooms, ...Object.values(this.#params), ...Object.values(this.#step)]) this.engine.free(it);
+    for (const pass of this.#passes.values()) pass.close();
+    freeParams(this.engine, this.#params);
     await this.#close();
   }
 
@@ -213,30 +234,34 @@ export class Sae implements AsyncDisposable {
     count: number,
     decode: "rows" | "normalized" | undefined,
   ): Promise<{ codes: SparseCodes; output: Float32Array }> {
-    const { d, k } = this.shape;
+    const { k } = this;
+    const { dIn: d, dOut } = this.dims;
     const rowBytes = d * BYTES[dtype];
     if (raw.byteLength !== count * rowBytes) {
       throw new UsageError(`${raw.byteLength} bytes are not ${count} rows of ${d} ${dtype}, the autoencoder's inputs`);
     }
     const latent = new Uint32Array(count * k);
     const value = new Float32Array(count * k);
-    const output = new Float32Array(decode ? count * d : 0);
+    const output = new Float32Array(decode ? count * dOut : 0);
     const statistics = this.#statisticsOf(raw, dtype, count);
     for (let first = 0; first < count; first += CAPACITY) {
       const rows = Math.min(CAPACITY, count - first);
-      const room = this.#room(rows, dtype, k);
-      const { codes, raw: into, index, x, out } = room;
+      const pass = this.#pass(rows, dtype, k);
+      const { codes, err: out } = pass.live;
       const { engine } = this;
-      engine.write(into, raw.subarray(first * rowBytes, (first + rows) * rowBytes));
-      this.#index(room, rows);
-      engine.load(into, index, x, this.#step, this.#normalization);
-      engine.encode(this.#params, x, this.#step, codes);
-      if (decode) engine.decode(this.#params, codes, out);
+      engine.write(pass.raw!, raw.subarray(first * rowBytes, (first + rows) * rowBytes));
+      // A pass is used whole: what it holds past the last row repeats that row, and is not looked at.
+      pass.prepare(
+        NO_TRAINING,
+        Uint32Array.from({ length: pass.rows }, (_, row) => Math.min(row, rows - 1)),
+      );
+      pass.encode(this.#params, pass.raw!);
+      if (decode) pass.decode(this.#params);
       const pairs = engine.pairs(codes);
       latent.set(uint32Of(await engine.read(pairs.latent)).subarray(0, rows * k), first * k);
       value.set((await this.#reals(pairs.value)).subarray(0, rows * k), first * k);
       if (decode) this.#finish(await this.#reals(out), output, first, rows, decode === "rows" ? statistics : undefined);
-      if (uint32Of(await engine.read(this.#step.bad))[0] !== 0)
+      if (uint32Of(await engine.read(pass.step.bad))[0] !== 0)
         throw new SaettaError("a row that was to be encoded is not finite");
     }
     return { codes: { k, latent, value, ...(statistics && { rows: statistics }) }, output };
@@ -250,7 +275,7 @@ export class Sae implements AsyncDisposable {
     count: number,
     statistics: RowStatistics | undefined,
   ): void {
-    const { d } = this.shape;
+    const d = this.dims.dOut;
     for (let row = 0; row < count; row++) {
       const size = statistics?.size[first + row] ?? 1;
       const mean = statistics?.mean[first + row] ?? 0;
@@ -261,7 +286,7 @@ export class Sae implements AsyncDisposable {
   /** undefined where nothing is done to rows. */
   #statisticsOf(raw: Uint8Array, dtype: RowDType, count: number): RowStatistics | undefined {
     if (this.#normalization.kind === "none") return undefined;
-    const { d } = this.shape;
+    const d = this.dims.dIn;
     const values = dtype === "f64" ? float64Of(raw) : rowsToFloat32(raw, dtype, count * d);
     const statistics = { mean: new Float64Array(count), size: new Float64Array(count) };
     for (let row = 0; row < count; row++) {
@@ -290,57 +315,36 @@ export class Sae implements AsyncDisposable {
     return t.dtype === "f64" ? float64Of(bytes) : float32Of(bytes);
   }
 
-  /** Memory for a number of rows, rounded up to a power of two so that few sizes are ever made. */
-  #room(rows: number, dtype: RowDType, k: number): Room {
+  /** A pass over a number of rows, rounded up to a power of two so that few sizes are ever made. */
+  #pass(rows: number, dtype: RowDType, slots: number): ForwardPass {
     const size = 2 ** Math.ceil(Math.log2(rows));
-    const key = `${size} ${dtype} ${k}`;
-    const { engine } = this;
-    const { d } = this.shape;
-    let room = this.#rooms.get(key);
-    if (room === undefined) {
-      room = {
-        raw: engine.alloc(dtype, [size, d]),
-        index: engine.alloc("u32", [size]),
-        x: engine.alloc(engine.real, [size, d]),
-        out: engine.alloc(engine.real, [size, d]),
-        codes: engine.codes(size, k),
-        rows: 0,
-      };
-      this.#rooms.set(key, room);
-    }
-    return room;
-  }
-
-  /** A room is used whole: what it holds past the last row repeats that row, and is not looked at. */
-  #index(room: Room, rows: number): void {
-    if (room.rows === rows) return;
-    const size = room.codes.rows;
-    this.engine.write(room.index, bytesOf(Uint32Array.from({ length: size }, (_, row) => Math.min(row, rows - 1))));
-    room.rows = rows;
+    const key = `${size} ${dtype} ${slots}`;
+    const live = { ...this.#plan, slots };
+    const pass =
+      this.#passes.get(key) ??
+      new ForwardPass(this.engine, {
+        rows: size,
+        dims: this.dims,
+        live,
+        raw: dtype,
+        normalization: this.#normalization,
+      });
+    this.#passes.set(key, pass);
+    return pass;
   }
 
   #rowsIn(length: number): number {
-    const rows = length / this.shape.d;
+    const rows = length / this.dims.dIn;
     if (!Number.isInteger(rows))
-      throw new UsageError(`${length} numbers are no whole rows of ${this.shape.d}, the autoencoder's inputs`);
+      throw new UsageError(`${length} numbers are no whole rows of ${this.dims.dIn}, the autoencoder's inputs`);
     return rows;
   }
 
-  /** The rooms are shared: calls go one after the other. */
+  /** The passes are shared: calls go one after the other. */
   #inTurn<T>(work: () => Promise<T>): Promise<T> {
     if (this.#life === "closed") throw new UsageError("the autoencoder was closed");
     const result = this.#turn.then(work);
     this.#turn = result.catch(() => undefined);
     return result;
   }
-}
-
-interface Room {
-  readonly raw: Tensor;
-  readonly index: Tensor;
-  readonly x: Tensor;
-  readonly out: Tensor;
-  readonly codes: Codes;
-  /** How many of its rows `index` names. */
-  rows: number;
 }

@@ -1,8 +1,10 @@
 /** The autoencoder that training leaves in its engine's memory. */
 
-import { divided, isFolded } from "../checkpoint/fold.ts";
-import { COUNTERS, type Engine, PARAM_NAMES, type Shape, type State } from "../engine/engine.ts";
+import { divided } from "../checkpoint/fold.ts";
+import { freeParams } from "../engine/allocate.ts";
+import { COUNTERS, type Dims, type Engine, type State } from "../engine/engine.ts";
 import { normalizationOf, type SaeDescription } from "../sae/description.ts";
+import { paramEntries } from "../sae/params.ts";
 import { bytesOf, float32Of, float64Of } from "../util/bytes.ts";
 import { UsageError } from "../util/errors.ts";
 import { type Sae, saeOver } from "./sae.ts";
@@ -10,37 +12,33 @@ import { corrected } from "./weights.ts";
 
 /**
  * An autoencoder over the state's own weights, or their running average where one was kept and has seen a step. Nothing is copied; all else of the state is given back. The
- * autoencoder owns the engine and closes it. `shape`: of the latents that are here, where they are those of one shard: then it can only be closed.
+ * autoencoder owns the engine and closes it. `dims`: of the latents that are here, where they are those of one shard: then it can only be closed.
  */
 export async function trainedSae(
   engine: Engine,
   state: State,
   description: SaeDescription,
   where: { readonly path: string | undefined; readonly step: number },
-  shape: Shape = description.shape,
+  dims: Dims = description.dims,
 ): Promise<Sae> {
-  if (shape.n !== description.shape.n) return partial(engine, state, description, where);
+  if (dims.n !== description.dims.n) return partial(engine, state, description, where);
   const { params, m, v, ema, age, counters } = state;
   const updates = float64Of(await engine.read(counters))[COUNTERS.indexOf("ema")]!;
   const decay = description.saetta?.emaDecay;
   const average = ema !== undefined && decay !== undefined && updates > 0 ? { decay, updates } : undefined;
   const weights = average === undefined ? params : ema!;
-  for (const group of [m, v, params, ema])
-    if (group && group !== weights) for (const name of PARAM_NAMES) engine.free(group[name]);
+  for (const group of [m, v, params, ema]) if (group && group !== weights) freeParams(engine, group);
   engine.free(age);
   engine.free(counters);
   // As a checkpoint does when it saves, and a reader when it loads.
   const { kind, factor } = normalizationOf(description);
-  for (const name of PARAM_NAMES) {
-    const folds = kind === "scale" && isFolded(name);
+  for (const [name, spec, tensor] of paramEntries(weights)) {
+    const folds = kind === "scale" && spec.folds;
     if (!folds && average === undefined) continue;
-    const bytes = await engine.read(weights[name]);
+    const bytes = await engine.read(tensor);
     const folded = folds ? divided(bytes, engine.real, factor) : bytes;
     const values = engine.real === "f64" ? float64Of(folded) : float32Of(folded);
-    engine.write(
-      weights[name],
-      bytesOf(average === undefined ? values : corrected(name, values, description.shape.d, average)),
-    );
+    engine.write(tensor, bytesOf(average === undefined ? values : corrected(name, values, dims.dOut, average)));
   }
   const found = { ...where, description, weights: average === undefined ? "raw" : "ema", refusals: [] } as const;
   return saeOver(found, engine, weights, () => engine.close());

@@ -27,7 +27,7 @@ const TOLERANCE = 1e-5;
 
 /** Compares row by row; `rows` [B*d]. Throws SaettaError, naming `where`, when latents or reconstructions differ by more than TOLERANCE. */
 export async function compare(rules: Rules, sae: Sae, rows: Float32Array, where: string): Promise<Comparison> {
-  const { d } = sae.shape;
+  const { dIn: d } = sae.dims;
   const codes = await sae.encode(rows);
   const output = await sae.decode(codes);
   const found = { rows: rows.length / d, active: 0, latents: 0, output: 0, ties: 0 };
@@ -97,7 +97,7 @@ export async function rowsToCompare(
   preBias: Float32Array | Float64Array,
   paths: readonly string[],
 ): Promise<Float32Array> {
-  const { d, n } = sae.shape;
+  const { dIn: d, n } = sae.dims;
   const wanted = Math.max(FEWEST, Math.min(MOST, Math.floor(PRODUCTS / (n * d))));
   if (paths.length === 0) {
     const rng = new Rng(0, PURPOSE.verify);

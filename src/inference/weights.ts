@@ -5,13 +5,15 @@ import { basename, dirname, join } from "node:path";
 import { AVERAGE, CFG, isRunFolder, OWN_WEIGHTS, WEIGHTS, weightsFile } from "../checkpoint/layout.ts";
 import { INFERENCE_FILES, newestCheckpoint, openCheckpoint, type Refusal } from "../checkpoint/load.ts";
 import { disk } from "../checkpoint/storage.ts";
-import { type Engine, PARAM_NAMES, type Params, paramShapes } from "../engine/engine.ts";
+import type { Engine, Params } from "../engine/engine.ts";
 import { openSafetensors, type Safetensors } from "../formats/safetensors.ts";
 import type { Told } from "../interchange/format.ts";
 import { type FoundForeign, findForeign, namesForeign, openForeign } from "../interchange/index.ts";
 import { refuseTranscoder } from "../interchange/sparsify.ts";
 import { checkShape, safetensorsFloats } from "../interchange/tensors.ts";
-import { normalizationOf, parseDescription, type SaeDescription, TENSOR_NAMES } from "../sae/description.ts";
+import { paramsOf } from "../sae/architectures/index.ts";
+import { normalizationOf, parseDescription, type SaeDescription } from "../sae/description.ts";
+import { isCoreParam, PARAMS, type ParamName, paramEntries } from "../sae/params.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { FormatError, SaettaError, UsageError } from "../util/errors.ts";
 import { readJsonFile } from "../util/json.ts";
@@ -143,13 +145,12 @@ export async function writeParams(
   firstLatent = 0,
 ): Promise<void> {
   await withParams(found, async (read) => {
-    for (const name of PARAM_NAMES) {
+    for (const [name, { sharded }, tensor] of paramEntries(params)) {
       const all = await read(name, unitDecoder);
-      const { shape } = params[name];
-      const values = shape[0] === paramShapes(found.description.shape)[name][0] ? all : partOf(all, firstLatent, shape);
+      const values = sharded ? partOf(all, firstLatent, tensor.shape) : all;
       const same = (values instanceof Float32Array ? "f32" : "f64") === engine.real;
       engine.write(
-        params[name],
+        tensor,
         bytesOf(same ? values : engine.real === "f32" ? Float32Array.from(values) : Float64Array.from(values)),
       );
     }
@@ -157,32 +158,31 @@ export async function writeParams(
 }
 
 /** One array of the weights, as `writeParams` writes it; f64 where the file has f64, else f32. */
-export function readParam(
-  found: FoundSae,
-  name: keyof Params,
-  unitDecoder = true,
-): Promise<Float32Array | Float64Array> {
+export function readParam(found: FoundSae, name: ParamName, unitDecoder = true): Promise<Float32Array | Float64Array> {
   return withParams(found, (read) => read(name, unitDecoder));
 }
 
-type ReadParam = (name: keyof Params, unitDecoder: boolean) => Promise<Float32Array | Float64Array>;
+type ReadParam = (name: ParamName, unitDecoder: boolean) => Promise<Float32Array | Float64Array>;
 
 /** Opens the files of the weights once, for as long as `use` runs. */
 async function withParams<T>(found: FoundSae, use: (read: ReadParam) => Promise<T>): Promise<T> {
   if (found.foreign !== undefined) {
     const foreign = await openForeign(found.foreign, found.foreign.told);
     try {
-      return await use((name) => foreign.read(name));
+      return await use((name) => {
+        if (isCoreParam(name)) return foreign.read(name);
+        throw new FormatError(`holds no ${name}`, { where: found.path });
+      });
     } finally {
       await foreign.close();
     }
   }
   const file = await openWeights(found);
   try {
-    const { shape } = found.description;
+    const { dims } = found.description;
     return await use(async (name, unitDecoder) => {
-      const values = await safetensorsFloats(file, TENSOR_NAMES[name], paramShapes(shape)[name]);
-      return found.weights === "ema" ? corrected(name, values, shape.d, averageOf(file), unitDecoder) : values;
+      const values = await safetensorsFloats(file, PARAMS[name].file, PARAMS[name].shape(dims));
+      return found.weights === "ema" ? corrected(name, values, dims.dOut, averageOf(file), unitDecoder) : values;
     });
   } finally {
     await file.close();
@@ -206,7 +206,7 @@ export interface Average {
 
 /** Divides an average, in place, by 1 - m^t, the share of it that is weights and not the zeros it started from; rows of the decoder get norm 1. */
 export function corrected<T extends Float32Array | Float64Array>(
-  name: keyof Params,
+  name: ParamName,
   values: T,
   d: number,
   { decay, updates }: Average,
@@ -234,10 +234,10 @@ export async function checkWeights(found: FoundSae): Promise<void> {
   if (found.foreign !== undefined) return;
   const file = await openWeights(found);
   try {
-    const shapes = paramShapes(found.description.shape);
-    for (const name of PARAM_NAMES) {
-      const tensor = TENSOR_NAMES[name];
-      checkShape(tensor, file.entry(tensor).shape, shapes[name], "cfg.json", file.path);
+    const { dims, spec } = found.description;
+    for (const name of paramsOf(spec)) {
+      const { file: tensor, shape } = PARAMS[name];
+      checkShape(tensor, file.entry(tensor).shape, shape(dims), "cfg.json", file.path);
     }
   } finally {
     await file.close();

@@ -18,9 +18,10 @@ export interface ForeignFacts {
 export function describeForeign(format: ReadFormatName, facts: ForeignFacts, where: string): SaeDescription {
   const { d, n, k, layerNorm = false, model, tensor } = facts;
   // The limits of cfg.json are the limits here.
-  const { shape } = parseDescription({ d_in: d, num_latents: n, k }, where);
+  const { dims, spec } = parseDescription({ d_in: d, num_latents: n, k }, where);
   return {
-    shape,
+    dims,
+    spec,
     saetta: {
       version: VERSION,
       engine: "imported",

@@ -117,8 +117,9 @@ async function open(place: Place, told: Told): Promise<Foreign> {
 
 function write(sae: Exchanged, dtype: "f32" | "f64", options: WriteOptions): ReturnType<ForeignFormat["write"]> {
   sayable(sae.description, "dictionary_learning", false, options);
-  const { shape, saetta } = sae.description;
-  const { d, n, k } = shape;
+  const { dims, spec, saetta } = sae.description;
+  const { dIn: d, n } = dims;
+  const { k } = spec;
   const one = (values: Int32Array | Float32Array, of: "i32" | "f32"): TorchPart => ({
     dtype: of,
     shape: [],

@@ -3,8 +3,8 @@
  * (sae/description.ts), four arrays, and what the file says that has no place here.
  */
 
-import type { Params } from "../engine/engine.ts";
 import type { SaeDescription } from "../sae/description.ts";
+import type { CoreParam } from "../sae/params.ts";
 
 export const FORMATS = ["saelens", "sparsify", "openai", "dictionary_learning"] as const;
 export type FormatName = (typeof FORMATS)[number];
@@ -12,7 +12,7 @@ export type FormatName = (typeof FORMATS)[number];
 export type ReadFormatName = FormatName | "qwen_scope";
 
 export type Floats = Float32Array | Float64Array;
-export type Weight = keyof Params;
+export type Weight = CoreParam;
 
 /** An autoencoder: relu(top-k(encoder (x - preBias) + latentBias)), decoded and preBias added, on rows normalised as the description says. */
 export interface Exchanged {

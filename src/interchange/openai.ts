@@ -85,7 +85,8 @@ async function open(place: Place, told: Told): Promise<Foreign> {
 }
 
 function write(sae: Exchanged, dtype: "f32" | "f64", options: WriteOptions): ReturnType<ForeignFormat["write"]> {
-  const { n, k } = sae.description.shape;
+  const { k } = sae.description.spec;
+  const { n } = sae.description.dims;
   const title = "a file of OpenAI's loader";
   const plain = rowNormalization(sae.description) === "none";
   if (options.bare && !plain) {

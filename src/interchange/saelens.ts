@@ -152,8 +152,9 @@ function timesRows(values: Floats, factors: Float64Array, width: number): Floats
 const WRITTEN_AS = "6.49.2";
 
 function write(sae: Exchanged, dtype: "f32" | "f64", options: WriteOptions): ReturnType<ForeignFormat["write"]> {
-  const { shape, saetta } = sae.description;
-  const { d, n, k } = shape;
+  const { dims, spec, saetta } = sae.description;
+  const { dIn: d, n } = dims;
+  const { k } = spec;
   const layerNorm = sayable(sae.description, "SAELens", true, options);
   const cfg: JsonObject = {
     architecture: "topk",
@@ -179,7 +180,7 @@ function write(sae: Exchanged, dtype: "f32" | "f64", options: WriteOptions): Ret
       model_from_pretrained_kwargs: {},
     },
   };
-  const shapes = shapesOf(shape);
+  const shapes = shapesOf({ d, n });
   const parts: Readonly<Record<string, () => Promise<Floats>>> = {
     W_enc: async () => transposed(await sae.read("encoder"), n, d),
     b_enc: () => sae.read("latentBias"),

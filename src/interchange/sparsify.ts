@@ -4,15 +4,9 @@
  */
 
 import { basename, dirname, join, resolve } from "node:path";
-import { PARAM_NAMES, paramShapes } from "../engine/engine.ts";
 import { openSafetensors, type Safetensors } from "../formats/safetensors.ts";
-import {
-  descriptionJson,
-  type Provenance,
-  parseDescription,
-  type SaeDescription,
-  TENSOR_NAMES,
-} from "../sae/description.ts";
+import { descriptionJson, type Provenance, parseDescription, type SaeDescription } from "../sae/description.ts";
+import { CORE_PARAMS, PARAMS } from "../sae/params.ts";
 import { closedOnFailure } from "../util/closing.ts";
 import { FormatError, SaettaError } from "../util/errors.ts";
 import { Fields, readJsonFile } from "../util/json.ts";
@@ -41,17 +35,24 @@ async function opened({
 async function open(place: Place): Promise<Foreign> {
   const { description, file } = await opened(place);
   return closedOnFailure(file, async () => {
-    const { shape } = description;
-    const shapes = paramShapes(shape);
+    const { dims, spec } = description;
     return {
       format: "sparsify",
       files: [CFG, SPARSIFY_WEIGHTS],
       description:
         description.saetta === undefined
-          ? describeForeign("sparsify", { ...shape, ...(await hookpointOf(place)) }, join(place.folder, CFG))
+          ? describeForeign(
+              "sparsify",
+              { d: dims.dIn, n: dims.n, k: spec.k, ...(await hookpointOf(place)) },
+              join(place.folder, CFG),
+            )
           : description,
-      notes: unusedNote(file.tensors.keys(), Object.values(TENSOR_NAMES), SPARSIFY_WEIGHTS),
-      read: (name) => safetensorsFloats(file, TENSOR_NAMES[name], shapes[name]),
+      notes: unusedNote(
+        file.tensors.keys(),
+        CORE_PARAMS.map((name) => PARAMS[name].file),
+        SPARSIFY_WEIGHTS,
+      ),
+      read: (name) => safetensorsFloats(file, PARAMS[name].file, PARAMS[name].shape(dims)),
       close: () => file.close(),
     };
   });
@@ -86,19 +87,18 @@ async function hookpointOf({ folder }: Place): Promise<{ readonly model?: string
 }
 
 function write(sae: Exchanged, dtype: "f32" | "f64", options: WriteOptions): ReturnType<ForeignFormat["write"]> {
-  const { shape, saetta } = sae.description;
+  const { dims, spec, saetta } = sae.description;
   sayable(sae.description, "sparsify", false, options);
-  const description = { shape, saetta: saetta && written(saetta, options) };
+  const description = { dims, spec, saetta: saetta && written(saetta, options) };
   return [jsonFile(CFG, descriptionJson(description)), sparsifyWeights(SPARSIFY_WEIGHTS, sae, dtype)];
 }
 
 /** The weights in this layout, as the file `name`. */
 export function sparsifyWeights(name: string, sae: Exchanged, dtype: "f32" | "f64"): OutputFile {
-  const shapes = paramShapes(sae.description.shape);
-  const arrays = PARAM_NAMES.map((each) => ({
-    name: TENSOR_NAMES[each],
-    shape: shapes[each],
-    read: () => sae.read(each),
+  const arrays = CORE_PARAMS.map((name) => ({
+    name: PARAMS[name].file,
+    shape: PARAMS[name].shape(sae.description.dims),
+    read: () => sae.read(name),
   }));
   return safetensorsFile(name, dtype, arrays);
 }
@@ -115,7 +115,8 @@ export const sparsify: ForeignFormat = {
   async rules(place) {
     const { description, file } = await opened(place);
     try {
-      const { d, n, k } = description.shape;
+      const { dIn: d, n } = description.dims;
+      const { k } = description.spec;
       const [weight, encoderBias, wDec, decoderBias] = [
         await safetensorsFloats(file, "encoder.weight", [n, d]),
         await safetensorsFloats(file, "encoder.bias", [n]),

@@ -56,7 +56,7 @@ export function arrayParts(
   dtype: "f32" | "f64",
   names: TorchNames,
 ): Readonly<Record<string, TorchPart>> {
-  const { d, n } = description.shape;
+  const { dIn: d, n } = description.dims;
   const part = (weight: Weight, shape: readonly number[], strides?: readonly number[]) => ({
     [names[weight]]: { dtype, shape, ...(strides && { strides }), bytes: async () => as(dtype, await read(weight)) },
   });

@@ -1,8 +1,9 @@
 import { describe, expect, it } from "vitest";
+import { described } from "../../test/topk.ts";
 import { descriptionJson, normalizationOf, parseDescription, type SaeDescription } from "./description.ts";
 
 const full: SaeDescription = {
-  shape: { d: 4, n: 10, k: 3, auxk: 2 },
+  ...described({ d: 4, n: 10, k: 3, auxk: 2 }),
   saetta: {
     version: "0.1.0",
     engine: "reference",
@@ -51,7 +52,7 @@ describe("cfg.json", () => {
 
   it("is read as sparsify writes it", () => {
     expect(parseDescription({ expansion_factor: 8, num_latents: 0, k: 3, d_in: 4 }, "cfg.json")).toEqual({
-      shape: { d: 4, n: 32, k: 3, auxk: 0 },
+      ...described({ d: 4, n: 32, k: 3, auxk: 0 }),
       saetta: undefined,
     });
   });
@@ -61,7 +62,7 @@ describe("cfg.json", () => {
     [
       "another activation",
       { activation: "groupmax" },
-      'cfg.json: activation "groupmax" is not "topk", the only one that Saetta computes',
+      'cfg.json: activation "groupmax" is not computed by Saetta (it computes "topk")',
     ],
     [
       "a skip connection",

@@ -5,19 +5,12 @@
 
 import { FormatError } from "../util/errors.ts";
 import { Fields, type Json, type JsonObject } from "../util/json.ts";
+import { ARCHITECTURES, type ArchitectureSpec, architectureNamed, rulesOf } from "./architectures/index.ts";
+import { autoencoderDims, type Dims } from "./dims.ts";
 import { NO_NORMALIZATION, type Normalization } from "./math.ts";
-import type { Shape } from "./shape.ts";
 
 /** The version of the files in a checkpoint folder; a reader refuses a later one. */
 export const FORMAT_VERSION = 1;
-
-/** Name of each parameter in safetensors files. */
-export const TENSOR_NAMES = {
-  encoder: "encoder.weight",
-  latentBias: "encoder.bias",
-  decoder: "W_dec",
-  preBias: "b_dec",
-} as const;
 
 /** Where an autoencoder comes from and how its inputs were prepared. */
 export interface Provenance {
@@ -42,7 +35,8 @@ export interface Provenance {
 }
 
 export interface SaeDescription {
-  readonly shape: Shape;
+  readonly dims: Dims;
+  readonly spec: ArchitectureSpec;
   /** undefined in files of others. */
   readonly saetta: Provenance | undefined;
 }
@@ -55,18 +49,19 @@ export function normalizationOf({ saetta }: SaeDescription): Normalization {
 }
 
 /** The object to write as cfg.json; keys in a fixed order. */
-export function descriptionJson({ shape, saetta }: SaeDescription): JsonObject {
-  const { d, n, k, auxk } = shape;
+export function descriptionJson({ dims, spec, saetta }: SaeDescription): JsonObject {
+  const { dIn, n } = dims;
+  const { cfg } = architectureNamed(spec.architecture);
+  const written = cfg.write(spec);
   const sparsify = {
-    activation: "topk",
-    expansion_factor: Math.ceil(n / d), // whole, as sparsify declares it; num_latents is what counts
+    activation: cfg.activation,
+    expansion_factor: Math.ceil(n / dIn), // whole, as sparsify declares it; num_latents is what counts
     normalize_decoder: true,
     num_latents: n,
-    k,
-    multi_topk: false,
+    ...written.sparsify,
     skip_connection: false,
     transcode: false,
-    d_in: d,
+    d_in: dIn,
   };
   if (saetta === undefined) return sparsify;
   const {
@@ -91,28 +86,31 @@ export function descriptionJson({ shape, saetta }: SaeDescription): JsonObject {
   const given = Object.fromEntries(
     Object.entries(optional).filter((entry): entry is [string, string | number] => entry[1] !== undefined),
   );
-  return { ...sparsify, saetta: { format_version: FORMAT_VERSION, version, engine, auxk, normalization, ...given } };
+  return {
+    ...sparsify,
+    saetta: { format_version: FORMAT_VERSION, version, engine, ...written.own, normalization, ...given },
+  };
 }
 
 /** Parses cfg.json strictly: what would make the autoencoder compute something else than Saetta does is refused, not ignored. `where` names the file in errors. */
 export function parseDescription(json: Json, where: string): SaeDescription {
   const cfg = new Fields(json, "cfg.json", where);
   const activation = cfg.has("activation") ? cfg.string("activation") : "topk"; // the first versions of sparsify had no other
-  if (activation !== "topk")
-    throw new FormatError(`activation "${activation}" is not "topk", the only one that Saetta computes`, { where });
+  const architecture = ARCHITECTURES.map(architectureNamed).find((each) => each.cfg.activation === activation);
+  if (architecture === undefined) {
+    const known = ARCHITECTURES.map((name) => `"${architectureNamed(name).cfg.activation}"`).join(", ");
+    throw new FormatError(`activation "${activation}" is not computed by Saetta (it computes ${known})`, { where });
+  }
   for (const key of ["skip_connection", "transcode", "signed"]) {
     if (cfg.boolean(key, false)) throw new FormatError(`"${key}" is true, which Saetta does not compute`, { where });
   }
   const d = cfg.integer("d_in", 1);
   const stated = cfg.has("num_latents") ? cfg.integer("num_latents") : 0;
   const n = stated > 0 ? stated : d * cfg.integer("expansion_factor", 1);
-  const k = cfg.integer("k", 1);
-  if (k > n) throw new FormatError(`k is ${k}, but there are only ${n} latents`, { where });
   if (!Number.isSafeInteger(n * d) || n >= 0xffff_ffff)
     throw new FormatError(`${n} latents x ${d} inputs are too many`, { where });
-  if (!cfg.has("saetta")) return { shape: { d, n, k, auxk: 0 }, saetta: undefined };
-  const own = cfg.fields("saetta");
-  const version = own.integer("format_version", 1);
+  const own = cfg.has("saetta") ? cfg.fields("saetta") : undefined;
+  const version = own?.integer("format_version", 1) ?? FORMAT_VERSION;
   if (version > FORMAT_VERSION) {
     throw new FormatError(
       `format version ${version} is later than ${FORMAT_VERSION}, the last that this Saetta knows`,
@@ -122,7 +120,11 @@ export function parseDescription(json: Json, where: string): SaeDescription {
       },
     );
   }
-  return { shape: { d, n, k, auxk: own.integer("auxk") }, saetta: parseProvenance(own) };
+  const spec = architecture.cfg.read(cfg, own);
+  const { inference } = rulesOf(spec);
+  if (inference.kind === "topk" && inference.k > n)
+    throw new FormatError(`k is ${inference.k}, but there are only ${n} latents`, { where });
+  return { dims: autoencoderDims(d, n), spec, saetta: own && parseProvenance(own) };
 }
 
 const NORMALIZATIONS: readonly Normalization["kind"][] = ["none", "scale", "unit", "layer_norm"];

@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { dimsOf } from "../../test/topk.ts";
 import { tiedStart, unitProbes } from "./init.ts";
 
 const norm = (row: Float32Array) => Math.sqrt(row.reduce((sum, value) => sum + value * value, 0));
@@ -6,7 +7,7 @@ const norm = (row: Float32Array) => Math.sqrt(row.reduce((sum, value) => sum + v
 describe("the tied start", () => {
   const d = 48;
   const n = 200;
-  const { encoder, decoder } = tiedStart({ d, n, k: 4, auxk: 0 }, 9);
+  const { encoder, decoder } = tiedStart(dimsOf({ d, n }), 9);
 
   it("has an encoder uniform in +-1/sqrt(d)", () => {
     const bound = 1 / Math.sqrt(d);
@@ -28,8 +29,8 @@ describe("the tied start", () => {
   });
 
   it("is a function of seed and latent alone", () => {
-    expect(tiedStart({ d, n: 3, k: 1, auxk: 0 }, 9).encoder).toEqual(encoder.slice(0, 3 * d));
-    expect(tiedStart({ d, n, k: 4, auxk: 0 }, 10).encoder).not.toEqual(encoder);
+    expect(tiedStart(dimsOf({ d, n: 3 }), 9).encoder).toEqual(encoder.slice(0, 3 * d));
+    expect(tiedStart(dimsOf({ d, n }), 10).encoder).not.toEqual(encoder);
   });
 });
 

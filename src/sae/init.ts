@@ -1,14 +1,14 @@
 /** The start of an autoencoder: a pure function of the seed, the same for every engine. */
 
 import { PURPOSE, Rng } from "../util/rng.ts";
-import type { Shape } from "./shape.ts";
+import type { Dims } from "./dims.ts";
 
 /**
  * The tied start of the reference: encoder [n,d] uniform in +-1/sqrt(d) (what PyTorch's Linear draws), decoder [n,d] its copy with unit rows
  * (Gao et al. 2024, appendix A.1). Each row is a function of (seed, latent) alone; `firstLatent` is the number of row 0.
  */
 export function tiedStart(
-  { d, n }: Shape,
+  { dIn: d, n }: Dims,
   seed: number,
   firstLatent = 0,
 ): { encoder: Float32Array; decoder: Float32Array } {

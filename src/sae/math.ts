@@ -13,18 +13,17 @@
  */
 
 import { fmix32 } from "../util/rng.ts";
+import type { PerParam } from "./params.ts";
 
-/** encoder [n,d], latentBias [n], decoder [n,d], preBias [d]. */
-export interface Weights {
-  readonly encoder: Float64Array;
-  readonly latentBias: Float64Array;
-  readonly decoder: Float64Array;
-  readonly preBias: Float64Array;
-}
+/** encoder [n,d], latentBias [n], decoder [n,d], preBias [d]; threshold [n] where the rule has one. */
+export type Weights = PerParam<Float64Array>;
 
-/** What is on: [B,k] pairs, highest value first in each row. The first value of 0 in a row ends it. `grad` is the gradient of each value, unscaled. */
+/**
+ * What is on: [B,capacity] pairs, highest value first in each row. The first value of 0 in a row ends it. `grad` is the
+ * gradient of each value, unscaled.
+ */
 export interface Pairs {
-  readonly k: number;
+  readonly capacity: number;
   readonly latent: Uint32Array;
   readonly value: Float64Array;
   readonly grad: Float64Array;
@@ -138,6 +137,27 @@ export function topK(
 }
 
 /**
+ * The rule "threshold" (JumpReLU: Rajamanoharan et al. 2024, arXiv 2407.14435; plain ReLU with thresholds of 0): of pre
+ * [n] every candidate above its threshold and above 0, highest value first, the lower latent first among equals.
+ * Written to latent and value, of which there must be room for all; returns how many are on.
+ */
+export function aboveThreshold(
+  pre: Float64Array,
+  threshold: Float64Array,
+  latent: Uint32Array,
+  value: Float64Array,
+  isCandidate: (j: number) => boolean,
+): number {
+  const above = (j: number) => pre[j] > 0 && pre[j] > threshold[j] && isCandidate(j);
+  const on = Array.from(pre.keys()).filter(above);
+  on.sort((a, b) => pre[b] - pre[a] || a - b);
+  if (on.length > latent.length) throw new RangeError(`${on.length} latents are on, there are ${latent.length} slots`);
+  latent.set(on);
+  value.set(on.map((j) => pre[j]));
+  return on.length;
+}
+
+/**
  * E3, E8 where the latents are in several shards: how many of the pairs that `shard` has on in a row are among the k highest of all shards. values: of each shard, [k or fewer],
  * highest first, 0 after the last. They are the first so many; among equals the lower latent wins, which is the lower shard's.
  */
@@ -161,7 +181,7 @@ export function isDead(age: number, deadAfter: number): boolean {
 
 /** E4, E10: out [B,d] = W_dec z, without a bias. */
 export function decode(decoder: Float64Array, z: Pairs, out: Float64Array): void {
-  const B = z.latent.length / z.k;
+  const B = z.latent.length / z.capacity;
   const d = out.length / B;
   out.fill(0);
   eachPair(z, (row, j, slot) => {
@@ -232,7 +252,7 @@ export function lossScales(s: Sums, rows: number, mseScale: number, auxCoef: num
 
 /** The gradient of each value that is on: decoder[latent] . err [B,d], without the factor of the loss. */
 export function codeGradients(decoder: Float64Array, z: Pairs, err: Float64Array): void {
-  const d = err.length / (z.latent.length / z.k);
+  const d = err.length / (z.latent.length / z.capacity);
   z.grad.fill(0);
   eachPair(z, (row, j, slot) => {
     let dot = 0;
@@ -371,9 +391,10 @@ export function nextAge(age: number, fired: boolean, rows: number): number {
 
 /** Calls with (row, latent, index of the pair) for each pair that is on, in order. */
 function eachPair(z: Pairs, visit: (row: number, latent: number, slot: number) => void): void {
-  const { k, latent, value } = z;
-  for (let row = 0; row * k < latent.length; row++) {
-    for (let slot = row * k; slot < (row + 1) * k && value[slot] > 0; slot++) visit(row, latent[slot], slot);
+  const { capacity, latent, value } = z;
+  for (let row = 0; row * capacity < latent.length; row++) {
+    const end = (row + 1) * capacity;
+    for (let slot = row * capacity; slot < end && value[slot] > 0; slot++) visit(row, latent[slot], slot);
   }
 }
 

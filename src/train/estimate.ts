@@ -1,16 +1,10 @@
 /** How long a run will take: a few of its own steps, timed before it starts, on the state that is then put back as it was. */
 
-import {
-  BYTES,
-  type Engine,
-  type Hyper,
-  PARAM_NAMES,
-  type Params,
-  type Shape,
-  type State,
-  type Tensor,
-} from "../engine/engine.ts";
+import { BYTES, type Engine, type Hyper, type Params, type State, type Tensor } from "../engine/engine.ts";
+import { ForwardPass } from "../engine/forward.ts";
+import { paramEntries } from "../sae/params.ts";
 import { bytesOf } from "../util/bytes.ts";
+import type { RankShard } from "./rank-shard.ts";
 import { createTrainStep } from "./step.ts";
 
 /** Seconds on the machine as it is now. */
@@ -33,25 +27,26 @@ const MOST_MS = 500;
  */
 export async function timeSteps(
   engine: Engine,
-  shape: Shape,
+  shard: RankShard,
   state: State,
   sample: Float32Array,
   batch: number,
   hyper: Omit<Hyper, "rows">,
 ): Promise<Pace> {
-  const before = await Promise.all(PARAM_NAMES.map((name) => engine.read(state.params[name])));
+  const params = tensorsOf(state.params);
+  const before = await Promise.all(params.map((tensor) => engine.read(tensor)));
   try {
     const [small, large] = PROBES;
-    if (batch <= large) return await timeBatch(engine, shape, state, sample, batch, hyper);
+    if (batch <= large) return await timeBatch(engine, shard, state, sample, batch, hyper);
     const [a, b] = [
-      await timeBatch(engine, shape, state, sample, small, hyper),
-      await timeBatch(engine, shape, state, sample, large, hyper),
+      await timeBatch(engine, shard, state, sample, small, hyper),
+      await timeBatch(engine, shard, state, sample, large, hyper),
     ];
     const far = (batch - small) / (large - small);
     const drawnOut = (from: number, to: number) => from + far * Math.max(0, to - from);
     return { step: drawnOut(a.step, b.step), forward: drawnOut(a.forward, b.forward) };
   } finally {
-    for (const [i, name] of PARAM_NAMES.entries()) engine.write(state.params[name], before[i]!);
+    for (const [i, tensor] of params.entries()) engine.write(tensor, before[i]!);
     for (const tensor of [
       ...tensorsOf(state.m),
       ...tensorsOf(state.v),
@@ -65,49 +60,49 @@ export async function timeSteps(
 
 async function timeBatch(
   engine: Engine,
-  shape: Shape,
+  shard: RankShard,
   state: State,
   sample: Float32Array,
   batch: number,
   hyper: Omit<Hyper, "rows">,
 ): Promise<Pace> {
-  const { d, k } = shape;
+  const { dims, inference } = shard;
+  const d = dims.dIn;
   const kept = Math.min(sample.length / d, batch);
   const index = Uint32Array.from({ length: batch }, (_, row) => row % kept);
   const raw = engine.alloc("f32", [kept, d]);
-  const rows = engine.alloc("u32", [batch]);
-  const x = engine.alloc(engine.real, [batch, d]);
-  const path = { codes: engine.codes(batch, k), err: engine.alloc(engine.real, [batch, d]) };
-  const ops = createTrainStep(engine, shape, batch);
+  const pass = new ForwardPass(engine, { rows: batch, dims, live: inference });
+  const step = createTrainStep(engine, { shard, rows: batch });
+  const numbers = { ...hyper, rows: batch };
   engine.write(raw, bytesOf(sample.subarray(0, kept * d)));
-  engine.write(rows, bytesOf(index));
-  const took = async (work: () => void): Promise<number> => {
+  pass.prepare(numbers, index);
+  const took = async (t: typeof step.step, work: () => void): Promise<number> => {
     const began = performance.now();
     work();
-    await engine.read(ops.step.bad);
+    await engine.read(t.bad);
     return (performance.now() - began) / 1000;
   };
   try {
     // The first step touches all memory for the first time.
     const times: number[] = [];
     for (let spent = 0; times.length <= STEPS && 1000 * spent < MOST_MS; spent += times.at(-1)!) {
-      times.push(await took(() => ops.run(state, raw, index, { ...hyper, rows: batch }, hyper.clip > 0)));
+      times.push(await took(step.step, () => step.run(state, raw, index, numbers, hyper.clip > 0)));
     }
-    const forward = await took(() => {
-      engine.load(raw, rows, x, ops.step);
-      engine.encode(state.params, x, ops.step, path.codes);
-      engine.decode(state.params, path.codes, path.err);
-      engine.residual(state.params, x, ops.step, path);
+    const forward = await took(pass.step, () => {
+      pass.encode(state.params, raw);
+      pass.decode(state.params);
+      pass.residual(state.params);
     });
     return { step: Math.min(...times), forward };
   } finally {
-    ops.close();
-    for (const each of [raw, rows, x, path.codes, path.err]) engine.free(each);
+    step.close();
+    pass.close();
+    engine.free(raw);
   }
 }
 
 function tensorsOf(params: Params | undefined): Tensor[] {
-  return params === undefined ? [] : PARAM_NAMES.map((name) => params[name]);
+  return params === undefined ? [] : paramEntries(params).map(([, , tensor]) => tensor);
 }
 
 const ZEROS = new Uint8Array(4 * 2 ** 20);

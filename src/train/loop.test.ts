@@ -1,18 +1,20 @@
 import { describe, expect, it } from "vitest";
 import { learnableRows, memorySource } from "../../test/support/memory-source.ts";
+import { dimsOf, newState, shardOf, type TopkSizes } from "../../test/topk.ts";
 import { ringRows, START } from "../data/batches.ts";
 import { RowSet } from "../data/mask.ts";
 import { Order } from "../data/order.ts";
 import { geometricMedian } from "../data/statistics.ts";
-import { COUNTERS, PARAM_NAMES, type Shape, type State } from "../engine/engine.ts";
+import { COUNTERS, type State } from "../engine/engine.ts";
 import { createReferenceEngine } from "../engine/reference.ts";
+import { CORE_PARAMS } from "../sae/params.ts";
 import { float64Of, uint32Of } from "../util/bytes.ts";
 import { type LoopInput, type Progress, trainLoop } from "./loop.ts";
 import type { Findings } from "./report.ts";
-import { allocState, startParams } from "./state.ts";
+import { startParams } from "./state.ts";
 
 const D = 6;
-const shape: Shape = { d: D, n: 20, k: 3, auxk: 5 };
+const shape: TopkSizes = { d: D, n: 20, k: 3, auxk: 5 };
 const values = learnableRows(900, D, 10);
 const BATCH = 24;
 
@@ -38,12 +40,12 @@ async function start(
     windowBytes: 24 * 100,
   });
   expect(order.windows).toBeGreaterThan(5);
-  const state = allocState(engine, shape, true);
-  startParams(engine, state.params, shape, 1, geometricMedian(values, D).median);
+  const state = newState(engine, shape, true);
+  startParams(engine, state.params, dimsOf(shape), 1, geometricMedian(values, D).median);
   if (poison !== undefined) engine.write(state.params.latentBias, new Uint8Array(Float64Array.of(poison).buffer));
   if (from !== undefined) {
     const group = (to: State["params"], of: State["params"]) =>
-      Promise.all(PARAM_NAMES.map(async (name) => engine.write(to[name], await engine.read(of[name]))));
+      Promise.all(CORE_PARAMS.map(async (name) => engine.write(to[name], await engine.read(of[name]))));
     await Promise.all([
       group(state.params, from.state.params),
       group(state.m, from.state.m),
@@ -58,7 +60,7 @@ async function start(
   const steps = 60;
   const run = trainLoop({
     engine,
-    shape,
+    shard: shardOf(shape),
     state,
     source,
     order,
@@ -93,7 +95,7 @@ async function start(
   });
   const everything = async () => {
     const tensors = [
-      ...[state.params, state.m, state.v, state.ema!].flatMap((group) => PARAM_NAMES.map((name) => group[name])),
+      ...[state.params, state.m, state.v, state.ema!].flatMap((group) => CORE_PARAMS.map((name) => group[name])),
       state.age,
       state.counters,
     ];

@@ -5,9 +5,9 @@ import { solo } from "../collective/solo.ts";
 import { batches, type Position, type Ring } from "../data/batches.ts";
 import type { RowOrder } from "../data/order.ts";
 import type { Source } from "../data/source.ts";
-import type { Engine, Hyper, Normalization, Shape, State, Tensor } from "../engine/engine.ts";
+import type { Engine, Hyper, Normalization, State, Tensor } from "../engine/engine.ts";
 import { SaettaError } from "../util/errors.ts";
-import { type Part, partOf, rowsOfReplica } from "./part.ts";
+import { type RankShard, rowsOfReplica } from "./rank-shard.ts";
 import { type Findings, type Report, readFindings } from "./report.ts";
 import { learningRate, type Schedule } from "./schedule.ts";
 import { createTrainStep, type TrainStep } from "./step.ts";
@@ -25,9 +25,8 @@ export interface LoopInput {
   readonly engine: Engine;
   /** The ranks that train together, all of them in this loop; default: this one alone. */
   readonly collective?: Collective;
-  /** Of the autoencoder, and its part that is this rank's; default: all of it. */
-  readonly shape: Shape;
-  readonly part?: Part;
+  /** What this rank holds of the autoencoder. */
+  readonly shard: RankShard;
   readonly state: State;
   readonly source: Source;
   readonly order: RowOrder;
@@ -64,8 +63,8 @@ const MOST_SKIPPED = 100;
 
 /** Trains to the end of the schedule, or until the signal is aborted or rows that are read once are used up. Returns how far it came. */
 export async function trainLoop(input: LoopInput): Promise<Progress> {
-  const { engine, collective = solo(), part = partOf(input.shape), state, schedule, hyper, budget, from } = input;
-  const alone = part.grid.size === 1;
+  const { engine, collective = solo(), shard, state, schedule, hyper, budget, from } = input;
+  const alone = shard.grid.size === 1;
   let progress = from;
   // Ranks end after the same step: they agree in each step whether to go on, and all learn it one step later.
   let agreed = false;
@@ -78,11 +77,15 @@ export async function trainLoop(input: LoopInput): Promise<Progress> {
     const [ring, signal] = [ringOf(input), alone ? input.signal : undefined];
     for await (const batch of batches(input.source, input.order, ring, input.nonFinite, from.position, size, signal)) {
       const rows = batch.rows.length;
-      const own = rowsOfReplica(part.grid, rows);
+      const own = rowsOfReplica(shard.grid, rows);
       if (ops?.rows !== own.end - own.first) {
         ops?.close();
-        const most = Math.ceil(rows / part.grid.replicas);
-        ops = createTrainStep(engine, part.shape, own.end - own.first, false, input.normalization, part, most);
+        ops = createTrainStep(engine, {
+          shard,
+          rows: own.end - own.first,
+          most: Math.ceil(rows / shard.grid.replicas),
+          normalization: input.normalization,
+        });
       }
       const lr = learningRate(schedule, progress.step);
       progress = { step: progress.step + 1, tokens: progress.tokens + rows, position: batch.next };

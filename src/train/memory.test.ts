@@ -1,9 +1,13 @@
 import { freemem } from "node:os";
 import { describe, expect, it } from "vitest";
+import { dimsOf, selectionsOf } from "../../test/topk.ts";
+import { CORE_PARAMS } from "../sae/params.ts";
 import { availableMemory, bytesNeeded, checkMemory, type Needs } from "./memory.ts";
 
 const needs: Needs = {
-  shape: { d: 768, n: 32768, k: 32, auxk: 256 },
+  dims: dimsOf({ d: 768, n: 32768 }),
+  params: CORE_PARAMS,
+  selections: selectionsOf({ k: 32, auxk: 256 }),
   real: "f32",
   ema: false,
   batch: 4096,
@@ -21,7 +25,7 @@ describe("the memory that a run needs", () => {
     expect(batch).toBeGreaterThan(4096 * 768 * 4 * 3);
     const counts = 40 * 32768;
     expect(bytesNeeded({ ...needs, batch: 8192 }).batch - counts).toBe(2 * (batch - counts));
-    expect(bytesNeeded({ ...needs, shape: { ...needs.shape, auxk: 0 } }).batch).toBeLessThan(batch);
+    expect(bytesNeeded({ ...needs, selections: selectionsOf({ k: 32, auxk: 0 }) }).batch).toBeLessThan(batch);
     expect(total).toBeGreaterThan(weights + batch + rows + 64 * 2 ** 20);
     expect(total).toBeLessThan(weights + batch + rows + 256 * 2 ** 20);
   });

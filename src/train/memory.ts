@@ -2,13 +2,16 @@
 
 import { readFileSync } from "node:fs";
 import { freemem } from "node:os";
-import { BYTES, type Real, type Shape } from "../engine/engine.ts";
-import { parameterCount } from "../sae/shape.ts";
+import { BYTES, type Dims, type Real, type SelectionPlan } from "../engine/engine.ts";
+import { type ParamName, parameterCount } from "../sae/params.ts";
 import { formatBytes } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
 
 export interface Needs {
-  readonly shape: Shape;
+  readonly dims: Dims;
+  readonly params: readonly ParamName[];
+  /** Of a training step: one per path. */
+  readonly selections: readonly SelectionPlan[];
   readonly real: Real;
   readonly ema: boolean;
   /** Whether whole gradients are kept, for replicas to sum. */
@@ -26,18 +29,18 @@ const PROGRAM = 144 * 2 ** 20;
 const ENTRY = 12;
 
 /** The most bytes held at once: of parameters with their moments and average, of a batch with its codes, and of raw rows or of what the start needs. */
-export function bytesNeeded({ shape, real, ema, dense = false, batch, rowBytes, sampled }: Needs): {
+export function bytesNeeded({ dims, params, selections, real, ema, dense = false, batch, rowBytes, sampled }: Needs): {
   readonly weights: number;
   readonly batch: number;
   readonly rows: number;
   readonly total: number;
 } {
-  const { d, n, k, auxk } = shape;
-  const parameters = parameterCount(shape);
+  const { dIn: d, n } = dims;
+  const parameters = parameterCount(dims, params);
   const weights = parameters * BYTES[real] * ((ema ? 4 : 3) + (dense ? 1 : 0));
   // x and an error a path; latent, value and gradient of each code, and the inverted lists with the count and place of each latent.
-  const paths = auxk > 0 ? 2 : 1;
-  const ofBatch = batch * ((1 + paths) * d * BYTES[real] + (k + auxk) * (4 + 2 * BYTES[real] + ENTRY)) + 40 * n;
+  const slots = selections.reduce((sum, each) => sum + each.slots, 0);
+  const ofBatch = batch * ((1 + selections.length) * d * BYTES[real] + slots * (4 + 2 * BYTES[real] + ENTRY)) + 40 * n;
   // The sample, which nobody may have collected when the first window comes. At the start also the parameters as drawn and as kept while steps are timed; later
   // raw rows, and the largest tensor as a checkpoint reads it.
   const rows = sampled * d * BYTES.f32 + Math.max(2 * parameters * BYTES[real], rowBytes + n * d * BYTES[real]);
@@ -60,7 +63,7 @@ export function availableMemory(): number {
 export function checkMemory(needs: Needs, available: number): number {
   const { weights, batch, rows, total } = bytesNeeded(needs);
   if (total <= available) return total;
-  const { n, d } = needs.shape;
+  const { n, dIn: d } = needs.dims;
   throw new SaettaError(
     `the run needs ${formatBytes(total)} of memory and ${formatBytes(available)} are free: ${formatBytes(weights)} for ${n} latents x ${d} inputs with their moments, ` +
       `${formatBytes(batch)} for a batch of ${needs.batch} rows, ${formatBytes(rows)} for rows read ahead and work`,

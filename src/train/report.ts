@@ -5,7 +5,7 @@ import { COUNTERS, type Engine, type State } from "../engine/engine.ts";
 import { namedSums } from "../engine/sums.ts";
 import { losses } from "../sae/math.ts";
 import { float64Of } from "../util/bytes.ts";
-import { sumOverShards } from "./part.ts";
+import { sumOverShards } from "./rank-shard.ts";
 import type { TrainStep } from "./step.ts";
 
 /** One step, as logged. What was not computed or is not finite is null. x are rows as the autoencoder sees them: normalised, where the run normalises. */

@@ -17,13 +17,12 @@ import { FormatError, SaettaError, UsageError } from "../util/errors.ts";
 import { Fields, type JsonObject } from "../util/json.ts";
 import { appendedTo, extend, resumedOptions } from "./extend.ts";
 import type { Progress } from "./loop.ts";
-import { fromFirst } from "./part.ts";
+import { fromFirst } from "./rank-shard.ts";
 import type { TrainRun } from "./run.ts";
 import { type RunConfig, readRunConfig, writeConfig } from "./run-folder.ts";
 import { locateData } from "./run-record.ts";
 import { type Beginning, type Plan, plan } from "./session.ts";
-import { allocState } from "./state.ts";
-import { launch, type Outset, type RunOptions, startAnew } from "./train.ts";
+import { launch, type Outset, type RunOptions, startAnew, stateOf } from "./train.ts";
 
 /** What a run may be given when it is resumed; everything else is fixed. */
 export interface ResumeArguments extends RunOptions {
@@ -59,8 +58,8 @@ export async function resume(dir: string, changes: TrainOptions & ResumeArgument
       if (planned.steps === begin.progress.step)
         onNote("the run has spent its budget already; --tokens or --epochs extend it");
       noteOtherBits(checkpoint, planned, onNote);
-      const state = allocState(planned.engine, planned.part.shape, planned.config.ema > 0);
-      const { firstLatent, whole } = planned.part;
+      const state = stateOf(planned);
+      const { firstLatent, whole } = planned.shard;
       await restoreState(planned.engine, checkpoint, state, { first: firstLatent, of: whole.n });
       const { step } = begin.progress;
       outset = { state, begin, seconds: step === 0 ? undefined : (begin.elapsed / step) * (planned.steps - step) };

@@ -13,6 +13,7 @@ import {
   configToJson,
   derivedOptions,
   resolveConfig,
+  specOf,
   type TrainOptions,
   totalSteps,
   withDefaults,
@@ -23,12 +24,14 @@ import { orderOf } from "../data/epochs.ts";
 import { countRows } from "../data/holdout.ts";
 import { keepingHead, stoppable } from "../data/rows-source.ts";
 import type { Source } from "../data/source.ts";
-import { BYTES, type Engine, type Hyper, type Normalization, type Shape, type State } from "../engine/engine.ts";
+import { BYTES, type Engine, type Hyper, type Normalization, type State } from "../engine/engine.ts";
 import { prepareEngine, selectEngine } from "../engine/select.ts";
 import { trainedSae } from "../inference/trained.ts";
 import type { RunLog } from "../logs/run-log.ts";
 import { openRunLogs } from "../logs/run-logs.ts";
+import { type ArchitectureSpec, paramsOf, rulesOf } from "../sae/architectures/index.ts";
 import type { SaeDescription } from "../sae/description.ts";
+import { autoencoderDims, type Dims } from "../sae/dims.ts";
 import { SaettaError, UsageError } from "../util/errors.ts";
 import type { JsonObject } from "../util/json.ts";
 import { VERSION } from "../util/version.ts";
@@ -37,7 +40,7 @@ import type { Forecast } from "./estimate.ts";
 import { type Progress, trainLoop } from "./loop.ts";
 import { availableMemory, checkMemory } from "./memory.ts";
 import { earlierLines, MetricsFile } from "./metrics-file.ts";
-import { checkBatch, fromFirst, type Part, partOf } from "./part.ts";
+import { checkBatch, fromFirst, type RankShard, rankShard, trainingSelections } from "./rank-shard.ts";
 import type { Report } from "./report.ts";
 import type { RunControl, TrainResult } from "./run.ts";
 import { NO_RECORD, type RunRecord } from "./run-record.ts";
@@ -53,7 +56,8 @@ export interface Plan {
   readonly record: Omit<RunRecord, "data">;
   readonly engine: Engine;
   readonly collective: Collective;
-  readonly part: Part;
+  readonly spec: ArchitectureSpec;
+  readonly shard: RankShard;
   readonly budget: number;
   readonly steps: number;
   readonly memory: Forecast["memory"];
@@ -87,12 +91,10 @@ export async function plan(
     source.paths.map((path) => resolve(path)),
     { dIn: source.dIn, rowsPerEpoch },
   );
-  const part = partOf(
-    { d: source.dIn, n: config.latents, k: config.k, auxk: config.auxk },
-    grid,
-    config.capacityFactor,
-  );
-  const { shape } = part;
+  const spec = specOf(config);
+  const dims = autoencoderDims(source.dIn, config.latents);
+  const shard = rankShard(dims, rulesOf(spec), grid, config.capacityFactor);
+  const selections = trainingSelections(shard);
   const rowBytes = source.dIn * BYTES[source.dtype];
   const order = orderOf(
     { rows: source.rows, rowBytes, grain: source.grain, stream: source.stream },
@@ -112,7 +114,7 @@ export async function plan(
   const engine = await selectEngine(config.engine, { threads, dtype: config.dtype, collective, onNote });
   let memory: Forecast["memory"];
   try {
-    const refusal = engine.refuses(shape);
+    const refusal = engine.refuses(shard.dims, selections);
     if (refusal !== undefined)
       throw new SaettaError(`the ${engine.name} engine cannot run this: ${refusal}`, { mend: "lower --latents" });
     const held = Math.min(MOST_ROWS, countRows(choice.holdout));
@@ -123,7 +125,17 @@ export async function plan(
     memory = {
       free,
       needed: checkMemory(
-        { shape, real: engine.real, ema: config.ema > 0, dense: grid.replicas > 1, batch, rowBytes: raw, sampled },
+        {
+          dims: shard.dims,
+          params: paramsOf(spec),
+          selections,
+          real: engine.real,
+          ema: config.ema > 0,
+          dense: grid.replicas > 1,
+          batch,
+          rowBytes: raw,
+          sampled,
+        },
         free,
       ),
     };
@@ -133,7 +145,7 @@ export async function plan(
   }
   const steps = totalSteps(budget, config.batch, config.dropLast);
   const record = { ...before, steps };
-  return { source, config, choice, order, record, engine, collective, part, budget, memory, onNote, steps };
+  return { source, config, choice, order, record, engine, collective, spec, shard, budget, memory, onNote, steps };
 }
 
 /** What rows that are read once allow: their own order, and none kept for evaluation. */
@@ -184,7 +196,7 @@ export function hyperOf(config: Config, mseScale: number): Omit<Hyper, "lr" | "r
 
 /** Trains from `begin` to the end, logging and saving into `out` (undefined: nowhere). State and engine go over to the autoencoder of the result, or are freed. */
 export async function trainFrom(
-  { source: planned, config, choice, order, record, engine, collective, part, budget, steps }: Plan,
+  { source: planned, config, choice, order, record, engine, collective, spec, shard, budget, steps }: Plan,
   state: State,
   begin: Beginning,
   out: string | undefined,
@@ -201,7 +213,7 @@ export async function trainFrom(
   const elapsed = () => begin.elapsed + (performance.now() - began) / 1000;
   // Read once, in seconds since 1970: the system's clock may be set while the run lasts.
   const startTime = Date.now() / 1000 - begin.elapsed;
-  const description = describe(source, config, engine, part.whole, begin.normalization);
+  const description = describe(source, config, engine, shard.whole, spec, begin.normalization);
   let last: Report | undefined;
   let checkpoint: string | undefined;
   let before = { at: elapsed(), tokens: begin.progress.tokens };
@@ -212,7 +224,7 @@ export async function trainFrom(
 
   const save = async (at: Progress): Promise<void> => {
     if (out === undefined) return;
-    const [file, alone] = [metrics, part.grid.size === 1];
+    const [file, alone] = [metrics, shard.grid.size === 1];
     // Several ranks would not wait for room for the same time.
     const waiting = { onDiskFull: alone ? config.onDiskFull : "stop", signal, onNote, runDir: out } as const;
     checkpoint = await withRoom(
@@ -231,11 +243,11 @@ export async function trainFrom(
       },
       { ...waiting, needed: checkpointBytes(state) },
     );
-    if (part.grid.rank === 0) await withRoom(() => pruneCheckpoints(out, config.keep), { ...waiting, needed: 0 });
+    if (shard.grid.rank === 0) await withRoom(() => pruneCheckpoints(out, config.keep), { ...waiting, needed: 0 });
   };
 
   try {
-    if (out !== undefined && part.grid.rank === 0) {
+    if (out !== undefined && shard.grid.rank === 0) {
       metrics = await MetricsFile.open(out, begin.metricsBytes);
       densities = new DensityFile(out, begin.progress.step);
       logs = logsOf(out, config, begin, startTime, onNote);
@@ -247,20 +259,18 @@ export async function trainFrom(
       held.length > 0
         ? await Validator.open(
             engine,
-            part.shape,
+            shard,
             { ...hyper, lr: 0, rows: 0 },
             source,
             held,
             config.nonFinite,
             begin.normalization,
-            part,
           ).catch(unlessStopped)
         : undefined;
     const end = await trainLoop({
       engine,
       collective,
-      shape: part.whole,
-      part,
+      shard,
       state,
       source,
       order,
@@ -315,9 +325,9 @@ export async function trainFrom(
     else await save(end);
     validator?.close();
     engine.free(ring);
-    const reason = end.step < steps && (signal.aborted || part.grid.size > 1) ? "stopped" : "done";
+    const reason = end.step < steps && (signal.aborted || shard.grid.size > 1) ? "stopped" : "done";
     engine.complete(state);
-    const sae = await trainedSae(engine, state, description, { path: checkpoint, step: end.step }, part.shape);
+    const sae = await trainedSae(engine, state, description, { path: checkpoint, step: end.step }, shard.dims);
     exitCode = 0;
     return { reason, steps: end.step, tokens: end.tokens, report: last, checkpoint, sae };
   } catch (thrown) {
@@ -368,12 +378,14 @@ function describe(
   source: Source,
   config: Config,
   engine: Engine,
-  shape: Shape,
+  dims: Dims,
+  spec: ArchitectureSpec,
   { kind, factor }: Normalization,
 ): SaeDescription {
   const { model, tensor, tokenizer } = source.origin;
   return {
-    shape,
+    dims,
+    spec,
     saetta: {
       version: VERSION,
       engine: engine.description,

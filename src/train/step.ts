@@ -3,73 +3,60 @@
  * spelled out in `sae/math.ts`.
  */
 
-import { allocStep, freeStep, writeHyper } from "../engine/allocate.ts";
-import type { Engine, Grads, Hyper, Normalization, Path, Shape, State, Step, Tensor } from "../engine/engine.ts";
+import type { Engine, Grads, Hyper, Normalization, Path, State, Step, Tensor } from "../engine/engine.ts";
+import { ForwardPass } from "../engine/forward.ts";
 import { bytesOf, uint32Of } from "../util/bytes.ts";
-import { type Part, partOf } from "./part.ts";
+import { type RankShard, trainingSelections } from "./rank-shard.ts";
 
 export interface TrainStep {
-  /** Rows of a batch, or of this replica's part of it. */
+  /** Rows of a batch, or of this replica's share of it. */
   readonly rows: number;
   readonly step: Step;
   readonly live: Path;
-  /** The auxiliary path; undefined when auxk is 0. */
+  /** The auxiliary path; undefined without an auxiliary loss. */
   readonly dead: Path | undefined;
   readonly grads: Grads;
   /**
-   * One step on rows `index` (u32, `rows` of them) of `raw`. `norm`: also compute the gradient's norm when it is not clipped. `stop`: this rank wants the run to end, which the
-   * ranks agree upon with the step's verdict.
+   * One step on rows `index` (u32, `rows` of them) of `raw`. `norm`: also compute the gradient's norm when it is not
+   * clipped. `stop`: this rank asks for the run to end, which all ranks learn with the step's verdict.
    */
   run(state: State, raw: Tensor, index: Uint32Array, hyper: Hyper, norm: boolean, stop?: boolean): void;
-  /** As of the last step: whether anything in it was not finite, and whether a rank wants to end. The same on all ranks. */
+  /** Of the last step: whether anything in it was not finite, and whether a rank asks to end. The same on all ranks. */
   verdict(): Promise<{ readonly bad: boolean; readonly stop: boolean }>;
   /** Gives the memory back. */
   close(): void;
 }
 
-/**
- * `dense`: keep the gradients of encoder and decoder, for those who want to look at them. `normalization`: of the rows; default: as they are. `part`: where `shape` and `rows` are
- * those of one rank of the grid that the engine's collective makes up; `most`: the rows of the replica that has the most.
- */
+export interface StepOptions {
+  /** What this rank of the engine's grid holds. */
+  readonly shard: RankShard;
+  /** Rows of this replica's share of the batch. */
+  readonly rows: number;
+  /** Rows of the replica that has the most; default: `rows`. */
+  readonly most?: number;
+  /** Keep whole gradients of encoder and decoder, to look at them. */
+  readonly dense?: boolean;
+  /** Of the rows; default: they stay as they are. */
+  readonly normalization?: Normalization | undefined;
+}
+
 export function createTrainStep(
   engine: Engine,
-  shape: Shape,
-  rows: number,
-  dense = false,
-  normalization?: Normalization,
-  part: Part = partOf(shape),
-  most = rows,
+  { shard, rows, most = rows, dense = false, normalization }: StepOptions,
 ): TrainStep {
-  const { d, k, auxk } = shape;
-  const { grid, whole } = part;
-  const t = allocStep(engine, shape);
-  const rowsOfRaw = engine.alloc("u32", [rows]);
-  const x = engine.alloc(engine.real, [rows, d]);
-  const path = (active: number): Path => ({
-    codes: engine.codes(rows, active),
-    err: engine.alloc(engine.real, [rows, d]),
-  });
-  const live = path(k);
-  const dead = auxk > 0 ? path(auxk) : undefined;
-  const g = engine.grads(shape, most, dense);
+  const { grid, dims } = shard;
+  const pass = new ForwardPass(engine, { rows, dims, live: shard.live, dead: shard.dead, normalization });
+  const { step: t, x, live, dead } = pass;
+  const g = engine.grads(dims, most, trainingSelections(shard), dense);
   const stop = engine.alloc("u32", [1]);
 
   const operations = (s: State, raw: Tensor, norm: boolean) => {
     const p = s.params;
-    engine.load(raw, rowsOfRaw, x, t, normalization);
-    engine.encode(p, x, t, live.codes, { age: s.age, codes: dead?.codes });
-    engine.merge(live.codes, whole.k, t);
-    if (dead) engine.merge(dead.codes, whole.auxk);
-
-    engine.decode(p, live.codes, live.err);
-    engine.allReduce(live.err, "sum", "shards");
-    engine.residual(p, x, t, live);
-    engine.codeGrad(p, live, t);
-    if (dead) {
-      engine.decode(p, dead.codes, dead.err);
-      engine.allReduce(dead.err, "sum", "shards");
-      engine.residual(p, x, t, dead, live);
-      engine.codeGrad(p, dead, t);
+    pass.encode(p, raw, s.age);
+    for (const path of dead === undefined ? [live] : [live, dead]) {
+      pass.decode(p, path);
+      pass.residual(p, path);
+      engine.codeGrad(p, path, t);
     }
 
     // The loss is of the whole batch, and so are its factors; a latent has fired when it has in any part of it.
@@ -105,8 +92,7 @@ export function createTrainStep(
       const withNorm = norm || hyper.clip > 0;
       const replay = recorded.get(withNorm) ?? engine.record(() => operations(s, raw, withNorm));
       recorded.set(withNorm, replay);
-      writeHyper(engine, t, hyper);
-      engine.write(rowsOfRaw, bytesOf(index));
+      pass.prepare(hyper, index);
       if (grid.size > 1) engine.write(stop, bytesOf(Uint32Array.of(stopping ? 1 : 0)));
       replay();
     },
@@ -118,16 +104,9 @@ export function createTrainStep(
     },
 
     close() {
-      for (const each of [live, dead]) {
-        if (each === undefined) continue;
-        engine.free(each.codes);
-        engine.free(each.err);
-      }
       engine.free(g);
-      engine.free(x);
-      engine.free(rowsOfRaw);
       engine.free(stop);
-      freeStep(engine, t);
+      pass.close();
     },
   };
 }

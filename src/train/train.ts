@@ -14,10 +14,11 @@ import type { Source } from "../data/source.ts";
 import { geometricMedian, meanVariance, normalizationFor, normalizeRows, strideSample } from "../data/statistics.ts";
 import type { Normalization, State } from "../engine/engine.ts";
 import { type FoundSae, findSae, writeParams } from "../inference/weights.ts";
+import { paramsOf } from "../sae/architectures/index.ts";
 import { normalizationOf } from "../sae/description.ts";
 import { UsageError } from "../util/errors.ts";
 import { type Pace, secondsFor, timeSteps } from "./estimate.ts";
-import { fromFirst } from "./part.ts";
+import { fromFirst } from "./rank-shard.ts";
 import { TrainRun } from "./run.ts";
 import { createRunFolder, discardRunFolder } from "./run-folder.ts";
 import { type Beginning, hyperOf, type Plan, plan, trainFrom } from "./session.ts";
@@ -80,12 +81,16 @@ export interface Outset {
   readonly found?: RunPreflight | undefined;
 }
 
+export function stateOf({ engine, spec, shard, config }: Plan): State {
+  return allocState(engine, shard.dims, paramsOf(spec), config.ema > 0);
+}
+
 export async function startAnew(
   planned: Plan,
   initial: FoundSae | undefined,
   onNote: (note: string) => void,
 ): Promise<Outset> {
-  const state = allocState(planned.engine, planned.part.shape, planned.config.ema > 0);
+  const state = stateOf(planned);
   const { found, pace, ...started } = await start(planned, state, initial, onNote);
   const begin = { progress: { step: 0, tokens: 0, position: START }, ...started, elapsed: 0, metricsBytes: 0 };
   return { state, begin, seconds: pace && secondsOf(planned, pace), found };
@@ -130,8 +135,8 @@ async function start(
   initial: FoundSae | undefined,
   onNote: (note: string) => void,
 ): Promise<Pick<Beginning, "mseScale" | "normalization"> & { readonly found?: RunPreflight; readonly pace?: Pace }> {
-  const { source, choice, config, engine, collective, part, budget } = planned;
-  const { shape } = part;
+  const { source, choice, config, engine, collective, shard, budget } = planned;
+  const { dims } = shard;
   const sampled = config.mseScale === "auto" || initial === undefined;
   const passed = new PassedOver((row) => isIn(choice.holdout, row) || choice.masked.has(row));
   let sample: Float32Array = new Float32Array(0);
@@ -147,16 +152,16 @@ async function start(
         passed.note,
       );
       // Of the rows as they are in the file.
-      found = { ...preflight(sample, shape.d), nonFinite: passed.nonFinite, excluded: passed.excluded };
+      found = { ...preflight(sample, dims.dIn), nonFinite: passed.nonFinite, excluded: passed.excluded };
     }
     const by =
       initial === undefined
-        ? normalizationFor(config.normalize, sample, shape.d)
+        ? normalizationFor(config.normalize, sample, dims.dIn)
         : normalizationOf(initial.description);
-    normalizeRows(sample, shape.d, by);
-    const scale = config.mseScale === "auto" ? 1 / meanVariance(sample, shape.d) : config.mseScale;
+    normalizeRows(sample, dims.dIn, by);
+    const scale = config.mseScale === "auto" ? 1 / meanVariance(sample, dims.dIn) : config.mseScale;
     if (initial !== undefined) return { mseScale: scale, normalization: by, median: null };
-    const { median: middle, converged, iterations } = geometricMedian(sample, shape.d);
+    const { median: middle, converged, iterations } = geometricMedian(sample, dims.dIn);
     if (!converged)
       onNote(`the geometric median still moved after ${iterations} iterations; the run starts from where it was`);
     return { mseScale: scale, normalization: by, median: [...middle] };
@@ -169,12 +174,12 @@ async function start(
   }
   const hyper = { ...hyperOf(config, mseScale), lr: config.lr };
   if (initial === undefined) {
-    startParams(engine, state.params, shape, config.seed, Float64Array.from(median!), part.firstLatent);
+    startParams(engine, state.params, dims, config.seed, Float64Array.from(median!), shard.firstLatent);
     if (config.encoderRescale)
-      await rescaleEncoder(engine, state.params, shape, config.seed, { ...hyper, lr: 0, rows: 1 }, part.whole.k);
+      await rescaleEncoder(engine, state.params, shard, config.seed, { ...hyper, lr: 0, rows: 1 });
   } else {
-    await writeParams(engine, initial, state.params, true, part.firstLatent);
-    const [least, most] = rowNorms(await readReals(engine, state.params.decoder), shape.d);
+    await writeParams(engine, initial, state.params, true, shard.firstLatent);
+    const [least, most] = rowNorms(await readReals(engine, state.params.decoder), dims.dIn);
     if (least < 1 - UNIT || most > 1 + UNIT) {
       onNote(
         `rows of the decoder of ${config.init} have norms from ${least.toPrecision(3)} to ${most.toPrecision(3)}; training keeps them at 1, so its first step changes what it says`,
@@ -183,9 +188,9 @@ async function start(
     if (kind === "scale") await unfold(engine, state.params, factor);
   }
   // Several ranks would not agree on how many steps to time.
-  if (part.grid.size > 1) shareState(engine, state, part);
-  if (found === undefined || part.grid.size > 1) return { mseScale, normalization, ...(found && { found }) };
-  const pace = await timeSteps(engine, shape, state, sample, Math.min(config.batch, budget), hyper);
+  if (shard.grid.size > 1) shareState(engine, state, shard);
+  if (found === undefined || shard.grid.size > 1) return { mseScale, normalization, ...(found && { found }) };
+  const pace = await timeSteps(engine, shard, state, sample, Math.min(config.batch, budget), hyper);
   return { mseScale, normalization, found, pace };
 }
 
@@ -212,7 +217,8 @@ function secondsOf({ config, choice, steps, budget }: Plan, pace: Pace): number 
 
 /** Width, k and normalisation come from the autoencoder that the run starts from, where they are not asked for. */
 function likeInitial(asked: TrainOptions, initial: FoundSae, source: Source): TrainOptions {
-  const { d, n, k } = initial.description.shape;
+  const { dims, spec } = initial.description;
+  const { dIn: d, n } = dims;
   const where = asked.init ?? "";
   if (d !== source.dIn)
     throw new UsageError(`reads rows of width ${d}, but the data has width ${source.dIn}`, {
@@ -236,7 +242,7 @@ function likeInitial(asked: TrainOptions, initial: FoundSae, source: Source): Tr
   // The weights already have their scale; rescaling them would not be starting from them.
   if (asked.encoderRescale)
     throw new UsageError("--encoder-rescale and --init exclude each other", { mend: "leave one of them out" });
-  return { ...rest, latents: n, k: asked.k ?? k, normalize: kind, encoderRescale: false };
+  return { ...rest, latents: n, k: asked.k ?? spec.k, normalize: kind, encoderRescale: false };
 }
 
 function defaultOut({ paths }: Source, now: Date): string {

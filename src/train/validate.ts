@@ -4,26 +4,15 @@ import type { Collective } from "../collective/collective.ts";
 import { type NonFinite, notFinite } from "../data/batches.ts";
 import { countRows, type Range } from "../data/holdout.ts";
 import type { Source } from "../data/source.ts";
-import { allocStep, freeStep, writeHyper } from "../engine/allocate.ts";
-import {
-  BYTES,
-  type Engine,
-  type Hyper,
-  NONE,
-  type Normalization,
-  type Params,
-  type Path,
-  type Shape,
-  type Step,
-  type Tensor,
-} from "../engine/engine.ts";
+import { BYTES, type Engine, type Hyper, NONE, type Normalization, type Params } from "../engine/engine.ts";
+import { ForwardPass } from "../engine/forward.ts";
 import { namedSums, sumsLength } from "../engine/sums.ts";
 import { type DensityBin, densityBins } from "../eval/density.ts";
 import { losses } from "../sae/math.ts";
-import { bytesOf, float64Of, uint32Of } from "../util/bytes.ts";
+import { float64Of, uint32Of } from "../util/bytes.ts";
 import { nonFiniteRows } from "../util/float16.ts";
 import type { HeldOut } from "./loop.ts";
-import { type Part, partOf, sumOverShards } from "./part.ts";
+import { type RankShard, sumOverShards } from "./rank-shard.ts";
 
 /** Rows of an evaluation during training; `saetta eval` uses all of them. */
 export const MOST_ROWS = 16_384;
@@ -69,53 +58,44 @@ export async function densityOfAll(
   return { rows, latents: all!, never: silent!, density: density.map((bin, i) => ({ ...bin, latents: counts[i]! })) };
 }
 
-/** What an evaluation of some rows needs of the engine's memory. */
-interface Room {
-  readonly t: Step;
-  readonly raw: Tensor;
-  readonly index: Tensor;
-  readonly x: Tensor;
-  readonly path: Path;
-}
-
 /** Reads the rows of the ranges and holds them in the engine's memory, for evaluations with `run`. */
 export class Validator {
   readonly #engine: Engine;
-  readonly #part: Part;
+  readonly #shard: RankShard;
   readonly #hyper: Hyper;
   readonly #chunks: readonly { readonly rows: number; readonly bytes: Uint8Array }[];
   readonly #dtype: Source["dtype"];
   readonly #normalization: Normalization | undefined;
-  readonly #rooms = new Map<number, Room>();
+  /** By the number of rows: all chunks but the last have the same. */
+  readonly #passes = new Map<number, ForwardPass>();
   /** Of this shard's latents, at the last evaluation. */
   density: HeldOutDensity | undefined;
 
   private constructor(
     engine: Engine,
-    part: Part,
+    shard: RankShard,
     hyper: Hyper,
     dtype: Source["dtype"],
     chunks: readonly { rows: number; bytes: Uint8Array }[],
     normalization: Normalization | undefined,
   ) {
     this.#engine = engine;
-    this.#part = part;
+    this.#shard = shard;
     this.#hyper = hyper;
     this.#dtype = dtype;
     this.#chunks = chunks;
     this.#normalization = normalization;
   }
 
-  /** Rows that are not finite stop it or are left out. `normalization`: default: rows as they are. `part`: every shard evaluates, and every replica finds the same. */
+  /** Rows that are not finite stop it or are left out. `normalization`: default: rows as they are. Every shard evaluates, and every replica finds the same. */
   static async open(
     engine: Engine,
-    shape: Shape,
+    shard: RankShard,
     hyper: Hyper,
     source: Source,
     ranges: readonly Range[],
     nonFinite: NonFinite = "stop",
     normalization?: Normalization,
-    part: Part = partOf(shape),
   ): Promise<Validator> {
     const rowBytes = source.dIn * BYTES[source.dtype];
     const all = new Uint8Array(countRows(ranges) * rowBytes);
@@ -136,28 +116,24 @@ export class Validator {
       const count = Math.min(ROWS_AT_ONCE, rows - first);
       chunks.push({ rows: count, bytes: all.subarray(first * rowBytes, (first + count) * rowBytes) });
     }
-    return new Validator(engine, part, hyper, source.dtype, chunks, normalization);
+    return new Validator(engine, shard, hyper, source.dtype, chunks, normalization);
   }
 
   async run(params: Params): Promise<HeldOut> {
     const engine = this.#engine;
-    const total = new Float64Array(sumsLength(this.#part.whole.d));
-    const firings = new Float64Array(this.#part.shape.n);
+    const total = new Float64Array(sumsLength(this.#shard.whole.dOut));
+    const firings = new Float64Array(this.#shard.dims.n);
     let rows = 0;
     for (const chunk of this.#chunks) {
-      const { t, raw, index, x, path } = this.#room(chunk.rows);
-      writeHyper(engine, t, { ...this.#hyper, rows: chunk.rows });
-      engine.write(raw, chunk.bytes);
-      engine.write(index, bytesOf(Uint32Array.from({ length: chunk.rows }, (_, row) => row)));
-      engine.load(raw, index, x, t, this.#normalization);
-      engine.encode(params, x, t, path.codes);
-      engine.merge(path.codes, this.#part.whole.k);
-      engine.decode(params, path.codes, path.err);
-      engine.allReduce(path.err, "sum", "shards");
-      engine.residual(params, x, t, path);
+      const pass = this.#pass(chunk.rows);
+      pass.prepare({ ...this.#hyper, rows: chunk.rows });
+      engine.write(pass.raw!, chunk.bytes);
+      pass.encode(params, pass.raw!);
+      pass.decode(params);
+      pass.residual(params);
       const [sumsRead, latents] = await Promise.all([
-        engine.read(t.sums),
-        engine.read(engine.pairs(path.codes).latent),
+        engine.read(pass.step.sums),
+        engine.read(engine.pairs(pass.live.codes).latent),
       ]);
       const sums = float64Of(sumsRead);
       for (let i = 0; i < total.length; i++) total[i]! += sums[i]!;
@@ -172,25 +148,22 @@ export class Validator {
 
   /** Gives the engine's memory back. */
   close(): void {
-    for (const { t, raw, index, x, path } of this.#rooms.values()) {
-      for (const each of [raw, index, x, path.codes, path.err]) this.#engine.free(each);
-      freeStep(this.#engine, t);
-    }
-    this.#rooms.clear();
+    for (const pass of this.#passes.values()) pass.close();
+    this.#passes.clear();
   }
 
-  /** Memory for a chunk of so many rows: all chunks but the last have the same. */
-  #room(rows: number): Room {
-    const engine = this.#engine;
-    const { d, k } = this.#part.shape;
-    const room = this.#rooms.get(rows) ?? {
-      t: allocStep(engine, this.#part.shape),
-      raw: engine.alloc(this.#dtype, [rows, d]),
-      index: engine.alloc("u32", [rows]),
-      x: engine.alloc(engine.real, [rows, d]),
-      path: { codes: engine.codes(rows, k), err: engine.alloc(engine.real, [rows, d]) },
-    };
-    this.#rooms.set(rows, room);
-    return room;
+  #pass(rows: number): ForwardPass {
+    const { dims, inference } = this.#shard;
+    const pass =
+      this.#passes.get(rows) ??
+      new ForwardPass(this.#engine, {
+        rows,
+        dims,
+        live: inference,
+        raw: this.#dtype,
+        normalization: this.#normalization,
+      });
+    this.#passes.set(rows, pass);
+    return pass;
   }
 }

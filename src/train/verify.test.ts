@@ -2,10 +2,10 @@ import { appendFile, cp, mkdir, readFile, rm, truncate, writeFile } from "node:f
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { scratch } from "../../test/support/scratch.ts";
+import { described, newState } from "../../test/topk.ts";
 import { optionsOf, trainOrResume, writeData } from "../../test/torture/subject.ts";
 import { saveCheckpoint } from "../checkpoint/save.ts";
 import { createReferenceEngine } from "../engine/reference.ts";
-import { allocState } from "./state.ts";
 import { verificationText, verifyRun } from "./verify.ts";
 
 let folder: string;
@@ -111,12 +111,12 @@ describe("a checkpoint folder", () => {
   it("whose tensors are not those of its description is not whole, though no byte has changed", async () => {
     await using engine = createReferenceEngine();
     const shape = { d: 3, n: 5, k: 2, auxk: 1 };
-    const state = allocState(engine, shape, false);
+    const state = newState(engine, shape);
     const path = await saveCheckpoint(run, {
       engine,
       state,
       step: 99,
-      description: { shape: { ...shape, n: 6 }, saetta: undefined },
+      description: { ...described({ ...shape, n: 6 }), saetta: undefined },
       progress: {},
     });
     const { sound, checkpoints } = await verifyRun(path);

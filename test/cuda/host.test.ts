@@ -16,6 +16,7 @@ import type { Engine } from "../../src/engine/engine.ts";
 import { createReferenceEngine } from "../../src/engine/reference.ts";
 import { CHECKS } from "../gpu/checks.ts";
 import { whyNoCpu } from "../support/engines.ts";
+import { refusal } from "../topk.ts";
 import { buildStandIn } from "./stand-in.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "saetta-stand-in-"));
@@ -86,10 +87,10 @@ describe.skipIf(why !== undefined)("over a stand-in for CUDA", () => {
 
   it("refuses shapes in words", async () => {
     await using engine = await make({ dtype: "bf16" });
-    expect(engine.refuses({ d: 4, n: 8, k: 8, auxk: 0 })).toBeUndefined();
-    expect(engine.refuses({ d: 4, n: 8, k: 9, auxk: 0 })).toMatch(/k = 9 is more than the 8 latents/);
-    expect(engine.refuses({ d: 4, n: 8000, k: 2000, auxk: 0 })).toMatch(/k = 2000 is more than the 1024/);
-    expect(engine.refuses({ d: 4096, n: 2 ** 20, k: 9, auxk: 0 })).toMatch(
+    expect(refusal(engine, { d: 4, n: 8, k: 8, auxk: 0 })).toBeUndefined();
+    expect(refusal(engine, { d: 4, n: 8, k: 9, auxk: 0 })).toMatch(/k = 9 is more than the 8 latents/);
+    expect(refusal(engine, { d: 4, n: 8000, k: 2000, auxk: 0 })).toMatch(/k = 2000 is more than the 1024/);
+    expect(refusal(engine, { d: 4096, n: 2 ** 20, k: 9, auxk: 0 })).toMatch(
       /weights and moments take \d+ bytes, Stand-in has/,
     );
     expect(engine.description).toBe("cuda: Stand-in, bf16");

@@ -7,6 +7,7 @@ import { hyperOf } from "../../src/train/session.ts";
 import { rescaleEncoder } from "../../src/train/state.ts";
 import { Validator } from "../../src/train/validate.ts";
 import { bytesOf } from "../../src/util/bytes.ts";
+import { dimsOf, selectTopk, shardOf } from "../topk.ts";
 import { memorySource } from "./source.ts";
 import { expectWeights, HYPER_HERE, onEveryEngine, SLOPE, slopes, Trainer } from "./support.ts";
 
@@ -52,16 +53,14 @@ describe("row 15", () => {
   onEveryEngine("row 15: encoding alone changes no age; only an update does", async (engine) => {
     const age = [7, 500, 0, 3];
     const trainer = Trainer.of(engine, axes(4, age, {}, 2, 2));
-    const t = allocStep(engine, trainer.start.shape);
+    const t = allocStep(engine, dimsOf(trainer.start.shape));
     const [raw, rows, x] = [engine.alloc("f32", [2, 4]), engine.alloc("u32", [2]), engine.alloc(engine.real, [2, 4])];
     writeHyper(engine, t, { ...HYPER_HERE, rows: 2 });
     engine.write(raw, bytesOf(Float32Array.of(1, 2, 3, 4, 4, 3, 2, 1)));
     engine.write(rows, bytesOf(Uint32Array.of(0, 1)));
     engine.load(raw, rows, x, t);
-    engine.encode(trainer.state.params, x, t, engine.codes(2, 2), {
-      age: trainer.state.age,
-      codes: engine.codes(2, 2),
-    });
+    const selections = selectTopk({ k: 2, auxk: 2 }, engine.codes(2, 2), engine.codes(2, 2));
+    engine.encode(trainer.state.params, x, t, selections, trainer.state.age);
     expect(await trainer.ages()).toEqual(age);
   });
 
@@ -73,11 +72,11 @@ describe("row 15", () => {
       await trainer.step([[0, 9, 0, 0]]);
       const age = [8, 0, 1, 4];
       expect(await trainer.ages()).toEqual(age);
-      const shape = trainer.start.shape;
+      const shard = shardOf(trainer.start.shape);
       const source = memorySource(Array.from({ length: 6 }, (_, row) => [row, 1, 2, 3]));
-      const validator = await Validator.open(engine, shape, hyper, source, [{ first: 1, count: 4 }], "stop");
+      const validator = await Validator.open(engine, shard, hyper, source, [{ first: 1, count: 4 }], "stop");
       expect(await validator.run(state.params)).toMatchObject({ holdout_mse: expect.any(Number) });
-      expect(await rescaleEncoder(engine, state.params, shape, 1, hyper)).toBeGreaterThan(0);
+      expect(await rescaleEncoder(engine, state.params, shard, 1, hyper)).toBeGreaterThan(0);
       expect(await trainer.ages()).toEqual(age);
       expect(await trainer.counters()).toEqual({ adam: 1, ema: 0, skipped: 0 });
       // Nor do they stand in the way of what the next step finds.

@@ -14,6 +14,7 @@ import type { Report } from "../../src/train/report.ts";
 import { train } from "../../src/train/train.ts";
 import { float64Of } from "../../src/util/bytes.ts";
 import { POLL_MS } from "../support/limits.ts";
+import { shardOf } from "../topk.ts";
 import { memorySource } from "./source.ts";
 import { drawRows, drawWeights, expectClose, HYPER_HERE, onEveryEngine, plainLosses, Trainer } from "./support.ts";
 
@@ -46,7 +47,7 @@ function loopOver(
   const { rows: _, lr: __, ...hyper } = HYPER_HERE;
   return {
     engine: watching,
-    shape,
+    shard: shardOf(shape),
     state: Trainer.of(engine, { shape, w }).state,
     source,
     order,

@@ -9,20 +9,20 @@ import {
   type Engine,
   type Hyper,
   NONE,
-  PARAM_NAMES,
   type Params,
-  type Shape,
   type State,
   SUMS,
   type Tensor,
 } from "../../src/engine/engine.ts";
 import { createReferenceEngine } from "../../src/engine/reference.ts";
+import { CORE_PARAMS, type CoreParam } from "../../src/sae/params.ts";
 import { type Findings, readFindings } from "../../src/train/report.ts";
-import { allocState, readReals, writeReals } from "../../src/train/state.ts";
-import { createTrainStep, type TrainStep } from "../../src/train/step.ts";
+import { readReals, writeReals } from "../../src/train/state.ts";
+import type { TrainStep } from "../../src/train/step.ts";
 import { bytesOf, float64Of, uint32Of } from "../../src/util/bytes.ts";
 import { Rng } from "../../src/util/rng.ts";
 import { cpuEngine, whyNoCpu } from "../support/engines.ts";
+import { newState, newStep, type TopkSizes } from "../topk.ts";
 
 /** One test on each engine that runs here. */
 export function onEveryEngine(name: string, body: (engine: Engine) => Promise<void>): void {
@@ -60,7 +60,7 @@ export const held = (a: readonly number[]): number[] => a.map(Math.fround);
 export const sumOf = (a: readonly number[]): number => a.reduce((sum, value) => sum + value, 0);
 export const mean = (a: readonly number[]): number => sumOf(a) / a.length;
 
-export function drawWeights({ d, n }: Shape, seed: number): Plain {
+export function drawWeights({ d, n }: TopkSizes, seed: number): Plain {
   const rng = new Rng(9, seed);
   const normal = (count: number, scale: number) => Array.from({ length: count }, () => scale * rng.normal());
   return {
@@ -76,11 +76,11 @@ export function drawRows(count: number, d: number, seed: number, scale = 1): num
   return Array.from({ length: count }, () => held(Array.from({ length: d }, () => scale * rng.normal())));
 }
 
-export function zeros({ d, n }: Shape): Plain {
+export function zeros({ d, n }: TopkSizes): Plain {
   return fill({ d, n }, 0);
 }
 
-export function fill({ d, n }: Pick<Shape, "d" | "n">, value: number): Plain {
+export function fill({ d, n }: Pick<TopkSizes, "d" | "n">, value: number): Plain {
   const row = () => Array<number>(d).fill(value);
   return {
     encoder: Array.from({ length: n }, row),
@@ -121,19 +121,19 @@ export function expectWeights(
   what: string,
   tolerance?: [number, number],
 ): void {
-  for (const name of PARAM_NAMES) expectClose(engine, actual[name], expected[name], `${what} of ${name}`, tolerance);
+  for (const name of CORE_PARAMS) expectClose(engine, actual[name], expected[name], `${what} of ${name}`, tolerance);
 }
 
 // ---- the loss, in plain arrays ----
 
 export interface LossOptions {
-  readonly shape: Shape;
+  readonly shape: TopkSizes;
   readonly dead: readonly boolean[];
   readonly mseScale: number;
   readonly auxCoef: number;
 }
 
-export function plainForward(w: Plain, x: readonly number[][], { k, auxk }: Shape, dead: readonly boolean[]) {
+export function plainForward(w: Plain, x: readonly number[][], { k, auxk }: TopkSizes, dead: readonly boolean[]) {
   const pre = x.map((row) =>
     w.encoder.map((weights, j) => w.latentBias[j] + sumOf(weights.map((e, i) => e * (row[i] - w.preBias[i])))),
   );
@@ -206,7 +206,7 @@ export const projected = (decoder: readonly number[][], g: readonly number[][]):
   g.map((row, j) => row.map((value, i) => value - dot(decoder[j], row) * decoder[j][i]));
 
 export const normOf = (g: Plain): number =>
-  Math.sqrt(sumOf(PARAM_NAMES.flatMap((name) => flat(g[name]).map((value) => value ** 2))));
+  Math.sqrt(sumOf(CORE_PARAMS.flatMap((name) => flat(g[name]).map((value) => value ** 2))));
 
 /** Project, clip, Adam, unit decoder rows; `t` counts from 1. */
 export function plainUpdate(
@@ -261,7 +261,7 @@ export const HYPER_HERE: Hyper = {
 };
 
 export interface Start {
-  readonly shape: Shape;
+  readonly shape: TopkSizes;
   readonly w: Plain;
   readonly m?: Plain;
   readonly v?: Plain;
@@ -292,7 +292,7 @@ export class Trainer {
     this.engine = engine;
     this.start = start;
     this.hyper = { ...HYPER_HERE, ...start.hyper };
-    this.state = allocState(engine, start.shape, start.ema !== undefined);
+    this.state = newState(engine, start.shape, start.ema !== undefined);
   }
 
   static of(engine: Engine, start: Start): Trainer {
@@ -306,7 +306,7 @@ export class Trainer {
     ];
     for (const [tensors, plain] of groups) {
       if (tensors !== undefined && plain !== undefined)
-        for (const name of PARAM_NAMES) writeReals(engine, tensors[name], Float64Array.from(flat(plain[name])));
+        for (const name of CORE_PARAMS) writeReals(engine, tensors[name], Float64Array.from(flat(plain[name])));
     }
     if (start.age !== undefined) engine.write(age, bytesOf(Uint32Array.from(start.age)));
     engine.write(counters, bytesOf(Float64Array.from(COUNTERS, (name) => (name === "adam" ? (start.adam ?? 0) : 0))));
@@ -317,7 +317,7 @@ export class Trainer {
   async step(x: readonly number[][], hyper: Partial<Hyper> = {}, logged = true) {
     const { engine, state, start } = this;
     const rows = x.length;
-    const step = this.#steps.get(rows) ?? createTrainStep(engine, start.shape, rows, start.dense ?? true);
+    const step = this.#steps.get(rows) ?? newStep(engine, start.shape, rows, { dense: start.dense ?? true });
     this.#steps.set(rows, step);
     const raw = engine.alloc("f32", [rows, start.shape.d]);
     engine.write(raw, bytesOf(Float32Array.from(x.flat())));
@@ -349,7 +349,7 @@ export class Trainer {
   async plain(which: "params" | "m" | "v" | "ema" = "params"): Promise<Plain> {
     const group = this.state[which];
     if (group === undefined) throw new Error(`no ${which} here`);
-    const list = async (name: keyof Params) => Array.from(await readReals(this.engine, group[name]));
+    const list = async (name: CoreParam) => Array.from(await readReals(this.engine, group[name]));
     return {
       encoder: this.#rowsOf(await list("encoder")),
       latentBias: await list("latentBias"),
@@ -380,7 +380,10 @@ export class Trainer {
     const latent = uint32Of(await this.engine.read(pairs.latent));
     const value = await readReals(this.engine, pairs.value);
     const slots = Array.from({ length: z.rows }, (_, b) =>
-      Array.from({ length: z.k }, (_, slot) => ({ latent: latent[b * z.k + slot], value: value[b * z.k + slot] })),
+      Array.from({ length: z.capacity }, (_, slot) => ({
+        latent: latent[b * z.capacity + slot],
+        value: value[b * z.capacity + slot],
+      })),
     );
     return {
       slots,

@@ -4,7 +4,6 @@
  */
 
 import { createHash } from "node:crypto";
-import { allocParams } from "../../src/engine/allocate.ts";
 import type { CudaOptions } from "../../src/engine/cuda/index.ts";
 import {
   BYTES,
@@ -12,16 +11,16 @@ import {
   type DType,
   type Engine,
   type Hyper,
-  PARAM_NAMES,
-  type Shape,
   type State,
   SUMS,
   type Tensor,
 } from "../../src/engine/engine.ts";
 import { createReferenceEngine } from "../../src/engine/reference.ts";
-import { createTrainStep } from "../../src/train/step.ts";
+import { CORE_PARAMS } from "../../src/sae/params.ts";
+import type { createTrainStep } from "../../src/train/step.ts";
 import { bytesOf, float32Of, float64Of } from "../../src/util/bytes.ts";
 import { Rng } from "../../src/util/rng.ts";
+import { newParams, newStep, type TopkSizes } from "../topk.ts";
 
 export type Make = (options: CudaOptions) => Promise<Engine>;
 
@@ -45,7 +44,7 @@ const HYPER: Hyper = {
 };
 
 interface Run {
-  readonly shape: Shape;
+  readonly shape: TopkSizes;
   readonly B: number;
   readonly steps: number;
   readonly hyper: Hyper;
@@ -112,10 +111,10 @@ class Trainer {
     this.run = run;
     const { shape, B, rows, ema, ages } = run;
     this.state = {
-      params: allocParams(engine, shape),
-      m: allocParams(engine, shape),
-      v: allocParams(engine, shape),
-      ...(ema ? { ema: allocParams(engine, shape) } : {}),
+      params: newParams(engine, shape),
+      m: newParams(engine, shape),
+      v: newParams(engine, shape),
+      ...(ema ? { ema: newParams(engine, shape) } : {}),
       age: engine.alloc("u32", [shape.n]),
       counters: engine.alloc("f64", [COUNTERS.length]),
     };
@@ -134,7 +133,7 @@ class Trainer {
     engine.write(this.state.age, bytesOf(Uint32Array.from({ length: shape.n }, (_, j) => ages(j))));
     this.#raw = engine.alloc("f32", [rows.length / shape.d, shape.d]);
     engine.write(this.#raw, bytesOf(rows));
-    this.#step = createTrainStep(engine, shape, B);
+    this.#step = newStep(engine, shape, B);
   }
 
   /** One step; also writes a row of the data again, as the loop does, which must not reach the steps before. */
@@ -155,7 +154,7 @@ class Trainer {
   get tensors(): readonly Tensor[] {
     const { params, m, v, ema, age, counters } = this.state;
     const groups = [params, m, v, ...(ema === undefined ? [] : [ema])];
-    return [...groups.flatMap((group) => PARAM_NAMES.map((name) => group[name])), age, counters];
+    return [...groups.flatMap((group) => CORE_PARAMS.map((name) => group[name])), age, counters];
   }
 
   save(): Promise<Uint8Array[]> {
@@ -330,7 +329,7 @@ async function ending(engine: Engine, run: Run, noise?: Rng): Promise<number> {
   let total = 0;
   for (let step = 0; step < run.steps; step++) {
     trainer.step();
-    for (const name of noise === undefined ? [] : PARAM_NAMES) {
+    for (const name of noise === undefined ? [] : CORE_PARAMS) {
       const tensor = trainer.state.params[name];
       const values = float64Of(await engine.read(tensor));
       engine.write(

@@ -5,16 +5,15 @@
  */
 
 import { afterAll, describe, expect, it } from "vitest";
-import type { Engine, Hyper, Params, Shape } from "../../src/engine/engine.ts";
-import { PARAM_NAMES } from "../../src/engine/engine.ts";
+import type { Engine, Hyper, Params } from "../../src/engine/engine.ts";
 import { createReferenceEngine } from "../../src/engine/reference.ts";
 import * as maths from "../../src/sae/math.ts";
-import { parameterCount } from "../../src/sae/shape.ts";
-import { allocState, freeState, readReals, writeReals } from "../../src/train/state.ts";
-import { createTrainStep } from "../../src/train/step.ts";
+import { CORE_PARAMS, parameterCount } from "../../src/sae/params.ts";
+import { freeState, readReals, writeReals } from "../../src/train/state.ts";
 import { bytesOf } from "../../src/util/bytes.ts";
 import { Rng } from "../../src/util/rng.ts";
 import { cpuEngine, whyNoCpu } from "../support/engines.ts";
+import { dimsOf, newState, newStep, type TopkSizes } from "../topk.ts";
 
 const SHAPES = 240;
 const EPS = 1e-6;
@@ -24,7 +23,7 @@ const RELATIVE = 1e-5;
 const CLEAR = 1e-3;
 
 interface Problem {
-  readonly shape: Shape;
+  readonly shape: TopkSizes;
   readonly B: number;
   readonly w: maths.Weights;
   readonly x: Float64Array;
@@ -152,12 +151,12 @@ async function gradient(
   p: Problem,
 ): Promise<{ readonly [K in keyof Params]: Float32Array | Float64Array }> {
   const { shape, B } = p;
-  const state = allocState(engine, shape, false);
-  for (const name of PARAM_NAMES) writeReals(engine, state.params[name], p.w[name]);
+  const state = newState(engine, shape, false);
+  for (const name of CORE_PARAMS) writeReals(engine, state.params[name], p.w[name]);
   engine.write(state.age, bytesOf(p.age));
   const raw = engine.alloc("f64", [B, shape.d]);
   engine.write(raw, bytesOf(p.x));
-  const step = createTrainStep(engine, shape, B, true);
+  const step = newStep(engine, shape, B, { dense: true });
   step.run(
     state,
     raw,
@@ -185,7 +184,7 @@ describe("gradients", () => {
     for (const p of problems) {
       const g = await gradient(engine, p);
       const held = hold(p);
-      for (const name of PARAM_NAMES) {
+      for (const name of CORE_PARAMS) {
         const values = p.w[name];
         for (let i = 0; i < values.length; i++) {
           const at = (value: number) => {
@@ -207,7 +206,7 @@ describe("gradients", () => {
           found.worst = Math.max(found.worst, off);
         }
       }
-      found.parameters += parameterCount(p.shape);
+      found.parameters += parameterCount(dimsOf(p.shape), CORE_PARAMS);
       found.shapes++;
       if (p.shape.auxk > 0 && p.age.some((age) => age > p.hyper.deadAfter) && p.B > 1) found.auxiliary++;
     }
@@ -224,7 +223,7 @@ describe("gradients", () => {
       // The auxiliary factor divides by a difference of sums, which enlarges the rounding of err.
       const { target, variation } = hold(p);
       const enlarged = 1 + (variation > 0 ? Math.min(maths.squares(target) / variation, 1e6) : 0);
-      for (const name of PARAM_NAMES) {
+      for (const name of CORE_PARAMS) {
         const largest = Float64Array.from(expected[name]).reduce((high, value) => Math.max(high, Math.abs(value)), 0);
         const allowed = 512 * 2 ** -24 * enlarged * (largest + 1e-3);
         for (let i = 0; i < expected[name].length; i++) {

@@ -47,7 +47,7 @@ export function floats(path: string): Float32Array {
 /** The autoencoder's own answer for the rows. */
 export async function answer(sae: Sae): Promise<Expected> {
   const codes = await sae.encode(ROWS);
-  return { latents: dense(codes, sae.shape.n), output: await sae.decode(codes) };
+  return { latents: dense(codes, sae.dims.n), output: await sae.decode(codes) };
 }
 
 function dense({ k: slots, latent, value }: SparseCodes, latents: number): Float32Array {

@@ -10,6 +10,7 @@ import { importSae } from "../../src/inference/exchange.ts";
 import { loadSae } from "../../src/inference/sae.ts";
 import { train } from "../../src/train/train.ts";
 import { FormatError } from "../../src/util/errors.ts";
+import { described } from "../topk.ts";
 import {
   ALL,
   answer,
@@ -52,7 +53,7 @@ describe("an autoencoder that PyTorch wrote", () => {
   it.each(ALL)("%s gives the latents and reconstructions of its own rules", async (name, path) => {
     const told = name === "openai-bare" ? { k } : {};
     await using sae = await loadSae(join(FIXTURES, path), { engine, ...told });
-    expect(sae.shape).toEqual({ d, n, k, auxk: 0 });
+    expect(sae.description).toMatchObject(described({ d, n, k, auxk: 0 }));
     const off = differences(await answer(sae), expected(name));
     expect(off.latents).toBeLessThan(1e-5);
     expect(off.output).toBeLessThan(1e-5);
@@ -126,7 +127,7 @@ describe("an autoencoder that PyTorch wrote", () => {
     );
     await using told = await train(rows, { ...options, init: bare, k: 3, out: false });
     const { sae: three } = await told.finished;
-    expect(three.shape).toMatchObject({ d, n, k: 3 });
+    expect(three).toMatchObject({ dims: { dIn: d, n }, k: 3 });
   });
 
   it("whose decoder rows have other norms than 1 says so when it is trained on", async () => {

@@ -7,7 +7,7 @@ import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { saveCheckpoint } from "../../src/checkpoint/save.ts";
 import { createCpuEngine } from "../../src/engine/cpu/index.ts";
-import { COUNTERS, type Engine, PARAM_NAMES, type Params, paramShapes, type State } from "../../src/engine/engine.ts";
+import { COUNTERS, type Engine, type Params, type State } from "../../src/engine/engine.ts";
 import { createReferenceEngine } from "../../src/engine/reference.ts";
 import { type ExportOptions, exportSae, importSae } from "../../src/inference/exchange.ts";
 import { loadSae } from "../../src/inference/sae.ts";
@@ -16,9 +16,11 @@ import { findSae, readParam } from "../../src/inference/weights.ts";
 import type { FormatName } from "../../src/interchange/format.ts";
 import { formatNamed } from "../../src/interchange/index.ts";
 import type { Normalization } from "../../src/sae/math.ts";
+import { CORE_PARAMS, type CoreParam } from "../../src/sae/params.ts";
 import { bytesOf } from "../../src/util/bytes.ts";
 import { Rng } from "../../src/util/rng.ts";
 import { PYTHON, python } from "../support/python.ts";
+import { described, paramShapes } from "../topk.ts";
 import { answer, d, differences, expected, FIXTURES, k, n, ROWS, ROWS_FILE } from "./fixtures.ts";
 
 const torch = await python("torch");
@@ -55,7 +57,7 @@ function drawn(seed: number): { readonly [K in keyof Params]: Float64Array } {
 async function checkpoint(on: Engine, kind: Normalization["kind"], ema = false): Promise<string> {
   const shapes = paramShapes(shape);
   const params = (seed: number | undefined, scale = 1): Params => {
-    const tensor = (name: keyof Params) => {
+    const tensor = (name: CoreParam) => {
       const t = on.alloc(on.real, shapes[name]);
       if (seed === undefined) return t;
       const values = drawn(seed)[name].map((value) => value * scale);
@@ -90,14 +92,20 @@ async function checkpoint(on: Engine, kind: Normalization["kind"], ema = false):
     tensor: "/h.6/Add",
   };
   const run = await mkdtemp(join(folder, "run-"));
-  await saveCheckpoint(run, { engine: on, state, step: 10, description: { shape, saetta }, progress: {} });
+  await saveCheckpoint(run, {
+    engine: on,
+    state,
+    step: 10,
+    description: { ...described(shape), saetta },
+    progress: {},
+  });
   return run;
 }
 
 async function weightsOf(path: string, told = {}): Promise<Record<string, string>> {
   const found = await findSae(path, undefined, told);
   const out: Record<string, string> = {};
-  for (const name of PARAM_NAMES) out[name] = Buffer.from(bytesOf(await readParam(found, name))).toString("hex");
+  for (const name of CORE_PARAMS) out[name] = Buffer.from(bytesOf(await readParam(found, name))).toString("hex");
   return out;
 }
 
@@ -127,7 +135,7 @@ describe("out and in again", () => {
     expect(exported.verified?.rows).toBe(64);
     const imported = await importSae(out, { out: back, verify: true, ...told });
     expect(imported.format).toBe(format);
-    expect(imported.description.shape).toMatchObject({ d, n, k });
+    expect(imported.description).toMatchObject({ dims: { dIn: d, n }, spec: { k } });
     const weights = await weightsOf(run);
     expect(await weightsOf(out, told)).toEqual(weights);
     expect(await weightsOf(back)).toEqual(weights);

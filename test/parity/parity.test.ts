@@ -4,14 +4,15 @@
  */
 
 import { describe, expect, it } from "vitest";
-import { type Engine, PARAM_NAMES } from "../../src/engine/engine.ts";
+import type { Engine } from "../../src/engine/engine.ts";
 import { createReferenceEngine } from "../../src/engine/reference.ts";
 import { namedSums } from "../../src/engine/sums.ts";
 import { losses, squares } from "../../src/sae/math.ts";
-import { allocState, readReals, writeReals } from "../../src/train/state.ts";
-import { createTrainStep } from "../../src/train/step.ts";
+import { CORE_PARAMS } from "../../src/sae/params.ts";
+import { readReals, writeReals } from "../../src/train/state.ts";
 import { bytesOf, float64Of, uint32Of } from "../../src/util/bytes.ts";
 import { cpuEngine, whyNoCpu } from "../support/engines.ts";
+import { newState, newStep } from "../topk.ts";
 import { fixture, hyperOf, near, type Run, runs, shape } from "./fixtures.ts";
 
 /** Repeats a run; `check` sees the state after each step. Returns the worst relative error of the losses, and of everything. */
@@ -25,12 +26,12 @@ async function repeat(
   const { k, auxk, ema } = run.config;
   const sae = { d, n, k, auxk };
   const hyper = hyperOf(run.config);
-  const state = allocState(engine, sae, ema !== null);
-  for (const name of PARAM_NAMES) writeReals(engine, state.params[name], fixture(`start/${name}`));
+  const state = newState(engine, sae, ema !== null);
+  for (const name of CORE_PARAMS) writeReals(engine, state.params[name], fixture(`start/${name}`));
   const data = fixture("data");
   const raw = engine.alloc("f64", [data.length / d, d]);
   engine.write(raw, bytesOf(data));
-  const step = createTrainStep(engine, sae, B);
+  const step = newStep(engine, sae, B);
   let worst = 0;
   for (const [i, expected] of run.steps.entries()) {
     const where = `${title}, step ${i + 1}`;
@@ -46,7 +47,7 @@ async function repeat(
     expect(found.l0, where).toBe(expected.l0);
     expect(sums.dead, where).toBe(expected.dead);
     expect([...uint32Of(await engine.read(state.age))], where).toEqual(expected.age);
-    for (const name of PARAM_NAMES) {
+    for (const name of CORE_PARAMS) {
       const weights = await readReals(engine, state.params[name]);
       near(
         `${where}: squares of ${name}`,

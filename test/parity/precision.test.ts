@@ -4,14 +4,15 @@
  */
 
 import { describe, expect, it } from "vitest";
-import { type Engine, PARAM_NAMES, type Params, paramShapes, type Tensor } from "../../src/engine/engine.ts";
+import type { Engine, Params, Tensor } from "../../src/engine/engine.ts";
 import { createReferenceEngine } from "../../src/engine/reference.ts";
 import { namedSums } from "../../src/engine/sums.ts";
 import { losses, squares } from "../../src/sae/math.ts";
-import { allocState, readReals, writeReals } from "../../src/train/state.ts";
-import { createTrainStep } from "../../src/train/step.ts";
+import { CORE_PARAMS } from "../../src/sae/params.ts";
+import { readReals, writeReals } from "../../src/train/state.ts";
 import { bytesOf, float64Of } from "../../src/util/bytes.ts";
 import { cpuEngine, whyNoCpu } from "../support/engines.ts";
+import { newState, newStep, paramShapes } from "../topk.ts";
 import { fixture, hyperOf, KINDS, near, precision, runs, shape, states } from "./fixtures.ts";
 
 interface Found {
@@ -23,12 +24,12 @@ interface Found {
 const { d, n, B } = shape;
 const { config } = runs[precision.run];
 const sae = { d, n, k: config.k, auxk: config.auxk };
-const QUANTITIES = KINDS.flatMap((kind) => PARAM_NAMES.map((name) => `${kind}/${name}`));
+const QUANTITIES = KINDS.flatMap((kind) => CORE_PARAMS.map((name) => `${kind}/${name}`));
 
 /** One step from each state. */
 async function steps(engine: Engine): Promise<Found[]> {
-  const state = allocState(engine, sae, false);
-  const step = createTrainStep(engine, sae, B, true);
+  const state = newState(engine, sae, false);
+  const step = newStep(engine, sae, B, { dense: true });
   const data = Float32Array.from(fixture("data"));
   const raw = engine.alloc("f32", [data.length / d, d]);
   engine.write(raw, bytesOf(data));
@@ -41,13 +42,13 @@ async function steps(engine: Engine): Promise<Found[]> {
     v: state.v,
   };
   const tensors: [string, Tensor][] = KINDS.flatMap((kind) =>
-    PARAM_NAMES.map((name): [string, Tensor] => [`${kind}/${name}`, groups[kind][name]]),
+    CORE_PARAMS.map((name): [string, Tensor] => [`${kind}/${name}`, groups[kind][name]]),
   );
   const found: Found[] = [];
   let at = 0;
   for (const [i, { age, updates }] of precision.states.entries()) {
     for (const kind of ["weights", "m", "v"] as const) {
-      for (const name of PARAM_NAMES) {
+      for (const name of CORE_PARAMS) {
         const length = paramShapes(sae)[name].reduce((a, b) => a * b, 1);
         writeReals(engine, groups[kind][name], states.subarray(at, at + length));
         at += length;

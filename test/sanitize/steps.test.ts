@@ -6,14 +6,15 @@
 import { describe, expect, it } from "vitest";
 import { HYPERS } from "../../src/engine/conformance-draw.ts";
 import { cpuPaths, createCpuEngine, type InstructionSet } from "../../src/engine/cpu/index.ts";
-import { type Engine, type Hyper, type Normalization, PARAM_NAMES, type Shape } from "../../src/engine/engine.ts";
-import { allocState, freeState, startParams, writeReals } from "../../src/train/state.ts";
-import { createTrainStep } from "../../src/train/step.ts";
+import type { Engine, Hyper, Normalization } from "../../src/engine/engine.ts";
+import { CORE_PARAMS } from "../../src/sae/params.ts";
+import { freeState, startParams, writeReals } from "../../src/train/state.ts";
 import { bytesOf, float64Of, uint32Of } from "../../src/util/bytes.ts";
 import { Rng } from "../../src/util/rng.ts";
+import { dimsOf, newState, newStep, type TopkSizes } from "../topk.ts";
 
 interface Job {
-  readonly shape: Shape;
+  readonly shape: TopkSizes;
   readonly B: number;
   /** Half of the rows turn on the same few latents, whose lists are then long. */
   readonly skewed: boolean;
@@ -75,11 +76,11 @@ async function train(engine: Engine, job: Job): Promise<Trained> {
   const { shape, B } = job;
   const { d, n } = shape;
   const rng = new Rng(41, d, n, B);
-  const state = allocState(engine, shape, job.ema);
+  const state = newState(engine, shape, job.ema);
   startParams(
     engine,
     state.params,
-    shape,
+    dimsOf(shape),
     1,
     Float64Array.from({ length: d }, () => 0.1 * rng.normal()),
   );
@@ -101,7 +102,7 @@ async function train(engine: Engine, job: Job): Promise<Trained> {
   const raw = engine.alloc("f32", [m, d]);
   engine.write(raw, bytesOf(x));
 
-  const step = createTrainStep(engine, shape, B, job.dense, job.normalization);
+  const step = newStep(engine, shape, B, { dense: job.dense, normalization: job.normalization });
   const hyper = { ...HYPERS, rows: B, ...job.hyper };
   const reads: Promise<Uint8Array>[] = [];
   for (let t = 0; t < STEPS; t++) {
@@ -118,7 +119,7 @@ async function train(engine: Engine, job: Job): Promise<Trained> {
     engine.free(other);
   }
   for (const group of [state.params, state.m, state.v, state.ema]) {
-    if (group !== undefined) reads.push(...PARAM_NAMES.map((name) => engine.read(group[name])));
+    if (group !== undefined) reads.push(...CORE_PARAMS.map((name) => engine.read(group[name])));
   }
   reads.push(engine.read(engine.pairs(step.live.codes).latent), engine.read(state.age), engine.read(state.counters));
   step.close();

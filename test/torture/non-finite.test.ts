@@ -6,12 +6,12 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { COUNTERS, type Engine, type State } from "../../src/engine/engine.ts";
 import { createReferenceEngine } from "../../src/engine/reference.ts";
-import { allocState, freeState, startParams, writeReals } from "../../src/train/state.ts";
-import { createTrainStep } from "../../src/train/step.ts";
+import { freeState, startParams, writeReals } from "../../src/train/state.ts";
 import { bytesOf, float64Of, uint32Of } from "../../src/util/bytes.ts";
 import { firstNonFinite } from "../../src/util/float16.ts";
 import type { Rng } from "../../src/util/rng.ts";
 import { cpuEngine, whyNoCpu } from "../support/engines.ts";
+import { dimsOf, newState, newStep } from "../topk.ts";
 import { cases, LONG } from "./harness.ts";
 
 const shape = { d: 5, n: 24, k: 3, auxk: 4 };
@@ -45,8 +45,8 @@ const magnitude = (rng: Rng, least: number, most: number): number =>
 
 async function torment(engine: Engine, rng: Rng, tally: { bad: number; good: number }): Promise<void> {
   const { d, n } = shape;
-  const state = allocState(engine, shape, true);
-  startParams(engine, state.params, shape, rng.below(1000), new Float64Array(d));
+  const state = newState(engine, shape, true);
+  startParams(engine, state.params, dimsOf(shape), rng.below(1000), new Float64Array(d));
   const scale = magnitude(rng, -30, 38);
   writeReals(
     engine,
@@ -59,7 +59,7 @@ async function torment(engine: Engine, rng: Rng, tally: { bad: number; good: num
     values[rng.below(values.length)] = [Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY][rng.below(3)]!;
   const raw = engine.alloc("f32", [ROWS, d]);
   engine.write(raw, bytesOf(values));
-  const step = createTrainStep(engine, shape, ROWS);
+  const step = newStep(engine, shape, ROWS);
   const hyper = {
     lr: magnitude(rng, -6, 6),
     rows: ROWS,

@@ -7,10 +7,10 @@ import { checkpointsFolder, savedSteps, stepName } from "../../src/checkpoint/la
 import { newestCheckpoint, openCheckpoint } from "../../src/checkpoint/load.ts";
 import { pruneCheckpoints, saveCheckpoint } from "../../src/checkpoint/save.ts";
 import { createReferenceEngine } from "../../src/engine/reference.ts";
-import { allocState } from "../../src/train/state.ts";
 import { type Chooser, type Recording, recording } from "../support/power.ts";
 import { scratch } from "../support/scratch.ts";
 import { through } from "../support/seam.ts";
+import { described, newState } from "../topk.ts";
 import { cases, enumerated } from "./harness.ts";
 import { digestOf, exists, optionsOf, trainOrResume, writeData } from "./subject.ts";
 
@@ -50,12 +50,12 @@ describe("checkpoints that are saved and removed one after the other", () => {
     recorded = recording(run);
     await using engine = createReferenceEngine();
     const shape = { d: 3, n: 5, k: 2, auxk: 1 };
-    const state = allocState(engine, shape, true);
+    const state = newState(engine, shape, true);
     const saetta = { version: "0", engine: engine.description, normalization: "none", emaDecay: 0.9 } as const;
     for (let step = 1; step <= 5; step++) {
       await saveCheckpoint(
         run,
-        { engine, state, step, description: { shape, saetta }, progress: { step } },
+        { engine, state, step, description: { ...described(shape), saetta }, progress: { step } },
         recorded.storage,
       );
       returned.push({ step, length: recorded.length() });

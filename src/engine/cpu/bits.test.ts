@@ -5,13 +5,13 @@
 
 import { createHash } from "node:crypto";
 import { describe, expect, it } from "vitest";
-import { allocState, startParams } from "../../train/state.ts";
-import { createTrainStep } from "../../train/step.ts";
+import { dimsOf, newParams, newState, newStep, selectTopk, type TopkSizes } from "../../../test/topk.ts";
+import { startParams } from "../../train/state.ts";
 import { bytesOf, uint32Of } from "../../util/bytes.ts";
 import { Rng } from "../../util/rng.ts";
-import { allocParams, allocStep, writeHyper } from "../allocate.ts";
+import { allocStep, writeHyper } from "../allocate.ts";
 import { HYPERS } from "../conformance-draw.ts";
-import { type Codes, type Engine, NONE, type Params, type Shape, SUMS } from "../engine.ts";
+import { type Codes, type Engine, NONE, type Params, SUMS } from "../engine.ts";
 import { cpuPaths, createCpuEngine, type InstructionSet } from "./index.ts";
 
 // Without a compiler these tests have nothing to run on; conformance.test.ts says so.
@@ -31,11 +31,11 @@ interface Run {
 
 /** Weights, moments and average after 200 steps of skewed rows: nineteen of twenty have much in common, so that some latents are on in nearly all, and others die. */
 async function train(path: InstructionSet, threads: number): Promise<Run> {
-  const shape: Shape = { d: 21, n: 193, k: 5, auxk: 9 };
+  const shape: TopkSizes = { d: 21, n: 193, k: 5, auxk: 9 };
   const [B, rows] = [289, 1000];
   await using engine = await createCpuEngine({ path, threads });
-  const state = allocState(engine, shape, true);
-  startParams(engine, state.params, shape, 1, new Float64Array(shape.d));
+  const state = newState(engine, shape, true);
+  startParams(engine, state.params, dimsOf(shape), 1, new Float64Array(shape.d));
   const rng = new Rng(2);
   const common = Float32Array.from({ length: shape.d }, () => rng.normal());
   const raw = engine.alloc("f32", [rows, shape.d]);
@@ -44,7 +44,7 @@ async function train(path: InstructionSet, threads: number): Promise<Run> {
     (_, i) => rng.normal() + (i % (20 * shape.d) < shape.d ? 0 : 2 * common[i % shape.d]!),
   );
   engine.write(raw, bytesOf(values));
-  const step = createTrainStep(engine, shape, B);
+  const step = newStep(engine, shape, B);
   const hyper = { ...HYPERS, clip: 0.5, emaDecay: 0.99, rows: B, deadAfter: 3 * B };
   for (let t = 0; t < 200; t++) {
     step.run(
@@ -106,17 +106,17 @@ async function encode(
 ): Promise<Uint32Array[]> {
   await using engine = await createCpuEngine({ path, threads: 2 });
   const B = x.length / d;
-  const p: Params = allocParams(engine, { d, n, ...SHAPE });
+  const p: Params = newParams(engine, { d, n });
   engine.write(p.encoder, bytesOf(encoder));
   if (latentBias !== undefined) engine.write(p.latentBias, bytesOf(latentBias));
   const rows = engine.alloc("f32", [B, d]);
   engine.write(rows, bytesOf(x));
   const age = engine.alloc("u32", [n]);
   engine.write(age, bytesOf(Uint32Array.from({ length: n }, (_, j) => (isDead(j) ? 2 * HYPERS.deadAfter : 0))));
-  const t = allocStep(engine, { d, n, ...SHAPE });
+  const t = allocStep(engine, dimsOf({ d, n }));
   writeHyper(engine, t, { ...HYPERS, rows: B });
   const [live, dead] = [engine.codes(B, SHAPE.k), engine.codes(B, SHAPE.auxk)];
-  engine.encode(p, rows, t, live, { age, codes: dead });
+  engine.encode(p, rows, t, selectTopk(SHAPE, live, dead), age);
   return Promise.all([
     ...(await bitsOf(engine, live)),
     ...(await bitsOf(engine, dead)),

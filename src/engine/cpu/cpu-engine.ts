@@ -5,13 +5,13 @@
 import { totalmem } from "node:os";
 import { type Collective, groupOf } from "../../collective/collective.ts";
 import { NO_NORMALIZATION } from "../../sae/math.ts";
-import { parameterCount } from "../../sae/shape.ts";
+import { CORE_PARAMS, parameterCount } from "../../sae/params.ts";
 import { SaettaError } from "../../util/errors.ts";
 import {
   BYTES,
   COUNTERS,
   type Codes,
-  type Dead,
+  type Dims,
   type DType,
   type Engine,
   type Grads,
@@ -21,13 +21,16 @@ import {
   type Params,
   type Path,
   type ReduceOp,
-  type Shape,
+  type Rule,
+  type Selection,
+  type SelectionPlan,
   type State,
   type Step,
   type Tensor,
 } from "../engine.ts";
 import { Fusion } from "../fuse.ts";
 import { hostMemory, writeRows } from "../host-rows.ts";
+import { refusedPlan, sidesOf, slotsOf } from "../selections.ts";
 import { sumsLength } from "../sums.ts";
 import {
   at,
@@ -93,15 +96,11 @@ export class CpuEngine implements Engine {
     this.build = build;
   }
 
-  refuses(shape: Shape): string | undefined {
-    const { d, n, k, auxk } = shape;
-    if (![d, n, k].every((size) => Number.isInteger(size) && size >= 1) || !Number.isInteger(auxk) || auxk < 0) {
-      return "d, n and k must be whole numbers from 1, auxk from 0";
-    }
-    if (k > n) return `k = ${k} is more than the ${n} latents`;
-    if (auxk > n) return `auxk = ${auxk} is more than the ${n} latents`;
-    if (n > MAX_COUNT) return `at most ${MAX_COUNT} latents can be numbered`;
-    const needed = 3 * 4 * parameterCount(shape);
+  refuses(dims: Dims, selections: readonly SelectionPlan[]): string | undefined {
+    const refused = refusedPlan(dims, selections);
+    if (refused !== undefined) return refused;
+    if (dims.n > MAX_COUNT) return `at most ${MAX_COUNT} latents can be numbered`;
+    const needed = 3 * 4 * parameterCount(dims, CORE_PARAMS);
     return needed > memoryLimit()
       ? `weights and moments take ${needed} bytes, this machine has ${memoryLimit()}`
       : undefined;
@@ -115,15 +114,14 @@ export class CpuEngine implements Engine {
     return tensor;
   }
 
-  codes(rows: number, k: number): Codes {
-    const codes = new CpuCodes(rows, k, (dtype, shape) => this.alloc(dtype, shape));
+  codes(rows: number, capacity: number): Codes {
+    const codes = new CpuCodes(rows, capacity, (dtype, shape) => this.alloc(dtype, shape));
     this.write(codes.tensors.latent, new Uint8Array(codes.tensors.latent.size).fill(0xff));
     return codes;
   }
 
-  grads(shape: Shape, rows: number, dense: boolean): Grads {
-    const { d, n, k, auxk } = shape;
-    const capacity = rows * (k + auxk);
+  grads({ dIn: d, n }: Dims, rows: number, selections: readonly SelectionPlan[], dense: boolean): Grads {
+    const capacity = rows * slotsOf(selections);
     const latentBias = this.alloc("f32", [n]);
     const preBias = this.alloc("f32", [d]);
     // Replicas sum whole gradients; a rank without any forms each row as it needs it.
@@ -211,13 +209,14 @@ export class CpuEngine implements Engine {
     this.#native.load(this.#stream, format, from, m, ...batch, NORMALIZATIONS.indexOf(kind), factor);
   }
 
-  encode(p: Params, x: Tensor, t: Step, live: Codes, dead?: Dead): void {
+  encode(p: Params, x: Tensor, t: Step, selections: readonly Selection[], age?: Tensor): void {
     this.#open();
+    const { live, dead } = sidesOf(selections, WHERE);
     const [n, d] = p.encoder.shape;
     const [B] = x.shape;
     checkStep(t, n, d);
-    const deadCodes = dead?.codes === undefined ? [0, 0, 0, 0] : ownCodes(dead.codes).addresses(B);
-    const deadSide = [dead === undefined ? 0 : at(dead.age, "u32", n), ...deadCodes];
+    const deadCodes = dead === undefined ? [0, 0, 0, 0] : ownCodes(dead).addresses(B);
+    const deadSide = [age === undefined ? 0 : at(age, "u32", n), ...deadCodes];
     const rows = at(x, "f32", B, d);
     const codes = ownCodes(live).addresses(B);
     this.#native.encode(
@@ -233,8 +232,8 @@ export class CpuEngine implements Engine {
     );
   }
 
-  merge(z: Codes, k: number, t?: Step): void {
-    if (this.#collective.grid.shards === 1) return;
+  reconcile(rule: Rule, z: Codes, t?: Step): void {
+    if (this.#collective.grid.shards === 1 || rule.kind !== "topk") return;
     this.#open();
     const codes = ownCodes(z).addresses(z.rows);
     const step = t === undefined ? [0, 0, 0, 0, 0] : stepAddresses(t);
@@ -243,7 +242,7 @@ export class CpuEngine implements Engine {
       this.#world,
       ...codes,
       z.rows,
-      k,
+      rule.k,
       t?.fired.shape[0] ?? 0,
       t === undefined ? 0 : 1,
       ...step,
@@ -264,15 +263,15 @@ export class CpuEngine implements Engine {
     this.#fusion.decode(p, z, err, () => this.#native.decode(this.#stream, ...args));
   }
 
-  residual(p: Params, x: Tensor, t: Step, path: Path, live?: Path): void {
+  residual(p: Params, target: Tensor, t: Step, path: Path, live?: Path): void {
     this.#alive();
-    const [B, d] = x.shape;
+    const [B, d] = target.shape;
     at(t.sums, "f64", sumsLength(d));
     const liveErr = live === undefined ? 0 : at(live.err, "f32", B, d);
     const [, value, , k] = ownCodes(path.codes).addresses(B);
-    const [preBias, rows, err] = [at(p.preBias, "f32", d), at(x, "f32"), at(path.err, "f32", B, d)];
+    const [preBias, rows, err] = [at(p.preBias, "f32", d), at(target, "f32"), at(path.err, "f32", B, d)];
     const args = [preBias, rows, err, liveErr, value, k, B, d, ...stepAddresses(t)];
-    this.#fusion.residual(p, x, t, path, live, () => this.#native.residual(this.#stream, ...args));
+    this.#fusion.residual(p, target, t, path, live, () => this.#native.residual(this.#stream, ...args));
   }
 
   codeGrad(p: Params, path: Path, t: Step): void {
@@ -288,8 +287,12 @@ export class CpuEngine implements Engine {
       path,
       t,
       () => this.#native.codeGrad(this.#stream, ...args, ...step),
-      ({ x, live }) => {
-        const rows = [at(p.preBias, "f32", d), at(x, "f32", B, d), live === undefined ? 0 : at(live.err, "f32", B, d)];
+      ({ target, live }) => {
+        const rows = [
+          at(p.preBias, "f32", d),
+          at(target, "f32", B, d),
+          live === undefined ? 0 : at(live.err, "f32", B, d),
+        ];
         this.#native.reconstruct(this.#stream, ...args, ...rows, ...step);
       },
     );

@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import { totalmem } from "node:os";
 import { describe, expect, it } from "vitest";
+import { refusal } from "../../../test/topk.ts";
 import { bytesOf } from "../../util/bytes.ts";
 import { draw } from "../conformance-draw.ts";
 import { World } from "../conformance-world.ts";
@@ -58,9 +59,9 @@ describe.skipIf(paths.length === 0)("the engine", () => {
 
   it("refuses shapes in words", async () => {
     await using engine = await createCpuEngine({ threads: 1 });
-    expect(engine.refuses({ d: 4, n: 8, k: 8, auxk: 0 })).toBeUndefined();
-    expect(engine.refuses({ d: 4, n: 8, k: 9, auxk: 0 })).toMatch(/k = 9 is more than the 8 latents/);
-    expect(engine.refuses({ d: 4096, n: 2 ** 31, k: 9, auxk: 0 })).toMatch(/weights and moments take \d+ bytes/);
+    expect(refusal(engine, { d: 4, n: 8, k: 8, auxk: 0 })).toBeUndefined();
+    expect(refusal(engine, { d: 4, n: 8, k: 9, auxk: 0 })).toMatch(/k = 9 is more than the 8 latents/);
+    expect(refusal(engine, { d: 4096, n: 2 ** 31, k: 9, auxk: 0 })).toMatch(/weights and moments take \d+ bytes/);
   });
 
   it("says how much memory was missing, and goes on", async () => {

@@ -21,21 +21,22 @@ export class CpuTensor implements Tensor {
 
 export class CpuCodes implements Codes {
   readonly rows: number;
-  readonly k: number;
+  readonly capacity: number;
   readonly tensors: { readonly latent: CpuTensor; readonly value: CpuTensor; readonly grad: CpuTensor };
 
-  constructor(rows: number, k: number, alloc: (dtype: DType, shape: readonly number[]) => CpuTensor) {
+  constructor(rows: number, capacity: number, alloc: (dtype: DType, shape: readonly number[]) => CpuTensor) {
     this.rows = rows;
-    this.k = k;
-    this.tensors = { latent: alloc("u32", [rows, k]), value: alloc("f32", [rows, k]), grad: alloc("f32", [rows, k]) };
+    this.capacity = capacity;
+    const make = (dtype: DType) => alloc(dtype, [rows, capacity]);
+    this.tensors = { latent: make("u32"), value: make("f32"), grad: make("f32") };
   }
 
-  /** latent, value, grad, k, as the kernels take them. */
+  /** latent, value, grad, capacity, as the kernels take them. */
   addresses(rows: number): [Address, Address, Address, number] {
     if (this.rows !== rows)
       throw new SaettaError(`codes of ${this.rows} rows where ${rows} are needed`, { where: "cpu engine" });
     const { latent, value, grad } = this.tensors;
-    return [at(latent, "u32"), at(value, "f32"), at(grad, "f32"), this.k];
+    return [at(latent, "u32"), at(value, "f32"), at(grad, "f32"), this.capacity];
   }
 }
 

@@ -4,12 +4,11 @@
  */
 
 import { describe, expect, it } from "vitest";
-import { allocState, startParams } from "../../train/state.ts";
-import { createTrainStep } from "../../train/step.ts";
+import { dimsOf, newState, newStep, type TopkSizes } from "../../../test/topk.ts";
+import { startParams } from "../../train/state.ts";
 import { bytesOf } from "../../util/bytes.ts";
 import { Rng } from "../../util/rng.ts";
 import { HYPERS } from "../conformance-draw.ts";
-import type { Shape } from "../engine.ts";
 import { kernelLibrary } from "./compile.ts";
 import { cpuPaths, createCpuEngine, type InstructionSet } from "./index.ts";
 import { loadNative } from "./native.ts";
@@ -22,12 +21,12 @@ const chosen = [
 ].filter((path) => path !== undefined);
 
 /** Bytes at the peak of a first step beyond what is named above. One latent in four is dead. */
-async function bytesOfStep(path: InstructionSet, shape: Shape, B: number): Promise<number> {
+async function bytesOfStep(path: InstructionSet, shape: TopkSizes, B: number): Promise<number> {
   const native = await loadNative(await kernelLibrary());
   const before = native.held();
   await using engine = await createCpuEngine({ path, threads: 2 });
-  const state = allocState(engine, shape, false);
-  startParams(engine, state.params, shape, 1, new Float64Array(shape.d));
+  const state = newState(engine, shape, false);
+  startParams(engine, state.params, dimsOf(shape), 1, new Float64Array(shape.d));
   engine.write(
     state.age,
     bytesOf(Uint32Array.from({ length: shape.n }, (_, j) => (j % 4 === 0 ? 2 * HYPERS.deadAfter : 0))),
@@ -38,7 +37,7 @@ async function bytesOfStep(path: InstructionSet, shape: Shape, B: number): Promi
   for (let at = 0; at < B * shape.d; at += values.length) engine.write(raw, bytesOf(values), at * 4);
   await engine.read(state.counters);
   native.resetPeak();
-  const step = createTrainStep(engine, shape, B);
+  const step = newStep(engine, shape, B);
   const index = Uint32Array.from({ length: B }, (_, b) => b);
   step.run(state, raw, index, { ...HYPERS, clip: 1, rows: B }, true);
   await engine.read(step.step.bad);

@@ -1,7 +1,7 @@
 /** load and encode: rows gathered; the encoder's product in chunks of rows, from each of which the top k are taken before the next is computed. */
 
 import { SaettaError } from "../../util/errors.ts";
-import { type Codes, type Dead, type Normalization, type Params, type Step, SUMS, type Tensor } from "../engine.ts";
+import { type Codes, type Normalization, type Params, type Step, SUMS, type Tensor } from "../engine.ts";
 import { DeadList } from "./dead.ts";
 import { WHERE } from "./libraries.ts";
 import type { Machine } from "./machine.ts";
@@ -91,18 +91,19 @@ export function encode(
   x: Tensor,
   t: Step,
   live: Codes,
-  dead: Dead | undefined,
+  dead: Codes | undefined,
+  age: Tensor | undefined,
 ): DeadUse | undefined {
   const [n, d] = p.encoder.shape as [number, number];
   const [B] = x.shape as [number];
   const { hyper, sums, fired, bad } = stepAddresses(t);
-  const [liveCodes, deadCodes] = [ownCodes(live, B), dead?.codes === undefined ? undefined : ownCodes(dead.codes, B)];
+  const [liveCodes, deadCodes] = [ownCodes(live, B), dead && ownCodes(dead, B)];
   const encoder = m.copyOf(checked(p.encoder, "f32", n, d));
   const bias = at(p.latentBias, "f32", n);
   const rows = m.centred(checked(x, "f32", B, d), checked(p.preBias, "f32", d), bad, false);
   checked(t.fired, "u32", n);
   liveCodes.way = PAIRS;
-  const use = dead === undefined ? undefined : findDead(m, dead.age, n, hyper, sums, deadCodes);
+  const use = age === undefined ? undefined : findDead(m, age, n, hyper, sums, deadCodes);
   const isSelected = deadCodes !== undefined && deadCodes.way !== EMPTY;
   if (deadCodes?.way === EMPTY) clear(m, deadCodes);
 
@@ -114,19 +115,31 @@ export function encode(
     const a = rows + first * d * m.bytes;
     m.cublas.multiply({ m: C, n, k: d, a, b: encoder, bTransposed: true, c: z, strideC: stride, out: "compute" });
     const { latent, value, grad } = liveCodes.from(first);
-    const room = candidates(liveCodes.k);
+    const room = candidates(liveCodes.capacity);
     m.kernels.launch(
       "select_live",
       { blocks: C, threads: 128, shared: 10 * room },
-      ...[z, bias, hyper, fired, bad, latent, value, grad, n, stride, liveCodes.k, room],
+      ...[z, bias, hyper, fired, bad, latent, value, grad, n, stride, liveCodes.capacity, room],
     );
     if (!isSelected || use === undefined) continue;
     const to = deadCodes.from(first);
-    const deadRoom = candidates(deadCodes.k);
+    const deadRoom = candidates(deadCodes.capacity);
     m.kernels.launch(
       "select_dead",
       { blocks: C, threads: 256, shared: 10 * deadRoom },
-      ...[z, bias, use.list.list, use.list.counts, bad, to.latent, to.value, to.grad, stride, deadCodes.k, deadRoom],
+      ...[
+        z,
+        bias,
+        use.list.list,
+        use.list.counts,
+        bad,
+        to.latent,
+        to.value,
+        to.grad,
+        stride,
+        deadCodes.capacity,
+        deadRoom,
+      ],
     );
   }
   if (use !== undefined && !m.device.recording) use.list.end();
@@ -147,14 +160,14 @@ function findDead(
   const list = ages.dead;
   if (!m.device.recording) list.begin(m, ages.address, hyper);
   list.queue(m, ages.address, hyper, sums);
-  if (codes !== undefined) codes.way = wayOf(list, codes.k);
+  if (codes !== undefined) codes.way = wayOf(list, codes.capacity);
   return { list, ages: ages.address, hyper };
 }
 
-function wayOf(dead: DeadList, k: number): Way {
+function wayOf(dead: DeadList, slots: number): Way {
   const { capacity } = dead;
   if (capacity === 0) return EMPTY;
-  return capacity <= Math.min(MOST_DENSE, DENSE_A_CODE * k) ? { kind: "dense", capacity, dead } : PAIRS;
+  return capacity <= Math.min(MOST_DENSE, DENSE_A_CODE * slots) ? { kind: "dense", capacity, dead } : PAIRS;
 }
 
 function clear({ device }: Machine, { tensors }: CudaCodes): void {

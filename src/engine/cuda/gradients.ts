@@ -6,15 +6,17 @@
 import { SaettaError } from "../../util/errors.ts";
 import {
   COUNTERS,
+  type Dims,
   type Grads,
   HYPER,
   type Params,
   type Path,
-  type Shape,
+  type SelectionPlan,
   type State,
   type Step,
   type Tensor,
 } from "../engine.ts";
+import { slotsOf } from "../selections.ts";
 import { sumsLength } from "../sums.ts";
 import type { Address } from "./driver.ts";
 import { WHERE } from "./libraries.ts";
@@ -81,11 +83,11 @@ export class CudaGrads implements Grads {
 
   constructor(
     m: Machine,
-    shape: Shape,
+    { dIn: d, n }: Dims,
     rows: number,
+    selections: readonly SelectionPlan[],
     tensors: Pick<CudaGrads, "preBias" | "latentBias" | "encoder" | "decoder">,
   ) {
-    const { n, k, auxk } = shape;
     this.preBias = tensors.preBias;
     this.latentBias = tensors.latentBias;
     if (tensors.encoder !== undefined) this.encoder = tensors.encoder;
@@ -93,12 +95,12 @@ export class CudaGrads implements Grads {
     this.rows = rows;
     this.#room = new Room(m);
     this.#replicas = m.ranks.sizeOf("replicas");
-    this.#way = wayOf(m, shape, rows, tensors.encoder !== undefined);
+    this.#way = wayOf(m, n, d, selections, rows, tensors.encoder !== undefined);
     this.#gathered = this.#way === "rows" ? this.#replicas : 1;
     this.#own = shareOf(m, n);
     this.#counted = countedOf(m, this.#own, n);
     this.#listed = this.#way === "gradients" ? { first: 0, end: n, rest: n } : this.#own;
-    this.#chunk = chunkOf(this.#most * (k + auxk));
+    this.#chunk = chunkOf(this.#most * slotsOf(selections));
   }
 
   /** Rows that lists can be made from. */
@@ -324,7 +326,7 @@ export class CudaGrads implements Grads {
   #ownRows(m: Machine, x: Tensor, inputs: Address, live: Path, dead: Path | undefined): Listed {
     const [B, d] = x.shape as [number, number];
     const err = (path: Path | undefined) => (path === undefined ? 0 : m.copyOf(checked(path.err, "f32", B, d)));
-    const codes = ({ codes: z }: Path) => ({ ...ownCodes(z, B).from(), k: z.k });
+    const codes = ({ codes: z }: Path) => ({ ...ownCodes(z, B).from(), k: z.capacity });
     return { B, inputs, live: codes(live), liveErr: err(live), dead: dead && codes(dead), deadErr: err(dead) };
   }
 

@@ -10,7 +10,7 @@ import { SaettaError } from "../../util/errors.ts";
 import {
   BYTES,
   type Codes,
-  type Dead,
+  type Dims,
   type DType,
   type Engine,
   type Grads,
@@ -19,12 +19,15 @@ import {
   type Params,
   type Path,
   type ReduceOp,
-  type Shape,
+  type Rule,
+  type Selection,
+  type SelectionPlan,
   type State,
   type Step,
   type Tensor,
 } from "../engine.ts";
 import { Fusion, type Reconstruct } from "../fuse.ts";
+import { sidesOf } from "../selections.ts";
 import { Device, NotRecordable } from "./device.ts";
 import { CudaError } from "./driver.ts";
 import { encode, load } from "./encode.ts";
@@ -107,8 +110,8 @@ class CudaEngine implements Engine {
     m.onCopy = (tensor) => this.#findings?.copied.add(tensor);
   }
 
-  refuses(shape: Shape): string | undefined {
-    return refusal(shape, this.#m);
+  refuses(dims: Dims, selections: readonly SelectionPlan[]): string | undefined {
+    return refusal(dims, selections, this.#m);
   }
 
   alloc(dtype: DType, shape: readonly number[]): CudaTensor {
@@ -119,20 +122,20 @@ class CudaEngine implements Engine {
     return tensor;
   }
 
-  codes(rows: number, k: number): Codes {
-    const codes = new CudaCodes(rows, k, (dtype, shape) => this.alloc(dtype, shape));
+  codes(rows: number, capacity: number): Codes {
+    const codes = new CudaCodes(rows, capacity, (dtype, shape) => this.alloc(dtype, shape));
     const { latent } = codes.tensors;
     this.#m.device.fill(latent.address, 0xff, latent.size);
     return codes;
   }
 
-  grads(shape: Shape, rows: number, dense: boolean): Grads {
-    const { d, n } = shape;
+  grads(dims: Dims, rows: number, selections: readonly SelectionPlan[], dense: boolean): Grads {
+    const { dIn: d, n } = dims;
     if (rows > MOST_ROWS)
       throw new SaettaError(`a batch can have ${MOST_ROWS} rows at most, not ${rows}`, { where: WHERE });
     const [latentBias, preBias] = [this.alloc("f32", [n]), this.alloc("f32", [d])];
     const rowsOf = dense ? { encoder: this.alloc("f32", [n, d]), decoder: this.alloc("f32", [n, d]) } : {};
-    const grads = new CudaGrads(this.#m, shape, rows, { latentBias, preBias, ...rowsOf });
+    const grads = new CudaGrads(this.#m, dims, rows, selections, { latentBias, preBias, ...rowsOf });
     this.#held.add(grads);
     return grads;
   }
@@ -216,16 +219,17 @@ class CudaEngine implements Engine {
     });
   }
 
-  encode(p: Params, x: Tensor, t: Step, live: Codes, dead?: Dead): void {
+  encode(p: Params, x: Tensor, t: Step, selections: readonly Selection[], age?: Tensor): void {
+    const { live, dead } = sidesOf(selections, WHERE);
     this.#operation(() => {
-      const use = encode(this.#m, p, x, t, live, dead);
+      const use = encode(this.#m, p, x, t, live, dead, age);
       if (use !== undefined) this.#findings?.dead.add(use);
     });
   }
 
-  merge(z: Codes, k: number, t?: Step): void {
+  reconcile(rule: Rule, z: Codes, t?: Step): void {
     const { ranks } = this.#m;
-    if (ranks.sizeOf("shards") > 1) this.#operation(() => ranks.merge(z, k, t));
+    if (ranks.sizeOf("shards") > 1 && rule.kind === "topk") this.#operation(() => ranks.merge(z, rule.k, t));
   }
 
   allReduce(t: Tensor, op: ReduceOp, over: Over): void {
@@ -243,12 +247,12 @@ class CudaEngine implements Engine {
     this.#holdable(() => this.#fusion.decode(p, z, err, () => paths.decode(this.#m, p, z, err)));
   }
 
-  residual(p: Params, x: Tensor, t: Step, path: Path, live?: Path): void {
+  residual(p: Params, target: Tensor, t: Step, path: Path, live?: Path): void {
     this.#holdable(() => {
       const m = this.#m;
-      const alone = () => paths.residual(m, p, x, t, path, live);
+      const alone = () => paths.residual(m, p, target, t, path, live);
       if (paths.canReconstruct(m, path, p)) {
-        this.#fusion.residual(p, x, t, path, live, alone);
+        this.#fusion.residual(p, target, t, path, live, alone);
       } else {
         this.#fusion.flush();
         alone();
@@ -259,7 +263,7 @@ class CudaEngine implements Engine {
   codeGrad(p: Params, path: Path, t: Step): void {
     this.#holdable(() => {
       const m = this.#m;
-      const all = ({ x, live }: Reconstruct) => paths.reconstruct(m, p, x, t, path, live);
+      const all = ({ target, live }: Reconstruct) => paths.reconstruct(m, p, target, t, path, live);
       this.#fusion.codeGrad(p, path, t, () => paths.codeGrad(m, p, path, t), all);
     });
   }

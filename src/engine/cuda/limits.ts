@@ -1,7 +1,8 @@
 /** What the cuda engine cannot hold or number. */
 
-import { parameterCount } from "../../sae/shape.ts";
-import type { Shape } from "../engine.ts";
+import { CORE_PARAMS, parameterCount } from "../../sae/params.ts";
+import type { Dims, SelectionPlan } from "../engine.ts";
+import { refusedPlan } from "../selections.ts";
 import { MOST_DEAD, MOST_LIVE } from "./encode.ts";
 import type { Machine } from "./machine.ts";
 
@@ -10,19 +11,18 @@ export const MOST_ROWS = 2 ** 31 - 1;
 const MOST_LATENTS = 2 ** 30;
 const MOST_INPUTS = 8192;
 
-/** Why the shape cannot be computed, in words. */
-export function refusal(shape: Shape, m: Machine): string | undefined {
-  const { d, n, k, auxk } = shape;
-  if (![d, n, k].every((size) => Number.isInteger(size) && size >= 1) || !Number.isInteger(auxk) || auxk < 0) {
-    return "d, n and k must be whole numbers from 1, auxk from 0";
+/** Why these dimensions and selections cannot be computed, in words. */
+export function refusal(dims: Dims, selections: readonly SelectionPlan[], m: Machine): string | undefined {
+  const refused = refusedPlan(dims, selections);
+  if (refused !== undefined) return refused;
+  for (const { among, slots } of selections) {
+    const [name, most] = among === "all" ? ["k", MOST_LIVE] : ["auxk", MOST_DEAD];
+    if (slots > most) return `${name} = ${slots} is more than the ${most} that it can select`;
   }
-  if (k > n) return `k = ${k} is more than the ${n} latents`;
-  if (auxk > n) return `auxk = ${auxk} is more than the ${n} latents`;
-  if (k > MOST_LIVE) return `k = ${k} is more than the ${MOST_LIVE} that it can select`;
-  if (auxk > MOST_DEAD) return `auxk = ${auxk} is more than the ${MOST_DEAD} that it can select`;
+  const { dIn: d, n } = dims;
   if (n > MOST_LATENTS) return `at most ${MOST_LATENTS} latents can be numbered`;
   if (d > MOST_INPUTS) return `d = ${d} is more than the ${MOST_INPUTS} inputs of a row that it can hold`;
   const { memory, name } = m.device;
-  const needed = (3 * 4 + m.bytes) * parameterCount(shape);
+  const needed = (3 * 4 + m.bytes) * parameterCount(dims, CORE_PARAMS);
   return needed > memory ? `weights and moments take ${needed} bytes, ${name} has ${memory}` : undefined;
 }

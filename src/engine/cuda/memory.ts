@@ -73,21 +73,22 @@ export const EMPTY: Way = { kind: "empty" };
 
 export class CudaCodes implements Codes {
   readonly rows: number;
-  readonly k: number;
+  readonly capacity: number;
   readonly tensors: { readonly latent: CudaTensor; readonly value: CudaTensor; readonly grad: CudaTensor };
   way: Way = PAIRS;
 
-  constructor(rows: number, k: number, alloc: (dtype: DType, shape: readonly number[]) => CudaTensor) {
+  constructor(rows: number, capacity: number, alloc: (dtype: DType, shape: readonly number[]) => CudaTensor) {
     this.rows = rows;
-    this.k = k;
-    this.tensors = { latent: alloc("u32", [rows, k]), value: alloc("f32", [rows, k]), grad: alloc("f32", [rows, k]) };
+    this.capacity = capacity;
+    const make = (dtype: DType) => alloc(dtype, [rows, capacity]);
+    this.tensors = { latent: make("u32"), value: make("f32"), grad: make("f32") };
     for (const tensor of Object.values(this.tensors)) tensor.codes = this;
   }
 
   /** Addresses from row `first` on. */
   from(first = 0): { readonly latent: Address; readonly value: Address; readonly grad: Address } {
     const { latent, value, grad } = this.tensors;
-    const at = (t: CudaTensor) => addressOf(t) + 4 * first * this.k;
+    const at = (t: CudaTensor) => addressOf(t) + 4 * first * this.capacity;
     return { latent: at(latent), value: at(value), grad: at(grad) };
   }
 }

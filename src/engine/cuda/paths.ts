@@ -48,8 +48,8 @@ export function decode(m: Machine, p: Params, z: Codes, err: Tensor): void {
     });
   } else {
     const { latent, value } = codes.from();
-    const grid = { blocks: B, threads: m.threads(d), shared: 8 * codes.k };
-    m.kernels.launch("decode", grid, decoder, latent, value, codes.k, out.address, B, d, n);
+    const grid = { blocks: B, threads: m.threads(d), shared: 8 * codes.capacity };
+    m.kernels.launch("decode", grid, decoder, latent, value, codes.capacity, out.address, B, d, n);
   }
   m.wrote(out);
 }
@@ -68,7 +68,7 @@ export function residual(m: Machine, p: Params, x: Tensor, t: Step, path: Path, 
     err16,
     liveErr,
     codes.from().value,
-    codes.k,
+    codes.capacity,
     B,
     d,
     rows,
@@ -89,8 +89,8 @@ export function codeGrad(m: Machine, p: Params, path: Path, t: Step): void {
   const { latent, grad } = codes.from();
   if (codes.way.kind === "empty") return;
   if (codes.way.kind === "pairs") {
-    const grid = { blocks: B, threads: m.threads(d), shared: 4 * (d + codes.k) };
-    m.kernels.launch("code_grad", grid, decoder, latent, grad, codes.k, err.address, B, d, n, bad);
+    const grid = { blocks: B, threads: m.threads(d), shared: 4 * (d + codes.capacity) };
+    m.kernels.launch("code_grad", grid, decoder, latent, grad, codes.capacity, err.address, B, d, n, bad);
     return;
   }
   const { capacity, dead } = codes.way;
@@ -101,8 +101,8 @@ export function codeGrad(m: Machine, p: Params, path: Path, t: Step): void {
     const a = err16 + first * d * m.bytes;
     m.cublas.multiply({ m: C, n: capacity, k: d, a, b: rows, bTransposed: true, c, out: "compute" });
     const at = codes.from(first);
-    const grid = { blocks: Math.ceil((C * codes.k) / 256), threads: 256 };
-    m.kernels.launch("dense_pick", grid, at.latent, C, codes.k, dead.slot, capacity, c, at.grad, bad);
+    const grid = { blocks: Math.ceil((C * codes.capacity) / 256), threads: 256 };
+    m.kernels.launch("dense_pick", grid, at.latent, C, codes.capacity, dead.slot, capacity, c, at.grad, bad);
   });
 }
 
@@ -111,7 +111,10 @@ export function canReconstruct(m: Machine, path: Path, p: Params): boolean {
   const [, d] = p.decoder.shape as [number, number];
   const codes = ownCodes(path.codes, path.codes.rows);
   return (
-    codes.way.kind === "pairs" && codes.k <= HELD && m.covers(d) && HELD_BYTES * m.threads(d) + 8192 <= m.device.shared
+    codes.way.kind === "pairs" &&
+    codes.capacity <= HELD &&
+    m.covers(d) &&
+    HELD_BYTES * m.threads(d) + 8192 <= m.device.shared
   );
 }
 
@@ -131,7 +134,7 @@ export function reconstruct(m: Machine, p: Params, x: Tensor, t: Step, path: Pat
       latent,
       value,
       grad,
-      codes.k,
+      codes.capacity,
       preBias,
       input,
       err.address,
@@ -208,6 +211,6 @@ export function denseCodes(
   const to = m.room.get("dead codes", denseChunk(m, codes.rows, capacity) * capacity * m.bytes);
   const at = codes.from(first);
   const grid = { blocks: C, threads: 256, shared: capacity * m.bytes };
-  m.kernels.launch("dense_codes", grid, at.latent, at[what], codes.k, dead.slot, capacity, to);
+  m.kernels.launch("dense_codes", grid, at.latent, at[what], codes.capacity, dead.slot, capacity, to);
   return to;
 }

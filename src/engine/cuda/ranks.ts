@@ -92,7 +92,7 @@ export class Ranks {
   merge(z: Codes, k: number, t: Step | undefined): void {
     const m = this.#m;
     const { shards, shard } = this.collective.grid;
-    const { rows: B, k: slots } = z;
+    const { rows: B, capacity: slots } = z;
     const count = B * slots;
     const { latent, value } = ownCodes(z, B).from();
     const all = m.room.get("values of all shards", 4 * shards * count);

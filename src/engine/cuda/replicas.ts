@@ -6,7 +6,8 @@
  */
 
 import { type Elements, groupOf } from "../../collective/collective.ts";
-import type { Shape, State } from "../engine.ts";
+import type { SelectionPlan, State } from "../engine.ts";
+import { slotsOf } from "../selections.ts";
 import type { Address } from "./driver.ts";
 import type { Machine } from "./machine.ts";
 import { checked } from "./memory.ts";
@@ -50,11 +51,19 @@ export function rangesOf({ first, end, rest }: Share, n: number): [from: number,
 }
 
 /** `rows`: of the replica that has the most. Gradients that are asked for are each replica's own. */
-export function wayOf({ ranks, bytes }: Machine, { d, n, k }: Shape, rows: number, dense: boolean): Way {
+export function wayOf(
+  { ranks, bytes }: Machine,
+  n: number,
+  d: number,
+  selections: readonly SelectionPlan[],
+  rows: number,
+  dense: boolean,
+): Way {
   const replicas = ranks.sizeOf("replicas");
   if (replicas === 1) return "alone";
   // Gradient rows, of which (replicas - 1) / replicas cross the link, are written and read once more besides.
   const gradients = 8 * n * d;
+  const k = slotsOf(selections.filter(({ among }) => among === "all"));
   return dense || (replicas - 1) * rows * (2 * d * bytes + 12 * k) > gradients ? "gradients" : "rows";
 }
 

@@ -7,6 +7,7 @@ import { openCheckpoint } from "../../../src/checkpoint/load.ts";
 import { configFromJson } from "../../../src/config.ts";
 import { descriptionJson, parseDescription } from "../../../src/sae/description.ts";
 import { readJsonFile, readTextFile } from "../../../src/util/json.ts";
+import { described } from "../../topk.ts";
 import { type FuzzFormat, jsonBoundaries, type Sample, WHOLE_FILE } from "../format.ts";
 import { written } from "./safetensors.ts";
 
@@ -21,7 +22,7 @@ const saetta = {
   tensor: "t",
   tokenizer: "k",
 } as const;
-const CFG = Buffer.from(JSON.stringify(descriptionJson({ shape, saetta })));
+const CFG = Buffer.from(JSON.stringify(descriptionJson({ ...described(shape), saetta })));
 const STATE = Buffer.from(
   JSON.stringify({
     format_version: 1,
@@ -89,7 +90,7 @@ export const json: readonly FuzzFormat[] = [
       {
         name: "sparsify",
         file: "cfg.json",
-        bytes: Buffer.from(JSON.stringify(descriptionJson({ shape, saetta: undefined }))),
+        bytes: Buffer.from(JSON.stringify(descriptionJson({ ...described(shape), saetta: undefined }))),
       },
     ],
     read: async (path) => void parseDescription(await readJsonFile(path), path),

@@ -4,12 +4,13 @@ import { dirname } from "node:path";
 import { createReferenceEngine } from "../../../src/engine/reference.ts";
 import { loadSae } from "../../../src/inference/sae.ts";
 import { descriptionJson } from "../../../src/sae/description.ts";
+import { described } from "../../topk.ts";
 import type { FuzzFormat, Sample } from "../format.ts";
 import { jsonBoundaries, WHOLE_FILE } from "../format.ts";
 import { safetensors, written } from "./safetensors.ts";
 
 const [d, n] = [3, 8];
-const CFG = Buffer.from(JSON.stringify(descriptionJson({ shape: { d, n, k: 2, auxk: 1 }, saetta: undefined })));
+const CFG = Buffer.from(JSON.stringify(descriptionJson({ ...described({ d, n, k: 2, auxk: 1 }), saetta: undefined })));
 
 function weights(dtype: "F32" | "F16" | "BF16"): Promise<Buffer> {
   const part = (name: string, shape: readonly number[]) => ({ name, dtype, shape }) as const;

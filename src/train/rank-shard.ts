@@ -1,22 +1,37 @@
-/** What one rank of a grid has of an autoencoder and of a batch: the latents of its shard, the rows of its replica. */
+/** What one rank of a grid holds: the latents of its shard, and the rows of its replica of each batch. */
 
 import type { Collective, Grid } from "../collective/collective.ts";
 import { solo } from "../collective/solo.ts";
-import type { Shape } from "../sae/shape.ts";
+import type { SelectionPlan } from "../engine/engine.ts";
+import type { SelectionRules } from "../sae/architectures/architecture.ts";
+import type { Dims } from "../sae/dims.ts";
+import { type Rule, slotsFor } from "../sae/rule.ts";
 import { UsageError } from "../util/errors.ts";
 
-export interface Part {
+export interface RankShard {
   readonly grid: Grid;
   /** Of all shards together. */
-  readonly whole: Shape;
-  /** Of this shard: its latents, and how many of them it may select a row before the shards compare. */
-  readonly shape: Shape;
+  readonly whole: Dims;
+  /** Of this shard. */
+  readonly dims: Dims;
   /** Number of this shard's latent 0 among all. */
   readonly firstLatent: number;
+  /** The selections of a training step and of inference; the rules are of the whole, the slots are this shard's. */
+  readonly live: SelectionPlan;
+  readonly dead: SelectionPlan | undefined;
+  readonly inference: SelectionPlan;
 }
 
-/** The part of `grid`'s rank. `capacityFactor`: see `slotsOf`. Throws UsageError with the numbers when the latents do not divide. */
-export function partOf(whole: Shape, grid: Grid = solo().grid, capacityFactor?: number): Part {
+/**
+ * What the rank of `grid` holds of an autoencoder. `capacityFactor`: see `slotsOfShard`. Throws UsageError with the
+ * numbers when the latents do not divide.
+ */
+export function rankShard(
+  whole: Dims,
+  rules: SelectionRules,
+  grid: Grid = solo().grid,
+  capacityFactor?: number,
+): RankShard {
   const { shards, shard } = grid;
   const n = whole.n / shards;
   if (!Number.isInteger(n)) {
@@ -24,17 +39,36 @@ export function partOf(whole: Shape, grid: Grid = solo().grid, capacityFactor?: 
       mend: "give a multiple of --shards as --latents",
     });
   }
-  const slots = (k: number) => slotsOf(k, n, shards, capacityFactor);
-  return { grid, whole, shape: { ...whole, n, k: slots(whole.k), auxk: slots(whole.auxk) }, firstLatent: shard * n };
+  const plan = (rule: Rule, among: SelectionPlan["among"]): SelectionPlan => ({
+    rule,
+    among,
+    slots: slotsOfShard(rule, n, shards, capacityFactor),
+  });
+  return {
+    grid,
+    whole,
+    dims: { ...whole, n },
+    firstLatent: shard * n,
+    live: plan(rules.live, "all"),
+    dead: rules.dead && plan(rules.dead, "dead"),
+    inference: plan(rules.inference, "all"),
+  };
+}
+
+/** The selections of a training step. */
+export function trainingSelections({ live, dead }: Pick<RankShard, "live" | "dead">): readonly SelectionPlan[] {
+  return dead === undefined ? [live] : [live, dead];
 }
 
 /**
- * Latents that a shard may select a row. Exact: k, or all that it has. With a capacity factor c, c k / shards, rounded up, within what makes sense (`sharded_topk` of OpenAI's
- * scripts, mended): a row of which more than that are in one shard then loses the weakest of them.
+ * Slots per row of a shard. Exact: all that the rule may select there. With a capacity factor c and topk: c k / shards,
+ * rounded up, within what makes sense (`sharded_topk` of OpenAI's scripts, fixed); a row that has more than that in one
+ * shard then loses the weakest of them.
  */
-function slotsOf(k: number, n: number, shards: number, capacityFactor: number | undefined): number {
-  const most = Math.min(k, n);
-  if (shards === 1 || capacityFactor === undefined) return most;
+function slotsOfShard(rule: Rule, n: number, shards: number, capacityFactor: number | undefined): number {
+  const most = slotsFor(rule, n);
+  if (shards === 1 || capacityFactor === undefined || rule.kind !== "topk") return most;
+  const { k } = rule;
   return Math.min(Math.max(Math.ceil((k * capacityFactor) / shards), Math.ceil(k / shards)), most);
 }
 

@@ -1,19 +1,31 @@
 import { describe, expect, it } from "vitest";
-import { type Collective, gridOf } from "../collective/collective.ts";
+import { type Collective, type Grid, gridOf } from "../collective/collective.ts";
 import { solo } from "../collective/solo.ts";
-import { checkBatch, fromFirst, partOf, rowsOfReplica, sumOverShards } from "./part.ts";
+import { rulesOf } from "../sae/architectures/index.ts";
+import { autoencoderDims } from "../sae/dims.ts";
+import { checkBatch, fromFirst, rankShard, rowsOfReplica, sumOverShards } from "./rank-shard.ts";
 
-const WHOLE = { d: 5, n: 96, k: 8, auxk: 40 };
+const WHOLE = autoencoderDims(5, 96);
+const shardOf = (grid?: Grid, capacityFactor?: number) =>
+  rankShard(WHOLE, rulesOf({ architecture: "topk", k: 8, auxk: 40 }), grid, capacityFactor);
 
-describe("a part of the autoencoder", () => {
-  it("alone is all of it", () => {
-    expect(partOf(WHOLE)).toEqual({ grid: solo().grid, whole: WHOLE, shape: WHOLE, firstLatent: 0 });
-    expect(partOf(WHOLE, gridOf(1, 1, 2), 1.5).shape).toEqual(WHOLE);
+describe("a rank's shard", () => {
+  it("alone is the whole", () => {
+    expect(shardOf()).toEqual({
+      grid: solo().grid,
+      whole: WHOLE,
+      dims: WHOLE,
+      firstLatent: 0,
+      live: { rule: { kind: "topk", k: 8 }, among: "all", slots: 8 },
+      dead: { rule: { kind: "topk", k: 40 }, among: "dead", slots: 40 },
+      inference: { rule: { kind: "topk", k: 8 }, among: "all", slots: 8 },
+    });
+    expect(shardOf(gridOf(1, 1, 2), 1.5).live.slots).toBe(8);
   });
 
-  it("is the latents of a shard, every one in exactly one, with room for all that could be selected", () => {
-    const parts = [0, 1, 2].map((rank) => partOf(WHOLE, gridOf(rank, 3, 1)));
-    expect(parts.map(({ firstLatent, shape }) => [firstLatent, shape.n, shape.k, shape.auxk])).toEqual([
+  it("is the latents of a shard, every one in exactly one, with slots for all that could be selected", () => {
+    const shards = [0, 1, 2].map((rank) => shardOf(gridOf(rank, 3, 1)));
+    expect(shards.map(({ firstLatent, dims, live, dead }) => [firstLatent, dims.n, live.slots, dead?.slots])).toEqual([
       [0, 32, 8, 32],
       [32, 32, 8, 32],
       [64, 32, 8, 32],
@@ -25,12 +37,13 @@ describe("a part of the autoencoder", () => {
     [1.5, 2, 4, 20],
     [0.01, 2, 3, 14], // never fewer than its share
     [99, 2, 8, 32], // never more than k, or than it has
-  ])("with the capacity factor %f is fewer slots", (factor, shard, k, auxk) => {
-    expect(partOf(WHOLE, gridOf(shard, 3, 1), factor).shape).toEqual({ d: 5, n: 32, k, auxk });
+  ])("with the capacity factor %f has fewer slots", (factor, shard, k, auxk) => {
+    const { dims, live, dead } = shardOf(gridOf(shard, 3, 1), factor);
+    expect([dims, live.slots, dead?.slots]).toEqual([autoencoderDims(5, 32), k, auxk]);
   });
 
   it("is refused when the latents do not divide", () => {
-    expect(() => partOf(WHOLE, gridOf(0, 5, 1))).toThrow(
+    expect(() => shardOf(gridOf(0, 5, 1))).toThrow(
       "96 latents cannot be shared by 5 shards; give a multiple of --shards as --latents",
     );
   });

@@ -1,0 +1,38 @@
+/**
+ * What an architecture is: data that training, inference and the file formats read. One file per architecture;
+ * `index.ts` lists them.
+ */
+
+import type { ZodType } from "zod";
+import type { Fields, JsonObject } from "../../util/json.ts";
+import type { ParamName } from "../params.ts";
+import type { Rule } from "../rule.ts";
+
+/** How codes are selected. */
+export interface SelectionRules {
+  /** In a training step, among all latents. */
+  readonly live: Rule;
+  /** In a training step, among the dead latents, for the auxiliary loss (AuxK); undefined: no auxiliary loss. */
+  readonly dead?: Rule | undefined;
+  /** By the trained autoencoder: on the hold-out, in eval, reports and inference. */
+  readonly inference: Rule;
+}
+
+/** `S`: the numbers of one autoencoder of this architecture, besides its dimensions. */
+export interface Architecture<S extends { readonly architecture: string }> {
+  readonly name: S["architecture"];
+  /** Options of `saetta train` that belong to it, by the names of the library, and their defaults. */
+  readonly options: Readonly<Record<string, ZodType>>;
+  readonly defaults: Readonly<Record<string, unknown>>;
+  readonly params: readonly ParamName[];
+  rules(spec: S): SelectionRules;
+  /** Its numbers, as state.json and reports state them. */
+  numbers(spec: S): Readonly<Record<string, number>>;
+  /** What cfg.json says: `activation` and keys that sparsify knows, and keys in the object `saetta`. */
+  readonly cfg: {
+    readonly activation: string;
+    write(spec: S): { readonly sparsify: JsonObject; readonly own: JsonObject };
+    /** `own`: the object `saetta`; undefined in files of sparsify. */
+    read(sparsify: Fields, own: Fields | undefined): S;
+  };
+}
