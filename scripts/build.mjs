@@ -1,6 +1,7 @@
-// TypeScript -> dist/, with the sources of the kernels and the pages beside it and the command executable.
+// TypeScript -> dist/, with the sources of the kernels and the pages next to it, and the command as node_modules/.bin/saetta: npm links the commands of
+// dependencies only.
 import { execFileSync } from "node:child_process";
-import { chmodSync, cpSync, rmSync } from "node:fs";
+import { chmodSync, cpSync, mkdirSync, renameSync, rmSync, symlinkSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
 process.chdir(fileURLToPath(new URL("..", import.meta.url)));
@@ -11,3 +12,7 @@ for (const engine of ["cpu", "cuda"])
 const { buildPages } = await import("./pages.mjs"); // loaded here: vite is not quick
 await buildPages();
 chmodSync("dist/cli.js", 0o755);
+mkdirSync("node_modules/.bin", { recursive: true });
+const link = `node_modules/.bin/saetta.${process.pid}`;
+symlinkSync("../../dist/cli.js", link);
+renameSync(link, "node_modules/.bin/saetta"); // replaces what is there, also while another build does the same

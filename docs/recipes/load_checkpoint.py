@@ -6,7 +6,10 @@
 
 As `saetta eval` does, it takes the running average of the weights where training kept one; load(path, average=False) takes those of the last step.
 
-    python3 load_checkpoint.py runs/first acts.h5      prints the share of the variance of the first 4096 rows that is not explained (needs h5py)
+    python3 load_checkpoint.py runs/first acts.h5 [DATASET]
+
+prints the share of the variance of the first 4096 rows that is not explained (needs h5py). DATASET: as `saetta train --dataset`; default hidden_states, else
+the only one that activations can be in.
 """
 import json
 import os
@@ -92,12 +95,23 @@ def load(path, average=True):
     return Sae(w["encoder.weight"], w["encoder.bias"], w["W_dec"], w["b_dec"], cfg["k"], normalization, ours.get("undone_with"))
 
 
+def activations(file, name=None):
+    """The dataset `name` of an open HDF5 file; by default hidden_states, else the only one of floats with 2 or 3 axes."""
+    found = []
+    file.visititems(lambda path, it: found.append(path) if getattr(it, "ndim", 0) in (2, 3) and it.dtype.kind == "f" else None)
+    if name is None:
+        name = "hidden_states" if "hidden_states" in file or len(found) != 1 else found[0]
+    if name.strip("/") not in found:
+        sys.exit(f"{file.filename}: no dataset {name} of activations; the file has {', '.join(found) or 'none'}; name one as the last argument")
+    return file[name]
+
+
 if __name__ == "__main__":
     import h5py
 
     sae = load(sys.argv[1])
     with h5py.File(sys.argv[2]) as f:
-        acts = f["hidden_states"]
+        acts = activations(f, *sys.argv[3:4])
         x = torch.from_numpy(acts[: max(1, 4096 // (acts.shape[1] if acts.ndim == 3 else 1))]).float().flatten(0, -2)[:4096]
     with torch.no_grad():
         error = (x - sae(x)).pow(2).sum()

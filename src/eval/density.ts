@@ -7,6 +7,9 @@ export interface DensityBin {
   readonly latents: number;
 }
 
+/** What `from` and `to` of a bin are, for readers of the JSON. */
+export const DENSITY_UNIT = "log10 of the share of rows";
+
 /** `firings[latent]` rows of `rows` -> bins of equal width, `perDecade` to a factor of 10, from the one that a single firing falls into up to always. */
 export function densityBins(firings: Float64Array, rows: number, perDecade = 2): DensityBin[] {
   const binOf = (times: number) => Math.min(0, Math.ceil(perDecade * Math.log10(times / rows) - 1e-9));

@@ -166,6 +166,7 @@ describe("evaluate", () => {
     expect(found.fvu).toBeCloseTo(11 / 35, 12);
     expect(found.normalizedMse).toBeCloseTo(11 / 52, 12);
     expect(found.deadFraction).toBeCloseTo(1 / 3, 12);
+    expect(found.densityUnit).toBe("log10 of the share of rows");
     const filled = found.density.filter(({ latents }) => latents > 0);
     // Densities 1/2 and 1/4: the bins from 10^-0.5 = 0.32 to 1, and from 0.1 to 0.32.
     expect(filled).toEqual([

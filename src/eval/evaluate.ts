@@ -7,7 +7,7 @@ import { normalizationOf } from "../sae/description.ts";
 import { type Normalization, normalizeRow } from "../sae/math.ts";
 import { float64Of } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
-import { type DensityBin, densityBins } from "./density.ts";
+import { DENSITY_UNIT, type DensityBin, densityBins } from "./density.ts";
 import { Moments } from "./moments.ts";
 import type { Chunk } from "./rows.ts";
 
@@ -30,6 +30,7 @@ export interface Evaluation {
   readonly dead: number;
   readonly deadFraction: number;
   readonly density: readonly DensityBin[];
+  readonly densityUnit: typeof DENSITY_UNIT;
 }
 
 export interface EvaluateOptions {
@@ -96,6 +97,7 @@ export async function evaluate(
     dead,
     deadFraction: dead / n,
     density: densityBins(firings, rows),
+    densityUnit: DENSITY_UNIT,
   };
 }
 

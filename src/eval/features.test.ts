@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type { Source } from "../data/source.ts";
 import type { Tokenizer } from "../language-model/tokenizer.ts";
+import { DENSITY_UNIT } from "./density.ts";
 import { chooseFeatures, describeLatent, type Feature } from "./features.ts";
 import { pageOf, reportText } from "./print.ts";
 import { Profiles } from "./profiles.ts";
@@ -207,6 +208,7 @@ describe("the printed report", () => {
       dead: 1,
       deadFraction: 0.01,
       density: [{ from: -0.5, to: 0, latents: 99 }],
+      densityUnit: DENSITY_UNIT,
     },
     fvuWithoutUnitDecoder: null,
     featuresNote: null,

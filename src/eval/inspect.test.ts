@@ -111,10 +111,12 @@ describe("inspect", () => {
       `${run}: run folder`,
       "  config",
       "    k     2",
-      '    data  ["acts.h5"]',
+      "    data  acts.h5",
       "  checkpoints",
       "    12  complete",
     ]);
+    const { facts } = await inspect(run);
+    expect(facts.config, "values, not text of JSON").toEqual({ data: ["acts.h5"], k: 2 });
     await writeFile(join(path, "state.json"), "{}");
     expect((await text(run)).at(-1)).toContain("state.json: damaged: has 2 bytes");
     await expect(inspect(path)).rejects.toThrow("state.json: damaged: has 2 bytes");

@@ -30,7 +30,7 @@ import { parseOnnx } from "../language-model/onnx-graph.ts";
 import { loadTokenizer } from "../language-model/tokenizer.ts";
 import { parseDescription } from "../sae/description.ts";
 import { FormatError, hasCode, messageOf, SaettaError } from "../util/errors.ts";
-import { asObject, type JsonObject, readJsonFile, snakeCase } from "../util/json.ts";
+import { asObject, type Json, type JsonObject, readJsonFile, snakeCase } from "../util/json.ts";
 import { activationShards, activationsIn } from "./inspect-activations.ts";
 import { inspectForeign, inspectTorch } from "./inspect-foreign.ts";
 import type { Facts, Inspection } from "./inspection.ts";
@@ -234,9 +234,13 @@ async function runFolder(path: string): Promise<Inspection> {
     );
     checkpoints.push({ step, state });
   }
-  const shown = Object.entries(config).filter(([, value]) => value !== null);
-  const facts = Object.fromEntries(
-    shown.map(([name, value]) => [name, typeof value === "object" ? JSON.stringify(value) : value]),
-  );
-  return { path, kind: "run folder", facts: { config: facts as Facts, checkpoints } };
+  return { path, kind: "run folder", facts: { config: withoutNull(config) as Facts, checkpoints } };
+}
+
+/** The value without what is null, at any depth. */
+function withoutNull(value: Json): Json {
+  if (Array.isArray(value)) return value.filter((each: Json) => each !== null).map(withoutNull);
+  if (typeof value !== "object" || value === null) return value;
+  const kept = Object.entries(value).filter(([, each]) => each !== null);
+  return Object.fromEntries(kept.map(([name, each]) => [name, withoutNull(each)]));
 }

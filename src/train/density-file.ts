@@ -2,6 +2,7 @@
 
 import { appendFile, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { DENSITY_UNIT } from "../eval/density.ts";
 import { DENSITY } from "./run-folder.ts";
 import type { HeldOutDensity } from "./validate.ts";
 
@@ -18,7 +19,7 @@ export class DensityFile {
 
   /** Appends a line. */
   append(step: number, density: HeldOutDensity): void {
-    const line = `${JSON.stringify({ step, ...density })}\n`;
+    const line = `${JSON.stringify({ step, ...density, density_unit: DENSITY_UNIT })}\n`;
     this.#writing = this.#writing.then(() => appendFile(this.#path, line)).catch(() => undefined);
   }
 

@@ -1,6 +1,6 @@
 /** A run folder: config.json, metrics.jsonl, density.jsonl, checkpoints/. */
 
-import { readFile } from "node:fs/promises";
+import { readFile, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { writeFile } from "../checkpoint/commit.ts";
 import { LOCK, lockRun, type RunLock } from "../checkpoint/lock.ts";
@@ -104,7 +104,9 @@ export async function readRunConfig(dir: string): Promise<RunConfig> {
     text = await readTextFile(path);
   } catch (thrown) {
     if (hasCode((thrown as Error).cause, "ENOENT", "ENOTDIR")) {
-      throw new SaettaError("is not a run folder: it has no config.json", {
+      const found = await stat(dir).catch(() => undefined);
+      const what = found?.isDirectory() ? "is not a run folder: it has no config.json" : "not a folder";
+      throw new SaettaError(found === undefined ? "there is no such folder" : what, {
         where: dir,
         mend: "name the folder that saetta train wrote",
       });

@@ -76,7 +76,13 @@ describe("train", () => {
     const { rows, latents, dead } = await evaluate(result.sae, source.dtype, rowsOf(source, holdout, "stop"));
     await result.sae.close();
     const last = JSON.parse(densities.at(-1)!) as HeldOutDensity & { step: number };
-    expect(last).toMatchObject({ step: run.steps, rows, latents, never: dead });
+    expect(last).toMatchObject({
+      step: run.steps,
+      rows,
+      latents,
+      never: dead,
+      density_unit: "log10 of the share of rows",
+    });
     expect(last.density.reduce((sum, bin) => sum + bin.latents, 0)).toBe(latents - dead);
     expect(result.report).toMatchObject(metrics.at(-1)!);
     const { options: stored } = configFromJson(await readFile(join(out, "config.json"), "utf8"), "config.json");
