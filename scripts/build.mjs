@@ -7,6 +7,8 @@ import { fileURLToPath } from "node:url";
 process.chdir(fileURLToPath(new URL("..", import.meta.url)));
 rmSync("dist", { recursive: true, force: true });
 execFileSync(process.execPath, ["node_modules/typescript/bin/tsc", "-p", "tsconfig.build.json"], { stdio: "inherit" });
+const { writeContracts } = await import("./contract.mjs");
+await writeContracts();
 for (const engine of ["cpu", "cuda"])
   cpSync(`src/engine/${engine}/kernels`, `dist/engine/${engine}/kernels`, { recursive: true });
 const { buildPages } = await import("./pages.mjs"); // loaded here: vite is not quick

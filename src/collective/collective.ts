@@ -5,10 +5,11 @@
  */
 
 export type Over = "shards" | "replicas" | "all";
-export type ReduceOp = "sum" | "max" | "min";
-export type WireType = "f64" | "f32" | "u32" | "u8";
-
-export const OVERS: readonly Over[] = ["shards", "replicas", "all"];
+export const OVERS = ["shards", "replicas", "all"] as const satisfies readonly Over[];
+export const REDUCE_OPS = ["sum", "max", "min"] as const;
+export const WIRE_TYPES = ["f64", "f32", "u32", "u8"] as const;
+export type ReduceOp = (typeof REDUCE_OPS)[number];
+export type WireType = (typeof WIRE_TYPES)[number];
 
 /** Bytes of an element. */
 export const WIRE_BYTES: Readonly<Record<WireType, number>> = { f64: 8, f32: 4, u32: 4, u8: 1 };

@@ -21,6 +21,7 @@ export type { Over, ReduceOp } from "../collective/collective.ts";
 export type { Dims } from "../sae/dims.ts";
 export type { Normalization } from "../sae/math.ts";
 export type { Rule } from "../sae/rule.ts";
+export { COUNTERS, HYPER, type Hyper, NONE, SUMS } from "./contract/names.ts";
 
 export type DType = "f64" | "f32" | "bf16" | "f16" | "u32" | "u8";
 
@@ -44,9 +45,6 @@ export interface Codes {
   readonly rows: number;
   readonly capacity: number;
 }
-
-/** The latent of an unused slot of Codes. */
-export const NONE = 0xffff_ffff;
 
 /**
  * One of the two ways through the autoencoder. `err` [B,d] holds first the decoder's sum W z, then (after `residual`) reconstruction minus
@@ -73,34 +71,6 @@ export interface State {
   readonly age: Tensor;
   readonly counters: Tensor;
 }
-
-/** `adam`: updates applied (Adam's t). `ema`: updates averaged. `skipped`: bad steps, which changed nothing else. */
-export const COUNTERS = ["adam", "ema", "skipped"] as const;
-
-/**
- * What a step is told in numbers that change from step to step; `hyper` f64 [HYPER.length]. `clip`, `emaDecay`: 0 is off. `rows`: rows of the batch.
- * `deadAfter`: a latent is dead when its age as the step begins is above it. `firedAbove`: a selected value above it is a firing.
- */
-export const HYPER = [
-  "lr",
-  "beta1",
-  "beta2",
-  "eps",
-  "clip",
-  "emaDecay",
-  "mseScale",
-  "auxCoef",
-  "rows",
-  "deadAfter",
-  "firedAbove",
-] as const;
-export type Hyper = { readonly [K in (typeof HYPER)[number]]: number };
-
-/**
- * Where `sums` f64 [SUMS.length + 2 d] holds what, summed over the batch: squares of err, of the auxiliary err, of x, of x - b_pre; the active latents (L0);
- * the number of dead latents; then d column sums of err and d column sums of x - b_pre.
- */
-export const SUMS = ["err2", "auxErr2", "x2", "centred2", "active", "dead"] as const;
 
 /** One step's small tensors: `fired` u32 [n], 1 where the latent fired; `bad` u32 [1], not 0 when something is not finite; `sq` f64 [1]: squared norm of the gradient after projection. */
 export interface Step {

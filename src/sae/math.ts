@@ -232,11 +232,14 @@ export function losses(s: Sums, rows: number, mseScale: number, auxCoef: number)
   };
 }
 
-/** The denominator of E11: sum over the batch of (t - mean of t)^2; 0, which turns the auxiliary loss off, when nothing is dead or it is below 1e-12 sum x^2. */
+/** An auxiliary target that varies by no more than this part of sum x^2 is constant: what is left is rounding. */
+export const LEAST_VARIATION = 1e-12;
+
+/** The denominator of E11: sum over the batch of (t - mean of t)^2; 0, which turns the auxiliary loss off, when nothing is dead or the target is constant. */
 export function auxTargetVariation(s: Sums, rows: number): number {
   if (s.dead === 0) return 0;
   const variation = s.err2 - squares(s.errColumns) / rows;
-  return variation <= 1e-12 * s.x2 ? 0 : variation;
+  return variation <= LEAST_VARIATION * s.x2 ? 0 : variation;
 }
 
 // ---- backward ----

@@ -2,8 +2,8 @@
 
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { CASES, selfTest } from "../../src/engine/conformance.ts";
+import { COMPUTE } from "../../src/engine/cuda/contract.ts";
 import { createCudaEngine } from "../../src/engine/cuda/index.ts";
-import { COMPUTE } from "../../src/engine/cuda/nvrtc.ts";
 import type { Engine } from "../../src/engine/engine.ts";
 import { createReferenceEngine } from "../../src/engine/reference.ts";
 import { messageOf } from "../../src/util/errors.ts";

@@ -7,6 +7,7 @@ import { type Collective, groupOf } from "../../collective/collective.ts";
 import { NO_NORMALIZATION } from "../../sae/math.ts";
 import { CORE_PARAMS, parameterCount } from "../../sae/params.ts";
 import { SaettaError } from "../../util/errors.ts";
+import { formatOf, NORMALIZATIONS } from "../contract/names.ts";
 import {
   BYTES,
   COUNTERS,
@@ -16,7 +17,6 @@ import {
   type Engine,
   type Grads,
   HYPER,
-  type Normalization,
   type Over,
   type Params,
   type Path,
@@ -32,11 +32,15 @@ import { Fusion } from "../fuse.ts";
 import { hostMemory, writeRows } from "../host-rows.ts";
 import { refusedPlan, sidesOf, slotsOf } from "../selections.ts";
 import { sumsLength } from "../sums.ts";
+import type { StructOf } from "./contract.ts";
 import {
   at,
   CpuCodes,
   CpuGrads,
   CpuTensor,
+  NO_CODES,
+  NO_PARAMS,
+  NO_STEP,
   ownCodes,
   ownGrads,
   ownTensor,
@@ -44,13 +48,9 @@ import {
   stepAddresses,
 } from "./memory.ts";
 import type { Address, Native } from "./native.ts";
-import { reduction, worldOf } from "./world.ts";
+import { peersOf, reduction } from "./peers.ts";
 
 const WHERE = "cpu engine";
-/** Formats of raw rows, in the order of kernels/load.cc. */
-const FORMATS: readonly DType[] = ["f32", "f64", "f16", "bf16"];
-/** Normalisations, in the order of kernels/load.cc. */
-const NORMALIZATIONS: readonly Normalization["kind"][] = ["none", "scale", "unit", "layer_norm"];
 /** Rows of a batch are u32 in the lists of the gradients, as latents are in the codes. */
 const MAX_COUNT = 2 ** 32 - 2;
 const ENTRY_BYTES = 12;
@@ -83,13 +83,13 @@ export class CpuEngine implements Engine {
   readonly #fusion = new Fusion();
   readonly #collective: Collective;
   /** What the stream's thread needs to reach the other ranks; 0 when there are none. */
-  readonly #world: Address;
+  readonly #peers: Address;
   #drained: Promise<void> = Promise.resolve();
   #closed: Promise<void> | undefined;
 
   constructor(calls: Native, stream: Address, description: string, build: string, collective: Collective) {
     this.#collective = collective;
-    this.#world = worldOf(calls, collective);
+    this.#peers = peersOf(calls, collective);
     this.#native = calls;
     this.#stream = stream;
     this.description = description;
@@ -129,15 +129,15 @@ export class CpuEngine implements Engine {
     const rowsOf = isWhole ? { encoder: this.alloc("f32", [n, d]), decoder: this.alloc("f32", [n, d]) } : undefined;
     const size = capacity * ENTRY_BYTES + 20 * n;
     const handle = this.#reserve(size, `the gradients of ${rows} rows`, () =>
-      this.#native.gradients(
-        n,
-        d,
-        capacity,
-        rowsOf?.encoder.address ?? 0,
-        latentBias.address,
-        rowsOf?.decoder.address ?? 0,
-        preBias.address,
-      ),
+      this.#native.gradients({
+        ...{ n, d, capacity },
+        g: {
+          encoder: rowsOf?.encoder.address ?? 0,
+          latentBias: latentBias.address,
+          decoder: rowsOf?.decoder.address ?? 0,
+          preBias: preBias.address,
+        },
+      }),
     );
     const grads = new CpuGrads({ latentBias, preBias, ...rowsOf }, size, rows, handle);
     this.#held.add(grads);
@@ -200,13 +200,21 @@ export class CpuEngine implements Engine {
     this.#open();
     const [B, d] = x.shape;
     const [m] = raw.shape;
-    const format = FORMATS.indexOf(raw.dtype);
+    const format = formatOf(raw.dtype);
     if (format === -1) throw new SaettaError(`rows of ${raw.dtype} cannot be loaded`, { where: WHERE });
     if (rows.shape[0] < B) throw new SaettaError(`${rows.shape[0]} row numbers for a batch of ${B}`, { where: WHERE });
-    const from = at(raw, raw.dtype, m, d);
     at(t.sums, "f64", sumsLength(d));
-    const batch = [at(rows, "u32"), at(x, "f32"), B, d, t.fired.shape[0], ...stepAddresses(t)];
-    this.#native.load(this.#stream, format, from, m, ...batch, NORMALIZATIONS.indexOf(kind), factor);
+    this.#native.load(this.#stream, {
+      format,
+      raw: at(raw, raw.dtype, m, d),
+      m,
+      rows: at(rows, "u32"),
+      x: at(x, "f32"),
+      ...{ B, d, n: t.fired.shape[0] },
+      t: stepAddresses(t),
+      normalization: NORMALIZATIONS.indexOf(kind),
+      factor,
+    });
   }
 
   encode(p: Params, x: Tensor, t: Step, selections: readonly Selection[], age?: Tensor): void {
@@ -215,85 +223,69 @@ export class CpuEngine implements Engine {
     const [n, d] = p.encoder.shape;
     const [B] = x.shape;
     checkStep(t, n, d);
-    const deadCodes = dead === undefined ? [0, 0, 0, 0] : ownCodes(dead).addresses(B);
-    const deadSide = [age === undefined ? 0 : at(age, "u32", n), ...deadCodes];
-    const rows = at(x, "f32", B, d);
-    const codes = ownCodes(live).addresses(B);
-    this.#native.encode(
-      this.#stream,
-      ...paramAddresses(p, n, d),
-      rows,
-      B,
-      d,
-      n,
-      ...stepAddresses(t),
-      ...codes,
-      ...deadSide,
-    );
+    this.#native.encode(this.#stream, {
+      p: paramAddresses(p, n, d),
+      x: at(x, "f32", B, d),
+      ...{ B, d, n },
+      t: stepAddresses(t),
+      live: ownCodes(live).addresses(B),
+      dead: dead === undefined ? NO_CODES : ownCodes(dead).addresses(B),
+      age: age === undefined ? 0 : at(age, "u32", n),
+    });
   }
 
   reconcile(rule: Rule, z: Codes, t?: Step): void {
     if (this.#collective.grid.shards === 1 || rule.kind !== "topk") return;
     this.#open();
-    const codes = ownCodes(z).addresses(z.rows);
-    const step = t === undefined ? [0, 0, 0, 0, 0] : stepAddresses(t);
-    this.#native.merge(
-      this.#stream,
-      this.#world,
-      ...codes,
-      z.rows,
-      rule.k,
-      t?.fired.shape[0] ?? 0,
-      t === undefined ? 0 : 1,
-      ...step,
-    );
+    this.#native.merge(this.#stream, {
+      peers: this.#peers,
+      z: ownCodes(z).addresses(z.rows),
+      B: z.rows,
+      k: rule.k,
+      n: t?.fired.shape[0] ?? 0,
+      t: t === undefined ? NO_STEP : stepAddresses(t),
+      isLive: t === undefined ? 0 : 1,
+    });
   }
 
   allReduce(t: Tensor, op: ReduceOp, over: Over): void {
     if (groupOf(this.#collective.grid, over).size === 1) return;
     this.#open();
-    this.#native.allReduce(this.#stream, this.#world, ...reduction(t, op, over));
+    this.#native.allReduce(this.#stream, { peers: this.#peers, ...reduction(t, op, over) });
   }
 
   decode(p: Params, z: Codes, err: Tensor): void {
     this.#open();
     const [n, d] = p.decoder.shape;
     const [B] = err.shape;
-    const args = [at(p.decoder, "f32", n, d), ...ownCodes(z).addresses(B), at(err, "f32", B, d), B, d, n];
-    this.#fusion.decode(p, z, err, () => this.#native.decode(this.#stream, ...args));
+    const args = {
+      decoder: at(p.decoder, "f32", n, d),
+      z: ownCodes(z).addresses(B),
+      err: at(err, "f32", B, d),
+      ...{ B, d, n },
+    };
+    this.#fusion.decode(p, z, err, () => this.#native.decode(this.#stream, args));
   }
 
   residual(p: Params, target: Tensor, t: Step, path: Path, live?: Path): void {
     this.#alive();
-    const [B, d] = target.shape;
-    at(t.sums, "f64", sumsLength(d));
-    const liveErr = live === undefined ? 0 : at(live.err, "f32", B, d);
-    const [, value, , k] = ownCodes(path.codes).addresses(B);
-    const [preBias, rows, err] = [at(p.preBias, "f32", d), at(target, "f32"), at(path.err, "f32", B, d)];
-    const args = [preBias, rows, err, liveErr, value, k, B, d, ...stepAddresses(t)];
-    this.#fusion.residual(p, target, t, path, live, () => this.#native.residual(this.#stream, ...args));
+    const args = residualOf(p, target, t, path, live);
+    this.#fusion.residual(p, target, t, path, live, () => this.#native.residual(this.#stream, args));
   }
 
   codeGrad(p: Params, path: Path, t: Step): void {
     this.#alive();
     const [n, d] = p.decoder.shape;
     const [B] = path.err.shape;
-    const err = at(path.err, "f32", B, d);
-    const codes = ownCodes(path.codes).addresses(B);
-    const args = [at(p.decoder, "f32", n, d), ...codes, err, B, d, n];
-    const step = stepAddresses(t);
+    const [decoder, z] = [at(p.decoder, "f32", n, d), ownCodes(path.codes).addresses(B)];
+    const args = { decoder, z, err: at(path.err, "f32", B, d), ...{ B, d, n }, t: stepAddresses(t) };
     this.#fusion.codeGrad(
       p,
       path,
       t,
-      () => this.#native.codeGrad(this.#stream, ...args, ...step),
+      () => this.#native.codeGrad(this.#stream, args),
       ({ target, live }) => {
-        const rows = [
-          at(p.preBias, "f32", d),
-          at(target, "f32", B, d),
-          live === undefined ? 0 : at(live.err, "f32", B, d),
-        ];
-        this.#native.reconstruct(this.#stream, ...args, ...rows, ...step);
+        this.#native.reconstruct(this.#stream, { decoder, z, n, residual: residualOf(p, target, t, path, live) });
       },
     );
   }
@@ -308,24 +300,29 @@ export class CpuEngine implements Engine {
     checkStep(t, n, d);
     at(grads.latentBias, "f32", n);
     at(grads.preBias, "f32", d);
-    const side = ({ codes, err }: Path) => [...ownCodes(codes).addresses(B), at(err, "f32", B, d)];
-    const [params, rows] = [paramAddresses(p, n, d), at(x, "f32", B, d)];
-    const sides = [...side(live), ...(dead === undefined ? [0, 0, 0, 0, 0] : side(dead))];
-    const first = this.#collective.grid.rank === 0 ? 1 : 0;
-    this.#native.paramGrad(this.#stream, ...params, rows, B, ...stepAddresses(t), ...sides, grads.handle, first);
+    this.#native.paramGrad(this.#stream, {
+      p: paramAddresses(p, n, d),
+      x: at(x, "f32", B, d),
+      B,
+      t: stepAddresses(t),
+      live: ownCodes(live.codes).addresses(B),
+      dead: dead === undefined ? NO_CODES : ownCodes(dead.codes).addresses(B),
+      liveErr: at(live.err, "f32", B, d),
+      deadErr: dead === undefined ? 0 : at(dead.err, "f32", B, d),
+      g: grads.handle,
+      countsErr: this.#collective.grid.rank === 0 ? 1 : 0,
+    });
   }
 
   norm(p: Params, g: Grads, t: Step): void {
     this.#open();
     const grads = ownGrads(g);
-    const decoder = at(p.decoder, "f32", grads.latentBias.shape[0], grads.preBias.shape[0]);
-    this.#native.norm(
-      this.#stream,
-      decoder,
-      grads.handle,
-      ...stepAddresses(t),
-      this.#collective.grid.shard === 0 ? 1 : 0,
-    );
+    this.#native.norm(this.#stream, {
+      decoder: at(p.decoder, "f32", grads.latentBias.shape[0], grads.preBias.shape[0]),
+      g: grads.handle,
+      t: stepAddresses(t),
+      countsPreBias: this.#collective.grid.shard === 0 ? 1 : 0,
+    });
   }
 
   update(s: State, g: Grads, t: Step): void {
@@ -333,20 +330,17 @@ export class CpuEngine implements Engine {
     const grads = ownGrads(g);
     const [[n], [d]] = [grads.latentBias.shape, grads.preBias.shape];
     checkStep(t, n, d);
-    const addresses = [s.params, s.m, s.v].flatMap((p) => paramAddresses(p, n, d));
-    const ema = s.ema === undefined ? [0, 0, 0, 0] : paramAddresses(s.ema, n, d);
-    const [age, counters] = [at(s.age, "u32", n), at(s.counters, "f64", COUNTERS.length)];
-    const firstLatent = this.#collective.grid.shard * n;
-    this.#native.update(
-      this.#stream,
-      ...addresses,
-      ...ema,
-      age,
-      counters,
-      grads.handle,
-      ...stepAddresses(t),
-      firstLatent,
-    );
+    this.#native.update(this.#stream, {
+      p: paramAddresses(s.params, n, d),
+      m: paramAddresses(s.m, n, d),
+      v: paramAddresses(s.v, n, d),
+      ema: s.ema === undefined ? NO_PARAMS : paramAddresses(s.ema, n, d),
+      age: at(s.age, "u32", n),
+      counters: at(s.counters, "f64", COUNTERS.length),
+      g: grads.handle,
+      t: stepAddresses(t),
+      firstLatent: this.#collective.grid.shard * n,
+    });
   }
 
   /** Replicas update all rows. */
@@ -427,6 +421,20 @@ export class CpuEngine implements Engine {
     }
     reading.delete(this);
   }
+}
+
+function residualOf(p: Params, x: Tensor, t: Step, path: Path, live: Path | undefined): StructOf<"Residual"> {
+  const [B, d] = x.shape;
+  at(t.sums, "f64", sumsLength(d));
+  const { value, k } = ownCodes(path.codes).addresses(B);
+  return {
+    preBias: at(p.preBias, "f32", d),
+    x: at(x, "f32", B, d),
+    err: at(path.err, "f32", B, d),
+    live: live === undefined ? 0 : at(live.err, "f32", B, d),
+    ...{ value, k, B, d },
+    t: stepAddresses(t),
+  };
 }
 
 function checkStep(t: Step, n: number, d: number): void {

@@ -11,8 +11,9 @@ import { messageOf, SaettaError, UsageError } from "../../util/errors.ts";
 import { countInWords, eitherOf, mustBe } from "../../util/must.ts";
 import type { Engine } from "../engine.ts";
 import { kernelLibrary } from "./compile.ts";
+import { INSTRUCTION_SETS } from "./contract.ts";
 import { CpuEngine } from "./cpu-engine.ts";
-import { type Path as InstructionSet, loadNative, type Native, PATHS } from "./native.ts";
+import { type InstructionSet, loadNative, type Native } from "./native.ts";
 
 export interface CpuOptions {
   /** Default: as many as the machine gives this process. */
@@ -25,7 +26,7 @@ export interface CpuOptions {
   readonly collective?: Collective;
 }
 
-export type { Path as InstructionSet } from "./native.ts";
+export type { InstructionSet } from "./native.ts";
 
 const WHERE = "cpu engine";
 const NAMES: Readonly<Record<InstructionSet, string>> = {
@@ -59,7 +60,7 @@ export async function cpuUnavailable(): Promise<string | undefined> {
 /** Instruction sets that this machine can run, the best last. */
 export async function cpuPaths(): Promise<readonly InstructionSet[]> {
   const bits = (await native()).paths();
-  return PATHS.filter((_, i) => (bits >> i) & 1);
+  return INSTRUCTION_SETS.filter((_, i) => (bits >> i) & 1);
 }
 
 export async function createCpuEngine(options: CpuOptions = {}): Promise<Engine> {
@@ -71,18 +72,23 @@ export async function createCpuEngine(options: CpuOptions = {}): Promise<Engine>
   const path = options.path ?? (process.env.SAETTA_CPU || possible[possible.length - 1]);
   const chosen = possible.find((name) => name === path);
   if (chosen === undefined) {
-    const known = (PATHS as readonly string[]).includes(path);
+    const known = (INSTRUCTION_SETS as readonly string[]).includes(path);
     throw new UsageError(
       known
         ? `this processor has no ${path}`
-        : mustBe(options.path === undefined ? "SAETTA_CPU" : "the instruction set", eitherOf(PATHS), path, PATHS),
+        : mustBe(
+            options.path === undefined ? "SAETTA_CPU" : "the instruction set",
+            eitherOf(INSTRUCTION_SETS),
+            path,
+            INSTRUCTION_SETS,
+          ),
       {
         where: options.path === undefined ? "environment" : WHERE,
         mend: `use ${possible.join(" or ")}`,
       },
     );
   }
-  const hasHalf = PATHS.indexOf(chosen) > PATHS.indexOf("avx512");
+  const hasHalf = INSTRUCTION_SETS.indexOf(chosen) > INSTRUCTION_SETS.indexOf("avx512");
   if (options.dtype === "bf16" && !hasHalf) {
     throw new UsageError(`${chosen} has no product in bf16`, {
       where: WHERE,
@@ -91,7 +97,7 @@ export async function createCpuEngine(options: CpuOptions = {}): Promise<Engine>
   }
   const used = options.dtype === "f32" && hasHalf ? "avx512" : chosen;
   const calls = await native();
-  const stream = calls.open(PATHS.indexOf(used), threads);
+  const stream = calls.open(INSTRUCTION_SETS.indexOf(used), threads);
   if (stream === 0)
     throw new SaettaError(`${threads} threads cannot be started`, { where: WHERE, mend: "use fewer (--threads)" });
   const model = cpus()[0]?.model.trim() || process.arch;

@@ -2,6 +2,7 @@
 
 import { SaettaError } from "../../util/errors.ts";
 import type { Codes, DType, Grads, Params, Step, Tensor } from "../engine.ts";
+import type { StructOf } from "./contract.ts";
 import type { Address } from "./native.ts";
 
 export class CpuTensor implements Tensor {
@@ -31,12 +32,12 @@ export class CpuCodes implements Codes {
     this.tensors = { latent: make("u32"), value: make("f32"), grad: make("f32") };
   }
 
-  /** latent, value, grad, capacity, as the kernels take them. */
-  addresses(rows: number): [Address, Address, Address, number] {
+  /** As the kernels take them. */
+  addresses(rows: number): StructOf<"Codes"> {
     if (this.rows !== rows)
       throw new SaettaError(`codes of ${this.rows} rows where ${rows} are needed`, { where: "cpu engine" });
     const { latent, value, grad } = this.tensors;
-    return [at(latent, "u32"), at(value, "f32"), at(grad, "f32"), this.capacity];
+    return { latent: at(latent, "u32"), value: at(value, "f32"), grad: at(grad, "f32"), k: this.capacity };
   }
 }
 
@@ -86,15 +87,29 @@ export function at(t: Tensor, dtype: DType, ...shape: number[]): Address {
   return own.address;
 }
 
-/** encoder, latentBias, decoder, preBias. */
-export function paramAddresses(p: Params, n: number, d: number): [Address, Address, Address, Address] {
-  return [at(p.encoder, "f32", n, d), at(p.latentBias, "f32", n), at(p.decoder, "f32", n, d), at(p.preBias, "f32", d)];
+export function paramAddresses(p: Params, n: number, d: number): StructOf<"Params"> {
+  return {
+    encoder: at(p.encoder, "f32", n, d),
+    latentBias: at(p.latentBias, "f32", n),
+    decoder: at(p.decoder, "f32", n, d),
+    preBias: at(p.preBias, "f32", d),
+  };
 }
 
-/** hyper, sums, fired, bad, sq. */
-export function stepAddresses(t: Step): [Address, Address, Address, Address, Address] {
-  return [at(t.hyper, "f64"), at(t.sums, "f64"), at(t.fired, "u32"), at(t.bad, "u32"), at(t.sq, "f64")];
+export function stepAddresses(t: Step): StructOf<"Step"> {
+  return {
+    hyper: at(t.hyper, "f64"),
+    sums: at(t.sums, "f64"),
+    fired: at(t.fired, "u32"),
+    bad: at(t.bad, "u32"),
+    sq: at(t.sq, "f64"),
+  };
 }
+
+/** What stands for tensors that are left out. */
+export const NO_PARAMS: StructOf<"Params"> = { encoder: 0, latentBias: 0, decoder: 0, preBias: 0 };
+export const NO_CODES: StructOf<"Codes"> = { latent: 0, value: 0, grad: 0, k: 0 };
+export const NO_STEP: StructOf<"Step"> = { hyper: 0, sums: 0, fired: 0, bad: 0, sq: 0 };
 
 export function ownTensor(t: object): CpuTensor {
   if (!(t instanceof CpuTensor)) throw new SaettaError("a tensor of another engine was given to the cpu engine");

@@ -1,82 +1,46 @@
 /** The plain C functions of kernels/*.cc, as JavaScript functions. An address is a number: 47 bits on every machine that this runs on. */
 
 import { SaettaError } from "../../util/errors.ts";
+import { layoutOf } from "../contract/layout.ts";
+import { CONTRACT, FUNCTIONS, type INSTRUCTION_SETS, OPERATIONS, type StructOf } from "./contract.ts";
 
 export type Address = number;
-
-/** Instruction sets, in the order of kernels/saetta.h. */
-export const PATHS = ["portable", "avx2", "avx512", "avx512_bf16", "amx"] as const;
-export type Path = (typeof PATHS)[number];
+export type InstructionSet = (typeof INSTRUCTION_SETS)[number];
 
 type Call = (...args: (number | Uint8Array)[]) => number;
 
-export interface Native {
-  paths: Call;
-  open: Call;
+/** Operations with named arguments; they are copied before it returns. */
+type Operations = {
+  readonly [K in keyof typeof OPERATIONS]: (stream: Address, args: StructOf<(typeof OPERATIONS)[K][1]>) => void;
+};
+
+type Positional = Exclude<keyof typeof FUNCTIONS, "close" | "wait" | "error" | "peers" | "gradients">;
+
+export interface Native extends Operations, Readonly<Record<Positional, Call>> {
   /** Blocks in another thread. */
   close(stream: Address): Promise<void>;
-  held: Call;
-  peak: Call;
-  resetPeak: Call;
-  allocate: Call;
-  release: Call;
-  write: Call;
-  read: Call;
-  done: Call;
   /** Blocks in another thread until the ticket is passed. */
   wait(stream: Address, ticket: number): Promise<void>;
   /** The same, in this thread. */
-  block: Call;
+  block(stream: Address, ticket: number): void;
   /** What went wrong in an operation, "" when nothing did. */
   error(stream: Address): string;
-  gradients: Call;
-  gradientsRelease: Call;
-  load: Call;
-  encode: Call;
-  decode: Call;
-  residual: Call;
-  codeGrad: Call;
-  reconstruct: Call;
-  paramGrad: Call;
-  world: Call;
-  allReduce: Call;
-  merge: Call;
-  norm: Call;
-  update: Call;
+  /** A copy that lives as long as the process. */
+  peers(args: StructOf<"Peers">): Address;
+  /** 0 when there is no room. */
+  gradients(args: StructOf<"NewGradients">): Address;
   addressOf(bytes: Uint8Array): Address;
 }
 
-/** Parameters of each function: p an address, u a number, f a number in float64, b bytes of JavaScript; `>` what it returns. */
-export const SIGNATURES = {
-  paths: "saetta_paths >u",
-  open: "saetta_open u u >p",
-  held: "saetta_held >p",
-  peak: "saetta_peak >p",
-  resetPeak: "saetta_reset_peak",
-  allocate: "saetta_allocate p >p",
-  release: "saetta_release p p",
-  write: "saetta_write p p b p",
-  read: "saetta_read p p p p >p",
-  done: "saetta_done p >p",
-  block: "saetta_wait p p",
-  gradients: "saetta_gradients p p p p p p p >p",
-  gradientsRelease: "saetta_gradients_release p p",
-  load: "saetta_load p u p p p p p p p p p p p p u f",
-  encode: `saetta_encode ${"p ".repeat(23)}`,
-  decode: `saetta_decode ${"p ".repeat(10)}`,
-  residual: `saetta_residual ${"p ".repeat(14)}`,
-  codeGrad: `saetta_code_grad ${"p ".repeat(15)}`,
-  reconstruct: `saetta_reconstruct ${"p ".repeat(18)}`,
-  paramGrad: `saetta_param_grad ${"p ".repeat(23)}u`,
-  norm: `saetta_norm ${"p ".repeat(8)}u`,
-  update: `saetta_update ${"p ".repeat(25)}u`,
-  world: "saetta_world b p p f >p",
-  allReduce: "saetta_all_reduce p p u u u p p",
-  merge: `saetta_merge ${"p ".repeat(9)}u ${"p ".repeat(5)}`,
-} as const;
+/** Types of C as koffi knows them. Addresses and numbers of 64 bits are both passed as such. */
+function typeOf(type: string): string {
+  if (type === "const char*") return "str";
+  if (OF_JAVASCRIPT.includes(type)) return "const void *";
+  if (type.includes("*") || type === "u64") return "uint64_t";
+  return type === "u32" ? "uint32_t" : type;
+}
 
-/** Addresses, and numbers of 64 bits, both passed as such. */
-const TYPES: Readonly<Record<string, string>> = { p: "uint64_t", u: "uint32_t", f: "double", b: "const void *" };
+const OF_JAVASCRIPT = ["const u8*", ...Object.keys(CONTRACT.structs).map((name) => `const ${name}*`)];
 
 export async function loadNative(path: string): Promise<Native> {
   const { default: koffi } = await import("koffi");
@@ -86,33 +50,51 @@ export async function loadNative(path: string): Promise<Native> {
   } catch (cause) {
     throw new SaettaError("the compiled kernels cannot be loaded", {
       where: path,
-      mend: "delete the file so that it is compiled anew",
+      mend: "delete the file so that it is compiled again",
       cause,
     });
   }
-  const calls = Object.fromEntries(
-    Object.entries(SIGNATURES).map(([name, signature]) => {
-      const [symbol, ...words] = signature.trim().split(" ");
-      const result = words.find((word) => word.startsWith(">"))?.slice(1);
-      const parameters = words.filter((word) => !word.startsWith(">")).map((word) => TYPES[word]);
-      return [name, library.func(symbol, result === undefined ? "void" : TYPES[result], parameters) as Call];
-    }),
-  ) as unknown as Pick<Native, keyof typeof SIGNATURES>;
-  const inThread = (symbol: string, parameters: string[]) => {
-    const call = library.func(symbol, "void", parameters);
-    return (...args: number[]) =>
+  const functions = Object.fromEntries(
+    Object.entries(FUNCTIONS).map(([name, [symbol, result, fields]]) => [
+      name,
+      library.func(symbol, typeOf(result), Object.values<string>(fields).map(typeOf)),
+    ]),
+  ) as Readonly<Record<keyof typeof FUNCTIONS, ReturnType<typeof library.func>>>;
+  const inThread =
+    (name: "close" | "wait") =>
+    (...args: number[]) =>
       new Promise<void>((resolve, reject) => {
-        call.async(...args, (error: unknown) => (error ? reject(error) : resolve()));
+        functions[name].async(...args, (error: unknown) => (error ? reject(error) : resolve()));
       });
+  const packed = (struct: keyof typeof CONTRACT.structs) => {
+    const { size, put } = layoutOf(CONTRACT.structs[struct], CONTRACT);
+    const view = new DataView(new ArrayBuffer(size + 8));
+    const bytes = new Uint8Array(view.buffer);
+    return (args: object): Uint8Array => {
+      put(view, 0, args);
+      return bytes;
+    };
   };
-  const close = inThread("saetta_close", ["uint64_t"]);
-  const wait = inThread("saetta_wait", ["uint64_t", "uint64_t"]);
-  const error = library.func("saetta_error", "str", ["uint64_t"]) as (stream: Address) => string;
+  const operations = Object.fromEntries(
+    Object.entries(OPERATIONS).map(([name, [symbol, struct]]) => {
+      const call = library.func(symbol, "void", ["uint64_t", "const void *"]) as (
+        stream: Address,
+        args: Uint8Array,
+      ) => void;
+      const pack = packed(struct);
+      return [name, (stream: Address, args: object) => call(stream, pack(args))];
+    }),
+  ) as unknown as Operations;
+  const [packPeers, packGradients] = [packed("Peers"), packed("NewGradients")];
   return {
-    ...calls,
-    error,
-    close,
-    wait,
+    ...(functions as unknown as Readonly<Record<Positional, Call>>),
+    ...operations,
+    error: functions.error as unknown as Native["error"],
+    peers: (args) => functions.peers(packPeers(args)) as Address,
+    gradients: (args) => functions.gradients(packGradients(args)) as Address,
+    block: functions.wait as unknown as Native["block"],
+    close: inThread("close"),
+    wait: inThread("wait"),
     addressOf: (bytes) => Number(koffi.address(bytes)),
   };
 }

@@ -7,7 +7,7 @@
 
 int main() {
   constexpr size_t MOST = 64;
-  saetta::Stream stream(static_cast<saetta::Path>(0), 3);
+  saetta::Stream stream(static_cast<saetta::InstructionSet>(0), 3);
   size_t wrong = 0;
   std::atomic<int> counts[MOST];
   stream.submit([&](saetta::Stream& s) {

@@ -3,9 +3,9 @@
  * same card gives the same bits: partial sums over the inner dimension are added in a fixed order or not made at all.
  */
 
+import type { Compute } from "./contract.ts";
 import { type Address, CudaError } from "./driver.ts";
 import { loadLibrary } from "./libraries.ts";
-import type { Compute } from "./nvrtc.ts";
 
 /** Bytes of working memory that a product may use. */
 export const WORKSPACE = 32 * 1024 * 1024;

@@ -8,20 +8,19 @@
  */
 
 import { SaettaError } from "../../util/errors.ts";
+import { SIZES } from "./contract.ts";
 import type { Device } from "./device.ts";
 import type { Address } from "./driver.ts";
 import { WHERE } from "./libraries.ts";
 import type { Machine } from "./machine.ts";
 
-/** Steps between a forecast and its use. kernels/dead.cu looks one step further ahead. */
-const LAG = 4;
+/** Steps between a forecast and its use; the kernels count the step that is running too. */
+const LAG = SIZES.FORECAST_STEPS - 1;
 /** More than LAG counts can be on their way. */
 const RING = 8;
 /** How many are dead now, and how many can be dead LAG steps later. */
 const COUNTS = 2;
 const FEWEST = 512;
-/** Latents that a block of dead_count and dead_list takes. */
-const BLOCK = 4096;
 
 export class DeadList {
   /** [n]: the dead, ascending. */
@@ -47,7 +46,7 @@ export class DeadList {
     this.#device = device;
     this.#n = n;
     const rounded = 64 * Math.ceil(n / 64);
-    this.#size = 4 * (2 * rounded + 64 + 2 * Math.ceil(n / BLOCK));
+    this.#size = 4 * (2 * rounded + 64 + 2 * Math.ceil(n / SIZES.DEAD_BLOCK));
     this.#memory = device.alloc(this.#size, "the list of the dead");
     this.list = this.#memory;
     this.slot = this.list + 4 * rounded;
@@ -97,9 +96,11 @@ export class DeadList {
 
   /** Queues the count and the list; sums[DEAD]. */
   queue(m: Machine, ages: Address, hyper: Address, sums: Address): void {
-    const grid = { blocks: Math.ceil(this.#n / BLOCK), threads: 1024 };
-    m.kernels.launch("dead_count", grid, ages, hyper, this.#parts, this.#n);
-    m.kernels.launch("dead_list", grid, ages, hyper, this.#parts, sums, this.list, this.slot, this.counts, this.#n);
+    const grid = { blocks: Math.ceil(this.#n / SIZES.DEAD_BLOCK), threads: 1024 };
+    const of = { age: ages, hyper, parts: this.#parts, n: this.#n };
+    m.kernels.launch("dead_count", grid, of);
+    const { list, slot, counts } = this;
+    m.kernels.launch("dead_list", grid, { ...of, sums, list, slot, counts });
   }
 
   /** The step's count is queued: it is sent on its way, for the step that is LAG later. */

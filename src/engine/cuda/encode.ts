@@ -1,15 +1,14 @@
 /** load and encode: rows gathered; the encoder's product in chunks of rows, from each of which the top k are taken before the next is computed. */
 
 import { SaettaError } from "../../util/errors.ts";
+import { formatOf, NORMALIZATIONS } from "../contract/names.ts";
 import { type Codes, type Normalization, type Params, type Step, SUMS, type Tensor } from "../engine.ts";
 import { DeadList } from "./dead.ts";
 import { WHERE } from "./libraries.ts";
 import type { Machine } from "./machine.ts";
 import { at, type CudaCodes, checked, EMPTY, ownCodes, PAIRS, stepAddresses, type Way } from "./memory.ts";
-import { FORMATS, inflowOf, settleInflow } from "./rows.ts";
+import { inflowOf, settleInflow } from "./rows.ts";
 
-/** Normalisations, in the order of kernels/load.cu. */
-const NORMALIZATIONS: readonly Normalization["kind"][] = ["none", "scale", "unit", "layer_norm"];
 /** Bytes of pre-activations that exist at a time: larger chunks are no faster; a small card has no room for so many. */
 const LARGEST_CHUNK = 512 * 1024 * 1024;
 const PART_OF_CARD = 64;
@@ -37,7 +36,7 @@ export function load(
   const [B, d] = x.shape as [number, number];
   const [rawRows, width] = raw.shape as [number, number];
   const [n] = t.fired.shape as [number];
-  const format = FORMATS.indexOf(raw.dtype);
+  const format = formatOf(raw.dtype);
   if (raw.shape.length !== 2 || width !== d || format < 0) {
     throw new SaettaError(`load: rows ${raw.dtype} [${raw.shape}] cannot become x [${x.shape}]`, { where: WHERE });
   }
@@ -48,32 +47,17 @@ export function load(
   kernels.launch(
     "load_begin",
     { blocks: Math.ceil(Math.max(n, SUMS.length + 2 * d) / 256), threads: 256 },
-    sums,
-    fired,
-    bad,
-    sq,
-    n,
-    d,
+    { sums, fired, bad, sq, n, d },
   );
   const inflow = inflowOf(device, from);
   settleInflow(device, inflow);
   const grid = { blocks: Math.ceil(B / 8), threads: 256 };
   const normalization = NORMALIZATIONS.indexOf(kind);
-  kernels.launch(
-    "load_rows",
-    grid,
-    format,
-    from.address,
-    rawRows,
-    numbers,
-    own.address,
-    B,
-    d,
-    bad,
-    normalization,
-    factor,
-    fault,
-  );
+  kernels.launch("load_rows", grid, {
+    ...{ format, raw: from.address, m: rawRows, rows: numbers },
+    ...{ x: own.address, B, d, bad },
+    ...{ normalization, factor, fault },
+  });
   driver.call("marking rows as read", "cuEventRecord", inflow.used, stream);
   m.wrote(own);
 }
@@ -114,32 +98,25 @@ export function encode(
     const C = Math.min(chunk, B - first);
     const a = rows + first * d * m.bytes;
     m.cublas.multiply({ m: C, n, k: d, a, b: encoder, bTransposed: true, c: z, strideC: stride, out: "compute" });
-    const { latent, value, grad } = liveCodes.from(first);
-    const room = candidates(liveCodes.capacity);
+    const { capacity: k } = liveCodes;
+    const capacity = candidates(k);
     m.kernels.launch(
       "select_live",
-      { blocks: C, threads: 128, shared: 10 * room },
-      ...[z, bias, hyper, fired, bad, latent, value, grad, n, stride, liveCodes.capacity, room],
+      { blocks: C, threads: 128, shared: 10 * capacity },
+      { z, latentBias: bias, hyper, fired, bad, ...liveCodes.from(first), n, ldz: stride, k, capacity },
     );
     if (!isSelected || use === undefined) continue;
-    const to = deadCodes.from(first);
-    const deadRoom = candidates(deadCodes.capacity);
+    const { capacity: auxk } = deadCodes;
+    const deadCapacity = candidates(auxk);
+    const { list, counts } = use.list;
     m.kernels.launch(
       "select_dead",
-      { blocks: C, threads: 256, shared: 10 * deadRoom },
-      ...[
-        z,
-        bias,
-        use.list.list,
-        use.list.counts,
-        bad,
-        to.latent,
-        to.value,
-        to.grad,
-        stride,
-        deadCodes.capacity,
-        deadRoom,
-      ],
+      { blocks: C, threads: 256, shared: 10 * deadCapacity },
+      {
+        ...{ z, latentBias: bias, list, counts, bad },
+        ...deadCodes.from(first),
+        ...{ ldz: stride, auxk, capacity: deadCapacity },
+      },
     );
   }
   if (use !== undefined && !m.device.recording) use.list.end();

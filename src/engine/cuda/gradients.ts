@@ -18,14 +18,23 @@ import {
 } from "../engine.ts";
 import { slotsOf } from "../selections.ts";
 import { sumsLength } from "../sums.ts";
+import { ENTRY_BYTES, type Kernel, type KernelArguments, keepOf, SIZES, type StructOf, sizeOf } from "./contract.ts";
 import type { Address } from "./driver.ts";
 import { WHERE } from "./libraries.ts";
-import { type CodesAt, chunkOf, ENTRY_BYTES, invert } from "./lists.ts";
-import { type Machine, ROW_WIDTH, Room } from "./machine.ts";
-import { at, type CudaCodes, type CudaTensor, checked, ownCodes, paramAddresses, stepAddresses } from "./memory.ts";
+import { type CodesAt, chunkOf, invert } from "./lists.ts";
+import { type Machine, Room } from "./machine.ts";
+import {
+  at,
+  type CudaCodes,
+  type CudaTensor,
+  checked,
+  NO_PARAMS,
+  ownCodes,
+  paramAddresses,
+  stepAddresses,
+} from "./memory.ts";
 import { denseCodes, eachDenseChunk } from "./paths.ts";
 import {
-  argumentsOf,
   countedOf,
   gatherRows,
   gatherShares,
@@ -39,16 +48,13 @@ import {
   wayOf,
 } from "./replicas.ts";
 
-/** Shared memory of kernels that go through lists: STAGE_BYTES. */
-const STAGE_BYTES = 3 * 64 * ENTRY_BYTES;
-const LATENTS_A_BLOCK = 32;
-const DENSE_PARTS = 32;
+/** Shared memory of kernels that go through lists. */
+const STAGE_BYTES = SIZES.STAGES * SIZES.STAGED * ENTRY_BYTES;
 /** The share of its decoder rows that a replica updates in a launch of their own. */
 const FIRST_PART = 16;
 
-/** norm_rows: rows are formed, kept for the update to come; or are there already. */
-const FORM_AND_KEEP = 1;
-const KEPT = 2;
+/** The structure Gradients but for the rows that a kernel goes over. */
+type Formable = Omit<StructOf<"Gradients">, "from" | "to" | "taken">;
 
 /** What lists are made from: rows and codes, of all replicas where these exchange them. */
 interface Listed {
@@ -78,8 +84,8 @@ export class CudaGrads implements Grads {
   readonly #counted: Share;
   readonly #listed: Share;
   readonly #chunk: number;
-  /** Arguments of the structure Gradients, as the last paramGrad left them. */
-  #structure: readonly number[] | undefined;
+  /** As the last paramGrad left it. */
+  #structure: Formable | undefined;
 
   constructor(
     m: Machine,
@@ -129,39 +135,46 @@ export class CudaGrads implements Grads {
     const [most, replicas, chunk, listed] = [this.#most, this.#gathered, this.#chunk, this.#listed];
     const lists = invert(m, this.#room, t, { B: from.B, most, replicas, n, d, chunk, listed }, from.live, from.dead);
     const products = way === "dense" ? this.#products(m, dead!, deadCodes!, B, inputs, bad) : undefined;
-    this.#structure = [
-      ...[
-        n,
-        d,
-        chunk,
-        products?.capacity ?? 0,
-        0,
-        2 * n,
-        0,
-        lists.start,
-        lists.pieceAt,
-        lists.entries,
-        lists.pieceRows,
-      ],
-      ...[from.inputs, from.liveErr, from.deadErr],
-      ...[products?.slot ?? 0, products?.encoder ?? 0, products?.decoder ?? 0, lists.scales],
-      ...[this.encoder?.address ?? 0, this.decoder?.address ?? 0],
-    ];
-    const [biases, preBias] = [this.latentBias.address, this.preBias.address];
-    const longs = [lists.pieceOf, lists.pieceCount, lists.totals];
-    m.kernels.launch("list_long", { blocks: 1024, threads: m.rowThreads(d) }, ...this.#structure, ...longs);
-    const blocks = Math.ceil(n / LATENTS_A_BLOCK);
-    const partial = m.room.get("sums of biases", 8 * blocks * d);
-    const counts = argumentsOf(this.#way === "gradients" ? this.#listed : this.#counted);
-    const sumsOf = [encoder, sums, lists.totals, products?.bias ?? 0, biases, partial, bad];
-    m.kernels.launch("list_bias", { blocks, threads: 256 }, ...this.#structure, ...sumsOf, ...counts);
+    const structure: Formable = {
+      ...{ n, d, chunk, cap: products?.capacity ?? 0 },
+      ...{ start: lists.start, pieceAt: lists.pieceAt, entries: lists.entries, pieceRows: lists.pieceRows },
+      ...{ xc16: from.inputs, liveErr16: from.liveErr, deadErr16: from.deadErr },
+      deadSlot: products?.slot ?? 0,
+      deadEncoder: products?.encoder ?? 0,
+      deadDecoder: products?.decoder ?? 0,
+      scales: lists.scales,
+      formedEncoder: this.encoder?.address ?? 0,
+      formedDecoder: this.decoder?.address ?? 0,
+    };
+    this.#structure = structure;
+    const g = { ...structure, from: 0, to: 2 * n, taken: 0 };
+    const pieceTotals = lists.totals;
+    m.kernels.launch(
+      "list_long",
+      { blocks: 1024, threads: m.rowThreads(d) },
+      { g, pieceOf: lists.pieceOf, pieceCount: lists.pieceCount, pieceTotals },
+    );
+    const blocks = Math.ceil(n / SIZES.BIAS_LATENTS);
+    const biasPartial = m.room.get("sums of biases", 8 * blocks * d);
+    m.kernels.launch(
+      "list_bias",
+      { blocks, threads: SIZES.BIAS_LATENTS * SIZES.BIAS_SHARE },
+      {
+        ...{ g, encoder, sums, pieceTotals, deadBias: products?.bias ?? 0 },
+        ...{ latentBias: this.latentBias.address, biasPartial, bad },
+        counted: this.#way === "gradients" ? this.#listed : this.#counted,
+      },
+    );
     m.kernels.launch(
       "list_prebias",
       { blocks: Math.ceil(d / 32), threads: 1024 },
-      ...[partial, blocks, d, sums, lists.scales, preBias, bad, m.ranks.collective.grid.rank === 0 ? 1 : 0],
+      {
+        ...{ biasPartial, blocks, d, sums, scales: lists.scales },
+        ...{ preBias: this.preBias.address, bad, counts: m.ranks.collective.grid.rank === 0 ? 1 : 0 },
+      },
     );
     if (m.formedBy === this) m.formedBy = undefined;
-    if (this.encoder !== undefined) this.#form(m, this.#structure, 0, 2 * n);
+    if (this.encoder !== undefined) this.#form(m, structure, 0, 2 * n);
     for (const tensor of [this.preBias, this.latentBias, this.encoder, this.decoder])
       if (tensor !== undefined) m.wrote(tensor);
   }
@@ -172,16 +185,21 @@ export class CudaGrads implements Grads {
     const weights = at(decoder, "f32", n, d);
     const squares = m.room.get("squares of rows", 16 * n);
     for (const wait of this.#sumRows(m)) wait();
-    const keep = this.#way === "gradients" || this.encoder !== undefined ? KEPT : FORM_AND_KEEP;
+    const keep = keepOf(this.#way === "gradients" || this.encoder !== undefined ? "kept" : "formAndKeep");
     const rows = this.encoder === undefined ? this.#kept(m) : this.#left;
     const shared = STAGE_BYTES + 4 * d;
     for (const [from, to] of this.#ranges)
-      this.#eachRow(m, "norm_rows", shared, rows, from, to, weights, keep, squares, bad);
+      this.#eachRow(m, "norm_rows", shared, rows, [from, to], { decoder: weights, keep, squares, bad });
     if (this.encoder === undefined) m.formedBy = this;
     const { collective } = m.ranks;
-    const biases = [this.latentBias.address, this.preBias.address];
-    const counts = [...argumentsOf(this.#counted), collective.grid.rank === 0 ? 1 : 0];
-    m.kernels.launch("norm_sum", { blocks: 1, threads: 1024 }, squares, ...biases, n, d, sq, bad, ...counts);
+    m.kernels.launch(
+      "norm_sum",
+      { blocks: 1, threads: 1024 },
+      {
+        ...{ squares, latentBias: this.latentBias.address, preBias: this.preBias.address, n, d, sq, bad },
+        ...{ counted: this.#counted, counts: collective.grid.rank === 0 ? 1 : 0 },
+      },
+    );
     if (this.#replicas > 1)
       collective.allReduce({ at: sq, count: 1, dtype: "f64" }, "sum", "replicas", m.device.stream);
   }
@@ -190,33 +208,31 @@ export class CudaGrads implements Grads {
     const [n, d] = this.#shape;
     checkStep(t, n, d);
     const { hyper, fired, bad, sq } = stepAddresses(t);
-    const [params = [], first = [], second = []] = [s.params, s.m, s.v].map((p): readonly number[] =>
-      paramAddresses(p, n, d),
-    ) as unknown as readonly (readonly number[])[];
-    const ema = s.ema === undefined ? [0, 0, 0, 0] : paramAddresses(s.ema, n, d);
+    const weights = {
+      p: paramAddresses(s.params, n, d),
+      m: paramAddresses(s.m, n, d),
+      v: paramAddresses(s.v, n, d),
+      ema: s.ema === undefined ? NO_PARAMS : paramAddresses(s.ema, n, d),
+    };
     const [age, counters] = [at(s.age, "u32", n), at(s.counters, "f64", COUNTERS.length)];
     const [encoder, decoder] = [checked(s.params.encoder, "f32"), checked(s.params.decoder, "f32")];
-    const copies = [m.copyOf(encoder), m.copyOf(decoder)];
-    const numbers = m.room.get("numbers of Adam", 64);
+    const copies = { encoder16: m.copyOf(encoder), decoder16: m.copyOf(decoder) };
+    const numbers = m.room.get("numbers of Adam", sizeOf("Numbers"));
     m.kernels.launch(
       "update_begin",
       { blocks: 1, threads: 1 },
-      hyper,
-      sq,
-      bad,
-      counters,
-      s.ema === undefined ? 0 : 1,
-      m.ranks.collective.grid.shard * n,
-      numbers,
+      {
+        ...{ hyper, sq, bad, counters, hasEma: s.ema === undefined ? 0 : 1 },
+        ...{ firstLatent: m.ranks.collective.grid.shard * n, numbers },
+      },
     );
     const summed = this.#sumRows(m);
     const isKept = m.formedBy === this;
-    const isFormed = isKept || this.encoder !== undefined ? 1 : 0;
+    const formed = isKept || this.encoder !== undefined ? 1 : 0;
     const rows = isKept ? this.#kept(m) : this.#left;
-    const weights = [...params, ...first, ...second, ...ema];
-    const shared = STAGE_BYTES + (m.coversRow(d) ? 24 * ROW_WIDTH * m.rowThreads(d) : 4 * d);
+    const shared = STAGE_BYTES + (m.coversRow(d) ? 24 * SIZES.ROW_WIDTH * m.rowThreads(d) : 4 * d);
     const apply = (from: number, to: number) =>
-      this.#eachRow(m, "update_rows", shared, rows, from, to, isFormed, ...weights, ...copies, numbers);
+      this.#eachRow(m, "update_rows", shared, rows, [from, to], { formed, ...weights, ...copies, numbers });
     const given: (() => void)[] = [];
     if (this.#replicas === 1) apply(0, 2 * n);
     else {
@@ -229,21 +245,17 @@ export class CudaGrads implements Grads {
           if (pause < to) apply(side * n + pause, side * n + to);
         }
         // The decoder's rows are updated meanwhile.
-        const give = (stream: Address) => gatherShares(m, [copies[side]!], n, d * m.bytes, stream);
+        const give = (stream: Address) => gatherShares(m, [copies[`${matrix}16`]], n, d * m.bytes, stream);
         given.push(m.ranks.beside(`the exchange of ${matrix} rows`, give));
       }
     }
-    const biases = [this.latentBias.address, this.preBias.address];
     m.kernels.launch(
       "update_small",
       { blocks: Math.ceil((n + d) / 256), threads: 256 },
-      n,
-      d,
-      ...weights,
-      ...biases,
-      age,
-      fired,
-      numbers,
+      {
+        ...{ n, d, ...weights, latentBias: this.latentBias.address, preBias: this.preBias.address },
+        ...{ age, fired, numbers },
+      },
     );
     for (const wait of given) wait();
     for (const tensor of [s.params, s.m, s.v, s.ema].flatMap((p) =>
@@ -261,17 +273,17 @@ export class CudaGrads implements Grads {
   }
 
   /** What the last paramGrad left. */
-  get #left(): readonly number[] {
+  get #left(): Formable {
     if (this.#structure === undefined)
       throw new SaettaError("gradients are used that no paramGrad has made", { where: WHERE });
     return this.#structure;
   }
 
   /** The same, with where formed rows are kept when nobody asked for them. */
-  #kept(m: Machine): readonly number[] {
+  #kept(m: Machine): Formable {
     const [n, d] = this.#shape;
     const rows = m.room.get("formed rows", 8 * n * d);
-    return [...this.#left.slice(0, -2), rows, rows + 4 * n * d];
+    return { ...this.#left, formedEncoder: rows, formedDecoder: rows + 4 * n * d };
   }
 
   /** The rows that this rank updates, encoder rows before decoder rows. */
@@ -283,26 +295,25 @@ export class CudaGrads implements Grads {
   }
 
   /** Rows [from, to) of both matrices to where they are asked for, or kept. */
-  #form(m: Machine, structure: readonly number[], from: number, to: number): void {
-    this.#eachRow(m, "gradient_rows", STAGE_BYTES, structure, from, to);
+  #form(m: Machine, structure: Formable, from: number, to: number): void {
+    this.#eachRow(m, "gradient_rows", STAGE_BYTES, structure, [from, to], {});
   }
 
   /** A kernel whose blocks stay and take one row after the other of rows [from, to). */
-  #eachRow(
+  #eachRow<K extends Kernel & ("gradient_rows" | "norm_rows" | "update_rows")>(
     m: Machine,
-    kernel: "gradient_rows" | "norm_rows" | "update_rows",
+    kernel: K,
     shared: number,
-    structure: readonly number[],
-    from: number,
-    to: number,
-    ...more: readonly number[]
+    structure: Formable,
+    [from, to]: readonly [number, number],
+    more: Omit<KernelArguments<K>, "g">,
   ): void {
-    const threads = m.rowThreads(this.#shape[1]);
+    const threads = m.rowThreads(structure.d);
     const blocks = Math.min(to - from, m.kernels.resident(kernel, threads, shared));
     const taken = m.room.get("rows taken", 4);
     m.device.fill(taken, 0, 4);
-    const [n, d, chunk, cap, , , , ...rest] = structure;
-    m.kernels.launch(kernel, { blocks, threads, shared }, ...[n!, d!, chunk!, cap!, from, to, taken], ...rest, ...more);
+    const args = { ...more, g: { ...structure, from, to, taken } } as unknown as KernelArguments<K>;
+    m.kernels.launch(kernel, { blocks, threads, shared }, args);
   }
 
   /**
@@ -317,7 +328,7 @@ export class CudaGrads implements Grads {
     return MATRICES.map((matrix, side) => {
       this.#form(m, rows, side * n, side * n + n);
       return m.ranks.beside(`the sums of ${matrix} gradients`, (stream) =>
-        sumShares(m, rows.at(side - 2)!, n, d, stream),
+        sumShares(m, side === 0 ? rows.formedEncoder : rows.formedDecoder, n, d, stream),
       );
     });
   }
@@ -372,19 +383,22 @@ export class CudaGrads implements Grads {
     const decoder = this.#room.get("decoder gradients of the dead", 4 * capacity * d);
     const encoder = this.#room.get("encoder gradients of the dead", 4 * capacity * d);
     const bias = this.#room.get("bias gradients of the dead", 8 * capacity);
-    const partial = m.room.get("sums of dead biases", 8 * DENSE_PARTS * capacity);
+    const partial = m.room.get("sums of dead biases", 8 * SIZES.DENSE_PARTS * capacity);
     eachDenseChunk(m, B, capacity, (first, C) => {
       const shape = { m: capacity, n: d, k: C, aTransposed: true, out: "f32", add: first > 0 } as const;
       const values = denseCodes(m, codes, way, "value", first, C);
       m.cublas.multiply({ ...shape, a: values, b: err + first * d * m.bytes, c: decoder });
       const grads = denseCodes(m, codes, way, "grad", first, C);
       m.cublas.multiply({ ...shape, a: grads, b: inputs + first * d * m.bytes, c: encoder });
-      const grid = { blocks: [Math.ceil(capacity / 256), DENSE_PARTS] as const, threads: 256 };
-      m.kernels.launch("dense_bias", grid, grads, C, capacity, first === 0 ? 1 : 0, partial);
+      const grid = { blocks: [Math.ceil(capacity / 256), SIZES.DENSE_PARTS] as const, threads: 256 };
+      m.kernels.launch("dense_bias", grid, { gd: grads, C, cap: capacity, first: first === 0 ? 1 : 0, partial });
     });
     const scales = this.#room.get("factors of the loss", 16);
     const grid = { blocks: Math.ceil(capacity / 8), threads: 256 };
-    m.kernels.launch("dense_check", grid, encoder, decoder, partial, capacity, d, dead.counts, scales, bias, bad);
+    m.kernels.launch("dense_check", grid, {
+      ...{ deadEncoder: encoder, deadDecoder: decoder, partial, cap: capacity, d },
+      ...{ count: dead.counts, scales, deadBias: bias, bad },
+    });
     if (this.#way === "rows") sumOfDead(m, [encoder, decoder], bias, capacity, d);
     return { capacity, slot: dead.slot, encoder, decoder, bias };
   }

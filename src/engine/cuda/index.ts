@@ -28,6 +28,7 @@ import {
 } from "../engine.ts";
 import { Fusion, type Reconstruct } from "../fuse.ts";
 import { sidesOf } from "../selections.ts";
+import type { Compute } from "./contract.ts";
 import { Device, NotRecordable } from "./device.ts";
 import { CudaError } from "./driver.ts";
 import { encode, load } from "./encode.ts";
@@ -36,7 +37,7 @@ import { WHERE } from "./libraries.ts";
 import { MOST_ROWS, refusal } from "./limits.ts";
 import { Machine } from "./machine.ts";
 import { CudaCodes, CudaTensor, ownTensor, PAIRS } from "./memory.ts";
-import { type Compute, Nvrtc } from "./nvrtc.ts";
+import { Nvrtc } from "./nvrtc.ts";
 import * as paths from "./paths.ts";
 import { type Findings, Recording } from "./record.ts";
 import { complete } from "./replicas.ts";
@@ -54,7 +55,7 @@ export interface CudaOptions {
   readonly collective?: Collective;
 }
 
-export type { Compute } from "./nvrtc.ts";
+export type { Compute } from "./contract.ts";
 
 /** Half the distance from 1 to the next number. */
 const ROUNDING: Readonly<Record<Compute, number | undefined>> = { f32: undefined, bf16: 2 ** -8, fp16: 2 ** -11 };

@@ -1,61 +1,10 @@
-/** The kernels of kernels/*.cu as they are launched: what each takes, and the one place that puts arguments where the driver reads them. */
+/** Launches the kernels of kernels/*.cu: the one place that puts their arguments where the driver reads them. */
 
 import { SaettaError } from "../../util/errors.ts";
+import { type Fields, type Layout, layoutOf } from "../contract/layout.ts";
+import { CONTRACT, type Compute, FILES, type Kernel, type KernelArguments } from "./contract.ts";
 import type { Address, Driver } from "./driver.ts";
 import { WHERE } from "./libraries.ts";
-import type { Compute } from "./nvrtc.ts";
-
-/**
- * File and parameters of each kernel: p an address, u a number of 32 bits, f one in float64; G, W and S the structures Gradients (20 numbers of 64 bits), Weights
- * (4 addresses) and Share (3 numbers of 32 bits), which are given as so many arguments.
- */
-export const KERNELS = {
-  center: "center pppp uu",
-  dead_count: "dead ppp u",
-  dead_list: "dead ppppppp u",
-  load_begin: "load pppp uu",
-  load_rows: "load upupp uup uf p",
-  screen_rows: "load upuuu p",
-  select_live: "select ppppp ppp uuuu",
-  select_dead: "select ppppp ppp uuu",
-  merge_codes: "merge puuuuu pppp",
-  decode: "reconstruct pppup uuu",
-  residual: "reconstruct pppppp uuuu pp",
-  code_grad: "reconstruct pppup uuu p",
-  reconstruct: "reconstruct ppppu ppppp uuuu pp",
-  residual_sums: "reconstruct puuu pp",
-  list_count: "lists pupu uuuuu S p",
-  list_prefix: "lists puup",
-  list_scan: "lists puuu pp ppppp",
-  list_fill: "lists pppu pppu uuuuu S pppp",
-  list_long: "lists Gppp",
-  list_bias: "lists Gppppppp S",
-  list_prebias: "lists puu ppppu",
-  gradient_rows: "lists G",
-  dense_rows: "dense pppuu pp",
-  dense_codes: "dense ppupup",
-  dense_pick: "dense puupu ppp",
-  dense_bias: "dense puuup",
-  dense_check: "dense pppuu pppp",
-  norm_rows: "norm Gpupp",
-  norm_sum: "norm pppuu pp S u",
-  update_begin: "update pppp uup",
-  update_rows: "update GuWWWW ppp",
-  update_small: "update uuWWWW ppppp",
-} as const;
-
-export type Kernel = keyof typeof KERNELS;
-
-const STRUCTURES: Readonly<Record<string, string>> = { G: "p".repeat(20), W: "pppp", S: "uuu" };
-
-/** One letter an argument. */
-function parametersOf(kernel: Kernel): string {
-  return KERNELS[kernel]
-    .split(" ")
-    .slice(1)
-    .join("")
-    .replace(/[GWS]/g, (letter) => STRUCTURES[letter]!);
-}
 
 export interface Grid {
   readonly blocks: number | readonly [number, number];
@@ -67,7 +16,7 @@ export interface Grid {
 }
 
 interface Loaded {
-  readonly parameters: string;
+  readonly parameters: Layout;
   readonly handle: number;
   /** Bytes of dynamic shared memory that it may have. */
   shared: number;
@@ -118,41 +67,29 @@ export class Kernels {
     for (const [file, cubin] of cubins) {
       const module = driver.get(`loading the kernels of ${file}.cu (${compute})`, "cuModuleLoadData", cubin);
       this.#modules.push(module);
-      for (const kernel of Object.keys(KERNELS) as Kernel[]) {
-        if (!KERNELS[kernel].startsWith(`${file} `)) continue;
+      const kernels: Readonly<Record<string, Fields>> = FILES[file as keyof typeof FILES] ?? {};
+      for (const [kernel, fields] of Object.entries(kernels)) {
         const handle = driver.get(`finding the kernel ${kernel}`, "cuModuleGetFunction", module, kernel);
-        this.#loaded.set(kernel, { parameters: parametersOf(kernel), handle, shared: DEFAULT_SHARED });
+        const parameters = layoutOf(fields, CONTRACT);
+        this.#loaded.set(kernel as Kernel, { parameters, handle, shared: DEFAULT_SHARED });
       }
     }
   }
 
-  /** Queues a kernel. Throws CudaError naming it when it cannot be launched. */
-  launch(kernel: Kernel, { blocks, threads, shared = 0, stream = this.#stream }: Grid, ...args: number[]): void {
+  /** Queues a kernel. Throws CudaError with its name when it cannot be launched. */
+  launch<K extends Kernel>(
+    kernel: K,
+    { blocks, threads, shared = 0, stream = this.#stream }: Grid,
+    args: KernelArguments<K>,
+  ): void {
     const loaded = this.#of(kernel);
     const { parameters, handle } = loaded;
-    if (args.length !== parameters.length) {
-      throw new SaettaError(`the kernel ${kernel} takes ${parameters.length} arguments, not ${args.length}`, {
-        where: WHERE,
-      });
-    }
     const [x, y] = typeof blocks === "number" ? [blocks, 1] : blocks;
     const [width, height] = typeof threads === "number" ? [threads, 1] : threads;
     if (x === 0 || y === 0) return;
     this.#allow(kernel, loaded, shared);
-    let at = 0;
-    for (let i = 0; i < args.length; i++) {
-      const value = args[i]!;
-      if (parameters[i] === "u") {
-        this.#data.setUint32(at, value, true);
-        at += 4;
-        continue;
-      }
-      at = Math.ceil(at / 8) * 8;
-      if (parameters[i] === "f") this.#data.setFloat64(at, value, true);
-      else this.#data.setBigUint64(at, BigInt(value), true);
-      at += 8;
-    }
-    this.#size[0] = BigInt(at);
+    parameters.put(this.#data, 0, args);
+    this.#size[0] = BigInt(parameters.size);
     const driver = this.#driver;
     driver.call(
       `launching the kernel ${kernel}`,

@@ -1,21 +1,19 @@
 /** The codes of a batch inverted: for each latent the list of places where it is on (kernels/lists.cu). */
 
 import type { Step } from "../engine.ts";
+import { ENTRY_BYTES, SIZES, sizeOf } from "./contract.ts";
 import type { Address } from "./driver.ts";
 import type { Machine, Room } from "./machine.ts";
 import { stepAddresses } from "./memory.ts";
-import { argumentsOf, type Share } from "./replicas.ts";
+import type { Share } from "./replicas.ts";
 
-/** Bytes of an entry of a list, and of the totals of a piece of a long one. */
-export const ENTRY_BYTES = 16;
-const TOTALS_BYTES = 24;
 /** A part of the rows that is counted in 16 bits. */
 const MOST_ROWS_A_PART = 65535;
 /** Parts that the rows of a replica are counted in. */
 const PARTS = 128;
 const ROWS_A_PART = 16;
 /** Shared memory of list_fill besides its counts. */
-const FILL_BYTES = 8192;
+const FILL_BYTES = 4 * SIZES.LIST_TILE;
 /** Entries of a piece of a long list, at least, and pieces in all. */
 const SHORTEST_PIECE = 256;
 const PIECES = 4096;
@@ -80,33 +78,30 @@ export function invert(m: Machine, room: Room, t: Step, batch: Batch, live: Code
     scales: room.get("factors of the loss", 16),
     pieceOf: m.room.get("latents of pieces", 4 * pieces),
     pieceCount: m.room.get("number of pieces", 4),
-    totals: m.room.get("totals of pieces", TOTALS_BYTES * pieces),
+    totals: m.room.get("totals of pieces", sizeOf("Totals") * pieces),
   };
   const grid = { blocks: [ranges, allParts] as const, threads: 256 };
-  const { latent = 0, value = 0, grad = 0, k: auxk = 0 } = dead ?? {};
-  const sizes = [B, rowsPerPart, parts, n, width, ...argumentsOf(listed)];
-  m.kernels.launch("list_count", { ...grid, shared: 2 * width }, live.latent, live.k, latent, auxk, ...sizes, counts);
-  m.kernels.launch("list_prefix", { blocks: Math.ceil(n / 32), threads: [32, 8] }, counts, allParts, n, totals);
-  const found = [lists.start, lists.pieceAt, lists.pieceOf, lists.pieceCount, lists.scales];
-  m.kernels.launch("list_scan", { blocks: 1, threads: 1024 }, totals, n, d, chunk, hyper, sums, ...found);
+  const parted = {
+    ...{ live: live.latent, k: live.k, dead: dead?.latent ?? 0, auxk: dead?.k ?? 0 },
+    ...{ B, rowsPerPart, P: parts, n, width, listed, counts },
+  };
+  m.kernels.launch("list_count", { ...grid, shared: 2 * width }, parted);
+  const prefix = { blocks: Math.ceil(n / 32), threads: [32, 8] as const };
+  m.kernels.launch("list_prefix", prefix, { counts, parts: allParts, n, totals });
+  const { start, pieceAt, pieceOf, pieceCount, scales, entries } = lists;
+  m.kernels.launch(
+    "list_scan",
+    { blocks: 1, threads: 1024 },
+    { totals, n, d, chunk, hyper, sums, ...{ start, pieceAt, pieceOf, pieceCount, scales } },
+  );
   m.kernels.launch(
     "list_fill",
     { ...grid, shared: 2 * width + FILL_BYTES },
-    ...[
-      live.latent,
-      live.value,
-      live.grad,
-      live.k,
-      latent,
-      value,
-      grad,
-      auxk,
-      ...sizes,
-      counts,
-      lists.start,
-      lists.scales,
-      lists.entries,
-    ],
+    {
+      ...parted,
+      ...{ liveValue: live.value, liveGrad: live.grad, deadValue: dead?.value ?? 0, deadGrad: dead?.grad ?? 0 },
+      ...{ start, scales, entries },
+    },
   );
   return lists;
 }

@@ -1,19 +1,13 @@
 /** What the operations work with: the card, its kernels and products, working memory, and copies of matrices in the type that is computed in. */
 
 import type { Collective } from "../../collective/collective.ts";
+import { type Compute, SIZES } from "./contract.ts";
 import { Cublas, WORKSPACE } from "./cublas.ts";
 import type { Device } from "./device.ts";
 import type { Address } from "./driver.ts";
-import { Kernels } from "./kernels.ts";
+import { type Grid, Kernels } from "./kernels.ts";
 import type { CudaTensor, Derived } from "./memory.ts";
-import type { Compute } from "./nvrtc.ts";
 import { Ranks } from "./ranks.ts";
-
-/** Threads of a block that works on rows: sums depend on it. As MOST_THREADS in kernels/saetta.cuh. */
-const MOST_THREADS = 256;
-/** As in kernels/gradients.cuh. */
-export const ROW_WIDTH = 4;
-const MOST_ROW_THREADS = 512;
 
 /** Working memory by name, which grows as it is asked for. */
 export class Room {
@@ -102,22 +96,22 @@ export class Machine {
 
   /** T(d) of kernels/saetta.cuh. */
   threads(d: number): number {
-    return threadsOf(d, this.wide, MOST_THREADS);
+    return threadsOf(d, this.wide, SIZES.MOST_THREADS);
   }
 
   /** Whether a block's threads cover a row at once, 16 bytes each. */
   covers(d: number): boolean {
-    return d % this.wide === 0 && d <= MOST_THREADS * this.wide;
+    return d % this.wide === 0 && d <= SIZES.MOST_THREADS * this.wide;
   }
 
   /** R(d) of kernels/gradients.cuh. */
   rowThreads(d: number): number {
-    return threadsOf(d, ROW_WIDTH, MOST_ROW_THREADS);
+    return threadsOf(d, SIZES.ROW_WIDTH, SIZES.MOST_ROW_THREADS);
   }
 
   /** Whether so many threads cover a gradient row at once. */
   coversRow(d: number): boolean {
-    return d % ROW_WIDTH === 0 && d <= MOST_ROW_THREADS * ROW_WIDTH;
+    return d % SIZES.ROW_WIDTH === 0 && d <= SIZES.MOST_ROW_THREADS * SIZES.ROW_WIDTH;
   }
 
   /** The tensor [rows,d] or [d] in the compute type: itself, or a copy that is made or made anew where the tensor has changed since. */
@@ -151,16 +145,10 @@ export class Machine {
     const from = `${x.state} ${preBias.state} ${this.epoch}`;
     if (fresh && x.centred.from === from) return x.centred.address;
     const [B, d] = x.shape as [number, number];
-    this.kernels.launch(
-      "center",
-      { blocks: Math.ceil(B / 8), threads: 256 },
-      x.address,
-      preBias.address,
-      x.centred.address,
-      bad,
-      B,
-      d,
-    );
+    this.kernels.launch("center", centerGrid(B), {
+      ...{ x: x.address, preBias: preBias.address, xc: x.centred.address, bad },
+      ...{ B, d },
+    });
     x.centred.from = from;
     return x.centred.address;
   }
@@ -182,8 +170,12 @@ export class Machine {
     const rows = t.size / 4 / d;
     // x - 0. Nobody asks whether it is finite: the next step will find out.
     const [zeros, nobody] = [this.room.get("zeros", 4 * d), this.room.get("nobody", 16)];
-    this.kernels.launch("center", { blocks: Math.ceil(rows / 8), threads: 256 }, t.address, zeros, to, nobody, rows, d);
+    this.kernels.launch("center", centerGrid(rows), { x: t.address, preBias: zeros, xc: to, bad: nobody, B: rows, d });
   }
+}
+
+function centerGrid(rows: number): Grid {
+  return { blocks: Math.ceil(rows / SIZES.CENTER_ROWS), threads: 256 };
 }
 
 /** In whole warps, as many as take all columns at once, `width` at a time where d is a multiple of it; `most` at most. */

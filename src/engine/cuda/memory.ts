@@ -2,6 +2,7 @@
 
 import { SaettaError } from "../../util/errors.ts";
 import type { Codes, DType, Params, Step, Tensor } from "../engine.ts";
+import type { StructOf } from "./contract.ts";
 import type { DeadList } from "./dead.ts";
 import type { Address } from "./driver.ts";
 import { WHERE } from "./libraries.ts";
@@ -109,10 +110,17 @@ export function at(t: Tensor, dtype: DType, ...shape: number[]): Address {
   return checked(t, dtype, ...shape).address;
 }
 
-/** encoder, latentBias, decoder, preBias. */
-export function paramAddresses(p: Params, n: number, d: number): [Address, Address, Address, Address] {
-  return [at(p.encoder, "f32", n, d), at(p.latentBias, "f32", n), at(p.decoder, "f32", n, d), at(p.preBias, "f32", d)];
+export function paramAddresses(p: Params, n: number, d: number): StructOf<"Weights"> {
+  return {
+    encoder: at(p.encoder, "f32", n, d),
+    latentBias: at(p.latentBias, "f32", n),
+    decoder: at(p.decoder, "f32", n, d),
+    preBias: at(p.preBias, "f32", d),
+  };
 }
+
+/** What stands for parameters that are left out. */
+export const NO_PARAMS: StructOf<"Weights"> = { encoder: 0, latentBias: 0, decoder: 0, preBias: 0 };
 
 export interface StepAddresses {
   readonly hyper: Address;

@@ -9,11 +9,8 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { cacheFolders, keepIn } from "../../util/cache.ts";
 import { SaettaError } from "../../util/errors.ts";
+import { COMPUTE, type Compute } from "./contract.ts";
 import { builtinsBeside, includeFolder, loadLibrary, WHERE } from "./libraries.ts";
-
-/** What products are computed in, in the order of SAETTA_COMPUTE in kernels/saetta.cuh. */
-export const COMPUTE = ["f32", "bf16", "fp16"] as const;
-export type Compute = (typeof COMPUTE)[number];
 
 export const KERNELS = fileURLToPath(new URL("kernels/", import.meta.url));
 

@@ -2,14 +2,11 @@
 
 import type { Codes, Params, Path, Step, Tensor } from "../engine.ts";
 import { sumsLength } from "../sums.ts";
+import { PARTIAL_COLUMNS, SIZES } from "./contract.ts";
 import type { Machine } from "./machine.ts";
 import { at, type CudaCodes, checked, ownCodes, stepAddresses, type Way } from "./memory.ts";
 
-/** Slots that reconstruct.cu keeps rows for. */
-const HELD = 32;
-const HELD_BYTES = 16 * HELD;
-/** Columns of a line of partial sums, besides two for each input. */
-const PARTIAL = 4;
+const HELD_BYTES = 16 * SIZES.HELD;
 /** Blocks of rows that are summed apart. */
 const BLOCKS = 2048;
 const MOST_ROWS_A_BLOCK = 64;
@@ -34,13 +31,7 @@ export function decode(m: Machine, p: Params, z: Codes, err: Tensor): void {
     m.kernels.launch(
       "dense_rows",
       { blocks: capacity, threads: m.threads(d) },
-      decoder,
-      dead.list,
-      dead.counts,
-      capacity,
-      d,
-      rows,
-      bad,
+      { decoder, list: dead.list, count: dead.counts, cap: capacity, d, to: rows, bad },
     );
     eachDenseChunk(m, B, capacity, (first, C) => {
       const a = denseCodes(m, codes, codes.way as Dense, "value", first, C);
@@ -49,33 +40,16 @@ export function decode(m: Machine, p: Params, z: Codes, err: Tensor): void {
   } else {
     const { latent, value } = codes.from();
     const grid = { blocks: B, threads: m.threads(d), shared: 8 * codes.capacity };
-    m.kernels.launch("decode", grid, decoder, latent, value, codes.capacity, out.address, B, d, n);
+    m.kernels.launch("decode", grid, { decoder, latent, value, k: codes.capacity, err: out.address, B, d, n });
   }
   m.wrote(out);
 }
 
 export function residual(m: Machine, p: Params, x: Tensor, t: Step, path: Path, live: Path | undefined): void {
-  const { B, d, err, err16, liveErr, rows, partial, blocks, bad, sums } = residualOf(m, x, t, path, live);
-  const codes = ownCodes(path.codes, B);
-  const preBias = at(p.preBias, "f32", d);
-  const grid = { blocks, threads: m.threads(d) };
-  m.kernels.launch(
-    "residual",
-    grid,
-    preBias,
-    at(x, "f32", B, d),
-    err.address,
-    err16,
-    liveErr,
-    codes.from().value,
-    codes.capacity,
-    B,
-    d,
-    rows,
-    partial,
-    bad,
-  );
-  addSums(m, blocks, d, partial, live !== undefined, sums, bad);
+  const { err, blocks, args } = residualOf(m, p, x, t, path, live);
+  const { value } = ownCodes(path.codes, args.B).from();
+  m.kernels.launch("residual", { blocks, threads: m.threads(args.d) }, { ...args, value });
+  addSums(m, t, args, blocks, live !== undefined);
   m.wrote(err, true);
 }
 
@@ -90,7 +64,7 @@ export function codeGrad(m: Machine, p: Params, path: Path, t: Step): void {
   if (codes.way.kind === "empty") return;
   if (codes.way.kind === "pairs") {
     const grid = { blocks: B, threads: m.threads(d), shared: 4 * (d + codes.capacity) };
-    m.kernels.launch("code_grad", grid, decoder, latent, grad, codes.capacity, err.address, B, d, n, bad);
+    m.kernels.launch("code_grad", grid, { decoder, latent, grad, k: codes.capacity, err: err.address, B, d, n, bad });
     return;
   }
   const { capacity, dead } = codes.way;
@@ -102,7 +76,10 @@ export function codeGrad(m: Machine, p: Params, path: Path, t: Step): void {
     m.cublas.multiply({ m: C, n: capacity, k: d, a, b: rows, bTransposed: true, c, out: "compute" });
     const at = codes.from(first);
     const grid = { blocks: Math.ceil((C * codes.capacity) / 256), threads: 256 };
-    m.kernels.launch("dense_pick", grid, at.latent, C, codes.capacity, dead.slot, capacity, c, at.grad, bad);
+    m.kernels.launch("dense_pick", grid, {
+      ...{ latent: at.latent, C, auxk: codes.capacity, slot: dead.slot, cap: capacity },
+      ...{ from: c, grad: at.grad, bad },
+    });
   });
 }
 
@@ -112,7 +89,7 @@ export function canReconstruct(m: Machine, path: Path, p: Params): boolean {
   const codes = ownCodes(path.codes, path.codes.rows);
   return (
     codes.way.kind === "pairs" &&
-    codes.capacity <= HELD &&
+    codes.capacity <= SIZES.HELD &&
     m.covers(d) &&
     HELD_BYTES * m.threads(d) + 8192 <= m.device.shared
   );
@@ -121,60 +98,49 @@ export function canReconstruct(m: Machine, path: Path, p: Params): boolean {
 /** The three in one. */
 export function reconstruct(m: Machine, p: Params, x: Tensor, t: Step, path: Path, live: Path | undefined): void {
   const [n] = p.decoder.shape as [number, number];
-  const { B, d, err, err16, liveErr, rows, partial, blocks, bad, sums } = residualOf(m, x, t, path, live);
-  const codes = ownCodes(path.codes, B);
+  const { err, blocks, args } = residualOf(m, p, x, t, path, live);
+  const { d } = args;
   const decoder = m.copyOf(checked(p.decoder, "f32", n, d));
-  const [preBias, input] = [at(p.preBias, "f32", d), at(x, "f32", B, d)];
-  const { latent, value, grad } = codes.from();
   m.kernels.launch(
     "reconstruct",
     { blocks, threads: m.threads(d), shared: HELD_BYTES * m.threads(d) },
-    ...[
-      decoder,
-      latent,
-      value,
-      grad,
-      codes.capacity,
-      preBias,
-      input,
-      err.address,
-      err16,
-      liveErr,
-      B,
-      d,
-      n,
-      rows,
-      partial,
-      bad,
-    ],
+    { ...args, decoder, ...ownCodes(path.codes, args.B).from(), n },
   );
-  addSums(m, blocks, d, partial, live !== undefined, sums, bad);
+  addSums(m, t, args, blocks, live !== undefined);
   m.wrote(err, true);
 }
 
-function residualOf(m: Machine, x: Tensor, t: Step, path: Path, live: Path | undefined) {
+function residualOf(m: Machine, p: Params, x: Tensor, t: Step, path: Path, live: Path | undefined) {
   const [B, d] = x.shape as [number, number];
-  const { sums, bad } = stepAddresses(t);
   at(t.sums, "f64", sumsLength(d));
   const err = checked(path.err, "f32", B, d);
-  const rows = Math.min(MOST_ROWS_A_BLOCK, Math.max(1, Math.ceil(B / BLOCKS)));
-  const blocks = Math.ceil(B / rows);
-  const partial = m.room.get("sums of rows", 8 * blocks * (PARTIAL + 2 * d));
-  const liveErr = live === undefined ? 0 : at(live.err, "f32", B, d);
-  return { B, d, err, err16: m.copyRoom(err).address, liveErr, rows, blocks, partial, sums, bad };
+  const R = Math.min(MOST_ROWS_A_BLOCK, Math.max(1, Math.ceil(B / BLOCKS)));
+  const blocks = Math.ceil(B / R);
+  const args = {
+    preBias: at(p.preBias, "f32", d),
+    x: at(x, "f32", B, d),
+    err: err.address,
+    err16: m.copyRoom(err).address,
+    live: live === undefined ? 0 : at(live.err, "f32", B, d),
+    k: path.codes.capacity,
+    ...{ B, d, R },
+    partial: m.room.get("sums of rows", 8 * blocks * (PARTIAL_COLUMNS + 2 * d)),
+    bad: stepAddresses(t).bad,
+  };
+  return { err, blocks, args };
 }
 
+/** Adds the lines of `partial`, one for each block of rows, to the step's sums. */
 function addSums(
   m: Machine,
+  t: Step,
+  { partial, d, bad }: { readonly partial: number; readonly d: number; readonly bad: number },
   blocks: number,
-  d: number,
-  partial: number,
   isDead: boolean,
-  sums: number,
-  bad: number,
 ): void {
-  const grid = { blocks: Math.ceil((PARTIAL + 2 * d) / 32), threads: 1024 };
-  m.kernels.launch("residual_sums", grid, partial, blocks, d, isDead ? 1 : 0, sums, bad);
+  const grid = { blocks: Math.ceil((PARTIAL_COLUMNS + 2 * d) / 32), threads: 1024 };
+  const { sums } = stepAddresses(t);
+  m.kernels.launch("residual_sums", grid, { partial, blocks, d, dead: isDead ? 1 : 0, sums, bad });
 }
 
 // ---- products over all dead latents ----
@@ -211,6 +177,9 @@ export function denseCodes(
   const to = m.room.get("dead codes", denseChunk(m, codes.rows, capacity) * capacity * m.bytes);
   const at = codes.from(first);
   const grid = { blocks: C, threads: 256, shared: capacity * m.bytes };
-  m.kernels.launch("dense_codes", grid, at.latent, at[what], codes.capacity, dead.slot, capacity, to);
+  m.kernels.launch("dense_codes", grid, {
+    ...{ latent: at.latent, number: at[what], auxk: codes.capacity, slot: dead.slot },
+    ...{ cap: capacity, to },
+  });
   return to;
 }

@@ -105,20 +105,12 @@ export class Ranks {
     const step = t && stepAddresses(t);
     if (t !== undefined && step !== undefined) m.device.fill(at(t.fired, "u32"), 0, 4 * t.fired.shape[0]!);
     const grid = { blocks: Math.ceil(count / 256), threads: 256 };
-    m.kernels.launch(
-      "merge_codes",
-      grid,
-      all,
-      shards,
-      shard,
-      B,
-      slots,
-      k,
-      latent,
-      value,
-      step?.fired ?? 0,
-      step?.hyper ?? 0,
-    );
+    m.kernels.launch("merge_codes", grid, {
+      ...{ all, shards, shard, B, slots, k },
+      ...{ latent, value },
+      fired: step?.fired ?? 0,
+      hyper: step?.hyper ?? 0,
+    });
   }
 }
 

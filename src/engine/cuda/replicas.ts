@@ -36,11 +36,6 @@ export function countedOf({ ranks }: Machine, share: Share, n: number): Share {
   return ranks.collective.grid.replica === 0 ? share : { ...share, rest: n };
 }
 
-/** As kernels take it. */
-export function argumentsOf({ first, end, rest }: Share): readonly number[] {
-  return [first, end, rest];
-}
-
 /** As [from, to). */
 export function rangesOf({ first, end, rest }: Share, n: number): [from: number, to: number][] {
   const ranges: [number, number][] = [

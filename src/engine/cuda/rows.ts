@@ -3,16 +3,13 @@
  * read of the disk puts them into that memory, so no processor touches them.
  */
 
-import type { DType } from "../engine.ts";
+import { formatOf } from "../contract/names.ts";
 import { rowsOf } from "../host-rows.ts";
 import type { Device } from "./device.ts";
 import type { Address } from "./driver.ts";
 import type { Kernels } from "./kernels.ts";
 import type { CudaTensor, Inflow } from "./memory.ts";
 import { Downloads, type Uploads } from "./staging.ts";
-
-/** Formats of raw rows, in the order of kernels/load.cu. */
-export const FORMATS: readonly DType[] = ["f32", "f64", "f16", "bf16"];
 
 /** Of a tensor that rows are gathered from. */
 export function inflowOf(device: Device, raw: CudaTensor): Inflow {
@@ -75,7 +72,11 @@ export class RowUploads {
     else
       driver.call("copying to the card", "cuMemcpyHtoDAsync_v2", to, pinned + bytes.byteOffset, bytes.length, stream);
     const grid = { blocks: Math.ceil(rows / 8), threads: 256, stream };
-    this.#kernels.launch("screen_rows", grid, FORMATS.indexOf(raw.dtype), raw.address, row, rows, d, inflow.flags);
+    const format = formatOf(raw.dtype);
+    this.#kernels.launch("screen_rows", grid, {
+      ...{ format, raw: raw.address, first: row, count: rows, d },
+      flags: inflow.flags,
+    });
     const flags = await this.#downloads.receive(inflow.flags + row, rows);
     const found: number[] = [];
     for (let at = flags.indexOf(1); at >= 0; at = flags.indexOf(1, at + 1)) found.push(at);

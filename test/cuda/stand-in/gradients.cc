@@ -6,10 +6,6 @@ namespace standin {
 
 // ---- paramGrad ----
 
-struct Totals {
-  double grad, grads, values;
-};
-
 static void listCount(Launch& l) {
   const uint32_t* live = l.next<uint32_t*>();
   const size_t k = l.u();
@@ -22,8 +18,8 @@ static void listCount(Launch& l) {
   l.expect(l.y == (dead != nullptr ? 2 * P : P) && size_t{l.x} * width >= n && P * rowsPerPart >= B && rowsPerPart <= 65535, "the grid is wrong");
   l.expect(width % 2 == 0 && l.shared >= 2 * width && l.width == 256, "the launch is wrong");
   std::fill(counts, counts + l.y * n, 0u);
-  for (size_t s = 0; s < B * k; s++) if (live[s] != NONE && listed.has(live[s])) counts[s / k / rowsPerPart * n + live[s]]++;
-  for (size_t s = 0; dead != nullptr && s < B * auxk; s++) if (dead[s] != NONE && listed.has(dead[s])) counts[(P + s / auxk / rowsPerPart) * n + dead[s]]++;
+  for (size_t s = 0; s < B * k; s++) if (live[s] != NONE && has(listed, live[s])) counts[s / k / rowsPerPart * n + live[s]]++;
+  for (size_t s = 0; dead != nullptr && s < B * auxk; s++) if (dead[s] != NONE && has(listed, dead[s])) counts[(P + s / auxk / rowsPerPart) * n + dead[s]]++;
 }
 
 static void listPrefix(Launch& l) {
@@ -91,7 +87,7 @@ static void listFill(Launch& l) {
     l.checkedArray(latents[path], B * ks[path]), l.checkedArray(values[path], B * ks[path]), l.checkedArray(grads[path], B * ks[path]);
     for (size_t s = 0; s < B * ks[path]; s++) {
       const uint32_t j = latents[path][s], row = static_cast<uint32_t>(s / ks[path]);
-      if (j == NONE || !listed.has(j)) continue;
+      if (j == NONE || !has(listed, j)) continue;
       const size_t part = path * P + row / rowsPerPart;
       entries[start[j] + at[part * n + j]++] = {row | (path == 1 ? DEAD_PATH : 0), static_cast<float>(scales[path] * values[path][s]),
                                                 static_cast<float>(scales[path] * grads[path][s]), 0};
@@ -101,7 +97,8 @@ static void listFill(Launch& l) {
 
 /// The rows of a latent's entries [first, last).
 static void form(Launch& l, const Gradients& g, size_t first, size_t last, float* encoder, float* decoder) {
-  const Elements x = {l.compute, g.xc16}, live = {l.compute, g.liveErr16}, dead = {l.compute, g.deadErr16};
+  const auto of = [&](const void* at) { return Elements{l.compute, const_cast<void*>(at)}; };
+  const Elements x = of(g.xc16), live = of(g.liveErr16), dead = of(g.deadErr16);
   std::fill(encoder, encoder + g.d, 0.0f);
   std::fill(decoder, decoder + g.d, 0.0f);
   for (size_t e = first; e < last; e++) {
@@ -177,7 +174,7 @@ static void listBias(Launch& l) {
   const double input = std::max(std::sqrt(sums[CENTRED2]), 1.0), err = std::sqrt(std::max(sums[ERR2], sums[AUX_ERR2]));
   for (size_t j = 0; j < g.n; j++) {
     latentBias[j] = 0;
-    if (!counted.has(j)) continue;
+    if (!has(counted, j)) continue;
     const Totals t = totalsOf(g, g.start[j], g.start[j + 1]);
     if (!(t.grads * input < 1e18 && t.values * err < 1e18)) *bad = 1;
     double sum = t.grad;

@@ -12,10 +12,22 @@
 
 namespace standin {
 
-enum Hyper { LR, BETA1, BETA2, EPS, CLIP, EMA_DECAY, MSE_SCALE, AUX_COEF, ROWS, DEAD_AFTER, FIRED_ABOVE, HYPERS };
-enum Sum { ERR2, AUX_ERR2, X2, CENTRED2, ACTIVE, DEAD, SUMS };
-enum Counter { ADAM, EMA, SKIPPED };
-constexpr uint32_t DEAD_PATH = 0x80000000u;
+typedef uint8_t u8;
+typedef uint32_t u32;
+typedef uint64_t u64;
+/// Numbers of the compute type, which is known when a kernel runs.
+typedef void half_t;
+
+struct Entry {
+  uint32_t row;
+  float value, grad;
+  uint32_t unused;
+};
+typedef Entry uint4;
+
+#include "../../../src/engine/cuda/kernels/contract.cuh"
+
+inline bool has(const Share& share, size_t j) { return (j >= share.first && j < share.end) || j >= share.rest; }
 
 inline size_t ceilDiv(size_t a, size_t b) { return (a + b - 1) / b; }
 
@@ -28,30 +40,6 @@ inline void gradientThreads(Launch& l, size_t d) {
   const size_t groups = d % 4 == 0 ? d / 4 : d;
   l.expect(l.width == std::min<size_t>(512, 32 * ceilDiv(groups, 32)) && l.height == 1, "not R(d) threads");
 }
-
-struct Entry {
-  uint32_t row;
-  float value, grad;
-  uint32_t unused;
-};
-
-struct Gradients {
-  uint64_t n, d, chunk, cap, from, to;
-  uint32_t *taken, *start, *pieceAt;
-  Entry* entries;
-  float* pieceRows;
-  void *xc16, *liveErr16, *deadErr16;
-  uint32_t* deadSlot;
-  float *deadEncoder, *deadDecoder;
-  double* scales;
-  float *formedEncoder, *formedDecoder;
-};
-
-struct Share {
-  uint32_t first, end, rest;
-
-  bool has(size_t j) const { return (j >= first && j < end) || j >= rest; }
-};
 
 /// A row of gradients of both matrices.
 void rowsOf(Launch& l, const Gradients& g, size_t j, float* encoder, float* decoder);

@@ -13,7 +13,6 @@ namespace standin {
 constexpr size_t MOST_SHARED = 227 * 1024;
 /// Dynamic, without being asked: 48 KiB less what a kernel may take for itself.
 constexpr int UNASKED = 32 * 1024;
-constexpr uint32_t NONE = 0xffffffffu;
 
 void complain(const char* format, ...);
 /// Whether the bytes lie in one piece of memory that is allocated.

@@ -52,19 +52,10 @@ static void normSum(Launch& l) {
   if (*bad != 0) return;
   *sq = counts ? dot(preBias, preBias, d) : 0;
   for (size_t j = 0; j < n; j++) {
-    if (counted.has(j)) *sq += squares[j] + squares[n + j] + static_cast<double>(latentBias[j]) * latentBias[j];
+    if (has(counted, j)) *sq += squares[j] + squares[n + j] + static_cast<double>(latentBias[j]) * latentBias[j];
   }
   if (!std::isfinite(*sq)) *bad = 1;
 }
-
-struct Numbers {
-  float factor, beta1, beta2, rest1, rest2, rate, root, eps, emaRest;
-  uint32_t go, t, averages, firstLatent;
-  double rows;
-};
-struct Weights {
-  float *encoder, *latentBias, *decoder, *preBias;
-};
 
 static void updateBegin(Launch& l) {
   const double* hyper = l.array<double>(HYPERS);

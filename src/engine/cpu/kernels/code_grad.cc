@@ -3,26 +3,12 @@
 #ifndef SAETTA_PATH
 #include "path.h"
 
-namespace saetta {
-
-struct CodeGrad {
-  const float* decoder;
-  Codes z;
-  const float* err;
-  size_t B, d, n;
-  Step t;
-};
-
-}  // namespace saetta
-
 #define SAETTA_FILE "code_grad.cc"
 #include "each_path.h"
 
-extern "C" void saetta_code_grad(saetta::Stream* stream, const float* decoder, uint32_t* latent, float* value, float* grad, uint64_t k, const float* err,
-                                 uint64_t B, uint64_t d, uint64_t n, double* hyper, double* sums, uint32_t* fired, uint32_t* bad, double* sq) {
+extern "C" void saetta_code_grad(saetta::Stream* stream, const saetta::CodeGrad* args) {
   using namespace saetta;
-  const CodeGrad a = {decoder, {latent, value, grad, k}, err, B, d, n, {hyper, sums, fired, bad, sq}};
-  stream->submit([a](Stream& s) { SAETTA_RUN(s, codeGrad, a); });
+  stream->submit([a = *args](Stream& s) { SAETTA_RUN(s, codeGrad, a); });
 }
 
 #else

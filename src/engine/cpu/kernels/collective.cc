@@ -10,20 +10,19 @@ namespace saetta {
 
 using Handle = void*;
 
-/// Groups of ranks, element types and reductions, in the order of collective.ts here.
-enum Over : uint32_t { SHARDS, REPLICAS, ALL };
-enum Type : uint32_t { F64, F32, U32, U8 };
 constexpr size_t BYTES[] = {8, 4, 4, 1};
 constexpr const char* NAMES[] = {"the shards", "the replicas", "all ranks"};
 
-/// Open MPI, and this rank's place in the grid.
-struct World {
+/// Open MPI's functions, by their addresses.
+struct Mpi {
   int (*iallreduce)(const void*, void*, int, Handle, Handle, Handle, Handle*);
   int (*iallgather)(const void*, int, Handle, void*, int, Handle, Handle, Handle*);
   int (*test)(Handle*, int*, void*);
-  Handle comms[3], types[4], ops[3];
-  size_t shards, shard;
-  double deadline;
+
+  explicit Mpi(const Peers& peers)
+      : iallreduce(reinterpret_cast<decltype(iallreduce)>(peers.iallreduce)),
+        iallgather(reinterpret_cast<decltype(iallgather)>(peers.iallgather)),
+        test(reinterpret_cast<decltype(test)>(peers.test)) {}
 };
 
 /// (void *) 1 in mpi.h of Open MPI.
@@ -38,7 +37,7 @@ constexpr size_t SMALL = size_t{1} << 16;
 class Request {
  public:
   template <class F>
-  Request(const World& w, const char* what, Over over, size_t bytes, const F& begin) : world_(w), what_(what), over_(over), eager_(bytes < SMALL ? 2e-4 : 0.05) {
+  Request(const Peers& peers, const char* what, Over over, size_t bytes, const F& begin) : peers_(peers), what_(what), over_(over), eager_(bytes < SMALL ? 2e-4 : 0.05) {
     check(begin(&handle_));
   }
 
@@ -49,15 +48,15 @@ class Request {
     for (;;) {
       for (int polls = 0; polls < 16; polls++) {
         int done = 0;
-        check(world_.test(&handle_, &done, nullptr));
+        check(Mpi(peers_).test(&handle_, &done, nullptr));
         if (done != 0) return;
         pause();
       }
       const std::chrono::duration<double> waited = Clock::now() - began;
       if (waited.count() > eager_) std::this_thread::sleep_for(std::chrono::microseconds(50));
-      if (waited.count() > world_.deadline) {
+      if (waited.count() > peers_.deadline) {
         throw std::runtime_error(std::string(what_) + " over " + NAMES[over_] + ": not every rank came within " +
-                                 std::to_string(static_cast<long>(world_.deadline)) + " s; SAETTA_DEADLINE sets the seconds");
+                                 std::to_string(static_cast<long>(peers_.deadline)) + " s; SAETTA_DEADLINE sets the seconds");
       }
     }
   }
@@ -67,7 +66,7 @@ class Request {
     if (code != 0) throw std::runtime_error(std::string(what_) + " over " + NAMES[over_] + " failed in MPI (error " + std::to_string(code) + ")");
   }
 
-  const World& world_;
+  const Peers& peers_;
   const char* what_;
   Over over_;
   /// Seconds of polling without naps.
@@ -75,17 +74,9 @@ class Request {
   Handle handle_ = nullptr;
 };
 
-struct Merge {
-  const World* w;
-  Codes z;
-  size_t B, k, n;
-  Step t;
-  bool live;
-};
-
 /// How many of this shard's codes of row b are among the k highest of all shards. Values are in order, so they are the first so many. all [shards][B][z.k].
 static size_t keptOf(const Merge& a, const float* all, size_t b, size_t* passed) {
-  const size_t slots = a.z.k, shards = a.w->shards, shard = a.w->shard;
+  const size_t slots = a.z.k, shards = a.peers->shards, shard = a.peers->shard;
   const float* own = a.z.value + b * slots;
   std::fill(passed, passed + shards, size_t{0});
   for (size_t i = 0; i < slots; i++) {
@@ -104,15 +95,15 @@ static size_t keptOf(const Merge& a, const float* all, size_t b, size_t* passed)
 }
 
 static void merge(Stream& s, const Merge& a) {
-  const size_t slots = a.z.k, count = a.B * slots, shards = a.w->shards;
+  const size_t slots = a.z.k, count = a.B * slots, shards = a.peers->shards;
   float* all = s.scratch<float>(0, shards * count);
   size_t* passed = s.scratch<size_t>(1, s.threads * shards);
-  const Handle type = a.w->types[F32], comm = a.w->comms[SHARDS];
+  const Handle type = a.peers->types[WIRE_F32], comm = a.peers->comms[SHARDS];
   if (count > MOST) throw std::length_error("merge: a batch of more than 2^28 codes");
-  Request(*a.w, "merge", SHARDS, count * sizeof(float), [&](Handle* request) {
-    return a.w->iallgather(a.z.value, static_cast<int>(count), type, all, static_cast<int>(count), type, comm, request);
+  Request(*a.peers, "merge", SHARDS, count * sizeof(float), [&](Handle* request) {
+    return Mpi(*a.peers).iallgather(a.z.value, static_cast<int>(count), type, all, static_cast<int>(count), type, comm, request);
   }).end();
-  if (a.live) std::fill(a.t.fired, a.t.fired + a.n, 0u);
+  if (a.isLive != 0) std::fill(a.t.fired, a.t.fired + a.n, 0u);
   constexpr size_t ROWS = 64;
   s.parallel(ceilDiv(a.B, ROWS), [&](size_t tile, unsigned thread) {
     for (size_t b = tile * ROWS; b < std::min(a.B, (tile + 1) * ROWS); b++) {
@@ -122,7 +113,7 @@ static void merge(Stream& s, const Merge& a) {
         if (slot - b * slots >= kept) {
           a.z.latent[slot] = NONE;
           a.z.value[slot] = 0;
-        } else if (a.live && a.z.value[slot] > a.t.hyper[FIRED_ABOVE]) {
+        } else if (a.isLive != 0 && a.z.value[slot] > a.t.hyper[FIRED_ABOVE]) {
           __atomic_store_n(&a.t.fired[a.z.latent[slot]], 1u, __ATOMIC_RELAXED);
         }
       }
@@ -134,43 +125,28 @@ static void merge(Stream& s, const Merge& a) {
 
 extern "C" {
 
-/// handles: iallreduce, iallgather, test; communicators of shards, replicas, all; types f64, f32, u32, u8; reductions sum, max, min. Lives as long as the process.
-saetta::World* saetta_world(const uint64_t* handles, uint64_t shards, uint64_t shard, double deadline) {
-  using namespace saetta;
-  World* w = new World;
-  w->iallreduce = reinterpret_cast<decltype(w->iallreduce)>(handles[0]);
-  w->iallgather = reinterpret_cast<decltype(w->iallgather)>(handles[1]);
-  w->test = reinterpret_cast<decltype(w->test)>(handles[2]);
-  for (size_t i = 0; i < 3; i++) w->comms[i] = reinterpret_cast<Handle>(handles[3 + i]);
-  for (size_t i = 0; i < 4; i++) w->types[i] = reinterpret_cast<Handle>(handles[6 + i]);
-  for (size_t i = 0; i < 3; i++) w->ops[i] = reinterpret_cast<Handle>(handles[10 + i]);
-  w->shards = shards;
-  w->shard = shard;
-  w->deadline = deadline;
-  return w;
-}
+/// Lives as long as the process.
+saetta::Peers* saetta_peers(const saetta::Peers* peers) { return new saetta::Peers(*peers); }
 
 /// Started in the order of the stream; ended before the next operation that is no allReduce, so that several of them are under way together.
-void saetta_all_reduce(saetta::Stream* stream, const saetta::World* w, uint32_t over, uint32_t type, uint32_t op, void* at, uint64_t count) {
+void saetta_all_reduce(saetta::Stream* stream, const saetta::AllReduce* args) {
   using namespace saetta;
-  for (uint64_t first = 0; first < count; first += MOST) {
-    char* piece = static_cast<char*>(at) + first * BYTES[type];
-    const int length = static_cast<int>(std::min<uint64_t>(MOST, count - first));
-    stream->submitStart([=](Stream& s) -> std::function<void()> {
-      s.halves.changed(piece, static_cast<size_t>(length) * BYTES[type]);
-      const auto request = std::make_shared<Request>(*w, "all-reduce", static_cast<Over>(over), static_cast<size_t>(length) * BYTES[type], [&](Handle* handle) {
-        return w->iallreduce(IN_PLACE, piece, length, w->types[type], w->ops[op], w->comms[over], handle);
+  for (uint64_t first = 0; first < args->count; first += MOST) {
+    const size_t length = std::min<uint64_t>(MOST, args->count - first), bytes = length * BYTES[args->type];
+    char* piece = static_cast<char*>(args->at) + first * BYTES[args->type];
+    stream->submitStart([=, a = *args](Stream& s) -> std::function<void()> {
+      s.halves.changed(piece, bytes);
+      const auto request = std::make_shared<Request>(*a.peers, "all-reduce", a.over, bytes, [&](Handle* handle) {
+        return Mpi(*a.peers).iallreduce(IN_PLACE, piece, static_cast<int>(length), a.peers->types[a.type], a.peers->ops[a.op], a.peers->comms[a.over], handle);
       });
       return [request] { request->end(); };
     });
   }
 }
 
-void saetta_merge(saetta::Stream* stream, const saetta::World* w, uint32_t* latent, float* value, float* grad, uint64_t slots, uint64_t B, uint64_t k, uint64_t n,
-                  uint32_t live, double* hyper, double* sums, uint32_t* fired, uint32_t* bad, double* sq) {
+void saetta_merge(saetta::Stream* stream, const saetta::Merge* args) {
   using namespace saetta;
-  const Merge a = {w, {latent, value, grad, slots}, B, k, n, {hyper, sums, fired, bad, sq}, live != 0};
-  stream->submit([a](Stream& s) { merge(s, a); });
+  stream->submit([a = *args](Stream& s) { merge(s, a); });
 }
 
 }  // extern "C"

@@ -3,25 +3,12 @@
 #ifndef SAETTA_PATH
 #include "path.h"
 
-namespace saetta {
-
-struct Decode {
-  const float* decoder;
-  Codes z;
-  float* err;
-  size_t B, d, n;
-};
-
-}  // namespace saetta
-
 #define SAETTA_FILE "decode.cc"
 #include "each_path.h"
 
-extern "C" void saetta_decode(saetta::Stream* stream, const float* decoder, uint32_t* latent, float* value, float* grad, uint64_t k, float* err, uint64_t B,
-                              uint64_t d, uint64_t n) {
+extern "C" void saetta_decode(saetta::Stream* stream, const saetta::Decode* args) {
   using namespace saetta;
-  const Decode a = {decoder, {latent, value, grad, k}, err, B, d, n};
-  stream->submit([a](Stream& s) { SAETTA_RUN(s, decode, a); });
+  stream->submit([a = *args](Stream& s) { SAETTA_RUN(s, decode, a); });
 }
 
 #else

@@ -87,14 +87,9 @@ static Selection makeSelection(Stream& s, size_t slot, size_t B, size_t padded, 
 #define SAETTA_FILE "encode.cc"
 #include "each_path.h"
 
-extern "C" void saetta_encode(saetta::Stream* stream, float* encoder, float* latentBias, float* decoder, float* preBias, const float* x, uint64_t B,
-                              uint64_t d, uint64_t n, double* hyper, double* sums, uint32_t* fired, uint32_t* bad, double* sq, uint32_t* latent,
-                              float* value, float* grad, uint64_t k, const uint32_t* age, uint32_t* deadLatent, float* deadValue, float* deadGrad,
-                              uint64_t auxk) {
+extern "C" void saetta_encode(saetta::Stream* stream, const saetta::Encode* args) {
   using namespace saetta;
-  const Encode a = {{encoder, latentBias, decoder, preBias}, x, B, d, n, {hyper, sums, fired, bad, sq}, {latent, value, grad, k},
-                    {deadLatent, deadValue, deadGrad, auxk}, age};
-  stream->submit([a](Stream& s) {
+  stream->submit([a = *args](Stream& s) {
     if (s.path >= AVX512_BF16) encodeScreened(s, a);
     else SAETTA_RUN(s, encode, a);
   });

@@ -8,16 +8,6 @@
 
 namespace saetta {
 
-struct Encode {
-  Params p;
-  const float* x;
-  size_t B, d, n;
-  Step t;
-  Codes live, dead;
-  /// Null: the dead are neither counted nor selected. dead.k of 0: counted only.
-  const uint32_t* age;
-};
-
 /// Scratch slots: encode's own from here on.
 enum EncodeScratch : size_t { IS_DEAD, PACKED, PASSED, LIVE_SELECTION, DEAD_SELECTION = LIVE_SELECTION + 4, ENCODE_REST = DEAD_SELECTION + 4 };
 

@@ -3,36 +3,12 @@
 #ifndef SAETTA_PATH
 #include "saetta.h"
 
-namespace saetta {
-
-enum Format : uint32_t { F32, F64, F16, BF16 };
-enum Normalization : uint32_t { AS_IT_IS, SCALE, UNIT, LAYER_NORM };
-
-/// CONSTANT_ROW and LAYER_NORM_EPS of ../../../sae/math.ts.
-constexpr double CONSTANT_ROW = 1e-12, LAYER_NORM_EPS = 1e-5;
-
-struct Load {
-  Format format;
-  const char* raw;
-  size_t m;
-  const uint32_t* rows;
-  float* x;
-  size_t B, d, n;
-  Step t;
-  Normalization normalization;
-  double factor;
-};
-
-}  // namespace saetta
-
 #define SAETTA_FILE "load.cc"
 #include "each_path.h"
 
-extern "C" void saetta_load(saetta::Stream* stream, uint32_t format, const char* raw, uint64_t m, const uint32_t* rows, float* x, uint64_t B, uint64_t d,
-                            uint64_t n, double* hyper, double* sums, uint32_t* fired, uint32_t* bad, double* sq, uint32_t normalization, double factor) {
+extern "C" void saetta_load(saetta::Stream* stream, const saetta::Load* args) {
   using namespace saetta;
-  const Load a = {static_cast<Format>(format), raw, m, rows, x, B, d, n, {hyper, sums, fired, bad, sq}, static_cast<Normalization>(normalization), factor};
-  stream->submit([a](Stream& s) {
+  stream->submit([a = *args](Stream& s) {
     for (size_t b = 0; b < a.B; b++) {
       if (a.rows[b] >= a.m) throw std::out_of_range("load: row " + std::to_string(a.rows[b]) + " was asked for, there are " + std::to_string(a.m));
     }
@@ -47,12 +23,12 @@ extern "C" void saetta_load(saetta::Stream* stream, uint32_t format, const char*
 #else
 
 static void convertRow(Format format, const char* from, float* __restrict to, size_t d) {
-  if (format == F32) {
+  if (format == FORMAT_F32) {
     std::memcpy(to, from, d * sizeof(float));
-  } else if (format == F64) {
+  } else if (format == FORMAT_F64) {
     const double* p = reinterpret_cast<const double*>(from);
     for (size_t i = 0; i < d; i++) to[i] = static_cast<float>(p[i]);
-  } else if (format == BF16) {
+  } else if (format == FORMAT_BF16) {
     const uint16_t* p = reinterpret_cast<const uint16_t*>(from);
     for (size_t i = 0; i < d; i++) {
       const uint32_t bits = static_cast<uint32_t>(p[i]) << 16;
@@ -121,7 +97,7 @@ static Spread spreadFrom(double from, const float* x, size_t d) {
 /// A row of finite elements; squares of floats cannot overflow in float64.
 static void normalizeRow(Normalization kind, double factor, float* __restrict x, size_t d) {
   double mean = 0;
-  if (kind != SCALE) {
+  if (kind != NORMALIZE_SCALE) {
     const Spread all = spreadFrom(0, x, d);
     mean = all.sum / static_cast<double>(d);
     const double spread = spreadFrom(mean, x, d).squares;
@@ -129,20 +105,20 @@ static void normalizeRow(Normalization kind, double factor, float* __restrict x,
       std::fill(x, x + d, 0.0f);
       return;
     }
-    factor = 1 / (kind == UNIT ? std::sqrt(spread) : std::sqrt(spread / static_cast<double>(d - 1)) + LAYER_NORM_EPS);
+    factor = 1 / (kind == NORMALIZE_UNIT ? std::sqrt(spread) : std::sqrt(spread / static_cast<double>(d - 1)) + LAYER_NORM_EPS);
   }
   for (size_t i = 0; i < d; i++) x[i] = static_cast<float>((x[i] - mean) * factor);
 }
 
 static void loadRows(Stream& s, const Load& a) {
   constexpr size_t ROWS = 16;
-  const size_t size = a.format == F64 ? 8 : a.format == F32 ? 4 : 2;
+  const size_t size = a.format == FORMAT_F64 ? 8 : a.format == FORMAT_F32 ? 4 : 2;
   s.parallel(ceilDiv(a.B, ROWS), [&](size_t tile, unsigned) {
     for (size_t b = tile * ROWS; b < std::min(a.B, (tile + 1) * ROWS); b++) {
       float* to = a.x + b * a.d;
       convertRow(a.format, a.raw + a.rows[b] * a.d * size, to, a.d);
       bool finite = isFinite(to, a.d);
-      if (finite && a.normalization != AS_IT_IS) {
+      if (finite && a.normalization != NORMALIZE_NONE) {
         normalizeRow(a.normalization, a.factor, to, a.d);
         finite = isFinite(to, a.d);
       }

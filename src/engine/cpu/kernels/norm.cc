@@ -8,26 +8,12 @@
 
 #include <algorithm>
 
-namespace saetta {
-
-struct Norm {
-  const float* decoder;
-  const Gradients* g;
-  Step t;
-  /// Counts preBias, which all shards have; one of them does.
-  bool first;
-};
-
-}  // namespace saetta
-
 #define SAETTA_FILE "norm.cc"
 #include "each_path.h"
 
-extern "C" void saetta_norm(saetta::Stream* stream, const float* decoder, const saetta::Gradients* g, double* hyper, double* sums, uint32_t* fired,
-                            uint32_t* bad, double* sq, uint32_t first) {
+extern "C" void saetta_norm(saetta::Stream* stream, const saetta::Norm* args) {
   using namespace saetta;
-  const Norm a = {decoder, g, {hyper, sums, fired, bad, sq}, first != 0};
-  stream->submit([a](Stream& s) { SAETTA_RUN(s, norm, a); });
+  stream->submit([a = *args](Stream& s) { SAETTA_RUN(s, norm, a); });
 }
 
 #else
@@ -59,7 +45,7 @@ static void norm(Stream& s, const Norm& a) {
       squares[j] += dot(rows.encoder, rows.encoder, d) + std::max(0.0, dot(rows.decoder, rows.decoder, d) - along * along);
     }
   });
-  double sum = a.first ? dot(g.g.preBias, g.g.preBias, d) : 0;
+  double sum = a.countsPreBias != 0 ? dot(g.g.preBias, g.g.preBias, d) : 0;
   for (size_t j = 0; j < g.n; j++) sum += squares[j];
   *a.t.sq = sum;
   if (!std::isfinite(sum)) markBad(a.t);

@@ -24,18 +24,6 @@ Gradients::~Gradients() {
   }
 }
 
-struct ParamGrad {
-  Params p;
-  const float* x;
-  size_t B;
-  Step t;
-  Codes live, dead;
-  const float *liveErr, *deadErr;
-  Gradients* g;
-  /// Counts the sum of err, which all ranks have; one of them does.
-  bool first;
-};
-
 /// 2 mseScale / (rows d), and 2 auxCoef over the variation of the auxiliary target; 0 when nothing is dead or it hardly varies.
 struct Scales {
   double live, dead;
@@ -45,7 +33,7 @@ static Scales scalesOf(const Step& t, size_t d) {
   const double rows = t.hyper[ROWS];
   double variation = t.sums[ERR2];
   for (size_t i = 0; i < d; i++) variation -= t.sums[SUMS + i] * t.sums[SUMS + i] / rows;
-  const bool off = t.sums[DEAD] == 0 || variation <= 1e-12 * t.sums[X2];
+  const bool off = t.sums[DEAD] == 0 || variation <= LEAST_VARIATION * t.sums[X2];
   return {2 * t.hyper[MSE_SCALE] / (rows * static_cast<double>(d)), off ? 0 : 2 * t.hyper[AUX_COEF] / variation};
 }
 
@@ -57,9 +45,9 @@ static Scales scalesOf(const Step& t, size_t d) {
 extern "C" {
 
 /// Null when there is no room.
-saetta::Gradients* saetta_gradients(uint64_t n, uint64_t d, uint64_t capacity, float* encoder, float* latentBias, float* decoder, float* preBias) {
+saetta::Gradients* saetta_gradients(const saetta::NewGradients* a) {
   using namespace saetta;
-  Gradients* g = new Gradients(n, d, capacity, {encoder, latentBias, decoder, preBias});
+  Gradients* g = new Gradients(a->n, a->d, a->capacity, a->g);
   if (g->start != nullptr && g->middle != nullptr && g->longAt != nullptr && g->entries != nullptr) return g;
   delete g;
   return nullptr;
@@ -70,15 +58,9 @@ void saetta_gradients_release(saetta::Stream* stream, saetta::Gradients* g) {
   stream->submit([g](saetta::Stream&) { delete g; }, true);
 }
 
-/// deadErr null: no dead path.
-void saetta_param_grad(saetta::Stream* stream, float* encoder, float* latentBias, float* decoder, float* preBias, const float* x, uint64_t B, double* hyper,
-                       double* sums, uint32_t* fired, uint32_t* bad, double* sq, uint32_t* latent, float* value, float* grad, uint64_t k,
-                       const float* liveErr, uint32_t* deadLatent, float* deadValue, float* deadGrad, uint64_t auxk, const float* deadErr,
-                       saetta::Gradients* g, uint32_t first) {
+void saetta_param_grad(saetta::Stream* stream, const saetta::ParamGrad* args) {
   using namespace saetta;
-  const ParamGrad a = {{encoder, latentBias, decoder, preBias}, x, B, {hyper, sums, fired, bad, sq}, {latent, value, grad, k},
-                       {deadLatent, deadValue, deadGrad, deadErr == nullptr ? 0 : auxk}, liveErr, deadErr, g, first != 0};
-  stream->submit([a](Stream& s) { SAETTA_RUN(s, paramGrad, a); });
+  stream->submit([a = *args](Stream& s) { SAETTA_RUN(s, paramGrad, a); });
 }
 
 }  // extern "C"
@@ -187,9 +169,6 @@ static void formLong(Stream& s, const ParamGrad& a, const Scales& scale, const D
   });
 }
 
-/// Gradients beyond this are bad: their squares, which Adam and the norm need, would not fit an f32.
-constexpr double LARGEST_GRADIENT = 1e18;
-
 /// A row of the encoder and what it is multiplied by.
 struct Weighted {
   const float* row;
@@ -241,7 +220,7 @@ static void biases(Stream& s, const ParamGrad& a, const Scales& scale) {
     for (size_t i = 0; i < d; i++) partial[i] += partial[tile * d + i];
   }
   for (size_t i = 0; i < d; i++) {
-    const double gradient = (a.first ? scale.live * a.t.sums[SUMS + i] : 0) - partial[i];
+    const double gradient = (a.countsErr != 0 ? scale.live * a.t.sums[SUMS + i] : 0) - partial[i];
     if (!(std::fabs(gradient) < LARGEST_GRADIENT)) markBad(a.t);
     g.g.preBias[i] = static_cast<float>(gradient);
   }

@@ -4,26 +4,12 @@
 #ifndef SAETTA_PATH
 #include "path.h"
 
-namespace saetta {
-
-struct Reconstruct {
-  const float* decoder;
-  Codes z;
-  size_t n;
-  Residual residual;
-};
-
-}  // namespace saetta
-
 #define SAETTA_FILE "reconstruct.cc"
 #include "each_path.h"
 
-extern "C" void saetta_reconstruct(saetta::Stream* stream, const float* decoder, uint32_t* latent, float* value, float* grad, uint64_t k, float* err,
-                                   uint64_t B, uint64_t d, uint64_t n, const float* preBias, const float* x, const float* live, double* hyper, double* sums,
-                                   uint32_t* fired, uint32_t* bad, double* sq) {
+extern "C" void saetta_reconstruct(saetta::Stream* stream, const saetta::Reconstruct* args) {
   using namespace saetta;
-  const Reconstruct a = {decoder, {latent, value, grad, k}, n, {preBias, x, err, live, value, k, B, d, {hyper, sums, fired, bad, sq}}};
-  stream->submit([a](Stream& s) { SAETTA_RUN(s, reconstruct, a); });
+  stream->submit([a = *args](Stream& s) { SAETTA_RUN(s, reconstruct, a); });
 }
 
 #else

@@ -6,11 +6,9 @@
 #define SAETTA_FILE "residual.cc"
 #include "each_path.h"
 
-extern "C" void saetta_residual(saetta::Stream* stream, const float* preBias, const float* x, float* err, const float* live, const float* value, uint64_t k,
-                                uint64_t B, uint64_t d, double* hyper, double* sums, uint32_t* fired, uint32_t* bad, double* sq) {
+extern "C" void saetta_residual(saetta::Stream* stream, const saetta::Residual* args) {
   using namespace saetta;
-  const Residual a = {preBias, x, err, live, value, k, B, d, {hyper, sums, fired, bad, sq}};
-  stream->submit([a](Stream& s) { SAETTA_RUN(s, residual, a); });
+  stream->submit([a = *args](Stream& s) { SAETTA_RUN(s, residual, a); });
 }
 
 #else

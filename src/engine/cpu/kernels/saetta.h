@@ -25,39 +25,10 @@
 #include <immintrin.h>
 #endif
 
+#include "contract.h"
 #include "half.h"
 
 namespace saetta {
-
-/// The latent of an unused slot of codes.
-constexpr uint32_t NONE = 0xffffffffu;
-
-/// The last two are AVX-512 with the encoder's product in bfloat16; see encode_bf16.cc.
-enum Path : uint32_t { PORTABLE = 0, AVX2 = 1, AVX512 = 2, AVX512_BF16 = 3, AMX = 4 };
-
-/// HYPER of engine.ts.
-enum Hyper { LR, BETA1, BETA2, EPS, CLIP, EMA_DECAY, MSE_SCALE, AUX_COEF, ROWS, DEAD_AFTER, FIRED_ABOVE };
-/// SUMS of engine.ts; d column sums of err and d of x - b_pre follow.
-enum Sum { ERR2, AUX_ERR2, X2, CENTRED2, ACTIVE, DEAD, SUMS };
-/// COUNTERS of engine.ts.
-enum Counter { ADAM, EMA, SKIPPED };
-
-struct Params {
-  float *encoder, *latentBias, *decoder, *preBias;
-};
-
-struct Codes {
-  uint32_t* latent;
-  float *value, *grad;
-  size_t k;
-};
-
-struct Step {
-  const double* hyper;
-  double* sums;
-  uint32_t *fired, *bad;
-  double* sq;
-};
 
 /// Any thread may say that something is not finite.
 inline void markBad(const Step& t) { __atomic_store_n(t.bad, 1u, __ATOMIC_RELAXED); }
@@ -77,11 +48,11 @@ void release(void* address);
 /// Operations in the order of their submission, run by one dispatcher thread, which shares the tiles of each with a pool.
 class Stream {
  public:
-  const Path path;
+  const InstructionSet path;
   const unsigned threads;
   HalfEncoders halves;
 
-  Stream(Path path, unsigned threads);
+  Stream(InstructionSet path, unsigned threads);
   /// After everything submitted.
   ~Stream();
 

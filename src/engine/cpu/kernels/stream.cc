@@ -220,7 +220,7 @@ void Stream::poolThread(unsigned thread) {
 
 // ---- the queue ----
 
-Stream::Stream(Path path, unsigned threads) : path(path), threads(threads), cpus_(cpusOf(threads)) {
+Stream::Stream(InstructionSet path, unsigned threads) : path(path), threads(threads), cpus_(cpusOf(threads)) {
   try {
     for (unsigned thread = 1; thread < threads; thread++) pool_.emplace_back(&Stream::poolThread, this, thread);
     dispatcher_ = std::thread(&Stream::dispatch, this);
@@ -345,7 +345,7 @@ Stream* saetta_open(uint32_t path, uint32_t threads) {
   Dl_info info;
   if (dladdr(reinterpret_cast<void*>(&saetta_open), &info) != 0) dlopen(info.dli_fname, RTLD_NOW | RTLD_NODELETE);
   try {
-    return new Stream(static_cast<saetta::Path>(path), threads);
+    return new Stream(static_cast<saetta::InstructionSet>(path), threads);
   } catch (const std::exception&) {
     return nullptr;
   }
@@ -374,13 +374,13 @@ void saetta_release(Stream* stream, void* address) {
 }
 
 /// Bytes to memory in the order of the stream; they are copied before it returns.
-void saetta_write(Stream* stream, void* to, const void* from, uint64_t bytes) {
+void saetta_write(Stream* stream, void* to, const uint8_t* from, uint64_t bytes) {
   if (stream->idle()) {
     stream->halves.changed(to, bytes);
     std::memcpy(to, from, bytes);
     return;
   }
-  const char* first = static_cast<const char*>(from);
+  const char* first = reinterpret_cast<const char*>(from);
   stream->submit([to, staged = std::vector<char>(first, first + bytes)](Stream& s) {
     s.halves.changed(to, staged.size());
     std::memcpy(to, staged.data(), staged.size());

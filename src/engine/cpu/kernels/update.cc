@@ -7,18 +7,6 @@
 
 namespace saetta {
 
-struct Update {
-  Params p, m, v;
-  /// encoder null: no average is kept.
-  Params ema;
-  uint32_t* age;
-  double* counters;
-  const Gradients* g;
-  Step t;
-  /// Number of latent 0 here among those of all shards.
-  uint32_t firstLatent;
-};
-
 /// The numbers of Adam, in f32: w -= rate m / (sqrt(v) root + eps), with PyTorch's bias correction.
 struct Adam {
   float factor, beta1, beta2, rest1, rest2, rate, root, eps, emaRest;
@@ -57,21 +45,9 @@ static float randomElement(uint32_t latent, uint32_t t, uint32_t i) {
 #define SAETTA_FILE "update.cc"
 #include "each_path.h"
 
-extern "C" void saetta_update(saetta::Stream* stream, float* encoder, float* latentBias, float* decoder, float* preBias, float* mEncoder, float* mLatentBias,
-                              float* mDecoder, float* mPreBias, float* vEncoder, float* vLatentBias, float* vDecoder, float* vPreBias, float* emaEncoder,
-                              float* emaLatentBias, float* emaDecoder, float* emaPreBias, uint32_t* age, double* counters, const saetta::Gradients* g,
-                              double* hyper, double* sums, uint32_t* fired, uint32_t* bad, double* sq, uint32_t firstLatent) {
+extern "C" void saetta_update(saetta::Stream* stream, const saetta::Update* args) {
   using namespace saetta;
-  const Update a = {{encoder, latentBias, decoder, preBias},
-                    {mEncoder, mLatentBias, mDecoder, mPreBias},
-                    {vEncoder, vLatentBias, vDecoder, vPreBias},
-                    {emaEncoder, emaLatentBias, emaDecoder, emaPreBias},
-                    age,
-                    counters,
-                    g,
-                    {hyper, sums, fired, bad, sq},
-                    firstLatent};
-  stream->submit([a](Stream& s) { SAETTA_RUN(s, update, a); });
+  stream->submit([a = *args](Stream& s) { SAETTA_RUN(s, update, a); });
 }
 
 #else
@@ -145,13 +121,13 @@ static void average(const Adam& o, float* __restrict ema, const float* __restric
 
 static void unitRow(float* w, float* m, float* v, uint32_t latent, uint32_t t, size_t d) {
   double length = std::sqrt(dot(w, w, d));
-  if (length < 1e-12) {
+  if (length < SHORTEST_ROW) {
     for (size_t i = 0; i < d; i++) {
       w[i] = randomElement(latent, t, static_cast<uint32_t>(i));
       m[i] = 0;
       v[i] = 0;
     }
-    length = std::max(std::sqrt(dot(w, w, d)), 1e-12);
+    length = std::max(std::sqrt(dot(w, w, d)), SHORTEST_ROW);
   }
   const float scale = static_cast<float>(1 / length);
   for (size_t i = 0; i < d; i++) w[i] *= scale;

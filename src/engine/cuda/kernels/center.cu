@@ -2,11 +2,9 @@
 
 #include "saetta.cuh"
 
-constexpr u32 CENTER_ROWS = 8;
-
 /// x [B,d], preBias [d] -> xc [B,d]; bad when an element is not finite as it is stored. Block 256, grid ceil(B / 8).
 extern "C" __global__ void __launch_bounds__(256)
-    center(const float* __restrict__ x, const float* __restrict__ preBias, half_t* __restrict__ xc, u32* bad, u32 B, u32 d) {
+    center(PARAMETERS(center)) {
   const u32 first = blockIdx.x * CENTER_ROWS;
   const u32 rows = min(CENTER_ROWS, B - first);
   bool finite = true;

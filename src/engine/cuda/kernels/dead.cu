@@ -4,9 +4,7 @@
 
 #include "saetta.cuh"
 
-constexpr u32 DEAD_THREADS = 1024, DEAD_EACH = 4, DEAD_BLOCK = DEAD_THREADS * DEAD_EACH;
-/// The host's lag, and the step that is running.
-constexpr double FORECAST_STEPS = 5;
+constexpr u32 DEAD_THREADS = 1024, DEAD_EACH = DEAD_BLOCK / DEAD_THREADS;
 
 __device__ static u32 blockTotal(u32 v, u32* shared) {
   const u32 sum = __reduce_add_sync(0xffffffffu, v);
@@ -19,7 +17,7 @@ __device__ static u32 blockTotal(u32 v, u32* shared) {
 
 /// age [n] -> parts [2, blocks]: of each stretch of 4096 latents the number that is dead, and the number that the forecast counts.
 extern "C" __global__ void __launch_bounds__(1024)
-    dead_count(const u32* __restrict__ age, const double* __restrict__ hyper, u32* __restrict__ parts, u32 n) {
+    dead_count(PARAMETERS(dead_count)) {
   __shared__ u32 shared[32];
   const double after = hyper[DEAD_AFTER], soon = after - FORECAST_STEPS * hyper[ROWS];
   u32 dead = 0, forecast = 0;
@@ -42,8 +40,7 @@ extern "C" __global__ void __launch_bounds__(1024)
  * place of each latent in the list, or NONE; counts [2]: how many are dead, and the forecast; sums[DEAD].
  */
 extern "C" __global__ void __launch_bounds__(1024)
-    dead_list(const u32* __restrict__ age, const double* __restrict__ hyper, const u32* __restrict__ parts, double* sums,
-              u32* __restrict__ list, u32* __restrict__ slot, u32* counts, u32 n) {
+    dead_list(PARAMETERS(dead_list)) {
   __shared__ u32 shared[32];
   const double after = hyper[DEAD_AFTER];
   u32 before = 0, dead = 0, forecast = 0;

@@ -7,11 +7,8 @@
 
 #include "saetta.cuh"
 
-/// Parts that dense_bias cuts a chunk in.
-constexpr u32 PARTS = 32;
-
 /// Grid cap, block T(d). -> to [cap,d]: decoder rows of the dead, zeros behind them. More dead latents than the host made room for are bad.
-extern "C" __global__ void dense_rows(const half_t* decoder, const u32* list, const u32* count, u32 cap, u32 d, half_t* to, u32* bad) {
+extern "C" __global__ void dense_rows(PARAMETERS(dense_rows)) {
   const u32 q = blockIdx.x;
   const bool on = q < *count;
   if (q == 0 && threadIdx.x == 0 && *count > cap) *bad = 1;
@@ -26,7 +23,7 @@ extern "C" __global__ void dense_rows(const half_t* decoder, const u32* list, co
 }
 
 /// Grid C, block 256, shared TILE half_t. -> to [C,cap]: a number of each code in its latent's column, zeros elsewhere.
-extern "C" __global__ void dense_codes(const u32* latent, const float* number, u32 auxk, const u32* slot, u32 cap, half_t* to) {
+extern "C" __global__ void dense_codes(PARAMETERS(dense_codes)) {
   extern __shared__ uint4 shared[];
   half_t* row = reinterpret_cast<half_t*>(shared);
   const u64 b = blockIdx.x;
@@ -44,8 +41,7 @@ extern "C" __global__ void dense_codes(const u32* latent, const float* number, u
 }
 
 /// Grid ceil(C auxk / 256), block 256. -> grad [C,auxk]: the elements of `from` [C,cap] where codes are.
-extern "C" __global__ void dense_pick(const u32* latent, u32 C, u32 auxk, const u32* slot, u32 cap, const half_t* from, float* grad,
-                                      u32* bad) {
+extern "C" __global__ void dense_pick(PARAMETERS(dense_pick)) {
   const u64 i = static_cast<u64>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i >= static_cast<u64>(C) * auxk) return;
   const u32 j = latent[i], q = j == NONE ? NONE : slot[j];
@@ -56,10 +52,10 @@ extern "C" __global__ void dense_pick(const u32* latent, u32 C, u32 auxk, const 
 
 /// Grid (ceil(cap / 256), PARTS), block 256. Column sums of gd [C,cap] by parts of its rows, added to partial [PARTS][cap]; `first` begins
 /// them.
-extern "C" __global__ void dense_bias(const half_t* gd, u32 C, u32 cap, u32 first, double* partial) {
+extern "C" __global__ void dense_bias(PARAMETERS(dense_bias)) {
   const u32 q = blockIdx.x * blockDim.x + threadIdx.x;
   if (q >= cap) return;
-  const u32 rows = (C + PARTS - 1) / PARTS, from = min(C, blockIdx.y * rows), to = min(C, from + rows);
+  const u32 rows = (C + DENSE_PARTS - 1) / DENSE_PARTS, from = min(C, blockIdx.y * rows), to = min(C, from + rows);
   double& sum = partial[static_cast<u64>(blockIdx.y) * cap + q];
   double all = first != 0 ? 0 : sum;
 #pragma unroll 8
@@ -67,12 +63,10 @@ extern "C" __global__ void dense_bias(const half_t* gd, u32 C, u32 cap, u32 firs
   sum = all;
 }
 
-/// Gradients beyond this are bad: their squares, which Adam and the norm need, would not fit an f32.
-constexpr float LARGEST_DEAD = 1e18f;
+constexpr float LARGEST_DEAD = static_cast<float>(LARGEST_GRADIENT);
 
 /// Grid ceil(cap / 8), block 256. -> deadBias [cap], unscaled; bad where a gradient of a dead latent is too large.
-extern "C" __global__ void dense_check(const float* deadEncoder, const float* deadDecoder, const double* partial, u32 cap, u32 d,
-                                       const u32* count, const double* scales, double* deadBias, u32* bad) {
+extern "C" __global__ void dense_check(PARAMETERS(dense_check)) {
   const u32 q = blockIdx.x * 8 + (threadIdx.x >> 5), lane = threadIdx.x & 31;
   if (q >= cap) return;
   const double sum = warpSum(partial[static_cast<u64>(lane) * cap + q]);

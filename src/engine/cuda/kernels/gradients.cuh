@@ -5,59 +5,16 @@
 
 #include "saetta.cuh"
 
-/// Latents: those from `first` to before `end`, and those from `rest` on (replicas.ts).
-struct Share {
-  u32 first, end, rest;
+__device__ __forceinline__ bool has(const Share& share, u32 j) { return (j >= share.first && j < share.end) || j >= share.rest; }
 
-  __device__ __forceinline__ bool has(u32 j) const { return (j >= first && j < end) || j >= rest; }
-};
-
-/// Set in the row of an entry of the dead path.
-constexpr u32 DEAD_PATH = 0x80000000u;
-
-/// Where a block works on a gradient row, a thread takes so many columns at a time where d is a multiple of it, else 1, and there are R(d) threads:
-/// min(MOST_ROW_THREADS, as many as take all columns at once, in whole warps). What is in f32, most of what is moved, is then read and written in
-/// whole sectors: with 8 columns a thread, each access of a warp touches the half of twice as many.
-constexpr int ROW_WIDTH = 4, MOST_ROW_THREADS = 512;
-
-/// Every field takes 8 bytes; the host fills it in.
-struct Gradients {
-  u64 n, d;
-  /// Entries of a list that are summed at once; a longer list is cut.
-  u64 chunk;
-  /// Rows of deadEncoder and deadDecoder.
-  u64 cap;
-  /// The rows that kernels over all rows go over: encoder rows are 0 to n - 1, decoder rows n to 2 n - 1. Blocks take them as they get to it:
-  /// `taken`, 0 before, counts.
-  u64 from, to;
-  u32* taken;
-  /// [n + 1]: the list of latent j is entries [start[j], start[j + 1]), in the order of the rows, live before dead.
-  u32* start;
-  /// [n]: where in pieceRows the pieces of a long list are, or NONE.
-  u32* pieceAt;
-  /// {row, factor of err's row, factor of the row of x - preBias, unused}: value and grad with the factors of the loss applied, as floats.
-  uint4* entries;
-  /// [piece][2][d]: encoder and decoder row of each piece of the long lists.
-  float* pieceRows;
-  /// [B,d] each: x - preBias and the residuals.
-  const half_t *xc16, *liveErr16, *deadErr16;
-  /// [n]: position of a latent among the dead, or NONE; null where dead rows do not come from dense products.
-  const u32* deadSlot;
-  /// [cap,d], without the factor of the loss.
-  const float *deadEncoder, *deadDecoder;
-  /// Factors of the loss: live, dead.
-  const double* scales;
-  /// [n,d]: rows that are formed already, for those who are told so.
-  float *formedEncoder, *formedDecoder;
-};
+/// Where a block works on a gradient row, a thread takes ROW_WIDTH columns at a time where d is a multiple of it, else 1, and there are R(d) threads
+/// (MOST_ROW_THREADS). What is in f32, most of what is moved, is then read and written in whole sectors: with 8 columns a thread, each access of
+/// a warp touches the half of twice as many.
 
 enum Side { ENCODER, DECODER };
 
-/// Entries of a list that are brought into shared memory ahead of their use.
-constexpr u32 STAGED = 64;
-
 /// Bytes of shared memory that staged entries take: of the row at work, of the next, and of one that slower threads may still read.
-constexpr u32 STAGES = 3, STAGE_BYTES = STAGES * STAGED * sizeof(uint4);
+constexpr u32 STAGE_BYTES = STAGES * STAGED * sizeof(uint4);
 
 #ifndef BATCH_OF_ROWS
 #define BATCH_OF_ROWS 8

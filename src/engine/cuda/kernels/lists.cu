@@ -10,9 +10,6 @@
 
 #include "gradients.cuh"
 
-/// Slots that list_fill places at a time.
-constexpr u32 TILE = 2048;
-
 /// The codes of one path that fall to a part.
 struct Part {
   const u32* latent;
@@ -29,8 +26,7 @@ __device__ __forceinline__ Part partOf(const u32* live, u32 k, const u32* dead, 
 
 /// Grid (ranges, parts of both paths), block 256, shared 2 width: two counts in a word, for a part has fewer than 65536 rows. Only `listed`
 /// latents have lists.
-extern "C" __global__ void list_count(const u32* live, u32 k, const u32* dead, u32 auxk, u32 B, u32 rowsPerPart, u32 P, u32 n, u32 width,
-                                      Share listed, u32* counts) {
+extern "C" __global__ void list_count(PARAMETERS(list_count)) {
   extern __shared__ uint4 shared[];
   u32* pairs = reinterpret_cast<u32*>(shared);
   const u32 begin = blockIdx.x * width, end = min(n, begin + width);
@@ -40,7 +36,7 @@ extern "C" __global__ void list_count(const u32* live, u32 k, const u32* dead, u
 #pragma unroll 4
   for (u32 slot = threadIdx.x; slot < part.slots; slot += blockDim.x) {
     const u32 j = part.latent[part.first + slot];
-    if (j >= begin && j < end && listed.has(j)) atomicAdd(pairs + (j - begin) / 2, ((j - begin) & 1) != 0 ? 65536u : 1u);
+    if (j >= begin && j < end && has(listed, j)) atomicAdd(pairs + (j - begin) / 2, ((j - begin) & 1) != 0 ? 65536u : 1u);
   }
   __syncthreads();
   counts += static_cast<u64>(blockIdx.y) * n + begin;
@@ -48,7 +44,7 @@ extern "C" __global__ void list_count(const u32* live, u32 k, const u32* dead, u
 }
 
 /// Grid ceil(n / 32), block 256 or (32, 8): for each latent, counts become the sums of the parts before; -> totals [n].
-extern "C" __global__ void list_prefix(u32* counts, u32 parts, u32 n, u32* totals) {
+extern "C" __global__ void list_prefix(PARAMETERS(list_prefix)) {
   __shared__ u32 room[8][32];
   const u32 thread = threadIdx.y * 32 + threadIdx.x, lane = thread & 31, warp = thread / 32, j = blockIdx.x * 32 + lane;
   const u32 share = (parts + 7) / 8, first = min(parts, warp * share), last = min(parts, first + share);
@@ -89,14 +85,13 @@ __device__ void scalesOf(const double* hyper, const double* sums, u32 d, double*
   for (u32 i = threadIdx.x; i < d; i += blockDim.x) squares += sums[SUMS + i] * sums[SUMS + i] / rows;
   const double variation = sums[ERR2] - blockSum(squares, room);
   if (threadIdx.x > 0) return;
-  const bool off = sums[DEAD] == 0 || variation <= 1e-12 * sums[X2];
+  const bool off = sums[DEAD] == 0 || variation <= LEAST_VARIATION * sums[X2];
   scales[0] = 2 * hyper[MSE_SCALE] / (rows * d);
   scales[1] = off ? 0 : 2 * hyper[AUX_COEF] / variation;
 }
 
 /// Grid 1, block 1024. -> start [n + 1], pieceAt [n], pieceOf [pieceCount], scales [2].
-extern "C" __global__ void list_scan(const u32* totals, u32 n, u32 d, u32 chunk, const double* hyper, const double* sums, u32* start,
-                                     u32* pieceAt, u32* pieceOf, u32* pieceCount, double* scales) {
+extern "C" __global__ void list_scan(PARAMETERS(list_scan)) {
   // A warp takes EACH * 32 latents of a tile, a lane one of each 32. Sums hold entries in the low half and pieces in the high half.
   constexpr u32 EACH = 32;
   __shared__ u64 room[32];
@@ -138,14 +133,12 @@ extern "C" __global__ void list_scan(const u32* totals, u32 n, u32 d, u32 chunk,
   *pieceCount = static_cast<u32>(before >> 32);
 }
 
-/// Grid (ranges, parts of both paths), block 256, shared 2 width + 4 TILE. The first warp numbers the slots of a tile, all warps write
+/// Grid (ranges, parts of both paths), block 256, shared 2 width + 4 LIST_TILE. The first warp numbers the slots of a tile, all warps write
 /// their entries.
-extern "C" __global__ void list_fill(const u32* live, const float* liveValue, const float* liveGrad, u32 k, const u32* dead,
-                                     const float* deadValue, const float* deadGrad, u32 auxk, u32 B, u32 rowsPerPart, u32 P, u32 n,
-                                     u32 width, Share listed, const u32* counts, const u32* start, const double* scales, uint4* entries) {
+extern "C" __global__ void list_fill(PARAMETERS(list_fill)) {
   extern __shared__ uint4 shared[];
   u32* numbers = reinterpret_cast<u32*>(shared);
-  u32* pairs = numbers + TILE;
+  u32* pairs = numbers + LIST_TILE;
   const u32 begin = blockIdx.x * width, end = min(n, begin + width), lane = threadIdx.x & 31;
   for (u32 i = threadIdx.x; i < width / 2; i += blockDim.x) pairs[i] = 0;
   const bool isDead = blockIdx.y >= P;
@@ -153,8 +146,8 @@ extern "C" __global__ void list_fill(const u32* live, const float* liveValue, co
   const float *value = isDead ? deadValue : liveValue, *grad = isDead ? deadGrad : liveGrad;
   const double scale = scales[isDead ? 1 : 0];
   counts += static_cast<u64>(blockIdx.y) * n;
-  for (u32 tile = 0; tile < part.slots; tile += TILE) {
-    const u32 slots = min(TILE, part.slots - tile);
+  for (u32 tile = 0; tile < part.slots; tile += LIST_TILE) {
+    const u32 slots = min(LIST_TILE, part.slots - tile);
     const u32* latent = part.latent + part.first + tile;
     __syncthreads();
     for (u32 i = threadIdx.x; i < slots; i += blockDim.x) numbers[i] = latent[i];
@@ -170,7 +163,7 @@ extern "C" __global__ void list_fill(const u32* live, const float* liveValue, co
           const u32 to = min(min(from + 32, rowEnd), slots);
           at[u] = from + lane;
           j[u] = at[u] < to ? numbers[at[u]] - begin : NONE;
-          if (at[u] < to && !listed.has(numbers[at[u]])) j[u] = NONE;
+          if (at[u] < to && !has(listed, numbers[at[u]])) j[u] = NONE;
           from = to;
           if (to == rowEnd) rowEnd += part.k;
         }
@@ -189,7 +182,7 @@ extern "C" __global__ void list_fill(const u32* live, const float* liveValue, co
 #pragma unroll 4
     for (u32 i = threadIdx.x; i < slots; i += blockDim.x) {
       const u32 j = latent[i];
-      if (j < begin || j >= end || !listed.has(j)) continue;
+      if (j < begin || j >= end || !has(listed, j)) continue;
       const u64 slot = part.first + tile + i;
       const u32 row = static_cast<u32>(slot / part.k);
       const float factor = static_cast<float>(scale * value[slot]), inner = static_cast<float>(scale * grad[slot]);
@@ -198,11 +191,6 @@ extern "C" __global__ void list_fill(const u32* live, const float* liveValue, co
     }
   }
 }
-
-/// Sums over a list in float64: of gradients, and of absolute factors.
-struct Totals {
-  double grad, grads, values;
-};
 
 /// Entries first, first + step, ... before last.
 __device__ __forceinline__ Totals totalsOf(const Gradients& g, u32 first, u32 last, u32 step) {
@@ -229,7 +217,7 @@ __device__ __forceinline__ void formPiece(const Gradients& g, u32 side, u32 piec
 }
 
 /// The rows and totals of each piece of the lists that are longer than a chunk. Grid any, block R(d).
-extern "C" __global__ void list_long(Gradients g, const u32* pieceOf, const u32* pieceCount, Totals* pieceTotals) {
+extern "C" __global__ void list_long(PARAMETERS(list_long)) {
   __shared__ uint4 stage[STAGED];
   const u32 count = *pieceCount * 2;
   for (u32 i = blockIdx.x; i < count; i += gridDim.x) {
@@ -245,15 +233,9 @@ extern "C" __global__ void list_long(Gradients g, const u32* pieceOf, const u32*
   }
 }
 
-/// Gradients beyond this are bad: their squares, which Adam and the norm need, would not fit an f32.
-constexpr double LARGEST_GRADIENT = 1e18;
-
-/// Latents of a block of list_bias, and the threads that share one.
-constexpr u32 LATENTS = 32, SHARE = 8;
-
 __device__ __forceinline__ double shareSum(double x) {
 #pragma unroll
-  for (u32 step = SHARE / 2; step > 0; step /= 2) x += __shfl_xor_sync(0xffffffffu, x, step);
+  for (u32 step = BIAS_SHARE / 2; step > 0; step /= 2) x += __shfl_xor_sync(0xffffffffu, x, step);
   return x;
 }
 
@@ -275,23 +257,22 @@ __device__ __forceinline__ void throughInput(const half_t* encoder, const double
   }
 }
 
-/// Grid ceil(n / LATENTS), block LATENTS * SHARE. -> latentBias [n]: sums of the gradients of the codes, 0 where they are not `counted`
+/// Grid ceil(n / BIAS_LATENTS), block BIAS_LATENTS * BIAS_SHARE. -> latentBias [n]: sums of the gradients of the codes, 0 where they are not `counted`
 /// here, and a line of biasPartial [blocks][d]: these times encoder. No weight may change in a step that is not finite, and rows are formed only as weights change: a bound
 /// on every element is checked here instead, the sum of absolute factors times the norm of all that they may stand before.
-extern "C" __global__ void list_bias(Gradients g, const half_t* encoder, const double* sums, const Totals* pieceTotals,
-                                     const double* deadBias, float* latentBias, double* biasPartial, u32* bad, Share counted) {
-  __shared__ double bias[LATENTS];
-  const u32 first = blockIdx.x * LATENTS, d = g.d, j = first + threadIdx.x / SHARE, part = threadIdx.x % SHARE;
+extern "C" __global__ void list_bias(PARAMETERS(list_bias)) {
+  __shared__ double bias[BIAS_LATENTS];
+  const u32 first = blockIdx.x * BIAS_LATENTS, d = g.d, j = first + threadIdx.x / BIAS_SHARE, part = threadIdx.x % BIAS_SHARE;
   const double largestInput = fmax(sqrt(sums[CENTRED2]), 1.0), largestErr = sqrt(fmax(sums[ERR2], sums[AUX_ERR2]));
-  const bool counts = j < g.n && counted.has(j);
+  const bool counts = j < g.n && has(counted, j);
   Totals own = {};
   if (counts) {
     const u32 from = g.start[j], to = g.start[j + 1];
     if (to - from <= g.chunk) {
-      own = totalsOf(g, from + part, to, SHARE);
+      own = totalsOf(g, from + part, to, BIAS_SHARE);
     } else {
       const Totals* piece = pieceTotals + g.pieceAt[j];
-      for (u32 p = part; p < (to - from + g.chunk - 1) / g.chunk; p += SHARE) {
+      for (u32 p = part; p < (to - from + g.chunk - 1) / g.chunk; p += BIAS_SHARE) {
         own.grad += piece[p].grad;
         own.grads += piece[p].grads;
         own.values += piece[p].values;
@@ -311,15 +292,14 @@ extern "C" __global__ void list_bias(Gradients g, const half_t* encoder, const d
     for (u32 c = threadIdx.x; c < d; c += blockDim.x) line[c] = 0;
     return;
   }
-  const u32 count = min(LATENTS, static_cast<u32>(g.n) - first);
+  const u32 count = min(BIAS_LATENTS, static_cast<u32>(g.n) - first);
   if (d % 4 == 0) throughInput<4>(encoder + static_cast<u64>(first) * d, bias, count, d, line);
   else throughInput<1>(encoder + static_cast<u64>(first) * d, bias, count, d, line);
 }
 
 /// Grid ceil(d / 32), block 1024. -> preBias [d] = live factor * column sums of err - encoder^T latentBias; `counts`: all ranks have these column
 /// sums, and one of them counts them.
-extern "C" __global__ void list_prebias(const double* biasPartial, u32 blocks, u32 d, const double* sums, const double* scales,
-                                        float* preBias, u32* bad, u32 counts) {
+extern "C" __global__ void list_prebias(PARAMETERS(list_prebias)) {
   __shared__ double room[32][33];
   const u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, column = blockIdx.x * 32 + lane;
   const u32 lines = (blocks + 31) / 32, first = warp * lines, last = min(blocks, first + lines);
@@ -349,7 +329,7 @@ __device__ __forceinline__ void formRow(const Gradients& g, const List& list) {
 
 /// Where the gradient is asked for: rows as they are, not projected. Persistent: grid the blocks that fit at once, block R(d), shared
 /// STAGE_BYTES.
-extern "C" __global__ void gradient_rows(Gradients g) {
+extern "C" __global__ void gradient_rows(PARAMETERS(gradient_rows)) {
   extern __shared__ uint4 shared[];
   eachRow(g, true, shared, [](const List&, u32) {}, [&](const List& list, u32) {
     if (g.d % ROW_WIDTH == 0) formRow<ROW_WIDTH>(g, list);

@@ -4,14 +4,8 @@
 
 #include "saetta.cuh"
 
-enum Format { F32, F64, F16, BF16 };
-enum Normalization { AS_IT_IS, SCALE, UNIT, LAYER_NORM };
-
-/// CONSTANT_ROW and LAYER_NORM_EPS of ../../../sae/math.ts.
-constexpr double CONSTANT_ROW = 1e-12, LAYER_NORM_EPS = 1e-5;
-
 /// Grid ceil(max(n, SUMS + 2 d) / 256), block 256.
-extern "C" __global__ void load_begin(double* sums, u32* fired, u32* bad, double* sq, u32 n, u32 d) {
+extern "C" __global__ void load_begin(PARAMETERS(load_begin)) {
   const u32 i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i < SUMS + 2 * d) sums[i] = 0;
   if (i < n) fired[i] = 0;
@@ -50,7 +44,7 @@ __device__ __forceinline__ void eachOf(const T* row, u32 d, const F& visit) {
 template <class T>
 __device__ void loadRow(const T* row, float* x, u32 d, u32* bad, u32 normalization, double factor) {
   double mean = 0;
-  if (normalization == UNIT || normalization == LAYER_NORM) {
+  if (normalization == NORMALIZE_UNIT || normalization == NORMALIZE_LAYER_NORM) {
     double sum = 0, squares = 0, spread = 0;
     eachOf(row, d, [&](u32, const float(&part)[4], u32 count) {
 #pragma unroll
@@ -75,7 +69,7 @@ __device__ void loadRow(const T* row, float* x, u32 d, u32* bad, u32 normalizati
     // A row that is constant becomes zeros. Squares of floats are finite in float64: what is not finite here was not in the row, and goes
     // through as NaN.
     const bool constant = sqrt(spread) <= CONSTANT_ROW * sqrt(squares);
-    factor = constant ? 0 : 1 / (normalization == UNIT ? sqrt(spread) : sqrt(spread / (d - 1)) + LAYER_NORM_EPS);
+    factor = constant ? 0 : 1 / (normalization == NORMALIZE_UNIT ? sqrt(spread) : sqrt(spread / (d - 1)) + LAYER_NORM_EPS);
     if (constant) mean = 0;
   }
   bool finite = true;
@@ -83,7 +77,7 @@ __device__ void loadRow(const T* row, float* x, u32 d, u32* bad, u32 normalizati
 #pragma unroll
     for (u32 u = 0; u < 4; u++) {
       if (u >= count) break;
-      if (normalization != AS_IT_IS) part[u] = static_cast<float>((part[u] - mean) * factor);
+      if (normalization != NORMALIZE_NONE) part[u] = static_cast<float>((part[u] - mean) * factor);
       finite = finite && fabsf(part[u]) <= 3.4028234e38f;
     }
     if (count == 4) *reinterpret_cast<float4*>(x + i) = make_float4(part[0], part[1], part[2], part[3]);
@@ -101,21 +95,20 @@ __device__ __forceinline__ bool anyNonFinite(const Bits* row, u32 d, Bits expone
 }
 
 /// Rows [first, first + count) of raw as they have come: flags [row] is 1 where one holds something not finite, else 0. Grid ceil(count / 8), block 256.
-extern "C" __global__ void screen_rows(u32 format, const void* raw, u32 first, u32 count, u32 d, u8* flags) {
+extern "C" __global__ void screen_rows(PARAMETERS(screen_rows)) {
   const u32 i = blockIdx.x * 8 + (threadIdx.x >> 5);
   if (i >= count) return;
   const u64 from = static_cast<u64>(first + i) * d;
   bool any;
-  if (format == F32) any = anyNonFinite(static_cast<const u32*>(raw) + from, d, 0x7f800000u);
-  else if (format == F64) any = anyNonFinite(static_cast<const u64*>(raw) + from, d, static_cast<u64>(0x7ff0000000000000ull));
-  else any = anyNonFinite(static_cast<const u16*>(raw) + from, d, static_cast<u16>(format == F16 ? 0x7c00 : 0x7f80));
+  if (format == FORMAT_F32) any = anyNonFinite(static_cast<const u32*>(raw) + from, d, 0x7f800000u);
+  else if (format == FORMAT_F64) any = anyNonFinite(static_cast<const u64*>(raw) + from, d, static_cast<u64>(0x7ff0000000000000ull));
+  else any = anyNonFinite(static_cast<const u16*>(raw) + from, d, static_cast<u16>(format == FORMAT_F16 ? 0x7c00 : 0x7f80));
   any = __any_sync(0xffffffffu, any);
   if ((threadIdx.x & 31) == 0) flags[first + i] = any ? 1 : 0;
 }
 
 /// Grid ceil(B / 8), block 256. A row that is not there is left as it is and named in fault [2] (1, its number).
-extern "C" __global__ void load_rows(u32 format, const void* raw, u32 m, const u32* rows, float* x, u32 B, u32 d, u32* bad,
-                                     u32 normalization, double factor, u32* fault) {
+extern "C" __global__ void load_rows(PARAMETERS(load_rows)) {
   const u32 b = blockIdx.x * 8 + (threadIdx.x >> 5);
   if (b >= B) return;
   const u32 row = rows[b];
@@ -126,8 +119,8 @@ extern "C" __global__ void load_rows(u32 format, const void* raw, u32 m, const u
   }
   const u64 from = static_cast<u64>(row) * d;
   x += static_cast<u64>(b) * d;
-  if (format == F32) loadRow(static_cast<const float*>(raw) + from, x, d, bad, normalization, factor);
-  else if (format == F64) loadRow(static_cast<const double*>(raw) + from, x, d, bad, normalization, factor);
-  else if (format == F16) loadRow(static_cast<const __half*>(raw) + from, x, d, bad, normalization, factor);
+  if (format == FORMAT_F32) loadRow(static_cast<const float*>(raw) + from, x, d, bad, normalization, factor);
+  else if (format == FORMAT_F64) loadRow(static_cast<const double*>(raw) + from, x, d, bad, normalization, factor);
+  else if (format == FORMAT_F16) loadRow(static_cast<const __half*>(raw) + from, x, d, bad, normalization, factor);
   else loadRow(static_cast<const __nv_bfloat16*>(raw) + from, x, d, bad, normalization, factor);
 }

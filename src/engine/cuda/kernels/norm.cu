@@ -4,8 +4,6 @@
 
 #include "gradients.cuh"
 
-enum Keep { FORM_ONLY, FORM_AND_KEEP, KEPT };
-
 /// The squares of one row; `row` [d] in shared memory holds a decoder row's gradient.
 template <int V>
 __device__ __forceinline__ double squaresOf(const Gradients& g, const float* decoder, u32 keep, const List& list, float* row,
@@ -40,7 +38,7 @@ __device__ __forceinline__ double squaresOf(const Gradients& g, const float* dec
 }
 
 /// Persistent: grid the blocks that fit at once, block R(d), shared STAGE_BYTES + 4 d. -> squares [2][n]: encoder rows, decoder rows.
-extern "C" __global__ void norm_rows(Gradients g, const float* decoder, u32 keep, double* squares, const u32* bad) {
+extern "C" __global__ void norm_rows(PARAMETERS(norm_rows)) {
   extern __shared__ uint4 shared[];
   __shared__ double room[33];
   if (*bad != 0) return;
@@ -53,15 +51,14 @@ extern "C" __global__ void norm_rows(Gradients g, const float* decoder, u32 keep
 }
 
 /// Grid 1, block 1024. What other ranks count too, of latents and of preBias, is left to them: `counted` and `counts` are what this one does.
-extern "C" __global__ void norm_sum(const double* squares, const float* latentBias, const float* preBias, u32 n, u32 d, double* sq,
-                                    u32* bad, Share counted, u32 counts) {
+extern "C" __global__ void norm_sum(PARAMETERS(norm_sum)) {
   __shared__ double room[33];
   if (*bad != 0) return;
   double sum = 0;
 #pragma unroll 16
-  for (u32 j = threadIdx.x; j < 2 * n; j += blockDim.x) sum += counted.has(j < n ? j : j - n) ? squares[j] : 0;
+  for (u32 j = threadIdx.x; j < 2 * n; j += blockDim.x) sum += has(counted, j < n ? j : j - n) ? squares[j] : 0;
 #pragma unroll 16
-  for (u32 j = threadIdx.x; j < n; j += blockDim.x) sum += counted.has(j) ? static_cast<double>(latentBias[j]) * latentBias[j] : 0;
+  for (u32 j = threadIdx.x; j < n; j += blockDim.x) sum += has(counted, j) ? static_cast<double>(latentBias[j]) * latentBias[j] : 0;
   for (u32 i = threadIdx.x; i < d && counts != 0; i += blockDim.x) sum += static_cast<double>(preBias[i]) * preBias[i];
   sum = blockSum(sum, room);
   if (threadIdx.x > 0) return;

@@ -8,8 +8,6 @@
 
 #include "saetta.cuh"
 
-enum Partial { P_ERR2, P_X2, P_CENTRED2, P_ACTIVE, P_COLUMNS };
-
 /// Columns [c, c + V) of W z for one row. Unused slots have a latent that is not below n.
 template <int V>
 __device__ __forceinline__ void decodeColumns(const half_t* decoder, const u32* latent, const float* value, u32 k, u32 d, u32 n, u32 c,
@@ -44,9 +42,6 @@ __device__ __forceinline__ void decodeRow(const half_t* decoder, const u32* late
     storeFloats(err + c, e);
   }
 }
-
-/// Slots whose decoder rows a thread can hold, and whose sums the lanes of a warp hold, one each.
-constexpr int HELD = 32;
 
 /// The sum over the lanes of sums[i] in lane i: halves are exchanged, so that each sum is a tree over the lanes, the same as warpSum.
 template <int COUNT>
@@ -205,7 +200,7 @@ __device__ __forceinline__ void addColumns(double* line, u32 d, u32 c, const Col
 }
 
 /// Grid B, block T(d), shared 8 k.
-extern "C" __global__ void decode(const half_t* decoder, const u32* latent, const float* value, u32 k, float* err, u32 B, u32 d, u32 n) {
+extern "C" __global__ void decode(PARAMETERS(decode)) {
   extern __shared__ uint4 shared[];
   u32* latents = reinterpret_cast<u32*>(shared);
   float* values = reinterpret_cast<float*>(latents + k);
@@ -237,8 +232,7 @@ __device__ __forceinline__ void residualRows(const Residual& a, u32 first, u32 l
 }
 
 /// Grid ceil(B / R), block T(d).
-extern "C" __global__ void residual(const float* preBias, const float* x, float* err, half_t* err16, const float* live, const float* value,
-                                    u32 k, u32 B, u32 d, u32 R, double* partial, u32* bad) {
+extern "C" __global__ void residual(PARAMETERS(residual)) {
   __shared__ double room[33];
   const Residual a = {preBias, x, err16, err, live};
   const u32 first = blockIdx.x * R, last = min(B, first + R);
@@ -255,8 +249,7 @@ extern "C" __global__ void residual(const float* preBias, const float* x, float*
 }
 
 /// Grid B, block T(d), shared 4 (d + k).
-extern "C" __global__ void code_grad(const half_t* decoder, const u32* latent, float* grad, u32 k, const float* err, u32 B, u32 d, u32 n,
-                                     u32* bad) {
+extern "C" __global__ void code_grad(PARAMETERS(code_grad)) {
   extern __shared__ uint4 shared[];
   __shared__ float room[MOST_THREADS];
   float* row = reinterpret_cast<float*>(shared);
@@ -355,8 +348,7 @@ __device__ __forceinline__ void reconstructHeld(const half_t* decoder, const u32
 /// decode, residual and code_grad where k <= HELD, d is a multiple of WIDE and d <= MOST_THREADS WIDE. Grid ceil(B / R), block T(d), shared
 /// 512 T(d).
 extern "C" __global__ void __maxnreg__(HELD_REGISTERS)
-    reconstruct(const half_t* decoder, const u32* latent, const float* value, float* grad, u32 k, const float* preBias, const float* x,
-                float* err, half_t* err16, const float* live, u32 B, u32 d, u32 n, u32 R, double* partial, u32* bad) {
+    reconstruct(PARAMETERS(reconstruct)) {
   extern __shared__ uint4 shared[];
   __shared__ double room[33];
   __shared__ float parts[2][MOST_THREADS];
@@ -373,7 +365,7 @@ extern "C" __global__ void __maxnreg__(HELD_REGISTERS)
 }
 
 /// Grid ceil((4 + 2 d) / 32), block 1024: 32 columns, over each of which 32 warps add a part of the lines, then the parts in order.
-extern "C" __global__ void residual_sums(const double* partial, u32 blocks, u32 d, u32 dead, double* sums, u32* bad) {
+extern "C" __global__ void residual_sums(PARAMETERS(residual_sums)) {
   __shared__ double room[32][33];
   const u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, width = P_COLUMNS + 2 * d, column = blockIdx.x * 32 + lane;
   const u32 lines = (blocks + 31) / 32, first = warp * lines, last = min(blocks, first + lines);

@@ -28,22 +28,13 @@ typedef __nv_bfloat16 half_t;
 typedef __half half_t;
 #endif
 
-/// The latent of an unused slot of codes.
-constexpr u32 NONE = 0xffffffffu;
-
-/// HYPER of engine.ts.
-enum Hyper { LR, BETA1, BETA2, EPS, CLIP, EMA_DECAY, MSE_SCALE, AUX_COEF, ROWS, DEAD_AFTER, FIRED_ABOVE };
-/// SUMS of engine.ts; d column sums of err and d of x - b_pre follow.
-enum Sum { ERR2, AUX_ERR2, X2, CENTRED2, ACTIVE, DEAD, SUMS };
-/// COUNTERS of engine.ts.
-enum Counter { ADAM, EMA, SKIPPED };
+#include "contract.cuh"
 
 /// Elements of half_t in 16 bytes. Rows of d elements begin on 16-byte borders where d is a multiple of it.
 constexpr int WIDE = 16 / sizeof(half_t);
 
-/// Where a block works on a row, a thread takes WIDE columns at a time where d is a multiple of it, else 1, and there are T(d) threads:
-/// min(MOST_THREADS, as many as take all columns at once, in whole warps).
-constexpr int MOST_THREADS = 256;
+/// Where a block works on a row, a thread takes WIDE columns at a time where d is a multiple of it, else 1, and there are T(d) threads
+/// (MOST_THREADS).
 
 __device__ __forceinline__ float toFloat(float x) { return x; }
 __device__ __forceinline__ float toFloat(__nv_bfloat16 x) { return __bfloat162float(x); }

@@ -460,8 +460,7 @@ __device__ __forceinline__ void finish(const Tile& tile, u64* keys, u32 kept, u3
  * Block 128, grid C, dynamic shared memory 10 capacity; capacity: the power of two from 4 k up, but 1024 to 4096, so k is at most 1024.
  */
 extern "C" __global__ void __launch_bounds__(128, 8)
-    select_live(const half_t* __restrict__ z, const float* __restrict__ latentBias, const double* __restrict__ hyper, u32* fired, u32* bad,
-                u32* latent, float* value, float* grad, u32 n, u32 ldz, u32 k, u32 capacity) {
+    select_live(PARAMETERS(select_live)) {
   extern __shared__ u64 keys[];
   LiveTile tile(latentBias, nullptr, n);
   const u32 kept = gather(tile, z + static_cast<u64>(blockIdx.x) * ldz, bad, keys, k, capacity);
@@ -475,8 +474,7 @@ extern "C" __global__ void __launch_bounds__(128, 8)
  * Block 256, grid C, dynamic shared memory 10 capacity; capacity: the power of two from 4 auxk up, but 1024 to 4096, so auxk is at most 2048.
  */
 extern "C" __global__ void __launch_bounds__(256, 4)
-    select_dead(const half_t* __restrict__ z, const float* __restrict__ latentBias, const u32* __restrict__ list,
-                const u32* __restrict__ counts, u32* bad, u32* latent, float* value, float* grad, u32 ldz, u32 auxk, u32 capacity) {
+    select_dead(PARAMETERS(select_dead)) {
   extern __shared__ u64 keys[];
   DeadTile tile(latentBias, list, counts[0]);
   const u32 kept = gather(tile, z + static_cast<u64>(blockIdx.x) * ldz, bad, keys, auxk, capacity);

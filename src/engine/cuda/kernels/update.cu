@@ -7,21 +7,8 @@
 
 #include "gradients.cuh"
 
-struct Weights {
-  float *encoder, *latentBias, *decoder, *preBias;
-};
-
-/// The numbers of Adam, in f32: w -= rate m / (sqrt(v) root + eps), with PyTorch's bias correction.
-struct Numbers {
-  float factor, beta1, beta2, rest1, rest2, rate, root, eps, emaRest;
-  /// This step is applied; t of Adam; an average is kept; the number that latent 0 has among those of all shards; rows of the batch.
-  u32 go, t, averages, firstLatent;
-  double rows;
-};
-
-/// Grid 1, block 1. Counts the step; a bad one changes nothing else. numbers: 64 bytes.
-extern "C" __global__ void update_begin(const double* hyper, const double* sq, const u32* bad, double* counters, u32 hasEma,
-                                        u32 firstLatent, Numbers* numbers) {
+/// Grid 1, block 1. Counts the step; a bad one changes nothing else.
+extern "C" __global__ void update_begin(PARAMETERS(update_begin)) {
   Numbers o = {};
   if (*bad != 0) {
     counters[SKIPPED]++;
@@ -71,9 +58,6 @@ __device__ __forceinline__ u32 fmix32(u32 h) {
 __device__ __forceinline__ float randomElement(u32 latent, u32 t, u32 i) {
   return static_cast<float>(fmix32(fmix32(fmix32(latent ^ 0x9e3779b9u) + t) + i) / 2147483648.0 - 1);
 }
-
-/// A decoder row shorter than this has no direction left.
-constexpr double SHORTEST_ROW = 1e-12;
 
 struct Row {
   float *w, *m, *v, *ema;
@@ -289,8 +273,7 @@ __device__ __forceinline__ void updateAll(const Gradients& g, const Update& a, c
 
 /// Persistent: grid the blocks that fit at once, block R(d), shared STAGE_BYTES and 24 ROW_WIDTH R(d) where d is a multiple of ROW_WIDTH and
 /// <= R(d) ROW_WIDTH, else 4 d.
-extern "C" __global__ void __maxnreg__(UPDATE_REGISTERS) update_rows(Gradients g, u32 formed, Weights p, Weights m, Weights v, Weights ema,
-                                                                     half_t* encoder16, half_t* decoder16, const Numbers* numbers) {
+extern "C" __global__ void __maxnreg__(UPDATE_REGISTERS) update_rows(PARAMETERS(update_rows)) {
   extern __shared__ uint4 shared[];
   __shared__ double room[33];
   const Numbers o = *numbers;
@@ -308,8 +291,7 @@ __device__ __forceinline__ void updateBias(const Numbers& o, float* w, float* m,
 }
 
 /// Both biases and the ages. Grid ceil((n + d) / 256), block 256.
-extern "C" __global__ void update_small(u32 n, u32 d, Weights p, Weights m, Weights v, Weights ema, const float* latentBias,
-                                        const float* preBias, u32* age, const u32* fired, const Numbers* numbers) {
+extern "C" __global__ void update_small(PARAMETERS(update_small)) {
   const Numbers o = *numbers;
   u32 i = blockIdx.x * blockDim.x + threadIdx.x;
   if (o.go == 0 || i >= n + d) return;

@@ -1,0 +1,192 @@
+/**
+ * What the cpu engine and its C++ kernels agree on: kernels/contract.h is made from this file (npm run build). B rows, d inputs, n
+ * latents; matrices are row-major; null (0) is an argument that is left out.
+ */
+
+import { OVERS, REDUCE_OPS, WIRE_TYPES } from "../../collective/collective.ts";
+import { headerOf, parametersOf } from "../contract/header.ts";
+import type { ArgumentsOf, Contract, Fields } from "../contract/layout.ts";
+import { SHARED_CONSTANTS, SHARED_ENUMS } from "../contract/names.ts";
+
+/** Each from `avx512` on also has what those before it have; the last two screen the encoder's product in bfloat16. */
+export const INSTRUCTION_SETS = ["portable", "avx2", "avx512", "avx512_bf16", "amx"] as const;
+
+const STRUCTS = {
+  Params: { encoder: "float*", latentBias: "float*", decoder: "float*", preBias: "float*" },
+  Codes: { latent: "u32*", value: "float*", grad: "float*", k: "size_t" },
+  Step: { hyper: "const double*", sums: "double*", fired: "u32*", bad: "u32*", sq: "double*" },
+  /** Open MPI's functions and handles, and this rank's place in the grid. `deadline`: seconds. */
+  Peers: {
+    iallreduce: "void*",
+    iallgather: "void*",
+    test: "void*",
+    comms: `void*[${OVERS.length}]`,
+    types: `void*[${WIRE_TYPES.length}]`,
+    ops: `void*[${REDUCE_OPS.length}]`,
+    shards: "size_t",
+    shard: "size_t",
+    deadline: "double",
+  },
+  /** Rows of raw [m,d] numbered by `rows` [B] -> x. */
+  Load: {
+    format: "Format",
+    raw: "const char*",
+    m: "size_t",
+    rows: "const u32*",
+    x: "float*",
+    B: "size_t",
+    d: "size_t",
+    n: "size_t",
+    t: "Step",
+    normalization: "Normalization",
+    factor: "double",
+  },
+  /** `age` null: the dead are neither counted nor selected. dead.k of 0: counted only. */
+  Encode: {
+    p: "Params",
+    x: "const float*",
+    B: "size_t",
+    d: "size_t",
+    n: "size_t",
+    t: "Step",
+    live: "Codes",
+    dead: "Codes",
+    age: "const u32*",
+  },
+  /** `isLive`: t.fired is written. */
+  Merge: { peers: "const Peers*", z: "Codes", B: "size_t", k: "size_t", n: "size_t", t: "Step", isLive: "u32" },
+  AllReduce: { peers: "const Peers*", over: "Over", type: "WireType", op: "ReduceOp", at: "void*", count: "size_t" },
+  Decode: { decoder: "const float*", z: "Codes", err: "float*", B: "size_t", d: "size_t", n: "size_t" },
+  /** `live`: the live err where this is the dead path, else null. */
+  Residual: {
+    preBias: "const float*",
+    x: "const float*",
+    err: "float*",
+    live: "const float*",
+    value: "const float*",
+    k: "size_t",
+    B: "size_t",
+    d: "size_t",
+    t: "Step",
+  },
+  CodeGrad: {
+    decoder: "const float*",
+    z: "Codes",
+    err: "const float*",
+    B: "size_t",
+    d: "size_t",
+    n: "size_t",
+    t: "Step",
+  },
+  /** decode, residual and codeGrad. */
+  Reconstruct: { decoder: "const float*", z: "Codes", n: "size_t", residual: "Residual" },
+  /** `capacity`: entries of the lists. `g`: encoder and decoder are null unless whole gradients are kept. */
+  NewGradients: { n: "size_t", d: "size_t", capacity: "size_t", g: "Params" },
+  /** dead.k of 0: no dead path. `countsErr`: this rank counts the sum of err, which all ranks have. */
+  ParamGrad: {
+    p: "Params",
+    x: "const float*",
+    B: "size_t",
+    t: "Step",
+    live: "Codes",
+    dead: "Codes",
+    liveErr: "const float*",
+    deadErr: "const float*",
+    g: "Gradients*",
+    countsErr: "u32",
+  },
+  /** `countsPreBias`: this shard counts preBias, which all shards have. */
+  Norm: { decoder: "const float*", g: "const Gradients*", t: "Step", countsPreBias: "u32" },
+  /** ema.encoder null: no average is kept. `firstLatent`: the number of latent 0 among those of all shards. */
+  Update: {
+    p: "Params",
+    m: "Params",
+    v: "Params",
+    ema: "Params",
+    age: "u32*",
+    counters: "double*",
+    g: "const Gradients*",
+    t: "Step",
+    firstLatent: "u32",
+  },
+} as const satisfies Readonly<Record<string, Fields>>;
+
+export const CONTRACT = {
+  enums: {
+    ...SHARED_ENUMS,
+    InstructionSet: { values: INSTRUCTION_SETS },
+    Over: { values: OVERS },
+    WireType: { values: WIRE_TYPES, prefix: "WIRE_" },
+    ReduceOp: { values: REDUCE_OPS, prefix: "REDUCE_" },
+  },
+  constants: SHARED_CONSTANTS,
+  structs: STRUCTS,
+} as const satisfies Contract;
+
+/** Operations, which are queued: the C function and the struct of its arguments. */
+export const OPERATIONS = {
+  load: ["saetta_load", "Load"],
+  encode: ["saetta_encode", "Encode"],
+  merge: ["saetta_merge", "Merge"],
+  allReduce: ["saetta_all_reduce", "AllReduce"],
+  decode: ["saetta_decode", "Decode"],
+  residual: ["saetta_residual", "Residual"],
+  codeGrad: ["saetta_code_grad", "CodeGrad"],
+  reconstruct: ["saetta_reconstruct", "Reconstruct"],
+  paramGrad: ["saetta_param_grad", "ParamGrad"],
+  norm: ["saetta_norm", "Norm"],
+  update: ["saetta_update", "Update"],
+} as const satisfies Readonly<Record<string, readonly [symbol: string, struct: keyof typeof STRUCTS]>>;
+
+/** The other functions: result and parameters. What is `const u8*` or points at a struct is JavaScript's, for the time of the call. */
+export const FUNCTIONS = {
+  paths: ["saetta_paths", "u32", {}],
+  open: ["saetta_open", "Stream*", { path: "u32", threads: "u32" }],
+  close: ["saetta_close", "void", { stream: "Stream*" }],
+  held: ["saetta_held", "u64", {}],
+  peak: ["saetta_peak", "u64", {}],
+  resetPeak: ["saetta_reset_peak", "void", {}],
+  allocate: ["saetta_allocate", "void*", { bytes: "u64" }],
+  release: ["saetta_release", "void", { stream: "Stream*", address: "void*" }],
+  write: ["saetta_write", "void", { stream: "Stream*", to: "void*", from: "const u8*", bytes: "u64" }],
+  read: ["saetta_read", "u64", { stream: "Stream*", from: "const void*", to: "void*", bytes: "u64" }],
+  done: ["saetta_done", "u64", { stream: "Stream*" }],
+  wait: ["saetta_wait", "void", { stream: "Stream*", ticket: "u64" }],
+  error: ["saetta_error", "const char*", { stream: "Stream*" }],
+  peers: ["saetta_peers", "Peers*", { peers: "const Peers*" }],
+  gradients: ["saetta_gradients", "Gradients*", { a: "const NewGradients*" }],
+  gradientsRelease: ["saetta_gradients_release", "void", { stream: "Stream*", g: "Gradients*" }],
+} as const satisfies Readonly<Record<string, readonly [symbol: string, result: string, parameters: Fields]>>;
+
+export type StructOf<K extends keyof typeof STRUCTS> = ArgumentsOf<(typeof STRUCTS)[K], typeof STRUCTS>;
+
+/** kernels/contract.h. */
+export function cpuHeader(): string {
+  const names = new RegExp(
+    `\\b(${["Stream", "Gradients", "u8", "u32", "u64", ...Object.keys(STRUCTS)].join("|")})\\b(?=[*\\s])`,
+    "g",
+  );
+  const prototypes = [
+    ...Object.values(FUNCTIONS).map(([symbol, result, fields]) => `${result} ${symbol}(${parametersOf(fields)});`),
+    ...Object.values(OPERATIONS).map(([symbol, struct]) => `void ${symbol}(Stream* stream, const ${struct}* a);`),
+  ].map((prototype) => prototype.replace(names, "saetta::$1"));
+  return headerOf({
+    source: "src/engine/cpu/contract.ts",
+    contract: CONTRACT,
+    open: [
+      "#include <cstddef>",
+      "#include <cstdint>",
+      "",
+      "namespace saetta {",
+      "",
+      "using u8 = uint8_t;",
+      "using u32 = uint32_t;",
+      "using u64 = uint64_t;",
+      "",
+      "class Stream;",
+      "struct Gradients;",
+      "",
+    ],
+    after: ["", "}  // namespace saetta", "", 'extern "C" {', ...prototypes, '}  // extern "C"'],
+  });
+}

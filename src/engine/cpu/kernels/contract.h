@@ -1,0 +1,236 @@
+// Made from src/engine/cpu/contract.ts by npm run build. Change it there: what each field means is written there too.
+
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace saetta {
+
+using u8 = uint8_t;
+using u32 = uint32_t;
+using u64 = uint64_t;
+
+class Stream;
+struct Gradients;
+
+constexpr u32 NONE = 4294967295u;
+constexpr double CONSTANT_ROW = 1e-12;
+constexpr double LAYER_NORM_EPS = 0.00001;
+constexpr double SHORTEST_ROW = 1e-12;
+constexpr double LEAST_VARIATION = 1e-12;
+constexpr double LARGEST_GRADIENT = 1000000000000000000.0;
+
+enum Hyper : u32 { LR, BETA1, BETA2, EPS, CLIP, EMA_DECAY, MSE_SCALE, AUX_COEF, ROWS, DEAD_AFTER, FIRED_ABOVE, HYPERS };
+enum Sum : u32 { ERR2, AUX_ERR2, X2, CENTRED2, ACTIVE, DEAD, SUMS };
+enum Counter : u32 { ADAM, EMA, SKIPPED, COUNTERS };
+enum Format : u32 { FORMAT_F32, FORMAT_F64, FORMAT_F16, FORMAT_BF16 };
+enum Normalization : u32 { NORMALIZE_NONE, NORMALIZE_SCALE, NORMALIZE_UNIT, NORMALIZE_LAYER_NORM };
+enum InstructionSet : u32 { PORTABLE, AVX2, AVX512, AVX512_BF16, AMX };
+enum Over : u32 { SHARDS, REPLICAS, ALL };
+enum WireType : u32 { WIRE_F64, WIRE_F32, WIRE_U32, WIRE_U8 };
+enum ReduceOp : u32 { REDUCE_SUM, REDUCE_MAX, REDUCE_MIN };
+
+struct Params {
+  float* encoder;
+  float* latentBias;
+  float* decoder;
+  float* preBias;
+};
+static_assert(sizeof(Params) == 32, "");
+
+struct Codes {
+  u32* latent;
+  float* value;
+  float* grad;
+  size_t k;
+};
+static_assert(sizeof(Codes) == 32, "");
+
+struct Step {
+  const double* hyper;
+  double* sums;
+  u32* fired;
+  u32* bad;
+  double* sq;
+};
+static_assert(sizeof(Step) == 40, "");
+
+struct Peers {
+  void* iallreduce;
+  void* iallgather;
+  void* test;
+  void* comms[3];
+  void* types[4];
+  void* ops[3];
+  size_t shards;
+  size_t shard;
+  double deadline;
+};
+static_assert(sizeof(Peers) == 128, "");
+
+struct Load {
+  Format format;
+  const char* raw;
+  size_t m;
+  const u32* rows;
+  float* x;
+  size_t B;
+  size_t d;
+  size_t n;
+  Step t;
+  Normalization normalization;
+  double factor;
+};
+static_assert(sizeof(Load) == 120, "");
+
+struct Encode {
+  Params p;
+  const float* x;
+  size_t B;
+  size_t d;
+  size_t n;
+  Step t;
+  Codes live;
+  Codes dead;
+  const u32* age;
+};
+static_assert(sizeof(Encode) == 176, "");
+
+struct Merge {
+  const Peers* peers;
+  Codes z;
+  size_t B;
+  size_t k;
+  size_t n;
+  Step t;
+  u32 isLive;
+};
+static_assert(sizeof(Merge) == 112, "");
+
+struct AllReduce {
+  const Peers* peers;
+  Over over;
+  WireType type;
+  ReduceOp op;
+  void* at;
+  size_t count;
+};
+static_assert(sizeof(AllReduce) == 40, "");
+
+struct Decode {
+  const float* decoder;
+  Codes z;
+  float* err;
+  size_t B;
+  size_t d;
+  size_t n;
+};
+static_assert(sizeof(Decode) == 72, "");
+
+struct Residual {
+  const float* preBias;
+  const float* x;
+  float* err;
+  const float* live;
+  const float* value;
+  size_t k;
+  size_t B;
+  size_t d;
+  Step t;
+};
+static_assert(sizeof(Residual) == 104, "");
+
+struct CodeGrad {
+  const float* decoder;
+  Codes z;
+  const float* err;
+  size_t B;
+  size_t d;
+  size_t n;
+  Step t;
+};
+static_assert(sizeof(CodeGrad) == 112, "");
+
+struct Reconstruct {
+  const float* decoder;
+  Codes z;
+  size_t n;
+  Residual residual;
+};
+static_assert(sizeof(Reconstruct) == 152, "");
+
+struct NewGradients {
+  size_t n;
+  size_t d;
+  size_t capacity;
+  Params g;
+};
+static_assert(sizeof(NewGradients) == 56, "");
+
+struct ParamGrad {
+  Params p;
+  const float* x;
+  size_t B;
+  Step t;
+  Codes live;
+  Codes dead;
+  const float* liveErr;
+  const float* deadErr;
+  Gradients* g;
+  u32 countsErr;
+};
+static_assert(sizeof(ParamGrad) == 184, "");
+
+struct Norm {
+  const float* decoder;
+  const Gradients* g;
+  Step t;
+  u32 countsPreBias;
+};
+static_assert(sizeof(Norm) == 64, "");
+
+struct Update {
+  Params p;
+  Params m;
+  Params v;
+  Params ema;
+  u32* age;
+  double* counters;
+  const Gradients* g;
+  Step t;
+  u32 firstLatent;
+};
+static_assert(sizeof(Update) == 200, "");
+
+}  // namespace saetta
+
+extern "C" {
+saetta::u32 saetta_paths();
+saetta::Stream* saetta_open(saetta::u32 path, saetta::u32 threads);
+void saetta_close(saetta::Stream* stream);
+saetta::u64 saetta_held();
+saetta::u64 saetta_peak();
+void saetta_reset_peak();
+void* saetta_allocate(saetta::u64 bytes);
+void saetta_release(saetta::Stream* stream, void* address);
+void saetta_write(saetta::Stream* stream, void* to, const saetta::u8* from, saetta::u64 bytes);
+saetta::u64 saetta_read(saetta::Stream* stream, const void* from, void* to, saetta::u64 bytes);
+saetta::u64 saetta_done(saetta::Stream* stream);
+void saetta_wait(saetta::Stream* stream, saetta::u64 ticket);
+const char* saetta_error(saetta::Stream* stream);
+saetta::Peers* saetta_peers(const saetta::Peers* peers);
+saetta::Gradients* saetta_gradients(const saetta::NewGradients* a);
+void saetta_gradients_release(saetta::Stream* stream, saetta::Gradients* g);
+void saetta_load(saetta::Stream* stream, const saetta::Load* a);
+void saetta_encode(saetta::Stream* stream, const saetta::Encode* a);
+void saetta_merge(saetta::Stream* stream, const saetta::Merge* a);
+void saetta_all_reduce(saetta::Stream* stream, const saetta::AllReduce* a);
+void saetta_decode(saetta::Stream* stream, const saetta::Decode* a);
+void saetta_residual(saetta::Stream* stream, const saetta::Residual* a);
+void saetta_code_grad(saetta::Stream* stream, const saetta::CodeGrad* a);
+void saetta_reconstruct(saetta::Stream* stream, const saetta::Reconstruct* a);
+void saetta_param_grad(saetta::Stream* stream, const saetta::ParamGrad* a);
+void saetta_norm(saetta::Stream* stream, const saetta::Norm* a);
+void saetta_update(saetta::Stream* stream, const saetta::Update* a);
+}  // extern "C"

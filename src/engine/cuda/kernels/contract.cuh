@@ -1,0 +1,150 @@
+// Made from src/engine/cuda/contract.ts by npm run build. Change it there: what each field means is written there too.
+
+#pragma once
+
+constexpr u32 NONE = 4294967295u;
+constexpr double CONSTANT_ROW = 1e-12;
+constexpr double LAYER_NORM_EPS = 0.00001;
+constexpr double SHORTEST_ROW = 1e-12;
+constexpr double LEAST_VARIATION = 1e-12;
+constexpr double LARGEST_GRADIENT = 1000000000000000000.0;
+constexpr u32 MOST_THREADS = 256u;
+constexpr u32 ROW_WIDTH = 4u;
+constexpr u32 MOST_ROW_THREADS = 512u;
+constexpr u32 CENTER_ROWS = 8u;
+constexpr u32 DEAD_BLOCK = 4096u;
+constexpr u32 FORECAST_STEPS = 5u;
+constexpr u32 DENSE_PARTS = 32u;
+constexpr u32 STAGED = 64u;
+constexpr u32 STAGES = 3u;
+constexpr u32 LIST_TILE = 2048u;
+constexpr u32 BIAS_LATENTS = 32u;
+constexpr u32 BIAS_SHARE = 8u;
+constexpr u32 HELD = 32u;
+constexpr u32 DEAD_PATH = 2147483648u;
+
+enum Hyper : u32 { LR, BETA1, BETA2, EPS, CLIP, EMA_DECAY, MSE_SCALE, AUX_COEF, ROWS, DEAD_AFTER, FIRED_ABOVE, HYPERS };
+enum Sum : u32 { ERR2, AUX_ERR2, X2, CENTRED2, ACTIVE, DEAD, SUMS };
+enum Counter : u32 { ADAM, EMA, SKIPPED, COUNTERS };
+enum Format : u32 { FORMAT_F32, FORMAT_F64, FORMAT_F16, FORMAT_BF16 };
+enum Normalization : u32 { NORMALIZE_NONE, NORMALIZE_SCALE, NORMALIZE_UNIT, NORMALIZE_LAYER_NORM };
+enum Keep : u32 { FORM_ONLY, FORM_AND_KEEP, KEPT };
+enum Partial : u32 { P_ERR2, P_X2, P_CENTRED2, P_ACTIVE, P_COLUMNS };
+
+struct Weights {
+  float* encoder;
+  float* latentBias;
+  float* decoder;
+  float* preBias;
+};
+static_assert(sizeof(Weights) == 32, "");
+
+struct Share {
+  u32 first;
+  u32 end;
+  u32 rest;
+};
+static_assert(sizeof(Share) == 12, "");
+
+struct Totals {
+  double grad;
+  double grads;
+  double values;
+};
+static_assert(sizeof(Totals) == 24, "");
+
+struct Numbers {
+  float factor;
+  float beta1;
+  float beta2;
+  float rest1;
+  float rest2;
+  float rate;
+  float root;
+  float eps;
+  float emaRest;
+  u32 go;
+  u32 t;
+  u32 averages;
+  u32 firstLatent;
+  double rows;
+};
+static_assert(sizeof(Numbers) == 64, "");
+
+struct Gradients {
+  u64 n;
+  u64 d;
+  u64 chunk;
+  u64 cap;
+  u64 from;
+  u64 to;
+  u32* taken;
+  u32* start;
+  u32* pieceAt;
+  uint4* entries;
+  float* pieceRows;
+  const half_t* xc16;
+  const half_t* liveErr16;
+  const half_t* deadErr16;
+  const u32* deadSlot;
+  const float* deadEncoder;
+  const float* deadDecoder;
+  const double* scales;
+  float* formedEncoder;
+  float* formedDecoder;
+};
+static_assert(sizeof(Gradients) == 160, "");
+
+#define PARAMETERS(kernel) PARAMETERS_##kernel
+
+// center.cu
+#define PARAMETERS_center const float* __restrict__ x, const float* __restrict__ preBias, half_t* __restrict__ xc, u32* bad, u32 B, u32 d
+
+// dead.cu
+#define PARAMETERS_dead_count const u32* __restrict__ age, const double* __restrict__ hyper, u32* __restrict__ parts, u32 n
+#define PARAMETERS_dead_list const u32* __restrict__ age, const double* __restrict__ hyper, const u32* __restrict__ parts, double* sums, u32* __restrict__ list, u32* __restrict__ slot, u32* counts, u32 n
+
+// dense.cu
+#define PARAMETERS_dense_rows const half_t* decoder, const u32* list, const u32* count, u32 cap, u32 d, half_t* to, u32* bad
+#define PARAMETERS_dense_codes const u32* latent, const float* number, u32 auxk, const u32* slot, u32 cap, half_t* to
+#define PARAMETERS_dense_pick const u32* latent, u32 C, u32 auxk, const u32* slot, u32 cap, const half_t* from, float* grad, u32* bad
+#define PARAMETERS_dense_bias const half_t* gd, u32 C, u32 cap, u32 first, double* partial
+#define PARAMETERS_dense_check const float* deadEncoder, const float* deadDecoder, const double* partial, u32 cap, u32 d, const u32* count, const double* scales, double* deadBias, u32* bad
+
+// lists.cu
+#define PARAMETERS_list_count const u32* live, u32 k, const u32* dead, u32 auxk, u32 B, u32 rowsPerPart, u32 P, u32 n, u32 width, Share listed, u32* counts
+#define PARAMETERS_list_prefix u32* counts, u32 parts, u32 n, u32* totals
+#define PARAMETERS_list_scan const u32* totals, u32 n, u32 d, u32 chunk, const double* hyper, const double* sums, u32* start, u32* pieceAt, u32* pieceOf, u32* pieceCount, double* scales
+#define PARAMETERS_list_fill const u32* live, const float* liveValue, const float* liveGrad, u32 k, const u32* dead, const float* deadValue, const float* deadGrad, u32 auxk, u32 B, u32 rowsPerPart, u32 P, u32 n, u32 width, Share listed, const u32* counts, const u32* start, const double* scales, uint4* entries
+#define PARAMETERS_list_long Gradients g, const u32* pieceOf, const u32* pieceCount, Totals* pieceTotals
+#define PARAMETERS_list_bias Gradients g, const half_t* encoder, const double* sums, const Totals* pieceTotals, const double* deadBias, float* latentBias, double* biasPartial, u32* bad, Share counted
+#define PARAMETERS_list_prebias const double* biasPartial, u32 blocks, u32 d, const double* sums, const double* scales, float* preBias, u32* bad, u32 counts
+#define PARAMETERS_gradient_rows Gradients g
+
+// load.cu
+#define PARAMETERS_load_begin double* sums, u32* fired, u32* bad, double* sq, u32 n, u32 d
+#define PARAMETERS_screen_rows Format format, const void* raw, u32 first, u32 count, u32 d, u8* flags
+#define PARAMETERS_load_rows Format format, const void* raw, u32 m, const u32* rows, float* x, u32 B, u32 d, u32* bad, Normalization normalization, double factor, u32* fault
+
+// merge.cu
+#define PARAMETERS_merge_codes const float* all, u32 shards, u32 shard, u32 B, u32 slots, u32 k, u32* latent, float* value, u32* fired, const double* hyper
+
+// norm.cu
+#define PARAMETERS_norm_rows Gradients g, const float* decoder, Keep keep, double* squares, const u32* bad
+#define PARAMETERS_norm_sum const double* squares, const float* latentBias, const float* preBias, u32 n, u32 d, double* sq, u32* bad, Share counted, u32 counts
+
+// reconstruct.cu
+#define PARAMETERS_decode const half_t* decoder, const u32* latent, const float* value, u32 k, float* err, u32 B, u32 d, u32 n
+#define PARAMETERS_residual const float* preBias, const float* x, float* err, half_t* err16, const float* live, const float* value, u32 k, u32 B, u32 d, u32 R, double* partial, u32* bad
+#define PARAMETERS_code_grad const half_t* decoder, const u32* latent, float* grad, u32 k, const float* err, u32 B, u32 d, u32 n, u32* bad
+#define PARAMETERS_reconstruct const half_t* decoder, const u32* latent, const float* value, float* grad, u32 k, const float* preBias, const float* x, float* err, half_t* err16, const float* live, u32 B, u32 d, u32 n, u32 R, double* partial, u32* bad
+#define PARAMETERS_residual_sums const double* partial, u32 blocks, u32 d, u32 dead, double* sums, u32* bad
+
+// select.cu
+#define PARAMETERS_select_live const half_t* __restrict__ z, const float* __restrict__ latentBias, const double* __restrict__ hyper, u32* fired, u32* bad, u32* latent, float* value, float* grad, u32 n, u32 ldz, u32 k, u32 capacity
+#define PARAMETERS_select_dead const half_t* __restrict__ z, const float* __restrict__ latentBias, const u32* __restrict__ list, const u32* __restrict__ counts, u32* bad, u32* latent, float* value, float* grad, u32 ldz, u32 auxk, u32 capacity
+
+// update.cu
+#define PARAMETERS_update_begin const double* hyper, const double* sq, const u32* bad, double* counters, u32 hasEma, u32 firstLatent, Numbers* numbers
+#define PARAMETERS_update_rows Gradients g, u32 formed, Weights p, Weights m, Weights v, Weights ema, half_t* encoder16, half_t* decoder16, const Numbers* numbers
+#define PARAMETERS_update_small u32 n, u32 d, Weights p, Weights m, Weights v, Weights ema, const float* latentBias, const float* preBias, u32* age, const u32* fired, const Numbers* numbers
