@@ -106,6 +106,10 @@ export const trainOptions = z.strictObject({
     .min(1)
     .describe("name of the dataset (HDF5), tensor (safetensors, torch) or column (Arrow)")
     .meta({ default: "hidden_states", placeholder: "NAME" }),
+  as: z
+    .enum(["bf16", "f16"])
+    .describe("what the 2-byte elements of the activations are, in files that have no name for bfloat16")
+    .meta({ default: "the file's type; bits that look like bf16 are read as bf16" }),
 });
 
 /** What may be asked for, by the names of the library. */
@@ -115,9 +119,9 @@ export type TrainOptions = Partial<z.infer<typeof trainOptions>>;
 export type Config = Readonly<
   Omit<
     Required<TrainOptions>,
-    "expansion" | "tokens" | "epochs" | "init" | "threads" | "wandb" | "dataset" | "capacityFactor"
+    "expansion" | "tokens" | "epochs" | "init" | "threads" | "wandb" | "dataset" | "as" | "capacityFactor"
   > &
-    Pick<TrainOptions, "tokens" | "epochs" | "init" | "threads" | "wandb" | "dataset" | "capacityFactor"> & {
+    Pick<TrainOptions, "tokens" | "epochs" | "init" | "threads" | "wandb" | "dataset" | "as" | "capacityFactor"> & {
       data: readonly string[];
     }
 >;

@@ -54,7 +54,8 @@ export async function evalData(
     paths.length > 0 || run === undefined || config === undefined
       ? paths
       : (moved ?? (await locateData(run, config, mend, onNote)));
-  const source = await openSource(files, options.dataset === undefined ? {} : { dataset: options.dataset });
+  const source = await openSource(files, options);
+  for (const each of source.notes ?? []) onNote(each);
   try {
     const { untrained, holdout } =
       paths.length > 0

@@ -50,7 +50,7 @@ export function evalCommand(program: Command): void {
       "after",
       "\nExamples:\n  saetta eval runs/first --features 5\n  saetta eval runs/a runs/b --loss --markdown\n",
     );
-  addFlags(command, ["engine", "threads", "dataset", "nonFinite", "excludeTokens"]);
+  addFlags(command, ["engine", "threads", "dataset", "as", "nonFinite", "excludeTokens"]);
   command.action(async (path: string, more: readonly string[], flags: Flags) => {
     const asked = givenOptions(command);
     await using engine = await selectEngine(asked.engine ?? "auto", { threads: asked.threads, onNote: note });

@@ -40,6 +40,7 @@ const HEADING: Readonly<Record<keyof TrainOptions, (typeof HEADINGS)[number]>> =
   statisticsRows: "Data:",
   normalize: "Data:",
   dataset: "Data:",
+  as: "Data:",
   evalEvery: "Run:",
   seed: "Run:",
   engine: "Run:",

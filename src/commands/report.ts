@@ -30,7 +30,7 @@ export function reportCommand(program: Command): void {
     .addOption(weightsFlag())
     .option("--max-rows <N>", "look at no more than N rows, evenly spread", (text) => parseCount(text, "--max-rows"))
     .addHelpText("after", "\nExample:\n  saetta report runs/first --data acts.h5 --out features.html\n");
-  addFlags(command, ["engine", "threads", "dataset", "nonFinite", "excludeTokens"]);
+  addFlags(command, ["engine", "threads", "dataset", "as", "nonFinite", "excludeTokens"]);
   command.action(async (path: string, { data = [], out, model, weights, maxRows }: Flags) => {
     const asked = givenOptions(command);
     await using engine = await selectEngine(asked.engine ?? "auto", { threads: asked.threads, onNote: note });

@@ -44,7 +44,7 @@ export function trainCommand(program: Command): void {
           import("../train/train.ts"),
           import("./run-to-end.ts"),
         ]);
-        const source = await openSource(data, options.dataset === undefined ? {} : { dataset: options.dataset });
+        const source = await openSource(data, options);
         try {
           await runToEnd((about) => train(source, { ...options, out: flags.out, ...about }), collective, flags);
         } finally {

@@ -11,64 +11,70 @@ import {
   axesOf,
   chooseArray,
   DEFAULT_DATASET,
-  type IntegerArray,
-  MASKS,
-  maskOf,
-  TOKENS,
-  tokensOf,
+  likelihood,
+  NoRowsError,
+  type OpenOptions,
 } from "./array-source.ts";
-import type { RowDType, Source } from "./source.ts";
-
-const TOKEN_COLUMNS = ["token_ids", TOKENS, "input_ids"];
+import { rowType } from "./row-type.ts";
+import { isSideName, rowsBeside, type SideArray } from "./side-arrays.ts";
+import type { Source } from "./source.ts";
 
 /** Opens the column `dataset`, or `hidden_states`, or else the only one that could be meant. Throws SaettaError or FormatError naming the file. */
-export async function openArrowSource(path: string, dataset?: string): Promise<Source> {
+export async function openArrowSource(path: string, { dataset, as }: OpenOptions = {}): Promise<Source> {
   const file = await openArrow(path);
-  return closedOnFailure(file, () => sourceOf(file, choose(file, dataset)));
+  return closedOnFailure(file, () => sourceOf(file, choose(file, dataset), as));
 }
 
 function choose({ path, columns }: ArrowFile, name: string | undefined): ArrowColumn {
   const all = columns.map(({ name: each, type, dtype, lists }) => ({
     name: each,
     words: type,
-    likely: isFloat(dtype) && (lists === 1 || lists === 2),
+    likely: likelihood(each, dtype, Array<number>(lists + 1).fill(1)),
   }));
   const chosen = chooseArray(all, name, [DEFAULT_DATASET], "column", path);
   return columns.find((column) => column.name === chosen)!;
 }
 
-const isFloat = (dtype: string | undefined): dtype is RowDType => dtype === "f64" || dtype === "f32" || dtype === "f16";
-
-async function sourceOf(file: ArrowFile, { name, type, dtype }: ArrowColumn): Promise<Source> {
+async function sourceOf(file: ArrowFile, { name, type, dtype }: ArrowColumn, as: OpenOptions["as"]): Promise<Source> {
   const { path, columns } = file;
-  if (!isFloat(dtype)) {
-    throw new FormatError(`${name} holds ${type}, not f16, f32 or f64`, {
-      where: path,
-      mend: "name the activations with --dataset",
-    });
-  }
+  const refusal = `${name} holds ${type}, not f16, f32 or f64`;
+  if (dtype === undefined) throw new FormatError(refusal, { where: path, mend: "name the activations with --dataset" });
   const { shape, read } = await file.array(name);
-  axesOf(shape, `${name} (${type})`, path);
-  const besides = async (names: readonly string[]): Promise<IntegerArray[]> => {
-    const found: IntegerArray[] = [];
-    for (const column of columns.filter((each) => names.includes(each.name))) {
-      const array = await file.array(column.name, true);
-      found.push({ name: column.name, dtype: array.dtype, shape: array.shape, open: () => array.read });
-    }
-    return found;
-  };
-  const [tokens] = (await besides(TOKEN_COLUMNS)).sort(
-    (a, b) => TOKEN_COLUMNS.indexOf(a.name) - TOKEN_COLUMNS.indexOf(b.name),
-  );
+  const words = `${name} (${type})`;
+  if (shape[0] === 0) throw new NoRowsError(`${words} has no rows`, { where: path, mend: "give a file with data" });
+  const [width, rows] = [shape.at(-1)!, shape.slice(0, -1).reduce((product, size) => product * size, 1)];
+  const typed = await rowType({ words, dtype, refusal, rows, width, read }, as, path);
+  axesOf(shape, words, path);
+  const others: SideArray[] = [];
+  for (const column of columns) if (isSideName(column.name)) others.push(await besideOf(file, column));
+  const beside = rowsBeside(others, { name, shape }, path);
   return arraySource({
     path,
     shape,
-    dtype,
+    dtype: typed.dtype,
     grain: 1,
     origin: { tensor: name },
     read,
-    tokens: tokens && tokensOf(tokens, { name, shape }, path),
-    mask: maskOf(await besides(MASKS), { name, shape }, path),
+    ...beside,
+    notes: [...typed.notes, ...beside.notes],
     close: () => file.close(),
   });
+}
+
+/** A column of single numbers; opening it throws what is wrong with it. */
+async function besideOf(file: ArrowFile, { name, type }: ArrowColumn): Promise<SideArray> {
+  try {
+    const { dtype, shape, read } = await file.array(name, true);
+    return { name, dtype, shape, open: () => read };
+  } catch (thrown) {
+    if (!(thrown instanceof FormatError)) throw thrown;
+    return {
+      name,
+      dtype: type,
+      shape: [],
+      open: () => {
+        throw thrown;
+      },
+    };
+  }
 }

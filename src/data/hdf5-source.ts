@@ -1,57 +1,67 @@
 /** Activations of one HDF5 file as a Source: `[n_seq, T, d]` or `[n, d]`, with token ids and the origin where the file has them. */
 
-import { isFloat } from "../formats/hdf5-datatype.ts";
 import { type Hdf5Dataset, type Hdf5File, openHdf5 } from "../formats/hdf5-read.ts";
 import { closedOnFailure } from "../util/closing.ts";
-import { FormatError } from "../util/errors.ts";
-import { arraySource, axesOf, chooseArray, DEFAULT_DATASET, hasRows, originOf, rowsBeside } from "./array-source.ts";
+import {
+  arraySource,
+  axesOf,
+  chooseArray,
+  DEFAULT_DATASET,
+  foldersAround,
+  likelihood,
+  type OpenOptions,
+  originOf,
+} from "./array-source.ts";
+import { rowType } from "./row-type.ts";
+import { rowsBeside } from "./side-arrays.ts";
 import type { Source } from "./source.ts";
 
 /** Opens `dataset`, or `hidden_states`, or else the only dataset that could be meant. Throws SaettaError or FormatError naming the file. */
-export async function openHdf5Source(path: string, dataset?: string): Promise<Source> {
+export async function openHdf5Source(path: string, { dataset, as }: OpenOptions = {}): Promise<Source> {
   const file = await openHdf5(path);
-  return closedOnFailure(file, () => sourceOf(file, choose(file, dataset?.replace(/^\/+/, ""))));
+  return closedOnFailure(file, () => sourceOf(file, choose(file, dataset?.replace(/^\/+/, "")), as));
 }
 
-function choose({ path, datasets }: Hdf5File, name: string | undefined): Hdf5Dataset {
-  const all = datasets.map((dataset) => ({
+function choose(file: Hdf5File, name: string | undefined): Hdf5Dataset {
+  const found = name === undefined ? undefined : file.find(name);
+  if (found !== undefined) return found;
+  const all = file.datasets.map((dataset) => ({
     name: dataset.name,
     words: inWords(dataset),
-    likely: isFloat(dataset.dtype) && hasRows(dataset.shape),
+    // A link is another name of something that is in the list.
+    likely: dataset.link === undefined && likelihood(dataset.name, dataset.dtype, dataset.shape),
   }));
-  const chosen = chooseArray(all, name, [DEFAULT_DATASET], "dataset", path);
-  return datasets.find((dataset) => dataset.name === chosen) as Hdf5Dataset;
+  return file.find(chooseArray(all, name, [DEFAULT_DATASET], "dataset", file.path)) as Hdf5Dataset;
 }
 
-function sourceOf(file: Hdf5File, dataset: Hdf5Dataset): Source {
-  const { name, shape, type } = dataset;
+async function sourceOf(file: Hdf5File, dataset: Hdf5Dataset, as: OpenOptions["as"]): Promise<Source> {
+  const { name, shape, type, link } = dataset;
   const where = file.path;
   // What cannot be read says why, whatever its shape.
   const axes =
     dataset.problem === undefined || shape.includes(0) ? axesOf(shape, `${name} (${inWords(dataset)})`, where) : 1;
   const data = file.rows(name, axes);
-  const { dtype, grain, read } = data;
-  if (!isFloat(dtype)) {
-    throw new FormatError(`${name} holds ${type}, not f16, bf16, f32 or f64`, {
-      where,
-      mend: "name the activations with --dataset",
-    });
-  }
-  const folder = name.slice(0, name.lastIndexOf("/") + 1);
+  const { rows, width, grain, read } = data;
+  const words = `${name} (${inWords(dataset)})`;
+  const refusal = `${name} holds ${type}, not f16, bf16, f32 or f64`;
+  const typed = await rowType({ words, dtype: data.dtype, refusal, rows, width, read }, as, where);
   const others = file.datasets.map((each) => ({
     name: each.name,
-    dtype: each.type,
+    dtype: each.dtype ?? each.type,
     shape: each.shape,
     open: () => file.rows(each.name, axes).read,
   }));
+  const folders = [...foldersAround(name, "/"), ...(link === undefined ? [] : foldersAround(link, "/"))];
+  const beside = rowsBeside(others, dataset, where, folders);
   return arraySource({
     path: where,
     shape,
-    dtype,
+    dtype: typed.dtype,
     grain,
     origin: originOf(file.attributes),
     read,
-    ...rowsBeside(others, dataset, where, folder),
+    ...beside,
+    notes: [...file.notes, ...typed.notes, ...beside.notes],
     close: () => file.close(),
   });
 }

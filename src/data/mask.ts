@@ -62,10 +62,15 @@ export async function excludedRows(source: Source, exclude: ExcludeTokens): Prom
   const excluded = new RowSet(source.rows);
   if (exclude === "none") return excluded;
   if (source.tokens === undefined) {
-    if (exclude === "start") return excluded;
-    throw new SaettaError("has no tokens, so none can be excluded", {
-      where: source.paths.join(", "),
-      mend: "leave out --exclude-tokens",
+    const { tokensProblem, origin, paths } = source;
+    // A file that names its start token wants it left out.
+    if (exclude === "start" && (tokensProblem === undefined || origin.startToken === undefined)) return excluded;
+    const where = paths.join(", ");
+    if (tokensProblem === undefined)
+      throw new SaettaError("has no tokens, so none can be excluded", { where, mend: "leave out --exclude-tokens" });
+    throw new SaettaError(`tokens are to be excluded, but cannot be read (${tokensProblem})`, {
+      where,
+      mend: "pass --exclude-tokens none to use all rows",
     });
   }
   if (exclude === "start" && source.origin.startToken === undefined) {

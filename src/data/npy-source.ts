@@ -1,32 +1,35 @@
 /** Activations of one .npy file as a Source. The format has no names, so there are no token ids and no origin. */
 
-import { BYTES } from "../engine/engine.ts";
-import { openNpy } from "../formats/npy.ts";
+import { NPY_BYTES, openNpy } from "../formats/npy.ts";
 import { closedOnFailure } from "../util/closing.ts";
 import { FormatError, UsageError } from "../util/errors.ts";
-import { arraySource, axesOf, plainRows } from "./array-source.ts";
+import { arraySource, axesOf, type OpenOptions, plainRows } from "./array-source.ts";
+import { rowType } from "./row-type.ts";
 import type { Source } from "./source.ts";
 
 /** Throws FormatError naming the file; UsageError when a dataset is named. */
-export async function openNpySource(path: string, dataset?: string): Promise<Source> {
+export async function openNpySource(path: string, { dataset, as }: OpenOptions = {}): Promise<Source> {
   if (dataset !== undefined)
     throw new UsageError("an .npy file has no named datasets", { where: path, mend: "leave out --dataset" });
   const { handle, shape, type, dtype, problem, position } = await openNpy(path);
-  return closedOnFailure(handle, () => {
+  return closedOnFailure(handle, async () => {
     if (problem !== undefined) throw new FormatError(problem.what, { where: path, mend: problem.mend });
     if (dtype === undefined) throw new FormatError(`holds ${type}`, { where: path });
-    axesOf(shape, `the array (${type} [${shape.join(", ")}])`, path);
+    const words = `the array (${type} [${shape.join(", ")}])`;
+    axesOf(shape, words, path);
     const width = shape.at(-1) as number;
     const rows = shape.slice(0, -1).reduce((product, size) => product * size, 1);
-    const read = plainRows(handle, path, position, rows, width * BYTES[dtype]);
+    const read = plainRows(handle, path, position, rows, width * NPY_BYTES[dtype]);
+    const refusal = `its elements are of type ${type}, not f16, bf16, f32 or f64`;
+    const typed = await rowType({ words, dtype, refusal, rows, width, read }, as, path);
     return arraySource({
       path,
       shape,
-      dtype,
       grain: 1,
       origin: {},
       read,
       tokens: undefined,
+      ...typed,
       close: () => handle.close(),
     });
   });

@@ -1,8 +1,9 @@
 /** From the paths that a user gives to a Source. A new kind of file is one more line here. */
 
 import { extname } from "node:path";
-import { firstBytes, formatOf } from "../formats/open-file.ts";
+import { firstBytes, formatOf, noParquet } from "../formats/open-file.ts";
 import { UsageError } from "../util/errors.ts";
+import { NoRowsError, type OpenOptions } from "./array-source.ts";
 import { openArrowSource } from "./arrow-source.ts";
 import { concatSources } from "./concat.ts";
 import { openHdf5Source } from "./hdf5-source.ts";
@@ -12,23 +13,34 @@ import { filesOf } from "./shards.ts";
 import type { Source } from "./source.ts";
 import { openTorchSource } from "./torch-source.ts";
 
-export interface OpenOptions {
-  /** Name of the dataset (HDF5) or tensor (safetensors); default `hidden_states`, or the file's only candidate. */
-  readonly dataset?: string;
-}
+export type { OpenOptions };
 
 /**
- * One or many files as one Source, in the order given; a folder stands for the files in it, and a name with * or ? for those that match. Throws SaettaError or
- * FormatError, naming the file, when one cannot be read or does not go with the others; UsageError without paths.
+ * One or many files as one Source, in the order given; a folder means the files in it, and a name with * or ? those that match. A file without rows is left out, with a note, where
+ * others have some. Throws SaettaError or FormatError, naming the file, when one cannot be read or does not go with the others; UsageError without paths.
  */
 export async function openSource(paths: readonly string[], options: OpenOptions = {}): Promise<Source> {
   if (paths.length === 0)
     throw new UsageError("no data given", { mend: "name one or more HDF5, npy, safetensors, Arrow or torch files" });
   const sources: Source[] = [];
+  const notes: string[] = [];
+  let empty: NoRowsError | undefined;
   try {
-    for (const path of paths)
-      for (const file of await filesOf(path)) sources.push(await openFileSource(file, options.dataset));
-    return concatSources(sources);
+    for (const path of paths) {
+      const found = await filesOf(path, options.dataset);
+      notes.push(...found.notes);
+      for (const file of found.files) {
+        try {
+          sources.push(await openFileSource(file, options));
+        } catch (thrown) {
+          if (!(thrown instanceof NoRowsError)) throw thrown;
+          empty ??= thrown;
+          notes.push(`${file} has no rows and is left out`);
+        }
+      }
+    }
+    if (sources.length === 0 && empty !== undefined) throw empty;
+    return concatSources(sources, notes);
   } catch (thrown) {
     for (const source of sources) await source.close();
     throw thrown;
@@ -36,11 +48,14 @@ export async function openSource(paths: readonly string[], options: OpenOptions 
 }
 
 /** By what the file begins with, else by its name; an HDF5 file may begin with anything. */
-async function openFileSource(path: string, dataset: string | undefined): Promise<Source> {
-  const format = formatOf(await firstBytes(path)) ?? extname(path).toLowerCase().slice(1);
-  if (format === "npy") return openNpySource(path, dataset);
-  if (format === "safetensors") return openSafetensorsSource(path, dataset);
-  if (format === "arrow") return openArrowSource(path, dataset);
-  if (format === "zip" || format === "pt" || format === "pth") return openTorchSource(path, dataset);
-  return openHdf5Source(path, dataset);
+async function openFileSource(path: string, options: OpenOptions): Promise<Source> {
+  const first = await firstBytes(path);
+  if (first.length === 0) throw new NoRowsError("the file is empty", { where: path, mend: "write or copy it again" });
+  const format = formatOf(first) ?? extname(path).toLowerCase().slice(1);
+  if (format === "parquet") throw noParquet(path);
+  if (format === "npy") return openNpySource(path, options);
+  if (format === "safetensors") return openSafetensorsSource(path, options);
+  if (format === "arrow") return openArrowSource(path, options);
+  if (format === "zip" || format === "pt" || format === "pth") return openTorchSource(path, options);
+  return openHdf5Source(path, options);
 }

@@ -10,28 +10,28 @@ import {
   type SafetensorsEntry,
 } from "../formats/safetensors.ts";
 import { closedOnFailure } from "../util/closing.ts";
-import { FormatError } from "../util/errors.ts";
 import {
   arraySource,
   axesOf,
   chooseArray,
   DEFAULT_DATASET,
-  hasRows,
+  foldersAround,
+  likelihood,
+  type OpenOptions,
   originOf,
   plainRows,
-  rowsBeside,
 } from "./array-source.ts";
 import { CHUNK_DATASET, chunkOrigin } from "./llamascopium.ts";
-import type { Origin, RowDType, Source } from "./source.ts";
-
-const FLOATS: Readonly<Record<string, RowDType | undefined>> = { F16: "f16", BF16: "bf16", F32: "f32", F64: "f64" };
+import { rowType } from "./row-type.ts";
+import { rowsBeside } from "./side-arrays.ts";
+import type { Origin, Source } from "./source.ts";
 
 /** Opens the tensor `dataset`, or `hidden_states`, or `activation`, or else the only one that could be meant. Throws SaettaError or FormatError naming the file. */
-export async function openSafetensorsSource(path: string, dataset?: string): Promise<Source> {
+export async function openSafetensorsSource(path: string, { dataset, as }: OpenOptions = {}): Promise<Source> {
   const file = await openSafetensors(path);
   return closedOnFailure(file, async () => {
     const name = choose(file, dataset);
-    return sourceOf(file, name, name === CHUNK_DATASET ? await chunkOrigin(path) : {});
+    return sourceOf(file, name, name === CHUNK_DATASET ? await chunkOrigin(path) : {}, as);
   });
 }
 
@@ -39,37 +39,38 @@ function choose({ path, tensors }: Safetensors, name: string | undefined): strin
   const all = [...tensors].map(([each, { dtype, shape }]) => ({
     name: each,
     words: `${dtype} [${shape.join(", ")}]`,
-    likely: FLOATS[dtype] !== undefined && hasRows(shape),
+    likely: likelihood(each, dtype.toLowerCase(), shape),
   }));
   return chooseArray(all, name, [DEFAULT_DATASET, CHUNK_DATASET], "tensor", path);
 }
 
-function sourceOf(file: Safetensors, name: string, beside: Origin): Source {
+async function sourceOf(file: Safetensors, name: string, chunk: Origin, as: OpenOptions["as"]): Promise<Source> {
   const { path, tensors } = file;
   const entry = tensors.get(name) as SafetensorsEntry;
   const { shape } = entry;
   axesOf(shape, inWords(name, entry), path);
-  const dtype = FLOATS[entry.dtype];
-  if (dtype === undefined) {
-    throw new FormatError(`${inWords(name, entry)} does not hold F16, BF16, F32 or F64`, {
-      where: path,
-      mend: "name the activations with --dataset",
-    });
-  }
+  const words = inWords(name, entry);
+  const width = shape.at(-1) as number;
+  const rows = shape.slice(0, -1).reduce((product, size) => product * size, 1);
+  const read = readerOf(file, entry, width);
+  const refusal = `${words} does not hold F16, BF16, F32 or F64`;
+  const typed = await rowType({ words, dtype: entry.dtype.toLowerCase(), refusal, rows, width, read }, as, path);
   const others = [...tensors].map(([each, it]) => ({
     name: each,
     dtype: it.dtype.toLowerCase(),
     shape: it.shape,
     open: () => readerOf(file, it, 1),
   }));
+  const beside = rowsBeside(others, { name, shape }, path, foldersAround(name, "."));
   return arraySource({
     path,
     shape,
-    dtype,
+    dtype: typed.dtype,
     grain: 1,
-    origin: { ...beside, ...originOf(attributesOf(file)) },
-    read: readerOf(file, entry, shape.at(-1) as number),
-    ...rowsBeside(others, { name, shape }, path),
+    origin: { ...chunk, ...originOf(attributesOf(file)) },
+    read,
+    ...beside,
+    notes: [...typed.notes, ...beside.notes],
     close: () => file.close(),
   });
 }

@@ -29,6 +29,10 @@ export interface Source {
   read(first: number, count: number, into: Uint8Array, signal?: AbortSignal): Promise<void>;
   /** Token ids of the rows; undefined where the file has none. */
   readonly tokens: ((first: number, count: number) => Promise<Int32Array>) | undefined;
+  /** What the reader took for granted or left out, a sentence each. */
+  readonly notes?: readonly string[] | undefined;
+  /** Why the file's token ids could not be read, where it has some. */
+  readonly tokensProblem?: string | undefined;
   /** 1 for rows that are there, 0 for padding, which nothing may be learned from or measured on; left out where every row is there. */
   readonly mask?: ((first: number, count: number) => Promise<Uint8Array>) | undefined;
   /** The row, as a person finds it: "acts.h5, row 123 (sequence 0, position 123)". */

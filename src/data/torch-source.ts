@@ -1,76 +1,92 @@
 /**
- * Activations of one file of torch.save as a Source: a tensor [n_seq, T, d] or [n, d] alone, or the one of a dict that is meant (hidden_states, activation, or the only one), with the ids,
- * and masks, that a dict has beside it.
+ * Activations of one file of torch.save as a Source: a tensor [n_seq, T, d] or [n, d], or a list of them, alone, or the one of a dict that is meant (hidden_states, activation, or the
+ * only one), with the ids, and masks, that a dict has next to it.
  */
 
-import { itemsOf, openTorch, type TorchFile } from "../formats/torch-read.ts";
-import { TORCH_BYTES, TorchTensor } from "../formats/torch-tensor.ts";
+import { openTorch, type TorchFile } from "../formats/torch-read.ts";
+import { TORCH_BYTES, type TorchTensor } from "../formats/torch-tensor.ts";
+import { ALONE, arraysOf, type TorchArray } from "../formats/torch-tree.ts";
 import { closedOnFailure } from "../util/closing.ts";
 import { FormatError } from "../util/errors.ts";
-import { arraySource, axesOf, chooseArray, DEFAULT_DATASET, hasRows, plainRows, rowsBeside } from "./array-source.ts";
+import {
+  arraySource,
+  axesOf,
+  chooseArray,
+  DEFAULT_DATASET,
+  foldersAround,
+  likelihood,
+  NoRowsError,
+  type OpenOptions,
+  plainRows,
+} from "./array-source.ts";
+import { rowReader } from "./concat.ts";
 import { CHUNK_DATASET, chunkOrigin } from "./llamascopium.ts";
-import { isRowDType, type Source } from "./source.ts";
+import { rowType } from "./row-type.ts";
+import { rowsBeside } from "./side-arrays.ts";
+import type { Source } from "./source.ts";
 
 /** Opens the tensor `dataset` of a dict, or the one that is meant. Throws SaettaError or FormatError naming the file. */
-export async function openTorchSource(path: string, dataset?: string): Promise<Source> {
+export async function openTorchSource(path: string, { dataset, as }: OpenOptions = {}): Promise<Source> {
   const file = await openTorch(path);
-  return closedOnFailure(file, () => sourceOf(file, tensorsOf(file), dataset));
+  return closedOnFailure(file, () => sourceOf(file, dataset, as));
 }
 
-/** A tensor that stands alone has no name. */
-const ALONE = "";
-
-function tensorsOf({ root, path }: TorchFile): ReadonlyMap<string, TorchTensor> {
-  if (root instanceof TorchTensor) return new Map([[ALONE, root]]);
-  const items = itemsOf(root);
-  if (items === undefined) throw new FormatError("holds neither a tensor nor a dict of names", { where: path });
-  return new Map([...items].filter((item): item is [string, TorchTensor] => item[1] instanceof TorchTensor));
-}
-
-async function sourceOf(
-  file: TorchFile,
-  tensors: ReadonlyMap<string, TorchTensor>,
-  dataset: string | undefined,
-): Promise<Source> {
-  const { path } = file;
-  const name = choose(tensors, dataset, path);
-  const tensor = tensors.get(name)!;
-  const { shape, dtype } = tensor;
-  axesOf(shape, inWords(name, tensor), path);
-  if (!isRowDType(dtype)) {
-    throw new FormatError(`${inWords(name, tensor)} does not hold f16, bf16, f32 or f64`, {
-      where: path,
-      mend: "name the activations with --dataset",
-    });
-  }
-  const others = [...tensors].map(([each, it]) => ({
+async function sourceOf(file: TorchFile, dataset: string | undefined, as: OpenOptions["as"]): Promise<Source> {
+  const { path, root } = file;
+  if (Array.isArray(root) && root.length === 0)
+    throw new NoRowsError("holds an empty list", { where: path, mend: "give a file with data" });
+  const arrays = arraysOf(root);
+  if (arrays.size === 0) throw new FormatError("holds neither a tensor nor a dict or list of tensors", { where: path });
+  const name = choose(arrays, dataset, path);
+  const array = arrays.get(name)!;
+  const { shape, tensors } = array;
+  const words = inWords(name, array);
+  axesOf(shape, words, path);
+  const width = shape.at(-1)!;
+  const rows = shape.slice(0, -1).reduce((product, size) => product * size, 1);
+  const read = readerOf(file, name, array, width);
+  const refusal = `${words} does not hold f16, bf16, f32 or f64`;
+  const typed = await rowType({ words, dtype: array.dtype, refusal, rows, width, read }, as, path);
+  const others = [...arrays].map(([each, it]) => ({
     name: each,
     dtype: it.dtype,
     shape: it.shape,
     open: () => readerOf(file, each, it, 1),
   }));
+  const beside = rowsBeside(others, { name, shape }, path, foldersAround(name, "."));
+  const joined =
+    tensors.length > 1 ? [`${path}: ${words} is a list of ${tensors.length} tensors, read one after another`] : [];
   return arraySource({
     path,
     shape,
-    dtype,
+    dtype: typed.dtype,
     grain: 1,
     origin: name === CHUNK_DATASET ? await chunkOrigin(path) : {},
-    read: readerOf(file, name, tensor, shape.at(-1)!),
-    ...rowsBeside(others, { name, shape }, path),
+    read,
+    ...beside,
+    notes: [...joined, ...typed.notes, ...beside.notes],
     close: () => file.close(),
   });
 }
 
-function choose(tensors: ReadonlyMap<string, TorchTensor>, name: string | undefined, where: string): string {
-  const all = [...tensors].map(([each, { dtype, shape }]) => ({
+function choose(arrays: ReadonlyMap<string, TorchArray>, name: string | undefined, where: string): string {
+  const all = [...arrays].map(([each, { dtype, shape, inList }]) => ({
     name: each,
     words: `${dtype} [${shape.join(", ")}]`,
-    likely: isRowDType(dtype) && hasRows(shape),
+    likely: !inList && likelihood(each, dtype, shape),
   }));
   return chooseArray(all, name, [ALONE, DEFAULT_DATASET, CHUNK_DATASET], "tensor", where);
 }
 
-function readerOf(file: TorchFile, name: string, tensor: TorchTensor, width: number): Source["read"] {
+function readerOf(file: TorchFile, name: string, { tensors }: TorchArray, width: number): Source["read"] {
+  const parts = tensors.map((tensor) => ({
+    rows: tensor.elements / width,
+    read: tensorReader(file, name, tensor, width),
+  }));
+  return rowReader(parts, width * TORCH_BYTES[tensors[0]!.dtype]);
+}
+
+function tensorReader(file: TorchFile, name: string, tensor: TorchTensor, width: number): Source["read"] {
   const position = file.position(tensor);
   if (position !== undefined)
     return plainRows(file.handle, file.path, position, tensor.elements / width, width * TORCH_BYTES[tensor.dtype]);
@@ -80,6 +96,6 @@ function readerOf(file: TorchFile, name: string, tensor: TorchTensor, width: num
   });
 }
 
-function inWords(name: string, { dtype, shape }: TorchTensor): string {
+function inWords(name: string, { dtype, shape }: Pick<TorchArray, "dtype" | "shape">): string {
   return `${name === ALONE ? "the tensor" : name} (${dtype} [${shape.join(", ")}])`;
 }

@@ -1,6 +1,6 @@
 /** What `saetta inspect` says of activations: the preflight of what `saetta train` would read. */
 
-import { openSource } from "../data/open.ts";
+import { type OpenOptions, openSource } from "../data/open.ts";
 import { preflightOf } from "../data/preflight.ts";
 import { advice } from "../data/preflight-words.ts";
 import { messageOf, SaettaError } from "../util/errors.ts";
@@ -13,22 +13,22 @@ interface Found {
 }
 
 /**
- * The activations of a file. Where it has none that can be trained on, the reason is the advice, or, with `others`, nothing is said; where `dataset` names them
+ * The activations of a file. Where it has none that can be trained on, the reason is the advice, or, with `others`, nothing is said; where `options.dataset` names them
  * it is thrown.
  */
-export async function activationsIn(path: string, dataset: string | undefined, others: boolean): Promise<Found> {
+export async function activationsIn(path: string, options: OpenOptions, others: boolean): Promise<Found> {
   try {
-    const { files: _, ...found } = await look(path, dataset);
+    const { files: _, ...found } = await look(path, options);
     return found;
   } catch (thrown) {
-    if (dataset !== undefined || !(thrown instanceof SaettaError)) throw thrown;
+    if (options.dataset !== undefined || !(thrown instanceof SaettaError)) throw thrown;
     return others ? {} : { advice: [`cannot be trained on: ${messageOf(thrown)}`] };
   }
 }
 
 /** The activations of a folder's files, or those that a pattern names, together. */
-export async function activationShards(path: string, dataset: string | undefined): Promise<Omit<Inspection, "path">> {
-  const { files, activations, advice: said } = await look(path, dataset);
+export async function activationShards(path: string, options: OpenOptions): Promise<Omit<Inspection, "path">> {
+  const { files, activations, advice: said } = await look(path, options);
   return {
     kind: `activations in ${files.length} ${files.length === 1 ? "file" : "files"}`,
     facts: { files, activations },
@@ -38,9 +38,9 @@ export async function activationShards(path: string, dataset: string | undefined
 
 async function look(
   path: string,
-  dataset: string | undefined,
+  options: OpenOptions,
 ): Promise<Required<Found> & { readonly files: readonly string[] }> {
-  const source = await openSource([path], dataset === undefined ? {} : { dataset });
+  const source = await openSource([path], options);
   try {
     const found = await preflightOf(source);
     const { rows, sampled, nonFinite, norms, meanToSpread, duplicates, outliers, startTokens } = found;
@@ -56,7 +56,11 @@ async function look(
         ? {}
         : { startTokens: { rows: startTokens.rows, ...(startTokens.rows > 0 && { norms: startTokens.norms }) } }),
     };
-    return { files: source.paths, activations: snakeCase(rounded(activations)) as Facts, advice: advice(found) };
+    return {
+      files: source.paths,
+      activations: snakeCase(rounded(activations)) as Facts,
+      advice: [...(source.notes ?? []), ...advice(found)],
+    };
   } finally {
     await source.close();
   }

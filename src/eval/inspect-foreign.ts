@@ -2,6 +2,7 @@
 
 import { itemsOf, openTorch } from "../formats/torch-read.ts";
 import { TorchTensor } from "../formats/torch-tensor.ts";
+import { ALONE, arraysOf } from "../formats/torch-tree.ts";
 import { inWords } from "../interchange/description.ts";
 import { findForeign, isAutoencoder, openForeign } from "../interchange/index.ts";
 import { UsageError } from "../util/errors.ts";
@@ -34,12 +35,17 @@ export async function inspectForeign(path: string, names: ReadonlySet<string>): 
 export async function inspectTorch(path: string): Promise<Found & { readonly autoencoder: boolean }> {
   const file = await openTorch(path);
   await file.close();
-  const items = file.root instanceof TorchTensor ? new Map([["(the tensor)", file.root]]) : itemsOf(file.root);
-  const entries = [...(items ?? [])];
-  const tensors = entries.flatMap(([name, it]) =>
-    it instanceof TorchTensor ? [{ name, dtype: it.dtype, shape: [...it.shape], strides: [...it.strides] }] : [],
-  );
-  const others = entries.flatMap(([name, it]) => (it instanceof TorchTensor ? [] : [`${name}: ${shown(it)}`]));
+  const { root } = file;
+  const items = itemsOf(root);
+  const entries = root instanceof Map ? [...root] : [];
+  const arrays = [...arraysOf(root)].filter(([, { inList }]) => !inList);
+  const tensors = arrays.map(([name, { dtype, shape, tensors: all }]) => ({
+    name: name === ALONE ? (all.length > 1 ? "(the list)" : "(the tensor)") : name,
+    dtype,
+    shape: [...shape],
+    ...(all.length > 1 ? { list: `a list of ${all.length} tensors` } : { strides: [...all[0]!.strides] }),
+  }));
+  const others = entries.flatMap(([name, it]) => (it instanceof TorchTensor ? [] : [`${String(name)}: ${shown(it)}`]));
   const facts = { tensors, ...(others.length > 0 ? { others: others.slice(0, 20) } : {}) };
   return { kind: "torch file", facts, autoencoder: items !== undefined && isAutoencoder(items) };
 }

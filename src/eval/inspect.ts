@@ -15,11 +15,12 @@ import {
 } from "../checkpoint/layout.ts";
 import { openCheckpoint } from "../checkpoint/load.ts";
 import { disk } from "../checkpoint/storage.ts";
-import { isActivationsName } from "../data/shards.ts";
+import type { OpenOptions } from "../data/open.ts";
+import { holdsActivations } from "../data/shards.ts";
 import { openArrow } from "../formats/arrow.ts";
 import { openHdf5 } from "../formats/hdf5-read.ts";
 import { openNpy } from "../formats/npy.ts";
-import { firstBytes, formatOf } from "../formats/open-file.ts";
+import { firstBytes, formatOf, noParquet } from "../formats/open-file.ts";
 import { openSafetensors } from "../formats/safetensors.ts";
 import { refuseFolderOfSaes } from "../inference/find-below.ts";
 import { namesForeign } from "../interchange/index.ts";
@@ -36,19 +37,21 @@ import { inspectForeign, inspectTorch } from "./inspect-foreign.ts";
 import type { Facts, Inspection } from "./inspection.ts";
 
 /**
- * Looks at one file or folder, or at the shards of a folder or a quoted pattern together. `dataset`: the activations in a file that has several arrays. Throws
+ * Looks at one file or folder, or at the shards of a folder or a quoted pattern together. `options`: how the activations in a file are read. Throws
  * FormatError when it is damaged or of no kind that Saetta knows, SaettaError when it cannot be read.
  */
-export async function inspect(path: string, { dataset }: { readonly dataset?: string } = {}): Promise<Inspection> {
+export async function inspect(path: string, options: OpenOptions = {}): Promise<Inspection> {
   const found = await stat(path).catch((cause: unknown) => {
     if (hasCode(cause, "ENOENT") && /[*?]/.test(basename(path))) return undefined;
     const what = hasCode(cause, "ENOENT") ? "there is no such file or folder" : `cannot be read (${messageOf(cause)})`;
     throw new SaettaError(what, { where: path, cause });
   });
-  if (found === undefined) return inspectShards(path, dataset);
-  if (found.isDirectory()) return inspectFolder(path, dataset);
+  if (found === undefined) return inspectShards(path, options);
+  if (found.isDirectory()) return inspectFolder(path, options);
   const bytes = found.size;
   const first = await firstBytes(path);
+  if (formatOf(first) === "parquet") throw noParquet(path);
+  if (path.endsWith(".safetensors.index.json")) return inspectShards(path, options);
   const read = readerOf(path, first);
   if (read === undefined) {
     throw new FormatError(bytes === 0 ? "the file is empty" : "is of no kind that Saetta knows", {
@@ -57,16 +60,16 @@ export async function inspect(path: string, { dataset }: { readonly dataset?: st
     });
   }
   const { kind, facts } = await read(path);
-  if (kind === TORCH) return { path, bytes, ...(await torch(path, dataset)) };
+  if (kind === TORCH) return { path, bytes, ...(await torch(path, options)) };
   const arrays = kind === HDF5 || kind === NPY || kind === SAFETENSORS || kind === ARROW;
   if (!arrays) return { path, bytes, kind, facts };
   // A safetensors file of several tensors is more often an autoencoder or a model than activations.
-  const { activations, advice } = await activationsIn(path, dataset, kind === SAFETENSORS);
+  const { activations, advice } = await activationsIn(path, options, kind === SAFETENSORS);
   return { path, bytes, kind, facts: { ...facts, ...(activations && { activations }) }, ...(advice && { advice }) };
 }
 
-async function inspectShards(path: string, dataset: string | undefined): Promise<Inspection> {
-  return { path, ...(await activationShards(path, dataset)) };
+async function inspectShards(path: string, options: OpenOptions): Promise<Inspection> {
+  return { path, ...(await activationShards(path, options)) };
 }
 
 type Found = Pick<Inspection, "kind" | "facts">;
@@ -97,12 +100,13 @@ function readerOf(path: string, first: Uint8Array): ((path: string) => Promise<F
 async function hdf5(path: string): Promise<Found> {
   const file = await openHdf5(path);
   try {
-    const datasets = file.datasets.map(({ name, shape, type, layout, chunk, problem }) => ({
+    const datasets = file.datasets.map(({ name, shape, type, layout, chunk, problem, link }) => ({
       name,
       shape: [...shape],
       dtype: type,
       layout: chunk === undefined ? layout : `${layout} [${chunk.join(", ")}]`,
       problem,
+      link: link && `is ${link}`,
     }));
     return { kind: HDF5, facts: { datasets, attributes: Object.fromEntries(file.attributes) } };
   } finally {
@@ -135,12 +139,12 @@ async function arrow(path: string): Promise<Found> {
 }
 
 /** An autoencoder, or what may be activations. */
-async function torch(path: string, dataset: string | undefined): Promise<Omit<Inspection, "path">> {
+async function torch(path: string, options: OpenOptions): Promise<Omit<Inspection, "path">> {
   const names = new Set(await disk.list(dirname(path)));
   await refuseUnread({ folder: dirname(path), names, file: basename(path) });
   const { autoencoder, ...found } = await inspectTorch(path);
   if (autoencoder) return (await inspectForeign(path, names)) ?? found;
-  const { activations, advice } = await activationsIn(path, dataset, true);
+  const { activations, advice } = await activationsIn(path, options, true);
   return { ...found, facts: { ...found.facts, ...(activations && { activations }) }, ...(advice && { advice }) };
 }
 
@@ -186,13 +190,13 @@ function sae(object: JsonObject, where: string): Facts {
   };
 }
 
-async function inspectFolder(path: string, dataset: string | undefined): Promise<Inspection> {
+async function inspectFolder(path: string, options: OpenOptions): Promise<Inspection> {
   const names = new Set(await disk.list(path));
   if (names.has("config.json") && (await isRun(path, names))) return runFolder(path);
   if (!names.has(CFG) || (!names.has(WEIGHTS) && !names.has(OWN_WEIGHTS))) {
     const foreign = namesForeign(names) ? await inspectForeign(path, names) : undefined;
     if (foreign !== undefined) return { path, ...foreign };
-    if ([...names].some(isActivationsName)) return inspectShards(path, dataset);
+    if (await holdsActivations(path)) return inspectShards(path, options);
     await refuseFolderOfSaes(path);
     throw new FormatError(
       `is no run folder (config.json, metrics.jsonl), no autoencoder (${CFG} and ${WEIGHTS}), and has no files of activations`,

@@ -8,20 +8,9 @@ import { readFully } from "../util/bytes.ts";
 import { closedOnFailure } from "../util/closing.ts";
 import { FormatError, messageOf, SaettaError } from "../util/errors.ts";
 import { checkRoom, checkRows } from "../util/rows.ts";
+import { ARROW_BYTES, type ArrowColumn, type ArrowDType, type ArrowField, schemaOf, sum } from "./arrow-schema.ts";
 import { FlatBuffer, type FlatTable } from "./flatbuffer.ts";
 import { openToRead } from "./open-file.ts";
-
-export type ArrowDType = "f64" | "f32" | "f16" | "i8" | "i16" | "i32" | "i64" | "u8" | "u16" | "u32" | "u64";
-
-/** A column; `dtype` is undefined where its values are no numbers of a fixed width. */
-export interface ArrowColumn {
-  readonly name: string;
-  /** In words: "list of list of f32". */
-  readonly type: string;
-  readonly dtype: ArrowDType | undefined;
-  /** How many lists are around the numbers. */
-  readonly lists: number;
-}
 
 /** A column seen as an array [n], [n, d] or [n, T, d]: rows are along its last axis, or are single numbers. */
 export interface ArrowArray {
@@ -31,6 +20,8 @@ export interface ArrowArray {
   read(first: number, count: number, into: Uint8Array): Promise<void>;
 }
 
+export type { ArrowColumn, ArrowDType };
+
 export interface ArrowFile {
   readonly path: string;
   readonly columns: readonly ArrowColumn[];
@@ -38,20 +29,6 @@ export interface ArrowFile {
   array(name: string, single?: boolean): Promise<ArrowArray>;
   close(): Promise<void>;
 }
-
-const BYTES: { readonly [D in ArrowDType]: number } = {
-  f64: 8,
-  f32: 4,
-  f16: 2,
-  i8: 1,
-  i16: 2,
-  i32: 4,
-  i64: 8,
-  u8: 1,
-  u16: 2,
-  u32: 4,
-  u64: 8,
-};
 
 /** How Arrow's other format begins. */
 const FILE_MAGIC = "ARROW1\0\0";
@@ -89,20 +66,11 @@ interface Batch {
   readonly buffers: readonly (readonly [number, number])[];
 }
 
-interface Field {
-  readonly column: ArrowColumn;
-  /** How many nodes and buffers of a batch are the column's. */
-  readonly nodes: number;
-  readonly buffers: number;
-  /** Its lists from the outside in: bytes of an offset, or the length that all have. */
-  readonly lists: readonly ({ readonly offset: 4 | 8 } | { readonly length: number })[];
-}
-
 async function messages(
   handle: FileHandle,
   size: number,
   path: string,
-): Promise<{ fields: readonly Field[]; batches: readonly Batch[] }> {
+): Promise<{ fields: readonly ArrowField[]; batches: readonly Batch[] }> {
   const refuse = (what: string, at: number): never => {
     throw new FormatError(`byte ${at}: ${what}`, { where: path });
   };
@@ -113,7 +81,7 @@ async function messages(
     });
   }
   let at = 0;
-  let fields: readonly Field[] | undefined;
+  let fields: readonly ArrowField[] | undefined;
   const batches: Batch[] = [];
   while (at + 8 <= size) {
     const head = await piece(handle, at, 8, path);
@@ -145,7 +113,7 @@ function batchOf(
   header: FlatTable,
   body: number,
   length: number,
-  fields: readonly Field[],
+  fields: readonly ArrowField[],
   refuse: (what: string) => never,
 ): Batch {
   if (header.has(3)) refuse("a compressed batch, which is not read");
@@ -162,91 +130,18 @@ function batchOf(
   return { body, nodes, buffers };
 }
 
-function sum(fields: readonly Field[], what: "nodes" | "buffers"): number {
-  return fields.reduce((total, field) => total + field[what], 0);
-}
-
-function schemaOf(schema: FlatTable, path: string): readonly Field[] {
-  if (schema.short(0) !== 0) throw new FormatError("numbers are big-endian, which is not read", { where: path });
-  return schema.tables(1).map((field) => fieldOf(field, 0, path));
-}
-
-/** The types of Arrow by their number: words, and buffers beside the validity bits that every type but null and union has. */
-const PLAIN: Readonly<Record<number, readonly [words: string, buffers: number]>> = {
-  ...{
-    4: ["binary", 2],
-    5: ["text", 2],
-    6: ["bits", 1],
-    7: ["decimal", 1],
-    8: ["date", 1],
-    9: ["time", 1],
-    10: ["timestamp", 1],
-  },
-  ...{
-    11: ["interval", 1],
-    13: ["struct", 0],
-    15: ["bytes", 1],
-    18: ["duration", 1],
-    19: ["binary", 2],
-    20: ["text", 2],
-  },
-};
-const [NULL, INT, FLOAT, LIST, FIXED, MAP, LARGE] = [1, 2, 3, 12, 16, 17, 21];
-const DEEPEST = 32;
-
-function fieldOf(field: FlatTable, depth: number, path: string): Field {
-  const name = field.text(0);
-  const kind = field.byte(2);
-  const type = field.table(3);
-  const children = depth > DEEPEST ? [] : field.tables(5).map((child) => fieldOf(child, depth + 1, path));
-  const [nodes, buffers] = [1 + sum(children, "nodes"), sum(children, "buffers")];
-  const other = (words: string, own: number): Field => ({
-    column: { name, type: words, dtype: undefined, lists: 0 },
-    nodes,
-    buffers: buffers + own,
-    lists: [],
-  });
-  if (field.has(4)) return { ...other("dictionary", 2), nodes: 1, buffers: 2 };
-  const dtype = type && dtypeOf(kind, type);
-  if (dtype !== undefined)
-    return { column: { name, type: dtype, dtype, lists: 0 }, nodes, buffers: buffers + 2, lists: [] };
-  const [child] = children;
-  if ((kind === LIST || kind === LARGE || kind === FIXED) && child !== undefined && children.length === 1) {
-    const list =
-      kind === FIXED ? { length: type?.int(0) ?? 0 } : { offset: kind === LIST ? (4 as const) : (8 as const) };
-    const { dtype: inner, lists, type: words } = child.column;
-    const column = { name, type: `list of ${words}`, dtype: inner, lists: lists + 1 };
-    return { column, nodes, buffers: buffers + (kind === FIXED ? 1 : 2), lists: [list, ...child.lists] };
-  }
-  if (kind === NULL) return other("nothing", 0);
-  if (kind === MAP) return other("map", 2);
-  const plain = PLAIN[kind];
-  if (plain !== undefined) return other(plain[0], 1 + plain[1]);
-  throw new FormatError(`column "${name.slice(0, 40)}" is of a type of Arrow (${kind}) that is not read`, {
-    where: path,
-  });
-}
-
-function dtypeOf(kind: number, type: FlatTable): ArrowDType | undefined {
-  if (kind === FLOAT) return (["f16", "f32", "f64"] as const)[type.short(0)];
-  if (kind !== INT) return undefined;
-  const signed = type.byte(1) !== 0;
-  return ({ 8: ["u8", "i8"], 16: ["u16", "i16"], 32: ["u32", "i32"], 64: ["u64", "i64"] } as const)[type.int(0) as 8]?.[
-    signed ? 1 : 0
-  ];
-}
-
-/** Rows of one batch: how many, and where the first of them is in the file. */
+/** Rows of one batch: how many, and where the first of them is in the file; of booleans `at` is the byte of bit 0, and the first is bit `bit`. */
 interface Run {
   readonly first: number;
   readonly rows: number;
   readonly at: number;
+  readonly bit: number;
 }
 
 async function arrayOf(
   handle: FileHandle,
   path: string,
-  fields: readonly Field[],
+  fields: readonly ArrowField[],
   index: number,
   batches: readonly Batch[],
   single: boolean,
@@ -267,17 +162,14 @@ async function arrayOf(
     if (found.length === 0) continue;
     const count =
       found.length * (single ? inner : inner.slice(0, -1)).reduce<number>((product, size) => product * size!, 1);
-    runs.push({ first: rows, rows: count, at: found.at });
+    runs.push({ first: rows, rows: count, at: found.at, bit: found.bit });
     outer += found.length;
     rows += count;
   }
   const shape = [outer, ...inner.map((size) => size ?? 0)];
-  const rowBytes = (single ? 1 : (inner.at(-1) ?? 1)) * BYTES[dtype];
-  return {
-    shape,
-    dtype,
-    read: (first, count, into) => readRuns(handle, path, runs, rows, rowBytes, first, count, into),
-  };
+  const rowBytes = (single ? 1 : (inner.at(-1) ?? 1)) * ARROW_BYTES[dtype];
+  const stored = { handle, path, runs, rows, rowBytes, isBits: dtype === "bool" };
+  return { shape, dtype, read: (first, count, into) => readRuns(stored, first, count, into) };
 }
 
 /** The column's items in one batch, and where its numbers start in the file. -> inner: the lengths of its lists, which must be the same everywhere. */
@@ -285,22 +177,23 @@ async function batchArray(
   handle: FileHandle,
   path: string,
   { body, nodes, buffers }: Batch,
-  { lists, column }: Field,
+  { lists, column }: ArrowField,
   [firstNode, firstBuffer]: readonly [number, number],
   inner: (number | undefined)[],
   refuse: (what: string) => never,
-): Promise<{ readonly length: number; readonly at: number }> {
+): Promise<Pick<Run, "at" | "bit"> & { readonly length: number }> {
   const length = nodes[firstNode]![0];
-  if (length === 0) return { length, at: body };
+  if (length === 0) return { length, at: body, bit: 0 };
   // Items of the list that is looked at: `count` of them, from number `first` on.
   let [first, count, node, buffer] = [0, length, firstNode, firstBuffer];
   for (const [depth, list] of lists.entries()) {
-    if (nodes[node]![1] !== 0) refuse("holds nulls");
+    const inside = "inside" in list;
+    if (!inside && nodes[node]![1] !== 0) refuse("holds nulls");
     let size: number;
     if ("length" in list) {
       size = list.length;
       first *= size;
-      buffer += 1;
+      if (!inside) buffer += 1;
     } else {
       const [at, bytes] = buffers[buffer + 1]!;
       if (!((first + count + 1) * list.offset <= bytes))
@@ -314,13 +207,14 @@ async function batchArray(
     inner[depth] ??= size;
     if (!(size > 0) || inner[depth] !== size) refuse(`has lists of ${size} beside those of ${inner[depth]}`);
     count *= size;
-    node += 1;
+    if (!inside) node += 1;
   }
-  const width = BYTES[column.dtype!];
+  const isBits = column.dtype === "bool";
+  const width = isBits ? 1 / 8 : ARROW_BYTES[column.dtype!];
   const [at, bytes] = buffers[buffer + 1]!;
   if (nodes[node]![1] !== 0) refuse("holds nulls");
   if (!((first + count) * width <= bytes)) refuse(`has ${bytes} bytes for ${first + count} numbers`);
-  return { length, at: body + at + first * width };
+  return isBits ? { length, at: body + at, bit: first } : { length, at: body + at + first * width, bit: 0 };
 }
 
 /** The first offset, and the distance of each to the next; undefined when that is not always the same. */
@@ -333,12 +227,18 @@ function uniform(bytes: Buffer, width: 4 | 8): { readonly first: number; readonl
   return first < 0 ? undefined : { first, size };
 }
 
+/** The rows of a column in all batches. */
+interface Stored {
+  readonly handle: FileHandle;
+  readonly path: string;
+  readonly runs: readonly Run[];
+  readonly rows: number;
+  readonly rowBytes: number;
+  readonly isBits: boolean;
+}
+
 async function readRuns(
-  handle: FileHandle,
-  path: string,
-  runs: readonly Run[],
-  rows: number,
-  rowBytes: number,
+  { handle, path, runs, rows, rowBytes, isBits }: Stored,
   first: number,
   count: number,
   into: Uint8Array,
@@ -355,8 +255,10 @@ async function readRuns(
     const run = runs[low]!;
     const from = first + done - run.first;
     const part = Math.min(count - done, run.rows - from);
+    const to = into.subarray(done * rowBytes, (done + part) * rowBytes);
     try {
-      await readFully(handle, into.subarray(done * rowBytes, (done + part) * rowBytes), run.at + from * rowBytes, path);
+      if (isBits) await readBits(handle, run.at, run.bit + from * rowBytes, to, path);
+      else await readFully(handle, to, run.at + from * rowBytes, path);
     } catch (cause) {
       throw cause instanceof SaettaError
         ? cause
@@ -364,6 +266,13 @@ async function readRuns(
     }
     done += part;
   }
+}
+
+/** -> to: a byte, 0 or 1, for each bit from number `first` on of the bits that start at byte `at`. */
+async function readBits(handle: FileHandle, at: number, first: number, to: Uint8Array, path: string): Promise<void> {
+  const byte = Math.floor(first / 8);
+  const bits = await piece(handle, at + byte, Math.ceil((first + to.length) / 8) - byte, path);
+  for (let i = 0, bit = first - 8 * byte; i < to.length; i++, bit++) to[i] = (bits[bit >> 3]! >> (bit & 7)) & 1;
 }
 
 async function piece(handle: FileHandle, at: number, length: number, path: string): Promise<Buffer> {

@@ -14,6 +14,8 @@ export interface Hdf5Bytes {
   readonly path: string;
   readonly size: number;
   readonly base: number;
+  /** Left open by a program that wrote it in SWMR mode (single writer, multiple readers), which may be writing still. */
+  readonly swmr?: boolean;
 }
 
 /** An address of the file format -> a byte of the file, which has it. */

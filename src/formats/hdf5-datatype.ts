@@ -4,7 +4,8 @@
  */
 
 export type Hdf5Float = "f16" | "bf16" | "f32" | "f64";
-export type Hdf5DType = Hdf5Float | "i8" | "u8" | "i16" | "u16" | "i32" | "u32" | "i64" | "u64";
+/** `raw16`: 2 bytes without a type (opaque), as h5py stores the bfloat16 of ml_dtypes. */
+export type Hdf5DType = Hdf5Float | "i8" | "u8" | "i16" | "u16" | "i32" | "u32" | "i64" | "u64" | "raw16";
 
 interface FloatLayout {
   readonly exponentBits: number;
@@ -33,6 +34,7 @@ export const HDF5_BYTES: Readonly<Record<Hdf5DType, number>> = {
   u32: 4,
   i64: 8,
   u64: 8,
+  raw16: 2,
 };
 
 export function isFloat(dtype: Hdf5DType | undefined): dtype is Hdf5Float {
@@ -52,8 +54,7 @@ const CLASSES = [
   "variable-length",
   "array",
 ];
-const INTEGER = 0;
-const FLOAT = 1;
+const [INTEGER, FLOAT, BITS, OPAQUE, ENUMERATION] = [0, 1, 4, 5, 8];
 
 /** The message for a little-endian float or signed 32-bit or 64-bit integer. */
 export function encodeDatatype(dtype: "f16" | "f32" | "i32" | "i64"): Buffer {
@@ -96,7 +97,20 @@ export function decodeDatatype(message: Buffer): { readonly dtype?: Hdf5DType; r
     return whole && isName(dtype) ? { dtype, words: dtype } : { words: `${bytes}-byte integer` };
   }
   if (kind === FLOAT && message.length >= 20) return decodeFloat(message, bytes);
+  // PyTables stores booleans as a bit field of one byte.
+  if (kind === BITS && bytes === 1) return { dtype: "u8", words: "bit field" };
+  if (kind === OPAQUE && bytes === 2) return { dtype: "raw16", words: "2 bytes without a type" };
+  if (kind === ENUMERATION) return decodeEnumeration(message);
   return { words: CLASSES[kind] ?? `datatype of class ${kind}` };
+}
+
+/** An enumeration is read as its integers. h5py stores booleans as one of int8, FALSE and TRUE. */
+function decodeEnumeration(message: Buffer): { readonly dtype?: Hdf5DType; readonly words: string } {
+  const base = decodeDatatype(message.subarray(8, 20));
+  if (base.dtype === undefined) return { words: "enumeration" };
+  const names = message.toString("latin1", 20);
+  const isBoolean = HDF5_BYTES[base.dtype] === 1 && names.startsWith("FALSE\0") && names.includes("TRUE\0");
+  return { dtype: base.dtype, words: isBoolean ? "bool" : `enumeration of ${base.words}` };
 }
 
 function decodeFloat(message: Buffer, bytes: number): { readonly dtype?: Hdf5DType; readonly words: string } {

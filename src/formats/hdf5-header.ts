@@ -16,6 +16,8 @@ const SIGNATURE = Buffer.of(0x89, 0x48, 0x44, 0x46, 0x0d, 0x0a, 0x1a, 0x0a);
 /** More than any real object header (HDF5 limits a message to 64 KiB). */
 const MAX_HEADER_BYTES = 4 << 20;
 const MAX_HEADER_BLOCKS = 256;
+/** Consistency marks of a superblock of version 3: a program has the file open to write, in SWMR mode. */
+const [MARK_WRITING, MARK_SWMR] = [1, 4];
 
 /** How the numbers of a dataset are stored. `position` is a byte of the file. */
 export type Hdf5Storage =
@@ -47,8 +49,8 @@ export async function readSuperblock(handle: FileHandle, size: number, path: str
     const head = block.subarray(0, Math.min(block.length, size - base));
     await readFully(handle, head, base, path);
     if (!head.subarray(0, 8).equals(SIGNATURE)) continue;
-    checkSuperblock(head, base, size, path);
-    return { handle, path, size, base };
+    const swmr = checkSuperblock(head, base, size, path);
+    return { handle, path, size, base, swmr };
   }
   throw new FormatError("not an HDF5 file (no HDF5 signature at byte 0)", {
     where: path,
@@ -56,7 +58,8 @@ export async function readSuperblock(handle: FileHandle, size: number, path: str
   });
 }
 
-function checkSuperblock(head: Buffer, base: number, size: number, path: string): void {
+/** Whether the file was left open in SWMR mode. */
+function checkSuperblock(head: Buffer, base: number, size: number, path: string): boolean {
   const version = head[8] as number;
   const old = version < 2;
   const where = `${path}, byte ${base}`;
@@ -81,6 +84,15 @@ function checkSuperblock(head: Buffer, base: number, size: number, path: string)
       mend: "copy or write it again",
     });
   }
+  const marks = version === 3 ? (head[11] as number) : 0;
+  const swmr = (marks & MARK_SWMR) !== 0;
+  if ((marks & MARK_WRITING) !== 0 && !swmr) {
+    throw new FormatError("was not closed by the program that wrote it, and may lack what was written last", {
+      where: path,
+      mend: "close it there, or clear the mark with h5clear --status and check it",
+    });
+  }
+  return swmr;
 }
 
 /** Reads the object header of the dataset at `address`. Throws FormatError, naming file and byte, when it is damaged. */

@@ -6,22 +6,23 @@
 import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { Worker } from "node:worker_threads";
-import { FormatError, messageOf } from "../util/errors.ts";
-import { type Hdf5Answer, type Hdf5Listing, type Hdf5WorkerData, hdf5Worker } from "./hdf5-worker.ts";
+import { FormatError, messageOf, SaettaError } from "../util/errors.ts";
+import { type Hdf5Answer, type Hdf5Listing, type Hdf5Request, type Hdf5WorkerData, hdf5Worker } from "./hdf5-worker.ts";
 
 /** Objects that a file may have; a file of activations has a handful. */
 const MAX_OBJECTS = 10_000;
 const MAX_ATTRIBUTE_BYTES = 64 * 1024;
 
-/** Every dataset of a file and the attributes of its root. Throws FormatError when the library cannot tell. */
-export function listHdf5(path: string): Promise<Hdf5Listing> {
-  return LibraryThread.shared().list(path);
+/** Every dataset and link of a file and the attributes of its root. `swmr`: it was left open in that mode. Throws FormatError when the library cannot tell. */
+export function listHdf5(path: string, swmr: boolean): Promise<Hdf5Listing> {
+  return LibraryThread.shared().list(path, swmr);
 }
 
 interface Waiting {
   readonly path: string;
+  readonly swmr: boolean;
   readonly settle: (value: Hdf5Listing) => void;
-  readonly reject: (error: FormatError) => void;
+  readonly reject: (error: SaettaError) => void;
 }
 
 /** What one call of the library may take of the processor's time; a group with ten thousand members takes a tenth of it. */
@@ -71,13 +72,14 @@ class LibraryThread {
     this.#worker.unref();
   }
 
-  list(path: string): Promise<Hdf5Listing> {
+  list(path: string, swmr: boolean): Promise<Hdf5Listing> {
     return new Promise((settle, reject) => {
       const id = ++this.#asked;
-      this.#waiting.set(id, { path, settle, reject });
+      this.#waiting.set(id, { path, swmr, settle, reject });
       this.#worker.ref(); // the process waits for an answer
       this.#watch ??= setInterval(() => this.#look(), WATCH_MS);
-      this.#worker.postMessage({ id, path: resolve(path) });
+      const request: Hdf5Request = { id, path: resolve(path), swmr };
+      this.#worker.postMessage(request);
     });
   }
 
@@ -89,6 +91,7 @@ class LibraryThread {
     const { path, settle, reject } = waiting;
     if ("value" in answer) settle(answer.value);
     else if ("refusal" in answer) reject(new FormatError(answer.refusal, { where: path }));
+    else if ("noLibrary" in answer) reject(notStarted(answer.noLibrary));
     else reject(failed(path, reason(answer.error)));
   }
 
@@ -138,8 +141,15 @@ class LibraryThread {
     this.#waiting.clear();
     this.#rest();
     first?.reject(failed(first.path, why));
-    for (const { path, settle, reject } of others) listHdf5(path).then(settle, reject);
+    for (const { path, swmr, settle, reject } of others) listHdf5(path, swmr).then(settle, reject);
   }
+}
+
+/** The file is not to blame: WebAssembly reserves about 10 GiB of addresses, of which it uses a few MiB, to catch reads out of bounds. */
+function notStarted(why: string): SaettaError {
+  return new SaettaError(`HDF5 files need WebAssembly, which has no room for its guard memory (${why})`, {
+    mend: "raise the limit on addresses (ulimit -v), or set NODE_OPTIONS=--disable-wasm-trap-handler, which does without",
+  });
 }
 
 function failed(path: string, why: string): FormatError {

@@ -1,6 +1,6 @@
 /**
  * Reads HDF5 files: what is in them, and rows of their datasets. libhdf5 finds the objects and reads the attributes; the data is read by us, off the event loop: contiguous
- * data with plain reads at its offset, chunks by their index. Soft, external and virtual references are never followed, so no other file is ever opened.
+ * data with plain reads at its offset, chunks by their index. Soft links are followed within the file; external and virtual references never are, so no other file is ever opened.
  */
 
 import { readFully } from "../util/bytes.ts";
@@ -12,11 +12,14 @@ import { HDF5_BYTES, type Hdf5DType } from "./hdf5-datatype.ts";
 import { type DatasetHeader, type Hdf5Storage, readDatasetHeader, readSuperblock } from "./hdf5-header.ts";
 import { listHdf5 } from "./hdf5-library.ts";
 import { gridOf } from "./hdf5-slabs.ts";
+import type { Hdf5Listing } from "./hdf5-worker.ts";
 import { cannotOpen, openToRead } from "./open-file.ts";
 
 export interface Hdf5Dataset {
   /** Without the leading slash: "hidden_states", "group/name". */
   readonly name: string;
+  /** The name of the same dataset that comes first, where this one is a soft or a further hard link. */
+  readonly link?: string;
   readonly shape: readonly number[];
   /** In words: "f16", "big-endian f32", "compound". */
   readonly type: string;
@@ -49,43 +52,106 @@ export async function openHdf5(path: string): Promise<Hdf5File> {
   const { handle, size } = await openToRead(path);
   try {
     const bytes = await readSuperblock(handle, size, path);
-    const found = await listHdf5(path);
+    const found = await listHdf5(path, bytes.swmr === true);
     const datasets = new Map<string, [Hdf5Dataset, DatasetHeader]>();
+    const names = new Map<bigint, string>();
     for (const [name, address] of found.datasets) {
       const header = await readDatasetHeader(bytes, address);
-      datasets.set(name, [described(name, header), header]);
+      datasets.set(name, [described(name, header, names.get(address)), header]);
+      if (!names.has(address)) names.set(address, name);
     }
-    return new Hdf5File(bytes, datasets, new Map(found.attributes));
+    addLinks(datasets, found);
+    return new Hdf5File(bytes, datasets, new Map(found.links), new Map(found.attributes));
   } catch (cause) {
     await handle.close();
     throw cannotOpen(path, cause);
   }
 }
 
-function described(name: string, { shape, type, dtype, storage, problem }: DatasetHeader): Hdf5Dataset {
+function described(
+  name: string,
+  { shape, type, dtype, storage, problem }: DatasetHeader,
+  link: string | undefined,
+): Hdf5Dataset {
   const chunk = storage?.kind === "chunked" ? storage.layout.chunk : undefined;
-  return { name, shape, type, dtype, layout: storage?.kind, chunk, problem };
+  return { name, shape, type, dtype, layout: storage?.kind, chunk, problem, ...(link !== undefined && { link }) };
 }
+
+/** -> datasets: those that soft links lead to, under the names of the links, and links that lead out of the file or nowhere. */
+function addLinks(datasets: Map<string, [Hdf5Dataset, DatasetHeader]>, { links, external }: Hdf5Listing): void {
+  const broken = (name: string, problem: string): void => {
+    const header: DatasetHeader = { shape: [], type: "link", dtype: undefined, storage: undefined, problem };
+    datasets.set(name, [described(name, header, undefined), header]);
+  };
+  const all = new Map(links);
+  const groups = new Set<string>([""]);
+  for (const name of [...datasets.keys(), ...all.keys()])
+    for (let at = name.indexOf("/"); at >= 0; at = name.indexOf("/", at + 1)) groups.add(name.slice(0, at));
+  for (const [name, target] of links) {
+    const resolved = followLinks(name, all);
+    const found = resolved === undefined ? undefined : datasets.get(resolved);
+    if (found !== undefined && resolved !== undefined) {
+      const link = found[0].link ?? resolved;
+      datasets.set(name, [{ ...found[0], name, link }, found[1]]);
+    } else if (resolved === undefined || !groups.has(resolved))
+      broken(name, `it is a link to ${target}, which is not in the file`);
+  }
+  for (const [name, file] of external) broken(name, `it is a link into another file, ${file}, which is not followed`);
+}
+
+const MOST_LINKS = 32;
+
+/** The path that `name` stands for once no part of it is a link; undefined where links go round in circles. */
+export function followLinks(name: string, links: ReadonlyMap<string, string>): string | undefined {
+  let parts = partsOf(name);
+  for (let followed = 0; followed <= MOST_LINKS; followed++) {
+    const end = parts.findIndex((_, i) => links.has(parts.slice(0, i + 1).join("/")));
+    if (end < 0) return parts.join("/");
+    parts = [...partsOf(links.get(parts.slice(0, end + 1).join("/"))!), ...parts.slice(end + 1)];
+    if (parts.length > MOST_PARTS) return undefined;
+  }
+  return undefined;
+}
+
+const MOST_PARTS = 256;
+
+/** HDF5 knows "." for the group itself, but no "..". */
+const partsOf = (path: string): string[] => path.split("/").filter((part) => part !== "" && part !== ".");
 
 export class Hdf5File {
   readonly path: string;
   readonly datasets: readonly Hdf5Dataset[];
+  /** What a reader of the data must know of the file. */
+  readonly notes: readonly string[];
   /** Scalar strings and numbers of the root. */
   readonly attributes: ReadonlyMap<string, string | number>;
   readonly #bytes: Hdf5Bytes;
   readonly #headers: ReadonlyMap<string, [Hdf5Dataset, DatasetHeader]>;
+  readonly #links: ReadonlyMap<string, string>;
   #closed: boolean = false;
 
   constructor(
     bytes: Hdf5Bytes,
     headers: ReadonlyMap<string, [Hdf5Dataset, DatasetHeader]>,
+    links: ReadonlyMap<string, string>,
     attributes: ReadonlyMap<string, string | number>,
   ) {
     this.path = bytes.path;
+    this.notes = bytes.swmr
+      ? [`${bytes.path} was not closed by the program that wrote it (SWMR mode): it is read as far as it was written`]
+      : [];
+    this.#links = links;
     this.datasets = [...headers.values()].map(([dataset]) => dataset);
     this.attributes = attributes;
     this.#bytes = bytes;
     this.#headers = headers;
+  }
+
+  /** The dataset of this name, which may lead through links; undefined where there is none. */
+  find(name: string): Hdf5Dataset | undefined {
+    const plain = partsOf(name).join("/");
+    const found = this.#headers.get(plain) ?? this.#headers.get(followLinks(plain, this.#links) ?? "");
+    return found?.[0];
   }
 
   /**
@@ -98,10 +164,11 @@ export class Hdf5File {
     if (found === undefined) throw new SaettaError(`no dataset ${name}`, { where });
     const { shape, dtype, storage, problem } = found[1];
     if (problem !== undefined || dtype === undefined || storage === undefined) {
-      throw new FormatError(`${name} cannot be read: ${problem}`, {
-        where,
-        mend: "write it as plain little-endian numbers in this file, uncompressed or with gzip",
-      });
+      const mend =
+        found[1].type === "link"
+          ? "name the file that holds the data"
+          : "write it as plain little-endian numbers in this file, uncompressed or with gzip";
+      throw new FormatError(`${name} cannot be read: ${problem}`, { where, mend });
     }
     if (shape.length < axes || shape.length > axes + 1)
       throw new RangeError(`${name} of shape [${shape.join(", ")}] by ${axes} axes`);

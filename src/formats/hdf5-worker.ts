@@ -22,14 +22,26 @@ interface WebAssemblyInstance {
 export interface Hdf5Listing {
   /** Name and address of the object header of every dataset that hard links reach. */
   readonly datasets: readonly (readonly [name: string, address: bigint])[];
+  /** Soft links, and the further hard links of a group: name and target, a path from the root. */
+  readonly links: readonly (readonly [name: string, target: string])[];
+  /** External links: name, and the file that they lead to. */
+  readonly external: readonly (readonly [name: string, file: string])[];
   readonly attributes: readonly (readonly [name: string, value: string | number])[];
 }
 
-/** `error`: what the library threw; `refusal`: what is wrong in our own words. */
+/** `error`: what the library threw; `refusal`: what is wrong in our own words; `noLibrary`: why WebAssembly could not start it. */
 export type Hdf5Answer =
   | { readonly id: number; readonly value: Hdf5Listing }
   | { readonly id: number; readonly error: string }
-  | { readonly id: number; readonly refusal: string };
+  | { readonly id: number; readonly refusal: string }
+  | { readonly id: number; readonly noLibrary: string };
+
+export interface Hdf5Request {
+  readonly id: number;
+  readonly path: string;
+  /** Left open by a writer in SWMR mode. */
+  readonly swmr: boolean;
+}
 
 export interface Hdf5WorkerData {
   /** The library's module. */
@@ -48,7 +60,11 @@ export function hdf5Worker(
 ): void {
   /** Memory that the library may have: its own, its caches, the objects of a file. No data of datasets is ever in it. */
   const MAX_BYTES = 96 * 2 ** 20;
+  /** H5F_ACC_SWMR_READ, which the package does not name. */
+  const ACC_SWMR_READ = 0x40;
   const { url, shared, maxObjects, maxAttributeBytes } = workerData as Hdf5WorkerData;
+
+  class Refusal extends Error {}
 
   let allowed: string | undefined;
   /** While the library itself is loaded, which later versions of node do with these same functions; no file has been asked for then. */
@@ -58,10 +74,15 @@ export function hdf5Worker(
   const wasm = (globalThis as unknown as { WebAssembly: WebAssemblyApi }).WebAssembly;
   const { instantiate } = wasm;
   let compiled: Promise<object> | undefined;
+  let noLibrary: string | undefined;
   wasm.instantiate = async (binary, imports) => {
     compiled ??= wasm.compile(binary as Uint8Array);
     const module = await compiled;
-    const instance = (await instantiate(module, imports)) as WebAssemblyInstance;
+    const instance = (await instantiate(module, imports).catch((thrown: unknown) => {
+      // The library's loader tries again in another way, and reports only why that failed.
+      noLibrary = thrown instanceof Error ? thrown.message : String(thrown);
+      throw thrown;
+    })) as WebAssemblyInstance;
     const { memory } = instance.exports;
     const grow = memory.grow.bind(memory);
     memory.grow = (pages) => {
@@ -129,37 +150,44 @@ export function hdf5Worker(
     }
   }
 
-  class Refusal extends Error {}
-
   /** An object reference of the old kind is the address of the object's header. */
   function addressOf(library: Library, id: bigint, name: string): bigint {
     return Buffer.from(call(() => library.create_object_reference(id, name))).readBigUInt64LE();
   }
 
-  function list(library: Library, path: string): Hdf5Listing {
+  function list(library: Library, path: string, swmr: boolean): Hdf5Listing {
     allowed = path;
-    const id = call(() => library.open(path, library.H5F_ACC_RDONLY, false, -1, -1));
+    const flags = library.H5F_ACC_RDONLY | (swmr ? ACC_SWMR_READ : 0);
+    const id = call(() => library.open(path, flags, false, -1, -1));
     try {
       const datasets: [string, bigint][] = [];
-      const seen = new Set<bigint>([addressOf(library, id, "/")]);
+      const links: [string, string][] = [];
+      const external: [string, string][] = [];
+      /** Groups by their address: the first name of each. */
+      const seen = new Map<bigint, string>([[addressOf(library, id, "/"), ""]]);
       const groups = [""];
       let objects = 0;
-      for (let prefix = groups.pop(); prefix !== undefined; prefix = groups.pop()) {
+      for (let prefix = groups.shift(); prefix !== undefined; prefix = groups.shift()) {
         const group = prefix;
         for (const child of call(() => library.get_names(id, `/${group}`, false))) {
           if (++objects > maxObjects) throw new Refusal(`more than ${maxObjects} objects`);
           const name = group + child;
-          const elsewhere = call(
-            () =>
-              library.get_external_link(id, name).filename !== undefined ||
-              library.get_symbolic_link(id, name) !== null,
-          );
-          if (elsewhere) continue;
+          const file = call(() => library.get_external_link(id, name).filename);
+          if (file !== undefined) external.push([name, file]);
+          const target = call(() => library.get_symbolic_link(id, name));
+          if (target !== null && file === undefined)
+            links.push([name, target.startsWith("/") ? target : group + target]);
+          if (file !== undefined || target !== null) continue;
           const type = call(() => library.get_type(id, name));
           const address = addressOf(library, id, name);
           if (type === library.H5G_DATASET) datasets.push([name, address]);
-          else if (type === library.H5G_GROUP && !seen.has(address)) groups.push(`${name}/`);
-          seen.add(address);
+          if (type !== library.H5G_GROUP) continue;
+          const first = seen.get(address);
+          if (first !== undefined) links.push([name, first]);
+          else {
+            seen.set(address, name);
+            groups.push(`${name}/`);
+          }
         }
       }
       const attributes: [string, string | number][] = [];
@@ -167,7 +195,7 @@ export function hdf5Worker(
         const value = call(() => scalarAttribute(library, id, name));
         if (value !== undefined) attributes.push([name, value]);
       }
-      return { datasets, attributes };
+      return { datasets, links, external, attributes };
     } finally {
       call(() => library.close_file(id));
     }
@@ -202,16 +230,17 @@ export function hdf5Worker(
   }
 
   let before: Promise<void> = Promise.resolve();
-  parentPort!.on("message", ({ id, path }: { id: number; path: string }) => {
+  parentPort!.on("message", ({ id, path, swmr }: Hdf5Request) => {
     before = before.then(async () => {
       try {
-        parentPort!.postMessage({ id, value: list(await loaded(), path) });
+        parentPort!.postMessage({ id, value: list(await loaded(), path, swmr) });
       } catch (thrown) {
         if (thrown instanceof Refusal) return parentPort!.postMessage({ id, refusal: thrown.message });
         // The next file gets a new instance: a failed call leaves its objects open, and the library would answer for another file of the same inode from what
         // it remembers of this one.
         current = undefined;
         tidy();
+        if (noLibrary !== undefined) return parentPort!.postMessage({ id, noLibrary });
         parentPort!.postMessage({ id, error: thrown instanceof Error ? thrown.message : String(thrown) });
       }
     });

@@ -9,18 +9,27 @@ import { closedOnFailure } from "../util/closing.ts";
 import { FormatError } from "../util/errors.ts";
 import { openToRead } from "./open-file.ts";
 
-export type NpyFloat = "f16" | "bf16" | "f32" | "f64";
+/** `u16`, `i16` and `raw16` (2 bytes without a type) are read for the bits of bfloat16 that they may be. */
+export type NpyDType = "f16" | "bf16" | "f32" | "f64" | "u16" | "i16" | "raw16";
 
 /** Bytes of one element. */
-const NPY_BYTES: Readonly<Record<NpyFloat, number>> = { f16: 2, bf16: 2, f32: 4, f64: 8 };
+export const NPY_BYTES: Readonly<Record<NpyDType, number>> = {
+  f16: 2,
+  bf16: 2,
+  f32: 4,
+  f64: 8,
+  u16: 2,
+  i16: 2,
+  raw16: 2,
+};
 
 export interface Npy {
   readonly path: string;
   readonly shape: readonly number[];
   /** In words: "f32", "big-endian f32", "objects". */
   readonly type: string;
-  /** Undefined where the elements are not little-endian floats. */
-  readonly dtype: NpyFloat | undefined;
+  /** Undefined where the elements are neither little-endian floats nor 2 bytes long. */
+  readonly dtype: NpyDType | undefined;
   /** Why the data cannot be used as activations, with the mend; undefined when it can. */
   readonly problem: { readonly what: string; readonly mend: string } | undefined;
   /** Byte of the file where the elements begin. */
@@ -72,7 +81,7 @@ async function readHeader(handle: FileHandle, size: number, path: string): Promi
   return { text: bytes.toString(major === 3 ? "utf8" : "latin1"), position };
 }
 
-function checkSize(shape: readonly number[], dtype: NpyFloat, there: number, path: string): void {
+function checkSize(shape: readonly number[], dtype: NpyDType, there: number, path: string): void {
   const needed = shape.reduce((product, length) => product * length, NPY_BYTES[dtype]);
   if (needed === there) return;
   throw new FormatError(`${dtype} [${shape.join(", ")}] takes ${needed} bytes, but ${there} follow the header`, {
@@ -194,7 +203,8 @@ class Scanner {
   }
 }
 
-const FLOATS: Readonly<Record<string, NpyFloat>> = { f2: "f16", f4: "f32", f8: "f64" };
+const FLOATS: Readonly<Record<string, NpyDType>> = { f2: "f16", f4: "f32", f8: "f64" };
+const BITS: Readonly<Record<string, NpyDType>> = { "<u2": "u16", "<i2": "i16" };
 
 function typeOf(descr: string | undefined): Pick<Npy, "type" | "dtype" | "problem"> {
   if (descr === undefined)
@@ -208,13 +218,10 @@ function typeOf(descr: string | undefined): Pick<Npy, "type" | "dtype" | "proble
     );
   // A plain void has no byte order, '|V2'; NumPy writes '<V2' for a 2-byte type that was registered with it, and ml_dtypes' bfloat16 is the only one.
   if (descr === "<V2") return { type: "bf16", dtype: "bf16", problem: undefined };
-  if (descr === "|V2") {
-    return unusable(
-      "2 bytes without a type",
-      "its elements are 2 bytes without a type ('|V2'), as when bfloat16 was loaded and saved again without ml_dtypes",
-      "save array.view(ml_dtypes.bfloat16)",
-    );
-  }
+  // As when bfloat16 was loaded and saved again without ml_dtypes.
+  if (descr === "|V2") return { type: "2 bytes without a type", dtype: "raw16", problem: undefined };
+  const bits = BITS[descr];
+  if (bits !== undefined) return { type: `'${descr}'`, dtype: bits, problem: undefined };
   const float = FLOATS[kind];
   if (float !== undefined && order === "<") return { type: float, dtype: float, problem: undefined };
   if (float !== undefined && order === ">") {

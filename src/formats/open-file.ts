@@ -2,7 +2,7 @@
 
 import { type FileHandle, open } from "node:fs/promises";
 import { readFully } from "../util/bytes.ts";
-import { hasCode, messageOf, SaettaError } from "../util/errors.ts";
+import { FormatError, hasCode, messageOf, SaettaError } from "../util/errors.ts";
 
 /** Opens a plain file. Throws SaettaError when it cannot be opened or is none. */
 export async function openToRead(path: string): Promise<{ readonly handle: FileHandle; readonly size: number }> {
@@ -35,7 +35,15 @@ export function cannotOpen(path: string, cause: unknown): SaettaError {
   });
 }
 
-export type ArrayFormat = "hdf5" | "npy" | "safetensors" | "zip" | "arrow";
+export type ArrayFormat = "hdf5" | "npy" | "safetensors" | "zip" | "arrow" | "parquet";
+
+/** What a Parquet file, or a folder of them, is answered with. */
+export function noParquet(path: string): FormatError {
+  return new FormatError("is Parquet, which is not read", {
+    where: path,
+    mend: 'convert it: datasets.load_dataset("parquet", data_files=FILES, split="train").save_to_disk(DIR), then name DIR',
+  });
+}
 
 /** The first bytes of a file, at most 16. */
 export async function firstBytes(path: string): Promise<Uint8Array> {
@@ -54,6 +62,7 @@ export function formatOf(first: Uint8Array): ArrayFormat | undefined {
   const text = Buffer.from(first).toString("latin1");
   if (text.startsWith("\x89HDF\r\n\x1a\n")) return "hdf5";
   if (text.startsWith("\x93NUMPY")) return "npy";
+  if (text.startsWith("PAR1")) return "parquet";
   if (text.startsWith("PK\x03\x04")) return "zip";
   if (text.startsWith("\xff\xff\xff\xff") || text.startsWith("ARROW1\0\0")) return "arrow";
   // The length of a header that is allowed has four bytes at most.

@@ -16,6 +16,9 @@ export class TorchName {
 }
 
 export type TorchKey = string | number | bigint | boolean | null;
+/** A tuple, where a list is a plain array. */
+export class TorchTuple extends Array<TorchValue> {}
+
 /** Lists and tuples are both arrays. They may be shared, and a hostile file can make them hold themselves: do not walk them without a limit. */
 export type TorchValue =
   | TorchKey
@@ -341,11 +344,11 @@ const INSTRUCTIONS = new Map<number, (m: Machine) => void>([
       for (const value of values) list.push(value);
     },
   ],
-  [0x29, (m) => m.push([])], // EMPTY_TUPLE
-  [0x74, (m) => m.push(m.popToMark())], // TUPLE
-  [0x85, (m) => m.push([m.pop()])], // TUPLE1
-  [0x86, (m) => m.push([m.pop(), m.pop()].reverse())], // TUPLE2
-  [0x87, (m) => m.push([m.pop(), m.pop(), m.pop()].reverse())], // TUPLE3
+  [0x29, (m) => m.push(new TorchTuple())], // EMPTY_TUPLE
+  [0x74, (m) => m.push(TorchTuple.from(m.popToMark()))], // TUPLE
+  [0x85, (m) => m.push(TorchTuple.from([m.pop()]))], // TUPLE1
+  [0x86, (m) => m.push(TorchTuple.from([m.pop(), m.pop()].reverse()))], // TUPLE2
+  [0x87, (m) => m.push(TorchTuple.from([m.pop(), m.pop(), m.pop()].reverse()))], // TUPLE3
   [0x7d, (m) => m.push(new Map())], // EMPTY_DICT
   [
     0x73, // SETITEM

@@ -21,8 +21,11 @@ export function parseJson(bytes: Uint8Array, where: string): Json {
 
 function decodeUtf8(bytes: Uint8Array, where: string): string {
   try {
-    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+    // Leaves out a byte order mark at the start, which editors of Windows write.
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
   } catch (cause) {
+    const isUtf16 = (bytes[0] === 0xff && bytes[1] === 0xfe) || (bytes[0] === 0xfe && bytes[1] === 0xff);
+    if (isUtf16) throw new FormatError("is UTF-16, not UTF-8", { where, mend: "save it as UTF-8", cause });
     throw new FormatError("not valid UTF-8", { where, cause });
   }
 }
