@@ -11,7 +11,7 @@
  * FormatError for a file, SaettaError (of which both are kinds) for all else that is expected; their messages are one line that says how to mend it.
  */
 
-import { openSource } from "./data/open.ts";
+import { type OpenOptions, openSource } from "./data/open.ts";
 import type { Source } from "./data/source.ts";
 
 export type { Config, TrainOptions } from "./config.ts";
@@ -36,12 +36,12 @@ export type Activations = Source & AsyncDisposable;
 
 /**
  * Opens files of activations as one source of rows [rows, d]: 3-D arrays [n_seq, T, d] or 2-D ones [n, d], of one width and dtype, in HDF5, npy, safetensors, Arrow (Hugging Face
- * datasets) or torch files. `dataset`
- * names the array in files that name theirs. Rejects with SaettaError or FormatError, naming the file, when one cannot be read. Close it when done.
+ * datasets) or torch files. `dataset` names the array in files that name theirs, `as` the type of 2-byte elements that the file gives no float type. The result's `notes` say what
+ * was taken for granted or left out. Rejects with SaettaError or FormatError, naming the file, when one cannot be read. Close it when done.
  */
 export async function openActivations(
   paths: string | readonly string[],
-  options: { readonly dataset?: string } = {},
+  options: OpenOptions = {},
 ): Promise<Activations> {
   const source = await openSource(typeof paths === "string" ? [paths] : paths, options);
   return { ...source, [Symbol.asyncDispose]: () => source.close() };

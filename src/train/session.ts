@@ -76,6 +76,7 @@ export async function plan(
   const { grid } = collective;
   if (grid.size > 1 && given.stream !== undefined)
     throw new UsageError("rows of a program cannot be trained on by several ranks");
+  for (const note of given.notes ?? []) onNote(note);
   const once = given.stream === "once";
   const asked = excludable(given, once ? inOnePass(wanted) : wanted, onNote);
   const source = once ? keepingHead(given, withDefaults(asked).statisticsRows) : given;
