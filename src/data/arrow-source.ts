@@ -71,7 +71,7 @@ async function besideOf(file: ArrowFile, { name, type }: ArrowColumn): Promise<S
     return {
       name,
       dtype: type,
-      shape: [],
+      shape: undefined,
       open: () => {
         throw thrown;
       },

@@ -48,7 +48,7 @@ async function sourceOf(file: Hdf5File, dataset: Hdf5Dataset, as: OpenOptions["a
   const others = file.datasets.map((each) => ({
     name: each.name,
     dtype: each.dtype ?? each.type,
-    shape: each.shape,
+    shape: each.problem === undefined ? each.shape : undefined,
     open: () => file.rows(each.name, axes).read,
   }));
   const folders = [...foldersAround(name, "/"), ...(link === undefined ? [] : foldersAround(link, "/"))];

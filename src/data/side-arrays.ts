@@ -15,7 +15,8 @@ export const isSideName = (name: string): boolean => [...TOKENS, ...MASKS].inclu
 export interface SideArray {
   readonly name: string;
   readonly dtype: string;
-  readonly shape: readonly number[];
+  /** Undefined where it cannot be read: `open` throws why. */
+  readonly shape: readonly number[] | undefined;
   /** Called once the shape is known to be right. */
   readonly open: () => Source["read"];
 }
@@ -37,7 +38,7 @@ export function rowsBeside(
   const notes: string[] = [];
   let tokensProblem: string | undefined;
   const [own] = folders;
-  const fits = ({ shape }: SideArray): boolean => shape.join() === of.shape.slice(0, -1).join();
+  const fits = ({ shape }: SideArray): boolean => shape?.join() === of.shape.slice(0, -1).join();
   /** The array of this name in the nearest folder; farther out, one of another shape belongs to something else. */
   const nearest = (name: string): SideArray | undefined => {
     for (const folder of folders) {
@@ -79,7 +80,7 @@ function readerOf(
   of: { readonly name: string; readonly shape: readonly number[] },
   where: string,
 ): { readonly read: Source["read"]; readonly words: string } {
-  const read = open();
+  if (shape === undefined) return { read: open(), words: name };
   const want = of.shape.slice(0, -1);
   const words = `${name} (${dtype} [${shape.join(", ")}])`;
   if (shape.join() !== want.join()) {
@@ -87,7 +88,7 @@ function readerOf(
       where,
     });
   }
-  return { read, words };
+  return { read: open(), words };
 }
 
 /** Ids of tokens. */

@@ -18,7 +18,7 @@ import { cannotOpen, openToRead } from "./open-file.ts";
 export interface Hdf5Dataset {
   /** Without the leading slash: "hidden_states", "group/name". */
   readonly name: string;
-  /** The name of the same dataset that comes first, where this one is a soft or a further hard link. */
+  /** Another name of the same dataset, where this one is a soft link or a further hard link. */
   readonly link?: string;
   readonly shape: readonly number[];
   /** In words: "f16", "big-endian f32", "compound". */
@@ -90,10 +90,9 @@ function addLinks(datasets: Map<string, [Hdf5Dataset, DatasetHeader]>, { links, 
   for (const [name, target] of links) {
     const resolved = followLinks(name, all);
     const found = resolved === undefined ? undefined : datasets.get(resolved);
-    if (found !== undefined && resolved !== undefined) {
-      const link = found[0].link ?? resolved;
-      datasets.set(name, [{ ...found[0], name, link }, found[1]]);
-    } else if (resolved === undefined || !groups.has(resolved))
+    if (found !== undefined && resolved !== undefined)
+      datasets.set(name, [{ ...found[0], name, link: resolved }, found[1]]);
+    else if (resolved === undefined || !groups.has(resolved))
       broken(name, `it is a link to ${target}, which is not in the file`);
   }
   for (const [name, file] of external) broken(name, `it is a link into another file, ${file}, which is not followed`);

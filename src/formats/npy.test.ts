@@ -49,7 +49,6 @@ describe("openNpy", () => {
   });
 
   it.each([
-    ["untyped", "its elements are 2 bytes without a type ('|V2')", "save array.view(ml_dtypes.bfloat16)"],
     ["fortran", "its elements are stored column by column (Fortran order)", "save np.ascontiguousarray(array)"],
     ["big", "its elements are big-endian f32", 'save array.astype("<f4")'],
     ["integers", "its elements are of type '<i8', not f16, bf16, f32 or f64", "save an array of floats"],

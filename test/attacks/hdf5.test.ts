@@ -77,6 +77,10 @@ describe("an HDF5 file", () => {
       expect(file.datasets.map(({ name, problem }) => [name, problem])).toEqual([
         ["pieced", "its data is in other files (virtual dataset)"],
         ["stolen", "its data is in another file (external storage)"],
+        ["itself", "it is a link to /itself, which is not in the file"],
+        ["soft", "it is a link to /hard/../soft, which is not in the file"],
+        ["other", "it is a link into another file, hdf5-self-groups.h5, which is not followed"],
+        ["passwd", "it is a link into another file, /etc/passwd, which is not followed"],
       ]);
       expect(() => file.rows("stolen", 1)).toThrow(
         /^.*hdf5-links\.h5: stolen cannot be read: its data is in another file/,

@@ -95,3 +95,42 @@ export function batch(
 
 export const ipc = (batches: readonly arrow.RecordBatch[], format: "stream" | "file" = "stream") =>
   arrow.tableToIPC(new arrow.Table([...batches]), format);
+
+/** A batch of `n` fixed-shape tensors [T, d] of the numbers from `from` on, with input_ids and a mask of bits, 0 at every fourth row from the second on. */
+export function tensorBatch(n: number, from: number, description = JSON.stringify({ shape: [T, d] })) {
+  const [rows, first] = [n * T, from / d];
+  const fixed = (child: arrow.Data, length: number): arrow.Data =>
+    arrow.makeData({
+      type: new arrow.FixedSizeList(length, new arrow.Field("item", child.type, true)),
+      child: child as never,
+      length: n,
+    }) as arrow.Data;
+  const list = (child: arrow.Data): arrow.Data =>
+    arrow.makeData({
+      type: new arrow.List(new arrow.Field("item", child.type, true)),
+      child: child as never,
+      valueOffsets: Int32Array.from({ length: n + 1 }, (_, i) => i * T),
+      length: n,
+    }) as arrow.Data;
+  const ids = Array.from({ length: rows }, (_, i) => first + i);
+  const bits = new Uint8Array(Math.ceil(rows / 8));
+  for (const [i, id] of ids.entries()) if (id % 4 !== 1) bits[i >> 3]! |= 1 << (i & 7);
+  const make = (type: arrow.DataType, data: unknown, length: number) =>
+    arrow.makeData({ type, data, length } as never) as unknown as arrow.Data;
+  const acts = fixed(make(new arrow.Float32(), Float32Array.from(count(rows, from)), rows * d), T * d);
+  const tokens = fixed(make(new arrow.Int32(), Int32Array.from(ids), rows), T);
+  const mask = list(make(new arrow.Bool(), bits, rows));
+  const metadata = new Map([
+    ["ARROW:extension:name", "arrow.fixed_shape_tensor"],
+    ["ARROW:extension:metadata", description],
+  ]);
+  const fields = [
+    new arrow.Field("acts", acts.type, true, metadata),
+    new arrow.Field("input_ids", tokens.type, true),
+    new arrow.Field("attention_mask", mask.type, true),
+  ];
+  return new arrow.RecordBatch(
+    new arrow.Schema(fields),
+    arrow.makeData({ type: new arrow.Struct(fields), children: [acts, tokens, mask], length: n }),
+  );
+}

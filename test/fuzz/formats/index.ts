@@ -1,6 +1,7 @@
 /** The formats that are fuzzed. */
 
 import type { FuzzFormat } from "../format.ts";
+import { arrow } from "./arrow.ts";
 import { hdf5 } from "./hdf5.ts";
 import { json } from "./json.ts";
 import { metrics } from "./metrics.ts";
@@ -18,6 +19,7 @@ export const FORMATS: readonly FuzzFormat[] = [
   safetensors,
   npy,
   hdf5,
+  arrow,
   onnx,
   onnxRuntime,
   tokenizer,

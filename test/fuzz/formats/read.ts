@@ -35,6 +35,8 @@ export async function readSource(source: Source): Promise<void> {
       () => count > 0 && read(rows - count),
       () => tokens(0),
       () => tokens(rows - count),
+      () => source.mask?.(0, count),
+      () => source.mask?.(rows - count, count),
     );
     source.locate(0);
   } finally {

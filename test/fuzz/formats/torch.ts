@@ -3,13 +3,19 @@
 import { readFileSync } from "node:fs";
 import { basename } from "node:path";
 import { crc32 } from "node:zlib";
+import { openSource } from "../../../src/data/open.ts";
+import { isRowDType } from "../../../src/data/source.ts";
 import { openTorch } from "../../../src/formats/torch-read.ts";
 import { TorchTensor } from "../../../src/formats/torch-tensor.ts";
+import { arraysOf } from "../../../src/formats/torch-tree.ts";
 import { findForeign, openForeign } from "../../../src/interchange/index.ts";
 import type { FuzzFormat, Sample } from "../format.ts";
+import { all, readSource } from "./read.ts";
 
 const FIXTURES = [
   "src/formats/fixtures/torch-types.pt",
+  "src/formats/fixtures/torch-tree.pt",
+  "src/formats/fixtures/torch-list.pt",
   "test/interchange/fixtures/openai.pt",
   "test/interchange/fixtures/openai-views.pt",
   "test/interchange/fixtures/dictionary_learning/ae.pt",
@@ -86,12 +92,27 @@ export async function readWeights(path: string): Promise<void> {
   }
 }
 
+/** All arrays that could be activations, as training reads them. */
+async function readActivations(path: string): Promise<void> {
+  const file = await openTorch(path);
+  await file.close();
+  const named = [...arraysOf(file.root)].filter(([, { shape }]) => shape.length === 2 || shape.length === 3);
+  const reads = named.slice(0, 8).map(([name, { dtype }]) => async () => {
+    if (isRowDType(dtype)) await readSource(await openSource([path], { dataset: name }));
+  });
+  await all(...reads);
+}
+
 export const torch: FuzzFormat = {
   name: "torch",
   samples,
   boundaries,
   resealed,
-  read: async (path) => {
-    if (await readTensors(path)) await readWeights(path);
-  },
+  read: (path) =>
+    all(
+      async () => {
+        if (await readTensors(path)) await readWeights(path);
+      },
+      () => readActivations(path),
+    ),
 };
