@@ -36,7 +36,7 @@ export async function appendedTo(
   const before = source.paths.slice(0, data.length);
   if (source.paths.length <= data.length || fileNames(before).join("/") !== fileNames(data).join("/"))
     throw otherData(source, now, then);
-  const old = await openSource(before, options.dataset === undefined ? {} : { dataset: options.dataset });
+  const old = await openSource(before, options);
   await old.close();
   if (old.rows !== rows) throw otherData(old, factsOf(old), then);
   const epoch = Math.max(position.epoch, appended.at(-1)?.epoch ?? 0) + 1;

@@ -97,7 +97,6 @@ async function sourceToResume(
       mend: "give a function that returns the rows again",
     });
   }
-  const { dataset } = before.options;
   if (given === undefined && before.data.length === 0) {
     throw new UsageError("was trained on rows of a program, not on files", {
       where: dir,
@@ -105,7 +104,7 @@ async function sourceToResume(
     });
   }
   const paths = given ?? (await locateData(dir, before, "name it with --data", onNote));
-  return openSource(paths, dataset === undefined ? {} : { dataset });
+  return openSource(paths, before.options);
 }
 
 function checkChanges(dir: string, options: TrainOptions, changed: TrainOptions): void {
