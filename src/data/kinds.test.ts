@@ -107,7 +107,9 @@ describe("masks and tokens", () => {
     const found = await read(KINDS, { dataset: "words/acts" });
     expect(found).toMatchObject({ tokens: undefined, mask: undefined, values: counted });
     expect(found.notes).toEqual([
-      expect.stringMatching(/words\/tokens cannot be read: .* compound; .*; words\/tokens is left out, so rows have no/),
+      expect.stringMatching(
+        /words\/tokens cannot be read: .* compound; .*; words\/tokens is left out, so rows have no/,
+      ),
       expect.stringContaining("words/mask (i32 [3]) must have shape [3, 4], as words/acts has; words/mask is left out"),
     ]);
     const source = await openSource([KINDS], { dataset: "words/acts" });
@@ -169,7 +171,13 @@ describe("bits of bfloat16", () => {
 });
 
 describe("links of HDF5", () => {
-  it.each(["hidden_states", "latest/acts", "again/acts", "copy", "/latest/./acts"])("%s is followed", async (dataset) => {
+  it.each([
+    "hidden_states",
+    "latest/acts",
+    "again/acts",
+    "copy",
+    "/latest/./acts",
+  ])("%s is followed", async (dataset) => {
     expect((await read(KINDS, { dataset })).values).toEqual(counted);
   });
 
@@ -213,10 +221,14 @@ describe("trees of torch tensors", () => {
     expect((await read(fixture("torch-list.pt"), { dataset: "1" })).values).toEqual(counted.slice(15, 35));
   });
 
-  it.each(["3", "layers.3.resid", "sequences.acts", "prompts.acts", "rows", "tuple.1"])(
-    "%s has a name",
-    async (dataset) => expect((await read(TREE, { dataset })).values).toEqual(counted),
-  );
+  it.each([
+    "3",
+    "layers.3.resid",
+    "sequences.acts",
+    "prompts.acts",
+    "rows",
+    "tuple.1",
+  ])("%s has a name", async (dataset) => expect((await read(TREE, { dataset })).values).toEqual(counted));
 
   it("lists keep sequences of one length, and lists of tokens and masks go with them", async () => {
     expect(await read(TREE, { dataset: "sequences.acts" })).toMatchObject({ sequence: 4, mask: third });
@@ -302,6 +314,8 @@ describe("folders", () => {
     await mkdir(path);
     await writeFile(join(path, "train.parquet"), "PAR1 and so on PAR1");
     for (const each of [path, join(path, "train.parquet")])
-      await expect(read(each)).rejects.toThrow('is Parquet, which is not read; convert it: datasets.load_dataset("parquet"');
+      await expect(read(each)).rejects.toThrow(
+        'is Parquet, which is not read; convert it: datasets.load_dataset("parquet"',
+      );
   });
 });

@@ -19,7 +19,10 @@ function samples(): Sample[] {
 function boundaries(bytes: Buffer): number[] {
   const found: number[] = [bytes.length];
   for (let at = bytes.indexOf("ffffffff", 0, "hex"); at >= 0; at = bytes.indexOf("ffffffff", at + 4, "hex")) {
-    const end = Math.min(bytes.length, at + 8 + Math.max(0, Math.min(4096, bytes.readInt32LE(Math.min(at + 4, bytes.length - 4)))));
+    const end = Math.min(
+      bytes.length,
+      at + 8 + Math.max(0, Math.min(4096, bytes.readInt32LE(Math.min(at + 4, bytes.length - 4)))),
+    );
     for (let word = at; word < end; word += 4) found.push(word);
   }
   return found;
@@ -32,7 +35,10 @@ async function readAll(path: string): Promise<void> {
     const reads = file.columns.map(({ name, dtype }) => async () => {
       if (dtype === undefined) return;
       const { shape, read } = await file.array(name, true);
-      const count = Math.min(shape.reduce((product, size) => product * size, 1), MOST_BYTES / 8);
+      const count = Math.min(
+        shape.reduce((product, size) => product * size, 1),
+        MOST_BYTES / 8,
+      );
       await read(0, count, new Uint8Array(count * 8));
     });
     await all(...reads);
