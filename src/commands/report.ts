@@ -1,12 +1,17 @@
 import { resolve } from "node:path";
 import type { Command } from "commander";
 import { selectEngine } from "../engine/select.ts";
+import { evaluate } from "../eval/evaluate.ts";
 import type { Stage } from "../eval/feature-report.ts";
 import { writeHtmlReport } from "../eval/html-report.ts";
-import { loadSae } from "../inference/sae.ts";
+import { rowsOf } from "../eval/rows.ts";
+import type { FeatureSummary } from "../explorer/shared/format.ts";
+import { loadSae, type Sae } from "../inference/sae.ts";
 import type { WeightsKind } from "../inference/weights.ts";
+import { SaettaError, UsageError } from "../util/errors.ts";
+import { counted } from "../util/format.ts";
 import { parseCount } from "../util/numbers.ts";
-import { createProgress, formatCount, type Progress } from "../util/progress.ts";
+import { createProgress, type Progress } from "../util/progress.ts";
 import { evalData } from "./eval-data.ts";
 import { addFlags, givenOptions, weightsFlag } from "./flags.ts";
 import { note } from "./note.ts";
@@ -17,6 +22,23 @@ interface Flags {
   readonly model?: string;
   readonly weights?: WeightsKind;
   readonly maxRows?: number;
+}
+
+/** FVU of a run's autoencoder on the rows that the run held out; undefined where there is no run, or its rows cannot be read. */
+async function heldOutOf(sae: Sae & { readonly path: string }): Promise<FeatureSummary["heldOut"]> {
+  try {
+    const { source, ranges, nonFinite } = await evalData(resolve(sae.path), [], {});
+    try {
+      const { fvu, rows } = await evaluate(sae, source.dtype, rowsOf(source, ranges, nonFinite));
+      return { fvu, rows };
+    } finally {
+      await source.close();
+    }
+  } catch (thrown) {
+    if (!(thrown instanceof SaettaError)) throw thrown;
+    if (!(thrown instanceof UsageError)) note(`the page has no held-out FVU: ${thrown.message}`);
+    return undefined;
+  }
 }
 
 export function reportCommand(program: Command): void {
@@ -52,11 +74,12 @@ export function reportCommand(program: Command): void {
         line.stage = stage;
         line.progress?.update(done);
       };
-      const options = { out, model, maxRows, nonFinite, onNote: note, onProgress };
+      const heldOut = data.length === 0 ? ("these" as const) : await heldOutOf(sae);
+      const options = { out, model, maxRows, nonFinite, heldOut, onNote: note, onProgress };
       const { first, latents, rows } = await writeHtmlReport(sae, source, ranges, options);
       line.progress?.done();
       process.stdout.write(
-        `report       ${out}: ${formatCount(latents)} latents on ${formatCount(rows)} rows; it opens with latent ${first}\n`,
+        `report       ${out}: ${counted(latents, "latent")} on ${counted(rows, "row")}; it opens with latent ${first}\n`,
       );
     } finally {
       line.progress?.done();

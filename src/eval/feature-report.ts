@@ -38,6 +38,8 @@ export interface FeatureReportOptions {
   readonly tokenizer?: Tokenizer | undefined;
   /** The model that the activations are of, for what latents do to its output. */
   readonly model?: LanguageModel | undefined;
+  /** FVU on rows that the run of the autoencoder held out, where it is known; "these": the rows of the report are those. */
+  readonly heldOut?: FeatureSummary["heldOut"] | "these" | undefined;
   readonly maxRows?: number | undefined;
   readonly nonFinite?: NonFinite | undefined;
   readonly onProgress?: ((stage: Stage, done: number, total: number) => void) | undefined;
@@ -132,8 +134,10 @@ async function writeAll(writer: FeatureWriter, material: Material): Promise<void
           effects.subarray((latent - first) * unembedding.tokens, (latent - first + 1) * unembedding.tokens);
         stored.push(await latentOf(material, latent, row, texts));
         const up = stored.at(-1)?.promoted ?? [];
+        const on = features[latent].tokens.slice(0, WORDS);
         words.push({
-          on: features[latent].tokens.slice(0, WORDS).map(({ token }) => textOf(token)),
+          on: on.map(({ token }) => textOf(token)),
+          shares: on.map(({ share }) => rounded(share)),
           up: up.slice(0, WORDS).map(({ text }) => text),
         });
       }
@@ -279,6 +283,7 @@ function summaryOf(
     tensor: source.origin.tensor ?? sae.description.saetta?.tensor ?? null,
     sequence: source.sequence ?? null,
     fvu: metrics.fvu,
+    heldOut: options.heldOut === "these" ? { fvu: metrics.fvu, rows: metrics.rows } : (options.heldOut ?? null),
     l0: metrics.l0,
     dead: metrics.dead,
     density: metrics.density,

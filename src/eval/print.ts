@@ -2,7 +2,7 @@
 
 import { formatPercent } from "../util/format.ts";
 import { formatCount } from "../util/progress.ts";
-import { visible } from "../util/visible.ts";
+import { bare, visible } from "../util/visible.ts";
 import type { Evaluation } from "./evaluate.ts";
 import type { EvalReport, ShownFeature } from "./report.ts";
 
@@ -116,7 +116,7 @@ function featureLines(
 
 /** "can 19/19": 19 firings on 19 occurrences. */
 function usesOf(tokens: ShownFeature["tokens"]): string[] {
-  return tokens.map(({ text, firings, occurrences }) => `${visible(text).trim() || "␣"} ${firings}/${occurrences}`);
+  return tokens.map(({ text, firings, occurrences }) => `${bare(text)} ${firings}/${occurrences}`);
 }
 
 function takeEnd(text: string, width: number): string {

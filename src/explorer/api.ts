@@ -106,9 +106,10 @@ export function explorerApi(): ExplorerApi {
 function queryOf(query: URLSearchParams): LatentQuery {
   const whole = (name: string, most: number) =>
     Math.min(most, /^\d{1,9}$/.test(query.get(name) ?? "") ? Number(query.get(name)) : 0);
+  const search = query.get("search") ?? "";
   return {
-    search: query.get("search") ?? "",
-    sort: SORTS.find((sort) => sort === query.get("sort")) ?? "score",
+    search,
+    sort: SORTS.find((sort) => sort === query.get("sort")) ?? "match",
     descending: query.get("order") !== "up",
     offset: whole("offset", Number.MAX_SAFE_INTEGER),
     count: whole("count", MOST_ROWS),

@@ -1,5 +1,7 @@
 import { expect, it } from "vitest";
-import { hashOf, parseRoute, type Route, START } from "./page/route.ts";
+import { neighboursOf } from "./page/neighbours.ts";
+import { hashOf, parseRoute, type Route, START, sortOf } from "./page/route.ts";
+import type { ExplorerSource, LatentQuery, LatentRow } from "./shared/source.ts";
 
 const ROUTES: readonly (readonly [hash: string, route: Route])[] = [
   ["#", START],
@@ -25,4 +27,29 @@ it.each([
   "#%E0%A4%A",
 ])("%s asks for nothing", (hash) => {
   expect(parseRoute(hash)).toEqual(START);
+});
+
+it("sorts as chosen; else by the search, by what is easy to read, or without text by importance", () => {
+  expect(sortOf(START, true)).toBe("score");
+  expect(sortOf(START, false)).toBe("importance");
+  expect(sortOf({ ...START, search: " cat " }, true)).toBe("match");
+  expect(sortOf({ ...START, search: "cat", sort: "max" }, true)).toBe("max");
+  expect(sortOf({ ...START, search: " ", sort: "match" }, true)).toBe("score");
+});
+
+it("leads from a latent to those before and after it, over the pages of the list", async () => {
+  const order = Array.from({ length: 120 }, (_, i) => 119 - i);
+  const source = {
+    latents: async ({ offset, count }: LatentQuery) => ({
+      total: order.length,
+      rows: order.slice(offset, offset + count).map((latent) => ({ latent }) as LatentRow),
+    }),
+  } as unknown as ExplorerSource;
+  const of = (latent: number, page: number) => neighboursOf(source, { ...START, page }, latent, true);
+  expect(await of(119, 0)).toEqual({ previous: undefined, next: "#latent=118" });
+  expect(await of(70, 0)).toEqual({ previous: "#latent=71", next: "#latent=69&page=2" });
+  expect(await of(69, 1)).toEqual({ previous: "#latent=70", next: "#latent=68&page=2" });
+  expect(await of(0, 2)).toEqual({ previous: "#latent=1&page=3", next: undefined });
+  // One that the page of the list does not show.
+  expect(await of(5, 1)).toEqual({ previous: undefined, next: "#latent=69&page=2" });
 });

@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { amount, bare, count, level, percent } from "./page/words.ts";
+import { amount, bare, count, joined, level, percent } from "./page/words.ts";
 
 it("says numbers as people do", () => {
   expect([0, 0.5, 0.0191, 0.00076, 1e-7].map(percent)).toEqual(["0 %", "50 %", "1.9 %", "0.076 %", "< 0.0001 %"]);
@@ -17,6 +17,24 @@ it("says numbers as people do", () => {
 
 it("shows a token by itself, whatever it is", () => {
   expect([" the", "  ", "\n", "", "\u200f"].map(bare)).toEqual(["the", "␣␣", "⏎", "␣", "·"]);
+});
+
+it("shows a token that is a part of a character with the whole of it", () => {
+  const passage = {
+    value: 3,
+    row: 7,
+    tokens: [" a", "", "", "日", "", "é", ""],
+    values: [0, 3, 0, 1, 0, 2, 0.5],
+    at: 1,
+  };
+  expect(joined(passage)).toEqual({
+    ...passage,
+    tokens: [" a", "日", "é", ""],
+    values: [0, 3, 2, 0.5],
+    at: 1,
+  });
+  expect(joined({ ...passage, at: 5 }).at).toBe(2);
+  expect(joined({ ...passage, tokens: [], values: [], at: 0 })).toMatchObject({ tokens: [], values: [], at: 0 });
 });
 
 it("shades by eighths of the maximum", () => {

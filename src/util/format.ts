@@ -6,8 +6,13 @@ export function formatCount(value: number): string {
 }
 
 /** A count with its noun: "1 step", "2,929 steps". `many`: the plural, where it is not the noun and "s". */
-export function counted(count: number, one: string, many = `${one}s`): string {
-  return `${formatCount(count)} ${Math.round(count) === 1 ? one : many}`;
+export function counted(count: number, one: string, many?: string): string {
+  return `${formatCount(count)} ${nounOf(count, one, many)}`;
+}
+
+/** The noun of a count: "step" of 1, else "steps". */
+export function nounOf(count: number, one: string, many = `${one}s`): string {
+  return Math.round(count) === 1 ? one : many;
 }
 
 /** A share as a percentage of two digits: "93 %", "1.9 %", "0.076 %". */

@@ -9,13 +9,13 @@ const EIGHTHS = " ▁▂▃▄▅▆▇█";
 
 /**
  * The curve as lines of text, the y axis logarithmic: filled columns under the mean of the points that fall into each. Points whose y is not above 0 are left
- * out; no lines when fewer than two are left.
+ * out; no lines when fewer than two places are left.
  */
 export function plot(points: readonly Point[], { width = 60, height = 7 } = {}): string[] {
   const shown = points.filter(({ y }) => y > 0 && Number.isFinite(y));
-  if (shown.length < 2) return [];
-  const from = shown[0]!.x;
-  const to = shown.at(-1)!.x;
+  const from = shown[0]?.x ?? 0;
+  const to = shown.at(-1)?.x ?? 0;
+  if (!(from < to)) return [];
   const columns: (number | undefined)[] = [];
   for (let column = 0; column < width; column++) {
     const inside = shown.filter(
@@ -32,10 +32,11 @@ export function plot(points: readonly Point[], { width = 60, height = 7 } = {}):
   const eighths = columns.map((y) =>
     y === undefined ? 0 : 1 + Math.round(((y - low) / (high - low || 1)) * (8 * height - 1)),
   );
+  const marked = low === high ? [(height - 1) >> 1] : [...new Set([0, (height - 1) >> 1, height - 1])];
+  const labels = distinct(marked.map((line) => Math.exp(low + ((high - low) * (line + 0.5)) / height)));
   const lines: string[] = [];
   for (let line = height - 1; line >= 0; line--) {
-    const value = Math.exp(low + ((high - low) * (line + 0.5)) / height);
-    const axis = line === height - 1 || line === 0 || line === (height - 1) >> 1 ? value.toPrecision(2) : "";
+    const axis = labels[marked.indexOf(line)] ?? "";
     lines.push(
       `${axis.padStart(8)} │${eighths.map((full) => EIGHTHS[Math.min(8, Math.max(0, full - 8 * line))]).join("")}`.trimEnd(),
     );
@@ -47,4 +48,12 @@ export function plot(points: readonly Point[], { width = 60, height = 7 } = {}):
     `${"".padStart(10)}${left}${right.padStart(width - left.length)}`,
   );
   return lines;
+}
+
+/** The values in as few digits as tell them apart, two at least; the same number of digits in each. */
+function distinct(values: readonly number[]): string[] {
+  for (let digits = 2; ; digits++) {
+    const labels = values.map((value) => value.toPrecision(digits));
+    if (digits === 7 || new Set(labels).size === labels.length) return labels;
+  }
 }

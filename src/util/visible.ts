@@ -8,6 +8,12 @@ const UNSEEN = /(?!\p{Variation_Selector})[\p{Cc}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ig
 
 const NAMES: Readonly<Record<string, string>> = { "\n": "⏎", "\t": "⇥" };
 
+/** A token by itself: without spaces around, unless it is nothing else. */
+export function bare(text: string): string {
+  const shown = visible(text).trim();
+  return shown === "" ? "␣".repeat(Math.max(1, text.length)) : shown;
+}
+
 /** The text on one line, with a mark in place of what cannot be seen: a dot, or ⏎ and ⇥. */
 export function visible(text: string): string {
   return text.replace(UNSEEN, (char) => NAMES[char] ?? "·");

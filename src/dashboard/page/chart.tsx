@@ -89,13 +89,7 @@ export function Chart({ model, spec, runs, theme, revision }: ChartProps) {
         </button>
         <p class="about">{at === undefined ? spec.about : `at ${axisName(axis)} ${axisValue(axis, at)}`}</p>
       </header>
-      <Readout
-        data={data}
-        index={index}
-        spoken={focused}
-        several={runs.length > 1}
-        pairs={runs.length > 1 && spec.metrics.length === 2}
-      />
+      <Readout data={data} index={index} spoken={focused} />
       <div
         class="plot"
         ref={holder}
@@ -114,21 +108,26 @@ interface ReadoutProps {
   readonly index: number | undefined;
   /** They change because of a key. */
   readonly spoken: boolean;
-  readonly several: boolean;
-  /** A line a run. */
-  readonly pairs: boolean;
 }
 
-/** The values at the cursor, or the last ones. */
-function Readout({ data, index, spoken, several, pairs }: ReadoutProps) {
+/** The legend: of each run its name and, of each of its curves, the value at the cursor, or the last one. */
+function Readout({ data, index, spoken }: ReadoutProps) {
+  const values = Array.from(valuesAt(data, index));
+  const runs = new Map(values.map(([{ run }]) => [run.id, run]));
   return (
-    <ul class={pairs ? "readout pairs" : "readout"} aria-live={spoken ? "polite" : "off"}>
-      {Array.from(valuesAt(data, index), ([{ run, metric }, value]) => (
-        <li key={`${run.id}/${metric.name}`} title={run.name}>
-          <Swatch style={run.style} sparse={metric.sparse} />
-          {metric.label !== "" && <span class="label">{metric.label}</span>}
-          <span class="value">{figure(value)}</span>
-          {several && <span class="visually-hidden">{run.name}</span>}
+    <ul class="readout" aria-live={spoken ? "polite" : "off"}>
+      {Array.from(runs.values(), (run) => (
+        <li key={run.id} title={run.name}>
+          <span class="name">{run.name}</span>
+          {values
+            .filter(([column]) => column.run.id === run.id)
+            .map(([{ metric }, value]) => (
+              <span class="curve" key={metric.name}>
+                <Swatch style={run.style} sparse={metric.sparse} />
+                {metric.label !== "" && <span class="label">{metric.label}</span>}
+                <span class="value">{figure(value)}</span>
+              </span>
+            ))}
         </li>
       ))}
     </ul>

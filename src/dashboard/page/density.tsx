@@ -4,7 +4,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import type { Density } from "../api.ts";
 import type { ShownRun } from "./chart-data.ts";
 import { extentOf, medianDensity, outline } from "./density-shape.ts";
-import { formatCount, percent } from "./format.ts";
+import { counted, formatCount, percent } from "./format.ts";
 import type { Model } from "./model.ts";
 import { Swatch } from "./swatch.tsx";
 
@@ -42,9 +42,9 @@ export function DensityChart({ model, runs }: { model: Model; runs: readonly Run
             {known.map(({ run, density }) => (
               <li key={run.id} title={run.name}>
                 <Swatch style={run.style} />
-                {runs.length > 1 && <span class="visually-hidden">{run.name}: </span>}
-                <span class="label">step</span> <span class="value">{formatCount(density.step)}</span>{" "}
-                <span class="label">median</span> <span class="value">{shareText(medianDensity(density))}</span>
+                <span class="name">{run.name}</span> <span class="label">step</span>{" "}
+                <span class="value">{formatCount(density.step)}</span> <span class="label">median</span>{" "}
+                <span class="value">{shareText(medianDensity(density))}</span>
               </li>
             ))}
           </ul>
@@ -138,7 +138,7 @@ function Histogram({ known }: { known: readonly { run: Run; density: Density; en
 
 function inWords(name: string, density: Density): string {
   const median = medianDensity(density);
-  const never = `${formatCount(density.never)} of ${formatCount(density.latents)} latents never fire on ${formatCount(density.rows)} rows`;
+  const never = `${formatCount(density.never)} of ${counted(density.latents, "latent")} never ${density.never === 1 ? "fires" : "fire"} on ${counted(density.rows, "row")}`;
   return `${name}, step ${formatCount(density.step)}: ${never}${median === null ? "" : `, the median latent on ${percent(median)}`}`;
 }
 

@@ -1,8 +1,8 @@
 /** Numbers of charts and tables. */
 
-import { formatCount, formatDuration, formatPercent } from "../../util/format.ts";
+import { counted, formatCount, formatDuration, formatPercent } from "../../util/format.ts";
 
-export { formatCount, formatDuration, formatPercent as percent };
+export { counted, formatCount, formatDuration, formatPercent as percent };
 
 /** A value in as few characters as tell it: "0.1318", "71,559", "3.2e-5". */
 export function figure(value: number | null | undefined): string {

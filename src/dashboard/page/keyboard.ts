@@ -1,7 +1,7 @@
 /** A chart without a mouse: the cursor by arrow keys, zoom by plus and minus. */
 
 import type uPlot from "uplot";
-import type { Zoom } from "./model.ts";
+import type { Zoom } from "./address.ts";
 
 /** Does what the key says. Returns false when it says nothing. */
 export function moved(plot: uPlot, key: string, zoomTo: (zoom: Zoom) => void): boolean {

@@ -1,15 +1,15 @@
 /** All that the page knows and all that its reader chose; components draw it. */
 
 import type { RunDetails, RunSummary, Scale, Series } from "../api.ts";
+import { addressOf, parseAddress, type Zoom } from "./address.ts";
 import { append, type RunSeries, seriesOf, stepAt } from "./series.ts";
 import { loadSettings, type Settings, saveSettings } from "./settings.ts";
 import { type Connection, listen } from "./stream.ts";
 
-/** What is shown of an axis: everything, or from here to there in its own units. */
-export type Zoom = readonly [from: number, to: number] | undefined;
-
 /** Runs shown at once at most; the server has the same bound. */
 export const MOST_SHOWN = 16;
+/** Browsers refuse an address that changes too often. */
+const ADDRESS_MS = 250;
 /** Pieces asked for: two pixels each are enough. */
 const pointsFor = (width: number) => (width < 600 ? 250 : 500);
 
@@ -30,9 +30,13 @@ export class Model {
   readonly #listeners = new Set<() => void>();
   #unlisten: () => void = () => undefined;
   #frame = 0;
+  #addressTimer = 0;
 
   constructor() {
-    this.#places = new URLSearchParams(location.search).getAll("run").slice(0, MOST_SHOWN);
+    const { runs, view, zoom } = parseAddress(location.search);
+    this.#places = runs.slice(0, MOST_SHOWN);
+    this.settings = { ...this.settings, ...view };
+    this.zoom = zoom;
     this.#connect();
   }
 
@@ -89,6 +93,7 @@ export class Model {
     saveSettings(this.settings);
     if (this.settings.axis !== axis) this.zoomTo(undefined);
     if (this.settings.logX !== logX) this.#reconnect();
+    this.#writeAddressSoon();
     this.#changed();
   }
 
@@ -96,10 +101,12 @@ export class Model {
     this.zoom = zoom;
     this.#closer.clear();
     if (zoom !== undefined) for (const { id } of this.shown) void this.#fetchCloser(id, zoom);
+    this.#writeAddressSoon();
     this.#changed();
   }
 
   close(): void {
+    window.clearTimeout(this.#addressTimer);
     this.#unlisten();
   }
 
@@ -112,10 +119,20 @@ export class Model {
   }
 
   #reconnect(): void {
-    const query = new URLSearchParams(this.shown.map(({ id }) => ["run", id]));
-    history.replaceState(undefined, "", query.size > 0 ? `/?${query}` : "/");
+    this.#writeAddress();
     this.#connect();
     this.#changed();
+  }
+
+  #writeAddress(): void {
+    window.clearTimeout(this.#addressTimer);
+    const runs = this.shown.map(({ id }) => id);
+    history.replaceState(undefined, "", addressOf(runs, this.settings, this.zoom));
+  }
+
+  #writeAddressSoon(): void {
+    window.clearTimeout(this.#addressTimer);
+    this.#addressTimer = window.setTimeout(() => this.#writeAddress(), ADDRESS_MS);
   }
 
   #connect(): void {
@@ -138,6 +155,7 @@ export class Model {
         },
         series: (sent) => {
           this.#series.set(sent.run, seriesOf(sent));
+          if (this.zoom !== undefined) void this.#fetchCloser(sent.run, this.zoom);
           this.#changed();
         },
         append: (sent) => this.#append(sent),

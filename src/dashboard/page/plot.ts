@@ -2,9 +2,9 @@
 
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
+import type { Zoom } from "./address.ts";
 import type { ChartData, Column } from "./chart-data.ts";
 import { brief, briefDuration, formatCount, formatDuration } from "./format.ts";
-import type { Zoom } from "./model.ts";
 import type { Settings } from "./settings.ts";
 
 type Axis = Settings["axis"];

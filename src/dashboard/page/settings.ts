@@ -14,7 +14,7 @@ export interface Settings {
 }
 
 const KEY = "saetta.settings";
-const DEFAULTS: Settings = { axis: "step", logX: false, smoothing: 0, logY: {}, theme: "auto" };
+export const DEFAULTS: Settings = { axis: "step", logX: false, smoothing: 0, logY: {}, theme: "auto" };
 
 export function loadSettings(): Settings {
   try {

@@ -20,6 +20,21 @@ it("is the mean of all values, weighted by how near they are", () => {
   }
 });
 
+it("keeps 0 where nothing near is anything else", () => {
+  const steps = Array.from({ length: 1000 }, (_, i) => i);
+  const dead = steps.map((step) => (step < 300 ? 40 : step === 700 ? null : 0));
+  const smoothed = smooth(steps, dead, 10);
+  expect(smoothed.slice(370, 700).every((value) => value === 0)).toBe(true);
+  expect(smoothed[700]).toBeNull();
+  expect(smoothed.at(-1)).toBe(0);
+  // Near a value that is not 0, the mean is none.
+  expect(smoothed[310]).toBeGreaterThan(1);
+  expect(smoothed[290]).toBeLessThan(40);
+  // A spike of any size leaves the rest of the curve as it is.
+  const spike = steps.map((step) => (step === 0 ? 1e30 : 1e-3));
+  expect(smooth(steps, spike, 10).at(-1)).toBeCloseTo(1e-3, 6);
+});
+
 it("leaves gaps, constants and straight middles as they are, and everything when it is off", () => {
   expect(smooth(at, values, 0)).toBe(values);
   expect(smooth(at, values, 7).map((value) => value === null)).toEqual(values.map((value) => value === null));

@@ -1,7 +1,7 @@
 /** Small charts: bars, drawn as SVG without inline styles. */
 
 import type { DensityBar, StoredLatent } from "../shared/format.ts";
-import { amount, count, level, percent } from "./words.ts";
+import { amount, count, counted, level, percent } from "./words.ts";
 
 const WIDTH = 320;
 const HEIGHT = 96;
@@ -62,20 +62,29 @@ export function Histogram({ histogram, max }: { readonly histogram: StoredLatent
   }));
   const total = counts.reduce((sum, each) => sum + each, 0);
   const tallest = counts.indexOf(Math.max(...counts));
-  const label = `Histogram of ${count(total)} firings by value, from 0 to ${amount(max)}; most are near ${amount((tallest + 0.5) * width)}`;
+  const label = `Histogram of ${counted(total, "firing")} by value, from 0 to ${amount(max)}; most are near ${amount((tallest + 0.5) * width)}`;
   return <Bars bars={bars} label={label} ends={["0", amount(max)]} />;
 }
 
 /** How many latents fire how often. */
-export function DensityChart({ density, dead }: { readonly density: readonly DensityBar[]; readonly dead: number }) {
+export function DensityChart({
+  density,
+  dead,
+  unit,
+}: {
+  readonly density: readonly DensityBar[];
+  readonly dead: number;
+  /** What latents fire on: "token", or "row" where there is no text. */
+  readonly unit: string;
+}) {
   const bars = [
-    { value: dead, title: `never: ${count(dead)} latents`, class: "dead" },
+    { value: dead, title: `never: ${counted(dead, "latent")}`, class: "dead" },
     ...density.map(({ from, to, latents }) => ({
       value: latents,
-      title: `${percent(10 ** from)} to ${percent(10 ** to)}: ${count(latents)} latents`,
+      title: `${percent(10 ** from)} to ${percent(10 ** to)}: ${counted(latents, "latent")}`,
       class: "plain",
     })),
   ];
-  const label = `Latents by the share of tokens on which they fire: ${bars.map(({ title }) => title).join("; ")}`;
+  const label = `Latents by the share of ${unit}s on which they fire: ${bars.map(({ title }) => title).join("; ")}`;
   return <Bars bars={bars} label={label} ends={["never", "always"]} />;
 }

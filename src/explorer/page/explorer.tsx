@@ -6,8 +6,9 @@ import type { ExplorerSource, Latent } from "../shared/source.ts";
 import { DensityChart } from "./charts.tsx";
 import { LatentView } from "./latent.tsx";
 import { LatentList } from "./list.tsx";
+import { useKeys, useNeighbours } from "./neighbours.ts";
 import { hashOf, parseRoute, type Route } from "./route.ts";
-import { bare, count, percent } from "./words.ts";
+import { bare, count, counted, figure, percent, visible } from "./words.ts";
 
 /** From this width on there is room for the list beside the latent. */
 const WIDE = "(min-width: 60rem)";
@@ -25,6 +26,8 @@ export function Explorer({ source, embedded }: Shown) {
   const [failure, setFailure] = useState<string>();
   const [isWide, setWide] = useState(() => matchMedia(WIDE).matches);
   const [isListOpen, openList] = useState(false);
+  /** How many latents were opened. */
+  const [opened, setOpened] = useState(0);
   const fail = useCallback(
     (thrown: unknown) => setFailure(thrown instanceof Error ? thrown.message : String(thrown)),
     [],
@@ -53,7 +56,9 @@ export function Explorer({ source, embedded }: Shown) {
       (next) => {
         if (!isWanted) return;
         setLatent(next);
-        document.title = `Latent ${next.latent}: ${next.on.slice(0, 3).map(bare).join(", ")} · Saetta`;
+        setOpened((before) => before + 1);
+        const words = next.on.slice(0, 3).map(bare).join(", ");
+        document.title = `Latent ${next.latent}${words === "" ? "" : `: ${words}`} · Saetta`;
       },
       (thrown: unknown) => isWanted && fail(thrown),
     );
@@ -67,6 +72,9 @@ export function Explorer({ source, embedded }: Shown) {
     history.replaceState(null, "", hashOf(next));
     setRoute(next);
   }, []);
+
+  const neighbours = useNeighbours(source, route, current, summary);
+  useKeys(neighbours);
 
   const Head = embedded ? "div" : "header";
   const Side = embedded ? "section" : "aside";
@@ -90,20 +98,27 @@ export function Explorer({ source, embedded }: Shown) {
           </p>
         )}
         <p class="muted">
-          {summary.title}: {count(summary.latents)} latents, {summary.k} at a time
+          {visible(summary.title)}: {counted(summary.latents, "latent")}, {count(summary.k)} at a time
+          {typeof summary.heldOut?.fvu === "number" && `, held-out FVU ${figure(summary.heldOut.fvu)}`}
         </p>
       </Head>
       <Side class="side" aria-label="Latents">
         <details open={isWide || isListOpen} onToggle={({ currentTarget }) => !isWide && openList(currentTarget.open)}>
-          <summary>All {count(summary.latents)} latents</summary>
-          <LatentList source={source} route={route} current={current} go={go} onFailure={fail} />
+          <summary>{summary.latents === 1 ? "1 latent" : `All ${count(summary.latents)} latents`}</summary>
+          <LatentList source={source} summary={summary} route={route} current={current} go={go} onFailure={fail} />
         </details>
       </Side>
       <Body class="body">
         {failure !== undefined && <Failure message={failure} />}
         {failure === undefined && latent === undefined && <p role="status">Loading…</p>}
         {failure === undefined && latent !== undefined && (
-          <LatentView latent={latent} summary={summary} linkTo={(other) => hashOf({ ...route, latent: other })} />
+          <LatentView
+            latent={latent}
+            summary={summary}
+            isFirst={opened <= 1}
+            neighbours={neighbours}
+            linkTo={(other) => hashOf({ ...route, latent: other })}
+          />
         )}
       </Body>
       <Foot class="foot">
@@ -123,17 +138,23 @@ function Failure({ message }: { readonly message: string }) {
 }
 
 function About({ summary }: { readonly summary: FeatureSummary }) {
-  const { step, data, rows, model, tensor, fvu, l0, dead, latents, density } = summary;
+  const { step, data, rows, model, tensor, fvu, heldOut, l0, dead, latents, density } = summary;
+  const unit = summary.text ? "token" : "row";
   const facts: readonly (readonly [string, string])[] = [
-    ["autoencoder", `${summary.title}${step === null ? "" : `, step ${count(step)}`}`],
-    ["data", `${count(rows)} rows of ${data}`],
-    ...(model === null ? [] : [["model", `${model}${tensor === null ? "" : `, ${tensor}`}`] as const]),
-    [
-      "variance unexplained",
-      fvu === null ? "undefined" : `${percent(fvu)} of these rows (FVU: sum (x - x̂)² / sum (x - mean of x)²)`,
-    ],
-    ["active latents a row", l0.toFixed(2)],
-    ["never fire", `${count(dead)} latents (${percent(dead / latents)})`],
+    ["autoencoder", `${visible(summary.title)}${step === null ? "" : `, step ${count(step)}`}`],
+    ["data", `${counted(rows, "row")} of ${visible(data)}`],
+    ...(model === null ? [] : [["model", visible(`${model}${tensor === null ? "" : `, ${tensor}`}`)] as const]),
+    ...(heldOut
+      ? [
+          [
+            "held-out FVU",
+            `${figure(heldOut.fvu)} on ${counted(heldOut.rows, "row")} that it was not trained on`,
+          ] as const,
+        ]
+      : []),
+    ["FVU of these rows", `${figure(fvu)}: sum (x - x̂)² / sum (x - mean of x)²`],
+    ["active latents per row", l0.toFixed(2)],
+    ["never fire", `${counted(dead, "latent")} (${percent(dead / latents)})`],
   ];
   return (
     <section aria-labelledby="about">
@@ -148,8 +169,8 @@ function About({ summary }: { readonly summary: FeatureSummary }) {
           ))}
         </dl>
         <div>
-          <h3>Latents by density, the share of rows on which they fire</h3>
-          <DensityChart density={density} dead={dead} />
+          <h3>Latents by density, the share of {unit}s on which they fire</h3>
+          <DensityChart density={density} dead={dead} unit={unit} />
         </div>
       </div>
     </section>

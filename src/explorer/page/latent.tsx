@@ -4,38 +4,38 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import type { FeatureSummary, TokenBar, TokenEffect } from "../shared/format.ts";
 import type { Latent } from "../shared/source.ts";
 import { Histogram } from "./charts.tsx";
+import type { Neighbours } from "./neighbours.ts";
 import { Passages } from "./passages.tsx";
-import { amount, bare, count, percent } from "./words.ts";
+import { amount, bare, count, counted, nounOf, percent } from "./words.ts";
 
 interface Shown {
   readonly latent: Latent;
   readonly summary: FeatureSummary;
+  /** No latent was opened before it. */
+  readonly isFirst: boolean;
+  readonly neighbours: Neighbours;
   /** The address of another latent. */
   readonly linkTo: (latent: number) => string;
 }
 
-export function LatentView({ latent, summary, linkTo }: Shown) {
+export function LatentView({ latent, summary, isFirst, neighbours, linkTo }: Shown) {
   const [aligned, setAligned] = useState(true);
   const heading = useRef<HTMLHeadingElement>(null);
-  const isFirst = useRef(true);
-  // Who opens another latent goes on reading there; when the page opens nothing is moved.
+  // Opening another latent moves the focus there; when the page opens nothing is moved.
   useEffect(() => {
-    if (!isFirst.current) heading.current?.focus();
-    isFirst.current = false;
+    if (!isFirst) heading.current?.focus();
   }, [latent.latent]);
-  const { sequence } = summary;
+  const { sequence, text } = summary;
   const passages = { max: latent.max, sequence, aligned };
-  const unit = summary.text ? "token" : "row";
+  const unit = text ? "token" : "row";
   if (latent.firings === 0) {
     return (
       <article>
-        <p class="eyebrow">Latent {latent.latent}</p>
+        <Eyebrow text={`Latent ${latent.latent}`} neighbours={neighbours} />
         <h1 ref={heading} tabIndex={-1}>
           It never fires
         </h1>
-        <p class="lead">
-          In none of the {count(summary.rows)} {unit}s that were looked at has it a value above 0.
-        </p>
+        <p class="lead">It has no value above 0 on the {counted(summary.rows, unit)} that were looked at.</p>
         <Nearest latent={latent} linkTo={linkTo} />
         <Effects latent={latent} />
       </article>
@@ -43,26 +43,24 @@ export function LatentView({ latent, summary, linkTo }: Shown) {
   }
   return (
     <article>
-      <p class="eyebrow">Latent {latent.latent} fires most on</p>
+      <Eyebrow text={`Latent ${latent.latent} ${text ? "fires most on" : "fires on"}`} neighbours={neighbours} />
       <h1 ref={heading} tabIndex={-1}>
-        {latent.on.length === 0 ? `${count(latent.firings)} rows` : <Tokens texts={latent.on} />}
+        {latent.on.length === 0 ? counted(latent.firings, unit) : <Tokens texts={latent.on} />}
       </h1>
-      <p class="lead">
-        A language model turns each word into a long list of numbers; a <dfn>latent</dfn> is one pattern that was found
-        in them. Here is where this one is strongest:{" "}
-        <strong>the deeper the orange, the more strongly it fires.</strong>
-      </p>
+      {isFirst && <Lead text={text} />}
       <dl class="facts">
         <Fact
           name={`of ${unit}s`}
           value={percent(latent.density)}
-          hint={`Density: it fires on ${count(latent.firings)} of ${count(summary.rows)} ${unit}s`}
+          hint={`Density: it fires on ${count(latent.firings)} of ${counted(summary.rows, unit)}`}
         />
-        <Fact
-          name="contexts"
-          value={count(latent.contexts)}
-          hint="Different sequences or documents in which it fires"
-        />
+        {(text || sequence !== null) && (
+          <Fact
+            name={nounOf(latent.contexts, text ? "context" : "sequence")}
+            value={count(latent.contexts)}
+            hint={`Different ${text ? "sequences or documents" : "sequences"} in which it fires`}
+          />
+        )}
         <Fact name="maximum" value={amount(latent.max)} hint="Its largest value" />
         <Fact
           name="importance"
@@ -72,14 +70,18 @@ export function LatentView({ latent, summary, linkTo }: Shown) {
       </dl>
       <section aria-labelledby="strongest">
         <div class="bar">
-          <h2 id="strongest">Strongest passages</h2>
-          <Legend max={latent.max} />
-          <button type="button" aria-pressed={!aligned} onClick={() => setAligned(!aligned)}>
-            Whole passages
-          </button>
+          <h2 id="strongest">Strongest {text ? "passages" : "rows"}</h2>
+          {text && (
+            <>
+              <Legend max={latent.max} />
+              <button type="button" aria-pressed={!aligned} onClick={() => setAligned(!aligned)}>
+                Whole passages
+              </button>
+            </>
+          )}
         </div>
         <Passages passages={latent.strongest} {...passages} />
-        {summary.text && (
+        {text && (
           <p class="note">
             Each from another context, at most two on the same word. Point at a word for the latent's value on it.
           </p>
@@ -90,7 +92,7 @@ export function LatentView({ latent, summary, linkTo }: Shown) {
         <section aria-labelledby="values">
           <h2 id="values">How strongly it fires</h2>
           <Histogram histogram={latent.histogram} max={latent.max} />
-          <p class="note">Each bar: how many of its {count(latent.firings)} firings have that value.</p>
+          <p class="note">Each bar: how many of its {counted(latent.firings, "firing")} have that value.</p>
         </section>
         <Effects latent={latent} />
         <Nearest latent={latent} linkTo={linkTo} />
@@ -98,17 +100,18 @@ export function LatentView({ latent, summary, linkTo }: Shown) {
       <section aria-labelledby="weaker">
         <h2 id="weaker">Weaker firings</h2>
         <p class="note">
-          Drawn at random from each range of values, in contexts not shown above: what a latent does at its strongest is
-          not all it does.
+          Drawn at random from each range of values
+          {text ? ", in contexts not shown above" : sequence === null ? "" : ", in sequences not shown above"}: what a
+          latent does at its strongest is not all it does.
         </p>
         {latent.ranges
           .filter((range) => range.passages.length > 0)
           .map((range) => (
             <section key={range.from} class="range">
               <h3>
-                {amount(range.from)} to {amount(range.to)}{" "}
+                {amount(range.from)} to {amount(Math.min(range.to, latent.max))}{" "}
                 <span class="muted">
-                  {count(range.firings)} firings, {percent(range.firings / latent.firings)}
+                  {counted(range.firings, "firing")}, {percent(range.firings / latent.firings)}
                 </span>
               </h3>
               <Passages passages={range.passages} {...passages} />
@@ -116,6 +119,50 @@ export function LatentView({ latent, summary, linkTo }: Shown) {
           ))}
       </section>
     </article>
+  );
+}
+
+/** What the page shows, for a reader who meets one for the first time. */
+function Lead({ text }: { readonly text: boolean }) {
+  return (
+    <p class="lead">
+      {text ? "A language model turns each word into" : "Each row is"} a long list of numbers; a <dfn>latent</dfn> is
+      one pattern that was found in {text ? "them" : "these lists"}. Here is where this one is strongest
+      {text ? (
+        <>
+          : <strong>the deeper the orange, the more strongly it fires.</strong>
+        </>
+      ) : (
+        "."
+      )}
+    </p>
+  );
+}
+
+/** Which latent this is, and links to those before and after it in the list. */
+function Eyebrow({ text, neighbours }: { readonly text: string; readonly neighbours: Neighbours }) {
+  const { previous, next } = neighbours;
+  return (
+    <div class="over">
+      <p class="eyebrow">{text}</p>
+      <nav aria-label="Latents before and after it in the list">
+        <Step name="Previous" sign="←" to={previous} />
+        <Step name="Next" sign="→" to={next} />
+      </nav>
+    </div>
+  );
+}
+
+function Step({ name, sign, to }: { readonly name: string; readonly sign: string; readonly to: string | undefined }) {
+  const label = `${name} latent (${sign} key)`;
+  return to === undefined ? (
+    <span class="muted" aria-hidden="true">
+      {sign}
+    </span>
+  ) : (
+    <a href={to} aria-label={label} title={label} aria-keyshortcuts={sign === "←" ? "ArrowLeft" : "ArrowRight"}>
+      {sign}
+    </a>
   );
 }
 

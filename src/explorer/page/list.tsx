@@ -1,15 +1,15 @@
 /** All latents: searched, sorted, a page at a time. */
 
 import { useEffect, useState } from "preact/hooks";
+import type { FeatureSummary } from "../shared/format.ts";
 import type { ExplorerSource, LatentPage, LatentRow, Sort } from "../shared/source.ts";
 import { Tokens } from "./latent.tsx";
-import { hashOf, type Route } from "./route.ts";
-import { amount, count, percent } from "./words.ts";
-
-const A_PAGE = 50;
+import { hashOf, PER_PAGE, type Route, sortOf } from "./route.ts";
+import { amount, count, counted, percent } from "./words.ts";
 
 const NAMES: Readonly<Record<Sort, string>> = {
   score: "easiest to read",
+  match: "best match",
   density: "density",
   max: "maximum",
   importance: "importance",
@@ -18,18 +18,21 @@ const NAMES: Readonly<Record<Sort, string>> = {
 
 interface Shown {
   readonly source: ExplorerSource;
+  readonly summary: FeatureSummary;
   readonly route: Route;
   readonly current: number;
   readonly go: (route: Route) => void;
   readonly onFailure: (thrown: unknown) => void;
 }
 
-export function LatentList({ source, route, current, go, onFailure }: Shown) {
-  const { search, sort, descending, page } = route;
+export function LatentList({ source, summary, route, current, go, onFailure }: Shown) {
+  const { search, descending, page } = route;
+  const sort = sortOf(route, summary.text);
+  const hasWords = summary.text || summary.logits;
   const [found, setFound] = useState<LatentPage>();
   useEffect(() => {
     let isWanted = true;
-    source.latents({ search, sort, descending, offset: page * A_PAGE, count: A_PAGE }).then(
+    source.latents({ search, sort, descending, offset: page * PER_PAGE, count: PER_PAGE }).then(
       (next) => isWanted && setFound(next),
       (thrown: unknown) => isWanted && onFailure(thrown),
     );
@@ -37,7 +40,7 @@ export function LatentList({ source, route, current, go, onFailure }: Shown) {
       isWanted = false;
     };
   }, [source, search, sort, descending, page, onFailure]);
-  const pages = Math.ceil((found?.total ?? 0) / A_PAGE);
+  const pages = Math.ceil((found?.total ?? 0) / PER_PAGE);
   const order = descending ? "largest first" : "smallest first";
   return (
     <div class="list">
@@ -46,7 +49,7 @@ export function LatentList({ source, route, current, go, onFailure }: Shown) {
         <input
           id="search"
           type="search"
-          placeholder="a word, or a number"
+          placeholder={hasWords ? "words, or a number" : "a number"}
           autocomplete="off"
           value={search}
           onInput={({ currentTarget }) => go({ ...route, search: currentTarget.value, page: 0 })}
@@ -61,11 +64,13 @@ export function LatentList({ source, route, current, go, onFailure }: Shown) {
               go({ ...route, sort: next, descending: next !== "latent", page: 0 });
             }}
           >
-            {Object.entries(NAMES).map(([value, name]) => (
-              <option key={value} value={value}>
-                {name}
-              </option>
-            ))}
+            {Object.entries(NAMES)
+              .filter(([value]) => value === sort || isOffered(value, summary.text, search))
+              .map(([value, name]) => (
+                <option key={value} value={value}>
+                  {name}
+                </option>
+              ))}
           </select>
           <button
             type="button"
@@ -78,9 +83,9 @@ export function LatentList({ source, route, current, go, onFailure }: Shown) {
         </div>
       </search>
       <p class="found" role="status">
-        {found === undefined ? "Loading…" : `${count(found.total)} ${found.total === 1 ? "latent" : "latents"}`}
+        {found === undefined ? "Loading…" : counted(found.total, "latent")}
       </p>
-      <ol class="latents" start={page * A_PAGE + 1}>
+      <ol class="latents" start={page * PER_PAGE + 1}>
         {found?.rows.map((row) => (
           <li key={row.latent}>
             <a
@@ -89,7 +94,11 @@ export function LatentList({ source, route, current, go, onFailure }: Shown) {
             >
               <span class="number">{row.latent}</span>
               <span class="words">
-                {row.firings === 0 ? <span class="muted">never fires</span> : <Tokens texts={row.on} />}
+                {row.on.length > 0 ? (
+                  <Tokens texts={row.on} />
+                ) : (
+                  <span class="muted">{row.firings === 0 ? "never fires" : counted(row.firings, "firing")}</span>
+                )}
               </span>
               <span class="muted">{measure(row, sort)}</span>
             </a>
@@ -111,6 +120,12 @@ export function LatentList({ source, route, current, go, onFailure }: Shown) {
       )}
     </div>
   );
+}
+
+/** Whether one may sort by it: by ease of reading where there is text, by fit where there is a search. */
+function isOffered(sort: string, hasText: boolean, search: string): boolean {
+  if (sort === "score") return hasText;
+  return sort !== "match" || search.trim() !== "";
 }
 
 /** What a latent is sorted by; its density where that is no number for people. */

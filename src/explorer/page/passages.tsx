@@ -2,7 +2,7 @@
 
 import type { ComponentChildren } from "preact";
 import type { Passage } from "../shared/source.ts";
-import { amount, count, level, visible } from "./words.ts";
+import { amount, count, joined, level, visible } from "./words.ts";
 
 interface Shown {
   readonly passages: readonly Passage[];
@@ -17,7 +17,7 @@ interface Shown {
 export function Passages({ passages, max, sequence, aligned }: Shown) {
   return (
     <ol class={aligned ? "passages aligned" : "passages"}>
-      {passages.map((passage) => (
+      {passages.map(joined).map((passage) => (
         <li key={passage.row}>
           <span class="value" title={placeOf(passage.row, sequence)}>
             {amount(passage.value)}

@@ -2,22 +2,26 @@
 
 import { SORTS, type Sort } from "../shared/source.ts";
 
+/** Latents on a page of the list. */
+export const PER_PAGE = 50;
+
 export interface Route {
   /** undefined: the first one, as the summary names it. */
   readonly latent: number | undefined;
   readonly search: string;
-  readonly sort: Sort;
+  /** undefined: none was chosen. */
+  readonly sort: Sort | undefined;
   readonly descending: boolean;
   /** From 0. */
   readonly page: number;
 }
 
-export const START: Route = { latent: undefined, search: "", sort: "score", descending: true, page: 0 };
+export const START: Route = { latent: undefined, search: "", sort: undefined, descending: true, page: 0 };
 
 export function parseRoute(hash: string): Route {
   const given = new URLSearchParams(hash.replace(/^#/, ""));
   const whole = (name: string) => (/^\d{1,9}$/.test(given.get(name) ?? "") ? Number(given.get(name)) : undefined);
-  const sort = SORTS.find((each) => each === given.get("sort")) ?? START.sort;
+  const sort = SORTS.find((each) => each === given.get("sort"));
   return {
     latent: whole("latent"),
     search: given.get("q") ?? "",
@@ -27,12 +31,20 @@ export function parseRoute(hash: string): Route {
   };
 }
 
+/** What the list is sorted by: as chosen; else by how well latents fit the search, how easy they are to read, or, where there is no text to read, their importance. */
+export function sortOf({ sort, search }: Route, hasText: boolean): Sort {
+  const isSearch = search.trim() !== "";
+  if (sort !== undefined && (sort !== "match" || isSearch)) return sort;
+  if (isSearch) return "match";
+  return hasText ? "score" : "importance";
+}
+
 /** The address of a route, without what is as it is at the start. */
 export function hashOf({ latent, search, sort, descending, page }: Route): string {
   const words = new URLSearchParams();
   if (latent !== undefined) words.set("latent", String(latent));
   if (search !== "") words.set("q", search);
-  if (sort !== START.sort) words.set("sort", sort);
+  if (sort !== undefined) words.set("sort", sort);
   if (descending !== (sort !== "latent")) words.set("order", descending ? "down" : "up");
   if (page > 0) words.set("page", String(page + 1));
   return `#${words.toString()}`;

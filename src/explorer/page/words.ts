@@ -1,14 +1,19 @@
 /** Numbers and tokens as people read them. */
 
 import { formatPercent } from "../../util/format.ts";
-import { visible } from "../../util/visible.ts";
+import type { Passage } from "../shared/source.ts";
 
-export { counted, formatCount as count } from "../../util/format.ts";
-export { visible } from "../../util/visible.ts";
+export { counted, formatCount as count, nounOf } from "../../util/format.ts";
+export { bare, visible } from "../../util/visible.ts";
 
 /** A share as a percentage; the smallest of all only as below a bound. */
 export function percent(share: number): string {
   return share > 0 && share * 100 < 0.0001 ? "< 0.0001 %" : formatPercent(share);
+}
+
+/** A measure in four digits: "0.1410". */
+export function figure(value: number | null): string {
+  return value === null ? "undefined" : value.toPrecision(4);
 }
 
 /** A value of a latent, in three digits. */
@@ -19,13 +24,22 @@ export function amount(value: number): string {
   return value.toFixed(size >= 100 ? 0 : size >= 10 ? 1 : size >= 1 ? 2 : 3);
 }
 
-/** A token by itself: without spaces around, unless it is nothing else. */
-export function bare(text: string): string {
-  const shown = visible(text).trim();
-  return shown === "" ? "␣".repeat(Math.max(1, text.length)) : shown;
-}
-
 /** How strong a value is beside the strongest of its latent: 0 (none) to 8. */
 export function level(value: number, max: number): number {
   return value > 0 ? Math.min(8, Math.max(1, Math.ceil((value / max) * 8))) : 0;
+}
+
+/** The passage with each token that is a part of a character joined to the token that has the character; it has the larger of their values. */
+export function joined({ tokens, values, at, ...passage }: Passage): Passage {
+  const kept: { readonly text: string; readonly value: number }[] = [];
+  let place = 0;
+  let value = 0;
+  for (const [i, text] of tokens.entries()) {
+    value = Math.max(value, values[i] ?? 0);
+    if (i === at) place = kept.length;
+    if (text === "" && i + 1 < tokens.length) continue;
+    kept.push({ text, value });
+    value = 0;
+  }
+  return { ...passage, tokens: kept.map(({ text }) => text), values: kept.map((each) => each.value), at: place };
 }

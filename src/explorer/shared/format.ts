@@ -42,6 +42,8 @@ export interface FeatureSummary {
   /** Rows a sequence, where rows come in sequences. */
   readonly sequence: number | null;
   readonly fvu: number | null;
+  /** FVU on rows that the run held out, and how many; null or absent where that is not known. */
+  readonly heldOut?: { readonly fvu: number | null; readonly rows: number } | null;
   readonly l0: number;
   /** Latents that did not fire in any of the rows. */
   readonly dead: number;
@@ -64,6 +66,8 @@ export interface FeatureIndex {
 /** Tokens that say in a few words what a latent is about: those it fires on, with most of its energy first, and those it promotes. */
 export interface LatentWords {
   readonly on: readonly string[];
+  /** Share of the latent's energy on each of `on`; absent in older files. */
+  readonly shares?: readonly number[];
   readonly up: readonly string[];
 }
 

@@ -13,6 +13,7 @@ import {
   type StoredPassage,
   textChunk,
 } from "./format.ts";
+import { searchFor } from "./search.ts";
 import type { ExplorerSource, Latent, LatentPage, LatentQuery, LatentRow, Passage } from "./source.ts";
 
 /** The bytes of a chunk, as stored. */
@@ -39,10 +40,21 @@ export class FeatureReader implements ExplorerSource {
   }
 
   async latents({ search, sort, descending, offset, count }: LatentQuery): Promise<LatentPage> {
-    const rows = (await this.#rows())
-      .filter(matcher(search))
-      .sort((a, b) => (descending ? b[sort] - a[sort] : a[sort] - b[sort]) || a.latent - b.latent);
-    return { total: rows.length, rows: rows.slice(offset, offset + count) };
+    const { number, rank } = searchFor(search);
+    const found = (await this.#rows()).flatMap((row) => {
+      const match = rank(row);
+      return match === undefined ? [] : [{ row, match }];
+    });
+    const isSearched = (row: LatentRow) => (row.latent === number ? 1 : 0);
+    const sign = descending ? 1 : -1;
+    const order = ({ row, match }: (typeof found)[number]) => (sort === "match" ? match : row[sort]);
+    found.sort(
+      (a, b) =>
+        isSearched(b.row) - isSearched(a.row) ||
+        sign * (order(b) - order(a) || (sort === "match" ? b.row.score - a.row.score : 0)) ||
+        a.row.latent - b.row.latent,
+    );
+    return { total: found.length, rows: found.slice(offset, offset + count).map(({ row }) => row) };
   }
 
   async latent(latent: number): Promise<Latent> {
@@ -117,13 +129,4 @@ export class FeatureReader implements ExplorerSource {
     if (this.#parsed.size > REMEMBERED) this.#parsed.delete(this.#parsed.keys().next().value!);
     return parsed;
   }
-}
-
-/** Whether a latent is one that was searched for: by its number, or by a part of the tokens that it fires on or promotes. */
-function matcher(search: string): (row: LatentRow) => boolean {
-  const wanted = search.trim().toLowerCase();
-  if (wanted === "") return () => true;
-  const number = /^#?(\d+)$/.exec(wanted)?.[1];
-  const has = (words: readonly string[]) => words.some((word) => word.toLowerCase().includes(wanted));
-  return (row) => row.latent === Number(number) || has(row.on) || has(row.up);
 }

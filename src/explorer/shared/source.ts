@@ -31,11 +31,12 @@ export interface Latent extends LatentRow, Omit<StoredLatent<Passage>, "nearest"
   readonly nearest: readonly { readonly latent: number; readonly cosine: number; readonly on: readonly string[] }[];
 }
 
-export const SORTS = ["score", "density", "max", "importance", "latent"] as const;
+/** "match": how well a latent fits the search; without a search as "score". */
+export const SORTS = ["score", "match", "density", "max", "importance", "latent"] as const;
 export type Sort = (typeof SORTS)[number];
 
 export interface LatentQuery {
-  /** A latent's number, or text in the tokens that it fires on or promotes. */
+  /** A latent's number, which comes first, or words that are in the tokens that it fires on or promotes: all of them. */
   readonly search: string;
   readonly sort: Sort;
   /** The largest first. */
