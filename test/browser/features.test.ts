@@ -38,7 +38,10 @@ describe.skipIf(WHY_NO_CHROMIUM !== undefined)(
         "reference",
       );
       // The run is made up: its data were never there.
-      expect([code, err]).toEqual([0, expect.stringMatching(/^saetta: note: the page has no held-out FVU: .*\n$/) as string]);
+      expect([code, err]).toEqual([
+        0,
+        expect.stringMatching(/^saetta: note: the page has no held-out FVU: .*\n$/) as string,
+      ]);
       browser = await startChromium();
       server = await serveDashboard({ folders: [join(folder, "runs")], port: 0, features: features.answer });
     });
