@@ -4,6 +4,7 @@ import { preflightLine } from "../data/preflight-words.ts";
 import type { Report } from "../train/report.ts";
 import type { TrainRun } from "../train/run.ts";
 import { formatBytes } from "../util/bytes.ts";
+import { counted } from "../util/format.ts";
 import { type Point, plot } from "../util/plot.ts";
 import { createProgress, formatCount, formatDuration } from "../util/progress.ts";
 import type { Ending } from "./signals.ts";
@@ -26,9 +27,9 @@ export async function follow(run: TrainRun, ending: Ending, as: "text" | "json" 
     ];
     say(`data         ${data.description}; ${formatCount(data.rowsPerEpoch)} to train on, ${left.join(", ")}`);
     if (data.preflight !== undefined) say(`rows         ${preflightLine(data.preflight)}`);
-    say(`autoencoder  ${formatCount(config.latents)} latents, k ${config.k}, auxk ${config.auxk}`);
+    say(`autoencoder  ${counted(config.latents, "latent")}, k ${config.k}, auxk ${config.auxk}`);
     say(
-      `steps        ${formatCount(run.steps)} of ${formatCount(config.batch)} rows, learning rate ${config.lr.toPrecision(3)}`,
+      `steps        ${formatCount(run.steps)} of ${counted(config.batch, "row")}, learning rate ${config.lr.toPrecision(3)}`,
     );
     say(`engine       ${run.engine}`);
     const { memory, seconds } = run.forecast;
@@ -54,7 +55,7 @@ export async function follow(run: TrainRun, ending: Ending, as: "text" | "json" 
       report === undefined
         ? ""
         : ` in ${formatDuration(report.elapsed_s)} (${formatCount(result.tokens / report.elapsed_s)} rows/s)`;
-    say(`${result.reason.padEnd(13)}${formatCount(result.steps)} steps, ${formatCount(result.tokens)} rows${time}`);
+    say(`${result.reason.padEnd(13)}${counted(result.steps, "step")}, ${counted(result.tokens, "row")}${time}`);
     if (report !== undefined) say(`result       ${brief(report)}, ${heldOut(report)}L0 ${figure(report.l0)}`);
     if (run.out !== undefined) say(`run          ${run.out}`);
   }

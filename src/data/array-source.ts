@@ -3,6 +3,7 @@
 import type { FileHandle } from "node:fs/promises";
 import { readFully } from "../util/bytes.ts";
 import { FormatError, messageOf, SaettaError } from "../util/errors.ts";
+import { counted } from "../util/format.ts";
 import { checkRoom, checkRows } from "../util/rows.ts";
 import { isBits, type RowBits } from "./row-type.ts";
 import { isSideName } from "./side-arrays.ts";
@@ -73,7 +74,7 @@ export class NoRowsError extends FormatError {}
 /** How many of the array's axes number its rows. Throws FormatError when it has no rows, or not two or three axes. `name`: the array in words. */
 export function axesOf(shape: readonly number[], name: string, where: string): 1 | 2 {
   if (shape.length !== 2 && shape.length !== 3) {
-    throw new FormatError(`${name} has ${shape.length} axes`, {
+    throw new FormatError(`${name} has ${counted(shape.length, "axis", "axes")}`, {
       where,
       mend: "give activations of shape [sequences, positions, width] or [rows, width]",
     });

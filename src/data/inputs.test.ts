@@ -172,7 +172,7 @@ describe("safetensors", () => {
     await using([path], (source) => expect(source).toMatchObject({ rows: 4, dIn: 3 }), "other");
     await expect(openSource([path], { dataset: "none" })).rejects.toThrow("no tensor none; the file has acts");
     const flat = await safetensors("flat.safetensors", [{ ...F32(60), name: "hidden_states" }]);
-    await expect(openSource([flat])).rejects.toThrow("hidden_states (F32 [60]) has 1 axes; give activations of shape");
+    await expect(openSource([flat])).rejects.toThrow("hidden_states (F32 [60]) has 1 axis; give activations of shape");
     const ids: SafetensorsPart = {
       name: "hidden_states",
       dtype: "I32",

@@ -213,7 +213,7 @@ describe("openSource", () => {
 
   it("refuses wrong ranks, types, empty data and tokens that do not fit", async () => {
     const rank = await make([["hidden_states", "f32", [6]]]);
-    expect(await refusal([rank])).toContain("hidden_states (f32 [6]) has 1 axes");
+    expect(await refusal([rank])).toContain("hidden_states (f32 [6]) has 1 axis");
     expect(await refusal([await make([["hidden_states", "f32", [1, 2, 3, 4]]])])).toContain("has 4 axes");
     expect(await refusal([await make([["hidden_states", "i32", [2, 3]]])])).toContain(
       "hidden_states holds i32, not f16, bf16, f32 or f64",

@@ -1,6 +1,6 @@
 /** An evaluation as text for people. */
 
-import { formatPercent } from "../util/format.ts";
+import { counted, formatPercent } from "../util/format.ts";
 import { formatCount } from "../util/progress.ts";
 import { bare, visible } from "../util/visible.ts";
 import type { Evaluation } from "./evaluate.ts";
@@ -26,7 +26,7 @@ export function reportText(report: EvalReport, page: Page): string {
     `autoencoder  ${autoencoder}${step === null ? "" : `, step ${formatCount(step)}`}`,
     `weights      ${weights === "ema" ? "running average (ema), bias-corrected, decoder rows of norm 1" : "raw, of the last step"}`,
     `engine       ${engine}`,
-    `data         ${formatCount(metrics.rows)} rows of ${data}`,
+    `data         ${counted(metrics.rows, "row")} of ${data}`,
     ...(metrics.normalization === "none"
       ? []
       : [`rows         normalised as in training: ${metrics.normalization}; x below are normalised rows`]),
@@ -74,7 +74,7 @@ function densityLines({ density, dead, latents }: Evaluation): string[] {
   const line = (name: string, count: number) =>
     `  ${name.padEnd(20)}${formatCount(count).padStart(8)}  ${bar(count)}`.trimEnd();
   return [
-    `density of the ${formatCount(latents)} latents: the share of rows in which the value is above 0`,
+    `density of the ${counted(latents, "latent")}: the share of rows in which the value is above 0`,
     line("never", dead),
     ...density.map(({ from, to, latents: count }) => line(`${share(from)} to ${share(to)}`, count)),
   ];
@@ -98,7 +98,7 @@ function featureLines(
   { latent, density, firings, contexts, energyShare, tokens, examples }: ShownFeature,
   page: Page,
 ): string[] {
-  const head = `latent ${latent}   fires on ${formatPercent(density)} of the tokens (${formatCount(firings)}, in ${formatCount(contexts)} contexts), ${formatPercent(energyShare)} of all energy`;
+  const head = `latent ${latent}   fires on ${formatPercent(density)} of the tokens (${formatCount(firings)}, in ${counted(contexts, "context")}), ${formatPercent(energyShare)} of all energy`;
   const lines = [page.bold ? `\u001b[1m${head}\u001b[22m` : head];
   lines.push(`  on: ${clipList(usesOf(tokens), page.columns - 6)}`);
   // The marked tokens stand below each other, as in a concordance.
