@@ -57,6 +57,8 @@ export async function follow(run: TrainRun, ending: Ending, as: "text" | "json" 
         : ` in ${formatDuration(report.elapsed_s)} (${formatCount(result.tokens / report.elapsed_s)} rows/s)`;
     say(`${result.reason.padEnd(13)}${counted(result.steps, "step")}, ${counted(result.tokens, "row")}${time}`);
     if (report !== undefined) say(`result       ${brief(report)}, ${heldOut(report)}L0 ${figure(report.l0)}`);
+    if (report?.holdout_fvu_ema !== undefined) say(`weights      ${averageWords(report)}`);
+    for (const each of result.advice) say(`advice       ${each}`);
     if (run.out !== undefined) say(`run          ${run.out}`);
   }
   process.exitCode = ending.exitCode();
@@ -74,6 +76,10 @@ function heldOut({ holdout_fvu }: Report): string {
   return holdout_fvu === undefined ? "" : `held-out FVU ${figure(holdout_fvu)}, `;
 }
 
-function figure(value: number): string {
-  return Number.isFinite(value) ? value.toPrecision(4) : "not finite";
+function averageWords({ holdout_fvu, holdout_fvu_ema }: Report): string {
+  return `held-out FVU ${figure(holdout_fvu)} of the raw weights, ${figure(holdout_fvu_ema)} of the running average; export and eval take the average unless --weights raw is given`;
+}
+
+function figure(value: number | undefined): string {
+  return value !== undefined && Number.isFinite(value) ? value.toPrecision(4) : "not finite";
 }

@@ -46,8 +46,8 @@ export interface LoopInput {
   readonly evalEvery: number;
   /** Ends the loop after the step under way. */
   readonly signal: AbortSignal;
-  /** The held-out rows under the weights as they are; undefined when there are none. */
-  readonly evaluate: (() => Promise<HeldOut>) | undefined;
+  /** The held-out rows under the weights as they are, after step `step`; undefined when there are none. */
+  readonly evaluate: ((step: number) => Promise<HeldOut>) | undefined;
   readonly onLog: (progress: Progress, lr: number, findings: Findings & Partial<HeldOut>) => void;
   /** Steps between checkpoints, the last step apart; 0: none. */
   readonly saveEvery: number;
@@ -56,7 +56,7 @@ export interface LoopInput {
 }
 
 /** What an evaluation on the hold-out finds. */
-export type HeldOut = Pick<Report, "holdout_fvu" | "holdout_mse">;
+export type HeldOut = Pick<Report, "holdout_fvu" | "holdout_mse" | "holdout_fvu_ema" | "holdout_mse_ema">;
 
 /** Skipping this many steps in a row is not a passing accident. */
 const MOST_SKIPPED = 100;
@@ -124,7 +124,7 @@ export async function trainLoop(input: LoopInput): Promise<Progress> {
     skippedInARow = bad ? skippedInARow + 1 : 0;
     if (bad && (input.nonFinite === "stop" || skippedInARow >= MOST_SKIPPED)) throw diverged(at.step, skippedInARow);
     if (findings !== undefined)
-      input.onLog(at, step.lr, { ...findings, ...(evaluate ? await input.evaluate?.() : {}) });
+      input.onLog(at, step.lr, { ...findings, ...(evaluate ? await input.evaluate?.(at.step) : {}) });
     return stop;
   }
 }

@@ -43,6 +43,9 @@ export interface Report {
   /** On held-out rows, at evaluations. */
   readonly holdout_fvu?: number;
   readonly holdout_mse?: number;
+  /** The same of the running average of the weights, at the end of a run that keeps one. */
+  readonly holdout_fvu_ema?: number;
+  readonly holdout_mse_ema?: number;
 }
 
 /** What the engine knows of a step. */

@@ -14,6 +14,8 @@ export interface TrainResult {
   readonly tokens: number;
   /** The last line of metrics.jsonl; undefined when no step was logged. */
   readonly report: Report | undefined;
+  /** What went badly and what to do, a sentence each; empty where the run went well or was stopped. */
+  readonly advice: readonly string[];
   /** The folder of the last checkpoint; undefined with `out: false`. */
   readonly checkpoint: string | undefined;
   /**

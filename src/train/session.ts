@@ -35,6 +35,8 @@ import { autoencoderDims, type Dims } from "../sae/dims.ts";
 import { SaettaError, UsageError } from "../util/errors.ts";
 import type { JsonObject } from "../util/json.ts";
 import { VERSION } from "../util/version.ts";
+import { runAdvice } from "./advice.ts";
+import { evaluateAverage } from "./average.ts";
 import { DensityFile } from "./density-file.ts";
 import type { Forecast } from "./estimate.ts";
 import { type Progress, trainLoop } from "./loop.ts";
@@ -288,15 +290,19 @@ export async function trainFrom(
       signal,
       evaluate:
         validator &&
-        (async () => {
+        (async (step) => {
           const found = await validator.run(state.params);
           density = validator.density && (await densityOfAll(collective, validator.density));
-          return found;
+          if (step < steps) return found;
+          const average = await evaluateAverage(engine, state, config.ema, part.shape.d, (params) =>
+            validator.run(params),
+          );
+          return { ...found, ...average };
         }),
       onLog: (at, lr, findings) => {
         const now = elapsed();
         const { step, tokens, position } = at;
-        const { holdout_fvu, holdout_mse, ...found } = findings;
+        const { holdout_fvu, holdout_mse, holdout_fvu_ema, holdout_mse_ema, ...found } = findings;
         last = {
           step,
           tokens,
@@ -308,6 +314,7 @@ export async function trainFrom(
           skipped_rows: position.skipped,
           tokens_per_second: (tokens - before.tokens) / Math.max(1e-9, now - before.at),
           ...(holdout_fvu === undefined ? {} : { holdout_fvu, holdout_mse }),
+          ...(holdout_fvu_ema === undefined ? {} : { holdout_fvu_ema, holdout_mse_ema }),
         };
         before = { at: now, tokens };
         metrics?.append(last);
@@ -330,7 +337,8 @@ export async function trainFrom(
     engine.complete(state);
     const sae = await trainedSae(engine, state, description, { path: checkpoint, step: end.step }, shard.dims);
     exitCode = 0;
-    return { reason, steps: end.step, tokens: end.tokens, report: last, checkpoint, sae };
+    const advice = reason === "done" && last !== undefined ? runAdvice(last, config, steps) : [];
+    return { reason, steps: end.step, tokens: end.tokens, report: last, advice, checkpoint, sae };
   } catch (thrown) {
     await engine.close();
     throw thrown;

@@ -17,6 +17,7 @@ import { type FoundSae, findSae, writeParams } from "../inference/weights.ts";
 import { paramsOf } from "../sae/architectures/index.ts";
 import { normalizationOf } from "../sae/description.ts";
 import { UsageError } from "../util/errors.ts";
+import { smallDefaults } from "./advice.ts";
 import { type Pace, secondsFor, timeSteps } from "./estimate.ts";
 import { fromFirst } from "./rank-shard.ts";
 import { TrainRun } from "./run.ts";
@@ -60,6 +61,8 @@ export async function train(given: Source, options: TrainOptions & TrainArgument
   );
   let lock: RunLock | undefined;
   try {
+    if (initial === undefined)
+      for (const each of smallDefaults(asked, planned.config, planned.budget, source.dIn)) onNote(each);
     if (dir !== undefined && collective.grid.rank === 0)
       lock = await createRunFolder(dir, planned.config, planned.record);
     if (lock?.warning !== undefined) onNote(lock.warning);
