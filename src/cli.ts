@@ -2,6 +2,7 @@
 /** argv -> command. A command's module is loaded when it is called, so that `saetta --help` is quick. */
 
 import "./util/threads.ts";
+import "./util/hold-signals.ts";
 
 import { Command, CommanderError } from "commander";
 import { ourWord } from "./other-words.ts";
@@ -29,6 +30,11 @@ const COMMANDS: readonly Entry[] = [
     name: "resume",
     summary: "go on with a run from its last checkpoint",
     load: async () => (await import("./commands/resume.ts")).resumeCommand,
+  },
+  {
+    name: "ls",
+    summary: "list runs, a line each",
+    load: async () => (await import("./commands/ls.ts")).lsCommand,
   },
   {
     name: "eval",

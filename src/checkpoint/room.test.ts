@@ -1,6 +1,6 @@
 import { tmpdir } from "node:os";
 import { describe, expect, it } from "vitest";
-import { type OnDiskFull, withRoom } from "./room.ts";
+import { type OnDiskFull, waitForRoom, withRoom } from "./room.ts";
 import { disk, failure } from "./storage.ts";
 
 const error = (code: string) => failure(Object.assign(new Error(`${code}: as the system says it`), { code }), "a/file");
@@ -62,5 +62,40 @@ describe("a disk without room", () => {
 
   it("is waited for no longer when the run is to end", async () => {
     expect(await tried("wait", "ENOSPC", 10, { abortAfter: 2 })).toMatchObject({ result: SAID, tries: 3, waits: 2 });
+  });
+});
+
+describe("room for the first checkpoint", () => {
+  const waiting = { runDir: "run", needed: 1000, signal: new AbortController().signal };
+  const sizes =
+    (...all: (number | undefined)[]) =>
+    () =>
+      Promise.resolve(all.length > 1 ? all.shift() : all[0]);
+  const later = { later: () => Promise.resolve() };
+
+  it("is nothing to speak of where there is enough, or the system does not say", async () => {
+    for (const free of [1000, 5000, undefined]) {
+      const notes: string[] = [];
+      const stop = { ...waiting, onDiskFull: "stop", onNote: (note: string) => notes.push(note) } as const;
+      await waitForRoom(stop, later, sizes(free));
+      expect(notes).toEqual([]);
+    }
+  });
+
+  it("stops the run with both numbers where there is not", async () => {
+    const stop = { ...waiting, onDiskFull: "stop", onNote: () => undefined } as const;
+    await expect(waitForRoom(stop, later, sizes(10))).rejects.toThrow(
+      /^run: no room on the disk: a checkpoint needs 1000 bytes \(.*\), 10 B are free; make room, choose another --out, or pass --on-disk-full wait$/,
+    );
+  });
+
+  it("or is waited for", async () => {
+    const notes: string[] = [];
+    const wait = { ...waiting, onDiskFull: "wait", onNote: (note: string) => notes.push(note) } as const;
+    await waitForRoom(wait, later, sizes(10, 20, 500, 2000));
+    expect(notes.join("\n")).toMatch(
+      /the run waits \(--on-disk-full wait\)\nthere is room on the disk now, and the run starts$/,
+    );
+    await waitForRoom({ ...wait, signal: AbortSignal.abort() }, later, sizes(10));
   });
 });

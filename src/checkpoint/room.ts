@@ -1,6 +1,7 @@
 /** What happens when there is no room on the disk: the run stops, or waits until there is. Nothing that was saved before is touched either way. */
 
-import { messageOf } from "../util/errors.ts";
+import { formatBytes } from "../util/bytes.ts";
+import { messageOf, SaettaError } from "../util/errors.ts";
 import { disk, freeBytes, isDiskFull, type Storage } from "./storage.ts";
 
 /** "stop": the run fails with the error. "wait": it tries again until it succeeds or is stopped. */
@@ -35,4 +36,27 @@ export async function withRoom<T>(
       while (!signal.aborted && ((await freeBytes(runDir)) ?? needed) < needed);
     }
   }
+}
+
+/**
+ * Returns when `needed` bytes are free where the run folder is, or the system does not say. Otherwise throws SaettaError with both numbers, or waits, as `onDiskFull` says;
+ * waiting ends when the signal is aborted, too.
+ */
+export async function waitForRoom(
+  { onDiskFull, runDir, needed, signal, onNote }: Waiting,
+  storage: Pick<Storage, "later"> = disk,
+  free: (path: string) => Promise<number | undefined> = freeBytes,
+): Promise<void> {
+  const first = await free(runDir);
+  if (first === undefined || first >= needed) return;
+  const what = `no room on the disk: a checkpoint needs ${needed} bytes (${formatBytes(needed)}), ${formatBytes(first)} are free`;
+  if (onDiskFull === "stop") {
+    throw new SaettaError(what, {
+      where: runDir,
+      mend: "make room, choose another --out, or pass --on-disk-full wait",
+    });
+  }
+  onNote(`${runDir}: ${what}; the run waits (--on-disk-full wait)`);
+  while (!signal.aborted && ((await free(runDir)) ?? needed) < needed) await storage.later(signal);
+  if (!signal.aborted) onNote("there is room on the disk now, and the run starts");
 }

@@ -14,6 +14,8 @@ import { chooseGrid, deadlineOf, MAX_RANKS, type World } from "./world.ts";
 
 /** Seconds in which the ranks of one host must have come. */
 const PATIENCE = 300;
+/** Milliseconds after which ranks are told again to save and end. */
+const AGAIN = 1000;
 /** Milliseconds in which ranks that were told to end do so, and then in which mpirun ends them; it is killed after that. */
 const GRACE = 1500;
 
@@ -162,13 +164,25 @@ function forward(children: readonly ChildProcess[]): {
   readonly close: () => void;
 } {
   let code: number | undefined;
+  let repeated: NodeJS.Timeout | undefined;
+  // mpirun passes SIGUSR1 on; at the others it would kill.
+  const save = () => {
+    for (const child of children) child.kill("SIGUSR1");
+  };
   const close = onSignals((name) => {
-    const again = code !== undefined;
+    if (code !== undefined && name !== "SIGUSR1") for (const child of children) child.kill("SIGTERM");
     code ??= EXIT_CODES[name];
-    // mpirun passes SIGUSR1 on; at the others it would kill.
-    for (const child of children) child.kill(again ? "SIGTERM" : "SIGUSR1");
+    save();
+    // A rank that still starts does not hear it; one that has heard it takes no notice of more.
+    repeated ??= setInterval(save, AGAIN);
   });
-  return { code: () => code, close };
+  return {
+    code: () => code,
+    close: () => {
+      clearInterval(repeated);
+      close();
+    },
+  };
 }
 
 /** Ends what is left of the ranks, also those that are stopped. */

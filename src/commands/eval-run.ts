@@ -2,11 +2,13 @@
 
 import { resolve } from "node:path";
 import type { TrainOptions } from "../config.ts";
+import type { Source } from "../data/source.ts";
 import type { Engine } from "../engine/engine.ts";
 import type { Judged } from "../eval/compare.ts";
 import { evalReport } from "../eval/report.ts";
 import { loadSae, type Sae } from "../inference/sae.ts";
 import { namesSae, type WeightsKind } from "../inference/weights.ts";
+import { otherOrigin } from "../sae/origin.ts";
 import { UsageError } from "../util/errors.ts";
 import { createProgress } from "../util/progress.ts";
 import { type EvalData, sharedData } from "./eval-data.ts";
@@ -59,6 +61,7 @@ export async function judgeAll(
       const options = { features, maxRows, nonFinite, onProgress: (done: number) => progress.update(done) };
       judged.push({ ...(await evalReport(sae, source, ranges, options)), loss: null });
       progress.done();
+      noteOddities(sae, source, judged.at(-1)!.metrics.fvu);
     }
     const progress = createProgress({ label: "loss", unit: "tokens" });
     const losses = await lossesOf(
@@ -84,4 +87,16 @@ async function sortPaths(
   const data: string[] = [];
   for (const path of rest) ((await namesSae(path)) ? saes : data).push(path);
   return { saes, data };
+}
+
+/** What makes a number of an autoencoder on these rows doubtful, a line each. */
+export function noteOddities({ path, description }: Sae, { paths, origin }: Source, fvu: number | null): void {
+  const sae = path ?? "the autoencoder";
+  const other = otherOrigin(paths.join(", "), origin, sae, description.saetta);
+  if (other !== undefined) note(other);
+  if (fvu !== null && fvu > 1) {
+    note(
+      `${sae}: FVU ${fvu.toPrecision(4)} is above 1, worse than the mean row: are these rows of the tensor and scale that it was trained on?`,
+    );
+  }
 }

@@ -1,3 +1,4 @@
+import { stat } from "node:fs/promises";
 import { resolve } from "node:path";
 import type { Command } from "commander";
 import { selectEngine } from "../engine/select.ts";
@@ -13,12 +14,14 @@ import { counted } from "../util/format.ts";
 import { parseCount } from "../util/numbers.ts";
 import { createProgress, type Progress } from "../util/progress.ts";
 import { evalData } from "./eval-data.ts";
+import { noteOddities } from "./eval-run.ts";
 import { addFlags, givenOptions, weightsFlag } from "./flags.ts";
 import { note } from "./note.ts";
 
 interface Flags {
   readonly data?: readonly string[];
   readonly out: string;
+  readonly force?: boolean;
   readonly model?: string;
   readonly weights?: WeightsKind;
   readonly maxRows?: number;
@@ -41,6 +44,12 @@ async function heldOutOf(sae: Sae & { readonly path: string }): Promise<FeatureS
   }
 }
 
+/** Before any work: the page of another run may be there. */
+async function refuseTaken(out: string): Promise<void> {
+  if ((await stat(out).catch(() => undefined)) === undefined) return;
+  throw new SaettaError("exists already", { where: out, mend: "choose another --out, or pass --force to replace it" });
+}
+
 export function reportCommand(program: Command): void {
   const command = program
     .command("report")
@@ -48,12 +57,14 @@ export function reportCommand(program: Command): void {
     .argument("<sae>", "run folder, checkpoint folder, or a folder of sparsify")
     .option("--data <paths...>", "files or folders of activations (default: the hold-out of the run)")
     .option("--out <file>", "the HTML file to write", "features.html")
+    .option("--force", "replace the file if it exists")
     .option("--model <path>", "the ONNX model that the activations are of (default: the one they name, if it is there)")
     .addOption(weightsFlag())
     .option("--max-rows <N>", "look at no more than N rows, evenly spread", (text) => parseCount(text, "--max-rows"))
     .addHelpText("after", "\nExample:\n  saetta report runs/first --data acts.h5 --out features.html\n");
   addFlags(command, ["engine", "threads", "dataset", "as", "nonFinite", "excludeTokens"]);
-  command.action(async (path: string, { data = [], out, model, weights, maxRows }: Flags) => {
+  command.action(async (path: string, { data = [], out, force, model, weights, maxRows }: Flags) => {
+    if (force !== true) await refuseTaken(out);
     const asked = givenOptions(command);
     await using engine = await selectEngine(asked.engine ?? "auto", { threads: asked.threads, onNote: note });
     await using sae = await loadSae(path, weights === undefined ? { engine } : { engine, weights });
@@ -76,8 +87,9 @@ export function reportCommand(program: Command): void {
       };
       const heldOut = data.length === 0 ? ("these" as const) : await heldOutOf(sae);
       const options = { out, model, maxRows, nonFinite, heldOut, onNote: note, onProgress };
-      const { first, latents, rows } = await writeHtmlReport(sae, source, ranges, options);
+      const { first, latents, rows, fvu } = await writeHtmlReport(sae, source, ranges, options);
       line.progress?.done();
+      noteOddities(sae, source, fvu);
       process.stdout.write(
         `report       ${out}: ${counted(latents, "latent")} on ${counted(rows, "row")}; it opens with latent ${first}\n`,
       );

@@ -5,7 +5,7 @@ import type { TrainRun } from "../train/run.ts";
 import type { RunOptions } from "../train/train.ts";
 import { follow } from "./follow.ts";
 import { note, unnoted } from "./note.ts";
-import { type PageFlags, showRun } from "./page.ts";
+import { keepPage, type PageFlags, showRun } from "./page.ts";
 import { catchSignals } from "./signals.ts";
 
 export interface RunFlags extends PageFlags {
@@ -23,8 +23,13 @@ export async function runToEnd(
   const ending = catchSignals("finishing the step and saving a checkpoint", quiet);
   try {
     const run = await begin({ signal: ending.signal, onNote: quiet ? unnoted : note, collective });
-    const hide = await showRun(quiet ? undefined : run.out, flags);
-    await follow(run, ending, quiet ? "quiet" : flags.json === true ? "json" : "text").finally(hide);
+    const page = await showRun(quiet ? undefined : run.out, flags);
+    try {
+      await follow(run, ending, quiet ? "quiet" : flags.json === true ? "json" : "text");
+      await keepPage(page, ending, flags.json === true);
+    } finally {
+      await page.close();
+    }
   } finally {
     ending.close();
   }

@@ -7,6 +7,8 @@ export interface Ending {
   readonly signal: AbortSignal;
   /** 130 after SIGINT, 143 after SIGTERM, 0 after SIGUSR1 or without a signal. */
   readonly exitCode: () => number;
+  /** Says what a signal from now on leads to. */
+  readonly now: (doing: string) => void;
   /** Stops listening. */
   readonly close: () => void;
 }
@@ -14,15 +16,18 @@ export interface Ending {
 /** `doing` is told to people: "finishing the step and saving a checkpoint". `quiet`: it is not told, for another rank tells it. */
 export function catchSignals(doing: string, quiet = false): Ending {
   const controller = new AbortController();
-  let code = 0;
+  let [code, does] = [0, doing];
   let asked = 0; // by SIGINT or SIGTERM; a scheduler sends SIGTERM some time after SIGUSR1, which is no reason to lose the checkpoint
   const close = onSignals((name) => {
     if (name !== "SIGUSR1" && asked++ > 0) process.exit(EXIT_CODES[name]);
     if (controller.signal.aborted) return;
     code = EXIT_CODES[name];
     if (!quiet)
-      process.stderr.write(`\nsaetta: ${name}: ${doing}${name === "SIGINT" ? "; Ctrl-C again ends at once" : ""}\n`);
+      process.stderr.write(`\nsaetta: ${name}: ${does}${name === "SIGINT" ? "; Ctrl-C again ends at once" : ""}\n`);
     controller.abort();
   });
-  return { signal: controller.signal, exitCode: () => code, close };
+  const now = (next: string) => {
+    does = next;
+  };
+  return { signal: controller.signal, exitCode: () => code, now, close };
 }

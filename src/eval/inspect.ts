@@ -34,7 +34,7 @@ import { FormatError, hasCode, messageOf, SaettaError } from "../util/errors.ts"
 import { asObject, type Json, type JsonObject, readJsonFile, snakeCase } from "../util/json.ts";
 import { activationShards, activationsIn } from "./inspect-activations.ts";
 import { inspectForeign, inspectTorch } from "./inspect-foreign.ts";
-import type { Facts, Inspection } from "./inspection.ts";
+import type { Fact, Facts, Inspection } from "./inspection.ts";
 
 /**
  * Looks at one file or folder, or at the shards of a folder or a quoted pattern together. `options`: how the activations in a file are read. Throws
@@ -238,7 +238,8 @@ async function runFolder(path: string): Promise<Inspection> {
     );
     checkpoints.push({ step, state });
   }
-  return { path, kind: "run folder", facts: { config: withoutNull(config) as Facts, checkpoints } };
+  const last = await lastReport(path);
+  return { path, kind: "run folder", facts: { ...last, checkpoints, config: withoutNull(config) as Facts } };
 }
 
 /** The value without what is null, at any depth. */
@@ -247,4 +248,21 @@ function withoutNull(value: Json): Json {
   if (typeof value !== "object" || value === null) return value;
   const kept = Object.entries(value).filter(([, each]) => each !== null);
   return Object.fromEntries(kept.map(([name, each]) => [name, withoutNull(each)]));
+}
+
+/** What the newest line of metrics.jsonl says, the rows held out before those trained on. */
+async function lastReport(path: string): Promise<Facts> {
+  const text = await readFile(join(path, "metrics.jsonl"), "utf8").catch(() => "");
+  let values: JsonObject = {};
+  for (const line of text.trimEnd().split("\n").slice(-1)) {
+    try {
+      values = asObject(JSON.parse(line) as JsonObject, "a line", path);
+    } catch {
+      // the line is being written, or there is none
+    }
+  }
+  const names = ["step", "holdout_fvu", "holdout_fvu_ema", "fvu", "l0", "dead", "tokens", "elapsed_s"];
+  return Object.fromEntries(
+    names.flatMap((name): [string, Fact][] => (typeof values[name] === "number" ? [[name, values[name]]] : [])),
+  );
 }

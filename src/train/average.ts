@@ -1,7 +1,8 @@
 /** The running average of the weights on the hold-out, at the end of training. */
 
-import { COUNTERS, type Engine, PARAM_NAMES, type Params, type State } from "../engine/engine.ts";
+import { COUNTERS, type Engine, type Params, type State } from "../engine/engine.ts";
 import { corrected } from "../inference/weights.ts";
+import { paramEntries } from "../sae/params.ts";
 import { float64Of } from "../util/bytes.ts";
 import type { HeldOut } from "./loop.ts";
 import { readReals, writeReals } from "./state.ts";
@@ -12,22 +13,26 @@ import { readReals, writeReals } from "./state.ts";
  */
 export async function evaluateAverage(
   engine: Engine,
-  { ema, m, counters }: State,
+  { params, ema, m, counters }: State,
   decay: number,
   d: number,
   run: (params: Params) => Promise<HeldOut>,
 ): Promise<Pick<HeldOut, "holdout_fvu_ema" | "holdout_mse_ema"> | undefined> {
   const updates = float64Of(await engine.read(counters))[COUNTERS.indexOf("ema")]!;
   if (ema === undefined || updates === 0) return undefined;
-  const before = await Promise.all(PARAM_NAMES.map((name) => engine.read(m[name])));
+  const places = paramEntries(m);
+  const before = await Promise.all(places.map(([, , place]) => engine.read(place)));
   try {
-    for (const name of PARAM_NAMES)
-      writeReals(engine, m[name], corrected(name, await readReals(engine, ema[name]), d, { decay, updates }));
-    const { holdout_fvu, holdout_mse } = await run(m);
+    for (const [name, , place] of places) {
+      const average = ema[name];
+      if (average === undefined) continue;
+      writeReals(engine, place, corrected(name, await readReals(engine, average), d, { decay, updates }));
+    }
+    const { holdout_fvu, holdout_mse } = await run({ ...params, ...m });
     return holdout_fvu === undefined || holdout_mse === undefined
       ? undefined
       : { holdout_fvu_ema: holdout_fvu, holdout_mse_ema: holdout_mse };
   } finally {
-    for (const [i, name] of PARAM_NAMES.entries()) engine.write(m[name], before[i]!);
+    for (const [i, [, , place]] of places.entries()) engine.write(place, before[i]!);
   }
 }

@@ -13,6 +13,7 @@ import type { Source } from "../data/source.ts";
 import type { Normalization } from "../engine/engine.ts";
 import { findSae } from "../inference/weights.ts";
 import { normalizationOf } from "../sae/description.ts";
+import { otherOrigin } from "../sae/origin.ts";
 import { FormatError, SaettaError, UsageError } from "../util/errors.ts";
 import { Fields, type JsonObject } from "../util/json.ts";
 import { appendedTo, extend, resumedOptions } from "./extend.ts";
@@ -22,7 +23,7 @@ import type { TrainRun } from "./run.ts";
 import { type RunConfig, readRunConfig, writeConfig } from "./run-folder.ts";
 import { locateData } from "./run-record.ts";
 import { type Beginning, type Plan, plan } from "./session.ts";
-import { launch, type Outset, type RunOptions, startAnew, stateOf } from "./train.ts";
+import { launch, type Outset, type RunOptions, roomToSave, startAnew, stateOf } from "./train.ts";
 
 /** What a run may be given when it is resumed; everything else is fixed. */
 export interface ResumeArguments extends RunOptions {
@@ -58,6 +59,8 @@ export async function resume(dir: string, changes: TrainOptions & ResumeArgument
       if (planned.steps === begin.progress.step)
         onNote("the run has spent its budget already; --tokens or --epochs extend it");
       noteOtherBits(checkpoint, planned, onNote);
+      const other = otherOrigin(source.paths.join(", "), source.origin, dir, checkpoint.description.saetta);
+      if (other !== undefined) onNote(other);
       const state = stateOf(planned);
       const { firstLatent, whole } = planned.shard;
       await restoreState(planned.engine, checkpoint, state, { first: firstLatent, of: whole.n });
@@ -67,6 +70,8 @@ export async function resume(dir: string, changes: TrainOptions & ResumeArgument
       onNote(`${dir} has no checkpoint yet, so the run starts again`);
       outset = await startAnew(planned, options.init === undefined ? undefined : await findSae(options.init), onNote);
     }
+    const { step } = outset.begin.progress;
+    if (lock !== undefined && step < planned.steps) await roomToSave(dir, planned, outset.state, signal, onNote);
     if (lock !== undefined) await writeConfig(dir, planned.config, planned.record);
     const run = launch(planned, lock, dir, { signal, onNote }, outset);
     const opened = source;

@@ -294,7 +294,7 @@ export async function trainFrom(
           const found = await validator.run(state.params);
           density = validator.density && (await densityOfAll(collective, validator.density));
           if (step < steps) return found;
-          const average = await evaluateAverage(engine, state, config.ema, part.shape.d, (params) =>
+          const average = await evaluateAverage(engine, state, config.ema, shard.whole.dOut, (params) =>
             validator.run(params),
           );
           return { ...found, ...average };

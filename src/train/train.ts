@@ -2,6 +2,8 @@
 
 import { basename, join } from "node:path";
 import type { RunLock } from "../checkpoint/lock.ts";
+import { waitForRoom } from "../checkpoint/room.ts";
+import { checkpointBytes } from "../checkpoint/save.ts";
 import type { Collective } from "../collective/collective.ts";
 import { solo } from "../collective/solo.ts";
 import { chooseGrid } from "../collective/world.ts";
@@ -16,6 +18,7 @@ import type { Normalization, State } from "../engine/engine.ts";
 import { type FoundSae, findSae, writeParams } from "../inference/weights.ts";
 import { paramsOf } from "../sae/architectures/index.ts";
 import { normalizationOf } from "../sae/description.ts";
+import { otherOrigin } from "../sae/origin.ts";
 import { UsageError } from "../util/errors.ts";
 import { smallDefaults } from "./advice.ts";
 import { type Pace, secondsFor, timeSteps } from "./estimate.ts";
@@ -61,12 +64,17 @@ export async function train(given: Source, options: TrainOptions & TrainArgument
   );
   let lock: RunLock | undefined;
   try {
+    const other =
+      initial && otherOrigin(source.paths.join(", "), source.origin, asked.init!, initial.description.saetta);
+    if (other !== undefined) onNote(other);
     if (initial === undefined)
       for (const each of smallDefaults(asked, planned.config, planned.budget, source.dIn)) onNote(each);
     if (dir !== undefined && collective.grid.rank === 0)
       lock = await createRunFolder(dir, planned.config, planned.record);
     if (lock?.warning !== undefined) onNote(lock.warning);
-    return launch(planned, lock, dir, { signal, onNote }, await startAnew(planned, initial, onNote));
+    const outset = await startAnew(planned, initial, onNote);
+    if (dir !== undefined && lock !== undefined) await roomToSave(dir, planned, outset.state, signal, onNote);
+    return launch(planned, lock, dir, { signal, onNote }, outset);
   } catch (error) {
     await planned.engine.close();
     if (dir !== undefined && lock !== undefined) await discardRunFolder(dir, lock);
@@ -97,6 +105,18 @@ export async function startAnew(
   const { found, pace, ...started } = await start(planned, state, initial, onNote);
   const begin = { progress: { step: 0, tokens: 0, position: START }, ...started, elapsed: 0, metricsBytes: 0 };
   return { state, begin, seconds: pace && secondsOf(planned, pace), found };
+}
+
+/** A disk that is too small for one checkpoint is known before the first step: it stops the run, or is waited for. */
+export async function roomToSave(
+  runDir: string,
+  { config, shard }: Plan,
+  state: State,
+  signal: AbortSignal = new AbortController().signal,
+  onNote: (note: string) => void = () => undefined,
+): Promise<void> {
+  const needed = checkpointBytes(state) * shard.grid.shards;
+  await waitForRoom({ runDir, needed, onDiskFull: config.onDiskFull, signal, onNote });
 }
 
 export function launch(

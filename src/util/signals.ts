@@ -5,12 +5,35 @@ export const EXIT_CODES = { SIGINT: 130, SIGTERM: 143, SIGUSR1: 0 } as const;
 
 export type EndingSignal = keyof typeof EXIT_CODES;
 
-/** Calls `heard` at each of the signals, which then do not end the process; until what is returned is called. */
+const NAMES = Object.keys(EXIT_CODES) as EndingSignal[];
+
+/** Signals that came before anybody listened; undefined where they are not held. */
+let held: EndingSignal[] | undefined;
+
+/**
+ * Holds the signals from now on for the first caller of `onSignals`: until then a program still loads its modules, and Node would end at SIGTERM and take SIGUSR1 for a
+ * call of its debugger. A second Ctrl-C or SIGTERM ends the process at once. SIGUSR1 never reaches the debugger again.
+ */
+export function holdSignals(): void {
+  if (held !== undefined) return;
+  held = [];
+  for (const name of NAMES) process.on(name, hold);
+}
+
+function hold(name: EndingSignal): void {
+  if (name !== "SIGUSR1" && held?.some((each) => each !== "SIGUSR1")) process.exit(EXIT_CODES[name]);
+  held?.push(name);
+}
+
+/** Calls `heard` at each of the signals, which then do not end the process; until what is returned is called. Those that were held are heard first. */
 export function onSignals(heard: (name: EndingSignal) => void): () => void {
-  const names = Object.keys(EXIT_CODES) as EndingSignal[];
   // Node calls a listener with the name of the signal.
-  for (const name of names) process.on(name, heard);
+  for (const name of NAMES) process.on(name, heard);
+  const before = held ?? [];
+  held = undefined;
+  for (const name of NAMES) if (name !== "SIGUSR1") process.off(name, hold);
+  for (const name of before) heard(name);
   return () => {
-    for (const name of names) process.off(name, heard);
+    for (const name of NAMES) process.off(name, heard);
   };
 }

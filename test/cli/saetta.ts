@@ -12,6 +12,7 @@ export const COMMANDS = [
   "harvest",
   "train",
   "resume",
+  "ls",
   "eval",
   "export",
   "import",
