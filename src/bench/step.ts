@@ -1,6 +1,7 @@
 /** The time of the whole training step, as `train` runs it, on rows of noise. */
 
 import type { Engine, State, Tensor } from "../engine/engine.ts";
+import { readNumbers } from "../engine/numbers.ts";
 import { type EngineName, type SelectOptions, selectEngine } from "../engine/select.ts";
 import { namedSums } from "../engine/sums.ts";
 import { tiedStart } from "../sae/init.ts";
@@ -8,7 +9,7 @@ import { CORE_PARAMS } from "../sae/params.ts";
 import { trainingSelections } from "../train/rank-shard.ts";
 import { allocState, writeReals } from "../train/state.ts";
 import { createTrainStep, type TrainStep } from "../train/step.ts";
-import { bytesOf, float64Of, uint32Of } from "../util/bytes.ts";
+import { bytesOf, uint32Of } from "../util/bytes.ts";
 import { SaettaError, UsageError } from "../util/errors.ts";
 import { cpuPerWall, median, type Sample } from "./statistics.ts";
 import {
@@ -159,7 +160,7 @@ export class StepBench {
     await this.#engine.read(step.step.bad);
     const ms = performance.now() - began;
     const { user, system } = process.cpuUsage(cpu);
-    const sums = namedSums(float64Of(await this.#engine.read(step.step.sums)));
+    const sums = namedSums(await readNumbers(this.#engine, step.step.sums));
     return { ms, cpuMs: (user + system) / 1000, dead: sums.dead };
   }
 

@@ -3,11 +3,12 @@
 import type { Grid } from "../collective/collective.ts";
 import type { DType, Engine, Params, Real, State, Tensor } from "../engine/engine.ts";
 import { BYTES, COUNTERS } from "../engine/engine.ts";
+import { readNumbers } from "../engine/numbers.ts";
 import { type SafetensorsDType, type SafetensorsPart, writeSafetensors } from "../formats/safetensors.ts";
 import { architectureNamed } from "../sae/architectures/index.ts";
 import { descriptionJson, FORMAT_VERSION, normalizationOf, type SaeDescription } from "../sae/description.ts";
 import { type ParamSpec, paramEntries } from "../sae/params.ts";
-import { float64Of, formatBytes } from "../util/bytes.ts";
+import { formatBytes } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
 import { firstNonFinite } from "../util/float16.ts";
 import type { JsonObject } from "../util/json.ts";
@@ -111,7 +112,7 @@ export async function filesOf(
     optimizer.push(...trained(state.params, TRAINED));
     if (state.ema !== undefined) optimizer.push(...trained(state.ema, `${TRAINED}ema.`));
   }
-  const counters = float64Of(await engine.read(state.counters));
+  const counters = await readNumbers(engine, state.counters);
   const { dims, spec } = description;
   const average = {
     average: "running average from 0, not bias-corrected: divide by 1 - decay^updates",

@@ -1,8 +1,8 @@
 /** The engine's memory for what always comes together: parameters, and the small tensors of a step. */
 
 import { type ParamName, paramEntries, perParam } from "../sae/params.ts";
-import { bytesOf } from "../util/bytes.ts";
 import { type Dims, type Engine, HYPER, type Hyper, type Params, type Step, type Tensor } from "./engine.ts";
+import { allocNumbers, writeNumbers } from "./numbers.ts";
 import { sumsLength } from "./sums.ts";
 
 /** Zero-filled parameters in the engine's `real`. */
@@ -17,11 +17,11 @@ export function freeParams(engine: Engine, params: Params): void {
 /** The small tensors that every step writes its findings to. */
 export function allocStep(engine: Engine, { dOut, n }: Dims): Step {
   return {
-    hyper: engine.alloc("f64", [HYPER.length]),
-    sums: engine.alloc("f64", [sumsLength(dOut)]),
+    hyper: allocNumbers(engine, HYPER.length),
+    sums: allocNumbers(engine, sumsLength(dOut)),
     fired: engine.alloc("u32", [n]),
     bad: engine.alloc("u32", [1]),
-    sq: engine.alloc("f64", [1]),
+    sq: allocNumbers(engine, 1),
   };
 }
 
@@ -30,5 +30,9 @@ export function freeStep(engine: Engine, t: Step): void {
 }
 
 export function writeHyper(engine: Engine, t: Step, hyper: Hyper): void {
-  engine.write(t.hyper, bytesOf(Float64Array.from(HYPER, (name) => hyper[name])));
+  writeNumbers(
+    engine,
+    t.hyper,
+    HYPER.map((name) => hyper[name]),
+  );
 }

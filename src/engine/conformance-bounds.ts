@@ -5,16 +5,12 @@
 
 import * as maths from "../sae/math.ts";
 import type { World } from "./conformance-world.ts";
-import type { Real } from "./engine.ts";
 
 /** Units of rounding allowed for each absolute value summed. Long sums stay far below: their errors have random signs. */
 export const SLACK = 16;
 
 /** Roundings to the type that products are computed in, where that is narrower: of both factors and of the result. */
 export const NARROWINGS = 3;
-
-/** Half the distance from 1 to the next number. */
-export const ROUNDING: Readonly<Record<Real, number>> = { f64: 2 ** -53, f32: 2 ** -24 };
 
 /** A plain loop: map() with Math.abs takes ten times as long, and most of the time of the cases went there. */
 export function absolute(a: Float64Array): Float64Array {

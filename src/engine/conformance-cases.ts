@@ -2,7 +2,7 @@
 
 import { autoencoderDims } from "../sae/dims.ts";
 import { CORE_PARAMS } from "../sae/params.ts";
-import { bytesOf, float64Of } from "../util/bytes.ts";
+import { bytesOf, uint32Of } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
 import { type Case, type Result, SMALL, within } from "./conformance-case.ts";
 import { type Draw, draw, selectionsOf } from "./conformance-draw.ts";
@@ -285,14 +285,14 @@ const APART: readonly Case[] = [
   {
     name: "memory: zero-filled, written at an offset, read back as of the call",
     run: async (engine) => {
-      const tensor = engine.alloc("f64", [5]);
+      const tensor = engine.alloc("u32", [5]);
       const before = engine.read(tensor);
-      engine.write(tensor, bytesOf(Float64Array.of(3, 4)), 16);
-      const bytes = bytesOf(Float64Array.of(7));
+      engine.write(tensor, bytesOf(Uint32Array.of(3, 4)), 8);
+      const bytes = bytesOf(Uint32Array.of(7));
       engine.write(tensor, bytes);
       bytes.fill(0xff);
-      new Tally().same("as allocated", float64Of(await before), [0, 0, 0, 0, 0]);
-      new Tally().same("as written", float64Of(await engine.read(tensor)), [7, 0, 3, 4, 0]);
+      new Tally().same("as allocated", uint32Of(await before), [0, 0, 0, 0, 0]);
+      new Tally().same("as written", uint32Of(await engine.read(tensor)), [7, 0, 3, 4, 0]);
       engine.free(tensor);
       return { worst: 0 };
     },

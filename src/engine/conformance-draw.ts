@@ -4,9 +4,10 @@ import { autoencoderDims } from "../sae/dims.ts";
 import type { Weights } from "../sae/math.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { Rng } from "../util/rng.ts";
-import { absoluteWeights, preActivations, ROUNDING, SLACK } from "./conformance-bounds.ts";
+import { absoluteWeights, preActivations, SLACK } from "./conformance-bounds.ts";
 import type { Setup } from "./conformance-world.ts";
 import type { Hyper, Normalization, SelectionPlan } from "./engine.ts";
+import { ROUNDING } from "./numbers.ts";
 
 export interface Draw {
   readonly d: number;

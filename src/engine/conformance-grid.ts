@@ -11,7 +11,8 @@ import { Rng } from "../util/rng.ts";
 import { allocStep, freeStep, writeHyper } from "./allocate.ts";
 import { HYPERS } from "./conformance-draw.ts";
 import { Tally } from "./conformance-step.ts";
-import { type Engine, NONE, type Over, type ReduceOp, type Tensor } from "./engine.ts";
+import { BYTES, type Engine, NONE, type Over, type ReduceOp, type Tensor } from "./engine.ts";
+import { allocNumbers, readNumbers, writeNumbers } from "./numbers.ts";
 
 export interface GridCase {
   readonly name: string;
@@ -29,7 +30,7 @@ function held(values: readonly number[], dtype: string): Numbers {
       : Uint32Array.from(values);
 }
 
-async function readNumbers(engine: Engine, t: Tensor): Promise<Numbers> {
+async function readHeld(engine: Engine, t: Tensor): Promise<Numbers> {
   const bytes = await engine.read(t);
   return t.dtype === "f64" ? float64Of(bytes) : t.dtype === "f32" ? float32Of(bytes) : uint32Of(bytes);
 }
@@ -63,7 +64,7 @@ const REDUCTIONS: GridCase = {
     const checks: (() => Promise<void>)[] = [];
     let seed = 0;
     for (const count of [1, 700, 5003]) {
-      for (const dtype of new Set([engine.real, "f64", "u32"] as const)) {
+      for (const dtype of new Set([engine.real, engine.numbers, "u32"] as const)) {
         for (const over of OVERS) {
           for (const op of ["sum", "max", "min"] as const) {
             const mine = ++seed;
@@ -73,7 +74,7 @@ const REDUCTIONS: GridCase = {
             const expected = members(collective, over)
               .map((each) => drawn(each, mine, count))
               .reduce((a, b) => a.map((value, i) => REDUCE[op](value, b[i]!)));
-            const found = readNumbers(engine, t);
+            const found = readHeld(engine, t);
             engine.free(t);
             checks.push(async () => tally.same(`${op} of ${count} ${dtype} over ${over}`, await found, expected));
             if (mine % 5 === 0) await found;
@@ -89,19 +90,19 @@ const IN_ORDER: GridCase = {
   name: "allReduce: in the order of the operations: what is written after it stands, what was written before it is summed",
   run: async (engine, collective) => {
     const { size } = groupOf(collective.grid, "all");
-    const t = engine.alloc("f64", [3]);
+    const t = allocNumbers(engine, 3);
     const checks: (() => Promise<void>)[] = [];
-    const of = (...values: number[]) => bytesOf(Float64Array.from(values));
+    const of = (...values: number[]) => bytesOf(held(values, engine.numbers));
     for (let turn = 1; turn <= 20; turn++) {
       engine.write(t, of(turn, turn, turn));
       engine.allReduce(t, "sum", "all");
-      const summed = engine.read(t);
-      engine.write(t, of(-turn), 8);
+      const summed = readNumbers(engine, t);
+      engine.write(t, of(-turn), BYTES[engine.numbers]);
       engine.allReduce(t, "max", "all");
-      const written = engine.read(t);
+      const written = readNumbers(engine, t);
       checks.push(async () => {
-        new Tally().same(`turn ${turn}`, float64Of(await summed), [turn * size, turn * size, turn * size]);
-        new Tally().same(`turn ${turn}, written after`, float64Of(await written), [turn * size, -turn, turn * size]);
+        new Tally().same(`turn ${turn}`, await summed, [turn * size, turn * size, turn * size]);
+        new Tally().same(`turn ${turn}, written after`, await written, [turn * size, -turn, turn * size]);
       });
     }
     engine.free(t);
@@ -114,11 +115,11 @@ const SAME_BITS: GridCase = {
   run: async (engine, collective) => {
     const rng = new Rng(5, collective.grid.rank);
     const count = 4099;
-    const values = bytesOf(Float64Array.from({ length: count }, () => rng.normal() * 2 ** (rng.below(40) - 20)));
-    const t = engine.alloc("f64", [count]);
+    const values = Array.from({ length: count }, () => rng.normal() * 2 ** (rng.below(40) - 20));
+    const t = allocNumbers(engine, count);
     const sums: string[] = [];
     for (let turn = 0; turn < 3; turn++) {
-      engine.write(t, values);
+      writeNumbers(engine, t, values);
       engine.allReduce(t, "sum", "all");
       sums.push(Buffer.from(await engine.read(t)).toString("base64"));
     }
@@ -207,7 +208,7 @@ const RECONCILE: readonly GridCase[] = RECONCILED.map((draw, i) => ({
         // With one shard the encode before has said what fired.
         live && shards > 1 ? fired : new Float64Array(n).fill(1),
       ];
-      const found = Promise.all([latent, value, grad, t.fired].map((tensor) => readNumbers(engine, tensor)));
+      const found = Promise.all([latent, value, grad, t.fired].map((tensor) => readHeld(engine, tensor)));
       checks.push(async () => {
         for (const [i, values] of (await found).entries())
           new Tally().same(["latent", "value", "grad", "fired"][i]!, values, expected[i]!);

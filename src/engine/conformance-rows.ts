@@ -3,12 +3,12 @@
 import { rowStatistics } from "../sae/math.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { Rng } from "../util/rng.ts";
-import { ROUNDING } from "./conformance-bounds.ts";
 import { type Case, SMALL, within } from "./conformance-case.ts";
 import { draw } from "./conformance-draw.ts";
 import { Tally } from "./conformance-step.ts";
 import { type Setup, World } from "./conformance-world.ts";
 import type { Engine } from "./engine.ts";
+import { ROUNDING } from "./numbers.ts";
 
 export const LOADS: readonly Case[] = (["f16", "bf16", "f32", "f64"] as const).map((dtype) => ({
   name: `load: ${dtype} rows, in any order, twice or never`,

@@ -11,11 +11,11 @@ import {
   NARROWINGS,
   preActivations,
   projectedMagnitudes,
-  ROUNDING,
   SLACK,
 } from "./conformance-bounds.ts";
 import { type PathName, type Setup, World } from "./conformance-world.ts";
-import { COUNTERS, type Engine, NONE, SUMS } from "./engine.ts";
+import { COUNTERS, type Engine, HYPER, type Hyper, NONE, SUMS } from "./engine.ts";
+import { ROUNDING, storedNumber } from "./numbers.ts";
 import { namedSums } from "./sums.ts";
 
 /** The largest differences seen: as a part of what rounding allows, and relative to the largest number of the tensor. */
@@ -57,9 +57,10 @@ export async function checkSteps(
   tally: Tally,
   engine: Engine,
   reference: Engine,
-  setup: Setup,
+  drawn: Setup,
   options: Options = {},
 ): Promise<void> {
+  const setup = { ...drawn, hyper: storedHyper(engine, drawn.hyper) };
   const e = await World.create(engine, setup);
   const r = await World.create(reference, setup, true);
   try {
@@ -71,6 +72,11 @@ export async function checkSteps(
   }
 }
 
+/** Both engines are given the numbers that the one to be tried can store. */
+function storedHyper(engine: Engine, hyper: Hyper): Hyper {
+  return Object.fromEntries(HYPER.map((name) => [name, storedNumber(engine, hyper[name])])) as Hyper;
+}
+
 class Comparison {
   readonly #tally: Tally;
   readonly #e: World;
@@ -79,6 +85,8 @@ class Comparison {
   /** What a product may be off by, as a part of the sum of absolute values, because its factors are rounded to a narrower type; 0 where they are not. */
   readonly #narrow: number;
   readonly #unit: number;
+  /** What storing the numbers of a step may add, as a part of each; 0 where they are stored as the reference does. */
+  readonly #stored: number;
 
   constructor(tally: Tally, e: World, r: World, exact: boolean) {
     this.#tally = tally;
@@ -87,6 +95,7 @@ class Comparison {
     this.#narrow = NARROWINGS * (e.engine.rounding ?? 0);
     this.#exact = exact && this.#narrow === 0;
     this.#unit = SLACK * ROUNDING[e.engine.real] + this.#narrow;
+    this.#stored = e.engine.numbers === "f64" ? 0 : SLACK * ROUNDING[e.engine.numbers];
   }
 
   async step(): Promise<void> {
@@ -308,7 +317,7 @@ class Comparison {
         tolerance[SUMS.length + this.#d + (i % this.#d)] += this.#unit * distance[i];
       }
     }
-    this.#tally.compare("sums", actual, expected, (i) => tolerance[i]);
+    this.#tally.compare("sums", actual, expected, (i) => tolerance[i] + this.#stored * Math.abs(expected[i]));
   }
 
   #codeGrad(path: PathName): void {
@@ -328,7 +337,7 @@ class Comparison {
       });
     }
     const sq = this.#r.get("sq");
-    this.#tally.compare("sq", this.#e.get("sq"), sq, () => slack + this.#unit * sq[0]);
+    this.#tally.compare("sq", this.#e.get("sq"), sq, () => slack + (this.#unit + this.#stored) * sq[0]);
   }
 
   #projectedGradient(): maths.Weights {

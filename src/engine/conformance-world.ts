@@ -82,14 +82,14 @@ export class World {
       v: params("v."),
       ...(setup.ema === undefined ? {} : { ema: params("ema.") }),
       age: this.#alloc("age", "u32", [dims.n]),
-      counters: this.#alloc("counters", "f64", [COUNTERS.length]),
+      counters: this.#alloc("counters", engine.numbers, [COUNTERS.length]),
     };
     this.step = {
-      hyper: this.#alloc("hyper", "f64", [HYPER.length]),
-      sums: this.#alloc("sums", "f64", [sumsLength(dims.dOut)]),
+      hyper: this.#alloc("hyper", engine.numbers, [HYPER.length]),
+      sums: this.#alloc("sums", engine.numbers, [sumsLength(dims.dOut)]),
       fired: this.#alloc("fired", "u32", [dims.n]),
       bad: this.#alloc("bad", "u32", [1]),
-      sq: this.#alloc("sq", "f64", [1]),
+      sq: this.#alloc("sq", engine.numbers, [1]),
     };
     this.live = this.#path("live", live.slots);
     this.dead = dead && this.#path("dead", dead.slots);

@@ -61,7 +61,7 @@ export type Params = PerParam<Tensor>;
 
 /**
  * All that training changes. `m`, `v`: Adam's moments. `ema`: the running average, not bias-corrected. `age` u32 [n]: rows of the global batches since
- * the latent last fired, saturating. `counters` f64 [COUNTERS.length]: only the engine knows which steps were skipped.
+ * the latent last fired, saturating. `counters` [COUNTERS.length]: only the engine knows which steps were skipped.
  */
 export interface State {
   readonly params: Params;
@@ -72,7 +72,7 @@ export interface State {
   readonly counters: Tensor;
 }
 
-/** One step's small tensors: `fired` u32 [n], 1 where the latent fired; `bad` u32 [1], not 0 when something is not finite; `sq` f64 [1]: squared norm of the gradient after projection. */
+/** One step's small tensors: `fired` u32 [n], 1 where the latent fired; `bad` u32 [1], not 0 when something is not finite; `sq` [1]: squared norm of the gradient after projection. */
 export interface Step {
   readonly hyper: Tensor;
   readonly sums: Tensor;
@@ -112,6 +112,8 @@ export interface Engine extends AsyncDisposable {
   /** For people: "cpu: AMD EPYC, 2 threads, AVX-512". */
   readonly description: string;
   readonly real: Real;
+  /** What the numbers of a step and the counters (hyper, sums, sq, counters) are stored in. They are opaque: numbers.ts reads and writes them. */
+  readonly numbers: Real;
   /** What decides the bits of its results, beside what it is given: which code, for which instructions. Default: what `description` says. */
   readonly build?: string | undefined;
   /** Where products are computed in numbers narrower than `real`: half the distance from 1 to the next of them. */

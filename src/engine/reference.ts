@@ -47,6 +47,7 @@ class ReferenceEngine implements Engine {
   readonly name = "reference";
   readonly description = "reference: plain loops in float64, 1 thread";
   readonly real = "f64";
+  readonly numbers = "f64";
   readonly #collective: Collective;
   #failure: { readonly thrown: unknown } | undefined;
 

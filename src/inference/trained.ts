@@ -3,6 +3,7 @@
 import { divided } from "../checkpoint/fold.ts";
 import { freeParams } from "../engine/allocate.ts";
 import { COUNTERS, type Dims, type Engine, type State } from "../engine/engine.ts";
+import { readNumbers } from "../engine/numbers.ts";
 import { normalizationOf, type SaeDescription } from "../sae/description.ts";
 import { paramEntries } from "../sae/params.ts";
 import { bytesOf, float32Of, float64Of } from "../util/bytes.ts";
@@ -23,7 +24,7 @@ export async function trainedSae(
 ): Promise<Sae> {
   if (dims.n !== description.dims.n) return partial(engine, state, description, where);
   const { params, m, v, ema, age, counters } = state;
-  const updates = float64Of(await engine.read(counters))[COUNTERS.indexOf("ema")]!;
+  const updates = (await readNumbers(engine, counters))[COUNTERS.indexOf("ema")]!;
   const decay = description.saetta?.emaDecay;
   const average = ema !== undefined && decay !== undefined && updates > 0 ? { decay, updates } : undefined;
   const weights = average === undefined ? params : ema!;

@@ -2,9 +2,9 @@
 
 import { solo } from "../collective/solo.ts";
 import { COUNTERS, type Engine, type State } from "../engine/engine.ts";
+import { readNumbers } from "../engine/numbers.ts";
 import { namedSums } from "../engine/sums.ts";
 import { losses } from "../sae/math.ts";
-import { float64Of } from "../util/bytes.ts";
 import { sumOverShards } from "./rank-shard.ts";
 import type { TrainStep } from "./step.ts";
 
@@ -64,9 +64,7 @@ export async function readFindings(
   rows = own,
   collective = solo(),
 ): Promise<Findings> {
-  const [sums, sq, counters] = (
-    await Promise.all([engine.read(t.sums), engine.read(t.sq), engine.read(state.counters)])
-  ).map(float64Of);
+  const [sums, sq, counters] = await Promise.all([t.sums, t.sq, state.counters].map((it) => readNumbers(engine, it)));
   const ofShard = namedSums(sums!);
   const { shards, replicas } = collective.grid;
   // Every replica has counted the same dead latents.

@@ -12,6 +12,7 @@ import {
   type Tensor,
 } from "../engine/engine.ts";
 import { ForwardPass } from "../engine/forward.ts";
+import { allocNumbers } from "../engine/numbers.ts";
 import type { Dims } from "../sae/dims.ts";
 import { tiedStart, unitProbes } from "../sae/init.ts";
 import { type ParamName, paramEntries } from "../sae/params.ts";
@@ -28,7 +29,7 @@ export function allocState(engine: Engine, dims: Dims, names: readonly ParamName
     v: params(),
     ...(ema ? { ema: params() } : {}),
     age: engine.alloc("u32", [dims.n]),
-    counters: engine.alloc("f64", [COUNTERS.length]),
+    counters: allocNumbers(engine, COUNTERS.length),
   };
 }
 
@@ -47,7 +48,7 @@ export function writeReals(engine: Engine, tensor: Tensor, values: Float32Array 
   );
 }
 
-/** Reads a tensor of the engine's `real`, or of f64. */
+/** Reads a tensor of the engine's `real`. */
 export async function readReals(engine: Engine, tensor: Tensor): Promise<Float32Array | Float64Array> {
   const bytes = await engine.read(tensor);
   return tensor.dtype === "f64" ? float64Of(bytes) : float32Of(bytes);

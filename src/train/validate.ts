@@ -6,10 +6,11 @@ import { countRows, type Range } from "../data/holdout.ts";
 import type { Source } from "../data/source.ts";
 import { BYTES, type Engine, type Hyper, NONE, type Normalization, type Params } from "../engine/engine.ts";
 import { ForwardPass } from "../engine/forward.ts";
+import { readNumbers } from "../engine/numbers.ts";
 import { namedSums, sumsLength } from "../engine/sums.ts";
 import { type DensityBin, densityBins } from "../eval/density.ts";
 import { losses } from "../sae/math.ts";
-import { float64Of, uint32Of } from "../util/bytes.ts";
+import { uint32Of } from "../util/bytes.ts";
 import { nonFiniteRows } from "../util/float16.ts";
 import type { HeldOut } from "./loop.ts";
 import { type RankShard, sumOverShards } from "./rank-shard.ts";
@@ -131,11 +132,10 @@ export class Validator {
       pass.encode(params, pass.raw!);
       pass.decode(params);
       pass.residual(params);
-      const [sumsRead, latents] = await Promise.all([
-        engine.read(pass.step.sums),
+      const [sums, latents] = await Promise.all([
+        readNumbers(engine, pass.step.sums),
         engine.read(engine.pairs(pass.live.codes).latent),
       ]);
-      const sums = float64Of(sumsRead);
       for (let i = 0; i < total.length; i++) total[i]! += sums[i]!;
       for (const latent of uint32Of(latents)) if (latent !== NONE) firings[latent]!++;
       rows += chunk.rows;

@@ -73,6 +73,7 @@ export class CpuEngine implements Engine {
   readonly description: string;
   readonly build: string;
   readonly real = "f32";
+  readonly numbers = "f64";
   readonly #native: Native;
   readonly #stream: Address;
   /** Everything not given back yet. */

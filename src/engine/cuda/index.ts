@@ -80,6 +80,7 @@ class CudaEngine implements Engine {
   readonly name = "cuda";
   readonly description: string;
   readonly real = "f32";
+  readonly numbers = "f64";
   readonly rounding: number | undefined;
   readonly #m: Machine;
   readonly #fusion = new Fusion();
