@@ -49,6 +49,7 @@ export async function lossesOf(
   return measureLoss(model, tensor, contexts, saes, {
     ablate: flags.ablate,
     threads: flags.threads,
+    onNote: tell.onNote,
     onProgress: tell.onProgress,
   });
 }

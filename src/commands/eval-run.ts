@@ -10,7 +10,7 @@ import { loadSae, type Sae } from "../inference/sae.ts";
 import { namesSae, type WeightsKind } from "../inference/weights.ts";
 import { otherOrigin } from "../sae/origin.ts";
 import { UsageError } from "../util/errors.ts";
-import { createProgress } from "../util/progress.ts";
+import { createProgress, type Progress } from "../util/progress.ts";
 import { type EvalData, sharedData } from "./eval-data.ts";
 import { type LossFlags, lossesOf } from "./eval-loss.ts";
 import { note } from "./note.ts";
@@ -63,14 +63,19 @@ export async function judgeAll(
       progress.done();
       noteOddities(sae, source, judged.at(-1)!.metrics.fvu);
     }
-    const progress = createProgress({ label: "loss", unit: "tokens" });
+    let progress: Progress | undefined;
     const losses = await lossesOf(
       saes,
       data,
       { ...flags, threads: asked.threads },
-      { onNote: note, onProgress: (done) => progress.update(done) },
-    );
-    progress.done();
+      {
+        onNote: note,
+        onProgress: (done, total) => {
+          progress ??= createProgress({ label: "loss", total, unit: "tokens" });
+          progress.update(done);
+        },
+      },
+    ).finally(() => progress?.done());
     return judged.map((report, i) => ({ ...report, loss: losses?.[i] ?? null }));
   } finally {
     await data?.source.close();

@@ -121,6 +121,37 @@ describe("what the model loses", () => {
     expect(all!.klDivergence.reconstruction).toBeCloseTo(sums[1]!, 5);
   });
 
+  it("says where the model is worse than guessing, and how much of the text is done", async () => {
+    const notes: string[] = [];
+    const done: (readonly number[])[] = [];
+    const tell = { onNote: (text: string) => notes.push(text), onProgress: (...of: number[]) => done.push(of) };
+    await measureLoss(model, BLOCK_3, contexts("none"), [elementwise((x) => x)], tell);
+    expect(notes).toEqual([]);
+    expect(done[0]).toEqual([0, tokens.length]);
+    expect(done.at(-1)).toEqual([tokens.length, tokens.length]);
+    // Ids that are not of this text: what another tokenizer gives.
+    const wrong = contextsOfIds(tokens.map((id) => (id * 2711 + 77) % 8192), fixture.context, "none", 0, "another text");
+    await measureLoss(model, BLOCK_3, wrong, [], tell);
+    expect(notes).toEqual([
+      expect.stringMatching(/model\.onnx: cross-entropy \d+\.\d+ is above ln\(8192\) = 9\.01, worse than guessing: is this its tokenizer\?$/),
+    ]);
+  });
+
+  it("takes a token that the model rules out", async () => {
+    const infinite = (table: readonly number[]) => {
+      const folder = mkdtempSync(join(tmpdir(), "saetta-loss-"));
+      const path = join(folder, "model.onnx");
+      writeFileSync(path, tinyModel(table));
+      return loadModel(path).finally(() => rmSync(folder, { recursive: true }));
+    };
+    const text = contextsOfIds(Int32Array.of(1, 0, 1, 1, 0, 1), 2, "none", 0, "text");
+    const ruledOut = await infinite([1, 2, Number.NEGATIVE_INFINITY, 0]);
+    const sae = elementwise((x) => x, 2);
+    const [found] = await measureLoss(ruledOut, "embedded", text, [sae]);
+    expect(found!.crossEntropy.original).toBe(Number.POSITIVE_INFINITY);
+    expect(found!.klDivergence.reconstruction).toBe(0);
+  });
+
   it("is not measured where the widths differ, no row is left, or there is no next token", async () => {
     await expect(measureLoss(model, BLOCK_3, contexts("start"), [elementwise((x) => x, 64)])).rejects.toThrow(
       `takes rows of 64 numbers, but the tensor '${BLOCK_3}' has 256`,

@@ -6,6 +6,7 @@
 import { availableParallelism } from "node:os";
 import type { Sae } from "../inference/sae.ts";
 import type { LanguageModel } from "../language-model/load.ts";
+import { type LogitSums, type LogProbabilities, openLogitSums } from "../language-model/logit-sums.ts";
 import { openHead, openSpliced, type SplicedModel } from "../language-model/spliced.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
@@ -79,7 +80,9 @@ export interface LossOptions {
   readonly ablate?: Ablate | undefined;
   /** Of the language model; default: all processors. */
   readonly threads?: number | undefined;
-  /** Called with the tokens done and to be done, over all passes. */
+  /** Called with a line about a result that makes no sense. */
+  readonly onNote?: ((note: string) => void) | undefined;
+  /** Called with the tokens done and to be done. */
   readonly onProgress?: ((done: number, total: number) => void) | undefined;
 }
 
@@ -89,7 +92,7 @@ export async function measureLoss(
   tensor: string,
   contexts: Contexts,
   saes: readonly Reconstructor[],
-  { ablate = "all", threads = availableParallelism(), onProgress }: LossOptions = {},
+  { ablate = "all", threads = availableParallelism(), onNote, onProgress }: LossOptions = {},
 ): Promise<LossRecovered[]> {
   const { context, count } = contexts;
   if (count === 0 || context < 2)
@@ -98,6 +101,7 @@ export async function measureLoss(
     });
   const trial = (await contexts.read(0, 1)).ids;
   const spliced = await openSpliced(model, tensor, threads, trial);
+  let logitSums: LogitSums | undefined;
   try {
     for (const sae of saes) {
       if (sae.dims.dIn === spliced.width) continue;
@@ -107,10 +111,9 @@ export async function measureLoss(
     }
     const fit = Math.floor(LOGIT_BYTES / (4 * context * spliced.vocabulary));
     const size = spliced.batch ?? Math.max(1, Math.min(fit, Math.floor((TOKENS_A_THREAD * threads) / context)));
-    const total = 2 * count * context;
-    const { mean, rows } = await meanOf(model, tensor, contexts, threads, size, spliced.width, (done) =>
-      onProgress?.(done, total),
-    );
+    const total = count * context;
+    onProgress?.(0, total);
+    const { mean, rows } = await meanOf(model, tensor, contexts, threads, size, spliced.width);
     const splices: readonly Splice[] = [
       { rows: ablate, replace: async (into) => into.fill(0) },
       {
@@ -127,11 +130,12 @@ export async function measureLoss(
         }),
       ),
     ];
+    logitSums = await openLogitSums(spliced.vocabulary, threads);
     const sums = { original: 0, predictions: 0, splices: splices.map(() => ({ crossEntropy: 0, divergence: 0 })) };
     for (let first = 0; first < count; first += size) {
       const batch = Math.min(size, count - first);
-      await addBatch(spliced, await contexts.read(first, batch), batch, splices, sums);
-      onProgress?.((count + first + batch) * context, total);
+      await addBatch(spliced, logitSums, await contexts.read(first, batch), batch, splices, sums);
+      onProgress?.((first + batch) * context, total);
     }
     const { predictions } = sums;
     if (predictions === 0)
@@ -140,6 +144,12 @@ export async function measureLoss(
         mend: "give longer contexts",
       });
     const original = sums.original / predictions;
+    const guessing = Math.log(spliced.vocabulary);
+    if (original > guessing) {
+      onNote?.(
+        `${model.path}: cross-entropy ${original.toFixed(2)} is above ln(${spliced.vocabulary}) = ${guessing.toFixed(2)}, worse than guessing: is this its tokenizer?`,
+      );
+    }
     const [zeroed, averaged, ...rest] = sums.splices.map((sum) => ({
       ce: sum.crossEntropy / predictions,
       kl: sum.divergence / predictions,
@@ -158,6 +168,7 @@ export async function measureLoss(
       definitions: definitionsOf(ablate),
     }));
   } finally {
+    await logitSums?.close();
     await spliced.close();
   }
 }
@@ -176,6 +187,7 @@ interface Sums {
 
 async function addBatch(
   model: SplicedModel,
+  logitSums: LogitSums,
   { ids, spliced }: { readonly ids: Int32Array; readonly spliced: Uint8Array },
   batch: number,
   splices: readonly Splice[],
@@ -186,23 +198,63 @@ async function addBatch(
   const positions = Array.from(ids.keys()).filter((row) => spliced[row] === 1 && (row + 1) % context !== 0);
   const all = new Uint8Array(spliced.length).fill(1);
   const { activations, logits } = await model.original(ids, batch);
-  const original = predictionsOf(logits, vocabulary);
-  for (const row of positions) sums.original += crossEntropy(original, row, ids[row + 1]!);
+  const judge = await judgeOf(logitSums, logits, vocabulary, ids);
+  const own = await judge(logits);
+  for (const row of positions) sums.original += own.crossEntropy[row]!;
   sums.predictions += positions.length;
   for (const [i, { rows: scope, replace }] of splices.entries()) {
     const flags = scope === "all" ? all : spliced;
     const rows = gather(activations, flags, width);
     await replace(rows);
-    const other = predictionsOf(
-      await model.spliced(ids, batch, scattered(activations, flags, width, rows)),
-      vocabulary,
-    );
+    const other = await judge(await model.spliced(ids, batch, scattered(activations, flags, width, rows)));
     const sum = sums.splices[i]!;
     for (const row of positions) {
-      sum.crossEntropy += crossEntropy(other, row, ids[row + 1]!);
-      sum.divergence += divergence(original, other, row);
+      sum.crossEntropy += other.crossEntropy[row]!;
+      sum.divergence += other.divergence[row]!;
     }
   }
+}
+
+/** Bytes of logits that are summed at a time: more only takes memory. */
+const SUMMED_BYTES = 32 * 1024 * 1024;
+
+/** What says of logits [rows, vocabulary], per row, the cross-entropy with the next of the ids and the divergence from `original`. The last row has no next one, and counts nowhere. */
+async function judgeOf(
+  sums: LogitSums,
+  original: Float32Array,
+  vocabulary: number,
+  ids: Int32Array,
+): Promise<(logits: Float32Array) => Promise<{ crossEntropy: Float64Array; divergence: Float64Array }>> {
+  const rows = ids.length;
+  const step = Math.max(1, Math.floor(SUMMED_BYTES / (4 * vocabulary)));
+  const next = Int32Array.from(ids, (_, row) => ids[row + 1] ?? 0);
+  const part = (logits: Float32Array, first: number, count: number) =>
+    logits.subarray(first * vocabulary, (first + count) * vocabulary);
+  const parts: LogProbabilities[] = [];
+  for (let first = 0; first < rows; first += step)
+    parts.push(await sums.probabilities(part(original, first, Math.min(step, rows - first))));
+  return async (logits) => {
+    const found = { crossEntropy: new Float64Array(rows), divergence: new Float64Array(rows) };
+    for (const [i, p] of parts.entries()) {
+      const first = i * step;
+      const count = Math.min(step, rows - first);
+      const { crossEntropy: ce, divergence: kl } = await sums.compare(
+        p,
+        part(logits, first, count),
+        next.subarray(first, first + count),
+      );
+      found.crossEntropy.set(ce, first);
+      found.divergence.set(kl, first);
+    }
+    for (let row = 0; row < rows; row++) {
+      if (Number.isFinite(found.crossEntropy[row]) && Number.isFinite(found.divergence[row])) continue;
+      // A logit that is not finite: a token that is ruled out, say, which the formulas in float64 know.
+      const [p, q] = [original, logits].map((each) => predictionsOf(part(each, row, 1), vocabulary));
+      found.crossEntropy[row] = crossEntropy(q!, 0, next[row]!);
+      found.divergence[row] = divergence(p!, q!, 0);
+    }
+    return found;
+  };
 }
 
 /** The rows of x [.., width] whose flag is 1, one after the other. */
@@ -237,7 +289,6 @@ async function meanOf(
   threads: number,
   size: number,
   width: number,
-  onDone: (tokens: number) => void,
 ): Promise<{ readonly mean: Float32Array; readonly rows: number }> {
   const head = await openHead(model, tensor, threads);
   const sums = new Float64Array(width);
@@ -249,7 +300,6 @@ async function meanOf(
       const part = gather((await head.run(ids, batch, [tensor])).get(tensor)!.values, spliced, width);
       for (let i = 0; i < part.length; i++) sums[i % width]! += part[i]!;
       rows += part.length / width;
-      onDone((first + batch) * contexts.context);
     }
   } finally {
     await head.close();
