@@ -1,5 +1,4 @@
 import type { Command } from "commander";
-import { selectEngine } from "../engine/select.ts";
 import { markdown, resultText } from "../eval/compare.ts";
 import { pageOf } from "../eval/print.ts";
 import { snakeCase } from "../util/json.ts";
@@ -7,7 +6,7 @@ import { parseCount } from "../util/numbers.ts";
 import { LOSS_TOKENS } from "./eval-loss.ts";
 import { type EvalFlags, judgeAll } from "./eval-run.ts";
 import { addFlags, choice, givenOptions, weightsFlag } from "./flags.ts";
-import { note } from "./note.ts";
+import { INFERENCE_DTYPE, inferenceEngine } from "./inference-engine.ts";
 
 interface Flags extends EvalFlags {
   readonly json?: boolean;
@@ -50,10 +49,12 @@ export function evalCommand(program: Command): void {
       "after",
       "\nExamples:\n  saetta eval runs/first --features 5\n  saetta eval runs/a runs/b --loss --markdown\n",
     );
-  addFlags(command, ["engine", "threads", "dataset", "as", "nonFinite", "excludeTokens"]);
+  addFlags(command, ["engine", "dtype", "threads", "dataset", "as", "nonFinite", "excludeTokens"], {
+    dtype: INFERENCE_DTYPE,
+  });
   command.action(async (path: string, more: readonly string[], flags: Flags) => {
     const asked = givenOptions(command);
-    await using engine = await selectEngine(asked.engine ?? "auto", { threads: asked.threads, onNote: note });
+    await using engine = await inferenceEngine(asked);
     const judged = await judgeAll(path, more, asked, flags, engine);
     const json = () =>
       JSON.stringify(snakeCase(judged.length === 1 ? judged[0] : { autoencoders: judged }), undefined, 2);

@@ -1,7 +1,6 @@
 import { stat } from "node:fs/promises";
 import { resolve } from "node:path";
 import type { Command } from "commander";
-import { selectEngine } from "../engine/select.ts";
 import { evaluate } from "../eval/evaluate.ts";
 import type { Stage } from "../eval/feature-report.ts";
 import { writeHtmlReport } from "../eval/html-report.ts";
@@ -16,6 +15,7 @@ import { createProgress, type Progress } from "../util/progress.ts";
 import { evalData } from "./eval-data.ts";
 import { noteOddities } from "./eval-run.ts";
 import { addFlags, givenOptions, weightsFlag } from "./flags.ts";
+import { INFERENCE_DTYPE, inferenceEngine } from "./inference-engine.ts";
 import { note } from "./note.ts";
 
 interface Flags {
@@ -62,11 +62,13 @@ export function reportCommand(program: Command): void {
     .addOption(weightsFlag())
     .option("--max-rows <N>", "look at no more than N rows, evenly spread", (text) => parseCount(text, "--max-rows"))
     .addHelpText("after", "\nExample:\n  saetta report runs/first --data acts.h5 --out features.html\n");
-  addFlags(command, ["engine", "threads", "dataset", "as", "nonFinite", "excludeTokens"]);
+  addFlags(command, ["engine", "dtype", "threads", "dataset", "as", "nonFinite", "excludeTokens"], {
+    dtype: INFERENCE_DTYPE,
+  });
   command.action(async (path: string, { data = [], out, force, model, weights, maxRows }: Flags) => {
     if (force !== true) await refuseTaken(out);
     const asked = givenOptions(command);
-    await using engine = await selectEngine(asked.engine ?? "auto", { threads: asked.threads, onNote: note });
+    await using engine = await inferenceEngine(asked);
     await using sae = await loadSae(path, weights === undefined ? { engine } : { engine, weights });
     const { source, ranges, nonFinite } = await evalData(resolve(sae.path), data, asked, {
       mend: "name the activations with --data",

@@ -19,6 +19,24 @@ describe("auto", () => {
   });
 });
 
+describe("on a card", () => {
+  it("inference is in f32 unless another dtype is asked for, and training in what the engine chooses", async () => {
+    const asked: (string | undefined)[] = [];
+    vi.doMock("./cuda/index.ts", () => ({
+      createCudaEngine: ({ dtype }: { readonly dtype?: string }) => Promise.resolve(asked.push(dtype)),
+    }));
+    try {
+      await selectEngine("cuda", { inference: true });
+      await selectEngine("cuda", { inference: true, dtype: "auto" });
+      await selectEngine("cuda", { inference: true, dtype: "bf16" });
+      await selectEngine("cuda");
+    } finally {
+      vi.doUnmock("./cuda/index.ts");
+    }
+    expect(asked).toEqual(["f32", "f32", "bf16", undefined]);
+  });
+});
+
 describe.skipIf(whyNoCpu() !== undefined)("on the cpu engine", () => {
   it.each([
     "cpu",

@@ -16,6 +16,8 @@ export interface SelectOptions {
    * On the cpu only the encoder's product can be in bf16, and the codes have the same bits. Default "auto". The reference engine: always float64.
    */
   readonly dtype?: Dtype | undefined;
+  /** For inference: "auto" is f32 on a card, too, so that near ties choose the latents that they choose elsewhere. */
+  readonly inference?: boolean | undefined;
   /** The ranks that it computes with; default: it is alone. Of the kind that `collectiveKind` says. */
   readonly collective?: Collective | undefined;
   /** Told when "auto" falls back, and why. */
@@ -56,9 +58,10 @@ export async function cudaLibraries(): Promise<readonly string[]> {
   return (await import("./cuda/found.ts")).findLibraries();
 }
 
-async function cuda({ dtype = "auto", collective }: SelectOptions): Promise<Engine> {
+async function cuda({ dtype = "auto", inference = false, collective }: SelectOptions): Promise<Engine> {
   const { createCudaEngine } = await import("./cuda/index.ts");
-  return createCudaEngine({ ...(dtype === "auto" ? {} : { dtype }), ...(collective && { collective }) });
+  const chosen = dtype === "auto" && inference ? "f32" : dtype;
+  return createCudaEngine({ ...(chosen === "auto" ? {} : { dtype: chosen }), ...(collective && { collective }) });
 }
 
 async function cpu({ threads, dtype = "auto", collective }: SelectOptions): Promise<Engine> {

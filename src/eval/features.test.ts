@@ -13,6 +13,7 @@ const WORDS = ["<start>", " the", " cat", " cats", " dog", " sat", "\n", "x", "\
 const tokenizer: Tokenizer = {
   path: "tokenizer.json",
   vocabSize: WORDS.length,
+  textSize: WORDS.length,
   startToken: 0,
   encode: () => new Int32Array(0),
   decode: (ids) => Array.from(ids, (id) => WORDS[id]).join(""),

@@ -130,10 +130,18 @@ describe("what the model loses", () => {
     expect(done[0]).toEqual([0, tokens.length]);
     expect(done.at(-1)).toEqual([tokens.length, tokens.length]);
     // Ids that are not of this text: what another tokenizer gives.
-    const wrong = contextsOfIds(tokens.map((id) => (id * 2711 + 77) % 8192), fixture.context, "none", 0, "another text");
+    const wrong = contextsOfIds(
+      tokens.map((id) => (id * 2711 + 77) % 8192),
+      fixture.context,
+      "none",
+      0,
+      "another text",
+    );
     await measureLoss(model, BLOCK_3, wrong, [], tell);
     expect(notes).toEqual([
-      expect.stringMatching(/model\.onnx: cross-entropy \d+\.\d+ is above ln\(8192\) = 9\.01, worse than guessing: is this its tokenizer\?$/),
+      expect.stringMatching(
+        /model\.onnx: cross-entropy \d+\.\d+ is above ln\(8192\) = 9\.01, worse than guessing: is this its tokenizer\?$/,
+      ),
     ]);
   });
 

@@ -188,6 +188,14 @@ describe("harvest refuses", () => {
     await expect(run({ model: tiny(PLAIN, ["<s>", ...letters]), text: text("abc") })).rejects.toThrow(
       /tokenizer\.json: the tokenizer has 9 tokens but the model 5: they do not belong together; put the tokenizer\.json/,
     );
+    // An added token beyond the embedding is none that this text yields.
+    const model = join(folder, "model");
+    writeFileSync(join(model, "tokenizer.json"), tinyTokenizer(["<s>", "a", "b", "c", "d", "<pad>"]));
+    await run({ model, text: text("abcdabcd") });
+    rmSync(join(folder, "acts.h5"));
+    await expect(run({ model, text: text("abc<pad>d") })).rejects.toThrow(
+      /tokenizer\.json: the text has the token 5 \("<pad>"\), but the model knows 5; take that token out of the text/,
+    );
     const at = join(folder, "mixed");
     mkdirSync(at);
     copyFileSync(`${EXAMPLE}/model.onnx`, join(at, "model.onnx"));

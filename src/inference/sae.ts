@@ -14,7 +14,7 @@ import {
   type Tensor,
 } from "../engine/engine.ts";
 import { ForwardPass } from "../engine/forward.ts";
-import { selectEngine } from "../engine/select.ts";
+import { type Dtype, selectEngine } from "../engine/select.ts";
 import { paramsOf, rulesOf } from "../sae/architectures/index.ts";
 import { normalizationOf, type SaeDescription } from "../sae/description.ts";
 import type { Dims } from "../sae/dims.ts";
@@ -43,6 +43,8 @@ export interface RowStatistics {
 export interface LoadOptions {
   /** Stays the caller's. Default: the fastest that runs here, closed with the autoencoder. */
   readonly engine?: Engine;
+  /** What the default engine computes products in. Default: f32, or what gives the same codes. */
+  readonly dtype?: Dtype;
   /** Default: the running average where training kept one. */
   readonly weights?: WeightsKind;
   /** Active latents a row, for a file of another program that does not say it. */
@@ -74,7 +76,7 @@ export async function loadFound(
   options: Omit<LoadOptions, "weights" | "k"> = {},
 ): Promise<Sae & { readonly path: string }> {
   const found = asUndone(sae, options.undoneWithStd);
-  const engine = options.engine ?? (await selectEngine("auto"));
+  const engine = options.engine ?? (await selectEngine("auto", { dtype: options.dtype, inference: true }));
   const close = async () => {
     if (options.engine === undefined) await engine[Symbol.asyncDispose]();
   };

@@ -40,8 +40,9 @@ export async function loadModel(path: string): Promise<LanguageModel> {
 export async function loadTokenizerOf(model: LanguageModel): Promise<Tokenizer> {
   const tokenizer = await loadTokenizer(join(dirname(model.path), "tokenizer.json"));
   const { tokens } = model.structure;
+  if (tokens === undefined) return tokenizer;
   // Embeddings are often padded to a round number of rows, but not by a quarter.
-  if (tokens !== undefined && (tokenizer.vocabSize > tokens || tokenizer.vocabSize * 1.25 < tokens)) {
+  if (tokenizer.textSize > tokens || tokenizer.startToken >= tokens || tokenizer.vocabSize * 1.25 < tokens) {
     throw new SaettaError(
       `the tokenizer has ${tokenizer.vocabSize} tokens but the model ${tokens}: they do not belong together`,
       {
@@ -50,7 +51,21 @@ export async function loadTokenizerOf(model: LanguageModel): Promise<Tokenizer> 
       },
     );
   }
-  return tokenizer;
+  return {
+    ...tokenizer,
+    encode(text) {
+      const ids = tokenizer.encode(text);
+      const unknown = ids.find((id) => id >= tokens);
+      if (unknown === undefined) return ids;
+      throw new SaettaError(
+        `the text has the token ${unknown} (${JSON.stringify(tokenizer.decode([unknown]))}), but the model knows ${tokens}`,
+        {
+          where: tokenizer.path,
+          mend: "take that token out of the text",
+        },
+      );
+    },
+  };
 }
 
 const DEFAULT_CONTEXT = 256;

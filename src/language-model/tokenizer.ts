@@ -13,6 +13,8 @@ export interface Tokenizer {
   readonly path: string;
   /** One more than the highest token id. */
   readonly vocabSize: number;
+  /** The same without added tokens, such as a [PAD] that no text yields and for which a model need have no embedding. */
+  readonly textSize: number;
   /** The id of the token that starts every document. */
   readonly startToken: number;
   /** The ids of the text, without any token that the text does not hold. */
@@ -47,7 +49,7 @@ export async function loadTokenizer(path: string): Promise<Tokenizer> {
     () => false,
   );
   const config = hasConfig ? asObject(await readJsonFile(beside), "the file", beside) : {};
-  const vocabulary = vocabularyOf(json);
+  const { vocabulary, added } = vocabularyOf(json);
   /** A call of the library, which trusts its file, for a text of so many characters or tokens. */
   const guarded = <T>(length: number, call: () => T): T => {
     try {
@@ -61,6 +63,7 @@ export async function loadTokenizer(path: string): Promise<Tokenizer> {
   };
   const library = guarded(vocabulary.length, () => new Library(json.object, config));
   const vocabSize = vocabulary.reduce((most, [, id]) => Math.max(most, id), -1) + 1;
+  const textSize = vocabulary.reduce((most, [token, id]) => (added.has(token) ? most : Math.max(most, id)), -1) + 1;
   const startToken = guarded(1, () => findStartToken(new Map(vocabulary), library, config, file));
 
   const isToken = (id: number): boolean => Number.isInteger(id) && id >= 0 && id < vocabSize;
@@ -87,6 +90,7 @@ export async function loadTokenizer(path: string): Promise<Tokenizer> {
   return {
     path: file,
     vocabSize,
+    textSize,
     startToken,
     encode(text) {
       const { ids } = guarded(text.length, () => library.encode(text, { add_special_tokens: false }));
@@ -132,22 +136,28 @@ function byteTokensOf(decoder: Json | undefined): ByteTokens | undefined {
   return text.includes('"ByteFallback"') ? "byte-fallback" : undefined;
 }
 
-/** Every token with its id. Throws FormatError when an id is not one. */
-function vocabularyOf(json: Fields): [string, number][] {
+/** Every token with its id, and which of them were added to the vocabulary. Throws FormatError when an id is not one. */
+function vocabularyOf(json: Fields): {
+  readonly vocabulary: readonly [string, number][];
+  readonly added: ReadonlySet<string>;
+} {
   const { vocab } = json.fields("model").object;
   const tokens: [string, Json | undefined][] = Array.isArray(vocab)
     ? vocab.map((entry: Json, id) => [String(Array.isArray(entry) ? entry[0] : entry), id])
     : Object.entries(asObject(vocab, '"vocab"', json.where));
-  const added = json.get("added_tokens") ?? [];
-  if (!Array.isArray(added)) throw new FormatError('"added_tokens" is not a list', { where: json.where });
-  for (const entry of added) {
+  const entries = json.get("added_tokens") ?? [];
+  if (!Array.isArray(entries)) throw new FormatError('"added_tokens" is not a list', { where: json.where });
+  const added = new Set<string>();
+  for (const entry of entries) {
     const token = new Fields(entry, "an added token", json.where);
     tokens.push([token.string("content"), token.get("id")]);
+    added.add(token.string("content"));
   }
-  return tokens.map(([token, id]) => {
+  const vocabulary = tokens.map(([token, id]): [string, number] => {
     if (typeof id === "number" && Number.isInteger(id) && id >= 0 && id < MAX_ID) return [token, id];
     throw new FormatError(`the token ${JSON.stringify(token.slice(0, 40))} has no valid id`, { where: json.where });
   });
+  return { vocabulary, added };
 }
 
 /**
