@@ -6,7 +6,6 @@
 import { availableParallelism } from "node:os";
 import type { Sae } from "../inference/sae.ts";
 import type { LanguageModel } from "../language-model/load.ts";
-import { type LogitSums, type LogProbabilities, openLogitSums } from "../language-model/logit-sums.ts";
 import { openHead, openSpliced, type SplicedModel } from "../language-model/spliced.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
@@ -101,7 +100,6 @@ export async function measureLoss(
     });
   const trial = (await contexts.read(0, 1)).ids;
   const spliced = await openSpliced(model, tensor, threads, trial);
-  let logitSums: LogitSums | undefined;
   try {
     for (const sae of saes) {
       if (sae.dims.dIn === spliced.width) continue;
@@ -130,11 +128,10 @@ export async function measureLoss(
         }),
       ),
     ];
-    logitSums = await openLogitSums(spliced.vocabulary, threads);
     const sums = { original: 0, predictions: 0, splices: splices.map(() => ({ crossEntropy: 0, divergence: 0 })) };
     for (let first = 0; first < count; first += size) {
       const batch = Math.min(size, count - first);
-      await addBatch(spliced, logitSums, await contexts.read(first, batch), batch, splices, sums);
+      await addBatch(spliced, await contexts.read(first, batch), batch, splices, sums);
       onProgress?.((first + batch) * context, total);
     }
     const { predictions } = sums;
@@ -168,7 +165,6 @@ export async function measureLoss(
       definitions: definitionsOf(ablate),
     }));
   } finally {
-    await logitSums?.close();
     await spliced.close();
   }
 }
@@ -187,7 +183,6 @@ interface Sums {
 
 async function addBatch(
   model: SplicedModel,
-  logitSums: LogitSums,
   { ids, spliced }: { readonly ids: Int32Array; readonly spliced: Uint8Array },
   batch: number,
   splices: readonly Splice[],
@@ -198,63 +193,23 @@ async function addBatch(
   const positions = Array.from(ids.keys()).filter((row) => spliced[row] === 1 && (row + 1) % context !== 0);
   const all = new Uint8Array(spliced.length).fill(1);
   const { activations, logits } = await model.original(ids, batch);
-  const judge = await judgeOf(logitSums, logits, vocabulary, ids);
-  const own = await judge(logits);
-  for (const row of positions) sums.original += own.crossEntropy[row]!;
+  const original = predictionsOf(logits, vocabulary);
+  for (const row of positions) sums.original += crossEntropy(original, row, ids[row + 1]!);
   sums.predictions += positions.length;
   for (const [i, { rows: scope, replace }] of splices.entries()) {
     const flags = scope === "all" ? all : spliced;
     const rows = gather(activations, flags, width);
     await replace(rows);
-    const other = await judge(await model.spliced(ids, batch, scattered(activations, flags, width, rows)));
+    const other = predictionsOf(
+      await model.spliced(ids, batch, scattered(activations, flags, width, rows)),
+      vocabulary,
+    );
     const sum = sums.splices[i]!;
     for (const row of positions) {
-      sum.crossEntropy += other.crossEntropy[row]!;
-      sum.divergence += other.divergence[row]!;
+      sum.crossEntropy += crossEntropy(other, row, ids[row + 1]!);
+      sum.divergence += divergence(original, other, row);
     }
   }
-}
-
-/** Bytes of logits that are summed at a time: more only takes memory. */
-const SUMMED_BYTES = 32 * 1024 * 1024;
-
-/** What says of logits [rows, vocabulary], per row, the cross-entropy with the next of the ids and the divergence from `original`. The last row has no next one, and counts nowhere. */
-async function judgeOf(
-  sums: LogitSums,
-  original: Float32Array,
-  vocabulary: number,
-  ids: Int32Array,
-): Promise<(logits: Float32Array) => Promise<{ crossEntropy: Float64Array; divergence: Float64Array }>> {
-  const rows = ids.length;
-  const step = Math.max(1, Math.floor(SUMMED_BYTES / (4 * vocabulary)));
-  const next = Int32Array.from(ids, (_, row) => ids[row + 1] ?? 0);
-  const part = (logits: Float32Array, first: number, count: number) =>
-    logits.subarray(first * vocabulary, (first + count) * vocabulary);
-  const parts: LogProbabilities[] = [];
-  for (let first = 0; first < rows; first += step)
-    parts.push(await sums.probabilities(part(original, first, Math.min(step, rows - first))));
-  return async (logits) => {
-    const found = { crossEntropy: new Float64Array(rows), divergence: new Float64Array(rows) };
-    for (const [i, p] of parts.entries()) {
-      const first = i * step;
-      const count = Math.min(step, rows - first);
-      const { crossEntropy: ce, divergence: kl } = await sums.compare(
-        p,
-        part(logits, first, count),
-        next.subarray(first, first + count),
-      );
-      found.crossEntropy.set(ce, first);
-      found.divergence.set(kl, first);
-    }
-    for (let row = 0; row < rows; row++) {
-      if (Number.isFinite(found.crossEntropy[row]) && Number.isFinite(found.divergence[row])) continue;
-      // A logit that is not finite: a token that is ruled out, say, which the formulas in float64 know.
-      const [p, q] = [original, logits].map((each) => predictionsOf(part(each, row, 1), vocabulary));
-      found.crossEntropy[row] = crossEntropy(q!, 0, next[row]!);
-      found.divergence[row] = divergence(p!, q!, 0);
-    }
-    return found;
-  };
 }
 
 /** The rows of x [.., width] whose flag is 1, one after the other. */
