@@ -213,7 +213,7 @@ describe("config.json", () => {
     ['{"dtype": "bf61"}', /^c\.json: dtype must be auto, f32, bf16 or fp16, but is "bf61"; did you mean bf16\?$/],
     [
       '{"exclude_tokens": [1, -2]}',
-      /^c\.json: exclude_tokens must be start, none or a list of whole numbers of at least 0, but is \[1, -2\]$/,
+      /^c\.json: exclude_tokens must be start, none or a list of whole numbers of at least 0 and start, but is \[1, -2\]$/,
     ],
     ['{"mse_scale": "big"}', /^c\.json: mse_scale must be auto or a number above 0, but is "big"$/],
     ['{"holdout": 0.9}', /^c\.json: holdout must be a number from 0 to 0\.5, but is 0\.9$/],

@@ -45,9 +45,22 @@ export const trainOptions = z.strictObject({
     .describe("scale the encoder so that unit-norm inputs start with unit-norm reconstructions"),
   nonFinite: z.enum(["stop", "skip"]).describe("what to do with rows or steps that are not finite"),
   excludeTokens: z
-    .union([z.enum(["start", "none"]), z.array(whole).min(1)])
-    .describe("rows to leave out: start (of documents), none, or token ids with commas")
+    .union([z.enum(["start", "none"]), z.array(z.union([whole, z.literal("start")])).min(1)])
+    .describe("rows to leave out: start (of documents), none, or token ids with commas, such as start,2")
     .meta({ default: "start, where the file has tokens" }),
+  excludePositions: z
+    .union([z.literal("none"), z.array(whole).min(1)])
+    .describe("rows to leave out by their position in a context, from 0, with commas")
+    .meta({ placeholder: "LIST" }),
+  maxNorm: z
+    .number()
+    .nonnegative()
+    .describe(
+      "leave out rows whose norm is more than X times the median norm; reads all rows once before training; 0 is off",
+    ),
+  zeroRows: z
+    .enum(["skip", "keep"])
+    .describe("what to do with rows of files that are all zero, as rows that were never written are"),
   holdout: z.number().min(0).max(0.5).describe("share of the sequences kept out of training, for evaluation"),
   evalEvery: whole
     .describe("steps between evaluations on the hold-out; 0: only at the end")
@@ -123,6 +136,8 @@ export type Config = Readonly<
   > &
     Pick<TrainOptions, "tokens" | "epochs" | "init" | "threads" | "wandb" | "dataset" | "as" | "capacityFactor"> & {
       data: readonly string[];
+      /** The largest norm of a row that is kept: maxNorm times the median norm that the run found. */
+      normLimit?: number | undefined;
     }
 >;
 
@@ -139,12 +154,15 @@ export const DEFAULTS = {
   encoderRescale: false,
   nonFinite: "stop",
   excludeTokens: "start",
+  excludePositions: "none",
+  maxNorm: 0,
+  zeroRows: "skip",
   holdout: 0.05,
   shuffle: true,
   dropLast: true,
   statisticsRows: 32768,
   seed: 0,
-  normalize: "none",
+  normalize: "scale",
   engine: "auto",
   dtype: "auto",
   keep: 2,
@@ -163,7 +181,9 @@ const PRESETS: Readonly<Record<NonNullable<TrainOptions["preset"]>, TrainOptions
     decay: 0,
     deadTokens: 10_000_000,
     encoderRescale: true,
+    normalize: "none",
     excludeTokens: "none",
+    zeroRows: "keep",
   },
   simple: {
     latents: 32768,
@@ -174,7 +194,9 @@ const PRESETS: Readonly<Record<NonNullable<TrainOptions["preset"]>, TrainOptions
     eps: 1e-8,
     clip: 1,
     deadTokens: 10_000_000,
+    normalize: "none",
     excludeTokens: "none",
+    zeroRows: "keep",
     statisticsRows: 65536,
   },
 };
@@ -224,8 +246,11 @@ export function withDefaults(asked: TrainOptions): TrainOptions & Required<Pick<
   return { ...DEFAULTS, ...preset, ...(asked.expansion === undefined ? {} : { latents: undefined }), ...asked };
 }
 
+/** Options, and what a run found that is kept with them. */
+export type FoundOptions = TrainOptions & Pick<Config, "normLimit">;
+
 /** Fills in what depends on the data. Throws UsageError for values that contradict each other. */
-export function resolveConfig(asked: TrainOptions, data: readonly string[], { dIn, rowsPerEpoch }: DataFacts): Config {
+export function resolveConfig(asked: FoundOptions, data: readonly string[], { dIn, rowsPerEpoch }: DataFacts): Config {
   if (asked.latents !== undefined && asked.expansion !== undefined) {
     throw new UsageError("--latents and --expansion exclude each other", { mend: "give one of them" });
   }
@@ -306,22 +331,34 @@ export function flagOf(name: string): string {
   return `--${snake(name).replaceAll("_", "-")}`;
 }
 
+/** What config.json has beside the options and the data: it is found by a run, not asked for. */
+const NORM_LIMIT = "normLimit" satisfies keyof Config;
+
+/** What the options were that a config.json written before they existed does not have. */
+export const EARLIER: TrainOptions = { normalize: "none", zeroRows: "keep" };
+
 /** The object of config.json: names in snake_case, as in the metrics; the data first, then the options in the order of the schema. */
 export function configToJson(config: Config): Record<string, unknown> {
-  const names = ["data", ...Object.keys(trainOptions.shape)] as (keyof Config)[];
+  const names = ["data", ...Object.keys(trainOptions.shape), NORM_LIMIT] as (keyof Config)[];
   return Object.fromEntries(
     names.filter((name) => config[name] !== undefined).map((name) => [snake(name), config[name]]),
   );
 }
 
 /**
- * Reads a config file: a JSON object with the names of config.json (or of the flags). Any run's config.json works; its `data` and its record of the run are returned apart.
+ * Reads a config file: a JSON object with the names of config.json (or of the flags). Any run's config.json works; its `data`, its record of the run and the largest norm that the run found are
+ * returned apart.
  * Throws UsageError naming file and field.
  */
 export function configFromJson(
   text: string,
   where: string,
-): { options: TrainOptions; data: readonly string[] | undefined; run: Json | undefined } {
+): {
+  options: TrainOptions;
+  data: readonly string[] | undefined;
+  run: Json | undefined;
+  normLimit: number | undefined;
+} {
   let parsed: unknown;
   try {
     parsed = parseJsonText(text, where);
@@ -330,15 +367,21 @@ export function configFromJson(
   }
   if (typeof parsed !== "object" || parsed === null || Array.isArray(parsed))
     throw new UsageError("must hold a JSON object", { where });
-  const { data, run, ...rest } = Object.fromEntries(
-    Object.entries(parsed).map(([name, value]) => [camel(name), value]),
-  );
+  const {
+    data,
+    run,
+    [NORM_LIMIT]: normLimit,
+    ...rest
+  } = Object.fromEntries(Object.entries(parsed).map(([name, value]) => [camel(name), value]));
   if (data !== undefined && !z.array(z.string()).safeParse(data).success)
     throw new UsageError("data must be a list of paths", { where });
+  if (normLimit !== undefined && !positive.safeParse(normLimit).success)
+    throw new UsageError("norm_limit must be a number above 0", { where });
   return {
     options: checkOptions(rest, where, snake),
     data: data as readonly string[] | undefined,
     run: run as Json | undefined,
+    normLimit: normLimit as number | undefined,
   };
 }
 

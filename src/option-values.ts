@@ -35,12 +35,18 @@ export function valueOfText(field: Field, text: string): unknown {
         ? countOf(text)
         : type === "number"
           ? numberOf(text)
-          : type === "array" && /^\d{1,15}(,\d{1,15})*$/.test(text)
-            ? text.split(",").map(Number)
+          : type === "array"
+            ? listOf(text)
             : undefined;
     if (value !== undefined) return value;
   }
   return text;
+}
+
+/** "0,1" and "start,2"; one word is no list. */
+function listOf(text: string): readonly (number | string)[] | undefined {
+  if (!/^(\d{1,15}|[a-z]+,\d{1,15})(,(\d{1,15}|[a-z]+))*$/.test(text)) return undefined;
+  return text.split(",").map((each) => (/^\d/.test(each) ? Number(each) : each));
 }
 
 /** "auto or a number above 0". */
@@ -67,10 +73,16 @@ function ofType(field: Field): string {
     case "boolean":
       return "true or false";
     case "array":
-      return `a list of ${field.items?.type === "integer" ? `whole numbers of at least ${leastWhole(field.items)}` : "values"}`;
+      return `a list of ${listed(field.items)}`;
     default:
       return `a ${(placeholder ?? "text").toLowerCase()}`;
   }
+}
+
+function listed(items: Field | undefined): string {
+  if (items?.anyOf) return items.anyOf.map(listed).join(" and ");
+  if (items?.type === "integer") return `whole numbers of at least ${leastWhole(items)}`;
+  return items === undefined ? "values" : wordsOfField(items).join(", ");
 }
 
 function leastWhole({ minimum = 0, exclusiveMinimum }: Field): number {

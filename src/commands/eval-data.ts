@@ -5,7 +5,7 @@ import { basename, dirname, join, resolve } from "node:path";
 import { type TrainOptions, withDefaults } from "../config.ts";
 import { chooseRows } from "../data/choose.ts";
 import { common, type Range, without } from "../data/holdout.ts";
-import type { ExcludeTokens } from "../data/mask.ts";
+import type { ExcludePositions, ExcludeTokens } from "../data/mask.ts";
 import { openSource } from "../data/open.ts";
 import type { Source } from "../data/source.ts";
 import { readRunConfig } from "../train/run-folder.ts";
@@ -18,6 +18,7 @@ export interface EvalData {
   readonly nonFinite: "stop" | "skip";
   /** Whose rows are left out of the ranges. */
   readonly excludeTokens: ExcludeTokens;
+  readonly excludePositions: ExcludePositions;
 }
 
 /** How the data of a run is found that is not where it was. */
@@ -32,8 +33,8 @@ export interface RunData {
 const NAME_THEM = "name the activations: saetta eval SAE acts.h5";
 
 /**
- * Without `paths` the hold-out of the run that the checkpoint `saePath` belongs to; with them all their rows. Excluded tokens are left out of
- * both, as the run left them out. The caller closes the source.
+ * Without `paths` the hold-out of the run that the checkpoint `saePath` belongs to; with them all their rows. What the run left out (tokens, positions, zero rows, rows beyond its largest norm)
+ * is left out of both. The caller closes the source.
  */
 export async function evalData(
   saePath: string,
@@ -54,19 +55,24 @@ export async function evalData(
     paths.length > 0 || run === undefined || config === undefined
       ? paths
       : (moved ?? (await locateData(run, config, mend, onNote)));
-  const source = await openSource(files, options);
+  // A run's own files are what it was trained on, whatever repeats there are.
+  const repeats = paths.length === 0 && moved === undefined ? ({ repeats: "keep" } as const) : {};
+  const source = await openSource(files, { ...options, ...repeats });
   for (const each of source.notes ?? []) onNote(each);
   try {
+    const rows = { ...options, normLimit: limitFor(asked, config) };
     const { untrained, holdout } =
       paths.length > 0
-        ? await chooseRows(source, { ...options, holdout: 0 })
-        : await chooseRows(source, options, config?.record.appended);
+        ? await chooseRows(source, { ...rows, holdout: 0 })
+        : await chooseRows(source, { ...rows, only: "holdout" }, config?.record.appended);
     const ranges = paths.length > 0 ? without([{ first: 0, count: source.rows }], untrained) : holdout;
-    if (ranges.length > 0)
-      return { source, ranges, nonFinite: options.nonFinite, excludeTokens: options.excludeTokens };
+    if (ranges.length > 0) return { source, ranges, ...pick(options) };
     throw new SaettaError(paths.length > 0 ? "every row is excluded" : "the run held no rows out", {
       where: paths.length > 0 ? paths.join(", ") : run,
-      mend: paths.length > 0 ? "pass --exclude-tokens none" : mend,
+      mend:
+        paths.length > 0
+          ? "leave out fewer: --exclude-tokens none --exclude-positions none --max-norm 0 --zero-rows keep"
+          : mend,
     });
   } catch (thrown) {
     await source.close();
@@ -118,6 +124,26 @@ export async function sharedData(
     );
   }
   return shared!;
+}
+
+const pick = ({
+  nonFinite,
+  excludeTokens,
+  excludePositions,
+}: Pick<EvalData, "nonFinite" | "excludeTokens" | "excludePositions">) => ({
+  nonFinite,
+  excludeTokens,
+  excludePositions,
+});
+
+/** The largest norm that is kept, by the median norm that the run found. undefined: it is yet to be found, or every norm is kept. */
+function limitFor(
+  { maxNorm: asked }: TrainOptions,
+  run: { readonly options: TrainOptions; readonly normLimit: number | undefined } | undefined,
+): number | undefined {
+  const { normLimit, options } = run ?? {};
+  if (asked === undefined || normLimit === undefined) return normLimit;
+  return (asked / options!.maxNorm!) * normLimit;
 }
 
 const absolute = (path: string): string => resolve(path);

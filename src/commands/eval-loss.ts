@@ -56,7 +56,7 @@ export async function lossesOf(
 
 async function contextsFor(
   model: LanguageModel,
-  { source, ranges, excludeTokens }: EvalData,
+  { source, ranges, excludeTokens, excludePositions }: EvalData,
   { text, lossTokens = LOSS_TOKENS }: LossFlags,
   onNote: (note: string) => void,
 ): Promise<Contexts> {
@@ -64,7 +64,8 @@ async function contextsFor(
   const tokenizer = await loadTokenizerOf(model);
   const context = source.sequence ?? (await contextOf(model)).byDefault;
   const ids = await tokenize({ text, tokens: lossTokens, onNote }, tokenizer, context);
-  return contextsOfIds(ids, context, excludeTokens, tokenizer.startToken, text);
+  const left = { excludeTokens, excludePositions, startToken: tokenizer.startToken };
+  return contextsOfIds(ids, context, left, text);
 }
 
 function first(saes: readonly Sae[], what: "model" | "tensor"): string | undefined {

@@ -107,6 +107,7 @@ describe("a model that is not the one of the activations", () => {
       ranges: [{ first: 0, count: CONTEXT }],
       nonFinite: "stop",
       excludeTokens: "start",
+      excludePositions: "none",
     };
     const notes: string[] = [];
     const tell = { onNote: (text: string) => notes.push(text), onProgress: () => undefined };

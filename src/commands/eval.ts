@@ -5,7 +5,7 @@ import { snakeCase } from "../util/json.ts";
 import { parseCount } from "../util/numbers.ts";
 import { LOSS_TOKENS } from "./eval-loss.ts";
 import { type EvalFlags, judgeAll } from "./eval-run.ts";
-import { addFlags, choice, givenOptions, weightsFlag } from "./flags.ts";
+import { addFlags, choice, givenOptions, ROW_OPTIONS, weightsFlag } from "./flags.ts";
 import { INFERENCE_DTYPE, inferenceEngine } from "./inference-engine.ts";
 
 interface Flags extends EvalFlags {
@@ -49,7 +49,7 @@ export function evalCommand(program: Command): void {
       "after",
       "\nExamples:\n  saetta eval runs/first --features 5\n  saetta eval runs/a runs/b --loss --markdown\n",
     );
-  addFlags(command, ["engine", "dtype", "threads", "dataset", "as", "nonFinite", "excludeTokens"], {
+  addFlags(command, ["engine", "dtype", "threads", "dataset", "as", "nonFinite", ...ROW_OPTIONS], {
     dtype: INFERENCE_DTYPE,
   });
   command.action(async (path: string, more: readonly string[], flags: Flags) => {

@@ -95,7 +95,7 @@ describe("flags", () => {
     [["--engine", "gpu"], '--engine must be auto, cpu, cuda or reference, but is "gpu"; did you mean cuda?'],
     [
       ["--exclude-tokens", "begin"],
-      /^--exclude-tokens must be start, none or a list of whole numbers of at least 0, but is "begin"$/,
+      /^--exclude-tokens must be start, none or a list of whole numbers of at least 0 and start, but is "begin"$/,
     ],
     [["--exclude-tokens", "1,,2"], /^--exclude-tokens must be start, none or .*, but is "1,,2"$/],
     [["--mse-scale", "big"], '--mse-scale must be auto or a number above 0, but is "big"'],

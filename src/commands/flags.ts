@@ -34,6 +34,9 @@ const HEADING: Readonly<Record<keyof TrainOptions, (typeof HEADINGS)[number]>> =
   mseScale: "Optimisation:",
   nonFinite: "Data:",
   excludeTokens: "Data:",
+  excludePositions: "Data:",
+  maxNorm: "Data:",
+  zeroRows: "Data:",
   holdout: "Data:",
   shuffle: "Data:",
   dropLast: "Data:",
@@ -56,6 +59,9 @@ const HEADING: Readonly<Record<keyof TrainOptions, (typeof HEADINGS)[number]>> =
   tensorboard: "Run:",
   wandb: "Run:",
 };
+
+/** Options that leave rows out: of training, and of what an autoencoder is judged by. */
+export const ROW_OPTIONS = ["excludeTokens", "excludePositions", "maxNorm", "zeroRows"] as const;
 
 /** The words that each flag of the schema takes, for completion. */
 const WORDS = new WeakMap<Option, readonly string[]>();
@@ -126,7 +132,7 @@ function placeholder(field: Field): string {
     if (each.anyOf) return each.anyOf.flatMap(rest);
     return wordsOfField(each).length > 0
       ? []
-      : [{ integer: "N", number: "X", array: "IDS" }[each.type ?? ""] ?? each.placeholder ?? "TEXT"];
+      : [field.placeholder ?? { integer: "N", number: "X", array: "IDS" }[each.type ?? ""] ?? "TEXT"];
   };
   return `<${[...wordsOfField(field), ...rest(field)].join("|")}>`;
 }

@@ -1,5 +1,6 @@
 /** What `train` and `resume` show of a run. Results go to stdout, everything else to stderr. */
 
+import type { Config } from "../config.ts";
 import { preflightLine } from "../data/preflight-words.ts";
 import type { Report } from "../train/report.ts";
 import type { TrainRun } from "../train/run.ts";
@@ -22,7 +23,13 @@ export async function follow(run: TrainRun, ending: Ending, as: "text" | "json" 
     if (run.out !== undefined) say(`run          ${run.out}`);
     const left = [
       `${formatCount(data.heldOut)} held out`,
-      ...(data.excluded > 0 ? [`${formatCount(data.excluded)} excluded for their token`] : []),
+      ...(data.excluded > 0 ? [`${formatCount(data.excluded)} excluded for their ${excludedFor(config)}`] : []),
+      ...(data.zeros > 0 ? [`${formatCount(data.zeros)} all zero`] : []),
+      ...(data.above > 0
+        ? [
+            `${formatCount(data.above)} above a norm of ${config.normLimit?.toPrecision(4)} (--max-norm ${config.maxNorm})`,
+          ]
+        : []),
       ...(data.masked > 0 ? [`${formatCount(data.masked)} masked`] : []),
     ];
     say(`data         ${data.description}; ${formatCount(data.rowsPerEpoch)} to train on, ${left.join(", ")}`);
@@ -66,6 +73,11 @@ export async function follow(run: TrainRun, ending: Ending, as: "text" | "json" 
 
 function say(line: string): void {
   process.stdout.write(`${line}\n`);
+}
+
+function excludedFor({ excludeTokens, excludePositions }: Config): string {
+  if (excludePositions === "none") return "token";
+  return excludeTokens === "none" ? "position" : "token or position";
 }
 
 function brief({ loss, fvu, dead }: Report): string {

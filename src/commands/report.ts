@@ -14,7 +14,7 @@ import { parseCount } from "../util/numbers.ts";
 import { createProgress, type Progress } from "../util/progress.ts";
 import { evalData } from "./eval-data.ts";
 import { noteOddities } from "./eval-run.ts";
-import { addFlags, givenOptions, weightsFlag } from "./flags.ts";
+import { addFlags, givenOptions, ROW_OPTIONS, weightsFlag } from "./flags.ts";
 import { INFERENCE_DTYPE, inferenceEngine } from "./inference-engine.ts";
 import { note } from "./note.ts";
 
@@ -62,7 +62,7 @@ export function reportCommand(program: Command): void {
     .addOption(weightsFlag())
     .option("--max-rows <N>", "look at no more than N rows, evenly spread", (text) => parseCount(text, "--max-rows"))
     .addHelpText("after", "\nExample:\n  saetta report runs/first --data acts.h5 --out features.html\n");
-  addFlags(command, ["engine", "dtype", "threads", "dataset", "as", "nonFinite", "excludeTokens"], {
+  addFlags(command, ["engine", "dtype", "threads", "dataset", "as", "nonFinite", ...ROW_OPTIONS], {
     dtype: INFERENCE_DTYPE,
   });
   command.action(async (path: string, { data = [], out, force, model, weights, maxRows }: Flags) => {

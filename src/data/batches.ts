@@ -24,7 +24,7 @@ export interface Batch {
   readonly next: Position;
 }
 
-/** A place in the stream of all epochs. `skipped`: rows passed over so far because a value of theirs was not finite. */
+/** A place in the stream of all epochs. `skipped`: rows passed over so far for their values: not finite, or left out by the source. */
 export interface Position {
   readonly epoch: number;
   readonly row: number;
@@ -41,7 +41,7 @@ interface Loaded {
   readonly window: Window;
   /** Where in the ring it is, in rows. */
   readonly at: number;
-  /** Rows of the window that hold something not finite. */
+  /** Rows of the window that are passed over: not finite, or left out by the source. */
   readonly bad: ReadonlySet<number>;
 }
 
@@ -180,11 +180,13 @@ class WindowReader {
     const memory = this.#memory;
     const blocks: Block[] = [];
     const pieces: Promise<readonly number[]>[] = [];
+    const leftOut: number[] = [];
     /** Rows that a read has been begun for, and that are on their way to the ring. */
     let [begun, brought] = [0, 0];
     const bring = (end: number) => {
       const [first, bytes] = [brought, memory.subarray(brought * rowBytes, end * rowBytes)];
       if (bytes.length === 0) return;
+      for (const row of this.#source.leftOut?.(bytes, end - first) ?? []) leftOut.push(first + row);
       pieces.push(this.#ring.bring(at + first, bytes).then((found) => found.map((row) => first + row)));
       brought = end;
     };
@@ -207,7 +209,7 @@ class WindowReader {
       if (bad.length > 0 && this.#nonFinite === "stop")
         throw notFinite(this.#source, this.#rowOf(window, blocks, Math.min(...bad)));
       if (this.#order.windows === 1) this.#memory = undefined; // it is not read again
-      return { epoch, window, at, bad: new Set(bad) };
+      return { epoch, window, at, bad: new Set([...bad, ...leftOut]) };
     } finally {
       await Promise.allSettled([...blocks.map(({ read }) => read), ...pieces]);
     }

@@ -54,17 +54,18 @@ export function orderOf(
   };
 }
 
-/** The hold-out: that of the rows before each append, which training has not seen, and some of the sequences that were appended. */
+/** The hold-out, of rows that are not in `gone`: that of the rows before each append, which training has not seen, and some of the sequences that were appended. */
 export function heldOutOf(
   source: Pick<Source, "rows" | "sequence">,
   fraction: number,
   seed: number,
   appended: readonly Appended[] = [],
+  gone?: RowSet,
 ): Range[] {
   const last = appended.at(-1);
-  if (last === undefined) return heldOut(source, fraction, seed);
-  const before = heldOutOf({ ...source, rows: last.rows }, fraction, seed, appended.slice(0, -1));
-  const added = heldOut(source, fraction, seed).flatMap(({ first, count }) => {
+  if (last === undefined) return heldOut(source, fraction, seed, gone);
+  const before = heldOutOf({ ...source, rows: last.rows }, fraction, seed, appended.slice(0, -1), gone);
+  const added = heldOut(source, fraction, seed, gone).flatMap(({ first, count }) => {
     const start = Math.max(first, last.rows);
     return start < first + count ? [{ first: start, count: first + count - start }] : [];
   });

@@ -13,11 +13,20 @@ export interface Range {
 /** Neighbouring rows of 2-D data are often neighbouring tokens: they are held out together, as a sequence would be. */
 const ROWS_TOGETHER = 64;
 
-/** The held-out sequences as ranges of rows, in file order: at least one and not all. Empty when the fraction is 0 or there are fewer than two sequences. */
-export function heldOut(source: Pick<Source, "rows" | "sequence">, fraction: number, seed: number): Range[] {
+/**
+ * The held-out sequences as ranges of rows, in file order: at least one and not all of those that have a row that is not in `gone`. Empty when the fraction is 0 or there are fewer than two such
+ * sequences.
+ */
+export function heldOut(
+  source: Pick<Source, "rows" | "sequence">,
+  fraction: number,
+  seed: number,
+  gone?: RowSet,
+): Range[] {
   const length = source.sequence ?? ROWS_TOGETHER;
   const sequences = Math.ceil(source.rows / length);
   if (fraction === 0 || sequences < 2) return [];
+  let there = 0; // sequences that have rows
   const limit = fraction * 0x1_0000_0000;
   const range = (sequence: number): Range => {
     const first = sequence * length;
@@ -27,14 +36,23 @@ export function heldOut(source: Pick<Source, "rows" | "sequence">, fraction: num
   let lowest = { sequence: 0, hash: Number.POSITIVE_INFINITY };
   let highest = { sequence: 0, hash: -1 };
   for (let sequence = 0; sequence < sequences; sequence++) {
+    if (gone !== undefined && isWhollyIn(gone, range(sequence))) continue;
+    there++;
     const hash = hash32(seed, PURPOSE.holdout, sequence);
     if (hash < limit) chosen.push(sequence);
     if (hash < lowest.hash) lowest = { sequence, hash };
     if (hash > highest.hash) highest = { sequence, hash };
   }
+  if (there < 2) return [];
   if (chosen.length === 0) chosen.push(lowest.sequence);
-  if (chosen.length === sequences) chosen.splice(highest.sequence, 1);
+  if (chosen.length === there) chosen.splice(chosen.indexOf(highest.sequence), 1);
   return chosen.map(range);
+}
+
+function isWhollyIn(gone: RowSet, { first, count }: Range): boolean {
+  if (gone.size === 0) return false;
+  for (let row = first; row < first + count; row++) if (!gone.has(row)) return false;
+  return true;
 }
 
 /** Whether a row is in one of the ranges, which are in order. */

@@ -1,6 +1,6 @@
 /** Which rows of a source a run may use: one bit a row. */
 
-import { SaettaError } from "../util/errors.ts";
+import { SaettaError, UsageError } from "../util/errors.ts";
 import type { Source } from "./source.ts";
 
 /** A set of rows, 0 .. rows - 1, one bit each. */
@@ -51,8 +51,17 @@ export async function maskedRows({ rows, mask }: Source): Promise<RowSet> {
   return masked;
 }
 
-/** "start": rows of the token that starts every document; "none"; or the token ids to leave out. */
-export type ExcludeTokens = "start" | "none" | readonly number[];
+/** "start": rows of the token that starts every document; "none"; or the tokens to leave out, "start" among them or not. */
+export type ExcludeTokens = "start" | "none" | readonly (number | "start")[];
+
+/** Positions within a context, counted from its first row that the mask does not leave out. */
+export type ExcludePositions = "none" | readonly number[];
+
+/** The ids that `exclude` names. `startToken`: undefined where it is not known, and then left out. */
+export function excludedIds(exclude: ExcludeTokens, startToken: number | undefined): ReadonlySet<number> {
+  const named = exclude === "none" ? [] : typeof exclude === "string" ? [exclude] : exclude;
+  return new Set(named.map((each) => (each === "start" ? startToken : each)).filter((id) => id !== undefined));
+}
 
 /**
  * The rows that `exclude` leaves out. Start tokens have massive norms (Sun et al. 2024, "Massive activations in large language models"):
@@ -73,17 +82,57 @@ export async function excludedRows(source: Source, exclude: ExcludeTokens): Prom
       mend: "pass --exclude-tokens none to use all rows",
     });
   }
-  if (exclude === "start" && source.origin.startToken === undefined) {
+  if (exclude.includes("start") && source.origin.startToken === undefined) {
     throw new SaettaError("has tokens but does not say which of them starts a document (attribute start_token)", {
       where: source.paths.join(", "),
       mend: "name its id with --exclude-tokens ID, or pass --exclude-tokens none",
     });
   }
-  const ids = new Set(exclude === "start" ? [source.origin.startToken!] : exclude);
+  const ids = excludedIds(exclude, source.origin.startToken);
   for (let first = 0; first < source.rows; first += ROWS_PER_READ) {
     const count = Math.min(ROWS_PER_READ, source.rows - first);
     const tokens = await source.tokens(first, count);
     for (let i = 0; i < count; i++) if (ids.has(tokens[i]!)) excluded.add(first + i);
   }
   return excluded;
+}
+
+/**
+ * Adds the rows at the given positions of every context to `excluded`. Positions count from the first row of a context that is not in `masked`, so that padding at its start moves them. Throws
+ * UsageError where the data has no contexts, or a position lies beyond them.
+ */
+export async function excludedPositions(
+  { rows, sequence, paths, tokens }: Source,
+  positions: ExcludePositions,
+  masked: RowSet,
+  excluded: RowSet,
+): Promise<void> {
+  if (positions === "none") return;
+  if (sequence === undefined) {
+    throw new UsageError(
+      "--exclude-positions: the positions of the rows are not known, for they are not in contexts of one length",
+      {
+        ...(paths.length === 0 ? {} : { where: paths.join(", ") }),
+        mend: `give an array [sequences, positions, width]${tokens === undefined ? "" : ", or leave rows out by token with --exclude-tokens"}`,
+      },
+    );
+  }
+  const beyond = positions.find((position) => position >= sequence);
+  if (beyond !== undefined) {
+    throw new UsageError(`--exclude-positions: ${beyond} is beyond the contexts of ${sequence} rows`, {
+      where: paths.join(", "),
+      mend: `give positions from 0 to ${sequence - 1}`,
+    });
+  }
+  for (let first = 0; first < rows; first += sequence) {
+    const begin = contextStart(first, sequence, masked);
+    for (const position of positions) if (begin + position < first + sequence) excluded.add(begin + position);
+  }
+}
+
+/** The first row of the context at `first` that is not in `masked`; `first` where all are. */
+export function contextStart(first: number, sequence: number, masked: RowSet): number {
+  if (masked.size === 0) return first;
+  for (let row = first; row < first + sequence; row++) if (!masked.has(row)) return row;
+  return first;
 }

@@ -8,6 +8,7 @@ import { openArrowSource } from "./arrow-source.ts";
 import { concatSources } from "./concat.ts";
 import { openHdf5Source } from "./hdf5-source.ts";
 import { openNpySource } from "./npy-source.ts";
+import { repeatsOf } from "./repeats.ts";
 import { openSafetensorsSource } from "./safetensors-source.ts";
 import { filesOf } from "./shards.ts";
 import type { Source } from "./source.ts";
@@ -15,11 +16,17 @@ import { openTorchSource } from "./torch-source.ts";
 
 export type { OpenOptions };
 
+const NO_REPEATS = { repeated: [], notes: [] } as const;
+
 /**
  * One or many files as one Source, in the order given; a folder means the files in it, and a name with * or ? those that match. A file without rows is left out, with a note, where
- * others have some. Throws SaettaError or FormatError, naming the file, when one cannot be read or does not go with the others; UsageError without paths.
+ * others have some, and so is one that repeats an earlier one, unless `repeats` is "keep". Throws SaettaError or FormatError, naming the file, when one cannot be read or does not go with the
+ * others; UsageError without paths.
  */
-export async function openSource(paths: readonly string[], options: OpenOptions = {}): Promise<Source> {
+export async function openSource(
+  paths: readonly string[],
+  options: OpenOptions & { readonly repeats?: "keep" } = {},
+): Promise<Source> {
   if (paths.length === 0)
     throw new UsageError("no data given", { mend: "name one or more HDF5, npy, safetensors, Arrow or torch files" });
   const sources: Source[] = [];
@@ -40,7 +47,13 @@ export async function openSource(paths: readonly string[], options: OpenOptions 
       }
     }
     if (sources.length === 0 && empty !== undefined) throw empty;
-    return concatSources(sources, notes);
+    const {
+      kept,
+      repeated,
+      notes: said,
+    } = options.repeats === "keep" ? { ...NO_REPEATS, kept: sources } : await repeatsOf(sources);
+    for (const source of repeated) await source.close();
+    return concatSources(kept, [...notes, ...said]);
   } catch (thrown) {
     for (const source of sources) await source.close();
     throw thrown;

@@ -17,9 +17,11 @@ describe("preflight", () => {
     expect(found.meanToSpread).toBeCloseTo(5 / Math.sqrt(50 / 4), 12);
     const line =
       "norm 5.00 (median 5.00, 99 %: 10.0, largest 10.0), mean/spread 1.41, no outlier dimensions, duplicates 25 %";
-    expect(preflightLine({ ...found, nonFinite: 0, excluded: undefined })).toBe(`${line}, all finite`);
+    expect(preflightLine({ ...found, everything: true, nonFinite: 0, excluded: undefined })).toBe(
+      `${line}, all finite`,
+    );
     const excluded = { mean: 10, median: 13, p99: 13, max: 13 };
-    expect(preflightLine({ ...found, nonFinite: 2, excluded })).toBe(
+    expect(preflightLine({ ...found, everything: true, nonFinite: 2, excluded })).toBe(
       `${line}, 2 not finite, excluded tokens 2.60 x the norm`,
     );
   });
@@ -99,5 +101,53 @@ describe("preflightOf", () => {
     ]);
     const zero = memorySource(new Float32Array(80), 8);
     expect(advice(await preflightOf(zero))[0]).toBe("all rows are 0: nothing can be learned from them");
+  });
+});
+
+describe("what train and inspect say of rows", () => {
+  const rng = new Rng(11);
+  const normal = (rows: number, d: number) => Float32Array.from({ length: rows * d }, () => rng.normal());
+
+  it("names positions that are sinks, wherever the sample is taken", async () => {
+    const [T, d, contexts] = [128, 8, 400];
+    const values = normal(contexts * T, d);
+    for (let at = 0; at < values.length; at++) if (Math.floor(at / d) % T === 0) values[at]! *= 100;
+    // A sample at equal distances of a multiple of T would see all of position 0 or none of it.
+    const found = await preflightOf(memorySource(values, d, { sequence: T }), 0, 3200);
+    expect(found.everything).toBe(false);
+    expect(found.sinks.map(({ position }) => position)).toEqual([0]);
+    expect(found.sinks[0]!.times).toBeGreaterThan(80);
+    expect(advice(found)[0]).toMatch(/^position 0 has \d+ times the norm of other positions: --exclude-positions 0 /);
+  });
+
+  it("counts rows that carry the variance", async () => {
+    const d = 8;
+    const values = normal(6000, d);
+    for (let at = 0; at < values.length; at++) if (Math.floor(at / d) % 100 === 50) values[at]! *= 150;
+    const said = advice(await preflightOf(memorySource(values, d)));
+    expect(said).toContain(
+      "60 rows above 10 times the median carry 99 % of the variance; --max-norm 10 leaves them out",
+    );
+  });
+
+  it("says that two groups of elements differ in scale", async () => {
+    const d = 16;
+    const values = normal(1000, d).map((value, at) => (at % d < 8 ? value : 100 * value));
+    const found = await preflightOf(memorySource(values, d));
+    expect(found.scales?.times).toBeCloseTo(100, -1);
+    expect(advice(found)[0]).toMatch(
+      /^elements differ in scale by (9|10)\d: elements 8 to 15 have that many times the spread of elements 0 to 7,/,
+    );
+    expect(advice(await preflightOf(memorySource(normal(1000, d), d)))).toEqual([]);
+  });
+
+  it("counts zero rows apart", async () => {
+    const values = normal(400, 4);
+    values.fill(0, 100 * 4);
+    const found = await preflightOf(memorySource(values, 4));
+    expect(found).toMatchObject({ sampled: 400, zeroRows: 300, rows: 100, duplicates: 0 });
+    expect(advice(found)).toEqual([
+      "300 of 400 rows are all zero, as rows that were never written are: they are left out of training and hold-out (--zero-rows keep would keep them)",
+    ]);
   });
 });

@@ -1,9 +1,13 @@
-/** What can be seen of activations before training: norms, how far the mean is from the rest, outlier dimensions, duplicates, rows that are not finite, start tokens. */
+/** What can be seen of activations before training: norms, how far the mean is from the rest, outlier dimensions, duplicates, rows that are not finite, zero rows, start tokens, sinks. */
 
 import { BYTES } from "../engine/engine.ts";
 import { nonFiniteRows } from "../util/float16.ts";
-import { fmix32, PURPOSE, Rng } from "../util/rng.ts";
+import { fmix32 } from "../util/rng.ts";
 import { rowsToFloat32 } from "./convert.ts";
+import { zeroRows } from "./left-out.ts";
+import { contextStart, maskedRows, type RowSet } from "./mask.ts";
+import { STATISTICS_ROWS, samplePlaces } from "./sample-places.ts";
+import { type ElementScales, elementScales } from "./scales.ts";
 import type { Source } from "./source.ts";
 
 export interface Norms {
@@ -26,6 +30,25 @@ export interface Outlier {
 export const OUTLIER_SHARE = 20;
 export const OUTLIER_MEAN = 10;
 
+/** Rows whose norm is above so many times the median norm. */
+export const LARGE = 10;
+
+/** A position whose median norm is above so many times that of all rows is a sink. */
+const SINK = 5;
+
+export interface LargeRows {
+  readonly rows: number;
+  /** Of the sum of squared distances of all rows from the mean row. */
+  readonly varianceShare: number;
+}
+
+/** A position of every context with norms far from those of the other rows. */
+export interface Sink {
+  readonly position: number;
+  /** Its median norm over that of all rows. */
+  readonly times: number;
+}
+
 /** What a sample of rows says of all. */
 export interface Preflight {
   /** Rows that the numbers are of: finite, and none of a start token. */
@@ -36,10 +59,16 @@ export interface Preflight {
   readonly outliers: readonly Outlier[];
   /** Share of the rows that equal another one before them, element by element. */
   readonly duplicates: number;
+  /** Rows above LARGE times the median norm. */
+  readonly large: LargeRows;
+  /** By rising position. */
+  readonly sinks: readonly Sink[];
+  /** undefined where the elements have about one scale. */
+  readonly scales: ElementScales | undefined;
 }
 
-/** The numbers of a sample [rows, d] of finite rows. One pass over it for the norms and hashes, one for the variances. */
-export function preflight(sample: Float32Array, d: number): Preflight {
+/** The numbers of a sample [rows, d] of finite rows. One pass over it for the norms and hashes, one for the variances. `positions` [rows]: of each row in its context, where that is known. */
+export function preflight(sample: Float32Array, d: number, positions?: ArrayLike<number>): Preflight {
   const rows = sample.length / d;
   const bits = new Int32Array(sample.buffer, sample.byteOffset, sample.length);
   const norms = new Float64Array(rows);
@@ -60,11 +89,18 @@ export function preflight(sample: Float32Array, d: number): Preflight {
   }
   for (let i = 0; i < d; i++) mean[i]! /= rows;
   const variance = new Float64Array(d);
+  const { median } = normsOf(norms);
+  const large = { rows: 0, spread: 0 };
   for (let row = 0; row < rows; row++) {
+    let square = 0;
     for (let i = 0, at = row * d; i < d; i++, at++) {
       const off = sample[at]! - mean[i]!;
       variance[i]! += off * off;
+      square += off * off;
     }
+    if (!(norms[row]! > LARGE * median)) continue;
+    large.rows++;
+    large.spread += square;
   }
   for (let i = 0; i < d; i++) variance[i]! /= rows;
   const spread = variance.reduce((sum, each) => sum + each, 0);
@@ -82,7 +118,31 @@ export function preflight(sample: Float32Array, d: number): Preflight {
     meanToSpread: middle === 0 ? 0 : middle / Math.sqrt(spread),
     outliers,
     duplicates: rows === 0 ? 0 : duplicates / rows,
+    large: { rows: large.rows, varianceShare: spread > 0 ? large.spread / (rows * spread) : 0 },
+    sinks: positions === undefined ? [] : sinksOf(norms, positions, median),
+    scales: elementScales(variance),
   };
+}
+
+/** Positions that are sinks. One row says nothing of its position. */
+function sinksOf(norms: Float64Array, positions: ArrayLike<number>, median: number): Sink[] {
+  const byPosition = new Map<number, number[]>();
+  for (const [row, norm] of norms.entries()) {
+    const like = byPosition.get(positions[row]!);
+    if (like === undefined) byPosition.set(positions[row]!, [norm]);
+    else like.push(norm);
+  }
+  return [...byPosition]
+    .filter(([, all]) => all.length > 1)
+    .map(([position, all]) => ({ position, times: normsOf(Float64Array.from(all)).median / median }))
+    .filter(({ times }) => times > SINK)
+    .sort((a, b) => a.position - b.position);
+}
+
+/** The position of a row in its context, as `--exclude-positions` counts it; undefined where that is not known. */
+export function positionsIn({ sequence }: Source, masked: RowSet): ((row: number) => number) | undefined {
+  if (sequence === undefined) return undefined;
+  return (row) => row - contextStart(row - (row % sequence), sequence, masked);
 }
 
 /** Whether the row's bits were seen before; remembers it by its hash if not. */
@@ -113,6 +173,8 @@ function normsOf(norms: Float64Array): Norms {
 
 /** What a run says of the sample that it starts from. */
 export interface RunPreflight extends Preflight {
+  /** Whether the numbers are of all rows that are trained on, not of a sample. */
+  readonly everything: boolean;
   /** Rows that were passed over because they hold NaN or Inf. */
   readonly nonFinite: number;
   /** Norms of the rows that were passed over for their token; undefined where there were none. */
@@ -145,6 +207,10 @@ export class PassedOver {
 export interface SourcePreflight extends Preflight {
   /** Rows looked at, without those that the source masks. */
   readonly sampled: number;
+  /** Whether those are all rows. */
+  readonly everything: boolean;
+  /** Of them, rows that are all zero. The other numbers are of the rest, as `train` leaves them out. */
+  readonly zeroRows: number;
   /** Of them, rows that hold NaN or Inf. */
   readonly nonFinite: number;
   /** The first of those, as `locate` names it. */
@@ -153,35 +219,34 @@ export interface SourcePreflight extends Preflight {
   readonly startTokens: { readonly rows: number; readonly norms: Norms } | undefined;
 }
 
-/** Rows read together, and how many are looked at: as many as a run samples, where they do not take more memory than this. */
-const RUN = 16;
-const SAMPLED = 32_768;
+/** Memory that the rows looked at may take, and below which all rows are looked at. */
 const MOST_BYTES = 2 ** 28;
+const ALL_BYTES = 2 ** 26;
 
-/** Looks at runs of 16 rows at equal distances over the whole source, the first place drawn by seed; at all rows where there are no more than `wanted`. */
-export async function preflightOf(source: Source, seed = 0, wanted = SAMPLED): Promise<SourcePreflight> {
+/** Looks at a sample of rows as a run does (`samplePlaces`); at all rows where they are no more than `wanted`, default: what a run samples, or what fits 64 MiB. */
+export async function preflightOf(source: Source, seed = 0, wanted?: number): Promise<SourcePreflight> {
   const { dIn, dtype, rows, tokens, origin } = source;
-  const most = Math.max(RUN, Math.min(wanted, Math.floor(MOST_BYTES / (4 * dIn))));
-  const everything = rows <= most;
-  const length = everything ? Math.min(rows, 4096) : RUN;
-  const runs = everything ? Math.ceil(rows / length) : Math.floor(most / RUN);
-  const stride = everything ? length : rows / runs;
-  const offset = everything ? 0 : new Rng(seed, PURPOSE.sample).uniform() * (stride - RUN);
-  const bytes = new Uint8Array(length * dIn * BYTES[dtype]);
-  const sample = new Float32Array(Math.min(rows, runs * length) * dIn);
+  const fits = wanted ?? Math.max(STATISTICS_ROWS, Math.floor(ALL_BYTES / (4 * dIn)));
+  const everything = rows <= Math.min(fits, Math.floor(MOST_BYTES / (4 * dIn)));
+  const most = Math.max(16, Math.min(wanted ?? STATISTICS_ROWS, Math.floor(MOST_BYTES / (4 * dIn))));
+  const places = [...samplePlaces(source, most, everything, seed)];
+  const room = places.reduce((sum, { count }) => sum + count, 0);
+  const sample = new Float32Array(room * dIn);
+  const positions = new Float64Array(room);
+  const masked = await maskedRows(source);
+  const positionOf = positionsIn(source, masked);
   const starts: number[] = [];
-  let [kept, sampled, nonFinite] = [0, 0, 0];
+  let [kept, sampled, nonFinite, zeros] = [0, 0, 0, 0];
   let firstBad: string | undefined;
-  for (let run = 0; run < runs; run++) {
-    const first = Math.floor(run * stride + offset);
-    const count = Math.min(length, rows - first);
+  for (const { first, count } of places) {
+    const bytes = new Uint8Array(count * dIn * BYTES[dtype]);
     await source.read(first, count, bytes);
     const bad = new Set(nonFiniteRows(bytes, dtype, dIn, 0, count));
+    const zero = new Set(zeroRows(bytes, dtype, dIn, count));
     const ids = tokens === undefined || origin.startToken === undefined ? undefined : await tokens(first, count);
     const values = rowsToFloat32(bytes, dtype, count * dIn);
-    const there = await source.mask?.(first, count);
     for (let i = 0; i < count; i++) {
-      if (there?.[i] === 0) continue;
+      if (masked.has(first + i)) continue;
       const row = values.subarray(i * dIn, (i + 1) * dIn);
       const norm = Math.sqrt(row.reduce((sum, value) => sum + value * value, 0));
       sampled++;
@@ -189,17 +254,21 @@ export async function preflightOf(source: Source, seed = 0, wanted = SAMPLED): P
       if (bad.has(i) || !Number.isFinite(norm)) {
         nonFinite++;
         firstBad ??= source.locate(first + i);
+      } else if (zero.has(i)) {
+        zeros++;
       } else if (ids?.[i] !== undefined && ids[i] === origin.startToken) {
         starts.push(norm);
       } else {
         sample.set(row, kept * dIn);
-        kept++;
+        positions[kept++] = positionOf?.(first + i) ?? 0;
       }
     }
   }
   return {
-    ...preflight(sample.subarray(0, kept * dIn), dIn),
+    ...preflight(sample.subarray(0, kept * dIn), dIn, positionOf && positions.subarray(0, kept)),
     sampled,
+    everything,
+    zeroRows: zeros,
     nonFinite,
     firstNonFinite: firstBad,
     startTokens:

@@ -35,6 +35,8 @@ export interface Source {
   readonly tokensProblem?: string | undefined;
   /** 1 for rows that are there, 0 for padding, which nothing may be learned from or measured on; left out where every row is there. */
   readonly mask?: ((first: number, count: number) => Promise<Uint8Array>) | undefined;
+  /** Which of `count` raw rows are left out for their values, where that is only known when they are read; missing where none is. */
+  readonly leftOut?: (raw: Uint8Array, count: number) => readonly number[];
   /** The row, as a person finds it: "acts.h5, row 123 (sequence 0, position 123)". */
   locate(row: number): string;
   close(): Promise<void>;

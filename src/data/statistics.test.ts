@@ -2,15 +2,24 @@ import { describe, expect, it } from "vitest";
 import { memorySource, numberedRows } from "../../test/support/memory-source.ts";
 import { Rng } from "../util/rng.ts";
 import { RowSet } from "./mask.ts";
-import { geometricMedian, meanVariance, normalizationFor, normalizeRows, strideSample } from "./statistics.ts";
+import type { Source } from "./source.ts";
+import {
+  geometricMedian,
+  meanVariance,
+  normalizationFor,
+  normalizeRows,
+  type SampleOptions,
+  strideSample,
+} from "./statistics.ts";
 
 const none = (rows: number) => new RowSet(rows);
+const sampleOf = async (source: Source, options: SampleOptions) => (await strideSample(source, options)).values;
 
 describe("the stride sample", () => {
   it("covers the whole file, each row at most once, by seed", async () => {
     const source = memorySource(numberedRows(10_000, 2), 2);
     for (const wanted of [20, 320, 1000, 4096, 9990]) {
-      const sample = await strideSample(source, none(10_000), wanted, 1);
+      const sample = await sampleOf(source, { excluded: none(10_000), wanted, seed: 1 });
       const rows = Array.from(sample).filter((_, at) => at % 2 === 0);
       expect(new Set(rows).size).toBe(rows.length);
       expect(rows.length).toBeGreaterThan(wanted * 0.9);
@@ -18,17 +27,17 @@ describe("the stride sample", () => {
       const tenths = new Set(rows.map((row) => Math.floor(row / 1000)));
       expect(tenths.size).toBe(wanted === 20 ? 2 : 10);
     }
-    const most = await strideSample(memorySource(numberedRows(21), 1), none(21), 20, 1);
+    const most = await sampleOf(memorySource(numberedRows(21), 1), { excluded: none(21), wanted: 20, seed: 1 });
     expect(new Set(most).size).toBe(20);
-    const one = await strideSample(source, none(10_000), 320, 1);
-    expect(await strideSample(source, none(10_000), 320, 1)).toEqual(one);
-    expect(await strideSample(source, none(10_000), 320, 2)).not.toEqual(one);
+    const one = await sampleOf(source, { excluded: none(10_000), wanted: 320, seed: 1 });
+    expect(await sampleOf(source, { excluded: none(10_000), wanted: 320, seed: 1 })).toEqual(one);
+    expect(await sampleOf(source, { excluded: none(10_000), wanted: 320, seed: 2 })).not.toEqual(one);
   });
 
   it("is everything where there is no more", async () => {
     const excluded = new RowSet(5000);
     for (let row = 0; row < 5000; row += 3) excluded.add(row);
-    const sample = await strideSample(memorySource(numberedRows(5000), 1), excluded, 4000, 1);
+    const sample = await sampleOf(memorySource(numberedRows(5000), 1), { excluded, wanted: 4000, seed: 1 });
     expect(Array.from(sample)).toEqual(Array.from({ length: 5000 }, (_, row) => row).filter((row) => row % 3 !== 0));
   });
 
@@ -36,13 +45,15 @@ describe("the stride sample", () => {
     const values = numberedRows(100);
     values[42] = Number.NaN;
     const source = memorySource(values, 1);
-    await expect(strideSample(source, none(100), 100, 1)).rejects.toThrow("memory.h5, row 42: holds NaN or Inf");
-    expect((await strideSample(source, none(100), 100, 1, "skip")).length).toBe(99);
+    await expect(sampleOf(source, { excluded: none(100), wanted: 100, seed: 1 })).rejects.toThrow(
+      "memory.h5, row 42: holds NaN or Inf",
+    );
+    expect((await sampleOf(source, { excluded: none(100), wanted: 100, seed: 1, nonFinite: "skip" })).length).toBe(99);
     const excluded = new RowSet(100);
     excluded.add(42);
-    expect(await strideSample(source, excluded, 100, 1)).not.toContain(42);
+    expect(await sampleOf(source, { excluded, wanted: 100, seed: 1 })).not.toContain(42);
     const nothing = memorySource(new Float32Array(100).fill(Number.POSITIVE_INFINITY), 1);
-    await expect(strideSample(nothing, none(100), 100, 1, "skip")).rejects.toThrow(
+    await expect(sampleOf(nothing, { excluded: none(100), wanted: 100, seed: 1, nonFinite: "skip" })).rejects.toThrow(
       "memory.h5: no row of the sample for the statistics is finite",
     );
   });

@@ -4,46 +4,55 @@ import { BYTES } from "../engine/engine.ts";
 import { type Normalization, normalizeRow } from "../sae/math.ts";
 import { SaettaError } from "../util/errors.ts";
 import { firstNonFinite } from "../util/float16.ts";
-import { PURPOSE, Rng } from "../util/rng.ts";
 import { type NonFinite, notFinite } from "./batches.ts";
 import { rowsToFloat32 } from "./convert.ts";
 import type { RowSet } from "./mask.ts";
+import { samplePlaces } from "./sample-places.ts";
 import type { Source } from "./source.ts";
 
-/** Rows read together: one seek then serves several rows of the sample. */
-const RUN = 16;
+export interface SampleOptions {
+  /** Rows that are not in the sample. */
+  readonly excluded: RowSet;
+  /** The most rows that the sample has. */
+  readonly wanted: number;
+  readonly seed: number;
+  /** Default "stop". */
+  readonly nonFinite?: NonFinite;
+  /** Called with each row that is passed over because it is excluded or not finite. */
+  readonly passedOver?: (row: number, values: Float32Array) => void;
+}
+
+export interface Sample {
+  /** The rows [rows, dIn]. */
+  readonly values: Float32Array;
+  /** The number of each row in the source. */
+  readonly numbers: Float64Array;
+  /** Whether it has every row of the source that is not passed over. */
+  readonly everything: boolean;
+}
 
 /**
- * A stride sample of at most `wanted` rows [rows, dIn]: runs of 16 rows at equal distances over the whole file, the first place drawn by seed; of rows that
- * are read once, the first.
- * Excluded rows are passed over, which `passedOver` is told of, and so are those that are not finite unless `nonFinite` is "stop". All rows when the file has no more than `wanted`.
+ * A sample of at most `wanted` rows, from places spread over the whole file (`samplePlaces`); all rows when the file has no more. Excluded rows are passed over, and so are
+ * those that are not finite, unless `nonFinite` is "stop", and those that the source leaves out.
  * Throws when a row stops it, and when none is left.
  */
 export async function strideSample(
   source: Source,
-  excluded: RowSet,
-  wanted: number,
-  seed: number,
-  nonFinite: NonFinite = "stop",
-  passedOver: (row: number, values: Float32Array) => void = () => undefined,
-): Promise<Float32Array> {
+  { excluded, wanted, seed, nonFinite = "stop", passedOver = () => undefined }: SampleOptions,
+): Promise<Sample> {
   const { dIn, dtype } = source;
   const rows = source.stream === "once" ? Math.min(source.rows, wanted) : source.rows; // keepingHead has the first ones
   const everything = rows - excluded.size <= wanted;
-  const runs = everything ? Math.ceil(rows / 4096) : Math.ceil(wanted / RUN);
-  const stride = everything ? 4096 : rows / runs;
-  const run = everything ? Math.min(rows, stride) : Math.min(RUN, Math.floor(stride));
-  const offset = everything ? 0 : new Rng(seed, PURPOSE.sample).uniform() * Math.max(0, stride - run);
   const sample = new Float32Array(Math.min(wanted, rows) * dIn);
-  const bytes = new Uint8Array(run * dIn * BYTES[dtype]);
+  const numbers = new Float64Array(Math.min(wanted, rows));
   let kept = 0;
-  for (let r = 0; r < runs; r++) {
-    const first = Math.floor(r * stride + offset);
-    const count = Math.min(run, rows - first);
-    if (count <= 0) break;
+  for (const { first, count } of samplePlaces(source, wanted, everything, seed)) {
+    const bytes = new Uint8Array(count * dIn * BYTES[dtype]);
     await source.read(first, count, bytes);
+    const leftOut = new Set(source.leftOut?.(bytes, count));
     const values = rowsToFloat32(bytes, dtype, count * dIn);
     for (let i = 0; i < count && kept < wanted; i++) {
+      if (leftOut.has(i)) continue;
       const row = values.subarray(i * dIn, (i + 1) * dIn);
       if (excluded.has(first + i)) {
         passedOver(first + i, row);
@@ -56,7 +65,7 @@ export async function strideSample(
         continue;
       }
       sample.set(row, kept * dIn);
-      kept++;
+      numbers[kept++] = first + i;
     }
   }
   if (kept === 0) {
@@ -65,7 +74,11 @@ export async function strideSample(
       mend: "look at the file with saetta inspect",
     });
   }
-  return sample.subarray(0, kept * dIn);
+  return {
+    values: sample.subarray(0, kept * dIn),
+    numbers: numbers.subarray(0, kept),
+    everything: everything && rows === source.rows,
+  };
 }
 
 /** The normalisation of a run. The factor of "scale" brings the mean norm of the sampled rows [rows, d] to sqrt(d). Throws when that is 0. */

@@ -43,7 +43,8 @@ async function look(
   const source = await openSource([path], options);
   try {
     const found = await preflightOf(source);
-    const { rows, sampled, nonFinite, norms, meanToSpread, duplicates, outliers, startTokens } = found;
+    const { rows, sampled, nonFinite, zeroRows, norms, meanToSpread, duplicates, outliers, startTokens } = found;
+    const { large, sinks, scales } = found;
     const activations = {
       rows: source.rows,
       width: source.dIn,
@@ -51,7 +52,11 @@ async function look(
       sequence: source.sequence,
       sampledRows: sampled,
       nonFiniteRows: nonFinite,
+      zeroRows,
       ...(rows === 0 ? {} : { meanToSpread, duplicateShare: duplicates, norms, outlierDimensions: outliers }),
+      ...(large.rows > 0 && { largeRows: large }),
+      ...(sinks.length > 0 && { sinkPositions: sinks }),
+      ...(scales && { elementScales: scales.times }),
       ...(startTokens === undefined
         ? {}
         : { startTokens: { rows: startTokens.rows, ...(startTokens.rows > 0 && { norms: startTokens.norms }) } }),

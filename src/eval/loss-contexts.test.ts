@@ -59,11 +59,13 @@ describe("contexts of ids", () => {
   it("splice all rows but those of excluded tokens", async () => {
     const ids = Int32Array.of(0, 5, 6, 0, 7, 5);
     const spliced = async (exclude: "start" | "none" | number[]) => [
-      ...(await contextsOfIds(ids, 3, exclude, 0, "x").read(0, 2)).spliced,
+      ...(await contextsOfIds(ids, 3, { excludeTokens: exclude, startToken: 0 }, "x").read(0, 2)).spliced,
     ];
     expect(await spliced("start")).toEqual([0, 1, 1, 0, 1, 1]);
     expect(await spliced("none")).toEqual([1, 1, 1, 1, 1, 1]);
     expect(await spliced([5, 7])).toEqual([1, 0, 1, 1, 0, 0]);
-    expect([...(await contextsOfIds(ids, 3, "none", 0, "x").read(1, 1)).ids]).toEqual([0, 7, 5]);
+    expect([...(await contextsOfIds(ids, 3, { excludeTokens: "none", startToken: 0 }, "x").read(1, 1)).ids]).toEqual([
+      0, 7, 5,
+    ]);
   });
 });

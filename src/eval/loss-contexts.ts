@@ -1,7 +1,7 @@
 /** Contexts of token ids that a language model is run on, and which of their rows are spliced. */
 
 import { isIn, type Range } from "../data/holdout.ts";
-import type { ExcludeTokens } from "../data/mask.ts";
+import { type ExcludePositions, type ExcludeTokens, excludedIds } from "../data/mask.ts";
 import type { Source } from "../data/source.ts";
 import { SaettaError } from "../util/errors.ts";
 
@@ -43,15 +43,23 @@ export function contextsOfSource(source: Source, ranges: readonly Range[], most:
   };
 }
 
-/** Contexts of token ids [.., context] in memory. Rows of excluded tokens are not spliced. */
+/** What of the contexts is not spliced. */
+export interface NotSpliced {
+  readonly excludeTokens: ExcludeTokens;
+  readonly excludePositions?: ExcludePositions;
+  readonly startToken: number;
+}
+
+/** Contexts of token ids [.., context] in memory. Rows of excluded tokens and positions are not spliced. */
 export function contextsOfIds(
   ids: Int32Array,
   context: number,
-  exclude: ExcludeTokens,
-  startToken: number,
+  { excludeTokens, excludePositions = "none", startToken }: NotSpliced,
   description: string,
 ): Contexts {
-  const excluded = new Set(exclude === "none" ? [] : exclude === "start" ? [startToken] : exclude);
+  const excluded = excludedIds(excludeTokens, startToken);
+  const isOut = (id: number, at: number) =>
+    excluded.has(id) || (excludePositions !== "none" && excludePositions.includes(at % context));
   const count = ids.length / context;
   return {
     description: `${count} contexts of ${context} tokens of ${description}`,
@@ -59,7 +67,7 @@ export function contextsOfIds(
     count,
     read: async (first, contexts) => {
       const part = ids.subarray(first * context, (first + contexts) * context);
-      return { ids: part, spliced: Uint8Array.from(part, (id) => (excluded.has(id) ? 0 : 1)) };
+      return { ids: part, spliced: Uint8Array.from(part, (id, at) => (isOut(id, at) ? 0 : 1)) };
     },
   };
 }

@@ -48,7 +48,7 @@ function elementwise(f: (x: number) => number, d = 256): Reconstructor {
 }
 
 const contexts = (exclude: "start" | "none"): Contexts =>
-  contextsOfIds(tokens, fixture.context, exclude, 0, "the fixture");
+  contextsOfIds(tokens, fixture.context, { excludeTokens: exclude, startToken: 0 }, "the fixture");
 
 describe("what the model loses", () => {
   it("is nothing, to the bit, where the tensor's own values are spliced in", async () => {
@@ -133,8 +133,7 @@ describe("what the model loses", () => {
     const wrong = contextsOfIds(
       tokens.map((id) => (id * 2711 + 77) % 8192),
       fixture.context,
-      "none",
-      0,
+      { excludeTokens: "none", startToken: 0 },
       "another text",
     );
     await measureLoss(model, BLOCK_3, wrong, [], tell);
@@ -149,14 +148,14 @@ describe("what the model loses", () => {
     await expect(measureLoss(model, BLOCK_3, contexts("start"), [elementwise((x) => x, 64)])).rejects.toThrow(
       `takes rows of 64 numbers, but the tensor '${BLOCK_3}' has 256`,
     );
-    const starts = contextsOfIds(new Int32Array(8), 4, "start", 0, "starts");
+    const starts = contextsOfIds(new Int32Array(8), 4, { excludeTokens: "start", startToken: 0 }, "starts");
     await expect(measureLoss(model, BLOCK_3, starts, [])).rejects.toThrow(
       /2 contexts of 4 tokens of starts: every row .* --exclude-tokens none/,
     );
-    await expect(measureLoss(model, BLOCK_3, contextsOfIds(tokens, 1, "none", 0, "ones"), [])).rejects.toThrow(
-      /no text of two tokens or more/,
-    );
-    const ends = contextsOfIds(Int32Array.of(0, 5, 0, 7), 2, "start", 0, "ends");
+    await expect(
+      measureLoss(model, BLOCK_3, contextsOfIds(tokens, 1, { excludeTokens: "none", startToken: 0 }, "ones"), []),
+    ).rejects.toThrow(/no text of two tokens or more/);
+    const ends = contextsOfIds(Int32Array.of(0, 5, 0, 7), 2, { excludeTokens: "start", startToken: 0 }, "ends");
     await expect(measureLoss(model, BLOCK_3, ends, [])).rejects.toThrow(/ends: no spliced row has a next token/);
     await expect(measureLoss(model, "/transformer/h.3/Add_2", contexts("start"), [])).rejects.toThrow(
       /no tensor '\/transformer\/h\.3\/Add_2'/,
@@ -181,7 +180,7 @@ describe("a model that was exported for one context at a time", () => {
     };
     writeFileSync(path, onnxModel(one));
     const single = await loadModel(path);
-    const text = contextsOfIds(Int32Array.of(1, 0, 1, 1, 0, 1), 2, "none", 0, "text");
+    const text = contextsOfIds(Int32Array.of(1, 0, 1, 1, 0, 1), 2, { excludeTokens: "none", startToken: 0 }, "text");
     const sae = elementwise((x) => x + 1, 2);
     const [found] = await measureLoss(single, "embedded", text, [sae]);
     const [expected] = await measureLoss(dynamic, "embedded", text, [sae]);

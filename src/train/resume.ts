@@ -51,10 +51,12 @@ export async function resume(dir: string, changes: TrainOptions & ResumeArgument
     const begin = checkpoint && beginningOf(checkpoint);
     const appended = begin === undefined ? [] : await appendedTo(source, begin.facts, before, begin.progress.position);
     const wanted = resumedOptions(before, changed, begin !== undefined, appended);
-    planned = await plan(source, wanted.options, collective, onNote, wanted.record);
+    const found = { ...wanted.options, normLimit: before.normLimit };
+    planned = await plan(source, found, collective, onNote, wanted.record);
     let outset: Outset;
     if (checkpoint !== undefined && begin !== undefined) {
       checkNormalization(planned, begin.normalization, checkpoint.path);
+      checkLeftOut(planned, checkpoint);
       planned = extend(goOn(planned, begin.progress, checkpoint.path), begin.progress.step, before, onNote);
       if (planned.steps === begin.progress.step)
         onNote("the run has spent its budget already; --tokens or --epochs extend it");
@@ -109,7 +111,8 @@ async function sourceToResume(
     });
   }
   const paths = given ?? (await locateData(dir, before, "name it with --data", onNote));
-  return openSource(paths, before.options);
+  const repeats = given === undefined ? ({ repeats: "keep" } as const) : {}; // what the run was trained on
+  return openSource(paths, { ...before.options, ...repeats });
 }
 
 function checkChanges(dir: string, options: TrainOptions, changed: TrainOptions): void {
@@ -132,6 +135,18 @@ function checkNormalization({ config }: Plan, { kind }: Normalization, where: st
     where,
     mend: "put the config back as it was",
   });
+}
+
+/** Rows are left out for their values, so a file that was written to since has others. Rows of appended files do not count. */
+function checkLeftOut({ choice, source }: Plan, { progress }: Checkpoint): void {
+  const { left_out: before, data } = progress;
+  if (typeof before !== "number" || typeof data !== "object" || data === null || !("rows" in data)) return;
+  const now = choice.leftOut.countIn(0, Math.min(Number(data.rows), source.rows));
+  if (now === before) return;
+  throw new SaettaError(
+    `the data is not what the run was trained on: ${now} rows are all zero or above --max-norm now, ${before} were then`,
+    { where: source.paths.join(", "), mend: "give the files as they were, or start a new run" },
+  );
 }
 
 /** undefined for a run that was ended before it saved anything. */

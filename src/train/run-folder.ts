@@ -5,7 +5,7 @@ import { dirname, join } from "node:path";
 import { writeFile } from "../checkpoint/commit.ts";
 import { LOCK, lockRun, type RunLock } from "../checkpoint/lock.ts";
 import { disk } from "../checkpoint/storage.ts";
-import { type Config, configFromJson, configToJson, type TrainOptions } from "../config.ts";
+import { type Config, configFromJson, configToJson, EARLIER, type TrainOptions } from "../config.ts";
 import { hasCode, SaettaError } from "../util/errors.ts";
 import { readTextFile } from "../util/json.ts";
 import { type RunRecord, recordFromJson, recordToJson, relativeTo } from "./run-record.ts";
@@ -93,6 +93,8 @@ export async function writeConfig(dir: string, config: Config, record: Omit<RunR
 export interface RunConfig {
   readonly options: TrainOptions;
   readonly data: readonly string[];
+  /** The largest norm of a row that the run keeps, where it found one. */
+  readonly normLimit: number | undefined;
   readonly record: RunRecord;
 }
 
@@ -113,7 +115,7 @@ export async function readRunConfig(dir: string): Promise<RunConfig> {
     }
     throw thrown;
   }
-  const { options, data, run } = configFromJson(text, path);
+  const { options, data, run, normLimit } = configFromJson(text, path);
   if (data === undefined) throw new SaettaError("does not say which data the run was trained on", { where: path });
-  return { options, data, record: recordFromJson(run, path) };
+  return { options: { ...EARLIER, ...options }, data, normLimit, record: recordFromJson(run, path) };
 }

@@ -30,7 +30,10 @@ export interface DataInUse {
   readonly description: string;
   readonly rowsPerEpoch: number;
   readonly heldOut: number;
+  /** Rows left out for their token or position, for being all zero, and for a norm above --max-norm. */
   readonly excluded: number;
+  readonly zeros: number;
+  readonly above: number;
   /** Rows that the data's own mask leaves out, such as padding. */
   readonly masked: number;
   /** What the sample says that a new run draws for its start; undefined where none was drawn. */

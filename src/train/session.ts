@@ -12,6 +12,7 @@ import {
   type Config,
   configToJson,
   derivedOptions,
+  type FoundOptions,
   resolveConfig,
   specOf,
   type TrainOptions,
@@ -19,7 +20,7 @@ import {
   withDefaults,
 } from "../config.ts";
 import { ringRows } from "../data/batches.ts";
-import { type Choice, chooseRows } from "../data/choose.ts";
+import { type Choice, chooseRows, leavingOut } from "../data/choose.ts";
 import { orderOf } from "../data/epochs.ts";
 import { countRows } from "../data/holdout.ts";
 import { keepingHead, stoppable } from "../data/rows-source.ts";
@@ -70,7 +71,7 @@ export interface Plan {
 /** Decides everything, starts the engine, and refuses what cannot run, with the numbers. `before`: the record of a run that is resumed. */
 export async function plan(
   given: Source,
-  wanted: TrainOptions,
+  wanted: FoundOptions,
   collective: Collective,
   onNote: (note: string) => void,
   before: Omit<RunRecord, "data"> = { ...NO_RECORD, derived: derivedOptions(wanted) },
@@ -81,16 +82,17 @@ export async function plan(
   for (const note of given.notes ?? []) onNote(note);
   const once = given.stream === "once";
   const asked = excludable(given, once ? inOnePass(wanted) : wanted, onNote);
-  const source = once ? keepingHead(given, withDefaults(asked).statisticsRows) : given;
-  const choice = await chooseRows(source, withDefaults(asked), before.appended);
+  const read = once ? keepingHead(given, withDefaults(asked).statisticsRows) : given;
+  const choice = await chooseRows(read, { ...withDefaults(asked), normLimit: wanted.normLimit }, before.appended);
+  const source = leavingOut(read, choice);
   const rowsPerEpoch = source.rows - choice.untrained.size;
   if (rowsPerEpoch === 0)
     throw new SaettaError("no row is left to train on", {
       where: source.paths.join(", "),
-      mend: "lower --holdout, or pass --exclude-tokens none",
+      mend: "lower --holdout, or leave out fewer rows (--exclude-tokens, --exclude-positions, --max-norm, --zero-rows)",
     });
   const config = resolveConfig(
-    { ...asked, shards: grid.shards, replicas: grid.replicas },
+    { ...asked, normLimit: choice.normLimit, shards: grid.shards, replicas: grid.replicas },
     source.paths.map((path) => resolve(path)),
     { dIn: source.dIn, rowsPerEpoch },
   );
@@ -164,8 +166,13 @@ function notTwice(what: string): UsageError {
   });
 }
 
-/** Start tokens are left out unless somebody decides otherwise; where the file does not say which they are, that is said, and nothing is left out. */
-function excludable(source: Source, asked: TrainOptions, onNote: (note: string) => void): TrainOptions {
+/**
+ * Start tokens are left out unless somebody decides otherwise; where the file does not say which they are, that is said, and nothing is left out. Zero rows of a program were written, so they are
+ * kept unless somebody decides otherwise.
+ */
+function excludable(source: Source, given: TrainOptions, onNote: (note: string) => void): TrainOptions {
+  const keepsZeros = source.stream !== undefined && given.zeroRows === undefined;
+  const asked = keepsZeros ? { ...given, zeroRows: "keep" as const } : given;
   const decided = withDefaults(asked).excludeTokens !== "start" || asked.excludeTokens !== undefined;
   if (decided || source.tokens === undefined || source.origin.startToken !== undefined) return asked;
   onNote(
@@ -238,6 +245,7 @@ export async function trainFrom(
           elapsed_s: elapsed(),
           metrics_bytes: file === undefined ? 0 : await sayingNeeds(out, state, () => file.flush()),
           mse_scale: begin.mseScale,
+          left_out: choice.leftOut.size,
           data: factsOf(source),
         };
         engine.complete(state);

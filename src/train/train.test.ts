@@ -225,7 +225,7 @@ describe("the reports of a run", () => {
     const read = broken.read.bind(broken);
     const run = await train(
       { ...broken, read: (...of) => (++reads > 1 ? Promise.reject(new Error("the disk is gone")) : read(...of)) },
-      { ...options, statisticsRows: 16, mseScale: 1, out: false },
+      { ...options, statisticsRows: 16, mseScale: 1, zeroRows: "keep", out: false },
     );
     await expect(
       (async () => {

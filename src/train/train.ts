@@ -10,7 +10,8 @@ import { chooseGrid } from "../collective/world.ts";
 import { checkOptions, type TrainOptions } from "../config.ts";
 import { START } from "../data/batches.ts";
 import { countRows, isIn } from "../data/holdout.ts";
-import { PassedOver, preflight, type RunPreflight } from "../data/preflight.ts";
+import { PassedOver, positionsIn, preflight, type RunPreflight } from "../data/preflight.ts";
+import { notesOf, zeroRowsNote } from "../data/preflight-words.ts";
 import { stoppable } from "../data/rows-source.ts";
 import type { Source } from "../data/source.ts";
 import { geometricMedian, meanVariance, normalizationFor, normalizeRows, strideSample } from "../data/statistics.ts";
@@ -23,6 +24,7 @@ import { UsageError } from "../util/errors.ts";
 import { smallDefaults } from "./advice.ts";
 import { type Pace, secondsFor, timeSteps } from "./estimate.ts";
 import { fromFirst } from "./rank-shard.ts";
+import { scaleNotes } from "./recipe-notes.ts";
 import { TrainRun } from "./run.ts";
 import { createRunFolder, discardRunFolder } from "./run-folder.ts";
 import { type Beginning, hyperOf, type Plan, plan, trainFrom } from "./session.ts";
@@ -132,6 +134,8 @@ export function launch(
     rowsPerEpoch: order.rowsPerEpoch,
     heldOut: countRows(choice.holdout),
     excluded: choice.excluded,
+    zeros: choice.zeros,
+    above: choice.above,
     masked: choice.masked.size,
     preflight: found,
   };
@@ -161,21 +165,27 @@ async function start(
   const { source, choice, config, engine, collective, shard, budget } = planned;
   const { dims } = shard;
   const sampled = config.mseScale === "auto" || initial === undefined;
-  const passed = new PassedOver((row) => isIn(choice.holdout, row) || choice.masked.has(row));
+  if (choice.zeros > 0) onNote(zeroRowsNote(choice.zeros, source.rows));
+  const passed = new PassedOver(
+    (row) => isIn(choice.holdout, row) || choice.masked.has(row) || choice.leftOut.has(row),
+  );
   let sample: Float32Array = new Float32Array(0);
   let found = undefined as RunPreflight | undefined;
   const { mseScale, normalization, median } = await fromFirst<Decided>(collective, async () => {
     if (sampled) {
-      sample = await strideSample(
-        source,
-        choice.untrained,
-        config.statisticsRows,
-        config.seed,
-        config.nonFinite,
-        passed.note,
-      );
+      const { values, numbers, everything } = await strideSample(source, {
+        excluded: choice.untrained,
+        wanted: config.statisticsRows,
+        seed: config.seed,
+        nonFinite: config.nonFinite,
+        passedOver: passed.note,
+      });
+      sample = values;
+      const positionOf = positionsIn(source, choice.masked);
       // Of the rows as they are in the file.
-      found = { ...preflight(sample, dims.dIn), nonFinite: passed.nonFinite, excluded: passed.excluded };
+      const looked = preflight(sample, dims.dIn, positionOf && numbers.map(positionOf));
+      found = { ...looked, everything, nonFinite: passed.nonFinite, excluded: passed.excluded };
+      for (const note of notesOf(found)) onNote(note);
     }
     const by =
       initial === undefined
@@ -183,6 +193,10 @@ async function start(
         : normalizationOf(initial.description);
     normalizeRows(sample, dims.dIn, by);
     const scale = config.mseScale === "auto" ? 1 / meanVariance(sample, dims.dIn) : config.mseScale;
+    if (found !== undefined) {
+      const spread = Math.sqrt(config.mseScale === "auto" ? 1 / scale : meanVariance(sample, dims.dIn));
+      for (const note of scaleNotes(config, by, spread, found.norms.median / Math.sqrt(dims.dIn))) onNote(note);
+    }
     if (initial !== undefined) return { mseScale: scale, normalization: by, median: null };
     const { median: middle, converged, iterations } = geometricMedian(sample, dims.dIn);
     if (!converged)
@@ -190,11 +204,8 @@ async function start(
     return { mseScale: scale, normalization: by, median: [...middle] };
   });
   const { kind, factor } = normalization;
-  if (kind !== "none") {
-    onNote(
-      `rows are normalised (${kind}${kind === "scale" ? `, times ${factor.toPrecision(4)}` : ""}); losses and FVU are of normalised rows`,
-    );
-  }
+  if (kind === "unit" || kind === "layer_norm")
+    onNote(`rows are normalised (${kind}); losses and FVU are of normalised rows`);
   const hyper = { ...hyperOf(config, mseScale), lr: config.lr };
   if (initial === undefined) {
     startParams(engine, state.params, dims, config.seed, Float64Array.from(median!), shard.firstLatent);

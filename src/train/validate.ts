@@ -88,7 +88,9 @@ export class Validator {
     this.#normalization = normalization;
   }
 
-  /** Rows that are not finite stop it or are left out. `normalization`: default: rows as they are. Every shard evaluates, and every replica finds the same. */
+  /**
+   * Rows that are not finite stop it or are left out, as those are that the source leaves out. `normalization`: default: rows as they are. Every shard evaluates, and every replica finds the same.
+   */
   static async open(
     engine: Engine,
     shard: RankShard,
@@ -106,8 +108,10 @@ export class Validator {
       const begin = rows;
       const bad = nonFiniteRows(all, source.dtype, source.dIn, begin, begin + count);
       if (bad.length > 0 && nonFinite === "stop") throw notFinite(source, first + bad[0]! - begin);
+      const raw = all.subarray(begin * rowBytes, (begin + count) * rowBytes);
+      const unwanted = new Set([...bad, ...(source.leftOut?.(raw, count) ?? []).map((row) => begin + row)]);
       for (let row = begin; row < begin + count; row++) {
-        if (bad.includes(row)) continue;
+        if (unwanted.has(row)) continue;
         if (row > rows) all.copyWithin(rows * rowBytes, row * rowBytes, (row + 1) * rowBytes);
         rows++;
       }

@@ -32,7 +32,7 @@ function plainVariance(rows: readonly (readonly number[])[]): number {
   return mean(columns.map((column) => mean(column.map((value) => (value - mean(column)) ** 2))));
 }
 
-const small = { engine: "reference", latents: 8, k: 2, auxk: 0, batch: 16, excludeTokens: "none", seed: 3 } as const;
+const small = { normalize: "none" as const, engine: "reference", latents: 8, k: 2, auxk: 0, batch: 16, excludeTokens: "none", seed: 3 } as const;
 
 async function mseScaleOf(checkpoint: string | undefined): Promise<number> {
   const state = JSON.parse(await readFile(join(checkpoint ?? "", "state.json"), "utf8")) as {
@@ -224,7 +224,7 @@ describe("row 21", () => {
 describe("row 22", () => {
   const source = memorySource(numbered(10_000));
   const sampleOf = async (seed: number, excluded = new RowSet(10_000)) => {
-    const sample = await strideSample(source, excluded, 640, seed);
+    const { values: sample } = await strideSample(source, { excluded, wanted: 640, seed });
     return Array.from({ length: sample.length / 4 }, (_, i) => sample[4 * i]);
   };
 
