@@ -4,6 +4,7 @@
  */
 
 import { z } from "zod";
+import { ENGINE_NAMES } from "./engine/registry.ts";
 import { allowedValues, type Field, valueOfText, wordsOfField } from "./option-values.ts";
 import { ourWord } from "./other-words.ts";
 import type { ArchitectureSpec } from "./sae/architectures/index.ts";
@@ -79,9 +80,7 @@ export const trainOptions = z.strictObject({
     .describe(
       "what is done to rows first: scale (all by one factor), unit (each less its mean, norm 1), layer_norm (each less its mean, spread 1)",
     ),
-  engine: z
-    .enum(["auto", "cpu", "cuda", "reference"])
-    .describe("what computes; auto: an NVIDIA card where there is one"),
+  engine: z.enum(["auto", ...ENGINE_NAMES]).describe("what computes; auto: an NVIDIA card where there is one"),
   dtype: z
     .enum(["auto", "f32", "bf16", "fp16"])
     .describe(

@@ -6,7 +6,8 @@ import { messageOf } from "../util/errors.ts";
 import { VERSION } from "../util/version.ts";
 import { selfTest } from "./conformance.ts";
 import type { Engine } from "./engine.ts";
-import { cpuPaths, cudaLibraries, selectEngine } from "./select.ts";
+import { ENGINES } from "./registry.ts";
+import { selectEngine } from "./select.ts";
 
 export interface Check {
   readonly name: string;
@@ -38,14 +39,13 @@ export async function examine(): Promise<Findings> {
   );
   add("engine reference", true, "float64 in TypeScript; always runs, slowly");
   const engines: Engine[] = [];
-  for (const name of ["cpu", "cuda"] as const) {
+  for (const { name, details } of [...ENGINES].reverse()) {
+    if (name === "reference") continue;
     const engine = await selectEngine(name).catch((error: unknown) => messageOf(error));
     add(`engine ${name}`, typeof engine !== "string", typeof engine === "string" ? engine : engine.description);
     if (typeof engine !== "string") engines.push(engine);
-    if (name === "cpu") {
-      const paths = await cpuPaths().catch(() => []);
-      if (paths.length > 0) add("cpu paths", true, paths.join(", "));
-    } else if (typeof engine !== "string") add("cuda libraries", true, (await cudaLibraries()).join(", "));
+    for (const [what, found] of await details(typeof engine !== "string").catch(() => []))
+      add(what, true, found.join(", "));
   }
   add("harvest", ...languageModels());
   let sound = true;

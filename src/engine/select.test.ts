@@ -1,7 +1,9 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { whyNoCpu } from "../../test/support/engines.ts";
 import { UsageError } from "../util/errors.ts";
-import { cpuPaths, selectEngine } from "./select.ts";
+import { cpuPaths } from "./cpu/index.ts";
+import { ENGINE_NAMES, ENGINES } from "./registry.ts";
+import { collectiveKind, selectEngine } from "./select.ts";
 
 // "auto" is to come down to the cpu engine here, whether the machine has a card or not.
 beforeEach(() => vi.stubEnv("CUDA_VISIBLE_DEVICES", ""));
@@ -74,4 +76,22 @@ it("the reference engine takes any dtype, and computes in float64", async () => 
     await using engine = await selectEngine("reference", { dtype });
     expect(engine.real).toBe("f64");
   }
+});
+
+describe("the registry", () => {
+  it("gives --engine its values, auto first", () => {
+    expect(ENGINE_NAMES).toEqual(["cpu", "cuda", "reference"]);
+    expect(ENGINES.map(({ name }) => name).at(-1)).toBe("reference");
+  });
+
+  it("says what joins the ranks of each engine", async () => {
+    expect(await Promise.all(ENGINE_NAMES.map(collectiveKind))).toEqual(["mpi", "nccl", "mpi"]);
+    expect(await collectiveKind("auto")).toBe("mpi");
+  });
+
+  it("refuses a type that an engine does not compute in, and names one that does", async () => {
+    await expect(selectEngine("cpu", { dtype: "fp16" })).rejects.toThrow(
+      "the cpu engine does not compute in fp16; use --dtype f32 or bf16, or --engine cuda",
+    );
+  });
 });

@@ -10,7 +10,7 @@ import { checkpointOf, checkpointsOf, metricsOf } from "../../test/support/runs.
 import { type ManifestEntry, manifestText } from "../checkpoint/manifest.ts";
 import type { TrainOptions } from "../config.ts";
 import { openSource } from "../data/open.ts";
-import { cpuPaths } from "../engine/select.ts";
+import { cpuPaths } from "../engine/cpu/index.ts";
 import { UsageError } from "../util/errors.ts";
 import { resume } from "./resume.ts";
 import { train } from "./train.ts";
