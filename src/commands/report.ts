@@ -5,10 +5,11 @@ import { evaluate } from "../eval/evaluate.ts";
 import type { Stage } from "../eval/feature-report.ts";
 import { writeHtmlReport } from "../eval/html-report.ts";
 import { rowsOf } from "../eval/rows.ts";
+import { featuresFolder } from "../explorer/api.ts";
 import type { FeatureSummary } from "../explorer/shared/format.ts";
 import { loadSae, type Sae } from "../inference/sae.ts";
 import type { WeightsKind } from "../inference/weights.ts";
-import { SaettaError, UsageError } from "../util/errors.ts";
+import { SaettaError } from "../util/errors.ts";
 import { counted } from "../util/format.ts";
 import { parseCount } from "../util/numbers.ts";
 import { createProgress, type Progress } from "../util/progress.ts";
@@ -29,6 +30,7 @@ interface Flags {
 
 /** FVU of a run's autoencoder on the rows that the run held out; undefined where there is no run, or its rows cannot be read. */
 async function heldOutOf(sae: Sae & { readonly path: string }): Promise<FeatureSummary["heldOut"]> {
+  if (featuresFolder(resolve(sae.path)) === undefined) return undefined;
   try {
     const { source, ranges, nonFinite } = await evalData(resolve(sae.path), [], {});
     try {
@@ -39,7 +41,7 @@ async function heldOutOf(sae: Sae & { readonly path: string }): Promise<FeatureS
     }
   } catch (thrown) {
     if (!(thrown instanceof SaettaError)) throw thrown;
-    if (!(thrown instanceof UsageError)) note(`the page has no held-out FVU: ${thrown.message}`);
+    note(`the page has no held-out FVU: ${thrown.message}`);
     return undefined;
   }
 }
