@@ -9,10 +9,10 @@ import type { Source } from "../data/source.ts";
 import { SaettaError, UsageError } from "../util/errors.ts";
 import type { JsonObject } from "../util/json.ts";
 import { formatCount } from "../util/progress.ts";
+import { factsOf, type RunPlan } from "./plan.ts";
 import type { RunConfig } from "./run-folder.ts";
 import { fileNames } from "./run-record.ts";
 import { decaySteps, isFalling, learningRate, type Schedule } from "./schedule.ts";
-import { factsOf, type Plan } from "./session.ts";
 
 /**
  * The appended files of a run whose checkpoint was saved with data of the facts `then`. Throws SaettaError where the source is neither the same data nor the same data with
@@ -67,7 +67,7 @@ export function resumedOptions(
   changed: TrainOptions,
   begun: boolean,
   appended: readonly Appended[],
-): { readonly options: TrainOptions; readonly record: Plan["record"] } {
+): { readonly options: TrainOptions; readonly record: RunPlan["record"] } {
   const { tokens, epochs, ...rest } = options;
   const kept = tokens === undefined ? { epochs } : { tokens };
   const budget = changed.tokens === undefined && changed.epochs === undefined ? kept : {};
@@ -87,7 +87,7 @@ export function resumedOptions(
 }
 
 /** The plan with a leg where the learning rate had begun to fall at `step`, from which the run is resumed. Says in one line what an extension changes. */
-export function extend(planned: Plan, step: number, before: RunConfig, onNote: (note: string) => void): Plan {
+export function extend(planned: RunPlan, step: number, before: RunConfig, onNote: (note: string) => void): RunPlan {
   const { config, order, steps, record, choice } = planned;
   const [last, earlier] = [record.appended.at(-1), before.record.appended.length];
   if (last !== undefined && order.rowsIn(last.epoch) < config.batch) {

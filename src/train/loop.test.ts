@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { type LoopValues, loopInput } from "../../test/support/loop-input.ts";
 import { learnableRows, memorySource } from "../../test/support/memory-source.ts";
 import { dimsOf, newState, shardOf, type TopkSizes } from "../../test/topk.ts";
 import { ringRows, START } from "../data/batches.ts";
@@ -9,7 +10,7 @@ import { COUNTERS, type State } from "../engine/engine.ts";
 import { createReferenceEngine } from "../engine/reference.ts";
 import { CORE_PARAMS } from "../sae/params.ts";
 import { float64Of, uint32Of } from "../util/bytes.ts";
-import { type LoopInput, type Progress, trainLoop } from "./loop.ts";
+import { type Progress, trainLoop } from "./loop.ts";
 import type { Findings } from "./report.ts";
 import { startParams } from "./state.ts";
 
@@ -26,7 +27,7 @@ interface Logged extends Partial<Findings> {
 
 /** A run over many small windows; `from`: where another left off. */
 async function start(
-  options: Partial<LoopInput> & { broken?: number; poison?: number; values?: Float32Array } = {},
+  options: Partial<LoopValues> & { broken?: number; poison?: number; values?: Float32Array } = {},
   from?: { state: State; progress: Progress },
 ) {
   const { broken, poison, values: own = values, ...input } = options;
@@ -58,41 +59,41 @@ async function start(
   const logged: Logged[] = [];
   const saved: number[] = [];
   const steps = 60;
-  const run = trainLoop({
-    engine,
-    shard: shardOf(shape),
-    state,
-    source,
-    order,
-    ring: engine.alloc("f32", [ringRows(order), D]),
-    hyper: {
-      beta1: 0.9,
-      beta2: 0.999,
-      eps: 1e-8,
-      clip: 0.5,
-      emaDecay: 0.9,
-      mseScale: 0.7,
-      auxCoef: 1 / 32,
-      deadAfter: 3 * BATCH,
-      firedAbove: 1e-3,
-    },
-    schedule: { lr: 3e-3, warmup: 5, decay: 0.3, steps },
-    batch: BATCH,
-    budget: steps * BATCH,
-    nonFinite: "stop",
-    from: from?.progress ?? { step: 0, tokens: 0, position: START },
-    logEvery: 1,
-    evalEvery: 0,
-    saveEvery: 0,
-    signal: new AbortController().signal,
-    evaluate: undefined,
-    onLog: ({ step }, lr, findings) => logged.push({ step, lr, ...findings }),
-    onSave: async ({ step }) => {
-      saved.push(step);
-      expect(logged.at(-1)?.step).toBe(step);
-    },
-    ...input,
-  });
+  const run = trainLoop(
+    loopInput({
+      engine,
+      shard: shardOf(shape),
+      state,
+      source,
+      order,
+      ring: engine.alloc("f32", [ringRows(order), D]),
+      hyper: {
+        beta1: 0.9,
+        beta2: 0.999,
+        eps: 1e-8,
+        clip: 0.5,
+        emaDecay: 0.9,
+        mseScale: 0.7,
+        auxCoef: 1 / 32,
+        deadAfter: 3 * BATCH,
+        firedAbove: 1e-3,
+      },
+      schedule: { lr: 3e-3, warmup: 5, decay: 0.3, steps },
+      batch: BATCH,
+      budget: steps * BATCH,
+      nonFinite: "stop",
+      from: from?.progress ?? { step: 0, tokens: 0, position: START },
+      logEvery: 1,
+      saveEvery: 0,
+      signal: new AbortController().signal,
+      onLog: ({ step }, lr, findings) => logged.push({ step, lr, ...findings }),
+      onSave: async ({ step }) => {
+        saved.push(step);
+        expect(logged.at(-1)?.step).toBe(step);
+      },
+      ...input,
+    }),
+  );
   const everything = async () => {
     const tensors = [
       ...[state.params, state.m, state.v, state.ema!].flatMap((group) => CORE_PARAMS.map((name) => group[name])),

@@ -1,15 +1,13 @@
 /** THE LOOP. Everything else in this folder prepares it or tells of it. */
 
-import type { Collective } from "../collective/collective.ts";
-import { solo } from "../collective/solo.ts";
 import { batches, type Position, type Ring } from "../data/batches.ts";
-import type { RowOrder } from "../data/order.ts";
-import type { Source } from "../data/source.ts";
-import type { Engine, Hyper, Normalization, State, Tensor } from "../engine/engine.ts";
+import type { Engine, Hyper, Tensor } from "../engine/engine.ts";
 import { SaettaError } from "../util/errors.ts";
-import { type RankShard, rowsOfReplica } from "./rank-shard.ts";
+import type { RunPlan } from "./plan.ts";
+import { rowsOfReplica } from "./rank-shard.ts";
 import { type Findings, type Report, readFindings } from "./report.ts";
 import { learningRate, type Schedule } from "./schedule.ts";
+import type { StartState } from "./start-state.ts";
 import { createTrainStep, type TrainStep } from "./step.ts";
 
 /** How far a run is; with the state of the engine, all that it needs to go on. */
@@ -21,61 +19,63 @@ export interface Progress {
   readonly position: Position;
 }
 
-export interface LoopInput {
-  readonly engine: Engine;
-  /** The ranks that train together, all of them in this loop; default: this one alone. */
-  readonly collective?: Collective;
-  /** What this rank holds of the autoencoder. */
-  readonly shard: RankShard;
-  readonly state: State;
-  readonly source: Source;
-  readonly order: RowOrder;
-  /** Windows of raw rows, in the dtype of the source. */
-  readonly ring: Tensor;
-  readonly schedule: Schedule;
-  readonly hyper: Omit<Hyper, "lr" | "rows">;
-  readonly batch: number;
-  /** Rows to train on in all; the last batch is short when they do not divide. */
-  readonly budget: number;
-  readonly nonFinite: "stop" | "skip";
-  /** Default: rows as they are. */
-  readonly normalization?: Normalization;
-  readonly from: Progress;
-  readonly logEvery: number;
-  /** Steps between evaluations; 0: only at the end. */
-  readonly evalEvery: number;
-  /** Ends the loop after the step under way. */
-  readonly signal: AbortSignal;
-  /** The held-out rows under the weights as they are, after step `step`; undefined when there are none. */
-  readonly evaluate: ((step: number) => Promise<HeldOut>) | undefined;
-  readonly onLog: (progress: Progress, lr: number, findings: Findings & Partial<HeldOut>) => void;
-  /** Steps between checkpoints, the last step apart; 0: none. */
-  readonly saveEvery: number;
-  /** Saves the state as it is after the step, of which everything is logged by then. */
-  readonly onSave: (progress: Progress) => Promise<void>;
-}
-
 /** What an evaluation on the hold-out finds. */
 export type HeldOut = Pick<Report, "holdout_fvu" | "holdout_mse" | "holdout_fvu_ema" | "holdout_mse_ema">;
+
+/** A step as observers see it, once it is known that it was not bad. */
+export interface StepSeen {
+  readonly progress: Progress;
+  readonly lr: number;
+  /** What the engine knows of the step; undefined where no observer that is due reads it. */
+  readonly findings: Findings | undefined;
+  /** Filled by the observer that evaluates; later observers find it here. */
+  heldOut: HeldOut;
+}
+
+/** Watches the steps of a run: evaluates, logs, saves. Observers see a step one after the other, in their order. */
+export interface RunObserver {
+  /** Whether it sees this step. `last`: of the schedule. */
+  due(step: number, last: boolean): boolean;
+  /** Whether it reads the findings. */
+  readonly reads: boolean;
+  /** Whether the state must stay as this step left it until `see` is done: the next step is then not queued before. */
+  readonly holds: boolean;
+  see(seen: StepSeen): Promise<void> | void;
+}
+
+export interface LoopInput {
+  readonly plan: Pick<RunPlan, "engine" | "collective" | "shard" | "source" | "order" | "budget"> & {
+    readonly config: Pick<RunPlan["config"], "batch" | "nonFinite">;
+  };
+  readonly start: Pick<StartState, "state" | "progress" | "hyper" | "normalization">;
+  readonly schedule: Schedule;
+  /** Windows of raw rows, in the dtype of the source. */
+  readonly ring: Tensor;
+  readonly observers: readonly RunObserver[];
+  /** Ends the loop after the step under way. */
+  readonly signal: AbortSignal;
+}
 
 /** Skipping this many steps in a row is not a passing accident. */
 const MOST_SKIPPED = 100;
 
 /** Trains to the end of the schedule, or until the signal is aborted or rows that are read once are used up. Returns how far it came. */
-export async function trainLoop(input: LoopInput): Promise<Progress> {
-  const { engine, collective = solo(), shard, state, schedule, hyper, budget, from } = input;
+export async function trainLoop({ plan, start, schedule, ring, observers, signal }: LoopInput): Promise<Progress> {
+  const { engine, collective, shard, source, order, budget, config } = plan;
+  const { state, hyper, normalization } = start;
   const alone = shard.grid.size === 1;
-  let progress = from;
+  let progress = start.progress;
   // Ranks end after the same step: they agree in each step whether to go on, and all learn it one step later.
   let agreed = false;
-  const ends = () => progress.step === schedule.steps || (alone ? input.signal.aborted : agreed);
-  const size = () => (ends() ? 0 : Math.min(input.batch, budget - progress.tokens));
+  const ends = () => progress.step === schedule.steps || (alone ? signal.aborted : agreed);
+  const size = () => (ends() ? 0 : Math.min(config.batch, budget - progress.tokens));
   let ops: TrainStep | undefined;
   let before: Promise<boolean> | undefined;
   let skippedInARow = 0;
   try {
-    const [ring, signal] = [ringOf(input), alone ? input.signal : undefined];
-    for await (const batch of batches(input.source, input.order, ring, input.nonFinite, from.position, size, signal)) {
+    const rowsInto = ringOf(engine, ring);
+    const reading = alone ? signal : undefined;
+    for await (const batch of batches(source, order, rowsInto, config.nonFinite, progress.position, size, reading)) {
       const rows = batch.rows.length;
       const own = rowsOfReplica(shard.grid, rows);
       if (ops?.rows !== own.end - own.first) {
@@ -84,29 +84,19 @@ export async function trainLoop(input: LoopInput): Promise<Progress> {
           shard,
           rows: own.end - own.first,
           most: Math.ceil(rows / shard.grid.replicas),
-          normalization: input.normalization,
+          normalization,
         });
       }
-      const lr = learningRate(schedule, progress.step);
+      const step: Hyper = { ...hyper, lr: learningRate(schedule, progress.step), rows };
       progress = { step: progress.step + 1, tokens: progress.tokens + rows, position: batch.next };
-      const last = progress.step === schedule.steps;
-      const evaluate = last || (input.evalEvery > 0 && progress.step % input.evalEvery === 0);
-      const log = evaluate || progress.step % input.logEvery === 0;
-      ops.run(
-        state,
-        input.ring,
-        batch.rows.subarray(own.first, own.end),
-        { ...hyper, lr, rows },
-        log,
-        input.signal.aborted,
-      );
+      const due = observers.filter((each) => each.due(progress.step, progress.step === schedule.steps));
+      const reads = due.some((each) => each.reads);
+      ops.run(state, ring, batch.rows.subarray(own.first, own.end), step, reads, signal.aborted);
       // One step is in flight while the next batch is prepared; a bad one is found then, and has changed nothing.
       agreed ||= (await before) ?? false;
-      before = settle(ops, progress, { ...hyper, lr, rows }, log, evaluate);
+      before = settle(ops, progress, step, due, reads);
       before.catch(() => undefined);
-      const save = !last && input.saveEvery > 0 && progress.step % input.saveEvery === 0;
-      if (evaluate || save) agreed ||= await before;
-      if (save) await input.onSave(progress);
+      if (due.some((each) => each.holds)) agreed ||= await before;
       await macrotask();
     }
     await before;
@@ -115,16 +105,22 @@ export async function trainLoop(input: LoopInput): Promise<Progress> {
     ops?.close();
   }
 
-  /** Returns whether a rank wants to end. */
-  async function settle(of: TrainStep, at: Progress, step: Hyper, log: boolean, evaluate: boolean): Promise<boolean> {
+  /** Shows the step to the observers. Returns whether a rank wants to end. */
+  async function settle(
+    of: TrainStep,
+    at: Progress,
+    step: Hyper,
+    due: readonly RunObserver[],
+    reads: boolean,
+  ): Promise<boolean> {
     const [{ bad, stop }, findings] = await Promise.all([
       of.verdict(),
-      log ? readFindings(engine, of, state, step.mseScale, step.auxCoef, step.rows, collective) : undefined,
+      reads ? readFindings(engine, of, state, step.mseScale, step.auxCoef, step.rows, collective) : undefined,
     ]);
     skippedInARow = bad ? skippedInARow + 1 : 0;
-    if (bad && (input.nonFinite === "stop" || skippedInARow >= MOST_SKIPPED)) throw diverged(at.step, skippedInARow);
-    if (findings !== undefined)
-      input.onLog(at, step.lr, { ...findings, ...(evaluate ? await input.evaluate?.(at.step) : {}) });
+    if (bad && (config.nonFinite === "stop" || skippedInARow >= MOST_SKIPPED)) throw diverged(at.step, skippedInARow);
+    const seen: StepSeen = { progress: at, lr: step.lr, findings, heldOut: {} };
+    for (const observer of due) await observer.see(seen);
     return stop;
   }
 }
@@ -136,7 +132,7 @@ function macrotask(): Promise<void> {
   });
 }
 
-function ringOf({ engine, ring }: LoopInput): Ring {
+function ringOf(engine: Engine, ring: Tensor): Ring {
   return { memory: (bytes) => engine.hostMemory(bytes), bring: (at, bytes) => engine.upload(ring, bytes, at) };
 }
 

@@ -216,7 +216,7 @@ describe("a run that goes on", () => {
     await (await resume(run, { onNote: (note) => notes.push(note) })).finished;
     expect(notes).toEqual([
       expect.stringMatching(
-        /step-00000014 was computed by Saetta .*; Saetta .* goes on from it, with other bits than an uninterrupted run \(build differs\)$/,
+        /step-00000014 was computed by Saetta .*; Saetta .* continues from it, with other bits than an uninterrupted run \(build differs\)$/,
       ),
     ]);
     await expectWhole(run);

@@ -10,7 +10,6 @@ import { CHANGEABLE, checkOptions, flagOf, type TrainOptions, totalSteps } from 
 import { openSource } from "../data/open.ts";
 import { stoppable } from "../data/rows-source.ts";
 import type { Source } from "../data/source.ts";
-import type { Normalization } from "../engine/engine.ts";
 import { findSae } from "../inference/weights.ts";
 import { normalizationOf } from "../sae/description.ts";
 import { otherOrigin } from "../sae/origin.ts";
@@ -18,12 +17,14 @@ import { FormatError, SaettaError, UsageError } from "../util/errors.ts";
 import { Fields, type JsonObject } from "../util/json.ts";
 import { appendedTo, extend, resumedOptions } from "./extend.ts";
 import type { Progress } from "./loop.ts";
+import { hyperOf, planRun, type RunPlan } from "./plan.ts";
 import { fromFirst } from "./rank-shard.ts";
 import type { TrainRun } from "./run.ts";
 import { type RunConfig, readRunConfig, writeConfig } from "./run-folder.ts";
 import { locateData } from "./run-record.ts";
-import { type Beginning, type Plan, plan } from "./session.ts";
-import { launch, type Outset, type RunOptions, roomToSave, startAnew, stateOf } from "./train.ts";
+import { launch, roomToSave } from "./session.ts";
+import { newState, type StartState, startState } from "./start-state.ts";
+import type { RunOptions } from "./train.ts";
 
 /** What a run may be given when it is resumed; everything else is fixed. */
 export interface ResumeArguments extends RunOptions {
@@ -43,44 +44,37 @@ export async function resume(dir: string, changes: TrainOptions & ResumeArgument
   checkChanges(dir, options, changed);
   const lock = collective.grid.rank === 0 ? lockRun(dir) : undefined;
   if (lock?.warning !== undefined) onNote(lock.warning);
+  const context = { signal, onNote };
   let source: Source | undefined;
-  let planned: Plan | undefined;
+  let plan: RunPlan | undefined;
   try {
     const checkpoint = await commonCheckpoint(dir, collective, onNote);
     source = stoppable(await sourceToResume(dir, before, moved, onNote), signal);
-    const begin = checkpoint && beginningOf(checkpoint);
-    const appended = begin === undefined ? [] : await appendedTo(source, begin.facts, before, begin.progress.position);
-    const wanted = resumedOptions(before, changed, begin !== undefined, appended);
+    const saved = checkpoint && savedStart(checkpoint);
+    const appended = saved === undefined ? [] : await appendedTo(source, saved.facts, before, saved.progress.position);
+    const wanted = resumedOptions(before, changed, saved !== undefined, appended);
     const found = { ...wanted.options, normLimit: before.normLimit };
-    planned = await plan(source, found, collective, onNote, wanted.record);
-    let outset: Outset;
-    if (checkpoint !== undefined && begin !== undefined) {
-      checkNormalization(planned, begin.normalization, checkpoint.path);
-      checkLeftOut(planned, checkpoint);
-      planned = extend(goOn(planned, begin.progress, checkpoint.path), begin.progress.step, before, onNote);
-      if (planned.steps === begin.progress.step)
-        onNote("the run has spent its budget already; --tokens or --epochs extend it");
-      noteOtherBits(checkpoint, planned, onNote);
-      const other = otherOrigin(source.paths.join(", "), source.origin, dir, checkpoint.description.saetta);
-      if (other !== undefined) onNote(other);
-      const state = stateOf(planned);
-      const { firstLatent, whole } = planned.shard;
-      await restoreState(planned.engine, checkpoint, state, { first: firstLatent, of: whole.n });
-      const { step } = begin.progress;
-      outset = { state, begin, seconds: step === 0 ? undefined : (begin.elapsed / step) * (planned.steps - step) };
+    plan = await planRun(source, found, collective, context, wanted.record);
+    let start: StartState;
+    if (checkpoint !== undefined && saved !== undefined) {
+      checkLeftOut(plan, checkpoint);
+      plan = extend(remaining(plan, saved.progress, checkpoint.path), saved.progress.step, before, onNote);
+      start = await restoredStart(plan, checkpoint, saved);
+      for (const note of resumeNotes(dir, plan, checkpoint)) onNote(note);
     } else {
       onNote(`${dir} has no checkpoint yet, so the run starts again`);
-      outset = await startAnew(planned, options.init === undefined ? undefined : await findSae(options.init), onNote);
+      start = await startState(plan, options.init === undefined ? undefined : await findSae(options.init), context);
     }
-    const { step } = outset.begin.progress;
-    if (lock !== undefined && step < planned.steps) await roomToSave(dir, planned, outset.state, signal, onNote);
-    if (lock !== undefined) await writeConfig(dir, planned.config, planned.record);
-    const run = launch(planned, lock, dir, { signal, onNote }, outset);
+    if (lock !== undefined) {
+      if (start.progress.step < plan.steps) await roomToSave(dir, plan, start, context);
+      await writeConfig(dir, plan.config, plan.record);
+    }
+    const run = launch(plan, start, dir, lock, context);
     const opened = source;
     if (!isSource(moved)) run.finished.finally(() => opened.close()).catch(() => undefined);
     return run;
   } catch (error) {
-    await planned?.engine.close();
+    await plan?.engine.close();
     if (!isSource(moved)) await source?.close();
     lock?.release();
     throw error;
@@ -129,16 +123,8 @@ function checkChanges(dir: string, options: TrainOptions, changed: TrainOptions)
   }
 }
 
-function checkNormalization({ config }: Plan, { kind }: Normalization, where: string): void {
-  if (config.normalize === kind) return;
-  throw new UsageError(`was trained with --normalize ${kind}, but the config of the run says ${config.normalize}`, {
-    where,
-    mend: "put the config back as it was",
-  });
-}
-
 /** Rows are left out for their values, so a file that was written to since has others. Rows of appended files do not count. */
-function checkLeftOut({ choice, source }: Plan, { progress }: Checkpoint): void {
+function checkLeftOut({ choice, source }: RunPlan, { progress }: Checkpoint): void {
   const { left_out: before, data } = progress;
   if (typeof before !== "number" || typeof data !== "object" || data === null || !("rows" in data)) return;
   const now = choice.leftOut.countIn(0, Math.min(Number(data.rows), source.rows));
@@ -179,8 +165,8 @@ async function commonCheckpoint(
 }
 
 /** The plan with the steps that are still to come after `progress`. */
-function goOn(planned: Plan, progress: Progress, where: string): Plan {
-  const { budget, config, order } = planned;
+function remaining(plan: RunPlan, progress: Progress, where: string): RunPlan {
+  const { budget, config, order } = plan;
   const { step, tokens, position } = progress;
   if (position.row > order.rowsIn(position.epoch) || tokens < step)
     throw new FormatError("its place in the data makes no sense", { where });
@@ -190,26 +176,16 @@ function goOn(planned: Plan, progress: Progress, where: string): Plan {
       mend: "raise --tokens or --epochs",
     });
   }
-  return { ...planned, steps: step + totalSteps(budget - tokens, config.batch, config.dropLast) };
+  return { ...plan, steps: step + totalSteps(budget - tokens, config.batch, config.dropLast) };
 }
 
-/** A run that goes on where something else computes ends well, but not with the bits that it would have had. */
-function noteOtherBits(
-  { computed, path }: Checkpoint,
-  { engine, collective }: Plan,
-  onNote: (note: string) => void,
-): void {
-  const now = computedBy(engine, collective.grid);
-  const differing = ["version", "engine", "build", "grid"].filter((name) => computed[name] !== now[name]);
-  if (differing.length === 0) return;
-  const said = ({ version, description }: JsonObject) => `Saetta ${String(version)}, ${String(description)}`;
-  onNote(
-    `${path} was computed by ${said(computed)}; ${said(now)} goes on from it, with other bits than an uninterrupted run (${differing.join(", ")} differs)`,
-  );
+/** What state.json and cfg.json of a checkpoint say of where the run is resumed. `facts`: of its data (`factsOf`). */
+interface SavedStart extends Pick<StartState, "progress" | "normalization" | "elapsed" | "metricsBytes"> {
+  readonly mseScale: number;
+  readonly facts: JsonObject;
 }
 
-/** Where the checkpoint's run is resumed, and what its data was (`factsOf`). */
-function beginningOf(checkpoint: Checkpoint): Beginning & { readonly facts: JsonObject } {
+function savedStart(checkpoint: Checkpoint): SavedStart {
   const where = join(checkpoint.path, "state.json");
   const progress = new Fields(checkpoint.progress, "progress", where);
   const position = progress.fields("position");
@@ -229,4 +205,41 @@ function beginningOf(checkpoint: Checkpoint): Beginning & { readonly facts: Json
     elapsed: progress.number("elapsed_s"),
     metricsBytes: progress.integer("metrics_bytes"),
   };
+}
+
+/** The state of the checkpoint, in the engine. */
+async function restoredStart(plan: RunPlan, checkpoint: Checkpoint, saved: SavedStart): Promise<StartState> {
+  const { engine, shard, config, steps } = plan;
+  const { mseScale, facts: _, ...start } = saved;
+  const { kind } = saved.normalization;
+  if (config.normalize !== kind) {
+    throw new UsageError(`was trained with --normalize ${kind}, but the config of the run says ${config.normalize}`, {
+      where: checkpoint.path,
+      mend: "put the config back as it was",
+    });
+  }
+  const state = newState(plan);
+  await restoreState(engine, checkpoint, state, { first: shard.firstLatent, of: shard.whole.n });
+  const { step } = saved.progress;
+  const seconds = step === 0 ? undefined : (saved.elapsed / step) * (steps - step);
+  return { ...start, state, hyper: hyperOf(config, mseScale), seconds };
+}
+
+/** What is worth knowing before the run continues. */
+function* resumeNotes(
+  dir: string,
+  plan: RunPlan,
+  { computed, path, step, description }: Checkpoint,
+): Generator<string> {
+  const { engine, collective, source, steps } = plan;
+  if (steps === step) yield "the run has spent its budget already; --tokens or --epochs extend it";
+  // It ends well where something else computes, but not with the bits that it would have had.
+  const now = computedBy(engine, collective.grid);
+  const differing = ["version", "engine", "build", "grid"].filter((name) => computed[name] !== now[name]);
+  const said = ({ version, description: by }: JsonObject) => `Saetta ${String(version)}, ${String(by)}`;
+  if (differing.length > 0) {
+    yield `${path} was computed by ${said(computed)}; ${said(now)} continues from it, with other bits than an uninterrupted run (${differing.join(", ")} differs)`;
+  }
+  const other = otherOrigin(source.paths.join(", "), source.origin, dir, description.saetta);
+  if (other !== undefined) yield other;
 }

@@ -40,8 +40,16 @@ export interface DataInUse {
   readonly preflight?: RunPreflight | undefined;
 }
 
-/** What the work of a run is told, and tells. */
-export interface RunControl {
+/** What the caller of a run gives besides options. */
+export interface RunContext {
+  /** Stops the run, with a checkpoint. */
+  readonly signal?: AbortSignal | undefined;
+  /** Gets notes: what is worth knowing and no error, a sentence each. */
+  readonly onNote: (note: string) => void;
+}
+
+/** What the work of a run gets from the run, and gives to it. */
+export interface RunControl extends RunContext {
   /** Aborted when the run is to finish the step, save a checkpoint and end. */
   readonly signal: AbortSignal;
   readonly publish: (report: Report) => void;
@@ -78,7 +86,7 @@ export class TrainRun implements AsyncIterable<Report>, AsyncDisposable {
     about: Pick<TrainRun, "config" | "out" | "steps" | "budget" | "engine" | "data" | "forecast" | "trainedBefore"> & {
       readonly signal?: AbortSignal | undefined;
     },
-    body: (run: RunControl) => Promise<TrainResult>,
+    body: (control: Omit<RunControl, "onNote">) => Promise<TrainResult>,
   ) {
     this.config = about.config;
     this.out = about.out;

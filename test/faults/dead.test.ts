@@ -3,7 +3,7 @@
 import { describe, expect, it } from "vitest";
 import { DEFAULTS, resolveConfig } from "../../src/config.ts";
 import { allocStep, writeHyper } from "../../src/engine/allocate.ts";
-import { hyperOf } from "../../src/train/session.ts";
+import { hyperOf } from "../../src/train/plan.ts";
 import { rescaleEncoder } from "../../src/train/state.ts";
 import { Validator } from "../../src/train/validate.ts";
 import { bytesOf } from "../../src/util/bytes.ts";

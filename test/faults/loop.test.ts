@@ -9,11 +9,12 @@ import { RowSet } from "../../src/data/mask.ts";
 import { Order } from "../../src/data/order.ts";
 import { type Engine, HYPER } from "../../src/engine/engine.ts";
 import { createReferenceEngine } from "../../src/engine/reference.ts";
-import { type LoopInput, trainLoop } from "../../src/train/loop.ts";
+import { trainLoop } from "../../src/train/loop.ts";
 import type { Report } from "../../src/train/report.ts";
 import { train } from "../../src/train/train.ts";
 import { float64Of } from "../../src/util/bytes.ts";
 import { POLL_MS } from "../support/limits.ts";
+import { type LoopValues, loopInput } from "../support/loop-input.ts";
 import { shardOf } from "../topk.ts";
 import { memorySource } from "./source.ts";
 import { drawRows, drawWeights, expectClose, HYPER_HERE, onEveryEngine, plainLosses, Trainer } from "./support.ts";
@@ -36,8 +37,8 @@ function watched(engine: Engine, instead: Partial<Engine>): Engine {
 function loopOver(
   engine: Engine,
   watching: Engine,
-  changes: Partial<LoopInput> & { readonly batch: number },
-): LoopInput {
+  changes: Partial<LoopValues> & { readonly batch: number },
+): LoopValues {
   const source = memorySource(rows);
   const order = new Order({ rows: rows.length, rowBytes: 16, grain: 1 }, new RowSet(rows.length), {
     seed: 0,
@@ -58,9 +59,7 @@ function loopOver(
     nonFinite: "stop",
     from: { step: 0, tokens: 0, position: { epoch: 0, row: 0, skipped: 0 } },
     logEvery: 1000,
-    evalEvery: 0,
     signal: new AbortController().signal,
-    evaluate: undefined,
     onLog: () => undefined,
     saveEvery: 0,
     onSave: async () => undefined,
@@ -89,7 +88,9 @@ describe("row 9", () => {
         },
       });
       const logged: number[] = [];
-      await trainLoop(loopOver(engine, watching, { batch: 8, logEvery: 5, onLog: ({ step }) => logged.push(step) }));
+      await trainLoop(
+        loopInput(loopOver(engine, watching, { batch: 8, logEvery: 5, onLog: ({ step }) => logged.push(step) })),
+      );
       expect(logged).toEqual([5, 10, 12]);
       const flags = reads.flat().filter((read) => read === "u32[1]");
       expect(flags).toHaveLength(12);
@@ -131,7 +132,7 @@ describe("row 9", () => {
         return bytes;
       },
     });
-    await trainLoop(loopOver(engine, watching, { batch: 8 }));
+    await trainLoop(loopInput(loopOver(engine, watching, { batch: 8 })));
     expect({ submitted, waitedInVain }).toEqual({ submitted: steps, waitedInVain: 0 });
   });
 
@@ -236,12 +237,12 @@ describe("row 20", () => {
       },
     });
     const mse: number[] = [];
-    const changes: Partial<LoopInput> = {
+    const changes: Partial<LoopValues> = {
       logEvery: 1,
       schedule: { lr: 0, warmup: 0, decay: 0, steps: 4 },
       onLog: (_at, _lr, found) => mse.push(found.mse ?? Number.NaN),
     };
-    const end = await trainLoop(loopOver(engine, watching, { batch: 32, ...changes }));
+    const end = await trainLoop(loopInput(loopOver(engine, watching, { batch: 32, ...changes })));
     expect(told).toEqual([32, 32, 32, 4]);
     expect(end).toMatchObject({ step: 4, tokens: 100 });
     const none = { shape, dead: Array<boolean>(shape.n).fill(false), mseScale: 1, auxCoef: 0 };
@@ -253,7 +254,7 @@ describe("row 20", () => {
     const engine = createReferenceEngine();
     const trainer = Trainer.of(engine, { shape, w: { ...w, latentBias: w.latentBias.map(() => -100) } });
     const input = loopOver(engine, engine, { batch: 32, schedule: { lr: 0, warmup: 0, decay: 0, steps: 4 } });
-    await trainLoop({ ...input, state: trainer.state });
+    await trainLoop(loopInput({ ...input, state: trainer.state }));
     expect(await trainer.ages()).toEqual(Array(shape.n).fill(100));
   });
 });

@@ -1,0 +1,242 @@
+/** What watches the steps of a run: the hold-out, the log, the checkpoints. */
+
+import { basename, resolve } from "node:path";
+import { withRoom } from "../checkpoint/room.ts";
+import { checkpointBytes, pruneCheckpoints, saveCheckpoint, sayingNeeds } from "../checkpoint/save.ts";
+import { saveTogether } from "../checkpoint/together.ts";
+import { configToJson } from "../config.ts";
+import type { Source } from "../data/source.ts";
+import type { RunLog } from "../logs/run-log.ts";
+import { openRunLogs } from "../logs/run-logs.ts";
+import type { JsonObject } from "../util/json.ts";
+import { evaluateAverage } from "./average.ts";
+import { DensityFile } from "./density-file.ts";
+import type { Progress, RunObserver, StepSeen } from "./loop.ts";
+import { earlierLines, MetricsFile } from "./metrics-file.ts";
+import { describe, factsOf, type RunPlan } from "./plan.ts";
+import type { Report } from "./report.ts";
+import type { RunControl } from "./run.ts";
+import type { StartState } from "./start-state.ts";
+import { densityOfAll, type HeldOutDensity, MOST_ROWS, spread, Validator } from "./validate.ts";
+
+/** Evaluates on the hold-out, at the last step the running average too. */
+export class HoldoutObserver implements RunObserver {
+  readonly reads = true;
+  readonly holds = true;
+  /** Of the last evaluation. */
+  density: HeldOutDensity | undefined;
+  readonly #plan: RunPlan;
+  readonly #start: StartState;
+  readonly #validator: Validator;
+
+  private constructor(plan: RunPlan, start: StartState, validator: Validator) {
+    this.#plan = plan;
+    this.#start = start;
+    this.#validator = validator;
+  }
+
+  /** undefined where no rows are held out. */
+  static async open(plan: RunPlan, start: StartState, source: Source): Promise<HoldoutObserver | undefined> {
+    const { engine, shard, choice, config } = plan;
+    const held = spread(choice.holdout, MOST_ROWS);
+    if (held.length === 0) return undefined;
+    const hyper = { ...start.hyper, lr: 0, rows: 0 };
+    const { nonFinite } = config;
+    const validator = await Validator.open(engine, shard, hyper, source, held, nonFinite, start.normalization);
+    return new HoldoutObserver(plan, start, validator);
+  }
+
+  due(step: number, last: boolean): boolean {
+    const { evalEvery } = this.#plan.config;
+    return last || (evalEvery > 0 && step % evalEvery === 0);
+  }
+
+  async see(seen: StepSeen): Promise<void> {
+    const { engine, collective, config, shard, steps } = this.#plan;
+    const { state } = this.#start;
+    const found = await this.#validator.run(state.params);
+    this.density = this.#validator.density && (await densityOfAll(collective, this.#validator.density));
+    seen.heldOut = found;
+    if (seen.progress.step < steps) return;
+    const run = this.#validator.run.bind(this.#validator);
+    seen.heldOut = { ...found, ...(await evaluateAverage(engine, state, config.ema, shard.whole.dOut, run)) };
+  }
+
+  close(): void {
+    this.#validator.close();
+  }
+}
+
+/** Makes the report of a step: to the run's readers, and on rank 0 into metrics.jsonl, density.jsonl and the logs that were asked for. */
+export class LogObserver implements RunObserver {
+  readonly reads = true;
+  readonly holds = false;
+  last: Report | undefined;
+  readonly #plan: RunPlan;
+  readonly #holdout: HoldoutObserver | undefined;
+  readonly #publish: RunControl["publish"];
+  readonly #clock: RunClock;
+  #before: { readonly at: number; readonly tokens: number };
+  #metrics: MetricsFile | undefined;
+  #densities: DensityFile | undefined;
+  #logs: RunLog | undefined;
+
+  constructor(
+    plan: RunPlan,
+    start: StartState,
+    holdout: HoldoutObserver | undefined,
+    clock: RunClock,
+    publish: RunControl["publish"],
+  ) {
+    this.#plan = plan;
+    this.#holdout = holdout;
+    this.#publish = publish;
+    this.#clock = clock;
+    this.#before = { at: clock.elapsed(), tokens: start.progress.tokens };
+  }
+
+  /** Opens the files of the run folder. */
+  async open(out: string, { metricsBytes, progress }: StartState, onNote: (note: string) => void): Promise<void> {
+    const { config } = this.#plan;
+    this.#metrics = await MetricsFile.open(out, metricsBytes);
+    this.#densities = new DensityFile(out, progress.step);
+    this.#logs = openRunLogs({
+      dir: out,
+      from: progress.step,
+      earlier: earlierLines(out, metricsBytes, this.#clock.startTime),
+      tensorboard: config.tensorboard,
+      wandb: config.wandb,
+      name: basename(resolve(out)),
+      config: configToJson(config),
+      onNote,
+    });
+  }
+
+  due(step: number, last: boolean): boolean {
+    return last || this.#holdout?.due(step, last) === true || step % this.#plan.config.logEvery === 0;
+  }
+
+  see({ progress: { step, tokens, position }, lr, findings, heldOut }: StepSeen): void {
+    if (findings === undefined) return;
+    const now = this.#clock.elapsed();
+    const { holdout_fvu, holdout_mse, holdout_fvu_ema, holdout_mse_ema } = heldOut;
+    const report: Report = {
+      step,
+      tokens,
+      epoch: position.epoch + position.row / this.#plan.order.rowsIn(position.epoch),
+      elapsed_s: now,
+      ...findings,
+      lr,
+      loss_scale: 1,
+      skipped_rows: position.skipped,
+      tokens_per_second: (tokens - this.#before.tokens) / Math.max(1e-9, now - this.#before.at),
+      ...(holdout_fvu === undefined ? {} : { holdout_fvu, holdout_mse }),
+      ...(holdout_fvu_ema === undefined ? {} : { holdout_fvu_ema, holdout_mse_ema }),
+    };
+    this.last = report;
+    this.#before = { at: now, tokens };
+    this.#metrics?.append(report);
+    this.#logs?.append({ step, wallTime: this.#clock.startTime + now, values: { ...report } });
+    const density = this.#holdout?.density;
+    if (holdout_fvu !== undefined && density !== undefined) this.#densities?.append(step, density);
+    this.#publish(report);
+  }
+
+  /** Waits until every line so far is on the disk; returns the length of metrics.jsonl in bytes. */
+  async flush(): Promise<number> {
+    return (await this.#metrics?.flush()) ?? 0;
+  }
+
+  /** `exitCode`: how the run ended, for the logs. */
+  async close(exitCode: number): Promise<void> {
+    await this.#metrics?.close();
+    await this.#logs?.close(exitCode);
+    await this.#densities?.close();
+  }
+}
+
+/** Saves checkpoints. */
+export class CheckpointObserver implements RunObserver {
+  readonly reads = false;
+  readonly holds = true;
+  /** The folder of the last one saved. */
+  path: string | undefined;
+  readonly #plan: RunPlan;
+  readonly #start: StartState;
+  readonly #out: string;
+  readonly #log: LogObserver;
+  readonly #clock: RunClock;
+  readonly #waiting: Omit<Parameters<typeof withRoom>[1], "needed">;
+
+  constructor(
+    plan: RunPlan,
+    start: StartState,
+    out: string,
+    log: LogObserver,
+    clock: RunClock,
+    { signal, onNote }: Pick<RunControl, "signal" | "onNote">,
+  ) {
+    this.#plan = plan;
+    this.#start = start;
+    this.#out = out;
+    this.#log = log;
+    this.#clock = clock;
+    // Several ranks would not wait for room for the same time.
+    const onDiskFull = plan.shard.grid.size === 1 ? plan.config.onDiskFull : "stop";
+    this.#waiting = { onDiskFull, signal, onNote, runDir: out };
+  }
+
+  due(step: number, last: boolean): boolean {
+    const { checkpointEvery } = this.#plan.config;
+    return !last && checkpointEvery > 0 && step % checkpointEvery === 0;
+  }
+
+  /** Saves the state as it is after the step, of which everything is logged by then. */
+  see({ progress }: Pick<StepSeen, "progress">): Promise<void> {
+    return this.save(progress);
+  }
+
+  async save(at: Progress): Promise<void> {
+    const { engine, collective, shard, source, choice, config } = this.#plan;
+    const { state, hyper, normalization } = this.#start;
+    const out = this.#out;
+    this.path = await withRoom(
+      async () => {
+        const progress: JsonObject = {
+          tokens: at.tokens,
+          position: { ...at.position },
+          elapsed_s: this.#clock.elapsed(),
+          metrics_bytes: await sayingNeeds(out, state, () => this.#log.flush()),
+          mse_scale: hyper.mseScale,
+          left_out: choice.leftOut.size,
+          data: factsOf(source),
+        };
+        engine.complete(state);
+        const description = describe(this.#plan, normalization);
+        const snapshot = { engine, state, step: at.step, description, progress };
+        return shard.grid.size === 1 ? saveCheckpoint(out, snapshot) : saveTogether(out, snapshot, collective);
+      },
+      { ...this.#waiting, needed: checkpointBytes(state) },
+    );
+    if (shard.grid.rank !== 0) return;
+    await withRoom(() => pruneCheckpoints(out, config.keep), { ...this.#waiting, needed: 0 });
+  }
+}
+
+/** The time of a run: seconds of training over all its parts. */
+export class RunClock {
+  /** When all of the run would have begun, in seconds since 1970. Read once: the system's clock may be set while the run lasts. */
+  readonly startTime: number;
+  readonly #began = performance.now();
+  readonly #before: number;
+
+  /** `before`: seconds trained in earlier parts of the run. */
+  constructor(before: number) {
+    this.#before = before;
+    this.startTime = Date.now() / 1000 - before;
+  }
+
+  elapsed(): number {
+    return this.#before + (performance.now() - this.#began) / 1000;
+  }
+}

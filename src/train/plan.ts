@@ -1,0 +1,221 @@
+/** Everything that is decided before the first step of a run. */
+
+import { availableParallelism, hostname } from "node:os";
+import { resolve } from "node:path";
+import type { Collective } from "../collective/collective.ts";
+import {
+  budgetRows,
+  type Config,
+  derivedOptions,
+  type FoundOptions,
+  resolveConfig,
+  specOf,
+  type TrainOptions,
+  totalSteps,
+  withDefaults,
+} from "../config.ts";
+import { ringRows } from "../data/batches.ts";
+import { type Choice, chooseRows, leavingOut } from "../data/choose.ts";
+import { orderOf } from "../data/epochs.ts";
+import { countRows } from "../data/holdout.ts";
+import { keepingHead } from "../data/rows-source.ts";
+import type { Source } from "../data/source.ts";
+import { BYTES, type Engine, type Hyper, type Normalization } from "../engine/engine.ts";
+import { prepareEngine, selectEngine } from "../engine/select.ts";
+import { type ArchitectureSpec, paramsOf, rulesOf } from "../sae/architectures/index.ts";
+import type { SaeDescription } from "../sae/description.ts";
+import { autoencoderDims } from "../sae/dims.ts";
+import { SaettaError, UsageError } from "../util/errors.ts";
+import type { JsonObject } from "../util/json.ts";
+import { VERSION } from "../util/version.ts";
+import type { Forecast } from "./estimate.ts";
+import { availableMemory, checkMemory } from "./memory.ts";
+import { checkBatch, type RankShard, rankShard, trainingSelections } from "./rank-shard.ts";
+import type { RunContext } from "./run.ts";
+import { NO_RECORD, type RunRecord } from "./run-record.ts";
+import type { Schedule } from "./schedule.ts";
+import { MOST_ROWS } from "./validate.ts";
+
+/** Everything that is decided before the first step. */
+export interface RunPlan {
+  readonly source: Source;
+  readonly config: Config;
+  readonly choice: Choice;
+  readonly order: ReturnType<typeof orderOf>;
+  /** What config.json records of the run besides its options. */
+  readonly record: Omit<RunRecord, "data">;
+  readonly engine: Engine;
+  readonly collective: Collective;
+  readonly spec: ArchitectureSpec;
+  readonly shard: RankShard;
+  readonly budget: number;
+  readonly steps: number;
+  readonly memory: Forecast["memory"];
+}
+
+/** Decides everything, starts the engine, and refuses what cannot run, with the numbers. `before`: the record of a run that is resumed. */
+export async function planRun(
+  given: Source,
+  wanted: FoundOptions,
+  collective: Collective,
+  { onNote }: RunContext,
+  before: Omit<RunRecord, "data"> = { ...NO_RECORD, derived: derivedOptions(wanted) },
+): Promise<RunPlan> {
+  const { grid } = collective;
+  if (grid.size > 1 && given.stream !== undefined)
+    throw new UsageError("rows of a program cannot be trained on by several ranks");
+  for (const note of given.notes ?? []) onNote(note);
+  const once = given.stream === "once";
+  const asked = excludable(given, once ? inOnePass(wanted) : wanted, onNote);
+  const read = once ? keepingHead(given, withDefaults(asked).statisticsRows) : given;
+  const choice = await chooseRows(read, { ...withDefaults(asked), normLimit: wanted.normLimit }, before.appended);
+  const source = leavingOut(read, choice);
+  const rowsPerEpoch = source.rows - choice.untrained.size;
+  if (rowsPerEpoch === 0)
+    throw new SaettaError("no row is left to train on", {
+      where: source.paths.join(", "),
+      mend: "lower --holdout, or leave out fewer rows (--exclude-tokens, --exclude-positions, --max-norm, --zero-rows)",
+    });
+  const config = resolveConfig(
+    { ...asked, normLimit: choice.normLimit, shards: grid.shards, replicas: grid.replicas },
+    source.paths.map((path) => resolve(path)),
+    { dIn: source.dIn, rowsPerEpoch },
+  );
+  const spec = specOf(config);
+  const dims = autoencoderDims(source.dIn, config.latents);
+  const shard = rankShard(dims, rulesOf(spec), grid, config.capacityFactor);
+  const selections = trainingSelections(shard);
+  const rowBytes = source.dIn * BYTES[source.dtype];
+  const order = orderOf(
+    { rows: source.rows, rowBytes, grain: source.grain, stream: source.stream },
+    choice.untrained,
+    config,
+    before.appended,
+  );
+  const budget = budgetRows(config, rowsPerEpoch);
+  if (once && budget > rowsPerEpoch) throw notTwice(`trained on for ${budget} rows, being ${rowsPerEpoch}`);
+  checkBatch(grid, config.batch, config.dropLast ? 0 : budget % config.batch);
+  // Ranks of one host share its processors and its memory.
+  const hosts = await collective.exchange(hostname());
+  const here = hosts.filter((host) => host === hostname()).length;
+  if (hosts.indexOf(hostname()) === grid.rank) await prepareEngine(config.engine, collective.kind);
+  await collective.barrier();
+  const threads = config.threads ?? (here > 1 ? Math.max(1, Math.floor(availableParallelism() / here)) : undefined);
+  const engine = await selectEngine(config.engine, { threads, dtype: config.dtype, collective, onNote });
+  let memory: Forecast["memory"];
+  try {
+    const refusal = engine.refuses(shard.dims, selections);
+    if (refusal !== undefined)
+      throw new SaettaError(`the ${engine.name} engine cannot run this: ${refusal}`, { mend: "lower --latents" });
+    const held = Math.min(MOST_ROWS, countRows(choice.holdout));
+    const raw = (ringRows(order) + 2 * order.windowRows + held) * rowBytes;
+    const free = Math.floor(availableMemory() / here);
+    const sampled = Math.min(config.statisticsRows, rowsPerEpoch);
+    const batch = Math.ceil(Math.min(config.batch, budget) / grid.replicas);
+    memory = {
+      free,
+      needed: checkMemory(
+        {
+          dims: shard.dims,
+          params: paramsOf(spec),
+          selections,
+          real: engine.real,
+          ema: config.ema > 0,
+          dense: grid.replicas > 1,
+          batch,
+          rowBytes: raw,
+          sampled,
+        },
+        free,
+      ),
+    };
+  } catch (error) {
+    await engine[Symbol.asyncDispose]();
+    throw error;
+  }
+  const steps = totalSteps(budget, config.batch, config.dropLast);
+  const record = { ...before, steps };
+  return { source, config, choice, order, record, engine, collective, spec, shard, budget, memory, steps };
+}
+
+/** What rows that are read once allow: their own order, and none kept for evaluation. */
+function inOnePass(asked: TrainOptions): TrainOptions {
+  if (asked.shuffle === true) throw notTwice("shuffled");
+  if ((asked.holdout ?? 0) > 0) throw notTwice("held out");
+  return { ...asked, shuffle: false, holdout: 0 };
+}
+
+function notTwice(what: string): UsageError {
+  return new UsageError(`rows that are read once cannot be ${what}`, {
+    mend: "give a function that returns the rows anew",
+  });
+}
+
+/**
+ * Start tokens are left out unless the caller decides otherwise; where the file does not say which they are, a note says
+ * so, and nothing is left out. Zero rows of a program were written, so they are kept unless the caller decides otherwise.
+ */
+function excludable(source: Source, given: TrainOptions, onNote: (note: string) => void): TrainOptions {
+  const keepsZeros = source.stream !== undefined && given.zeroRows === undefined;
+  const asked = keepsZeros ? { ...given, zeroRows: "keep" as const } : given;
+  const decided = withDefaults(asked).excludeTokens !== "start" || asked.excludeTokens !== undefined;
+  if (decided || source.tokens === undefined || source.origin.startToken !== undefined) return asked;
+  onNote(
+    `${source.paths.join(", ")} has tokens but no attribute start_token, so no row is left out; name start tokens with --exclude-tokens ID`,
+  );
+  return { ...asked, excludeTokens: "none" };
+}
+
+/** The numbers of every step but the learning rate and the rows. */
+export function hyperOf(config: Config, mseScale: number): Omit<Hyper, "lr" | "rows"> {
+  return {
+    beta1: 0.9,
+    beta2: 0.999,
+    eps: config.eps,
+    clip: config.clip,
+    emaDecay: config.ema,
+    mseScale,
+    auxCoef: config.auxkCoef,
+    deadAfter: config.deadTokens,
+    firedAbove: config.firedThreshold,
+  };
+}
+
+/** The learning rates of the run. */
+export function scheduleOf({ config: { lr, warmup, decay }, steps, record: { legs } }: RunPlan): Schedule {
+  return { lr, warmup, decay, steps, legs };
+}
+
+/** What must be the same when a run is resumed. */
+export function factsOf({ rows, dIn, dtype, sequence, grain, stream }: Source): JsonObject {
+  return {
+    rows,
+    d_in: dIn,
+    dtype,
+    sequence: sequence ?? null,
+    grain,
+    ...(stream === undefined ? {} : { stream: true }),
+  };
+}
+
+/** What the checkpoints of the run say of the autoencoder. */
+export function describe(
+  { source, config, engine, shard, spec }: RunPlan,
+  { kind, factor }: Normalization,
+): SaeDescription {
+  const { model, tensor, tokenizer } = source.origin;
+  return {
+    dims: shard.whole,
+    spec,
+    saetta: {
+      version: VERSION,
+      engine: engine.description,
+      normalization: kind,
+      ...(kind === "scale" ? { normalizationFactor: factor } : {}),
+      ...(config.ema > 0 ? { emaDecay: config.ema } : {}),
+      ...(model === undefined ? {} : { model }),
+      ...(tensor === undefined ? {} : { tensor }),
+      ...(tokenizer === undefined ? {} : { tokenizer }),
+    },
+  };
+}

@@ -1,0 +1,156 @@
+/** A run before its next step: new, or as a checkpoint left it. */
+
+import { START } from "../data/batches.ts";
+import { countRows, isIn } from "../data/holdout.ts";
+import { PassedOver, positionsIn, preflight, type RunPreflight } from "../data/preflight.ts";
+import { notesOf, zeroRowsNote } from "../data/preflight-words.ts";
+import { geometricMedian, meanVariance, normalizationFor, normalizeRows, strideSample } from "../data/statistics.ts";
+import type { Hyper, Normalization, State } from "../engine/engine.ts";
+import { type FoundSae, writeParams } from "../inference/weights.ts";
+import { paramsOf } from "../sae/architectures/index.ts";
+import { normalizationOf } from "../sae/description.ts";
+import { type Pace, secondsFor, timeSteps } from "./estimate.ts";
+import type { Progress } from "./loop.ts";
+import { hyperOf, type RunPlan } from "./plan.ts";
+import { fromFirst } from "./rank-shard.ts";
+import { scaleNotes } from "./recipe-notes.ts";
+import type { RunContext } from "./run.ts";
+import { allocState, readReals, rescaleEncoder, shareState, startParams, unfold } from "./state.ts";
+import { MOST_ROWS } from "./validate.ts";
+
+/** Where a run begins: at step 0, or at a checkpoint. */
+export interface StartState {
+  readonly state: State;
+  readonly progress: Progress;
+  /** The numbers of every step but the learning rate and the rows. */
+  readonly hyper: Omit<Hyper, "lr" | "rows">;
+  readonly normalization: Normalization;
+  /** Seconds that the run has trained already. */
+  readonly elapsed: number;
+  /** Bytes of metrics.jsonl that belong to the steps that are done. */
+  readonly metricsBytes: number;
+  /** How long the steps to come will take; undefined where nothing was timed. */
+  readonly seconds?: number | undefined;
+  /** What the sample of the rows showed; undefined where none was drawn. */
+  readonly preflight?: RunPreflight | undefined;
+}
+
+/** Memory for the state of the run's shard, filled with zeros. */
+export function newState({ engine, spec, shard, config }: RunPlan): State {
+  return allocState(engine, shard.dims, paramsOf(spec), config.ema > 0);
+}
+
+/** What the sample of the rows decides. */
+interface Decided {
+  readonly mseScale: number;
+  readonly normalization: Normalization;
+  /** The pre-bias [d] of a new autoencoder. */
+  readonly median: readonly number[] | null;
+}
+
+/**
+ * The start of a new run: fills the parameters from normalised rows, says what the sample of them shows, and times the
+ * run's steps on it. Of several ranks the first draws the sample. `initial`: the autoencoder to start from.
+ */
+export async function startState(
+  plan: RunPlan,
+  initial: FoundSae | undefined,
+  { onNote }: RunContext,
+): Promise<StartState> {
+  const { source, choice, config, engine, collective, shard, budget } = plan;
+  const state = newState(plan);
+  const { dims } = shard;
+  const sampled = config.mseScale === "auto" || initial === undefined;
+  if (choice.zeros > 0) onNote(zeroRowsNote(choice.zeros, source.rows));
+  const passed = new PassedOver(
+    (row) => isIn(choice.holdout, row) || choice.masked.has(row) || choice.leftOut.has(row),
+  );
+  let sample: Float32Array = new Float32Array(0);
+  let found = undefined as RunPreflight | undefined;
+  const { mseScale, normalization, median } = await fromFirst<Decided>(collective, async () => {
+    if (sampled) {
+      const { values, numbers, everything } = await strideSample(source, {
+        excluded: choice.untrained,
+        wanted: config.statisticsRows,
+        seed: config.seed,
+        nonFinite: config.nonFinite,
+        passedOver: passed.note,
+      });
+      sample = values;
+      const positionOf = positionsIn(source, choice.masked);
+      // Of the rows as they are in the file.
+      const looked = preflight(sample, dims.dIn, positionOf && numbers.map(positionOf));
+      found = { ...looked, everything, nonFinite: passed.nonFinite, excluded: passed.excluded };
+      for (const note of notesOf(found)) onNote(note);
+    }
+    const by =
+      initial === undefined
+        ? normalizationFor(config.normalize, sample, dims.dIn)
+        : normalizationOf(initial.description);
+    normalizeRows(sample, dims.dIn, by);
+    const scale = config.mseScale === "auto" ? 1 / meanVariance(sample, dims.dIn) : config.mseScale;
+    if (found !== undefined) {
+      const spread = Math.sqrt(config.mseScale === "auto" ? 1 / scale : meanVariance(sample, dims.dIn));
+      for (const note of scaleNotes(config, by, spread, found.norms.median / Math.sqrt(dims.dIn))) onNote(note);
+    }
+    if (initial !== undefined) return { mseScale: scale, normalization: by, median: null };
+    const { median: middle, converged, iterations } = geometricMedian(sample, dims.dIn);
+    if (!converged)
+      onNote(`the geometric median still moved after ${iterations} iterations; the run starts from where it was`);
+    return { mseScale: scale, normalization: by, median: [...middle] };
+  });
+  const { kind, factor } = normalization;
+  if (kind === "unit" || kind === "layer_norm")
+    onNote(`rows are normalised (${kind}); losses and FVU are of normalised rows`);
+  const hyper = { ...hyperOf(config, mseScale), lr: config.lr };
+  if (initial === undefined) {
+    startParams(engine, state.params, dims, config.seed, Float64Array.from(median!), shard.firstLatent);
+    if (config.encoderRescale)
+      await rescaleEncoder(engine, state.params, shard, config.seed, { ...hyper, lr: 0, rows: 1 });
+  } else {
+    await writeParams(engine, initial, state.params, true, shard.firstLatent);
+    const [least, most] = rowNorms(await readReals(engine, state.params.decoder), dims.dIn);
+    if (least < 1 - UNIT || most > 1 + UNIT) {
+      onNote(
+        `rows of the decoder of ${config.init} have norms from ${least.toPrecision(3)} to ${most.toPrecision(3)}; training keeps them at 1, so its first step changes what it says`,
+      );
+    }
+    if (kind === "scale") await unfold(engine, state.params, factor);
+  }
+  // Several ranks would not agree on how many steps to time.
+  if (shard.grid.size > 1) shareState(engine, state, shard);
+  const timed = found !== undefined && shard.grid.size === 1;
+  const batch = Math.min(config.batch, budget);
+  const seconds = timed ? secondsOf(plan, await timeSteps(engine, shard, state, sample, batch, hyper)) : undefined;
+  return {
+    state,
+    progress: { step: 0, tokens: 0, position: START },
+    hyper: hyperOf(config, mseScale),
+    normalization,
+    elapsed: 0,
+    metricsBytes: 0,
+    seconds,
+    preflight: found,
+  };
+}
+
+/** What rounding to 16 bits may do to a norm of 1. */
+const UNIT = 0.01;
+
+/** Smallest and largest norm of the rows [n,d]. */
+function rowNorms(values: Float32Array | Float64Array, d: number): readonly [number, number] {
+  let [least, most] = [Number.POSITIVE_INFINITY, 0];
+  for (let start = 0; start < values.length; start += d) {
+    let square = 0;
+    for (let i = start; i < start + d; i++) square += values[i]! * values[i]!;
+    [least, most] = [Math.min(least, square), Math.max(most, square)];
+  }
+  return [Math.sqrt(least), Math.sqrt(most)];
+}
+
+/** Seconds of the run's steps and evaluations. */
+function secondsOf({ config, choice, steps, budget }: RunPlan, pace: Pace): number {
+  const heldOut = countRows(choice.holdout);
+  const evaluations = config.evalEvery > 0 ? Math.ceil(steps / config.evalEvery) : 1;
+  return secondsFor(pace, steps, Math.min(config.batch, budget), evaluations, Math.min(MOST_ROWS, heldOut));
+}
