@@ -32,7 +32,16 @@ function plainVariance(rows: readonly (readonly number[])[]): number {
   return mean(columns.map((column) => mean(column.map((value) => (value - mean(column)) ** 2))));
 }
 
-const small = { normalize: "none" as const, engine: "reference", latents: 8, k: 2, auxk: 0, batch: 16, excludeTokens: "none", seed: 3 } as const;
+const small = {
+  normalize: "none" as const,
+  engine: "reference",
+  latents: 8,
+  k: 2,
+  auxk: 0,
+  batch: 16,
+  excludeTokens: "none",
+  seed: 3,
+} as const;
 
 async function mseScaleOf(checkpoint: string | undefined): Promise<number> {
   const state = JSON.parse(await readFile(join(checkpoint ?? "", "state.json"), "utf8")) as {
