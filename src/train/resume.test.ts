@@ -299,7 +299,7 @@ describe("what may not be", () => {
 
   it("a folder that is no run, or has lost what it logged, is refused", async () => {
     await expect(resume(join(folder, "nowhere"))).rejects.toThrow(
-      "nowhere: is not a run folder: it has no config.json",
+      "nowhere: there is no such folder",
     );
     await expect(resume(data)).rejects.toThrow("acts.h5: is not a run folder");
     const shorn = await killedAfter("step-00000014");
