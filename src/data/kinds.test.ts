@@ -201,6 +201,18 @@ describe("an HDF5 file that was left open", () => {
     expect(found.notes).toEqual([expect.stringContaining("was not closed by the program that wrote it (SWMR mode)")]);
   });
 
+  it("in SWMR mode, damaged, is refused for what is damaged", async () => {
+    for (const [at, message] of [
+      [40, "the superblock is damaged: its checksum is wrong"],
+      [60, "opening failed: incorrect metadata checksum"],
+    ] as const) {
+      const bytes = await readFile(fixture("hdf5-swmr.h5"));
+      bytes[at]! ^= 0xff;
+      await writeFile(join(folder, "damaged.h5"), bytes);
+      await expect(read(join(folder, "damaged.h5"))).rejects.toThrow(message);
+    }
+  });
+
   it("in another mode is refused with what to do", async () => {
     const bytes = await readFile(fixture("hdf5-swmr.h5"));
     bytes[11] = 1;

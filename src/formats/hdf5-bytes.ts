@@ -14,8 +14,8 @@ export interface Hdf5Bytes {
   readonly path: string;
   readonly size: number;
   readonly base: number;
-  /** Left open by a program that wrote it in SWMR mode (single writer, multiple readers), which may be writing still. */
-  readonly swmr?: boolean;
+  /** The superblock as if the file had been closed at its size now; set where a program left it open in SWMR mode (single writer, multiple readers). */
+  readonly closed?: Uint8Array | undefined;
 }
 
 /** An address of the file format -> a byte of the file, which has it. */

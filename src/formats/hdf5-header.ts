@@ -8,6 +8,7 @@ import type { FileHandle } from "node:fs/promises";
 import { formatBytes, readFully } from "../util/bytes.ts";
 import { FormatError } from "../util/errors.ts";
 import { type Hdf5Bytes, length64, position, readBlock, readUnsigned, UNDEFINED } from "./hdf5-bytes.ts";
+import { lookup3 } from "./hdf5-checksum.ts";
 import type { ChunkLayout } from "./hdf5-chunk-layout.ts";
 import { decodeDatatype, HDF5_BYTES, type Hdf5DType } from "./hdf5-datatype.ts";
 import { type Filter, parseFilters } from "./hdf5-filters.ts";
@@ -49,8 +50,8 @@ export async function readSuperblock(handle: FileHandle, size: number, path: str
     const head = block.subarray(0, Math.min(block.length, size - base));
     await readFully(handle, head, base, path);
     if (!head.subarray(0, 8).equals(SIGNATURE)) continue;
-    const swmr = checkSuperblock(head, base, size, path);
-    return { handle, path, size, base, swmr };
+    const closed = checkSuperblock(head, base, size, path);
+    return { handle, path, size, base, closed };
   }
   throw new FormatError("not an HDF5 file (no HDF5 signature at byte 0)", {
     where: path,
@@ -58,8 +59,8 @@ export async function readSuperblock(handle: FileHandle, size: number, path: str
   });
 }
 
-/** Whether the file was left open in SWMR mode. */
-function checkSuperblock(head: Buffer, base: number, size: number, path: string): boolean {
+/** -> the superblock of the file as if it had been closed now, where it was left open in SWMR mode. */
+function checkSuperblock(head: Buffer, base: number, size: number, path: string): Uint8Array | undefined {
   const version = head[8] as number;
   const old = version < 2;
   const where = `${path}, byte ${base}`;
@@ -92,7 +93,18 @@ function checkSuperblock(head: Buffer, base: number, size: number, path: string)
       mend: "close it there, or clear the mark with h5clear --status and check it",
     });
   }
-  return swmr;
+  return swmr ? closedSuperblock(head.subarray(0, 48), stored + BigInt(size - base), where) : undefined;
+}
+
+/** A superblock of version 3 without its marks, whose file ends at address `end`. Its checksum must be right before it is made right again. */
+function closedSuperblock(head: Buffer, end: bigint, where: string): Uint8Array {
+  if (head.readUInt32LE(44) !== lookup3(head.subarray(0, 44)))
+    throw new FormatError("the superblock is damaged: its checksum is wrong", { where });
+  const closed = Buffer.from(head);
+  closed[11] = 0;
+  closed.writeBigUInt64LE(end, 28);
+  closed.writeUInt32LE(lookup3(closed.subarray(0, 44)), 44);
+  return closed;
 }
 
 /** Reads the object header of the dataset at `address`. Throws FormatError, naming file and byte, when it is damaged. */

@@ -7,20 +7,27 @@ import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { Worker } from "node:worker_threads";
 import { FormatError, messageOf, SaettaError } from "../util/errors.ts";
-import { type Hdf5Answer, type Hdf5Listing, type Hdf5Request, type Hdf5WorkerData, hdf5Worker } from "./hdf5-worker.ts";
+import {
+  type Hdf5Answer,
+  type Hdf5Listing,
+  type Hdf5Patch,
+  type Hdf5Request,
+  type Hdf5WorkerData,
+  hdf5Worker,
+} from "./hdf5-worker.ts";
 
 /** Objects that a file may have; a file of activations has a handful. */
 const MAX_OBJECTS = 10_000;
 const MAX_ATTRIBUTE_BYTES = 64 * 1024;
 
-/** Every dataset and link of a file and the attributes of its root. `swmr`: it was left open in that mode. Throws FormatError when the library cannot tell. */
-export function listHdf5(path: string, swmr: boolean): Promise<Hdf5Listing> {
-  return LibraryThread.shared().list(path, swmr);
+/** Every dataset and link of a file and the attributes of its root. `patch`: bytes that the library is to find in place of those of the file. Throws FormatError when the library cannot tell. */
+export function listHdf5(path: string, patch: Hdf5Patch | undefined): Promise<Hdf5Listing> {
+  return LibraryThread.shared().list(path, patch);
 }
 
 interface Waiting {
   readonly path: string;
-  readonly swmr: boolean;
+  readonly patch: Hdf5Patch | undefined;
   readonly settle: (value: Hdf5Listing) => void;
   readonly reject: (error: SaettaError) => void;
 }
@@ -72,13 +79,13 @@ class LibraryThread {
     this.#worker.unref();
   }
 
-  list(path: string, swmr: boolean): Promise<Hdf5Listing> {
+  list(path: string, patch: Hdf5Patch | undefined): Promise<Hdf5Listing> {
     return new Promise((settle, reject) => {
       const id = ++this.#asked;
-      this.#waiting.set(id, { path, swmr, settle, reject });
+      this.#waiting.set(id, { path, patch, settle, reject });
       this.#worker.ref(); // the process waits for an answer
       this.#watch ??= setInterval(() => this.#look(), WATCH_MS);
-      const request: Hdf5Request = { id, path: resolve(path), swmr };
+      const request: Hdf5Request = { id, path: resolve(path), patch };
       this.#worker.postMessage(request);
     });
   }
@@ -141,7 +148,7 @@ class LibraryThread {
     this.#waiting.clear();
     this.#rest();
     first?.reject(failed(first.path, why));
-    for (const { path, swmr, settle, reject } of others) listHdf5(path, swmr).then(settle, reject);
+    for (const { path, patch, settle, reject } of others) listHdf5(path, patch).then(settle, reject);
   }
 }
 

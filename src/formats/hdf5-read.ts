@@ -52,7 +52,7 @@ export async function openHdf5(path: string): Promise<Hdf5File> {
   const { handle, size } = await openToRead(path);
   try {
     const bytes = await readSuperblock(handle, size, path);
-    const found = await listHdf5(path, bytes.swmr === true);
+    const found = await listHdf5(path, bytes.closed && { at: bytes.base, bytes: bytes.closed });
     const datasets = new Map<string, [Hdf5Dataset, DatasetHeader]>();
     const names = new Map<bigint, string>();
     for (const [name, address] of found.datasets) {
@@ -136,7 +136,7 @@ export class Hdf5File {
     attributes: ReadonlyMap<string, string | number>,
   ) {
     this.path = bytes.path;
-    this.notes = bytes.swmr
+    this.notes = bytes.closed
       ? [`${bytes.path} was not closed by the program that wrote it (SWMR mode): it is read as far as it was written`]
       : [];
     this.#links = links;

@@ -39,8 +39,13 @@ export type Hdf5Answer =
 export interface Hdf5Request {
   readonly id: number;
   readonly path: string;
-  /** Left open by a writer in SWMR mode. */
-  readonly swmr: boolean;
+  readonly patch: Hdf5Patch | undefined;
+}
+
+/** Bytes of a file that the library reads otherwise than they are. */
+export interface Hdf5Patch {
+  readonly at: number;
+  readonly bytes: Uint8Array;
 }
 
 export interface Hdf5WorkerData {
@@ -60,13 +65,12 @@ export function hdf5Worker(
 ): void {
   /** Memory that the library may have: its own, its caches, the objects of a file. No data of datasets is ever in it. */
   const MAX_BYTES = 96 * 2 ** 20;
-  /** H5F_ACC_SWMR_READ, which the package does not name. */
-  const ACC_SWMR_READ = 0x40;
   const { url, shared, maxObjects, maxAttributeBytes } = workerData as Hdf5WorkerData;
 
   class Refusal extends Error {}
 
   let allowed: string | undefined;
+  let patch: Hdf5Patch | undefined;
   /** While the library itself is loaded, which later versions of node do with these same functions; no file has been asked for then. */
   let loading = false;
 
@@ -92,7 +96,7 @@ export function hdf5Worker(
     return { instance, module };
   };
   // It opens what was asked for and nothing else; what it would print goes nowhere. Its error messages go through a new file of C's tmpfile().
-  const { openSync, closeSync, writeSync } = fs;
+  const { openSync, closeSync, readSync, writeSync } = fs;
   const messages = new Set<number>();
   const descriptors = new Set<number>();
   Object.assign(fs, {
@@ -113,6 +117,13 @@ export function hdf5Worker(
       descriptors.delete(file);
       messages.delete(file);
       closeSync(file);
+    },
+    readSync: (file: number, into: Uint8Array, at: number, length: number, position: number | null) => {
+      const read = readSync(file, into, at, length, position);
+      if (patch === undefined || position === null || messages.has(file) || loading) return read;
+      const [first, end] = [Math.max(position, patch.at), Math.min(position + read, patch.at + patch.bytes.length)];
+      if (first < end) into.set(patch.bytes.subarray(first - patch.at, end - patch.at), at + first - position);
+      return read;
     },
     writeSync: (file: number, bytes: Uint8Array, at: number, length: number, position: number | null) =>
       messages.has(file) ? writeSync(file, bytes, at, length, position) : length,
@@ -155,10 +166,9 @@ export function hdf5Worker(
     return Buffer.from(call(() => library.create_object_reference(id, name))).readBigUInt64LE();
   }
 
-  function list(library: Library, path: string, swmr: boolean): Hdf5Listing {
+  function list(library: Library, path: string): Hdf5Listing {
     allowed = path;
-    const flags = library.H5F_ACC_RDONLY | (swmr ? ACC_SWMR_READ : 0);
-    const id = call(() => library.open(path, flags, false, -1, -1));
+    const id = call(() => library.open(path, library.H5F_ACC_RDONLY, false, -1, -1));
     try {
       const datasets: [string, bigint][] = [];
       const links: [string, string][] = [];
@@ -230,10 +240,12 @@ export function hdf5Worker(
   }
 
   let before: Promise<void> = Promise.resolve();
-  parentPort!.on("message", ({ id, path, swmr }: Hdf5Request) => {
+  parentPort!.on("message", (request: Hdf5Request) => {
     before = before.then(async () => {
+      const { id, path } = request;
+      patch = request.patch;
       try {
-        parentPort!.postMessage({ id, value: list(await loaded(), path, swmr) });
+        parentPort!.postMessage({ id, value: list(await loaded(), path) });
       } catch (thrown) {
         if (thrown instanceof Refusal) return parentPort!.postMessage({ id, refusal: thrown.message });
         // The next file gets a new instance: a failed call leaves its objects open, and the library would answer for another file of the same inode from what
