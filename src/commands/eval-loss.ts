@@ -1,11 +1,11 @@
 /** What `saetta eval --loss` needs: the language model, its tensor, and text. */
 
 import type { Source } from "../data/source.ts";
-import { type Ablate, type LossRecovered, measureLoss } from "../eval/loss.ts";
-import { type Contexts, contextsOfIds, contextsOfSource } from "../eval/loss-contexts.ts";
 import { tokenize } from "../harvest/harvest.ts";
 import type { Sae } from "../inference/sae.ts";
 import { contextOf, type LanguageModel, loadModel, loadTokenizerOf } from "../language-model/load.ts";
+import { type Ablate, type LossRecovered, measureLoss } from "../metrics/loss.ts";
+import { type Contexts, contextsOfIds, contextsOfSource } from "../metrics/loss-contexts.ts";
 import { SaettaError, UsageError } from "../util/errors.ts";
 import type { EvalData } from "./eval-data.ts";
 

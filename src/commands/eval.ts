@@ -1,6 +1,6 @@
 import type { Command } from "commander";
-import { markdown, resultText } from "../eval/compare.ts";
-import { pageOf } from "../eval/print.ts";
+import { markdown, resultText } from "../metrics/compare.ts";
+import { pageOf } from "../metrics/print.ts";
 import { snakeCase } from "../util/json.ts";
 import { parseCount } from "../util/numbers.ts";
 import { LOSS_TOKENS } from "./eval-loss.ts";

@@ -1,7 +1,7 @@
 import { type Command, Option } from "commander";
 import type { OpenOptions } from "../data/open.ts";
-import { inspect } from "../eval/inspect.ts";
-import { inspectionText } from "../eval/inspect-print.ts";
+import { inspect } from "../inspect/inspect.ts";
+import { inspectionText } from "../inspect/print.ts";
 
 export function inspectCommand(program: Command): void {
   program

@@ -2,9 +2,9 @@ import { mkdir, mkdtemp, rm, utimes, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { inspect } from "../eval/inspect.ts";
-import { inspectionText } from "../eval/inspect-print.ts";
 import { findSae } from "../inference/weights.ts";
+import { inspect } from "../inspect/inspect.ts";
+import { inspectionText } from "../inspect/print.ts";
 import { listRuns, runsText } from "./ls.ts";
 
 let folder: string;

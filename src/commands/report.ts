@@ -1,14 +1,14 @@
 import { stat } from "node:fs/promises";
 import { resolve } from "node:path";
 import type { Command } from "commander";
-import { evaluate } from "../eval/evaluate.ts";
-import type { Stage } from "../eval/feature-report.ts";
-import { writeHtmlReport } from "../eval/html-report.ts";
-import { rowsOf } from "../eval/rows.ts";
+import { rowsOf } from "../data/chunks.ts";
 import { featuresFolder } from "../explorer/api.ts";
 import type { FeatureSummary } from "../explorer/shared/format.ts";
+import { writeHtmlReport } from "../features/html-report.ts";
+import type { Stage } from "../features/write-features.ts";
 import { loadSae, type Sae } from "../inference/sae.ts";
 import type { WeightsKind } from "../inference/weights.ts";
+import { evaluate } from "../metrics/evaluate.ts";
 import { SaettaError } from "../util/errors.ts";
 import { counted } from "../util/format.ts";
 import { parseCount } from "../util/numbers.ts";

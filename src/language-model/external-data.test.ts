@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import { FLOAT, INT64, node, model as onnxModel, tensor, valueInfo } from "../../test/support/onnx.ts";
-import { inspect } from "../eval/inspect.ts";
+import { inspect } from "../inspect/inspect.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { loadModel } from "./load.ts";
 import { cutAt } from "./onnx-graph.ts";

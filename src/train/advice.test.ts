@@ -6,10 +6,10 @@ import { learnableRows, memorySource } from "../../test/support/memory-source.ts
 import { metricsOf } from "../../test/support/runs.ts";
 import { resolveConfig, type TrainOptions, withDefaults } from "../config.ts";
 import { chooseRows } from "../data/choose.ts";
+import { rowsOf } from "../data/chunks.ts";
 import { createReferenceEngine } from "../engine/reference.ts";
-import { evaluate } from "../eval/evaluate.ts";
-import { rowsOf } from "../eval/rows.ts";
 import { loadSae } from "../inference/sae.ts";
+import { evaluate } from "../metrics/evaluate.ts";
 import { runAdvice, smallDefaults } from "./advice.ts";
 import type { Report } from "./report.ts";
 import { train } from "./train.ts";

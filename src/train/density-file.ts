@@ -2,7 +2,7 @@
 
 import { appendFile, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { DENSITY_UNIT } from "../eval/density.ts";
+import { DENSITY_UNIT } from "../run-files/density.ts";
 import { DENSITY } from "./run-folder.ts";
 import type { HeldOutDensity } from "./validate.ts";
 

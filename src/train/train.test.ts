@@ -6,9 +6,9 @@ import { learnableRows, memorySource } from "../../test/support/memory-source.ts
 import { checkpointOf, checkpointsOf, metricsOf } from "../../test/support/runs.ts";
 import { configFromJson, type TrainOptions, withDefaults } from "../config.ts";
 import { chooseRows } from "../data/choose.ts";
-import { evaluate } from "../eval/evaluate.ts";
-import { rowsOf } from "../eval/rows.ts";
+import { rowsOf } from "../data/chunks.ts";
 import { openSafetensors } from "../formats/safetensors.ts";
+import { evaluate } from "../metrics/evaluate.ts";
 import { UsageError } from "../util/errors.ts";
 import type { Report } from "./report.ts";
 import { train } from "./train.ts";

@@ -8,7 +8,7 @@ import { BYTES, type Engine, type Hyper, NONE, type Normalization, type Params }
 import { ForwardPass } from "../engine/forward.ts";
 import { readNumbers } from "../engine/numbers.ts";
 import { namedSums, sumsLength } from "../engine/sums.ts";
-import { type DensityBin, densityBins } from "../eval/density.ts";
+import { type DensityBin, densityBins } from "../run-files/density.ts";
 import { losses } from "../sae/math.ts";
 import { uint32Of } from "../util/bytes.ts";
 import { nonFiniteRows } from "../util/float16.ts";

@@ -6,12 +6,12 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Engine } from "../../src/engine/engine.ts";
 import { createReferenceEngine } from "../../src/engine/reference.ts";
-import { inspect } from "../../src/eval/inspect.ts";
 import { writeSafetensors } from "../../src/formats/safetensors.ts";
 import type { TorchPart } from "../../src/formats/torch-write.ts";
 import { importSae } from "../../src/inference/exchange.ts";
 import { loadSae } from "../../src/inference/sae.ts";
 import { namesSae } from "../../src/inference/weights.ts";
+import { inspect } from "../../src/inspect/inspect.ts";
 import { bytesOf, float32Of } from "../../src/util/bytes.ts";
 import { answer, changedTorch, d, differences, expected, FIXTURES, k, n } from "./fixtures.ts";
 

@@ -1,5 +1,5 @@
 """Runs the example's language model in plain PyTorch, in float64, on the weights of its ONNX file, with one tensor as it is, scaled, set to zero and set to its mean, and
-writes down tokens, cross-entropies and divergences: fixtures/loss.json. src/eval/loss.test.ts compares.
+writes down tokens, cross-entropies and divergences: fixtures/loss.json. src/metrics/loss.test.ts compares.
 
     /usr/bin/python3 test/parity/make_loss_fixture.py       (PyTorch 1.13 or later; a few seconds)
 

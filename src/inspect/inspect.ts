@@ -32,8 +32,8 @@ import { loadTokenizer } from "../language-model/tokenizer.ts";
 import { parseDescription } from "../sae/description.ts";
 import { FormatError, hasCode, messageOf, SaettaError } from "../util/errors.ts";
 import { asObject, type Json, type JsonObject, readJsonFile, snakeCase } from "../util/json.ts";
-import { activationShards, activationsIn } from "./inspect-activations.ts";
-import { inspectForeign, inspectTorch } from "./inspect-foreign.ts";
+import { activationShards, activationsIn } from "./activations.ts";
+import { inspectForeign, inspectTorch } from "./foreign.ts";
 import type { Fact, Facts, Inspection } from "./inspection.ts";
 
 /**

@@ -2,7 +2,7 @@
 
 import type { Source } from "../data/source.ts";
 import type { Tokenizer } from "../language-model/tokenizer.ts";
-import { type Span, spanAround, TokenBlocks } from "./text.ts";
+import { type Span, spanAround, TokenBlocks } from "./row-text.ts";
 
 /** Rows that are turned into text at once. */
 const AT_ONCE = 16_384;

@@ -1,12 +1,12 @@
 import { describe, expect, it } from "vitest";
 import type { Source } from "../data/source.ts";
 import type { Tokenizer } from "../language-model/tokenizer.ts";
-import { DENSITY_UNIT } from "./density.ts";
+import { pageOf, reportText } from "../metrics/print.ts";
+import type { EvalReport } from "../metrics/report.ts";
+import { DENSITY_UNIT } from "../run-files/density.ts";
 import { chooseFeatures, describeLatent, type Feature } from "./features.ts";
-import { pageOf, reportText } from "./print.ts";
 import { Profiles } from "./profiles.ts";
-import type { EvalReport } from "./report.ts";
-import { examplesOf, RowsInText } from "./text.ts";
+import { examplesOf, RowsInText } from "./row-text.ts";
 import { TokenUses } from "./token-uses.ts";
 
 const WORDS = ["<start>", " the", " cat", " cats", " dog", " sat", "\n", "x", "\u001b[31m", "Dog"];

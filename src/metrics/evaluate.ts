@@ -1,15 +1,15 @@
 /** What an autoencoder is worth on rows that it was not trained on. Every sum is taken here in float64, from the rows and the reconstructions themselves. */
 
+import type { Chunk } from "../data/chunks.ts";
 import { rowsToFloat32 } from "../data/convert.ts";
 import type { RowDType } from "../data/source.ts";
 import type { Sae, SparseCodes } from "../inference/sae.ts";
+import { DENSITY_UNIT, type DensityBin, densityBins } from "../run-files/density.ts";
 import { normalizationOf } from "../sae/description.ts";
 import { type Normalization, normalizeRow } from "../sae/math.ts";
 import { float64Of } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
-import { DENSITY_UNIT, type DensityBin, densityBins } from "./density.ts";
 import { Moments } from "./moments.ts";
-import type { Chunk } from "./rows.ts";
 
 /** x: a row as in training, normalised where the run normalises; x_hat: its reconstruction; sums run over all rows and columns. */
 export interface Evaluation {

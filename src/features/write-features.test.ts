@@ -13,8 +13,8 @@ import { loadSae, type Sae } from "../inference/sae.ts";
 import { loadModel } from "../language-model/load.ts";
 import { loadTokenizer, type Tokenizer } from "../language-model/tokenizer.ts";
 import { openUnembedding } from "../language-model/unembedding.ts";
-import { findModel, findTokenizer } from "./feature-model.ts";
-import { type FeatureReportOptions, writeFeatureReport } from "./feature-report.ts";
+import { findModel, findTokenizer } from "./find-model.ts";
+import { type FeatureReportOptions, writeFeatureReport } from "./write-features.ts";
 
 const SEQUENCES = 12;
 /** The rows that are no start tokens. */

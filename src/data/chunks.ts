@@ -1,11 +1,11 @@
 /** Chosen rows of a source, in chunks for evaluation. */
 
-import type { NonFinite } from "../data/batches.ts";
-import { countRows, type Range } from "../data/holdout.ts";
-import type { Source } from "../data/source.ts";
 import { BYTES } from "../engine/engine.ts";
 import { SaettaError } from "../util/errors.ts";
 import { firstNonFinite } from "../util/float16.ts";
+import type { NonFinite } from "./batches.ts";
+import { countRows, type Range } from "./holdout.ts";
+import type { Source } from "./source.ts";
 
 /** `rows` rows as little-endian elements, and the number of each in the source. */
 export interface Chunk {

@@ -3,6 +3,7 @@
 import { availableParallelism } from "node:os";
 import { basename, dirname, isAbsolute, join } from "node:path";
 import type { NonFinite } from "../data/batches.ts";
+import { atMost } from "../data/chunks.ts";
 import type { Range } from "../data/holdout.ts";
 import type { Source } from "../data/source.ts";
 import {
@@ -19,17 +20,16 @@ import type { Sae } from "../inference/sae.ts";
 import type { LanguageModel } from "../language-model/load.ts";
 import type { Tokenizer } from "../language-model/tokenizer.ts";
 import { openUnembedding } from "../language-model/unembedding.ts";
+import type { Evaluation } from "../metrics/evaluate.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
 import { collectFeatures } from "./collect-features.ts";
-import type { Evaluation } from "./evaluate.ts";
 import type { Feature } from "./features.ts";
 import { BEFORE, type KeptFiring } from "./kept-firings.ts";
 import { type Nearest, nearestLatents } from "./nearest.ts";
 import { PassageTexts } from "./passage-texts.ts";
 import type { Profiles } from "./profiles.ts";
-import { atMost } from "./rows.ts";
-import { textOfTokens } from "./text.ts";
+import { textOfTokens } from "./row-text.ts";
 
 export interface FeatureReportOptions {
   /** The file to write. */

@@ -10,8 +10,8 @@ import { openFeatures } from "../explorer/open.ts";
 import type { FeatureSummary } from "../explorer/shared/format.ts";
 import type { Sae } from "../inference/sae.ts";
 import { makeFolders } from "../util/folders.ts";
-import { findModel, findTokenizer } from "./feature-model.ts";
-import { type FeatureReportOptions, writeFeatureReport } from "./feature-report.ts";
+import { findModel, findTokenizer } from "./find-model.ts";
+import { type FeatureReportOptions, writeFeatureReport } from "./write-features.ts";
 
 export interface HtmlReportOptions extends Omit<FeatureReportOptions, "tokenizer" | "model"> {
   /** Path of the ONNX model that the activations are of; default: the one that they name, if it is there. */

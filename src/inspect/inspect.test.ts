@@ -11,8 +11,8 @@ import { createHdf5 } from "../formats/hdf5-write.ts";
 import { writeSafetensors } from "../formats/safetensors.ts";
 import { Rng } from "../util/rng.ts";
 import { inspect } from "./inspect.ts";
-import { inspectionText } from "./inspect-print.ts";
 import type { Facts } from "./inspection.ts";
+import { inspectionText } from "./print.ts";
 
 const EXAMPLE = join(import.meta.dirname, "../../examples/brown-gpt");
 

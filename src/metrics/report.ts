@@ -1,17 +1,17 @@
 /** `saetta eval`: an autoencoder and rows in, everything it prints out. */
 
 import type { NonFinite } from "../data/batches.ts";
+import { atMost, rowsOf } from "../data/chunks.ts";
 import { countRows, type Range } from "../data/holdout.ts";
 import type { Source } from "../data/source.ts";
+import { type CollectedFeatures, collectFeatures } from "../features/collect-features.ts";
+import { chooseFeatures, type Feature, LEAST_CONTEXTS, LEAST_FIRINGS, mostDensity } from "../features/features.ts";
+import { type Example, examplesOf, textOfTokens, tokensOf } from "../features/row-text.ts";
 import { loadSae, type Sae } from "../inference/sae.ts";
 import { loadTokenizer, type Tokenizer } from "../language-model/tokenizer.ts";
 import { hasCode, SaettaError } from "../util/errors.ts";
 import { counted, formatCount, formatPercent } from "../util/format.ts";
-import { type CollectedFeatures, collectFeatures } from "./collect-features.ts";
 import { type Evaluation, evaluate } from "./evaluate.ts";
-import { chooseFeatures, type Feature, LEAST_CONTEXTS, LEAST_FIRINGS, mostDensity } from "./features.ts";
-import { atMost, rowsOf } from "./rows.ts";
-import { type Example, examplesOf, textOfTokens, tokensOf } from "./text.ts";
 
 export interface ShownFeature extends Omit<Feature, "tokens"> {
   readonly tokens: readonly (Feature["tokens"][number] & { readonly text: string })[];

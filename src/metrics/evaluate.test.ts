@@ -2,16 +2,16 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { atMost, type Chunk, rowsOf } from "../data/chunks.ts";
 import { countRows } from "../data/holdout.ts";
 import type { Source } from "../data/source.ts";
 import { createReferenceEngine } from "../engine/reference.ts";
+import { firingLists } from "../features/firings.ts";
 import { writeSafetensors } from "../formats/safetensors.ts";
 import { loadSae, type Sae } from "../inference/sae.ts";
 import { bytesOf, float32Of } from "../util/bytes.ts";
 import { evaluate } from "./evaluate.ts";
-import { firingLists } from "./firings.ts";
 import { Moments } from "./moments.ts";
-import { atMost, type Chunk, rowsOf } from "./rows.ts";
 
 /** Rows of f32 in memory. */
 function memorySource(rows: readonly (readonly number[])[]): Source {

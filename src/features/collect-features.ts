@@ -1,14 +1,14 @@
 /** Metrics and features of an autoencoder on chosen rows: one pass, and more only where its latents fire on more tokens than memory may hold. */
 
 import type { NonFinite } from "../data/batches.ts";
+import { rowsOf } from "../data/chunks.ts";
 import { countRows, type Range } from "../data/holdout.ts";
 import type { Source } from "../data/source.ts";
 import type { Sae } from "../inference/sae.ts";
-import { type Evaluation, evaluate } from "./evaluate.ts";
+import { type Evaluation, evaluate } from "../metrics/evaluate.ts";
 import { describeLatent, type Feature } from "./features.ts";
 import { Profiles } from "./profiles.ts";
-import { rowsOf } from "./rows.ts";
-import { RowsInText } from "./text.ts";
+import { RowsInText } from "./row-text.ts";
 import { TokenUses } from "./token-uses.ts";
 
 export interface CollectOptions {
