@@ -45,7 +45,10 @@ const ALLOWED: typeof REFUSED = [
   ["src/features/c.ts", 'import { evaluate } from "../metrics/evaluate.ts";\nevaluate();'],
   ["src/train/f.ts", 'import { DENSITY_UNIT } from "../run-files/density.ts";\nexport const unit = DENSITY_UNIT;'],
   ["src/dashboard/d.ts", 'import { DENSITY_UNIT } from "../run-files/density.ts";\nexport const unit = DENSITY_UNIT;'],
-  ["src/dashboard/page/d.ts", 'import { DENSITY_UNIT } from "../../run-files/density.ts";\nexport const unit = DENSITY_UNIT;'],
+  [
+    "src/dashboard/page/d.ts",
+    'import { DENSITY_UNIT } from "../../run-files/density.ts";\nexport const unit = DENSITY_UNIT;',
+  ],
   ["src/engine/registry.ts", 'export const cpu = await import("./cpu/index.ts");'],
   ["src/config.ts", 'import { ENGINE_NAMES } from "./engine/registry.ts";\nexport const names = ENGINE_NAMES;'],
   ["src/dashboard/c.ts", 'import { SaettaError } from "../util/errors.ts";\nthrow new SaettaError("a");'],
