@@ -40,8 +40,8 @@ function writeRows(path, rows, d) {
     for (let i = 0; i < d; i++) values[row * d + i] += 0.05 * draw() + 0.3;
   }
   const header = `{'descr': '<f4', 'fortran_order': False, 'shape': (${rows}, ${d}), }`;
-  const padded = header.padEnd(Math.ceil((header.length + 11) / 64) * 64 - 11) + "\n";
-  const head = Buffer.from("\x93NUMPY\x01\x00\0\0" + padded, "latin1");
+  const padded = `${header.padEnd(Math.ceil((header.length + 11) / 64) * 64 - 11)}\n`;
+  const head = Buffer.from(`\x93NUMPY\x01\x00\0\0${padded}`, "latin1");
   head.writeUInt16LE(padded.length, 8);
   writeFileSync(path, Buffer.concat([head, Buffer.from(values.buffer)]));
 }
@@ -51,7 +51,8 @@ const SIZES = {
   odd: { d: 37, rows: 4000, flags: "--latents 131 --k 7 --auxk 20 --batch 50 --dead-tokens 300" },
   wide: { d: 64, rows: 4000, flags: "--latents 512 --k 16 --auxk 32 --batch 100 --dead-tokens 400" },
 };
-const COMMON = "--seed 3 --lr 3e-3 --warmup 5 --decay 0.2 --log-every 10 --eval-every 20 --checkpoint-every 20 --keep 9";
+const COMMON =
+  "--seed 3 --lr 3e-3 --warmup 5 --decay 0.2 --log-every 10 --eval-every 20 --checkpoint-every 20 --keep 9";
 const VARIANTS = {
   plain: "--normalize none",
   "no auxk": "--normalize none --auxk 0",
@@ -67,7 +68,8 @@ const VARIANTS = {
 function* runs() {
   const wanted = flags.engines.split(",");
   for (const engine of wanted) {
-    const paths = engine === "cpu" ? ["portable", "avx2", "avx512"] : engine === "cuda" ? ["f32", "bf16", "fp16"] : [""];
+    const paths =
+      engine === "cpu" ? ["portable", "avx2", "avx512"] : engine === "cuda" ? ["f32", "bf16", "fp16"] : [""];
     for (const path of paths) {
       const env = engine === "cpu" ? { SAETTA_CPU: path } : {};
       const dtype = engine === "cuda" ? `--dtype ${path}` : "";
@@ -79,14 +81,21 @@ function* runs() {
       yield { name: `${engine} ${path} resumed`, size: "small", options, env, cut: true };
     }
     if (!flags.grids || engine === "cuda") continue;
-    for (const [shards, replicas] of [[2, 1], [1, 2], [2, 2]]) {
+    for (const [shards, replicas] of [
+      [2, 1],
+      [1, 2],
+      [2, 2],
+    ]) {
       const options = `--engine ${engine} --normalize none --clip 0.02 --shards ${shards} --replicas ${replicas}`;
       const env = { OMPI_ALLOW_RUN_AS_ROOT: "1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM: "1" };
       yield { name: `${engine} ${shards}x${replicas}`, size: "small", options, env };
     }
   }
   if (flags.grids && wanted.includes("cuda")) {
-    for (const [shards, replicas] of [[2, 1], [1, 2]]) {
+    for (const [shards, replicas] of [
+      [2, 1],
+      [1, 2],
+    ]) {
       const options = `--engine cuda --dtype bf16 --normalize none --clip 0.02 --shards ${shards} --replicas ${replicas}`;
       yield { name: `cuda ${shards}x${replicas}`, size: "wide", options, env: {} };
     }
@@ -99,7 +108,13 @@ function hashes(out) {
   const all = ["sae.safetensors", "saetta.safetensors", "ema.safetensors", "optimizer.safetensors"];
   const there = all.filter((name) => readdirSync(join(checkpoints, last)).includes(name));
   return there
-    .map((name) => `${name} ${createHash("sha256").update(readFileSync(join(checkpoints, last, name))).digest("hex").slice(0, 16)}`)
+    .map(
+      (name) =>
+        `${name} ${createHash("sha256")
+          .update(readFileSync(join(checkpoints, last, name)))
+          .digest("hex")
+          .slice(0, 16)}`,
+    )
     .join("  ");
 }
 
@@ -121,7 +136,12 @@ try {
       }
       console.log(`${name}: ${hashes(out)}`);
     } catch (thrown) {
-      console.log(`${name}: failed: ${String(thrown.stderr ?? thrown).trim().split("\n").at(-1)}`);
+      console.log(
+        `${name}: failed: ${String(thrown.stderr ?? thrown)
+          .trim()
+          .split("\n")
+          .at(-1)}`,
+      );
     }
   }
 } finally {

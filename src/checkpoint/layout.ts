@@ -1,6 +1,7 @@
 /** File names in run and checkpoint folders. */
 
 import { join } from "node:path";
+import { architectureNamed } from "../sae/architectures/index.ts";
 import { normalizationOf, type SaeDescription } from "../sae/description.ts";
 import { disk, type Storage } from "./storage.ts";
 
@@ -19,7 +20,8 @@ export const TRAINED = "train.";
 /** The file that holds the weights of an autoencoder. */
 export function weightsFile(description: SaeDescription): string {
   const { kind } = normalizationOf(description);
-  return kind === "none" || kind === "scale" ? WEIGHTS : OWN_WEIGHTS;
+  const { isOfSparsify } = architectureNamed(description.spec.architecture).cfg;
+  return isOfSparsify && (kind === "none" || kind === "scale") ? WEIGHTS : OWN_WEIGHTS;
 }
 
 export function checkpointsFolder(runDir: string): string {

@@ -5,7 +5,7 @@
 
 import { FormatError } from "../util/errors.ts";
 import { Fields, type Json, type JsonObject } from "../util/json.ts";
-import { ARCHITECTURES, type ArchitectureSpec, architectureNamed, rulesOf } from "./architectures/index.ts";
+import { type ArchitectureSpec, architectureNamed, architectureNames, rulesOf } from "./architectures/index.ts";
 import { autoencoderDims, type Dims } from "./dims.ts";
 import { NO_NORMALIZATION, type Normalization } from "./math.ts";
 
@@ -96,9 +96,9 @@ export function descriptionJson({ dims, spec, saetta }: SaeDescription): JsonObj
 export function parseDescription(json: Json, where: string): SaeDescription {
   const cfg = new Fields(json, "cfg.json", where);
   const activation = cfg.has("activation") ? cfg.string("activation") : "topk"; // the first versions of sparsify had no other
-  const architecture = ARCHITECTURES.map(architectureNamed).find((each) => each.cfg.activation === activation);
+  const architecture = architectureNames().map(architectureNamed).find((each) => each.cfg.activation === activation);
   if (architecture === undefined) {
-    const known = ARCHITECTURES.map((name) => `"${architectureNamed(name).cfg.activation}"`).join(", ");
+    const known = architectureNames().map((name) => `"${architectureNamed(name).cfg.activation}"`).join(", ");
     throw new FormatError(`activation "${activation}" is not computed by Saetta (it computes ${known})`, { where });
   }
   for (const key of ["skip_connection", "transcode", "signed"]) {

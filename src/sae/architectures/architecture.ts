@@ -31,6 +31,8 @@ export interface Architecture<S extends { readonly architecture: string }> {
   /** What cfg.json says: `activation` and keys that sparsify knows, and keys in the object `saetta`. */
   readonly cfg: {
     readonly activation: string;
+    /** Whether sparsify computes the same from the file: then the weights are in `sae.safetensors`, which it reads. */
+    readonly isOfSparsify: boolean;
     write(spec: S): { readonly sparsify: JsonObject; readonly own: JsonObject };
     /** `own`: the object `saetta`; undefined in files of sparsify. */
     read(sparsify: Fields, own: Fields | undefined): S;

@@ -1,19 +1,17 @@
-/** The architectures that Saetta knows. A new one is a file next to this and a line here. */
+/** What the rest of the program asks of an architecture, by the numbers of an autoencoder. */
 
 import type { ParamName } from "../params.ts";
 import type { Architecture, SelectionRules } from "./architecture.ts";
-import { type TopkSpec, topk } from "./topk.ts";
+import { type ArchitectureName, type ArchitectureSpec, TABLE } from "./table.ts";
 
-/** The numbers of an autoencoder besides its dimensions; `architecture` says which they are. */
-export type ArchitectureSpec = TopkSpec;
+export type { ArchitectureName, ArchitectureSpec } from "./table.ts";
 
-type Named<N extends ArchitectureSpec["architecture"]> = Architecture<Extract<ArchitectureSpec, { architecture: N }>>;
-const ALL: { readonly [N in ArchitectureSpec["architecture"]]: Named<N> } = { topk };
-
-export const ARCHITECTURES = Object.keys(ALL) as readonly ArchitectureSpec["architecture"][];
+export function architectureNames(): readonly ArchitectureName[] {
+  return Object.keys(TABLE) as ArchitectureName[];
+}
 
 export function architectureNamed<S extends ArchitectureSpec>(name: S["architecture"]): Architecture<S> {
-  return ALL[name] as Architecture<S>;
+  return TABLE[name] as Architecture<S>;
 }
 
 /** The parameters of an autoencoder. */

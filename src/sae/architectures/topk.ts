@@ -35,6 +35,7 @@ export const topk = {
   numbers: ({ k, auxk }) => ({ k, auxk }),
   cfg: {
     activation: "topk",
+    isOfSparsify: true,
     write: ({ k, auxk }) => ({ sparsify: { k, multi_topk: false }, own: { auxk } }),
     read: (sparsify, own) => ({ architecture: "topk", k: sparsify.integer("k", 1), auxk: own?.integer("auxk") ?? 0 }),
   },

@@ -1,0 +1,22 @@
+/** Plain ReLU over thresholds, for inference: an architecture that Saetta does not have, to show that there is room for it. */
+
+import type { Architecture } from "../../src/sae/architectures/architecture.ts";
+
+export interface ReluSpec {
+  readonly architecture: "relu";
+}
+
+export const relu: Architecture<ReluSpec> = {
+  name: "relu",
+  options: {},
+  defaults: {},
+  params: ["encoder", "latentBias", "decoder", "preBias", "threshold"],
+  rules: () => ({ live: { kind: "threshold" }, inference: { kind: "threshold" } }),
+  numbers: () => ({}),
+  cfg: {
+    activation: "relu",
+    isOfSparsify: false,
+    write: () => ({ sparsify: {}, own: {} }),
+    read: () => ({ architecture: "relu" }),
+  },
+};
