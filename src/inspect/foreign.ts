@@ -22,7 +22,14 @@ export async function inspectForeign(path: string, names: ReadonlySet<string>): 
     const { k } = description.spec;
     const { dIn: d, n } = description.dims;
     const { version: _, engine: __, importedFrom: ___, ...about } = description.saetta!;
-    const facts = { activation: "topk", inputs: d, latents: n, k, ...(snakeCase(about) as Facts), files };
+    const facts = {
+      activation: description.spec.architecture,
+      inputs: d,
+      latents: n,
+      k,
+      ...(snakeCase(about) as Facts),
+      files,
+    };
     return { kind, facts, ...(notes.length > 0 ? { advice: notes } : {}) };
   } catch (thrown) {
     // It does not say all that it takes to use it, and how to say that.

@@ -29,6 +29,7 @@ import { refuseTranscoder } from "../interchange/sparsify.ts";
 import { checkExternalData } from "../language-model/external-data.ts";
 import { parseOnnx } from "../language-model/onnx-graph.ts";
 import { loadTokenizer } from "../language-model/tokenizer.ts";
+import { architectureNamed } from "../sae/architectures/index.ts";
 import { parseDescription } from "../sae/description.ts";
 import { FormatError, hasCode, messageOf, SaettaError } from "../util/errors.ts";
 import { asObject, type Json, type JsonObject, readJsonFile, snakeCase } from "../util/json.ts";
@@ -179,13 +180,11 @@ async function tokenizer(path: string, object: JsonObject): Promise<Found> {
 function sae(object: JsonObject, where: string): Facts {
   const { dims, spec, saetta } = parseDescription(object, where);
   const { dIn: d, n } = dims;
-  const { k, auxk } = spec;
   return {
-    activation: "topk",
+    activation: spec.architecture,
     inputs: d,
     latents: n,
-    k,
-    auxk,
+    ...architectureNamed(spec.architecture).numbers(spec),
     ...(saetta === undefined ? { origin: "sparsify" } : (snakeCase(saetta) as Facts)),
   };
 }

@@ -8,6 +8,7 @@ import type { TorchValue } from "../formats/torch-pickle.ts";
 import type { TorchFile } from "../formats/torch-read.ts";
 import { TorchTensor } from "../formats/torch-tensor.ts";
 import { type TorchPart, writeTorch } from "../formats/torch-write.ts";
+import { architectureCalled, called, computedInstead } from "../sae/architectures/index.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { closedOnFailure } from "../util/closing.ts";
 import { FormatError, SaettaError, UsageError } from "../util/errors.ts";
@@ -19,7 +20,6 @@ import { arrayParts, rulesOfArrays, type TorchArrays, withArrays } from "./torch
 
 export const AE_FILE = "ae.pt";
 const CONFIG = "config.json";
-const CLASS = "AutoEncoderTopK";
 const NAMES = { preBias: "b_dec", latentBias: "encoder.bias", encoder: "encoder.weight", decoder: "decoder.weight" };
 
 /** Whether the names are those of such a file. */
@@ -52,7 +52,7 @@ function opened({ folder, names, file }: Place, told: Told): Promise<Opened> {
         mend: "put the config.json of this autoencoder next to it",
       });
     const k = chosenK(buffer ?? config?.k, told, path); // until 2024 only config.json said it
-    const notes = config === undefined ? [`there is no ${CONFIG}: taken for ${CLASS}`] : [];
+    const notes = config === undefined ? [`there is no ${CONFIG}: taken for AutoEncoderTopK`] : [];
     return { ...arrays, k, model: config?.model, tensor: config?.tensor, notes };
   });
 }
@@ -76,8 +76,8 @@ async function trainerOf(where: string): Promise<{
 }> {
   const trainer = new Fields(await readJsonFile(where), CONFIG, where).fields("trainer");
   const stated = trainer.string("dict_class");
-  if (stated !== CLASS)
-    throw new FormatError(`dict_class "${stated}" is not ${CLASS}, the only one that Saetta computes`, { where });
+  if (architectureCalled("dictionary_learning", stated) === undefined)
+    throw new FormatError(`dict_class "${stated}" ${computedInstead("dictionary_learning")}`, { where });
   const text = (name: string): string | undefined =>
     typeof trainer.get(name) === "string" ? trainer.string(name) : undefined;
   const layer = trainer.get("layer");
@@ -133,7 +133,7 @@ function write(sae: Exchanged, dtype: "f32" | "f64", options: WriteOptions): Ret
   const trainer = {
     ...{
       trainer_class: "TopKTrainer",
-      dict_class: CLASS,
+      dict_class: called(spec, "dictionary_learning"),
       lr: null,
       steps: null,
       auxk_alpha: null,
@@ -152,7 +152,7 @@ function write(sae: Exchanged, dtype: "f32" | "f64", options: WriteOptions): Ret
     },
     ...{
       lm_name: options.model ?? saetta?.model ?? null,
-      wandb_name: CLASS,
+      wandb_name: called(spec, "dictionary_learning"),
       submodule_name: options.hook ?? saetta?.tensor ?? null,
     },
   };

@@ -8,6 +8,7 @@ import { join } from "node:path";
 import type { TorchValue } from "../formats/torch-pickle.ts";
 import { itemsOf } from "../formats/torch-read.ts";
 import { type TorchDict, type TorchPart, writeTorch } from "../formats/torch-write.ts";
+import { architectureCalled, called, computedInstead } from "../sae/architectures/index.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { closedOnFailure } from "../util/closing.ts";
 import { FormatError, UsageError } from "../util/errors.ts";
@@ -45,18 +46,18 @@ function activationOf(
   if (activation === undefined) {
     // Its loader would take a file with the buffers for one of ReLU; who gives a k knows better.
     if (told.k === undefined && STATISTICS.every((name) => items.has(name))) {
-      throw new FormatError('names no activation, which OpenAI\'s loader takes for "ReLU"; Saetta computes TopK only', {
-        where,
-        mend: "if it is TopK, on rows as they are, say so with --k K",
-      });
+      throw new FormatError(
+        'names no activation, which OpenAI\'s loader takes for "ReLU"; Saetta computes no autoencoder of plain ReLU',
+        {
+          where,
+          mend: "if it is TopK, on rows as they are, say so with --k K",
+        },
+      );
     }
     return { k: chosenK(undefined, told, where), layerNorm: false };
   }
-  if (activation !== "TopK") {
-    throw new FormatError(`activation ${inWords(activation)} is not "TopK", the only one that Saetta computes`, {
-      where,
-    });
-  }
+  if (typeof activation !== "string" || architectureCalled("openai", activation) === undefined)
+    throw new FormatError(`activation ${inWords(activation)} ${computedInstead("openai")}`, { where });
   const state = itemsOf(items.get("activation_state_dict"));
   if (state === undefined) throw new FormatError('has no dict "activation_state_dict", which says k', { where });
   const post = state.get("postact_fn");
@@ -118,7 +119,9 @@ function write(sae: Exchanged, dtype: "f32" | "f64", options: WriteOptions): Ret
           latents_activation_frequency: statistic(() => new Float32Array(n).fill(1), "f32"),
           latents_mean_square: statistic(() => new Float32Array(n), "f32"),
         }),
-    ...(options.bare ? {} : { activation: "TopK", activation_state_dict: { k, postact_fn: "ReLU" } }),
+    ...(options.bare
+      ? {}
+      : { activation: called(sae.description.spec, "openai"), activation_state_dict: { k, postact_fn: "ReLU" } }),
   };
   return [{ name: OPENAI_FILE, content: (put) => writeTorch(put, dict) }];
 }

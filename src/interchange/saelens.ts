@@ -5,6 +5,7 @@
 
 import { join } from "node:path";
 import { openSafetensors, type Safetensors } from "../formats/safetensors.ts";
+import { architectureCalled, called, computedInstead } from "../sae/architectures/index.ts";
 import { closedOnFailure } from "../util/closing.ts";
 import { FormatError } from "../util/errors.ts";
 import { Fields, type JsonObject, readJsonFile } from "../util/json.ts";
@@ -34,10 +35,9 @@ async function readCfg(folder: string, told: Told): Promise<Cfg> {
   const word = (name: string, byDefault: string): string => (cfg.has(name) ? cfg.string(name) : byDefault);
   const architecture = word("architecture", "standard");
   const old = word("activation_fn", word("activation_fn_str", "relu"));
-  if (architecture !== "topk" && !(architecture === "standard" && old === "topk")) {
-    const what = architecture === "standard" ? `activation "${old}"` : `architecture "${architecture}"`;
-    throw new FormatError(`${what} is not TopK, the only one that Saetta computes`, { where });
-  }
+  const [kind, said] = architecture === "standard" ? ["activation", old] : ["architecture", architecture];
+  if (architectureCalled("saelens", said) === undefined)
+    throw new FormatError(`${kind} "${said}" ${computedInstead("saelens")}`, { where });
   const normalization = cfg.get("normalize_activations") === true ? "expected_average_only_in" : normalizationWord(cfg);
   if (normalization === "expected_average_only_in") {
     throw new FormatError("rows are to be scaled by a factor (expected_average_only_in) that the file does not hold", {
@@ -157,7 +157,7 @@ function write(sae: Exchanged, dtype: "f32" | "f64", options: WriteOptions): Ret
   const { k } = spec;
   const layerNorm = sayable(sae.description, "SAELens", true, options);
   const cfg: JsonObject = {
-    architecture: "topk",
+    architecture: called(sae.description.spec, "saelens"),
     d_in: d,
     d_sae: n,
     k,

@@ -5,7 +5,13 @@
 
 import { FormatError } from "../util/errors.ts";
 import { Fields, type Json, type JsonObject } from "../util/json.ts";
-import { type ArchitectureSpec, architectureNamed, architectureNames, rulesOf } from "./architectures/index.ts";
+import {
+  type ArchitectureSpec,
+  architectureCalled,
+  architectureNamed,
+  computedInstead,
+  rulesOf,
+} from "./architectures/index.ts";
 import { autoencoderDims, type Dims } from "./dims.ts";
 import { NO_NORMALIZATION, type Normalization } from "./math.ts";
 
@@ -51,10 +57,10 @@ export function normalizationOf({ saetta }: SaeDescription): Normalization {
 /** The object to write as cfg.json; keys in a fixed order. */
 export function descriptionJson({ dims, spec, saetta }: SaeDescription): JsonObject {
   const { dIn, n } = dims;
-  const { cfg } = architectureNamed(spec.architecture);
+  const { cfg, called } = architectureNamed(spec.architecture);
   const written = cfg.write(spec);
   const sparsify = {
-    activation: cfg.activation,
+    activation: called.sparsify,
     expansion_factor: Math.ceil(n / dIn), // whole, as sparsify declares it; num_latents is what counts
     normalize_decoder: true,
     num_latents: n,
@@ -96,11 +102,9 @@ export function descriptionJson({ dims, spec, saetta }: SaeDescription): JsonObj
 export function parseDescription(json: Json, where: string): SaeDescription {
   const cfg = new Fields(json, "cfg.json", where);
   const activation = cfg.has("activation") ? cfg.string("activation") : "topk"; // the first versions of sparsify had no other
-  const architecture = architectureNames().map(architectureNamed).find((each) => each.cfg.activation === activation);
-  if (architecture === undefined) {
-    const known = architectureNames().map((name) => `"${architectureNamed(name).cfg.activation}"`).join(", ");
-    throw new FormatError(`activation "${activation}" is not computed by Saetta (it computes ${known})`, { where });
-  }
+  const architecture = architectureCalled("sparsify", activation);
+  if (architecture === undefined)
+    throw new FormatError(`activation "${activation}" ${computedInstead("sparsify")}`, { where });
   for (const key of ["skip_connection", "transcode", "signed"]) {
     if (cfg.boolean(key, false)) throw new FormatError(`"${key}" is true, which Saetta does not compute`, { where });
   }
@@ -120,7 +124,7 @@ export function parseDescription(json: Json, where: string): SaeDescription {
       },
     );
   }
-  const spec = architecture.cfg.read(cfg, own);
+  const spec = architectureNamed(architecture).cfg.read(cfg, own);
   const { inference } = rulesOf(spec);
   if (inference.kind === "topk" && inference.k > n)
     throw new FormatError(`k is ${inference.k}, but there are only ${n} latents`, { where });

@@ -13,8 +13,8 @@ export const relu: Architecture<ReluSpec> = {
   params: ["encoder", "latentBias", "decoder", "preBias", "threshold"],
   rules: () => ({ live: { kind: "threshold" }, inference: { kind: "threshold" } }),
   numbers: () => ({}),
+  called: { sparsify: "relu" },
   cfg: {
-    activation: "relu",
     isOfSparsify: false,
     write: () => ({ sparsify: {}, own: {} }),
     read: () => ({ architecture: "relu" }),

@@ -11,9 +11,9 @@ import { saveCheckpoint } from "../../src/checkpoint/save.ts";
 import { NONE } from "../../src/engine/engine.ts";
 import { createReferenceEngine } from "../../src/engine/reference.ts";
 import { loadSae } from "../../src/inference/sae.ts";
-import { allocState, writeReals } from "../../src/train/state.ts";
-import { autoencoderDims } from "../../src/sae/dims.ts";
 import type { ArchitectureSpec } from "../../src/sae/architectures/table.ts";
+import { autoencoderDims } from "../../src/sae/dims.ts";
+import { allocState, writeReals } from "../../src/train/state.ts";
 import { relu } from "./relu.ts";
 
 vi.mock("../../src/sae/architectures/table.ts", async (original) => {

@@ -419,7 +419,9 @@ describe("pickles", () => {
     for (const value of [doublings, deep, [code("]q", 200, "h", 200, "a")]]) {
       const items = [text("pre_bias"), 0x4e, text("latent_bias"), 0x4e, text("encoder.weight"), tensor([2, 2], [2, 1])];
       await writeFile(path, torchFile(dictOf(...items, text("activation"), ...value)));
-      await expect(loadSae(path)).rejects.toThrow('a.pt: activation an object is not "TopK"');
+      await expect(loadSae(path)).rejects.toThrow(
+        'a.pt: activation an object is not computed by Saetta (it computes "TopK")',
+      );
       const state = [
         text("activation"),
         text("TopK"),

@@ -192,7 +192,7 @@ describe("what computes something else, or is not whole, is refused with the fil
       "an activation that is not TopK",
       "openai.pt",
       (items) => ({ ...items, activation: "ReLU" }),
-      /activation "ReLU" is not "TopK"/,
+      /activation "ReLU" is not computed by Saetta/,
     ],
     [
       "latents that may be negative",
@@ -263,8 +263,8 @@ describe("what computes something else, or is not whole, is refused with the fil
   });
 
   it.each([
-    ["architecture", { architecture: "jumprelu" }, /cfg\.json: architecture "jumprelu" is not TopK/],
-    ["activation", { architecture: "standard" }, /cfg\.json: activation "relu" is not TopK/],
+    ["architecture", { architecture: "jumprelu" }, /cfg\.json: architecture "jumprelu" is not computed by Saetta/],
+    ["activation", { architecture: "standard" }, /cfg\.json: activation "relu" is not computed by Saetta/],
     [
       "a factor that is not there",
       { normalize_activations: "expected_average_only_in" },
@@ -293,7 +293,7 @@ describe("what computes something else, or is not whole, is refused with the fil
       trainer: { ...(trainer as object), dict_class: "BatchTopKSAE" },
     }));
     await expect(loadSae(path, { engine })).rejects.toThrow(
-      'config.json: dict_class "BatchTopKSAE" is not AutoEncoderTopK',
+      'config.json: dict_class "BatchTopKSAE" is not computed by Saetta (it computes "AutoEncoderTopK")',
     );
     await rm(join(path, "config.json"));
     await expect(loadSae(path, { engine })).rejects.toThrow(

@@ -18,6 +18,9 @@ export interface SelectionRules {
   readonly inference: Rule;
 }
 
+/** Programs whose files name an architecture. */
+export type Program = "sparsify" | "saelens" | "openai" | "dictionary_learning";
+
 /** `S`: the numbers of one autoencoder of this architecture, besides its dimensions. */
 export interface Architecture<S extends { readonly architecture: string }> {
   readonly name: S["architecture"];
@@ -28,9 +31,10 @@ export interface Architecture<S extends { readonly architecture: string }> {
   rules(spec: S): SelectionRules;
   /** Its numbers, as state.json and reports state them. */
   numbers(spec: S): Readonly<Record<string, number>>;
-  /** What cfg.json says: `activation` and keys that sparsify knows, and keys in the object `saetta`. */
+  /** What other programs call it in their files; not there: they cannot say it. sparsify's is also the `activation` of cfg.json. */
+  readonly called: { readonly [P in Program]?: string } & { readonly sparsify: string };
+  /** What cfg.json says besides `activation`: keys that sparsify knows, and keys of our own object `saetta`. */
   readonly cfg: {
-    readonly activation: string;
     /** Whether sparsify computes the same from the file: then the weights are in `sae.safetensors`, which it reads. */
     readonly isOfSparsify: boolean;
     write(spec: S): { readonly sparsify: JsonObject; readonly own: JsonObject };

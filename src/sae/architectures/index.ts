@@ -1,7 +1,8 @@
 /** What the rest of the program asks of an architecture, by the numbers of an autoencoder. */
 
+import { UsageError } from "../../util/errors.ts";
 import type { ParamName } from "../params.ts";
-import type { Architecture, SelectionRules } from "./architecture.ts";
+import type { Architecture, Program, SelectionRules } from "./architecture.ts";
 import { type ArchitectureName, type ArchitectureSpec, TABLE } from "./table.ts";
 
 export type { ArchitectureName, ArchitectureSpec } from "./table.ts";
@@ -12,6 +13,26 @@ export function architectureNames(): readonly ArchitectureName[] {
 
 export function architectureNamed<S extends ArchitectureSpec>(name: S["architecture"]): Architecture<S> {
   return TABLE[name] as Architecture<S>;
+}
+
+/** The architecture that `program` calls so in its files. */
+export function architectureCalled(program: Program, name: string): ArchitectureName | undefined {
+  return architectureNames().find((each) => architectureNamed(each).called[program] === name);
+}
+
+/** What `program` calls the architecture in its files. Throws UsageError where it has no word for it. */
+export function called(spec: ArchitectureSpec, program: Program): string {
+  const word = architectureNamed(spec.architecture).called[program];
+  if (word !== undefined) return word;
+  throw new UsageError(`${program} has no word for the architecture ${spec.architecture}`, {
+    mend: "choose another --format",
+  });
+}
+
+/** The end of a sentence that refuses a file's architecture: what Saetta computes, in the words of the file's program. */
+export function computedInstead(program: Program): string {
+  const words = architectureNames().flatMap((name) => architectureNamed(name).called[program] ?? []);
+  return `is not computed by Saetta (it computes ${words.map((word) => JSON.stringify(word)).join(", ")})`;
 }
 
 /** The parameters of an autoencoder. */

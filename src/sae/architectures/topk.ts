@@ -33,8 +33,8 @@ export const topk = {
     inference: { kind: "topk", k },
   }),
   numbers: ({ k, auxk }) => ({ k, auxk }),
+  called: { sparsify: "topk", saelens: "topk", openai: "TopK", dictionary_learning: "AutoEncoderTopK" },
   cfg: {
-    activation: "topk",
     isOfSparsify: true,
     write: ({ k, auxk }) => ({ sparsify: { k, multi_topk: false }, own: { auxk } }),
     read: (sparsify, own) => ({ architecture: "topk", k: sparsify.integer("k", 1), auxk: own?.integer("auxk") ?? 0 }),
