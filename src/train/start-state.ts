@@ -81,7 +81,6 @@ export async function startState(
       // Of the rows as they are in the file.
       const looked = preflight(sample, dims.dIn, positionOf && numbers.map(positionOf));
       found = { ...looked, everything, nonFinite: passed.nonFinite, excluded: passed.excluded };
-      for (const note of notesOf(found)) onNote(note);
     }
     const by =
       initial === undefined
@@ -90,6 +89,7 @@ export async function startState(
     normalizeRows(sample, dims.dIn, by);
     const scale = config.mseScale === "auto" ? 1 / meanVariance(sample, dims.dIn) : config.mseScale;
     if (found !== undefined) {
+      for (const note of notesOf(found)) onNote(note);
       const spread = Math.sqrt(config.mseScale === "auto" ? 1 / scale : meanVariance(sample, dims.dIn));
       for (const note of scaleNotes(config, by, spread, found.norms.median / Math.sqrt(dims.dIn))) onNote(note);
     }
