@@ -11,6 +11,8 @@
  * FormatError for a file, SaettaError (of which both are kinds) for all else that is expected; their messages are one line that says how to mend it.
  */
 
+export type { Report } from "./run-files/metrics.ts";
+
 import { type OpenOptions, openSource } from "./data/open.ts";
 import type { Source } from "./data/source.ts";
 
@@ -25,7 +27,6 @@ export { type LoadOptions, loadSae, type RowStatistics, type Sae, type SparseCod
 export type { Comparison } from "./inference/verify.ts";
 export type { WeightsKind } from "./inference/weights.ts";
 export type { FormatName } from "./interchange/format.ts";
-export type { Report } from "./train/report.ts";
 export { type ResumeArguments, resume } from "./train/resume.ts";
 export type { DataInUse, TrainResult, TrainRun } from "./train/run.ts";
 export { type RunOptions, type TrainArguments, train } from "./train/train.ts";

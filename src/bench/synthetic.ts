@@ -2,7 +2,7 @@
 
 import type { TrainOptions } from "../config.ts";
 import type { Sae } from "../inference/sae.ts";
-import type { Report } from "../train/report.ts";
+import type { Report } from "../run-files/metrics.ts";
 import { train } from "../train/train.ts";
 import { type DictionaryOptions, syntheticDictionary } from "./dictionary.ts";
 import { type Recovery, recovery } from "./recovery.ts";

@@ -5,9 +5,10 @@
 
 import { createHash } from "node:crypto";
 import { join } from "node:path";
+import { MANIFEST } from "../run-files/names.ts";
 import { pieces } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
-import { MANIFEST, type ManifestEntry, manifestText } from "./manifest.ts";
+import { type ManifestEntry, manifestText } from "./manifest.ts";
 import { disk, isDiskFull, type Storage } from "./storage.ts";
 
 /** A file to be written: `content` calls `write` with its bytes, in order. */

@@ -4,25 +4,14 @@ import { stat } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { COUNTERS, type Engine, type Params, type Real, type State, type Tensor } from "../engine/engine.ts";
 import { openSafetensors, type Safetensors } from "../formats/safetensors.ts";
+import { AVERAGE, CFG, MANIFEST, OPTIMIZER, OWN_WEIGHTS, STATE, stepName, WEIGHTS } from "../run-files/names.ts";
 import { normalizationOf, parseDescription, type SaeDescription } from "../sae/description.ts";
 import { type ParamSpec, paramEntries } from "../sae/params.ts";
 import { bytesOf, float32Of, float64Of, readFully } from "../util/bytes.ts";
 import { FormatError, hasCode, messageOf, SaettaError } from "../util/errors.ts";
 import { Fields, type JsonObject, readJsonFile } from "../util/json.ts";
-import {
-  AVERAGE,
-  CFG,
-  checkpointsFolder,
-  OPTIMIZER,
-  OWN_WEIGHTS,
-  STATE,
-  savedSteps,
-  stepName,
-  TRAINED,
-  WEIGHTS,
-  weightsFile,
-} from "./layout.ts";
-import { entryOf, MANIFEST, type ManifestEntry, readManifest } from "./manifest.ts";
+import { checkpointsFolder, savedSteps, TRAINED, weightsFile } from "./layout.ts";
+import { entryOf, type ManifestEntry, readManifest } from "./manifest.ts";
 import { disk, type Storage } from "./storage.ts";
 
 export interface Checkpoint {

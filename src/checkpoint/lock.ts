@@ -8,6 +8,7 @@ import { closeSync, fstatSync, ftruncateSync, openSync, readFileSync, statSync, 
 import { hostname } from "node:os";
 import { join } from "node:path";
 import koffi from "koffi";
+import { LOCK, lockText } from "../run-files/names.ts";
 import { messageOf, SaettaError } from "../util/errors.ts";
 
 export interface RunLock {
@@ -15,9 +16,6 @@ export interface RunLock {
   readonly warning: string | undefined;
   release(): void;
 }
-
-/** The file of a run folder that is locked; its text only tells people who holds it. */
-export const LOCK = "lock";
 
 const LOCK_EX = 2;
 const LOCK_NB = 4;
@@ -32,7 +30,7 @@ export function lockRun(runDir: string): RunLock {
   const { fd, warning } = lockedFile(path, runDir);
   try {
     ftruncateSync(fd);
-    writeSync(fd, `process ${process.pid} on ${hostname()}\n`);
+    writeSync(fd, lockText(process.pid, hostname()));
   } catch {
     // A full disk: the lock holds without its text.
   }

@@ -6,10 +6,9 @@
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { join } from "node:path";
+import { MANIFEST } from "../run-files/names.ts";
 import { FormatError } from "../util/errors.ts";
 import { Fields, parseJson, readBounded } from "../util/json.ts";
-
-export const MANIFEST = "manifest.json";
 
 /** What manifest.json says of one file. */
 export interface ManifestEntry {

@@ -5,6 +5,7 @@ import type { DType, Engine, Params, Real, State, Tensor } from "../engine/engin
 import { BYTES, COUNTERS } from "../engine/engine.ts";
 import { readNumbers } from "../engine/numbers.ts";
 import { type SafetensorsDType, type SafetensorsPart, writeSafetensors } from "../formats/safetensors.ts";
+import { AVERAGE, CFG, CHECKPOINTS, OPTIMIZER, STATE, stepName } from "../run-files/names.ts";
 import { architectureNamed } from "../sae/architectures/index.ts";
 import { descriptionJson, FORMAT_VERSION, normalizationOf, type SaeDescription } from "../sae/description.ts";
 import { type ParamSpec, paramEntries } from "../sae/params.ts";
@@ -15,17 +16,7 @@ import type { JsonObject } from "../util/json.ts";
 import { VERSION } from "../util/version.ts";
 import { type Content, commitFolder, removeFolder } from "./commit.ts";
 import { divided } from "./fold.ts";
-import {
-  AVERAGE,
-  CFG,
-  checkpointsFolder,
-  OPTIMIZER,
-  STATE,
-  savedSteps,
-  stepName,
-  TRAINED,
-  weightsFile,
-} from "./layout.ts";
+import { checkpointsFolder, savedSteps, TRAINED, weightsFile } from "./layout.ts";
 import { disk, freeBytes, isDiskFull, type Storage } from "./storage.ts";
 
 export interface Snapshot {
@@ -57,7 +48,7 @@ export async function saveCheckpoint(runDir: string, snapshot: Snapshot, storage
 /** The folder of the checkpoints of a run, made when it is not there. */
 export async function folderOf(runDir: string, storage: Storage): Promise<string> {
   const folder = checkpointsFolder(runDir);
-  if (!(await storage.list(runDir)).includes("checkpoints")) {
+  if (!(await storage.list(runDir)).includes(CHECKPOINTS)) {
     await storage.makeFolder(folder);
     await storage.syncFolder(runDir);
   }

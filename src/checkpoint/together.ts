@@ -6,8 +6,9 @@
 import { join } from "node:path";
 import type { Collective, Grid } from "../collective/collective.ts";
 import { layOut, type SafetensorsPart } from "../formats/safetensors.ts";
+import { stepName } from "../run-files/names.ts";
 import { beginFolder, finishFolder, writeFile } from "./commit.ts";
-import { checkpointsFolder, stepName } from "./layout.ts";
+import { checkpointsFolder } from "./layout.ts";
 import { entryOf, type ManifestEntry } from "./manifest.ts";
 import { filesOf, folderOf, type Snapshot, sayingNeeds, type TensorFile } from "./save.ts";
 import { disk, type Storage } from "./storage.ts";

@@ -3,12 +3,13 @@
 import { join } from "node:path";
 import type { Real } from "../engine/engine.ts";
 import { openSafetensors, type Safetensors } from "../formats/safetensors.ts";
+import { AVERAGE, OPTIMIZER } from "../run-files/names.ts";
 import { paramsOf } from "../sae/architectures/index.ts";
 import { normalizationOf } from "../sae/description.ts";
 import { PARAMS } from "../sae/params.ts";
 import { FormatError, messageOf } from "../util/errors.ts";
 import { firstNonFinite } from "../util/float16.ts";
-import { AVERAGE, OPTIMIZER, TRAINED, weightsFile } from "./layout.ts";
+import { TRAINED, weightsFile } from "./layout.ts";
 import { type Checkpoint, openCheckpoint } from "./load.ts";
 
 /** What was found of one checkpoint. */

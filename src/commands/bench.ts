@@ -3,7 +3,7 @@ import { stepText, syntheticText } from "../bench/print.ts";
 import { timeStep } from "../bench/step.ts";
 import { benchSynthetic, DICTIONARY } from "../bench/synthetic.ts";
 import type { TrainOptions } from "../config.ts";
-import type { Report } from "../train/report.ts";
+import type { Report } from "../run-files/metrics.ts";
 import { snakeCase } from "../util/json.ts";
 import { createProgress } from "../util/progress.ts";
 import { type BenchFlags, checkPlace, defineBench, STEP } from "./bench-flags.ts";

@@ -1,13 +1,15 @@
 /** The rows that `saetta eval` looks at. */
 
 import { stat } from "node:fs/promises";
-import { basename, dirname, join, resolve } from "node:path";
+import { join, resolve } from "node:path";
+import { runFolderOf } from "../checkpoint/layout.ts";
 import { type TrainOptions, withDefaults } from "../config.ts";
 import { chooseRows } from "../data/choose.ts";
 import { common, type Range, without } from "../data/holdout.ts";
 import type { ExcludePositions, ExcludeTokens } from "../data/mask.ts";
 import { openSource } from "../data/open.ts";
 import type { Source } from "../data/source.ts";
+import { CONFIG } from "../run-files/names.ts";
 import { readRunConfig } from "../train/run-folder.ts";
 import { locateData } from "../train/run-record.ts";
 import { SaettaError, UsageError } from "../util/errors.ts";
@@ -148,9 +150,8 @@ function limitFor(
 
 const absolute = (path: string): string => resolve(path);
 
-/** The run folder around a checkpoint folder. */
+/** The run folder around a checkpoint folder, if it has a config. */
 async function runOf(saePath: string): Promise<string | undefined> {
-  const run = dirname(dirname(saePath));
-  if (basename(dirname(saePath)) !== "checkpoints") return undefined;
-  return (await stat(join(run, "config.json")).catch(() => undefined))?.isFile() ? run : undefined;
+  const run = runFolderOf(saePath);
+  return run !== undefined && (await stat(join(run, CONFIG)).catch(() => undefined))?.isFile() ? run : undefined;
 }

@@ -2,7 +2,7 @@
 
 import type { Config } from "../config.ts";
 import { preflightLine } from "../data/preflight-words.ts";
-import type { Report } from "../train/report.ts";
+import type { Report } from "../run-files/metrics.ts";
 import type { TrainRun } from "../train/run.ts";
 import { formatBytes } from "../util/bytes.ts";
 import { counted } from "../util/format.ts";

@@ -1,14 +1,14 @@
 import { stat } from "node:fs/promises";
 import { resolve } from "node:path";
 import type { Command } from "commander";
+import { runFolderOf } from "../checkpoint/layout.ts";
 import { rowsOf } from "../data/chunks.ts";
-import { featuresFolder } from "../explorer/api.ts";
-import type { FeatureSummary } from "../explorer/shared/format.ts";
 import { writeHtmlReport } from "../features/html-report.ts";
 import type { Stage } from "../features/write-features.ts";
 import { loadSae, type Sae } from "../inference/sae.ts";
 import type { WeightsKind } from "../inference/weights.ts";
 import { evaluate } from "../metrics/evaluate.ts";
+import type { FeatureSummary } from "../run-files/feature-summary.ts";
 import { SaettaError } from "../util/errors.ts";
 import { counted } from "../util/format.ts";
 import { parseCount } from "../util/numbers.ts";
@@ -30,7 +30,7 @@ interface Flags {
 
 /** FVU of a run's autoencoder on the rows that the run held out; undefined where there is no run, or its rows cannot be read. */
 async function heldOutOf(sae: Sae & { readonly path: string }): Promise<FeatureSummary["heldOut"]> {
-  if (featuresFolder(resolve(sae.path)) === undefined) return undefined;
+  if (runFolderOf(resolve(sae.path)) === undefined) return undefined;
   try {
     const { source, ranges, nonFinite } = await evalData(resolve(sae.path), [], {});
     try {

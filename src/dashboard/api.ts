@@ -6,6 +6,8 @@
  * GET /api/runs/ID/series?from=STEP&to=STEP&points=N&scale=linear|log   a `Series`: a part of a run, closer
  */
 
+import type { DensityBin, DensityLine } from "../run-files/density.ts";
+
 export type RunState = "running" | "done" | "stopped" | "quiet" | "waiting";
 
 /** One run in the list. What is not known (yet) is null. */
@@ -46,14 +48,8 @@ export interface RunDetails {
 }
 
 /** How many latents fire on which share of the held-out rows, at one step. */
-export interface Density {
-  readonly step: number;
-  readonly rows: number;
-  readonly latents: number;
-  /** Latents with no value above 0 in any of the rows. */
-  readonly never: number;
-  /** Latents whose share of rows is in (10^from, 10^to]. */
-  readonly bins: readonly { readonly from: number; readonly to: number; readonly latents: number }[];
+export interface Density extends Omit<DensityLine, "density" | "density_unit"> {
+  readonly bins: readonly DensityBin[];
 }
 
 export type Scale = "linear" | "log";

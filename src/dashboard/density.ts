@@ -1,5 +1,6 @@
 /** Lines of density.jsonl: how often latents fire, at each evaluation. */
 
+import type { DensityBin, DensityLine } from "../run-files/density.ts";
 import type { Density } from "./api.ts";
 
 /** Entries kept of a run; the oldest go first. */
@@ -18,7 +19,13 @@ export function withDensity(
   return [...entries.filter(({ step }) => step < entry.step), entry].slice(-MOST_ENTRIES);
 }
 
-function densityOf({ step, rows, latents, never, density }: Readonly<Record<string, unknown>>): Density | undefined {
+function densityOf({
+  step,
+  rows,
+  latents,
+  never,
+  density,
+}: { readonly [K in keyof DensityLine]?: unknown }): Density | undefined {
   if (!isCount(step) || !isCount(rows) || !isCount(latents) || !isCount(never) || !Array.isArray(density))
     return undefined;
   const bins = density.slice(0, MOST_BINS).filter(isBin);
@@ -35,9 +42,9 @@ function isCount(value: unknown): value is number {
   return typeof value === "number" && Number.isSafeInteger(value) && value >= 0;
 }
 
-function isBin(value: unknown): value is Density["bins"][number] {
+function isBin(value: unknown): value is DensityBin {
   if (typeof value !== "object" || value === null) return false;
-  const { from, to, latents } = value as Readonly<Record<string, unknown>>;
+  const { from, to, latents } = value as { readonly [K in keyof DensityBin]?: unknown };
   return (
     typeof from === "number" && typeof to === "number" && from >= LEAST && from < to && to <= 0 && isCount(latents)
   );

@@ -2,6 +2,7 @@
 
 import { lstat } from "node:fs/promises";
 import { join } from "node:path";
+import { CONFIG, DENSITY, FEATURES, LOCK, METRICS } from "../run-files/names.ts";
 import { hasCode, messageOf } from "../util/errors.ts";
 import type { Density, RunDetails, RunSummary } from "./api.ts";
 import { Columns } from "./columns.ts";
@@ -9,13 +10,6 @@ import { withDensity } from "./density.ts";
 import { LineReader } from "./lines.ts";
 import { lastLines, objectOf, readSmall } from "./read.ts";
 import { summarize } from "./summary.ts";
-
-/** What training writes. The page knows it by these names alone, and takes none of them from the code that writes (docs/decisions/0040). */
-const CONFIG = "config.json";
-const METRICS = "metrics.jsonl";
-const DENSITY = "density.jsonl";
-const LOCK = "lock";
-const FEATURES = "features";
 
 const MOST_CONFIG = 256 * 1024;
 /** Of the end of the log, for the summary: some hundred lines. */

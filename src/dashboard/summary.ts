@@ -1,6 +1,8 @@
 /** What the last lines of a run's log say of it. */
 
 import { hostname } from "node:os";
+import type { Report } from "../run-files/metrics.ts";
+import { holderOf } from "../run-files/names.ts";
 import type { RunState, RunSummary } from "./api.ts";
 
 /** Lines and seconds over which the rate of late is taken. */
@@ -95,8 +97,8 @@ function stateOf(
   alive: (pid: number) => boolean,
 ): RunState {
   if (done) return "done";
-  const [, pid, host] = /^process (\d{1,10}) on (.{1,255})$/.exec(lock?.trim() ?? "") ?? [];
-  if (pid !== undefined && host === hostname() && !alive(Number(pid))) return "stopped";
+  const holder = holderOf(lock);
+  if (holder?.host === hostname() && !alive(holder.pid)) return "stopped";
   if (!began) return "waiting";
   return age > Math.max(QUIET_SECONDS, QUIET_LINES * perLine) ? "quiet" : "running";
 }
@@ -110,7 +112,7 @@ function latest(lines: readonly Values[]): Record<string, number> {
       else if (value === null) found.delete(name);
     }
   }
-  for (const place of ["step", "tokens", "elapsed_s"]) found.delete(place);
+  for (const place of ["step", "tokens", "elapsed_s"] satisfies (keyof Report)[]) found.delete(place);
   return Object.fromEntries(found);
 }
 

@@ -1,24 +1,16 @@
 /** The features of runs for a page that asks a server: PREFIX/summary, PREFIX/latents?..., PREFIX/latents/12. Of a file only a few chunks are read an answer. */
 
 import { stat } from "node:fs/promises";
-import { basename, dirname, join } from "node:path";
+import { join } from "node:path";
+import { FEATURES, FEATURES_FILE } from "../run-files/names.ts";
 import { UsageError } from "../util/errors.ts";
 import { type FeatureFile, openFeatures } from "./open.ts";
 import { FeatureReader } from "./shared/reader.ts";
 import { type LatentQuery, SORTS } from "./shared/source.ts";
 
-/** Where `saetta report` leaves the features of a run, in its folder. */
-export const FEATURES = "features";
-const FILE = "features.saetta";
-
-/** The folder for the features of the run that a checkpoint folder belongs to; undefined where it belongs to none. */
-export function featuresFolder(checkpoint: string): string | undefined {
-  const folder = dirname(checkpoint);
-  return basename(folder) === "checkpoints" ? join(dirname(folder), FEATURES) : undefined;
-}
-
-export function featuresFile(folder: string): string {
-  return join(folder, FILE);
+/** The features file of a run. */
+export function featuresFile(runDir: string): string {
+  return join(runDir, FEATURES, FEATURES_FILE);
 }
 
 /** Answers what a page asks about the features of runs. */
@@ -80,7 +72,7 @@ export function explorerApi(): ExplorerApi {
     const isKnown =
       kind === "latents" ? /^\d{0,9}$/.test(number ?? "") && number !== "" : kind === "summary" && number === undefined;
     if (!isKnown || more.length > 0) return undefined;
-    const reader = await open(featuresFile(join(folder, FEATURES)));
+    const reader = await open(featuresFile(folder));
     if (reader === undefined || kind === "summary") return reader?.summary();
     if (number === undefined) return reader.latents(queryOf(query));
     return reader.latent(Number(number)).catch((thrown: unknown) => {

@@ -4,19 +4,14 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { deflateRawSync } from "node:zlib";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import type { FeatureSummary } from "../run-files/feature-summary.ts";
+import { FEATURES, FEATURES_FILE } from "../run-files/names.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { SaettaError, UsageError } from "../util/errors.ts";
-import { explorerApi, FEATURES, featuresFile, featuresFolder } from "./api.ts";
+import { explorerApi, featuresFile } from "./api.ts";
 import { writeHtml } from "./html.ts";
 import { openFeatures } from "./open.ts";
-import {
-  type FeatureSummary,
-  MAGIC,
-  PER_SHARD,
-  PER_TEXT,
-  type StoredLatent,
-  type StoredPassage,
-} from "./shared/format.ts";
+import { MAGIC, PER_SHARD, PER_TEXT, type StoredLatent, type StoredPassage } from "./shared/format.ts";
 import { FeatureReader } from "./shared/reader.ts";
 import { FeatureWriter } from "./write.ts";
 
@@ -70,7 +65,7 @@ let folder = "";
 let path = "";
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), "saetta-features-"));
-  path = featuresFile(folder);
+  path = join(folder, FEATURES_FILE);
   const writer = await FeatureWriter.create(path);
   for (let first = 0; first < LATENTS; first += PER_SHARD) {
     const count = Math.min(PER_SHARD, LATENTS - first);
@@ -277,7 +272,7 @@ describe("the page of a features file", () => {
 });
 
 describe("explorerApi", () => {
-  const inRun = (run: string) => featuresFile(join(run, FEATURES));
+  const inRun = (run: string) => featuresFile(run);
   beforeEach(async () => {
     await mkdir(join(folder, FEATURES));
     await copyFile(path, inRun(folder));
@@ -340,10 +335,5 @@ describe("explorerApi", () => {
       expect(await api.answer(run, ["summary"], new URLSearchParams())).toEqual(SUMMARY);
     }
     expect(open() - before).toBeLessThan(15);
-  });
-
-  it("belongs to runs only", () => {
-    expect(featuresFolder("/a/runs/x/checkpoints/step-00000001")).toBe("/a/runs/x/features");
-    expect(featuresFolder("/a/sae")).toBeUndefined();
   });
 });

@@ -4,10 +4,11 @@ import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { FeatureSummary } from "../run-files/feature-summary.ts";
+import { FEATURES } from "../run-files/names.ts";
 import { bytesOf } from "../util/bytes.ts";
-import { type ExplorerApi, explorerApi, FEATURES, featuresFile } from "./api.ts";
+import { type ExplorerApi, explorerApi, featuresFile } from "./api.ts";
 import { openFeatures } from "./open.ts";
-import type { FeatureSummary } from "./shared/format.ts";
 import { httpSource } from "./shared/http-source.ts";
 import { FeatureReader } from "./shared/reader.ts";
 import { FeatureWriter } from "./write.ts";
@@ -40,7 +41,7 @@ let address = "";
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), "saetta-http-"));
   await mkdir(join(folder, "a", FEATURES), { recursive: true });
-  const writer = await FeatureWriter.create(featuresFile(join(folder, "a", FEATURES)));
+  const writer = await FeatureWriter.create(featuresFile(join(folder, "a")));
   const latent = {
     contexts: 1,
     histogram: { width: 1, counts: [1] },
@@ -88,7 +89,7 @@ afterAll(async () => {
 describe("httpSource", () => {
   it("gives what the file gives", async () => {
     const source = httpSource(`${address}/a`);
-    const path = featuresFile(join(folder, "a", FEATURES));
+    const path = featuresFile(join(folder, "a"));
     const file = await openFeatures(path);
     const reader = new FeatureReader(file.index.summary, file.read, path);
     expect(await source.summary()).toEqual(SUMMARY);

@@ -2,9 +2,10 @@
 
 import { type FileHandle, open, rename, rm } from "node:fs/promises";
 import { deflateRawSync } from "node:zlib";
+import type { FeatureSummary } from "../run-files/feature-summary.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { messageOf, SaettaError } from "../util/errors.ts";
-import { type FeatureIndex, type FeatureSummary, MAGIC, VERSION } from "./shared/format.ts";
+import { type FeatureIndex, MAGIC, VERSION } from "./shared/format.ts";
 
 export class FeatureWriter {
   readonly #path: string;

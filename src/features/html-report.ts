@@ -2,13 +2,14 @@
 
 import { rm } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
+import { runFolderOf } from "../checkpoint/layout.ts";
 import type { Range } from "../data/holdout.ts";
 import type { Source } from "../data/source.ts";
-import { featuresFile, featuresFolder } from "../explorer/api.ts";
+import { featuresFile } from "../explorer/api.ts";
 import { writeHtml } from "../explorer/html.ts";
 import { openFeatures } from "../explorer/open.ts";
-import type { FeatureSummary } from "../explorer/shared/format.ts";
 import type { Sae } from "../inference/sae.ts";
+import type { FeatureSummary } from "../run-files/feature-summary.ts";
 import { makeFolders } from "../util/folders.ts";
 import { findModel, findTokenizer } from "./find-model.ts";
 import { type FeatureReportOptions, writeFeatureReport } from "./write-features.ts";
@@ -34,15 +35,15 @@ export async function writeHtmlReport(
   const model = await findModel(source, options.model, onNote);
   const beside = model && join(dirname(model.path), "tokenizer.json");
   const tokenizer = await findTokenizer(source, sae.description.saetta?.tokenizer ?? beside, onNote);
-  const kept = sae.path === undefined ? undefined : featuresFolder(resolve(sae.path));
-  if (kept !== undefined) await makeFolders(kept);
-  const path = kept === undefined ? `${out}.features` : featuresFile(kept);
+  const run = sae.path === undefined ? undefined : runFolderOf(resolve(sae.path));
+  const path = run === undefined ? `${out}.features` : featuresFile(run);
+  if (run !== undefined) await makeFolders(dirname(path));
   try {
     const summary = await writeFeatureReport(sae, source, ranges, { ...options, out: path, tokenizer, model });
     const features = await openFeatures(path);
     await writeHtml(features, out).finally(() => features.close());
     return summary;
   } finally {
-    if (kept === undefined) await rm(path, { force: true });
+    if (run === undefined) await rm(path, { force: true });
   }
 }

@@ -2,12 +2,12 @@
 
 import { availableParallelism } from "node:os";
 import { basename, dirname, isAbsolute, join } from "node:path";
+import { runFolderOf } from "../checkpoint/layout.ts";
 import type { NonFinite } from "../data/batches.ts";
 import { atMost } from "../data/chunks.ts";
 import type { Range } from "../data/holdout.ts";
 import type { Source } from "../data/source.ts";
 import {
-  type FeatureSummary,
   type LatentWords,
   PER_SHARD,
   PER_TEXT,
@@ -21,6 +21,7 @@ import type { LanguageModel } from "../language-model/load.ts";
 import type { Tokenizer } from "../language-model/tokenizer.ts";
 import { openUnembedding } from "../language-model/unembedding.ts";
 import type { Evaluation } from "../metrics/evaluate.ts";
+import type { FeatureSummary } from "../run-files/feature-summary.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
 import { collectFeatures } from "./collect-features.ts";
@@ -272,7 +273,7 @@ function summaryOf(
     b.score > a.score || (b.score === a.score && b.energyShare > a.energyShare) ? b : a,
   );
   return {
-    title: sae.path === undefined ? "in memory" : shortened(runOf(sae.path)),
+    title: sae.path === undefined ? "in memory" : shortened(runFolderOf(sae.path) ?? sae.path),
     step: sae.found.step ?? null,
     latents: n,
     k,
@@ -291,11 +292,6 @@ function summaryOf(
     text: source.tokens !== undefined,
     logits: options.model !== undefined,
   };
-}
-
-/** The run folder of a checkpoint; any other folder as it is. */
-function runOf(path: string): string {
-  return basename(dirname(path)) === "checkpoints" ? dirname(dirname(path)) : path;
 }
 
 /** Who is given a page need not know where on its machine its maker keeps things. */

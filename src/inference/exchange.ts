@@ -3,12 +3,13 @@
 import { readdir, rename, rm, rmdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { writeFile } from "../checkpoint/commit.ts";
-import { CFG, weightsFile } from "../checkpoint/layout.ts";
+import { weightsFile } from "../checkpoint/layout.ts";
 import { disk } from "../checkpoint/storage.ts";
 import type { Exchanged, FormatName, OutputFile, ReadFormatName, Rules, WriteOptions } from "../interchange/format.ts";
 import { findForeign, formatNamed, openForeign } from "../interchange/index.ts";
 import { sparsifyWeights } from "../interchange/sparsify.ts";
 import { jsonFile } from "../interchange/tensors.ts";
+import { CFG, MANIFEST } from "../run-files/names.ts";
 import { descriptionJson, type SaeDescription } from "../sae/description.ts";
 import { CORE_PARAMS } from "../sae/params.ts";
 import { hasCode, messageOf, SaettaError, UsageError } from "../util/errors.ts";
@@ -124,7 +125,7 @@ export async function importSae(path: string, { out, k, verify = false, data = [
 /** sparsify's layout is ours too: a folder of it that no checkpoint is. */
 async function sparsifyIn(folder: string): ReturnType<typeof findForeign> {
   const names = new Set(await disk.list(folder));
-  return names.has("manifest.json") ? undefined : findForeign(folder, names);
+  return names.has(MANIFEST) ? undefined : findForeign(folder, names);
 }
 
 async function comparison(

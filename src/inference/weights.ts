@@ -2,7 +2,7 @@
 
 import { stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
-import { AVERAGE, CFG, isRunFolder, OWN_WEIGHTS, WEIGHTS, weightsFile } from "../checkpoint/layout.ts";
+import { isRunFolder, weightsFile } from "../checkpoint/layout.ts";
 import { INFERENCE_FILES, newestCheckpoint, openCheckpoint, type Refusal } from "../checkpoint/load.ts";
 import { disk } from "../checkpoint/storage.ts";
 import type { Engine, Params } from "../engine/engine.ts";
@@ -11,6 +11,7 @@ import type { Told } from "../interchange/format.ts";
 import { type FoundForeign, findForeign, namesForeign, openForeign } from "../interchange/index.ts";
 import { refuseTranscoder } from "../interchange/sparsify.ts";
 import { checkShape, safetensorsFloats } from "../interchange/tensors.ts";
+import { AVERAGE, CFG, CHECKPOINTS, MANIFEST, OWN_WEIGHTS, WEIGHTS } from "../run-files/names.ts";
 import { paramsOf } from "../sae/architectures/index.ts";
 import { normalizationOf, parseDescription, type SaeDescription } from "../sae/description.ts";
 import { isCoreParam, PARAMS, type ParamName, paramEntries } from "../sae/params.ts";
@@ -57,7 +58,7 @@ export async function findSae(path: string, weights?: WeightsKind, told: Told = 
   const isRun = found.isDirectory() && !weightsThere && (await isRunFolder(path, names));
   const foreign = weightsThere || isRun ? undefined : await findForeign(path, names);
   if (foreign !== undefined) return fromForeign(foreign, folder, weights, told);
-  if (!weightsThere && !isRun && !(own && names.has("checkpoints"))) {
+  if (!weightsThere && !isRun && !(own && names.has(CHECKPOINTS))) {
     if (found.isDirectory()) await refuseFolderOfSaes(path);
     const what = found.isDirectory()
       ? "holds no autoencoder: no checkpoints, and"
@@ -77,7 +78,7 @@ export async function findSae(path: string, weights?: WeightsKind, told: Told = 
       refusals,
     };
   }
-  if (names.has("manifest.json")) {
+  if (names.has(MANIFEST)) {
     const { step, description, files } = await openCheckpoint(folder, INFERENCE_FILES);
     return { path: folder, description, weights: chosen(folder, files.has(AVERAGE), weights), step, refusals: [] };
   }
@@ -106,7 +107,7 @@ export async function namesSae(path: string): Promise<boolean> {
   const found = await stat(path).catch(() => undefined);
   if (found?.isDirectory() !== true) return [WEIGHTS, OWN_WEIGHTS, CFG].includes(basename(path));
   const names = new Set(await disk.list(path));
-  return names.has(CFG) || names.has("checkpoints") || namesForeign(names);
+  return names.has(CFG) || names.has(CHECKPOINTS) || namesForeign(names);
 }
 
 const FORMATS_IN_WORDS = `no ${CFG} with ${WEIGHTS} (Saetta, sparsify) or sae_weights.safetensors (SAELens), no torch file (OpenAI, dictionary_learning)`;
@@ -237,7 +238,7 @@ export async function checkWeights(found: FoundSae): Promise<void> {
     const { dims, spec } = found.description;
     for (const name of paramsOf(spec)) {
       const { file: tensor, shape } = PARAMS[name];
-      checkShape(tensor, file.entry(tensor).shape, shape(dims), "cfg.json", file.path);
+      checkShape(tensor, file.entry(tensor).shape, shape(dims), CFG, file.path);
     }
   } finally {
     await file.close();

@@ -2,17 +2,7 @@
 
 import { readFile, stat } from "node:fs/promises";
 import { basename, dirname, extname, join } from "node:path";
-import {
-  AVERAGE,
-  CFG,
-  checkpointsFolder,
-  isRunFolder,
-  OWN_WEIGHTS,
-  savedSteps,
-  stepName,
-  WEIGHTS,
-  weightsFile,
-} from "../checkpoint/layout.ts";
+import { checkpointsFolder, isRunFolder, savedSteps, weightsFile } from "../checkpoint/layout.ts";
 import { openCheckpoint } from "../checkpoint/load.ts";
 import { disk } from "../checkpoint/storage.ts";
 import type { OpenOptions } from "../data/open.ts";
@@ -29,6 +19,17 @@ import { refuseTranscoder } from "../interchange/sparsify.ts";
 import { checkExternalData } from "../language-model/external-data.ts";
 import { parseOnnx } from "../language-model/onnx-graph.ts";
 import { loadTokenizer } from "../language-model/tokenizer.ts";
+import {
+  AVERAGE,
+  CFG,
+  CHECKPOINTS,
+  CONFIG,
+  MANIFEST,
+  METRICS,
+  OWN_WEIGHTS,
+  stepName,
+  WEIGHTS,
+} from "../run-files/names.ts";
 import { architectureNamed } from "../sae/architectures/index.ts";
 import { parseDescription } from "../sae/description.ts";
 import { FormatError, hasCode, messageOf, SaettaError } from "../util/errors.ts";
@@ -191,7 +192,7 @@ function sae(object: JsonObject, where: string): Facts {
 
 async function inspectFolder(path: string, options: OpenOptions): Promise<Inspection> {
   const names = new Set(await disk.list(path));
-  if (names.has("config.json") && (await isRun(path, names))) return runFolder(path);
+  if (names.has(CONFIG) && (await isRun(path, names))) return runFolder(path);
   if (!names.has(CFG) || (!names.has(WEIGHTS) && !names.has(OWN_WEIGHTS))) {
     const foreign = namesForeign(names) ? await inspectForeign(path, names) : undefined;
     if (foreign !== undefined) return { path, ...foreign };
@@ -213,7 +214,7 @@ async function inspectFolder(path: string, options: OpenOptions): Promise<Inspec
   const file = weightsFile(description);
   const { facts } = await safetensors(join(path, file));
   const weights = facts.tensors as readonly Facts[];
-  if (!names.has("manifest.json")) return { path, kind: "autoencoder", facts: { ...about, [file]: weights } };
+  if (!names.has(MANIFEST)) return { path, kind: "autoencoder", facts: { ...about, [file]: weights } };
   const { step, files } = await openCheckpoint(path);
   const listed = [...files].map(([name, { size, sha256 }]) => ({ name, bytes: size, sha256 }));
   const average = files.has(AVERAGE);
@@ -222,11 +223,11 @@ async function inspectFolder(path: string, options: OpenOptions): Promise<Inspec
 
 /** A run has a folder of checkpoints from the start. */
 async function isRun(path: string, names: ReadonlySet<string>): Promise<boolean> {
-  return (await isRunFolder(path, names)) || (names.has("checkpoints") && !namesForeign(names));
+  return (await isRunFolder(path, names)) || (names.has(CHECKPOINTS) && !namesForeign(names));
 }
 
 async function runFolder(path: string): Promise<Inspection> {
-  const where = join(path, "config.json");
+  const where = join(path, CONFIG);
   const config = asObject(await readJsonFile(where), "the file", where);
   const checkpoints: Facts[] = [];
   for (const step of await savedSteps(path)) {
@@ -251,7 +252,7 @@ function withoutNull(value: Json): Json {
 
 /** What the newest line of metrics.jsonl says, the rows held out before those trained on. */
 async function lastReport(path: string): Promise<Facts> {
-  const text = await readFile(join(path, "metrics.jsonl"), "utf8").catch(() => "");
+  const text = await readFile(join(path, METRICS), "utf8").catch(() => "");
   let values: JsonObject = {};
   for (const line of text.trimEnd().split("\n").slice(-1)) {
     try {

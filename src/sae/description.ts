@@ -3,6 +3,7 @@
  * (https://github.com/EleutherAI/sparsify, SparseCoderConfig). Files of sparsify itself have no `saetta`. The weights beside it have sparsify's names too.
  */
 
+import { CFG } from "../run-files/names.ts";
 import { FormatError } from "../util/errors.ts";
 import { Fields, type Json, type JsonObject } from "../util/json.ts";
 import {
@@ -100,7 +101,7 @@ export function descriptionJson({ dims, spec, saetta }: SaeDescription): JsonObj
 
 /** Parses cfg.json strictly: what would make the autoencoder compute something else than Saetta does is refused, not ignored. `where` names the file in errors. */
 export function parseDescription(json: Json, where: string): SaeDescription {
-  const cfg = new Fields(json, "cfg.json", where);
+  const cfg = new Fields(json, CFG, where);
   const activation = cfg.has("activation") ? cfg.string("activation") : "topk"; // the first versions of sparsify had no other
   const architecture = architectureCalled("sparsify", activation);
   if (architecture === undefined)

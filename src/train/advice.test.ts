@@ -10,8 +10,8 @@ import { rowsOf } from "../data/chunks.ts";
 import { createReferenceEngine } from "../engine/reference.ts";
 import { loadSae } from "../inference/sae.ts";
 import { evaluate } from "../metrics/evaluate.ts";
+import type { Report } from "../run-files/metrics.ts";
 import { runAdvice, smallDefaults } from "./advice.ts";
-import type { Report } from "./report.ts";
 import { train } from "./train.ts";
 
 const good: Report = {

@@ -2,8 +2,8 @@
 
 import type { Config, TrainOptions } from "../config.ts";
 import { withDefaults } from "../config.ts";
+import type { Report } from "../run-files/metrics.ts";
 import { formatCount } from "../util/progress.ts";
-import type { Report } from "./report.ts";
 
 /** From here on an FVU is hardly better than that of the mean row, which is 1. */
 const HIGH_FVU = 0.8;

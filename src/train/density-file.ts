@@ -2,8 +2,8 @@
 
 import { appendFile, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { DENSITY_UNIT } from "../run-files/density.ts";
-import { DENSITY } from "./run-folder.ts";
+import { DENSITY_UNIT, type DensityLine } from "../run-files/density.ts";
+import { DENSITY } from "../run-files/names.ts";
 import type { HeldOutDensity } from "./validate.ts";
 
 /** Nothing but pages reads it, so a disk that refuses it stops no run; it is not written as what a run needs is (checkpoint/storage.ts). */
@@ -19,8 +19,10 @@ export class DensityFile {
 
   /** Appends a line. */
   append(step: number, density: HeldOutDensity): void {
-    const line = `${JSON.stringify({ step, ...density, density_unit: DENSITY_UNIT })}\n`;
-    this.#writing = this.#writing.then(() => appendFile(this.#path, line)).catch(() => undefined);
+    const line: DensityLine = { step, ...density, density_unit: DENSITY_UNIT };
+    this.#writing = this.#writing
+      .then(() => appendFile(this.#path, `${JSON.stringify(line)}\n`))
+      .catch(() => undefined);
   }
 
   async close(): Promise<void> {
@@ -30,7 +32,7 @@ export class DensityFile {
   async #cut(step: number): Promise<void> {
     try {
       const lines = (await readFile(this.#path, "utf8")).split("\n").slice(0, -1);
-      const kept = lines.filter((line) => (JSON.parse(line) as { readonly step: number }).step <= step);
+      const kept = lines.filter((line) => (JSON.parse(line) as DensityLine).step <= step);
       if (kept.length < lines.length) await writeFile(this.#path, kept.map((line) => `${line}\n`).join(""));
     } catch {
       await rm(this.#path, { force: true }).catch(() => undefined); // not there, or not what we write

@@ -2,10 +2,11 @@
 
 import { batches, type Position, type Ring } from "../data/batches.ts";
 import type { Engine, Hyper, Tensor } from "../engine/engine.ts";
+import type { Report } from "../run-files/metrics.ts";
 import { SaettaError } from "../util/errors.ts";
 import type { RunPlan } from "./plan.ts";
 import { rowsOfReplica } from "./rank-shard.ts";
-import { type Findings, type Report, readFindings } from "./report.ts";
+import { type Findings, readFindings } from "./report.ts";
 import { learningRate, type Schedule } from "./schedule.ts";
 import type { StartState } from "./start-state.ts";
 import { createTrainStep, type TrainStep } from "./step.ts";

@@ -3,8 +3,8 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { scratch } from "../../test/support/scratch.ts";
 import { type Call, failingAt, faulty, through } from "../../test/support/seam.ts";
+import type { Report } from "../run-files/metrics.ts";
 import { MetricsFile } from "./metrics-file.ts";
-import type { Report } from "./report.ts";
 
 let folder: string;
 let path: string;

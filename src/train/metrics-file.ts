@@ -5,9 +5,9 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { disk, type OutputFile } from "../checkpoint/storage.ts";
 import type { LogLine } from "../logs/run-log.ts";
+import type { Report } from "../run-files/metrics.ts";
+import { METRICS } from "../run-files/names.ts";
 import { SaettaError } from "../util/errors.ts";
-import type { Report } from "./report.ts";
-import { METRICS } from "./run-folder.ts";
 
 /** Lines are kept in memory until they are on the disk, which they are at the latest when this many bytes of them have come together. */
 const MOST_KEPT = 1024 * 1024;

@@ -11,6 +11,7 @@ import { openSource } from "../data/open.ts";
 import { stoppable } from "../data/rows-source.ts";
 import type { Source } from "../data/source.ts";
 import { findSae } from "../inference/weights.ts";
+import { STATE } from "../run-files/names.ts";
 import { normalizationOf } from "../sae/description.ts";
 import { otherOrigin } from "../sae/origin.ts";
 import { FormatError, SaettaError, UsageError } from "../util/errors.ts";
@@ -186,7 +187,7 @@ interface SavedStart extends Pick<StartState, "progress" | "normalization" | "el
 }
 
 function savedStart(checkpoint: Checkpoint): SavedStart {
-  const where = join(checkpoint.path, "state.json");
+  const where = join(checkpoint.path, STATE);
   const progress = new Fields(checkpoint.progress, "progress", where);
   const position = progress.fields("position");
   return {

@@ -3,16 +3,14 @@
 import { readFile, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { writeFile } from "../checkpoint/commit.ts";
-import { LOCK, lockRun, type RunLock } from "../checkpoint/lock.ts";
+import { lockRun, type RunLock } from "../checkpoint/lock.ts";
 import { disk } from "../checkpoint/storage.ts";
 import { type Config, configFromJson, configToJson, EARLIER, type TrainOptions } from "../config.ts";
+import { CONFIG, DENSITY, LOCK, METRICS } from "../run-files/names.ts";
 import { hasCode, SaettaError } from "../util/errors.ts";
 import { readTextFile } from "../util/json.ts";
 import { type RunRecord, recordFromJson, recordToJson, relativeTo } from "./run-record.ts";
 
-export const CONFIG = "config.json";
-export const METRICS = "metrics.jsonl";
-export const DENSITY = "density.jsonl";
 const TEMPORARY = `${CONFIG}.tmp`;
 
 /**

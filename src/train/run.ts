@@ -3,8 +3,8 @@
 import type { Config } from "../config.ts";
 import type { RunPreflight } from "../data/preflight.ts";
 import type { Sae } from "../inference/sae.ts";
+import type { Report } from "../run-files/metrics.ts";
 import type { Forecast } from "./estimate.ts";
-import type { Report } from "./report.ts";
 
 export interface TrainResult {
   /** "done": the budget is spent. "stopped": somebody asked it to stop. */

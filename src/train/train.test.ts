@@ -9,8 +9,8 @@ import { chooseRows } from "../data/choose.ts";
 import { rowsOf } from "../data/chunks.ts";
 import { openSafetensors } from "../formats/safetensors.ts";
 import { evaluate } from "../metrics/evaluate.ts";
+import type { Report } from "../run-files/metrics.ts";
 import { UsageError } from "../util/errors.ts";
-import type { Report } from "./report.ts";
 import { train } from "./train.ts";
 import type { HeldOutDensity } from "./validate.ts";
 

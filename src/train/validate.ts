@@ -8,7 +8,7 @@ import { BYTES, type Engine, type Hyper, NONE, type Normalization, type Params }
 import { ForwardPass } from "../engine/forward.ts";
 import { readNumbers } from "../engine/numbers.ts";
 import { namedSums, sumsLength } from "../engine/sums.ts";
-import { type DensityBin, densityBins } from "../run-files/density.ts";
+import { type DensityLine, densityBins } from "../run-files/density.ts";
 import { losses } from "../sae/math.ts";
 import { uint32Of } from "../util/bytes.ts";
 import { nonFiniteRows } from "../util/float16.ts";
@@ -37,14 +37,8 @@ export function spread(ranges: readonly Range[], rows: number): Range[] {
 /** Bins of the density of latents to a factor of 10. */
 const BINS_PER_DECADE = 5;
 
-/** How often the latents fire on the held-out rows: what density.jsonl says of an evaluation, beside its step. */
-export interface HeldOutDensity {
-  readonly rows: number;
-  readonly latents: number;
-  /** Latents with no value above 0 in any of the rows. */
-  readonly never: number;
-  readonly density: readonly DensityBin[];
-}
+/** How often the latents fire on the held-out rows, without the step. */
+export type HeldOutDensity = Omit<DensityLine, "step" | "density_unit">;
 
 /** The density of the latents of all shards. */
 export async function densityOfAll(

@@ -3,13 +3,13 @@
 import { readFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { isLeftover } from "../checkpoint/commit.ts";
-import { checkpointsFolder, savedSteps, stepName } from "../checkpoint/layout.ts";
-import { MANIFEST } from "../checkpoint/manifest.ts";
+import { checkpointsFolder, savedSteps } from "../checkpoint/layout.ts";
 import { disk } from "../checkpoint/storage.ts";
 import { type CheckpointVerdict, verifyCheckpoint } from "../checkpoint/verify.ts";
+import { CHECKPOINTS, CONFIG, MANIFEST, METRICS, stepName } from "../run-files/names.ts";
 import { formatBytes } from "../util/bytes.ts";
 import { hasCode, messageOf, SaettaError } from "../util/errors.ts";
-import { CONFIG, METRICS, readRunConfig } from "./run-folder.ts";
+import { readRunConfig } from "./run-folder.ts";
 
 export interface Verification {
   readonly path: string;
@@ -42,7 +42,7 @@ export async function verifyRun(path: string): Promise<Verification> {
       leftovers: [],
     };
   }
-  if (!names.includes(CONFIG) && !names.includes("checkpoints")) throw notARun(path);
+  if (!names.includes(CONFIG) && !names.includes(CHECKPOINTS)) throw notARun(path);
   const problems: string[] = [];
   await readRunConfig(path).catch((thrown: unknown) => problems.push(messageOf(thrown)));
   const folder = checkpointsFolder(path);

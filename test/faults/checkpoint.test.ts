@@ -8,7 +8,7 @@ import { openSource } from "../../src/data/open.ts";
 import { createReferenceEngine } from "../../src/engine/reference.ts";
 import { createHdf5 } from "../../src/formats/hdf5-write.ts";
 import { loadSae } from "../../src/inference/sae.ts";
-import type { Report } from "../../src/train/report.ts";
+import type { Report } from "../../src/run-files/metrics.ts";
 import { resume } from "../../src/train/resume.ts";
 import { train } from "../../src/train/train.ts";
 import { bytesOf } from "../../src/util/bytes.ts";

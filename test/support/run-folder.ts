@@ -2,6 +2,7 @@
 
 import { appendFileSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { CONFIG, type DENSITY, METRICS } from "../../src/run-files/names.ts";
 
 export type Line = Readonly<Record<string, unknown>>;
 
@@ -43,15 +44,15 @@ export function densityLine(step: number): Line {
 export function writeRun(folder: string, lines: readonly Line[], config: Line = {}): string {
   mkdirSync(folder, { recursive: true });
   writeFileSync(
-    join(folder, "config.json"),
+    join(folder, CONFIG),
     JSON.stringify({ data: ["acts.h5"], latents: 64, k: 8, batch: 32, tokens: 6400, drop_last: true, ...config }),
   );
-  writeFileSync(join(folder, "metrics.jsonl"), "");
-  appendLines(folder, "metrics.jsonl", lines);
+  writeFileSync(join(folder, METRICS), "");
+  appendLines(folder, METRICS, lines);
   return folder;
 }
 
-export function appendLines(folder: string, name: "metrics.jsonl" | "density.jsonl", lines: readonly Line[]): void {
+export function appendLines(folder: string, name: typeof METRICS | typeof DENSITY, lines: readonly Line[]): void {
   appendFileSync(join(folder, name), lines.map((line) => `${JSON.stringify(line)}\n`).join(""));
 }
 

@@ -3,11 +3,11 @@
 import { open, readdir, readFile, rm, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { checkpointsFolder, stepName } from "../../src/checkpoint/layout.ts";
+import { checkpointsFolder } from "../../src/checkpoint/layout.ts";
 import { INFERENCE_FILES, newestCheckpoint, openCheckpoint } from "../../src/checkpoint/load.ts";
-import { MANIFEST } from "../../src/checkpoint/manifest.ts";
 import { verifyCheckpoint } from "../../src/checkpoint/verify.ts";
 import { findSae } from "../../src/inference/weights.ts";
+import { MANIFEST, stepName } from "../../src/run-files/names.ts";
 import { verifyRun } from "../../src/train/verify.ts";
 import { FormatError } from "../../src/util/errors.ts";
 import type { Rng } from "../../src/util/rng.ts";

@@ -3,10 +3,11 @@
 import { mkdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { checkpointsFolder, savedSteps, stepName } from "../../src/checkpoint/layout.ts";
+import { checkpointsFolder, savedSteps } from "../../src/checkpoint/layout.ts";
 import { newestCheckpoint, openCheckpoint } from "../../src/checkpoint/load.ts";
 import { pruneCheckpoints, saveCheckpoint } from "../../src/checkpoint/save.ts";
 import { createReferenceEngine } from "../../src/engine/reference.ts";
+import { stepName } from "../../src/run-files/names.ts";
 import { type Chooser, type Recording, recording } from "../support/power.ts";
 import { scratch } from "../support/scratch.ts";
 import { through } from "../support/seam.ts";

@@ -1,5 +1,7 @@
 /** Which charts there are, and what they show. */
 
+import type { Report } from "../../run-files/metrics.ts";
+
 export interface ChartSpec {
   /** Stands for the chart in settings. */
   readonly id: string;
@@ -19,8 +21,8 @@ export interface ChartMetric {
   readonly sparse: boolean;
 }
 
-const one = (name: string): readonly ChartMetric[] => [{ name, label: "", sparse: false }];
-const withHeldOut = (name: string, heldOut: string): readonly ChartMetric[] => [
+const one = (name: keyof Report): readonly ChartMetric[] => [{ name, label: "", sparse: false }];
+const withHeldOut = (name: keyof Report, heldOut: keyof Report): readonly ChartMetric[] => [
   { name, label: "training", sparse: false },
   { name: heldOut, label: "held-out", sparse: true },
 ];
@@ -68,8 +70,12 @@ const CHARTS: readonly ChartSpec[] = [
 ];
 
 /** Told elsewhere, or by another chart; drawn only where they say something: when they are not what they are at rest. */
-const AT_REST: Readonly<Record<string, number | undefined>> = { loss_scale: 1, skipped: 0, skipped_rows: 0 };
-const TOLD = new Set(["epoch", "dead_fraction", "holdout_fvu", "holdout_mse"]);
+const AT_REST: { readonly [name: string]: number } = {
+  loss_scale: 1,
+  skipped: 0,
+  skipped_rows: 0,
+} satisfies Partial<Report>;
+const TOLD: ReadonlySet<string> = new Set<keyof Report>(["epoch", "dead_fraction", "holdout_fvu", "holdout_mse"]);
 
 export interface MetricExtent {
   readonly name: string;
@@ -92,7 +98,7 @@ export function chartsFor(metrics: readonly MetricExtent[]): readonly ChartSpec[
       id: `other:${name}`,
       title: name,
       about: "a metric of this run",
-      metrics: one(name),
+      metrics: [{ name, label: "", sparse: false }],
       log: false,
     })),
   ];

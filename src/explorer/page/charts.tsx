@@ -1,6 +1,7 @@
 /** Small charts: bars, drawn as SVG without inline styles. */
 
-import type { DensityBar, StoredLatent } from "../shared/format.ts";
+import type { DensityBin } from "../../run-files/density.ts";
+import type { StoredLatent } from "../shared/format.ts";
 import { amount, count, counted, level, percent } from "./words.ts";
 
 const WIDTH = 320;
@@ -72,7 +73,7 @@ export function DensityChart({
   dead,
   unit,
 }: {
-  readonly density: readonly DensityBar[];
+  readonly density: readonly DensityBin[];
   readonly dead: number;
   /** What latents fire on: "token", or "row" where there is no text. */
   readonly unit: string;

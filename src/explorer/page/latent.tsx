@@ -1,7 +1,8 @@
 /** One latent: first what it is about, in its text; then the figures. */
 
 import { useEffect, useRef, useState } from "preact/hooks";
-import type { FeatureSummary, TokenBar, TokenEffect } from "../shared/format.ts";
+import type { FeatureSummary } from "../../run-files/feature-summary.ts";
+import type { TokenBar, TokenEffect } from "../shared/format.ts";
 import type { Latent } from "../shared/source.ts";
 import { Histogram } from "./charts.tsx";
 import type { Neighbours } from "./neighbours.ts";

@@ -1,7 +1,7 @@
 /** All latents: searched, sorted, a page at a time. */
 
 import { useEffect, useState } from "preact/hooks";
-import type { FeatureSummary } from "../shared/format.ts";
+import type { FeatureSummary } from "../../run-files/feature-summary.ts";
 import type { ExplorerSource, LatentPage, LatentRow, Sort } from "../shared/source.ts";
 import { Tokens } from "./latent.tsx";
 import { hashOf, PER_PAGE, type Route, sortOf } from "./route.ts";

@@ -1,7 +1,7 @@
 /** The latents before and after the open one, in the order of the list; the arrow keys lead there. */
 
 import { useEffect, useState } from "preact/hooks";
-import type { FeatureSummary } from "../shared/format.ts";
+import type { FeatureSummary } from "../../run-files/feature-summary.ts";
 import type { ExplorerSource } from "../shared/source.ts";
 import { hashOf, PER_PAGE, type Route, sortOf } from "./route.ts";
 

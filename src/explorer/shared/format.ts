@@ -12,6 +12,7 @@
  * In a page each chunk is an element with that id, in base64.
  */
 
+import type { FeatureSummary } from "../../run-files/feature-summary.ts";
 import { FormatError } from "../../util/errors.ts";
 
 export const VERSION = 1;
@@ -19,42 +20,6 @@ export const MAGIC = "SAETTAFT";
 export const TRAILER = 12;
 export const PER_SHARD = 32;
 export const PER_TEXT = 2048;
-
-/** Latents whose density - the share of rows in which they fire - is in (10^from, 10^to]. */
-export interface DensityBar {
-  readonly from: number;
-  readonly to: number;
-  readonly latents: number;
-}
-
-export interface FeatureSummary {
-  /** For people: the folder of the autoencoder. */
-  readonly title: string;
-  readonly step: number | null;
-  readonly latents: number;
-  readonly k: number;
-  readonly width: number;
-  /** Rows that were looked at, and of what. */
-  readonly rows: number;
-  readonly data: string;
-  readonly model: string | null;
-  readonly tensor: string | null;
-  /** Rows a sequence, where rows come in sequences. */
-  readonly sequence: number | null;
-  readonly fvu: number | null;
-  /** FVU on rows that the run held out, and how many; null or absent where that is not known. */
-  readonly heldOut?: { readonly fvu: number | null; readonly rows: number } | null;
-  readonly l0: number;
-  /** Latents that did not fire in any of the rows. */
-  readonly dead: number;
-  readonly density: readonly DensityBar[];
-  /** The latent to show first. */
-  readonly first: number;
-  /** Whether there are tokens, and so text. */
-  readonly text: boolean;
-  /** Whether the effect on the model's output is known. */
-  readonly logits: boolean;
-}
 
 export interface FeatureIndex {
   readonly version: typeof VERSION;

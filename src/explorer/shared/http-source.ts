@@ -1,6 +1,6 @@
 /** The features that a server answers with: the page's side of explorerApi. */
 
-import type { FeatureSummary } from "./format.ts";
+import type { FeatureSummary } from "../../run-files/feature-summary.ts";
 import type { ExplorerSource, Latent, LatentPage } from "./source.ts";
 
 /** `api`: where explorerApi answers, such as "/api/features/first". */

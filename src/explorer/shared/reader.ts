@@ -1,8 +1,8 @@
 /** A features file, of which chunks are read when they are needed: the same in a page and on a server. */
 
+import type { FeatureSummary } from "../../run-files/feature-summary.ts";
 import { FormatError, UsageError } from "../../util/errors.ts";
 import {
-  type FeatureSummary,
   inflate,
   inflateJson,
   type LatentWords,

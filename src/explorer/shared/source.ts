@@ -1,6 +1,7 @@
 /** What the explorer shows, wherever it comes from: a page's own elements, or a server. */
 
-import type { FeatureSummary, LatentWords, StoredLatent } from "./format.ts";
+import type { FeatureSummary } from "../../run-files/feature-summary.ts";
+import type { LatentWords, StoredLatent } from "./format.ts";
 
 /** A latent as the list shows it. */
 export interface LatentRow extends LatentWords {
