@@ -1,5 +1,5 @@
 import { afterEach, expect, it, vi } from "vitest";
-import { type EndingSignal, holdSignals, onSignals } from "./signals.ts";
+import { debuggerAsked, type EndingSignal, holdSignals, onSignals } from "./signals.ts";
 
 // The process of the tests has listeners of its own; signals are emitted, not sent.
 const emit = (name: EndingSignal) => process.emit(name, name);
@@ -36,4 +36,13 @@ it("SIGUSR1 has a listener to the end, so that it never reaches the debugger", (
   onSignals(() => undefined)();
   expect(process.listenerCount("SIGUSR1")).toBeGreaterThan(0);
   expect(() => emit("SIGUSR1")).not.toThrow();
+});
+
+it("a debugger that was asked for, or that a preloaded module may have opened, is not taken for a signal", () => {
+  for (const words of ["--inspect", "--inspect=0", "--inspect-brk=9230", "--inspect-wait", "-r", "--import=./a.mjs"])
+    expect(debuggerAsked([words]), words).toBe(true);
+  expect(debuggerAsked([], '--no-warnings --require "/vs code/bootloader.js"')).toBe(true);
+  expect(debuggerAsked([], "--inspect")).toBe(true);
+  expect(debuggerAsked(["--inspect-port=0"], "--max-old-space-size=4096 --no-warnings")).toBe(false);
+  expect(debuggerAsked([])).toBe(false);
 });
