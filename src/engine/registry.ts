@@ -5,6 +5,7 @@
 
 import type { Collective } from "../collective/collective.ts";
 import type { Engine } from "./engine.ts";
+import type { LogSums } from "./log-sums.ts";
 
 /** What products are computed in; "auto": bf16 on a card, on the cpu the fastest that is exact. */
 export type Dtype = "auto" | "f32" | "bf16" | "fp16";
@@ -85,6 +86,11 @@ export const ENGINES = [
 export const ENGINE_NAMES = ENGINES.map(({ name }) => name).toSorted((a, b) => (a < b ? -1 : 1));
 
 export type EngineName = "auto" | (typeof ENGINES)[number]["name"];
+
+/** What sums rows of logits fastest, with `threads` threads. Rejects with SaettaError where its kernels cannot be compiled. */
+export async function openLogSums(threads: number): Promise<LogSums> {
+  return (await import("./cpu/index.ts")).openLogSums(threads);
+}
 
 /** Options without those that are not given. */
 function given<T extends object>(options: T): { [K in keyof T]: Exclude<T[K], undefined> } {

@@ -1,5 +1,19 @@
 /** Cross-entropy and Kullback-Leibler divergence of next-token predictions, in nats, from logits. Sums are taken in float64. */
 
+import type { LogSums } from "../engine/log-sums.ts";
+
+/** Sums in JavaScript, where the kernels cannot be compiled: slow, and what a reader compares the kernel with. */
+export const PLAIN_SUMS: LogSums = {
+  of(logits, vocabulary, rows, from) {
+    const logSums = Float64Array.from(rows, (row) => logSumExp(logits, row * vocabulary, vocabulary));
+    const divergence = Float64Array.from(from === undefined ? [] : rows, (row, i) =>
+      divergenceOf(from!.logits, logits, row * vocabulary, vocabulary, from!.logSums[i]!, logSums[i]!),
+    );
+    return Promise.resolve({ logSums, divergence });
+  },
+  close: () => Promise.resolve(),
+};
+
 /** What a language model's predictions are, kept to compare others with: of `positions` rows of logits [positions, vocabulary]. */
 export interface Predictions {
   readonly positions: number;
@@ -25,14 +39,15 @@ export function crossEntropy({ logits, logSums, vocabulary }: Predictions, row: 
 /** KL(p || q) = sum_v p(v) (log p(v) - log q(v)) of row `row` of both. */
 export function divergence(p: Predictions, q: Predictions, row: number): number {
   const { vocabulary } = p;
-  const begin = row * vocabulary;
-  const shift = p.logSums[row]!;
-  const other = q.logSums[row]!;
+  return divergenceOf(p.logits, q.logits, row * vocabulary, vocabulary, p.logSums[row]!, q.logSums[row]!);
+}
+
+function divergenceOf(p: Float32Array, q: Float32Array, begin: number, count: number, sumP: number, sumQ: number) {
   let sum = 0;
-  for (let i = begin; i < begin + vocabulary; i++) {
-    const logP = p.logits[i]! - shift;
+  for (let i = begin; i < begin + count; i++) {
+    const logP = p[i]! - sumP;
     const weight = Math.exp(logP);
-    if (weight > 0) sum += weight * (logP - (q.logits[i]! - other)); // a token that p rules out counts nothing, whatever q says
+    if (weight > 0) sum += weight * (logP - (q[i]! - sumQ)); // a token that p rules out counts nothing, whatever q says
   }
   return sum;
 }

@@ -4,13 +4,15 @@
  */
 
 import { availableParallelism } from "node:os";
+import type { LogSums } from "../engine/log-sums.ts";
+import { openLogSums } from "../engine/registry.ts";
 import type { Sae } from "../inference/sae.ts";
 import type { LanguageModel } from "../language-model/load.ts";
 import { openHead, openSpliced, type SplicedModel } from "../language-model/spliced.ts";
 import { bytesOf } from "../util/bytes.ts";
-import { SaettaError } from "../util/errors.ts";
+import { messageOf, SaettaError, UsageError } from "../util/errors.ts";
 import type { Contexts } from "./loss-contexts.ts";
-import { crossEntropy, divergence, predictionsOf } from "./loss-math.ts";
+import { PLAIN_SUMS } from "./loss-math.ts";
 
 /** In the place of the tensor: nothing else, the reconstruction, zeros, the mean. Means over the same predictions, in nats. */
 export interface LossRecovered {
@@ -100,6 +102,7 @@ export async function measureLoss(
     });
   const trial = (await contexts.read(0, 1)).ids;
   const spliced = await openSpliced(model, tensor, threads, trial);
+  let logSums: LogSums | undefined;
   try {
     for (const sae of saes) {
       if (sae.dims.dIn === spliced.width) continue;
@@ -128,10 +131,17 @@ export async function measureLoss(
         }),
       ),
     ];
+    logSums = await openLogSums(threads).catch((thrown: unknown) => {
+      if (!(thrown instanceof SaettaError) || thrown instanceof UsageError) throw thrown;
+      onNote?.(
+        `losses are summed in JavaScript, many times slower than by the cpu engine's kernels (${messageOf(thrown)})`,
+      );
+      return PLAIN_SUMS;
+    });
     const sums = { original: 0, predictions: 0, splices: splices.map(() => ({ crossEntropy: 0, divergence: 0 })) };
     for (let first = 0; first < count; first += size) {
       const batch = Math.min(size, count - first);
-      await addBatch(spliced, await contexts.read(first, batch), batch, splices, sums);
+      await addBatch(spliced, logSums, await contexts.read(first, batch), batch, splices, sums);
       onProgress?.((first + batch) * context, total);
     }
     const { predictions } = sums;
@@ -165,6 +175,7 @@ export async function measureLoss(
       definitions: definitionsOf(ablate),
     }));
   } finally {
+    await logSums?.close();
     await spliced.close();
   }
 }
@@ -183,6 +194,7 @@ interface Sums {
 
 async function addBatch(
   model: SplicedModel,
+  logSums: LogSums,
   { ids, spliced }: { readonly ids: Int32Array; readonly spliced: Uint8Array },
   batch: number,
   splices: readonly Splice[],
@@ -190,25 +202,24 @@ async function addBatch(
 ): Promise<void> {
   const { vocabulary, width } = model;
   const context = ids.length / batch;
-  const positions = Array.from(ids.keys()).filter((row) => spliced[row] === 1 && (row + 1) % context !== 0);
+  const rows = Uint32Array.from(ids.keys()).filter((row) => spliced[row] === 1 && (row + 1) % context !== 0);
   const all = new Uint8Array(spliced.length).fill(1);
+  /** The sum of -ln p(next token). */
+  const crossEntropy = (logits: Float32Array, normalizers: Float64Array): number =>
+    rows.reduce((sum, row, i) => sum + normalizers[i]! - logits[row * vocabulary + ids[row + 1]!]!, 0);
   const { activations, logits } = await model.original(ids, batch);
-  const original = predictionsOf(logits, vocabulary);
-  for (const row of positions) sums.original += crossEntropy(original, row, ids[row + 1]!);
-  sums.predictions += positions.length;
+  const original = { logits, logSums: (await logSums.of(logits, vocabulary, rows)).logSums };
+  sums.original += crossEntropy(logits, original.logSums);
+  sums.predictions += rows.length;
   for (const [i, { rows: scope, replace }] of splices.entries()) {
     const flags = scope === "all" ? all : spliced;
-    const rows = gather(activations, flags, width);
-    await replace(rows);
-    const other = predictionsOf(
-      await model.spliced(ids, batch, scattered(activations, flags, width, rows)),
-      vocabulary,
-    );
+    const values = gather(activations, flags, width);
+    await replace(values);
+    const other = await model.spliced(ids, batch, scattered(activations, flags, width, values));
+    const found = await logSums.of(other, vocabulary, rows, original);
     const sum = sums.splices[i]!;
-    for (const row of positions) {
-      sum.crossEntropy += crossEntropy(other, row, ids[row + 1]!);
-      sum.divergence += divergence(original, other, row);
-    }
+    sum.crossEntropy += crossEntropy(other, found.logSums);
+    sum.divergence += found.divergence.reduce((a, b) => a + b, 0);
   }
 }
 

@@ -109,6 +109,17 @@ const STRUCTS = {
     t: "Step",
     firstLatent: "u32",
   },
+  /** Of the rows numbered by `rows` [B] of logits [.., v] -> sums [B], and divergence [B] from the same rows of `from`, whose sums are known; `from` null: none. */
+  LogSums: {
+    logits: "const float*",
+    from: "const float*",
+    fromSums: "const double*",
+    rows: "const u32*",
+    B: "size_t",
+    v: "size_t",
+    sums: "double*",
+    divergence: "double*",
+  },
 } as const satisfies Readonly<Record<string, Fields>>;
 
 export const CONTRACT = {
@@ -136,6 +147,7 @@ export const OPERATIONS = {
   paramGrad: ["saetta_param_grad", "ParamGrad"],
   norm: ["saetta_norm", "Norm"],
   update: ["saetta_update", "Update"],
+  logSums: ["saetta_log_sums", "LogSums"],
 } as const satisfies Readonly<Record<string, readonly [symbol: string, struct: keyof typeof STRUCTS]>>;
 
 /** The other functions: result and parameters. What is `const u8*` or points at a struct is JavaScript's, for the time of the call. */

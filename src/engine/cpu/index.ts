@@ -10,9 +10,11 @@ import { solo } from "../../collective/solo.ts";
 import { messageOf, SaettaError, UsageError } from "../../util/errors.ts";
 import { countInWords, eitherOf, mustBe } from "../../util/must.ts";
 import type { Engine } from "../engine.ts";
+import type { LogSums } from "../log-sums.ts";
 import { kernelLibrary } from "./compile.ts";
 import { INSTRUCTION_SETS } from "./contract.ts";
 import { CpuEngine } from "./cpu-engine.ts";
+import { logSumsOf } from "./log-sums.ts";
 import { type InstructionSet, loadNative, type Native } from "./native.ts";
 
 export interface CpuOptions {
@@ -68,6 +70,31 @@ export async function createCpuEngine(options: CpuOptions = {}): Promise<Engine>
   if (!Number.isInteger(threads) || threads < 1 || threads > MAX_THREADS) {
     throw new UsageError(mustBe("--threads", countInWords(1, MAX_THREADS), threads));
   }
+  const chosen = await chosenPath(options);
+  const hasHalf = INSTRUCTION_SETS.indexOf(chosen) > INSTRUCTION_SETS.indexOf("avx512");
+  if (options.dtype === "bf16" && !hasHalf) {
+    throw new UsageError(`${chosen} has no product in bf16`, {
+      where: WHERE,
+      mend: "pass --dtype auto: the codes are the same",
+    });
+  }
+  const used = options.dtype === "f32" && hasHalf ? "avx512" : chosen;
+  const calls = await native();
+  const stream = openStream(calls, used, threads);
+  const model = cpus()[0]?.model.trim() || process.arch;
+  const description = `cpu: ${model}, ${threads} thread${threads === 1 ? "" : "s"}, ${NAMES[used]}`;
+  // Neither threads nor the screen in bf16 change a bit.
+  return new CpuEngine(
+    calls,
+    stream,
+    description,
+    `${hasHalf ? "avx512" : used} ${kernels}`,
+    options.collective ?? solo(),
+  );
+}
+
+/** The instruction set to use. Throws UsageError where this machine lacks the one that is asked for. */
+async function chosenPath(options: CpuOptions): Promise<InstructionSet> {
   const possible = await cpuPaths();
   const path = options.path ?? (process.env.SAETTA_CPU || possible[possible.length - 1]);
   const chosen = possible.find((name) => name === path);
@@ -88,28 +115,21 @@ export async function createCpuEngine(options: CpuOptions = {}): Promise<Engine>
       },
     );
   }
-  const hasHalf = INSTRUCTION_SETS.indexOf(chosen) > INSTRUCTION_SETS.indexOf("avx512");
-  if (options.dtype === "bf16" && !hasHalf) {
-    throw new UsageError(`${chosen} has no product in bf16`, {
-      where: WHERE,
-      mend: "pass --dtype auto: the codes are the same",
-    });
-  }
-  const used = options.dtype === "f32" && hasHalf ? "avx512" : chosen;
-  const calls = await native();
-  const stream = calls.open(INSTRUCTION_SETS.indexOf(used), threads);
+  return chosen;
+}
+
+function openStream(calls: Native, path: InstructionSet, threads: number): number {
+  const stream = calls.open(INSTRUCTION_SETS.indexOf(path), threads);
   if (stream === 0)
     throw new SaettaError(`${threads} threads cannot be started`, { where: WHERE, mend: "use fewer (--threads)" });
-  const model = cpus()[0]?.model.trim() || process.arch;
-  const description = `cpu: ${model}, ${threads} thread${threads === 1 ? "" : "s"}, ${NAMES[used]}`;
-  // Neither threads nor the screen in bf16 change a bit.
-  return new CpuEngine(
-    calls,
-    stream,
-    description,
-    `${hasHalf ? "avx512" : used} ${kernels}`,
-    options.collective ?? solo(),
-  );
+  return stream;
+}
+
+/** Sums over rows of logits with `threads` threads. Rejects with SaettaError where the kernels cannot be had. */
+export async function openLogSums(threads: number, options: Pick<CpuOptions, "path"> = {}): Promise<LogSums> {
+  const path = await chosenPath(options);
+  const calls = await native();
+  return logSumsOf(calls, openStream(calls, path, threads));
 }
 
 /** The kernels of this process. A failure is not kept: the compiler may have been installed since. */

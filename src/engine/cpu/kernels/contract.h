@@ -203,6 +203,18 @@ struct Update {
 };
 static_assert(sizeof(Update) == 200, "");
 
+struct LogSums {
+  const float* logits;
+  const float* from;
+  const double* fromSums;
+  const u32* rows;
+  size_t B;
+  size_t v;
+  double* sums;
+  double* divergence;
+};
+static_assert(sizeof(LogSums) == 64, "");
+
 }  // namespace saetta
 
 extern "C" {
@@ -233,4 +245,5 @@ void saetta_reconstruct(saetta::Stream* stream, const saetta::Reconstruct* a);
 void saetta_param_grad(saetta::Stream* stream, const saetta::ParamGrad* a);
 void saetta_norm(saetta::Stream* stream, const saetta::Norm* a);
 void saetta_update(saetta::Stream* stream, const saetta::Update* a);
+void saetta_log_sums(saetta::Stream* stream, const saetta::LogSums* a);
 }  // extern "C"
