@@ -1,4 +1,13 @@
-import { mkdirSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  copyFileSync,
+  mkdirSync,
+  mkdtempSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { open } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -69,6 +78,60 @@ describe("a model with its weights in another file", () => {
     mkdirSync(join(path, "weights"));
     writeFileSync(join(path, "weights", "table.bin"), bytesOf(TABLE));
     expect(await doubled(path)).toEqual(DOUBLED);
+  });
+
+  it("may have them in a cache of Hugging Face, where files of a snapshot are links to blobs of its repository", async () => {
+    const repository = join(folder, "hub", "models--org--tiny");
+    const snapshot = join(repository, "snapshots", "0a1b");
+    const blobs = join(repository, "blobs");
+    for (const path of [snapshot, blobs, join(folder, "hub", "models--org--other", "blobs")])
+      mkdirSync(path, { recursive: true });
+    renameSync(join(written("cached", { location: "model.onnx_data" }), "model.onnx"), join(blobs, "c0"));
+    writeFileSync(join(blobs, "c1"), bytesOf(TABLE));
+    const data = join(snapshot, "model.onnx_data");
+    const link = (target: string, path: string) => {
+      rmSync(path, { force: true, recursive: true });
+      symlinkSync(target, path);
+    };
+    link("../../blobs/c0", join(snapshot, "model.onnx"));
+    link("../../blobs/c1", data);
+    expect(await doubled(snapshot)).toEqual(DOUBLED);
+    expect(await inspect(join(snapshot, "model.onnx"))).toMatchObject({ kind: "ONNX model" });
+    const whole = await loadModel(snapshot);
+    const spliced = await openSpliced(whole, "embedded", 1, IDS);
+    await spliced.close();
+    // A folder of the snapshot, and a link to the snapshot itself.
+    mkdirSync(join(snapshot, "onnx"));
+    link("../../../blobs/c0", join(snapshot, "onnx", "model.onnx"));
+    link("../../../blobs/c1", join(snapshot, "onnx", "model.onnx_data"));
+    expect(await doubled(join(snapshot, "onnx"))).toEqual(DOUBLED);
+    link(snapshot, join(folder, "way"));
+    expect(await doubled(join(folder, "way"))).toEqual(DOUBLED);
+    // Anything else stays refused: another repository, the cache's other folders, and files outside it.
+    writeFileSync(join(folder, "hub", "models--org--other", "blobs", "c1"), bytesOf(TABLE));
+    writeFileSync(join(repository, "c1"), bytesOf(TABLE));
+    writeFileSync(join(folder, "c1"), bytesOf(TABLE));
+    const outside = ["../../../models--org--other/blobs/c1", "../../c1", join(folder, "c1")];
+    for (const target of outside) {
+      link(target, data);
+      await expect(loadModel(snapshot)).rejects.toThrow(
+        /model\.onnx_data: a link to a file outside the model's folder/,
+      );
+    }
+    // Blobs next to a folder that is no snapshot of a repository, and a folder that is a link out of the model's.
+    for (const name of ["plain-models", "models--org--x"]) {
+      const own = join(folder, name, "revisions", "0a1b");
+      mkdirSync(join(folder, name, "blobs"), { recursive: true });
+      mkdirSync(own, { recursive: true });
+      writeFileSync(join(folder, name, "blobs", "c1"), bytesOf(TABLE));
+      copyFileSync(join(blobs, "c0"), join(own, "model.onnx"));
+      link("../../blobs/c1", join(own, "model.onnx_data"));
+      await expect(loadModel(own)).rejects.toThrow(/outside the model's folder/);
+    }
+    renameSync(join(written("below-cache", { location: "weights/c1" }), "model.onnx"), join(blobs, "c2"));
+    link("../../blobs/c2", join(snapshot, "model.onnx"));
+    link("../../blobs", join(snapshot, "weights"));
+    await expect(loadModel(snapshot)).rejects.toThrow(/outside the model's folder/);
   });
 
   it("may have more than 4 GiB of them", async ({ skip }) => {

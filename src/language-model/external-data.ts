@@ -1,11 +1,12 @@
 /**
  * Weights of an ONNX model that are in other files next to it (https://github.com/onnx/onnx/blob/main/docs/ExternalData.md): the way of models above 2 GiB, and what PyTorch writes by default. Only files
- * of the model's own folder are read, and only bytes that they have.
+ * of the model's own folder are read, or of its repository's cache, and only bytes that they have.
  */
 
 import { createHash, type Hash } from "node:crypto";
+import { realpathSync } from "node:fs";
 import { realpath } from "node:fs/promises";
-import { dirname, join, relative } from "node:path";
+import { dirname, isAbsolute, join, relative, resolve, sep } from "node:path";
 import { openToRead } from "../formats/open-file.ts";
 import { readFully } from "../util/bytes.ts";
 import { FormatError } from "../util/errors.ts";
@@ -81,8 +82,7 @@ export async function checkExternalData(weights: Iterable<Weight>, file: string,
       });
     });
     try {
-      const inside = relative(await realpath(folder), await realpath(path));
-      if (inside.startsWith("..") || inside.startsWith("/")) {
+      if (!(await mayBeRead(path, folder))) {
         throw new FormatError("a link to a file outside the model's folder, which is not followed", {
           where: path,
           mend: "copy the file there: cp -L",
@@ -108,6 +108,44 @@ export async function checkExternalData(weights: Iterable<Weight>, file: string,
       await handle.close();
     }
   }
+}
+
+/**
+ * Whether the file is one of the folder, or a link in it to a blob of the same repository in a cache of Hugging Face: models--ORG--NAME has snapshots/REVISION, the files of which are links into
+ * blobs/.
+ */
+async function mayBeRead(path: string, folder: string): Promise<boolean> {
+  const [home, parent, file] = await Promise.all([realpath(folder), realpath(dirname(path)), realpath(path)]);
+  if (isBelow(file, home)) return true;
+  const repository = repositoryOf(home);
+  return (
+    repository !== undefined && (parent === home || isBelow(parent, home)) && isBelow(file, join(repository, "blobs"))
+  );
+}
+
+/** The folder of a repository in a cache that a folder is in. */
+function repositoryOf(folder: string): string | undefined {
+  return /^.*[\\/]models--[^\\/]+(?=[\\/]snapshots[\\/][^\\/])/.exec(folder)?.[0];
+}
+
+/** Where the runtime, which follows no link out of it, looks for the weights of a model, and what comes before their names there. */
+export function weightsFolder(file: string): { readonly folder: string; readonly prefix: string } {
+  const folder = dirname(resolve(file));
+  let home: string;
+  try {
+    home = realpathSync(folder);
+  } catch {
+    return { folder, prefix: "" };
+  }
+  const repository = repositoryOf(home);
+  return repository === undefined
+    ? { folder, prefix: "" }
+    : { folder: repository, prefix: `${relative(repository, home).split(sep).join("/")}/` };
+}
+
+function isBelow(path: string, folder: string): boolean {
+  const inside = relative(folder, path);
+  return inside !== "" && inside.split(sep)[0] !== ".." && !isAbsolute(inside);
 }
 
 /** SHA-256 of a model: of its file, then of the weights that are elsewhere. */

@@ -5,7 +5,7 @@
 
 import { FormatError, UsageError } from "../util/errors.ts";
 import { integer, string, wrap } from "../util/protobuf.ts";
-import { type ExternalData, externalData } from "./external-data.ts";
+import { type ExternalData, externalData, weightsFolder } from "./external-data.ts";
 import { type Field, fieldsOf, integersOf, type Message, textOf } from "./protobuf.ts";
 
 const MODEL = { graph: 7, training: 20, functions: 25 };
@@ -155,7 +155,9 @@ export function cutAt(graph: OnnxGraph, names: readonly string[], given?: GivenT
     ...graph.nodes
       .filter((node) => kept.has(node))
       .map((node) => (given && node.outputs.includes(given.name) ? withoutOutput(node, given.name) : node.raw)),
-    ...[...graph.initializers.values()].filter(isNeeded).map(({ raw }) => raw),
+    ...[...graph.initializers.values()]
+      .filter(isNeeded)
+      .map((weight) => placed(weight, weightsFolder(graph.file).prefix)),
     ...graph.parts.inputs.filter(isNeeded).map(({ raw }) => raw),
     ...(given === undefined ? [] : wrap(GRAPH.input, valueInfo(given))),
     ...graph.parts.notes
@@ -164,6 +166,18 @@ export function cutAt(graph: OnnxGraph, names: readonly string[], given?: GivenT
     ...names.flatMap((name) => wrap(GRAPH.output, string(1, name))),
   ];
   return Buffer.concat([...graph.parts.model, ...wrap(MODEL.graph, body)]);
+}
+
+/** The initializer with `prefix` before the name of the file that its bytes are in. */
+function placed({ raw, external }: Initializer, prefix: string): Uint8Array {
+  if (external === undefined || prefix === "") return raw;
+  const [field] = fieldsOf({ file: "", at: 0, bytes: raw });
+  const parts = [...fieldsOf(messageIn(field!))].flatMap((part) =>
+    part.number === TENSOR.externalData && entryOf(messageIn(part))[0] === "location"
+      ? wrap(TENSOR.externalData, [...string(1, "location"), ...string(2, prefix + external.location)])
+      : [part.raw],
+  );
+  return Buffer.concat(wrap(GRAPH.initializer, parts));
 }
 
 /** The node with another name for one of its outputs, under which nobody reads it. */

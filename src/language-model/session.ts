@@ -1,8 +1,8 @@
 /** ONNX Runtime, which is an optional part of an installation and is loaded when a model is. */
 
-import { dirname, resolve } from "node:path";
 import { hasCode, messageOf, SaettaError } from "../util/errors.ts";
 import { decodeFloat16, encodeFloat16 } from "../util/float16.ts";
+import { weightsFolder } from "./external-data.ts";
 import { tokenInput } from "./structure.ts";
 
 const VERSION = "1.30.0";
@@ -85,7 +85,7 @@ export function runtimeOptions(file: string, threads: number, optimization: "dis
       session: {
         // Threads that wait by spinning win nothing on an idle machine and halve the speed on a busy one.
         intra_op: { allow_spinning: "0" },
-        model_external_initializers_file_folder_path: dirname(resolve(file)),
+        model_external_initializers_file_folder_path: weightsFolder(file).folder,
       },
     },
   } as const;
