@@ -21,8 +21,8 @@ export interface OutputFile {
 export interface Storage {
   /** Names in a folder; none when it does not exist. */
   list(folder: string): Promise<string[]>;
-  /** Makes the folder; its parent exists, and so may the folder. */
-  makeFolder(path: string): Promise<void>;
+  /** Makes the folder, whose parent exists; false where the folder exists already. */
+  makeFolder(path: string): Promise<boolean>;
   /** A new file; fails when it exists. */
   create(path: string): Promise<OutputFile>;
   /** A file to be written into where it is, made when it does not exist, and its size in bytes. */
@@ -51,9 +51,13 @@ export const disk: Storage = {
   },
 
   async makeFolder(path) {
-    await mkdir(path).catch((thrown: unknown) => {
-      if (!hasCode(thrown, "EEXIST")) throw failure(thrown, path);
-    });
+    return mkdir(path).then(
+      () => true,
+      (thrown: unknown) => {
+        if (!hasCode(thrown, "EEXIST")) throw failure(thrown, path);
+        return false;
+      },
+    );
   },
 
   async create(path) {

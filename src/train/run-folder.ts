@@ -36,6 +36,18 @@ export async function createRunFolder(dir: string, config: Config, record: Omit<
   }
 }
 
+/**
+ * Makes the folder `name`, or where it exists the first of `name-2`, `name-3` and so on that does not; resolves to its
+ * path. Of several processes that do this at once each gets another folder.
+ */
+export async function claimFolder(name: string): Promise<string> {
+  await makeLasting(dirname(name));
+  for (let number = 1; ; number++) {
+    const dir = number === 1 ? name : `${name}-${number}`;
+    if (await disk.makeFolder(dir)) return dir;
+  }
+}
+
 /** Makes the folder and its parents, and sees to it that a power cut does not take their names. */
 async function makeLasting(path: string): Promise<void> {
   const parent = dirname(path);

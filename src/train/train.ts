@@ -16,7 +16,7 @@ import { smallDefaults } from "./advice.ts";
 import { planRun, type RunPlan } from "./plan.ts";
 import { fromFirst } from "./rank-shard.ts";
 import type { TrainRun } from "./run.ts";
-import { createRunFolder, discardRunFolder } from "./run-folder.ts";
+import { claimFolder, createRunFolder, discardRunFolder } from "./run-folder.ts";
 import { launch, roomToSave } from "./session.ts";
 import { startState } from "./start-state.ts";
 
@@ -44,15 +44,16 @@ export async function train(given: Source, options: TrainOptions & TrainArgument
   const source = stoppable(given, signal);
   const asked = checkOptions(rest, undefined, (name) => name);
   chooseGrid(0, collective.grid.size, asked);
-  const dir =
-    out === false ? undefined : await fromFirst(collective, async () => out ?? defaultOut(source, new Date()));
   const initial = asked.init === undefined ? undefined : await findSae(asked.init, undefined, { otherwiseK: asked.k });
   const context = { signal, onNote };
   const wanted = initial === undefined ? asked : likeInitial(asked, initial, source);
   const plan = await planRun(source, wanted, collective, context);
+  let dir: string | undefined;
   let lock: RunLock | undefined;
   try {
     for (const note of startNotes(asked, initial, plan)) onNote(note);
+    if (out !== false)
+      dir = await fromFirst(collective, async () => out ?? (await claimFolder(defaultOut(source, new Date()))));
     if (dir !== undefined && collective.grid.rank === 0) lock = await createRunFolder(dir, plan.config, plan.record);
     if (lock?.warning !== undefined) onNote(lock.warning);
     const start = await startState(plan, initial, context);

@@ -85,8 +85,9 @@ export function recording(root: string): Recording {
   const storage: Storage = {
     ...real,
     async makeFolder(path) {
-      await real.makeFolder(path);
+      const made = await real.makeFolder(path);
       if (!has(path)) link(path, true);
+      return made;
     },
     async create(path) {
       return opened(await real.create(path), link(path, false));
