@@ -2,14 +2,14 @@
 
 import type { Grid } from "../collective/collective.ts";
 import type { DType, Engine, Params, Real, State, Tensor } from "../engine/engine.ts";
-import { BYTES, COUNTERS } from "../engine/engine.ts";
+import { COUNTERS } from "../engine/engine.ts";
 import { readNumbers } from "../engine/numbers.ts";
 import { type SafetensorsDType, type SafetensorsPart, writeSafetensors } from "../formats/safetensors.ts";
 import { AVERAGE, CFG, CHECKPOINTS, OPTIMIZER, STATE, stepName } from "../run-files/names.ts";
 import { architectureNamed } from "../sae/architectures/index.ts";
 import { descriptionJson, FORMAT_VERSION, normalizationOf, type SaeDescription } from "../sae/description.ts";
 import { type ParamSpec, paramEntries } from "../sae/params.ts";
-import { formatBytes } from "../util/bytes.ts";
+import { BYTES, formatBytes } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
 import { firstNonFinite } from "../util/float16.ts";
 import type { JsonObject } from "../util/json.ts";

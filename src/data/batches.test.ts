@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { type MemoryOptions, memorySource, numberedRows } from "../../test/support/memory-source.ts";
-import { BYTES } from "../engine/engine.ts";
+import { BYTES } from "../util/bytes.ts";
 import { nonFiniteRows } from "../util/float16.ts";
 import { Rng } from "../util/rng.ts";
 import { type Batch, batches, type NonFinite, type Position, type Ring, ringRows, START } from "./batches.ts";

@@ -3,7 +3,7 @@
  * disk and brought there. A batch says which rows of the ring it is.
  */
 
-import { BYTES } from "../engine/engine.ts";
+import { BYTES } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
 import type { Range } from "./holdout.ts";
 import type { RowOrder, Window } from "./order.ts";

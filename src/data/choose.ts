@@ -1,6 +1,6 @@
 /** Which rows a run trains on and which it is judged by: a pure function of the data, its options and what was appended. */
 
-import { BYTES } from "../engine/engine.ts";
+import { BYTES } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
 import { type Appended, heldOutOf } from "./epochs.ts";
 import { type Range, without } from "./holdout.ts";

@@ -1,6 +1,6 @@
 /** Chosen rows of a source, in chunks for evaluation. */
 
-import { BYTES } from "../engine/engine.ts";
+import { BYTES } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
 import { firstNonFinite } from "../util/float16.ts";
 import type { NonFinite } from "./batches.ts";

@@ -1,5 +1,6 @@
 /** Several sources, one after the other, as one. */
 
+import { BYTES } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
 import { checkRoom, checkRows } from "../util/rows.ts";
 import type { Origin, Source } from "./source.ts";
@@ -114,7 +115,7 @@ export function concatSources(sources: readonly Source[], notes: readonly string
     origin: common(sources.map(({ origin }) => origin)),
     notes: all,
     tokensProblem,
-    read: rowReader(sources, dIn * { f64: 8, f32: 4, bf16: 2, f16: 2 }[dtype]),
+    read: rowReader(sources, dIn * BYTES[dtype]),
     tokens: first.tokens === undefined || tokensProblem !== undefined ? undefined : tokens,
     ...(sources.some((source) => source.mask !== undefined) ? { mask } : {}),
     locate(row) {

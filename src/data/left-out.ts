@@ -1,7 +1,6 @@
 /** Rows that are left out for their values: all-zero rows, which were allocated and never written, and rows beyond a largest norm. */
 
-import { BYTES } from "../engine/engine.ts";
-import { float64Of } from "../util/bytes.ts";
+import { BYTES, float64Of } from "../util/bytes.ts";
 import { rowsToFloat32 } from "./convert.ts";
 import type { Range } from "./holdout.ts";
 import { RowSet } from "./mask.ts";

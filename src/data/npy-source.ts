@@ -1,6 +1,7 @@
 /** Activations of one .npy file as a Source. The format has no names, so there are no token ids and no origin. */
 
-import { NPY_BYTES, openNpy } from "../formats/npy.ts";
+import { openNpy } from "../formats/npy.ts";
+import { BYTES } from "../util/bytes.ts";
 import { closedOnFailure } from "../util/closing.ts";
 import { FormatError, UsageError } from "../util/errors.ts";
 import { arraySource, axesOf, type OpenOptions, plainRows } from "./array-source.ts";
@@ -19,7 +20,7 @@ export async function openNpySource(path: string, { dataset, as }: OpenOptions =
     axesOf(shape, words, path);
     const width = shape.at(-1) as number;
     const rows = shape.slice(0, -1).reduce((product, size) => product * size, 1);
-    const read = plainRows(handle, path, position, rows, width * NPY_BYTES[dtype]);
+    const read = plainRows(handle, path, position, rows, width * BYTES[dtype]);
     const refusal = `its elements are of type ${type}, not f16, bf16, f32 or f64`;
     const typed = await rowType({ words, dtype, refusal, rows, width, read }, as, path);
     return arraySource({

@@ -1,6 +1,6 @@
 /** What can be seen of activations before training: norms, how far the mean is from the rest, outlier dimensions, duplicates, rows that are not finite, zero rows, start tokens, sinks. */
 
-import { BYTES } from "../engine/engine.ts";
+import { BYTES } from "../util/bytes.ts";
 import { nonFiniteRows } from "../util/float16.ts";
 import { fmix32 } from "../util/rng.ts";
 import { rowsToFloat32 } from "./convert.ts";

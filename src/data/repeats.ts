@@ -1,7 +1,7 @@
 /** Files that hold the same rows: a name given twice, a link, a copy. Kept, their rows would be both trained on and held out. */
 
 import { stat } from "node:fs/promises";
-import { BYTES } from "../engine/engine.ts";
+import { BYTES } from "../util/bytes.ts";
 import type { Source } from "./source.ts";
 
 /**

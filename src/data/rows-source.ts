@@ -1,7 +1,6 @@
 /** Rows that a program makes, as a Source: read from the first to the last, once or as often as they can be made anew. */
 
-import { BYTES } from "../engine/engine.ts";
-import { bytesOf } from "../util/bytes.ts";
+import { BYTES, bytesOf } from "../util/bytes.ts";
 import { SaettaError, UsageError } from "../util/errors.ts";
 import { mustBe, numberInWords } from "../util/must.ts";
 import { checkRows } from "../util/rows.ts";

@@ -1,7 +1,7 @@
 /** What a run needs to know of its data before the first step: the geometric median and the variance of a sample of rows. */
 
-import { BYTES } from "../engine/engine.ts";
 import { type Normalization, normalizeRow } from "../sae/math.ts";
+import { BYTES } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
 import { firstNonFinite } from "../util/float16.ts";
 import { type NonFinite, notFinite } from "./batches.ts";

@@ -4,8 +4,9 @@
  */
 
 import { openTorch, type TorchFile } from "../formats/torch-read.ts";
-import { TORCH_BYTES, type TorchTensor } from "../formats/torch-tensor.ts";
+import type { TorchTensor } from "../formats/torch-tensor.ts";
 import { ALONE, arraysOf, type TorchArray } from "../formats/torch-tree.ts";
+import { BYTES } from "../util/bytes.ts";
 import { closedOnFailure } from "../util/closing.ts";
 import { FormatError } from "../util/errors.ts";
 import {
@@ -83,13 +84,13 @@ function readerOf(file: TorchFile, name: string, { tensors }: TorchArray, width:
     rows: tensor.elements / width,
     read: tensorReader(file, name, tensor, width),
   }));
-  return rowReader(parts, width * TORCH_BYTES[tensors[0]!.dtype]);
+  return rowReader(parts, width * BYTES[tensors[0]!.dtype]);
 }
 
 function tensorReader(file: TorchFile, name: string, tensor: TorchTensor, width: number): Source["read"] {
   const position = file.position(tensor);
   if (position !== undefined)
-    return plainRows(file.handle, file.path, position, tensor.elements / width, width * TORCH_BYTES[tensor.dtype]);
+    return plainRows(file.handle, file.path, position, tensor.elements / width, width * BYTES[tensor.dtype]);
   throw new FormatError(`${inWords(name, tensor)} does not lie row by row in the file`, {
     where: file.path,
     mend: "save it contiguous: tensor.contiguous()",

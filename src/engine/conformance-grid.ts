@@ -5,13 +5,13 @@
 
 import { type Collective, groupOf, OVERS } from "../collective/collective.ts";
 import { autoencoderDims } from "../sae/dims.ts";
-import { bytesOf, float32Of, float64Of, uint32Of } from "../util/bytes.ts";
+import { BYTES, bytesOf, float32Of, float64Of, uint32Of } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
 import { Rng } from "../util/rng.ts";
 import { allocStep, freeStep, writeHyper } from "./allocate.ts";
 import { HYPERS } from "./conformance-draw.ts";
 import { Tally } from "./conformance-step.ts";
-import { BYTES, type Engine, NONE, type Over, type ReduceOp, type Tensor } from "./engine.ts";
+import { type Engine, NONE, type Over, type ReduceOp, type Tensor } from "./engine.ts";
 import { allocNumbers, readNumbers, writeNumbers } from "./numbers.ts";
 
 export interface GridCase {

@@ -28,8 +28,6 @@ export type DType = "f64" | "f32" | "bf16" | "f16" | "u32" | "u8";
 /** What an engine computes in; parameters, moments, codes and err are stored so. */
 export type Real = "f64" | "f32";
 
-export const BYTES: Readonly<Record<DType, number>> = { f64: 8, f32: 4, bf16: 2, f16: 2, u32: 4, u8: 1 };
-
 /** Memory of an engine. Opaque: only the engine that made it may look inside. */
 export interface Tensor {
   readonly dtype: DType;

@@ -1,9 +1,10 @@
 /** Rows on their way into an engine whose memory is the host's. */
 
+import { BYTES } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
 import { nonFiniteRows } from "../util/float16.ts";
 import { screenedMemory } from "../util/screen.ts";
-import { BYTES, type DType, type Engine, type Tensor } from "./engine.ts";
+import type { DType, Engine, Tensor } from "./engine.ts";
 
 export function hostMemory(bytes: number): Uint8Array<ArrayBuffer> {
   return new Uint8Array(screenedMemory(bytes), 0, bytes);

@@ -2,8 +2,9 @@
 
 import type { Pairs } from "../sae/math.ts";
 import { CORE_PARAMS, type CoreParam, perParam } from "../sae/params.ts";
+import { BYTES } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
-import { BYTES, type Codes, type Dims, type DType, type Grads, NONE, type Tensor } from "./engine.ts";
+import { type Codes, type Dims, type DType, type Grads, NONE, type Tensor } from "./engine.ts";
 
 const FREED = new Uint8Array(0);
 

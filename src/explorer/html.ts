@@ -1,9 +1,10 @@
 /** A features file as one HTML file that needs nothing else: opened from disk or served from anywhere, it asks for nothing. */
 
 import { createHash } from "node:crypto";
-import { type FileHandle, open, readFile, rename, rm } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { deflateRawSync } from "node:zlib";
-import { messageOf, SaettaError } from "../util/errors.ts";
+import { atomicWrite } from "../util/atomic-write.ts";
+import { SaettaError } from "../util/errors.ts";
 import type { FeatureFile } from "./open.ts";
 
 /** Where the build puts static.js and static.css. */
@@ -15,25 +16,16 @@ const ASSETS = new URL("./page/", import.meta.url);
  */
 export async function writeHtml(features: FeatureFile, out: string, assets = ASSETS): Promise<void> {
   const [script, style] = await Promise.all([asset("static.js", assets), asset("static.css", assets)]);
-  const aside = `${out}.${process.pid}.tmp`;
-  const file = await open(aside, "w").catch((cause: unknown) => {
-    throw new SaettaError(`cannot be written (${messageOf(cause)})`, { where: out, cause });
-  });
-  try {
+  await atomicWrite(out, async (bytes) => {
+    const write = (text: string) => bytes(Buffer.from(text));
     const { summary, chunks } = features.index;
-    await write(file, head(`Features of ${summary.title}`, script, style));
+    await write(head(`Features of ${summary.title}`, script, style));
     const index = deflateRawSync(JSON.stringify({ summary }), { level: 9 });
-    await write(file, chunk("index", index));
-    for (const name of Object.keys(chunks)) await write(file, chunk(name, await features.read(name)));
+    await write(chunk("index", index));
+    for (const name of Object.keys(chunks)) await write(chunk(name, await features.read(name)));
     // After the data, so that all of it is there.
-    await write(file, `<script>${script}</script>\n</body>\n</html>\n`);
-    await file.close();
-    await rename(aside, out);
-  } catch (thrown) {
-    await file.close();
-    await rm(aside, { force: true });
-    throw thrown;
-  }
+    await write(`<script>${script}</script>\n</body>\n</html>\n`);
+  });
 }
 
 function head(title: string, script: string, style: string): string {
@@ -86,8 +78,4 @@ async function asset(name: string, assets: URL): Promise<string> {
   if (/<\/(script|style)|<!--/i.test(text))
     throw new SaettaError("cannot stand in a page", { where: new URL(name, assets).pathname });
   return text.trimEnd();
-}
-
-async function write(file: FileHandle, text: string): Promise<void> {
-  await file.writeFile(text);
 }

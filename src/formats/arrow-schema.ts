@@ -26,22 +26,6 @@ export interface ArrowField {
   readonly lists: readonly ({ readonly offset: 4 | 8 } | { readonly length: number; readonly inside?: true })[];
 }
 
-/** Bytes of one element as it is read. */
-export const ARROW_BYTES: { readonly [D in ArrowDType]: number } = {
-  f64: 8,
-  f32: 4,
-  f16: 2,
-  i8: 1,
-  i16: 2,
-  i32: 4,
-  i64: 8,
-  u8: 1,
-  u16: 2,
-  u32: 4,
-  u64: 8,
-  bool: 1,
-};
-
 /** The nodes, or the buffers, of several columns. */
 export function sum(fields: readonly ArrowField[], what: "nodes" | "buffers"): number {
   return fields.reduce((total, field) => total + field[what], 0);

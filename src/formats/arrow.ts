@@ -4,11 +4,11 @@
  */
 
 import type { FileHandle } from "node:fs/promises";
-import { readFully } from "../util/bytes.ts";
+import { BYTES, readFully } from "../util/bytes.ts";
 import { closedOnFailure } from "../util/closing.ts";
 import { FormatError, messageOf, SaettaError } from "../util/errors.ts";
 import { checkRoom, checkRows } from "../util/rows.ts";
-import { ARROW_BYTES, type ArrowColumn, type ArrowDType, type ArrowField, schemaOf, sum } from "./arrow-schema.ts";
+import { type ArrowColumn, type ArrowDType, type ArrowField, schemaOf, sum } from "./arrow-schema.ts";
 import { FlatBuffer, type FlatTable } from "./flatbuffer.ts";
 import { openToRead } from "./open-file.ts";
 
@@ -167,7 +167,7 @@ async function arrayOf(
     rows += count;
   }
   const shape = [outer, ...inner.map((size) => size ?? 0)];
-  const rowBytes = (single ? 1 : (inner.at(-1) ?? 1)) * ARROW_BYTES[dtype];
+  const rowBytes = (single ? 1 : (inner.at(-1) ?? 1)) * BYTES[dtype];
   const stored = { handle, path, runs, rows, rowBytes, isBits: dtype === "bool" };
   return { shape, dtype, read: (first, count, into) => readRuns(stored, first, count, into) };
 }
@@ -210,7 +210,7 @@ async function batchArray(
     if (!inside) node += 1;
   }
   const isBits = column.dtype === "bool";
-  const width = isBits ? 1 / 8 : ARROW_BYTES[column.dtype!];
+  const width = isBits ? 1 / 8 : BYTES[column.dtype!];
   const [at, bytes] = buffers[buffer + 1]!;
   if (nodes[node]![1] !== 0) refuse("holds nulls");
   if (!((first + count) * width <= bytes)) refuse(`has ${bytes} bytes for ${first + count} numbers`);

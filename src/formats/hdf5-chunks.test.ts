@@ -3,8 +3,8 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
+import { BYTES } from "../util/bytes.ts";
 import { lookup3 } from "./hdf5-checksum.ts";
-import { HDF5_BYTES } from "./hdf5-datatype.ts";
 import { openHdf5 } from "./hdf5-read.ts";
 
 const python = ["python3", "/usr/bin/python3"].find(
@@ -55,7 +55,7 @@ describe("chunks of every kind", () => {
           for (const axes of [1, 2] as const) {
             if (shape.length < axes || shape.length > axes + 1) continue;
             const { rows, width, dtype, read } = file.rows(name, axes);
-            const rowBytes = width * HDF5_BYTES[dtype];
+            const rowBytes = width * BYTES[dtype];
             const some = [0, 1, Math.floor(rows / 3), rows - 1, rows];
             const long = [0, 500, 8990, 9200, 139_990, 140_110, 149_990, 150_100, rows - 20, rows].map((row) =>
               Math.min(row, rows),

@@ -3,6 +3,8 @@
  * the places of exponent and mantissa. Only little-endian numbers have a name; anything else gets a description in words.
  */
 
+import { BYTES } from "../util/bytes.ts";
+
 export type Hdf5Float = "f16" | "bf16" | "f32" | "f64";
 /** `raw16`: 2 bytes without a type (opaque), as h5py stores the bfloat16 of ml_dtypes. */
 export type Hdf5DType = Hdf5Float | "i8" | "u8" | "i16" | "u16" | "i32" | "u32" | "i64" | "u64" | "raw16";
@@ -18,23 +20,6 @@ const FLOATS: Readonly<Record<Hdf5Float, FloatLayout>> = {
   bf16: { exponentBits: 8, mantissaBits: 7, bias: 127 },
   f32: { exponentBits: 8, mantissaBits: 23, bias: 127 },
   f64: { exponentBits: 11, mantissaBits: 52, bias: 1023 },
-};
-
-/** Bytes of one element. */
-export const HDF5_BYTES: Readonly<Record<Hdf5DType, number>> = {
-  f16: 2,
-  bf16: 2,
-  f32: 4,
-  f64: 8,
-  i8: 1,
-  u8: 1,
-  i16: 2,
-  u16: 2,
-  i32: 4,
-  u32: 4,
-  i64: 8,
-  u64: 8,
-  raw16: 2,
 };
 
 export function isFloat(dtype: Hdf5DType | undefined): dtype is Hdf5Float {
@@ -58,7 +43,7 @@ const [INTEGER, FLOAT, BITS, OPAQUE, ENUMERATION] = [0, 1, 4, 5, 8];
 
 /** The message for a little-endian float or signed 32-bit or 64-bit integer. */
 export function encodeDatatype(dtype: "f16" | "f32" | "i32" | "i64"): Buffer {
-  const bytes = HDF5_BYTES[dtype];
+  const bytes = BYTES[dtype];
   if (dtype === "i32" || dtype === "i64") {
     const out = Buffer.alloc(12);
     out.set([0x10 | INTEGER, 0x08]); // signed
@@ -109,7 +94,7 @@ function decodeEnumeration(message: Buffer): { readonly dtype?: Hdf5DType; reado
   const base = decodeDatatype(message.subarray(8, 20));
   if (base.dtype === undefined) return { words: "enumeration" };
   const names = message.toString("latin1", 20);
-  const isBoolean = HDF5_BYTES[base.dtype] === 1 && names.startsWith("FALSE\0") && names.includes("TRUE\0");
+  const isBoolean = BYTES[base.dtype] === 1 && names.startsWith("FALSE\0") && names.includes("TRUE\0");
   return { dtype: base.dtype, words: isBoolean ? "bool" : `enumeration of ${base.words}` };
 }
 
@@ -117,7 +102,7 @@ function decodeFloat(message: Buffer, bytes: number): { readonly dtype?: Hdf5DTy
   const flags = message[1] as number;
   const match = Object.entries(FLOATS).find(
     ([dtype, { exponentBits, mantissaBits, bias }]) =>
-      HDF5_BYTES[dtype as Hdf5Float] === bytes &&
+      BYTES[dtype as Hdf5Float] === bytes &&
       (flags & 0x30) === 0x20 &&
       message[2] === bytes * 8 - 1 &&
       message.readUInt16LE(8) === 0 &&
@@ -134,5 +119,5 @@ function decodeFloat(message: Buffer, bytes: number): { readonly dtype?: Hdf5DTy
 }
 
 function isName(text: string): text is Hdf5DType {
-  return text in HDF5_BYTES;
+  return text in BYTES && text !== "bool";
 }

@@ -5,12 +5,12 @@
  */
 
 import type { FileHandle } from "node:fs/promises";
-import { formatBytes, readFully } from "../util/bytes.ts";
+import { BYTES, formatBytes, readFully } from "../util/bytes.ts";
 import { FormatError } from "../util/errors.ts";
 import { type Hdf5Bytes, length64, position, readBlock, readUnsigned, UNDEFINED } from "./hdf5-bytes.ts";
 import { lookup3 } from "./hdf5-checksum.ts";
 import type { ChunkLayout } from "./hdf5-chunk-layout.ts";
-import { decodeDatatype, HDF5_BYTES, type Hdf5DType } from "./hdf5-datatype.ts";
+import { decodeDatatype, type Hdf5DType } from "./hdf5-datatype.ts";
 import { type Filter, parseFilters } from "./hdf5-filters.ts";
 
 const SIGNATURE = Buffer.of(0x89, 0x48, 0x44, 0x46, 0x0d, 0x0a, 0x1a, 0x0a);
@@ -142,7 +142,7 @@ export async function readDatasetHeader(file: Hdf5Bytes, address: bigint): Promi
     const kind = layout.data[1];
     // Where elements are no numbers, what is in the chunks is of no use.
     if (kind === 2 && type.dtype === undefined) return undefined;
-    const elementBytes = type.dtype === undefined ? 1 : HDF5_BYTES[type.dtype];
+    const elementBytes = type.dtype === undefined ? 1 : BYTES[type.dtype];
     const fill = parseFill(find(0x05), elementBytes, `${file.path}, byte ${address}`);
     return parseLayout(file, layout, { extent, elementBytes, filters, fill });
   }

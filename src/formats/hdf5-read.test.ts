@@ -3,10 +3,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { bytesOf } from "../util/bytes.ts";
+import { BYTES, bytesOf } from "../util/bytes.ts";
 import { FormatError, SaettaError } from "../util/errors.ts";
 import { decodeBfloat16, decodeFloat16 } from "../util/float16.ts";
-import { HDF5_BYTES, type Hdf5DType } from "./hdf5-datatype.ts";
+import type { Hdf5DType } from "./hdf5-datatype.ts";
 import { type Hdf5File, openHdf5 } from "./hdf5-read.ts";
 
 const fixture = (name: string): string => fileURLToPath(new URL(`fixtures/hdf5-${name}.h5`, import.meta.url));
@@ -30,7 +30,7 @@ async function using<T>(path: string, use: (file: Hdf5File) => T | Promise<T>): 
 async function numbers(file: Hdf5File, name: string, axes: 1 | 2, first: number, count: number): Promise<number[]> {
   const rows = file.rows(name, axes);
   const elements = count * rows.width;
-  const bytes = new Uint8Array(elements * HDF5_BYTES[rows.dtype]);
+  const bytes = new Uint8Array(elements * BYTES[rows.dtype]);
   await rows.read(first, count, bytes);
   const views: Partial<Record<Hdf5DType, () => ArrayLike<number | bigint>>> = {
     f16: () => decodeFloat16(new Uint16Array(bytes.buffer)),
@@ -227,7 +227,7 @@ async function readAll(path: string): Promise<void> {
       if (problem !== undefined || shape.length === 0 || shape.length > 3) continue;
       const rows = file.rows(name, shape.length === 3 ? 2 : 1);
       const count = Math.min(rows.rows, 64);
-      if (rows.width <= 4096) await rows.read(0, count, new Uint8Array(count * rows.width * HDF5_BYTES[rows.dtype]));
+      if (rows.width <= 4096) await rows.read(0, count, new Uint8Array(count * rows.width * BYTES[rows.dtype]));
     }
   });
 }

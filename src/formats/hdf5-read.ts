@@ -3,12 +3,12 @@
  * data with plain reads at its offset, chunks by their index. Soft links are followed within the file; external and virtual references never are, so no other file is ever opened.
  */
 
-import { readFully } from "../util/bytes.ts";
+import { BYTES, readFully } from "../util/bytes.ts";
 import { FormatError, messageOf, SaettaError } from "../util/errors.ts";
 import { checkRoom, checkRows } from "../util/rows.ts";
 import type { Hdf5Bytes } from "./hdf5-bytes.ts";
 import { ChunkReader } from "./hdf5-chunks.ts";
-import { HDF5_BYTES, type Hdf5DType } from "./hdf5-datatype.ts";
+import type { Hdf5DType } from "./hdf5-datatype.ts";
 import { type DatasetHeader, type Hdf5Storage, readDatasetHeader, readSuperblock } from "./hdf5-header.ts";
 import { listHdf5 } from "./hdf5-library.ts";
 import { gridOf } from "./hdf5-slabs.ts";
@@ -171,7 +171,7 @@ export class Hdf5File {
     }
     if (shape.length < axes || shape.length > axes + 1)
       throw new RangeError(`${name} of shape [${shape.join(", ")}] by ${axes} axes`);
-    const total = shape.reduce((product, size) => product * size, HDF5_BYTES[dtype]);
+    const total = shape.reduce((product, size) => product * size, BYTES[dtype]);
     if (!Number.isSafeInteger(total))
       throw new FormatError(`${name} of shape [${shape.join(", ")}] is too large`, { where });
     const width = shape[axes] ?? 1;
@@ -180,7 +180,7 @@ export class Hdf5File {
     const checked = (read: Hdf5Rows["read"]): Hdf5Rows["read"] => {
       return async (first, count, into) => {
         checkRows(first, count, rows);
-        checkRoom(into, count, width * HDF5_BYTES[dtype]);
+        checkRoom(into, count, width * BYTES[dtype]);
         if (this.#closed) throw new Error(`${this.path} is closed`);
         await read(first, count, into);
       };
@@ -191,7 +191,7 @@ export class Hdf5File {
           where: `${where}, byte ${storage.position}`,
         });
       }
-      const rowBytes = width * HDF5_BYTES[dtype];
+      const rowBytes = width * BYTES[dtype];
       const read: Hdf5Rows["read"] = async (first, count, into) => {
         try {
           await readFully(
@@ -212,7 +212,7 @@ export class Hdf5File {
       const { data } = storage;
       if (data.length !== total)
         throw new FormatError(`${name} of ${total} bytes is stored in ${data.length}`, { where });
-      const rowBytes = width * HDF5_BYTES[dtype];
+      const rowBytes = width * BYTES[dtype];
       const read: Hdf5Rows["read"] = async (first, count, into) =>
         into.set(data.subarray(first * rowBytes, (first + count) * rowBytes));
       return { ...view, grain: Math.max(1, rows), read: checked(read) };
@@ -224,7 +224,7 @@ export class Hdf5File {
         mend: "write it with chunks of a few MiB",
       });
     }
-    const grid = gridOf(shape, chunk, axes, HDF5_BYTES[dtype]);
+    const grid = gridOf(shape, chunk, axes, BYTES[dtype]);
     const reader = new ChunkReader(this.#bytes, name, storage, grid);
     return { ...view, grain: grid.grain, read: checked((first, count, into) => reader.read(first, count, into)) };
   }

@@ -6,9 +6,9 @@
 
 import { type FileHandle, open, rename, rm, stat } from "node:fs/promises";
 import { dirname } from "node:path";
-import { pieces } from "../util/bytes.ts";
+import { BYTES, pieces } from "../util/bytes.ts";
 import { hasCode, messageOf, SaettaError } from "../util/errors.ts";
-import { encodeDatatype, encodeStringType, HDF5_BYTES } from "./hdf5-datatype.ts";
+import { encodeDatatype, encodeStringType } from "./hdf5-datatype.ts";
 
 export interface Hdf5Layout {
   readonly datasets: readonly {
@@ -182,12 +182,12 @@ function claim(done: [number, number][], from: number, to: number): void {
 function arrange(path: string, { datasets, attributes }: Hdf5Layout): { head: Buffer; placed: Map<string, Placed> } {
   const placed = new Map<string, Placed>();
   for (const { name, dtype, shape } of datasets) {
-    const bytes = shape.reduce((product, size) => product * size, HDF5_BYTES[dtype]);
+    const bytes = shape.reduce((product, size) => product * size, BYTES[dtype]);
     const whole =
       shape.length > 0 && shape.every((size) => Number.isInteger(size) && size > 0) && Number.isSafeInteger(bytes);
     if (!whole || !/^[\w.-]{1,255}$/.test(name) || placed.has(name))
       throw new RangeError(`not a dataset: ${name} [${shape.join(", ")}]`);
-    placed.set(name, { elementBytes: HDF5_BYTES[dtype], address: 0, bytes, done: [] });
+    placed.set(name, { elementBytes: BYTES[dtype], address: 0, bytes, done: [] });
   }
   // The sizes of the headers do not depend on the addresses in them: place with addresses of 0, then write the real ones.
   const root = (addresses: readonly number[]): Buffer =>

@@ -4,24 +4,13 @@
  */
 
 import type { FileHandle } from "node:fs/promises";
-import { readFully } from "../util/bytes.ts";
+import { BYTES, readFully } from "../util/bytes.ts";
 import { closedOnFailure } from "../util/closing.ts";
 import { FormatError } from "../util/errors.ts";
 import { openToRead } from "./open-file.ts";
 
 /** `u16`, `i16` and `raw16` (2 bytes without a type) are read for the bits of bfloat16 that they may be. */
 export type NpyDType = "f16" | "bf16" | "f32" | "f64" | "u16" | "i16" | "raw16";
-
-/** Bytes of one element. */
-export const NPY_BYTES: Readonly<Record<NpyDType, number>> = {
-  f16: 2,
-  bf16: 2,
-  f32: 4,
-  f64: 8,
-  u16: 2,
-  i16: 2,
-  raw16: 2,
-};
 
 export interface Npy {
   readonly path: string;
@@ -82,7 +71,7 @@ async function readHeader(handle: FileHandle, size: number, path: string): Promi
 }
 
 function checkSize(shape: readonly number[], dtype: NpyDType, there: number, path: string): void {
-  const needed = shape.reduce((product, length) => product * length, NPY_BYTES[dtype]);
+  const needed = shape.reduce((product, length) => product * length, BYTES[dtype]);
   if (needed === there) return;
   throw new FormatError(`${dtype} [${shape.join(", ")}] takes ${needed} bytes, but ${there} follow the header`, {
     where: path,

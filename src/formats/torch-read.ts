@@ -4,12 +4,12 @@
  */
 
 import type { FileHandle } from "node:fs/promises";
-import { readFully } from "../util/bytes.ts";
+import { BYTES, readFully } from "../util/bytes.ts";
 import { closedOnFailure } from "../util/closing.ts";
 import { FormatError, SaettaError } from "../util/errors.ts";
 import { openToRead } from "./open-file.ts";
 import { parsePickle, type TorchKey, type TorchValue } from "./torch-pickle.ts";
-import { gathered, isContiguous, TORCH_BYTES, type TorchStorage, type TorchTensor } from "./torch-tensor.ts";
+import { gathered, isContiguous, type TorchStorage, type TorchTensor } from "./torch-tensor.ts";
 import { checkEntry, readEntry, readZip, type ZipEntry } from "./torch-zip.ts";
 
 export interface TorchFile {
@@ -59,7 +59,7 @@ async function parse(handle: FileHandle, size: number, path: string): Promise<To
       const entry = entryOf(entries, prefix, storage, path);
       if (!checked.has(entry.name)) await checkEntry(handle, entry, path);
       checked.add(entry.name);
-      const width = TORCH_BYTES[storage.dtype];
+      const width = BYTES[storage.dtype];
       // The elements from the first to the last that the view touches.
       const span = tensor.shape.reduce((sum, each, axis) => sum + (each - 1) * tensor.strides[axis]!, 0) + 1;
       const touched = allocate(span * width, path);
@@ -69,7 +69,7 @@ async function parse(handle: FileHandle, size: number, path: string): Promise<To
     position(tensor) {
       if (!isContiguous(tensor)) return undefined;
       const entry = entryOf(entries, prefix, tensor.storage, path);
-      return entry.method === 0 ? entry.begin + tensor.offset * TORCH_BYTES[tensor.dtype] : undefined;
+      return entry.method === 0 ? entry.begin + tensor.offset * BYTES[tensor.dtype] : undefined;
     },
     handle,
     close: () => handle.close(),
@@ -131,7 +131,7 @@ function entryOf(
   const entry = entries.get(name);
   if (entry === undefined)
     throw new FormatError(`the storage ${JSON.stringify(name)} is not in the archive`, { where: path });
-  const [found, needed] = [entry.end - entry.begin, elements * TORCH_BYTES[dtype]];
+  const [found, needed] = [entry.end - entry.begin, elements * BYTES[dtype]];
   if (found !== needed) {
     throw new FormatError(
       `byte ${entry.begin}: storage "${name}" has ${found} bytes, but ${elements} ${dtype} take ${needed}`,

@@ -1,8 +1,8 @@
 /** Tensors as PyTorch stores them: views of storages. */
 
-/** Bytes of one element. */
-export const TORCH_BYTES = { f64: 8, f32: 4, f16: 2, bf16: 2, i64: 8, i32: 4, i16: 2, i8: 1, u8: 1, bool: 1 } as const;
-export type TorchDType = keyof typeof TORCH_BYTES;
+import { BYTES } from "../util/bytes.ts";
+
+export type TorchDType = "f64" | "f32" | "f16" | "bf16" | "i64" | "i32" | "i16" | "i8" | "u8" | "bool";
 
 /** Elements in a file of their own in the archive; several tensors may share one. */
 export class TorchStorage {
@@ -52,7 +52,7 @@ export function isContiguous({ shape, strides }: TorchTensor): boolean {
 
 /** -> into: the view's elements one after the other, from `touched`, which starts with its first. */
 export function gathered(touched: Uint8Array, { shape, strides, dtype }: TorchTensor, into: Uint8Array): Uint8Array {
-  const [from, to] = [wordsOf(touched, TORCH_BYTES[dtype]), wordsOf(into, TORCH_BYTES[dtype])];
+  const [from, to] = [wordsOf(touched, BYTES[dtype]), wordsOf(into, BYTES[dtype])];
   const axes = shape.length;
   const [inner, step] = axes === 0 ? [1, 0] : [shape[axes - 1]!, strides[axes - 1]!];
   const index = new Array<number>(Math.max(0, axes - 1)).fill(0);

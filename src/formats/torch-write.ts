@@ -4,7 +4,8 @@
  */
 
 import { crc32 } from "node:zlib";
-import { TORCH_BYTES, type TorchDType } from "./torch-tensor.ts";
+import { BYTES } from "../util/bytes.ts";
+import type { TorchDType } from "./torch-tensor.ts";
 import { ZIP } from "./torch-zip.ts";
 
 /** A tensor to be written; `bytes` is called when its turn comes, so that only one is held at a time. */
@@ -34,7 +35,7 @@ export async function writeTorch(write: Write, dict: TorchDict, name = "archive"
   await archive.add(`${name}/data.pkl`, pickler.end());
   for (const [key, { dtype, shape, bytes }] of pickler.storages.entries()) {
     const data = await bytes();
-    const length = shape.reduce((product, size) => product * size, TORCH_BYTES[dtype]);
+    const length = shape.reduce((product, size) => product * size, BYTES[dtype]);
     if (data.byteLength !== length) throw new RangeError(`storage ${key} has ${data.byteLength} bytes, not ${length}`);
     await archive.add(`${name}/data/${key}`, data);
   }

@@ -4,7 +4,6 @@ import { rowsToFloat32 } from "../data/convert.ts";
 import type { RowDType } from "../data/source.ts";
 import { allocParams, freeParams } from "../engine/allocate.ts";
 import {
-  BYTES,
   type Engine,
   HYPER,
   type Hyper,
@@ -21,7 +20,7 @@ import type { Dims } from "../sae/dims.ts";
 import { LAYER_NORM_EPS, NO_NORMALIZATION, rowStatistics } from "../sae/math.ts";
 import type { ParamName } from "../sae/params.ts";
 import { slotsFor } from "../sae/rule.ts";
-import { bytesOf, float32Of, float64Of, uint32Of } from "../util/bytes.ts";
+import { BYTES, bytesOf, float32Of, float64Of, uint32Of } from "../util/bytes.ts";
 import { SaettaError, UsageError } from "../util/errors.ts";
 import { checkWeights, type FoundSae, findSae, type SaeOrigin, type WeightsKind, writeParams } from "./weights.ts";
 

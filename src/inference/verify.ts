@@ -2,9 +2,9 @@
 
 import { rowsToFloat32 } from "../data/convert.ts";
 import { openSource } from "../data/open.ts";
-import { BYTES } from "../engine/engine.ts";
 import { selectEngine } from "../engine/select.ts";
 import type { Rules } from "../interchange/format.ts";
+import { BYTES } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
 import { PURPOSE, Rng } from "../util/rng.ts";
 import type { Sae, SparseCodes } from "./sae.ts";

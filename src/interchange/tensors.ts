@@ -6,7 +6,7 @@ import { type Safetensors, writeSafetensors } from "../formats/safetensors.ts";
 import type { TorchValue } from "../formats/torch-pickle.ts";
 import type { TorchFile } from "../formats/torch-read.ts";
 import { TorchTensor } from "../formats/torch-tensor.ts";
-import { bytesOf, float64Of } from "../util/bytes.ts";
+import { BYTES, bytesOf, float64Of } from "../util/bytes.ts";
 import { FormatError } from "../util/errors.ts";
 import { firstNonFinite } from "../util/float16.ts";
 import type { JsonObject } from "../util/json.ts";
@@ -73,7 +73,7 @@ export function checkShape(
 }
 
 function finite(name: string, bytes: Uint8Array, dtype: RowDType, where: string): Floats {
-  const count = bytes.byteLength / { f64: 8, f32: 4, f16: 2, bf16: 2 }[dtype];
+  const count = bytes.byteLength / BYTES[dtype];
   const bad = firstNonFinite(bytes, dtype, 0, count);
   if (bad >= 0) throw new FormatError(`tensor "${name}", element ${bad} is not finite`, { where });
   return dtype === "f64" ? float64Of(bytes) : rowsToFloat32(bytes, dtype, count);

@@ -1,9 +1,9 @@
 /** How long a run will take: a few of its own steps, timed before it starts, on the state that is then put back as it was. */
 
-import { BYTES, type Engine, type Hyper, type Params, type State, type Tensor } from "../engine/engine.ts";
+import type { Engine, Hyper, Params, State, Tensor } from "../engine/engine.ts";
 import { ForwardPass } from "../engine/forward.ts";
 import { paramEntries } from "../sae/params.ts";
-import { bytesOf } from "../util/bytes.ts";
+import { BYTES, bytesOf } from "../util/bytes.ts";
 import type { RankShard } from "./rank-shard.ts";
 import { createTrainStep } from "./step.ts";
 

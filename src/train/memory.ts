@@ -2,9 +2,9 @@
 
 import { readFileSync } from "node:fs";
 import { freemem } from "node:os";
-import { BYTES, type Dims, type Real, type SelectionPlan } from "../engine/engine.ts";
+import type { Dims, Real, SelectionPlan } from "../engine/engine.ts";
 import { type ParamName, parameterCount } from "../sae/params.ts";
-import { formatBytes } from "../util/bytes.ts";
+import { BYTES, formatBytes } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
 
 export interface Needs {

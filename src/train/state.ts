@@ -2,7 +2,6 @@
 
 import { allocParams, freeParams } from "../engine/allocate.ts";
 import {
-  BYTES,
   COUNTERS,
   type Engine,
   type Hyper,
@@ -16,7 +15,7 @@ import { allocNumbers } from "../engine/numbers.ts";
 import type { Dims } from "../sae/dims.ts";
 import { tiedStart, unitProbes } from "../sae/init.ts";
 import { type ParamName, paramEntries } from "../sae/params.ts";
-import { bytesOf, float32Of, float64Of } from "../util/bytes.ts";
+import { BYTES, bytesOf, float32Of, float64Of } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
 import type { RankShard } from "./rank-shard.ts";
 

@@ -3,6 +3,24 @@
 import type { FileHandle } from "node:fs/promises";
 import { FormatError } from "./errors.ts";
 
+/** Bytes of one element of each type; `raw16`: 2 bytes without a type. */
+export const BYTES = {
+  f64: 8,
+  f32: 4,
+  f16: 2,
+  bf16: 2,
+  raw16: 2,
+  i64: 8,
+  i32: 4,
+  i16: 2,
+  i8: 1,
+  u64: 8,
+  u32: 4,
+  u16: 2,
+  u8: 1,
+  bool: 1,
+} as const;
+
 /** The bytes of a typed array, not copied. */
 export function bytesOf(view: ArrayBufferView): Uint8Array {
   return new Uint8Array(view.buffer, view.byteOffset, view.byteLength);

@@ -3,10 +3,11 @@
  * folder. Kernels are loaded from here, so the last one is only used while nobody else can write to it.
  */
 
-import { lstat, mkdir, mkdtemp, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { lstat, mkdir, mkdtemp, readFile, rm } from "node:fs/promises";
 import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { atomicWrite } from "./atomic-write.ts";
 import { hasCode, SaettaError } from "./errors.ts";
 import { makeFolders } from "./folders.ts";
 
@@ -69,14 +70,11 @@ export async function keepIn(
 
 /** Whether the folder took the file. */
 async function keep(folder: string, name: string, bytes: Uint8Array): Promise<boolean> {
-  const temporary = join(folder, `${name}.${process.pid}.tmp`);
   try {
     await makeCache(folder);
-    await writeFile(temporary, bytes);
-    await rename(temporary, join(folder, name));
+    await atomicWrite(join(folder, name), (write) => write(bytes));
     return true;
   } catch {
-    await rm(temporary, { force: true }).catch(() => undefined);
     return false;
   }
 }

@@ -6,7 +6,6 @@
 import { createHash } from "node:crypto";
 import type { CudaOptions } from "../../src/engine/cuda/index.ts";
 import {
-  BYTES,
   COUNTERS,
   type DType,
   type Engine,
@@ -18,7 +17,7 @@ import {
 import { createReferenceEngine } from "../../src/engine/reference.ts";
 import { CORE_PARAMS } from "../../src/sae/params.ts";
 import type { createTrainStep } from "../../src/train/step.ts";
-import { bytesOf, float32Of, float64Of } from "../../src/util/bytes.ts";
+import { BYTES, bytesOf, float32Of, float64Of } from "../../src/util/bytes.ts";
 import { Rng } from "../../src/util/rng.ts";
 import { newParams, newStep, type TopkSizes } from "../topk.ts";
 

@@ -6,25 +6,25 @@
 import type { Collective } from "../../collective/collective.ts";
 import { solo } from "../../collective/solo.ts";
 import { NO_NORMALIZATION } from "../../sae/math.ts";
+import { BYTES } from "../../util/bytes.ts";
 import { SaettaError } from "../../util/errors.ts";
-import {
-  BYTES,
-  type Codes,
-  type Dims,
-  type DType,
-  type Engine,
-  type Grads,
-  type Normalization,
-  type Over,
-  type Params,
-  type Path,
-  type ReduceOp,
-  type Rule,
-  type Selection,
-  type SelectionPlan,
-  type State,
-  type Step,
-  type Tensor,
+import type {
+  Codes,
+  Dims,
+  DType,
+  Engine,
+  Grads,
+  Normalization,
+  Over,
+  Params,
+  Path,
+  ReduceOp,
+  Rule,
+  Selection,
+  SelectionPlan,
+  State,
+  Step,
+  Tensor,
 } from "../engine.ts";
 import { Fusion, type Reconstruct } from "../fuse.ts";
 import { sidesOf } from "../selections.ts";

@@ -2,8 +2,9 @@
 
 import { readdirSync, readFileSync } from "node:fs";
 import { openSource } from "../../../src/data/open.ts";
-import { HDF5_BYTES, isFloat } from "../../../src/formats/hdf5-datatype.ts";
+import { isFloat } from "../../../src/formats/hdf5-datatype.ts";
 import { openHdf5 } from "../../../src/formats/hdf5-read.ts";
+import { BYTES } from "../../../src/util/bytes.ts";
 import type { FuzzFormat, Sample } from "../format.ts";
 import { resealHdf5 } from "../hdf5-checksums.ts";
 import { all, MOST_BYTES, readSource } from "./read.ts";
@@ -47,7 +48,7 @@ async function readAll(path: string): Promise<void> {
     const reads = file.datasets.map(({ name, shape, problem }) => async () => {
       if (problem !== undefined || shape.length === 0 || shape.length > 3) return;
       const rows = file.rows(name, shape.length === 3 ? 2 : 1);
-      const rowBytes = rows.width * HDF5_BYTES[rows.dtype];
+      const rowBytes = rows.width * BYTES[rows.dtype];
       const count = Math.min(rows.rows, 64, Math.floor(MOST_BYTES / rowBytes));
       if (count > 0) await rows.read(0, count, new Uint8Array(count * rowBytes));
       if (count > 0) await rows.read(rows.rows - count, count, new Uint8Array(count * rowBytes));

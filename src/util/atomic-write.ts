@@ -1,0 +1,59 @@
+/** Files that are there whole or not at all: written aside, synced, renamed. */
+
+import { type FileHandle, open, rename, rm } from "node:fs/promises";
+import { messageOf, SaettaError } from "./errors.ts";
+
+/** A file that gets its name when it is whole. Call `finish` or `abandon` once. */
+export class AtomicFile {
+  readonly #path: string;
+  readonly #aside: string;
+  readonly #file: FileHandle;
+
+  private constructor(path: string, aside: string, file: FileHandle) {
+    this.#path = path;
+    this.#aside = aside;
+    this.#file = file;
+  }
+
+  /** Throws SaettaError when the file cannot be written there. */
+  static async create(path: string): Promise<AtomicFile> {
+    const aside = `${path}.${process.pid}.tmp`;
+    const file = await open(aside, "w").catch((cause: unknown) => {
+      throw new SaettaError(`cannot be written (${messageOf(cause)})`, { where: path, cause });
+    });
+    return new AtomicFile(path, aside, file);
+  }
+
+  /** Appends the bytes. */
+  async write(bytes: Uint8Array): Promise<void> {
+    for (let done = 0; done < bytes.length; ) done += (await this.#file.write(bytes, done)).bytesWritten;
+  }
+
+  /** Replaces the file at the path, if there is one. */
+  async finish(): Promise<void> {
+    await this.#file.sync();
+    await this.#file.close();
+    await rename(this.#aside, this.#path);
+  }
+
+  /** Leaves nothing. */
+  async abandon(): Promise<void> {
+    await this.#file.close();
+    await rm(this.#aside, { force: true });
+  }
+}
+
+/** Writes the file that `content` makes by calling `write`, in order. Nothing is left when it fails. */
+export async function atomicWrite(
+  path: string,
+  content: (write: (bytes: Uint8Array) => Promise<void>) => Promise<void>,
+): Promise<void> {
+  const file = await AtomicFile.create(path);
+  try {
+    await content((bytes) => file.write(bytes));
+    await file.finish();
+  } catch (thrown) {
+    await file.abandon();
+    throw thrown;
+  }
+}
