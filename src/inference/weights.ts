@@ -8,7 +8,7 @@ import { disk } from "../checkpoint/storage.ts";
 import type { Engine, Params } from "../engine/engine.ts";
 import { openSafetensors, type Safetensors } from "../formats/safetensors.ts";
 import type { Told } from "../interchange/format.ts";
-import { type FoundForeign, findForeign, namesForeign, openForeign } from "../interchange/index.ts";
+import { type FoundForeign, findForeign, isForeign, openForeign } from "../interchange/index.ts";
 import { refuseTranscoder } from "../interchange/sparsify.ts";
 import { checkShape, safetensorsFloats } from "../interchange/tensors.ts";
 import { AVERAGE, CFG, CHECKPOINTS, MANIFEST, OWN_WEIGHTS, WEIGHTS } from "../run-files/names.ts";
@@ -105,9 +105,12 @@ export async function findSae(path: string, weights?: WeightsKind, told: Told = 
 /** Whether a path names an autoencoder (whole or not) and not activations: a run folder, a folder of an autoencoder or of several, or one of their files. */
 export async function namesSae(path: string): Promise<boolean> {
   const found = await stat(path).catch(() => undefined);
-  if (found?.isDirectory() !== true) return [WEIGHTS, OWN_WEIGHTS, CFG].includes(basename(path));
-  const names = new Set(await disk.list(path));
-  return names.has(CFG) || names.has(CHECKPOINTS) || namesForeign(names);
+  if (found === undefined) return [WEIGHTS, OWN_WEIGHTS, CFG].includes(basename(path));
+  const names = new Set(await disk.list(found.isDirectory() ? path : dirname(path)));
+  const own = found.isDirectory()
+    ? names.has(CFG) || names.has(CHECKPOINTS)
+    : [WEIGHTS, OWN_WEIGHTS, CFG].includes(basename(path));
+  return own || isForeign(path, names);
 }
 
 const FORMATS_IN_WORDS = `no ${CFG} with ${WEIGHTS} (Saetta, sparsify) or sae_weights.safetensors (SAELens), no torch file (OpenAI, dictionary_learning)`;

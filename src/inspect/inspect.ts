@@ -13,7 +13,7 @@ import { openNpy } from "../formats/npy.ts";
 import { firstBytes, formatOf, noParquet } from "../formats/open-file.ts";
 import { openSafetensors } from "../formats/safetensors.ts";
 import { refuseFolderOfSaes } from "../inference/find-below.ts";
-import { namesForeign } from "../interchange/index.ts";
+import { isForeign, namesForeign } from "../interchange/index.ts";
 import { refuseUnread } from "../interchange/not-read.ts";
 import { refuseTranscoder } from "../interchange/sparsify.ts";
 import { checkExternalData } from "../language-model/external-data.ts";
@@ -61,6 +61,8 @@ export async function inspect(path: string, options: OpenOptions = {}): Promise<
       mend: "it reads HDF5, npy, safetensors, Arrow and torch files, ONNX models, tokenizer.json, cfg.json, run folders and checkpoint folders",
     });
   }
+  const names = new Set(await disk.list(dirname(path)));
+  await refuseUnread({ folder: dirname(path), names, file: basename(path) });
   const { kind, facts } = await read(path);
   if (kind === TORCH) return { path, bytes, ...(await torch(path, options)) };
   const arrays = kind === HDF5 || kind === NPY || kind === SAFETENSORS || kind === ARROW;
@@ -142,9 +144,8 @@ async function arrow(path: string): Promise<Found> {
 
 /** An autoencoder, or what may be activations. */
 async function torch(path: string, options: OpenOptions): Promise<Omit<Inspection, "path">> {
-  const names = new Set(await disk.list(dirname(path)));
-  await refuseUnread({ folder: dirname(path), names, file: basename(path) });
   const { autoencoder, ...found } = await inspectTorch(path);
+  const names = new Set(await disk.list(dirname(path)));
   if (autoencoder) return (await inspectForeign(path, names)) ?? found;
   const { activations, advice } = await activationsIn(path, options, true);
   return { ...found, facts: { ...found.facts, ...(activations && { activations }) }, ...(advice && { advice }) };
@@ -194,7 +195,7 @@ async function inspectFolder(path: string, options: OpenOptions): Promise<Inspec
   const names = new Set(await disk.list(path));
   if (names.has(CONFIG) && (await isRun(path, names))) return runFolder(path);
   if (!names.has(CFG) || (!names.has(WEIGHTS) && !names.has(OWN_WEIGHTS))) {
-    const foreign = namesForeign(names) ? await inspectForeign(path, names) : undefined;
+    const foreign = (await isForeign(path, names)) ? await inspectForeign(path, names) : undefined;
     if (foreign !== undefined) return { path, ...foreign };
     if (await holdsActivations(path)) return inspectShards(path, options);
     await refuseFolderOfSaes(path);

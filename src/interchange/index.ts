@@ -8,7 +8,7 @@ import { itemsOf, openTorch } from "../formats/torch-read.ts";
 import { FormatError, SaettaError } from "../util/errors.ts";
 import { AE_FILE, dictionaryLearning, isDictionaryLearning } from "./dictionary-learning.ts";
 import type { Foreign, ForeignFormat, ForeignReader, FormatName, Place, Told } from "./format.ts";
-import { GEMMA_SCOPE_WEIGHTS, HYPERPARAMETERS, refuseUnread } from "./not-read.ts";
+import { GEMMA_SCOPE_WEIGHTS, HYPERPARAMETERS, refuseUnread, unreadTitle } from "./not-read.ts";
 import { isOpenai, openai } from "./openai.ts";
 import { isQwenScope, qwenScope } from "./qwen-scope.ts";
 import { SAELENS_WEIGHTS, saelens } from "./saelens.ts";
@@ -37,6 +37,38 @@ export function namesForeign(names: ReadonlySet<string>): boolean {
 }
 
 /**
+ * Whether a folder with these names, or a file of it, is of an autoencoder of another program, read or not: by its names, or by what a torch file holds, whatever it is called. A damaged torch file is none.
+ */
+export async function isForeign(path: string, names: ReadonlySet<string>): Promise<boolean> {
+  if ((await stat(path)).isDirectory()) {
+    if (namesForeign(names) || (await unreadTitle({ folder: path, names, file: undefined })) !== undefined) return true;
+    const [torch] = [...names].filter(isTorchName).sort();
+    return torch !== undefined && (await holdsAutoencoder(join(path, torch)));
+  }
+  const name = basename(path);
+  if (name === SAELENS_WEIGHTS || name === SPARSIFY_WEIGHTS) return names.has("cfg.json");
+  if ([AE_FILE, HYPERPARAMETERS, GEMMA_SCOPE_WEIGHTS].includes(name)) return true;
+  if ((await unreadTitle({ folder: dirname(path), names, file: name })) !== undefined) return true;
+  return isTorchName(name) && (await holdsAutoencoder(path));
+}
+
+function isTorchName(name: string): boolean {
+  return /\.pth?$/.test(name);
+}
+
+async function holdsAutoencoder(path: string): Promise<boolean> {
+  try {
+    const file = await openTorch(path);
+    await file.close();
+    const items = itemsOf(file.root);
+    return items !== undefined && isAutoencoder(items);
+  } catch (thrown) {
+    if (thrown instanceof SaettaError) return false;
+    throw thrown;
+  }
+}
+
+/**
  * Which format the folder, or a file of it, is in by its names, and by the keys of a torch file; undefined when in none. `names`: those in the folder. Throws FormatError for a
  * format that is known and not read.
  */
@@ -55,10 +87,7 @@ export async function findForeign(path: string, names: ReadonlySet<string>): Pro
   }
   if (file?.endsWith(".npz") || file?.endsWith(".json")) await refuseUnread(place);
   const torch = file ?? torchFileOf(names, folder);
-  if (
-    torch === undefined ||
-    (file !== undefined && formatOf(await firstBytes(path)) !== "zip" && !/\.pth?$/.test(torch))
-  )
+  if (torch === undefined || (file !== undefined && formatOf(await firstBytes(path)) !== "zip" && !isTorchName(torch)))
     return undefined;
   return { format: await torchFormat(join(folder, torch)), place: { ...place, file: torch } };
 }
@@ -66,7 +95,7 @@ export async function findForeign(path: string, names: ReadonlySet<string>): Pro
 /** The torch file of a folder: ae.pt, or the only one. */
 function torchFileOf(names: ReadonlySet<string>, folder: string): string | undefined {
   if (names.has(AE_FILE)) return AE_FILE;
-  const files = [...names].filter((name) => /\.pth?$/.test(name));
+  const files = [...names].filter(isTorchName);
   if (files.length < 2) return files[0];
   throw new SaettaError(`has ${files.length} torch files (${files.sort().slice(0, 4).join(", ")})`, {
     where: folder,

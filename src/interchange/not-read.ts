@@ -34,19 +34,25 @@ const UNREAD: readonly Unread[] = [
   { title: "Gemma Scope", weights: GEMMA_SCOPE_WEIGHTS, arrays: ["W_enc.npy", "W_dec.npy", "threshold.npy"] },
 ];
 
-/** Throws FormatError where the place is an autoencoder of a kind that Saetta knows and does not read. */
-export async function refuseUnread({ folder, names, file }: Place): Promise<void> {
+/** What an autoencoder of a kind that Saetta knows and does not read is called; undefined where the place is none. */
+export async function unreadTitle({ folder, names, file }: Place): Promise<string | undefined> {
   for (const { title, weights, next, arrays } of UNREAD) {
     if (next !== undefined && !names.has(next)) continue;
     if (file === undefined ? !names.has(weights.split("/")[0]!) : file !== weights && file !== next) continue;
-    const path = join(folder, weights);
-    const found = await arraysOf(path);
-    if (!arrays.every((name) => found.has(name))) continue;
-    throw new FormatError(`an autoencoder of ${title}, which is not read yet`, {
-      where: file === undefined ? folder : join(folder, file),
-      mend: "name a TopK autoencoder of SAELens, sparsify, OpenAI, dictionary_learning or Qwen-Scope",
-    });
+    const found = await arraysOf(join(folder, weights));
+    if (arrays.every((name) => found.has(name))) return title;
   }
+  return undefined;
+}
+
+/** Throws FormatError where the place is such an autoencoder. */
+export async function refuseUnread(place: Place): Promise<void> {
+  const title = await unreadTitle(place);
+  if (title === undefined) return;
+  throw new FormatError(`an autoencoder of ${title}, which is not read yet`, {
+    where: place.file === undefined ? place.folder : join(place.folder, place.file),
+    mend: "name a TopK autoencoder of SAELens, sparsify, OpenAI, dictionary_learning or Qwen-Scope",
+  });
 }
 
 /** Names of the arrays in a safetensors or npz file; none where it is missing or damaged, which its own reader says better. */

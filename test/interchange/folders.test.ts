@@ -146,6 +146,34 @@ describe("Qwen-Scope", () => {
     expect(await offOf(elsewhere, "dictionary_learning", { k })).toBeLessThan(1e-5);
     await refused(elsewhere, "the file does not say how many latents are active a row; say it");
   });
+
+  it("is an autoencoder to every command, whatever its one torch file is called, and needs a name among several", async () => {
+    const path = join(folder, `alone-L0_${k}`);
+    await written(path);
+    const file = join(path, "layer0.sae.pt");
+    for (const each of [path, file]) {
+      expect(await inspect(each)).toMatchObject({
+        kind: "autoencoder of qwen_scope",
+        facts: { inputs: d, latents: n },
+      });
+      expect(await namesSae(each)).toBe(true);
+    }
+    await cp(file, join(path, "layer1.sae.pt"));
+    const which = "has 2 torch files (layer0.sae.pt, layer1.sae.pt); name one of them";
+    await refused(path, which);
+    await expect(inspect(path)).rejects.toThrow(which);
+    expect(await namesSae(path)).toBe(true);
+    // A torch file of something else stays what it was.
+    const rows = join(folder, "torch-rows");
+    await mkdir(rows);
+    await changedTorch("dictionary_learning/ae.pt", join(rows, "rows.pt"), (items) => ({
+      activations: items["encoder.weight"]!,
+    }));
+    for (const each of [rows, join(rows, "rows.pt")]) {
+      expect(await namesSae(each)).toBe(false);
+      expect((await inspect(each)).kind).not.toMatch(/autoencoder/);
+    }
+  });
 });
 
 describe("what is not read yet", () => {
@@ -175,8 +203,11 @@ describe("what is not read yet", () => {
     const path = join(folder, title);
     await safetensors(join(path, weights), names);
     await writeFile(join(path, config), '{"act_fn": "jumprelu"}');
-    for (const each of [path, join(path, config), join(path, weights)])
-      await refused(each, `${each}: an autoencoder of ${title}, which is not read yet; name a TopK autoencoder`);
+    for (const each of [path, join(path, config), join(path, weights)]) {
+      const words = `${each}: an autoencoder of ${title}, which is not read yet; name a TopK autoencoder`;
+      await refused(each, words);
+      await expect(inspect(each)).rejects.toThrow(words);
+    }
   });
 
   it("Gemma Scope is called so", async () => {
