@@ -18,6 +18,7 @@ const REFUSED: readonly (readonly [file: string, code: string])[] = [
   ["src/train/a.ts", 'import { train } from "../index.ts";\ntrain();'],
   ["src/metrics/a.ts", 'import { timeStep } from "../bench/step.ts";\ntimeStep();'],
   ["src/metrics/b.ts", 'import { inspect } from "../inspect/inspect.ts";\ninspect("a");'],
+  ["src/metrics/c.ts", 'import { nearestLatents } from "../features/nearest.ts";\nnearestLatents();'],
   ["src/inspect/a.ts", 'import { nearestLatents } from "../features/nearest.ts";\nnearestLatents();'],
   ["src/features/a.ts", 'import { train } from "../train/train.ts";\ntrain();'],
   ["src/train/d.ts", 'import { evaluate } from "../metrics/evaluate.ts";\nevaluate();'],

@@ -6,11 +6,11 @@ import { openSource } from "../data/open.ts";
 import type { Engine } from "../engine/engine.ts";
 import { createReferenceEngine } from "../engine/reference.ts";
 import { harvest } from "../harvest/harvest.ts";
-import { type Judged, markdown, resultText } from "../metrics/compare.ts";
 import { train } from "../train/train.ts";
 import type { EvalData } from "./eval-data.ts";
 import { lossesOf } from "./eval-loss.ts";
 import { judgeAll } from "./eval-run.ts";
+import { type Judged, markdown, resultText } from "./eval-text.ts";
 
 const MODEL = "examples/brown-gpt";
 const BLOCK_3 = "/transformer/h.3/Add_1_output_0";

@@ -4,15 +4,15 @@ import { resolve } from "node:path";
 import type { TrainOptions } from "../config.ts";
 import type { Source } from "../data/source.ts";
 import type { Engine } from "../engine/engine.ts";
+import { reportWithFeatures } from "../features/in-text.ts";
 import { loadSae, type Sae } from "../inference/sae.ts";
 import { namesSae, type WeightsKind } from "../inference/weights.ts";
-import type { Judged } from "../metrics/compare.ts";
-import { evalReport } from "../metrics/report.ts";
 import { otherOrigin } from "../sae/origin.ts";
 import { UsageError } from "../util/errors.ts";
 import { createProgress, type Progress } from "../util/progress.ts";
 import { type EvalData, sharedData } from "./eval-data.ts";
 import { type LossFlags, lossesOf } from "./eval-loss.ts";
+import type { Judged } from "./eval-text.ts";
 import { note } from "./note.ts";
 
 export interface EvalFlags extends LossFlags {
@@ -59,7 +59,7 @@ export async function judgeAll(
     for (const sae of saes) {
       const progress = createProgress({ label: "eval", unit: "rows" });
       const options = { features, maxRows, nonFinite, onProgress: (done: number) => progress.update(done) };
-      judged.push({ ...(await evalReport(sae, source, ranges, options)), loss: null });
+      judged.push({ ...(await reportWithFeatures(sae, source, ranges, options)), loss: null });
       progress.done();
       noteOddities(sae, source, judged.at(-1)!.metrics.fvu);
     }

@@ -5,9 +5,9 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { countRows } from "../data/holdout.ts";
 import { openSource } from "../data/open.ts";
 import { createReferenceEngine } from "../engine/reference.ts";
+import { reportWithFeatures } from "../features/in-text.ts";
 import { createHdf5 } from "../formats/hdf5-write.ts";
 import { loadSae } from "../inference/sae.ts";
-import { evalReport } from "../metrics/report.ts";
 import { train } from "../train/train.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { Rng } from "../util/rng.ts";
@@ -69,7 +69,7 @@ describe("evaluating a run", () => {
     expect(countRows(ranges)).toBeGreaterThan(0);
     expect(countRows(ranges)).toBeLessThan((SEQUENCES * T) / 2);
     expect(ranges.every(({ first, count }) => first % T === 1 && count === T - 1)).toBe(true);
-    const report = await evalReport(sae, source, ranges, { nonFinite, features: 1 });
+    const report = await reportWithFeatures(sae, source, ranges, { nonFinite, features: 1 });
     expect(report.weights).toBe("ema");
     expect(report.metrics.rows).toBe(countRows(ranges));
     expect(report.metrics.fvu).toBeGreaterThan(0);
@@ -87,7 +87,7 @@ describe("evaluating a run", () => {
     await all.source.close();
     const { source, ranges } = await evalData(sae.path, [acts], { excludeTokens: "none" });
     expect(countRows(ranges)).toBe(SEQUENCES * T);
-    const report = await evalReport(sae, source, ranges, { maxRows: 100, features: 2 });
+    const report = await reportWithFeatures(sae, source, ranges, { maxRows: 100, features: 2 });
     expect(report.metrics.rows).toBe(100);
     expect(report.fvuWithoutUnitDecoder).toBeNull();
     await source.close();

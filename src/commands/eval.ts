@@ -1,10 +1,10 @@
 import type { Command } from "commander";
-import { markdown, resultText } from "../metrics/compare.ts";
-import { pageOf } from "../metrics/print.ts";
+import { pageOf } from "../features/print.ts";
 import { snakeCase } from "../util/json.ts";
 import { parseCount } from "../util/numbers.ts";
 import { LOSS_TOKENS } from "./eval-loss.ts";
 import { type EvalFlags, judgeAll } from "./eval-run.ts";
+import { markdown, resultText } from "./eval-text.ts";
 import { addFlags, choice, givenOptions, ROW_OPTIONS, weightsFlag } from "./flags.ts";
 import { INFERENCE_DTYPE, inferenceEngine } from "./inference-engine.ts";
 

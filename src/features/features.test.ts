@@ -1,10 +1,11 @@
 import { describe, expect, it } from "vitest";
 import type { Source } from "../data/source.ts";
 import type { Tokenizer } from "../language-model/tokenizer.ts";
-import { pageOf, reportText } from "../metrics/print.ts";
-import type { EvalReport } from "../metrics/report.ts";
+import { reportText } from "../metrics/print.ts";
 import { DENSITY_UNIT } from "../run-files/density.ts";
 import { chooseFeatures, describeLatent, type Feature } from "./features.ts";
+import type { ReportWithFeatures } from "./in-text.ts";
+import { featuresText, type Page, pageOf } from "./print.ts";
 import { Profiles } from "./profiles.ts";
 import { examplesOf, RowsInText } from "./row-text.ts";
 import { TokenUses } from "./token-uses.ts";
@@ -191,7 +192,8 @@ describe("examplesOf", () => {
 });
 
 describe("the printed report", () => {
-  const report: EvalReport = {
+  const inText = (report: ReportWithFeatures, page: Page) => `${reportText(report)}\n\n${featuresText(report, page)}`;
+  const report: ReportWithFeatures = {
     autoencoder: "runs/a",
     step: 1234,
     weights: "raw",
@@ -240,7 +242,7 @@ describe("the printed report", () => {
   };
 
   it("states each number with its definition, and marks the token in its text", () => {
-    const lines = reportText(report, { columns: 80, bold: false }).split("\n");
+    const lines = inText(report, { columns: 80, bold: false }).split("\n");
     expect(lines).toContain(
       "FVU                0.2500   fraction of variance unexplained: sum (x - x_hat)^2 / sum (x - mean of x)^2",
     );
@@ -258,22 +260,20 @@ describe("the printed report", () => {
 
   it("says why it shows fewer latents than were asked for", () => {
     const featuresNote = "1 of the 500 latents asked for: 1 of 100 latents fires often enough";
-    expect(reportText({ ...report, featuresNote }, { columns: 80, bold: false })).toMatch(
-      /asked for: 1 of 100 latents/,
-    );
+    expect(inText({ ...report, featuresNote }, { columns: 80, bold: false })).toMatch(/asked for: 1 of 100 latents/);
   });
 
   it("lets no text turn a line around", () => {
     const [feature] = report.features;
     const examples = [{ ...feature.examples[0], before: "a\u202e", token: "\u200fb\u2067" }];
     const tokens = [{ ...feature.tokens[0], text: "\u061c<0xE2>" }];
-    const text = reportText({ ...report, features: [{ ...feature, examples, tokens }] }, { columns: 80, bold: false });
+    const text = inText({ ...report, features: [{ ...feature, examples, tokens }] }, { columns: 80, bold: false });
     expect(text).toContain("a·›·b·‹");
     expect(text).toContain("on: ·<0xE2> 10/12");
   });
 
   it("uses bold on a terminal only, and no control characters of the text", () => {
-    const text = reportText(report, { columns: 80, bold: true });
+    const text = inText(report, { columns: 80, bold: true });
     expect(text).toContain(" the \u001b[1mcat\u001b[22m sat");
     expect(text).not.toContain("\u001b[31m");
     expect(pageOf({ isTTY: false })).toEqual({ columns: 110, bold: false });

@@ -1,18 +1,24 @@
 /** What `saetta eval` prints of one autoencoder with its loss, and of several in one table. */
 
+import type { ReportWithFeatures } from "../features/in-text.ts";
+import { featuresText, type Page } from "../features/print.ts";
+import type { LossRecovered } from "../metrics/loss.ts";
+import { METRIC_MEANINGS, reportText } from "../metrics/print.ts";
 import { formatCount } from "../util/progress.ts";
-import type { LossRecovered } from "./loss.ts";
-import { METRIC_MEANINGS, type Page, reportText } from "./print.ts";
-import type { EvalReport } from "./report.ts";
 
 /** An autoencoder on held-out rows, and in its language model where that was asked for. */
-export type Judged = EvalReport & { readonly loss: LossRecovered | null };
+export type Judged = ReportWithFeatures & { readonly loss: LossRecovered | null };
 
 /** One autoencoder in full, or a table of several. */
 export function resultText(judged: readonly Judged[], page: Page): string {
   const [only, ...more] = judged;
   if (only !== undefined && more.length === 0) {
-    return [reportText(only, page), ...(only.loss === null ? [] : [lossLines(only.loss).join("\n")])].join("\n\n");
+    const parts = [
+      reportText(only),
+      featuresText(only, page),
+      only.loss === null ? undefined : lossLines(only.loss).join("\n"),
+    ];
+    return parts.filter((part) => part !== undefined).join("\n\n");
   }
   const columns = columnsOf(judged);
   const cells = [columns.map(({ name }) => name), ...judged.map((it) => columns.map(({ value }) => value(it)))];
