@@ -58,6 +58,14 @@ const ALLOWED: typeof REFUSED = [
   ["src/cli.ts", 'export const command = await import("./commands/train.ts");'],
 ];
 
+/** Two circles, closed by types alone. */
+const CIRCLES: typeof REFUSED = [
+  ["src/util/circle-a.ts", 'import type { B } from "./circle-b.ts";\nexport type A = B | 1;'],
+  ["src/util/circle-b.ts", 'import type { A } from "./circle-a.ts";\nexport type B = A[];'],
+  ["src/util/circle-c.ts", 'export type { D } from "./circle-d.ts";\nexport type C = 1;'],
+  ["src/util/circle-d.ts", 'import type { C } from "./circle-c.ts";\nexport type D = C | 2;'],
+];
+
 const SIZES: typeof REFUSED = [
   ["src/util/long.ts", long(401)],
   ["src/util/short.ts", long(399)],
@@ -69,7 +77,7 @@ let found = new Set<string>();
 
 beforeAll(() => {
   folder = mkdtempSync(join(tmpdir(), "saetta-layers-"));
-  for (const [file, code] of [...REFUSED, ...ALLOWED, ...SIZES]) {
+  for (const [file, code] of [...REFUSED, ...ALLOWED, ...CIRCLES, ...SIZES]) {
     mkdirSync(dirname(join(folder, file)), { recursive: true });
     writeFileSync(join(folder, file), `${code}\n`);
   }
@@ -94,6 +102,16 @@ describe("the import rule", () => {
 
   it.each(ALLOWED)("allows in %s: %s", (file) => {
     expect(found).not.toContain(`${file}: noRestrictedImports`);
+  });
+});
+
+describe("the rule against circles", () => {
+  it.each(CIRCLES)("refuses in %s: %s", (file) => {
+    expect(found).toContain(`${file}: noImportCycles`);
+  });
+
+  it("finds none where imports point down", () => {
+    for (const [file] of ALLOWED) expect(found).not.toContain(`${file}: noImportCycles`);
   });
 });
 

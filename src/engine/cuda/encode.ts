@@ -3,11 +3,13 @@
 import { SaettaError } from "../../util/errors.ts";
 import { formatOf, NORMALIZATIONS } from "../contract/names.ts";
 import { type Codes, type Normalization, type Params, type Step, SUMS, type Tensor } from "../engine.ts";
-import { DeadList } from "./dead.ts";
+import { type CudaCodes, EMPTY, ownCodes, PAIRS, type Strategy } from "./codes.ts";
+import type { CudaContext } from "./context.ts";
+import { centredRows, copyOf } from "./copies.ts";
+import { type DeadList, deadListOf } from "./dead-list.ts";
+import { markRowsAsRead, waitForRows } from "./inflow.ts";
 import { WHERE } from "./libraries.ts";
-import type { Machine } from "./machine.ts";
-import { at, type CudaCodes, checked, EMPTY, ownCodes, PAIRS, stepAddresses, type Way } from "./memory.ts";
-import { inflowOf, settleInflow } from "./rows.ts";
+import { at, checked, stepAddresses } from "./tensor.ts";
 
 /** Bytes of pre-activations that exist at a time: larger chunks are no faster; a small card has no room for so many. */
 const LARGEST_CHUNK = 512 * 1024 * 1024;
@@ -23,7 +25,7 @@ const MOST_DENSE = 16384;
 const DENSE_A_CODE = 64;
 
 export function load(
-  m: Machine,
+  cuda: CudaContext,
   raw: Tensor,
   rows: Tensor,
   x: Tensor,
@@ -31,8 +33,7 @@ export function load(
   fault: number,
   { kind, factor }: Normalization,
 ): void {
-  const { device, kernels } = m;
-  const { driver, stream } = device;
+  const { device, kernels } = cuda;
   const [B, d] = x.shape as [number, number];
   const [rawRows, width] = raw.shape as [number, number];
   const [n] = t.fired.shape as [number];
@@ -49,8 +50,7 @@ export function load(
     { blocks: Math.ceil(Math.max(n, SUMS.length + 2 * d) / 256), threads: 256 },
     { sums, fired, bad, sq, n, d },
   );
-  const inflow = inflowOf(device, from);
-  settleInflow(device, inflow);
+  waitForRows(device, from);
   const grid = { blocks: Math.ceil(B / 8), threads: 256 };
   const normalization = NORMALIZATIONS.indexOf(kind);
   kernels.launch("load_rows", grid, {
@@ -58,8 +58,8 @@ export function load(
     ...{ x: own.address, B, d, bad },
     ...{ normalization, factor, fault },
   });
-  driver.call("marking rows as read", "cuEventRecord", inflow.used, stream);
-  m.wrote(own);
+  markRowsAsRead(device, from);
+  own.wrote();
 }
 
 /** What a recorded step must say before it runs, for each encode with a dead side. */
@@ -70,7 +70,7 @@ export interface DeadUse {
 }
 
 export function encode(
-  m: Machine,
+  cuda: CudaContext,
   p: Params,
   x: Tensor,
   t: Step,
@@ -82,25 +82,25 @@ export function encode(
   const [B] = x.shape as [number];
   const { hyper, sums, fired, bad } = stepAddresses(t);
   const [liveCodes, deadCodes] = [ownCodes(live, B), dead && ownCodes(dead, B)];
-  const encoder = m.copyOf(checked(p.encoder, "f32", n, d));
+  const encoder = copyOf(cuda, checked(p.encoder, "f32", n, d));
   const bias = at(p.latentBias, "f32", n);
-  const rows = m.centred(checked(x, "f32", B, d), checked(p.preBias, "f32", d), bad, false);
+  const rows = centredRows(cuda, checked(x, "f32", B, d), checked(p.preBias, "f32", d), bad, false);
   checked(t.fired, "u32", n);
-  liveCodes.way = PAIRS;
-  const use = age === undefined ? undefined : findDead(m, age, n, hyper, sums, deadCodes);
-  const isSelected = deadCodes !== undefined && deadCodes.way !== EMPTY;
-  if (deadCodes?.way === EMPTY) clear(m, deadCodes);
+  liveCodes.strategy = PAIRS;
+  const use = age === undefined ? undefined : findDead(cuda, age, n, hyper, sums, deadCodes);
+  const isSelected = deadCodes !== undefined && deadCodes.strategy !== EMPTY;
+  if (deadCodes?.strategy === EMPTY) clear(cuda, deadCodes);
 
   const stride = 8 * Math.ceil(n / 8);
-  const chunk = chunkRows(m, B, stride);
-  const z = m.room.get("pre-activations", chunk * stride * m.bytes);
+  const chunk = chunkRows(cuda, B, stride);
+  const z = cuda.scratch.get("pre-activations", chunk * stride * cuda.bytes);
   for (let first = 0; first < B; first += chunk) {
     const C = Math.min(chunk, B - first);
-    const a = rows + first * d * m.bytes;
-    m.cublas.multiply({ m: C, n, k: d, a, b: encoder, bTransposed: true, c: z, strideC: stride, out: "compute" });
+    const a = rows + first * d * cuda.bytes;
+    cuda.cublas.multiply({ m: C, n, k: d, a, b: encoder, bTransposed: true, c: z, strideC: stride, out: "compute" });
     const { capacity: k } = liveCodes;
     const capacity = candidates(k);
-    m.kernels.launch(
+    cuda.kernels.launch(
       "select_live",
       { blocks: C, threads: 128, shared: 10 * capacity },
       { z, latentBias: bias, hyper, fired, bad, ...liveCodes.from(first), n, ldz: stride, k, capacity },
@@ -109,7 +109,7 @@ export function encode(
     const { capacity: auxk } = deadCodes;
     const deadCapacity = candidates(auxk);
     const { list, counts } = use.list;
-    m.kernels.launch(
+    cuda.kernels.launch(
       "select_dead",
       { blocks: C, threads: 256, shared: 10 * deadCapacity },
       {
@@ -119,13 +119,13 @@ export function encode(
       },
     );
   }
-  if (use !== undefined && !m.device.recording) use.list.end();
+  if (use !== undefined && !cuda.device.recording) use.list.end();
   return use;
 }
 
 /** Counts the dead, lists them, and decides how their codes will be computed. */
 function findDead(
-  m: Machine,
+  cuda: CudaContext,
   age: Tensor,
   n: number,
   hyper: number,
@@ -133,29 +133,28 @@ function findDead(
   codes: CudaCodes | undefined,
 ): DeadUse {
   const ages = checked(age, "u32", n);
-  ages.dead ??= new DeadList(m.device, n);
-  const list = ages.dead;
-  if (!m.device.recording) list.begin(m, ages.address, hyper);
-  list.queue(m, ages.address, hyper, sums);
-  if (codes !== undefined) codes.way = wayOf(list, codes.capacity);
+  const list = deadListOf(cuda, ages);
+  if (!cuda.device.recording) list.begin(ages.address, hyper);
+  list.queue(ages.address, hyper, sums);
+  if (codes !== undefined) codes.strategy = strategyOf(list, codes.capacity);
   return { list, ages: ages.address, hyper };
 }
 
-function wayOf(dead: DeadList, slots: number): Way {
+function strategyOf(dead: DeadList, slots: number): Strategy {
   const { capacity } = dead;
   if (capacity === 0) return EMPTY;
   return capacity <= Math.min(MOST_DENSE, DENSE_A_CODE * slots) ? { kind: "dense", capacity, dead } : PAIRS;
 }
 
-function clear({ device }: Machine, { tensors }: CudaCodes): void {
+function clear({ device }: CudaContext, { tensors }: CudaCodes): void {
   device.fill(tensors.latent.address, 0xff, tensors.latent.size);
   device.fill(tensors.value.address, 0, tensors.value.size);
   device.fill(tensors.grad.address, 0, tensors.grad.size);
 }
 
-function chunkRows(m: Machine, B: number, stride: number): number {
-  const bytes = Math.min(LARGEST_CHUNK, m.device.memory / PART_OF_CARD);
-  return Math.min(B, Math.max(FEWEST_ROWS, 128 * Math.floor(bytes / (128 * stride * m.bytes))));
+function chunkRows(cuda: CudaContext, B: number, stride: number): number {
+  const bytes = Math.min(LARGEST_CHUNK, cuda.device.memory / PART_OF_CARD);
+  return Math.min(B, Math.max(FEWEST_ROWS, 128 * Math.floor(bytes / (128 * stride * cuda.bytes))));
 }
 
 /** Candidates that select.cu has room for. */

@@ -18,35 +18,29 @@ import {
 } from "../engine.ts";
 import { slotsOf } from "../selections.ts";
 import { sumsLength } from "../sums.ts";
+import type { Buffers } from "./buffers.ts";
+import { type CudaCodes, ownCodes } from "./codes.ts";
+import type { CudaContext } from "./context.ts";
 import { ENTRY_BYTES, type Kernel, type KernelArguments, keepOf, SIZES, type StructOf, sizeOf } from "./contract.ts";
+import { centredRows, copyOf, wroteWithCopy } from "./copies.ts";
 import type { Address } from "./driver.ts";
 import { WHERE } from "./libraries.ts";
 import { type CodesAt, chunkOf, invert } from "./lists.ts";
-import { type Machine, Room } from "./machine.ts";
 import {
-  at,
-  type CudaCodes,
-  type CudaTensor,
-  checked,
-  NO_PARAMS,
-  ownCodes,
-  paramAddresses,
-  stepAddresses,
-} from "./memory.ts";
-import { denseCodes, eachDenseChunk } from "./paths.ts";
-import {
-  countedOf,
+  countedLatents,
+  gatherOwned,
   gatherRows,
-  gatherShares,
   MATRICES,
-  type Part,
+  ownedLatents,
+  type Replication,
+  type RowMatrix,
   rangesOf,
+  replicationOf,
   type Share,
-  shareOf,
-  sumShares,
-  type Way,
-  wayOf,
-} from "./replicas.ts";
+  sumToOwners,
+} from "./owned-rows.ts";
+import { denseCodes, eachDenseChunk } from "./reconstruct.ts";
+import { at, type CudaTensor, checked, NO_PARAMS, paramAddresses, stepAddresses } from "./tensor.ts";
 
 /** Shared memory of kernels that go through lists. */
 const STAGE_BYTES = SIZES.STAGES * SIZES.STAGED * ENTRY_BYTES;
@@ -66,6 +60,9 @@ interface Listed {
   readonly deadErr: Address;
 }
 
+/** Whose gradient rows are in the scratch memory "formed rows". */
+const formedBy = new WeakMap<CudaContext, CudaGrads>();
+
 export class CudaGrads implements Grads {
   readonly preBias: CudaTensor;
   readonly latentBias: CudaTensor;
@@ -74,11 +71,12 @@ export class CudaGrads implements Grads {
   /** Of this replica, or of the one that has the most. */
   readonly rows: number;
   freed = false;
-  readonly #room: Room;
+  /** What outlives an operation. */
+  readonly #buffers: Buffers;
   readonly #replicas: number;
   /** Those whose rows lists are made from. */
   readonly #gathered: number;
-  readonly #way: Way;
+  readonly #replication: Replication;
   /** The latents whose rows this rank updates, those of them that it counts, and those that have lists. */
   readonly #own: Share;
   readonly #counted: Share;
@@ -88,7 +86,7 @@ export class CudaGrads implements Grads {
   #structure: Formable | undefined;
 
   constructor(
-    m: Machine,
+    cuda: CudaContext,
     { dIn: d, n }: Dims,
     rows: number,
     selections: readonly SelectionPlan[],
@@ -99,13 +97,13 @@ export class CudaGrads implements Grads {
     if (tensors.encoder !== undefined) this.encoder = tensors.encoder;
     if (tensors.decoder !== undefined) this.decoder = tensors.decoder;
     this.rows = rows;
-    this.#room = new Room(m);
-    this.#replicas = m.ranks.sizeOf("replicas");
-    this.#way = wayOf(m, n, d, selections, rows, tensors.encoder !== undefined);
-    this.#gathered = this.#way === "rows" ? this.#replicas : 1;
-    this.#own = shareOf(m, n);
-    this.#counted = countedOf(m, this.#own, n);
-    this.#listed = this.#way === "gradients" ? { first: 0, end: n, rest: n } : this.#own;
+    this.#buffers = cuda.buffers();
+    this.#replicas = cuda.exchange.sizeOf("replicas");
+    this.#replication = replicationOf(cuda, n, d, selections, rows, tensors.encoder !== undefined);
+    this.#gathered = this.#replication === "rows" ? this.#replicas : 1;
+    this.#own = ownedLatents(cuda, n);
+    this.#counted = countedLatents(cuda, this.#own, n);
+    this.#listed = this.#replication === "gradients" ? { first: 0, end: n, rest: n } : this.#own;
     this.#chunk = chunkOf(this.#most * slotsOf(selections));
   }
 
@@ -118,7 +116,7 @@ export class CudaGrads implements Grads {
     return [this.latentBias.shape[0]!, this.preBias.shape[0]!];
   }
 
-  paramGrad(m: Machine, p: Params, x: Tensor, t: Step, live: Path, dead: Path | undefined): void {
+  paramGrad(cuda: CudaContext, p: Params, x: Tensor, t: Step, live: Path, dead: Path | undefined): void {
     const [n, d] = this.#shape;
     const [B] = x.shape as [number];
     if (B > this.rows)
@@ -126,15 +124,22 @@ export class CudaGrads implements Grads {
     checkStep(t, n, d);
     paramAddresses(p, n, d);
     const { sums, bad } = stepAddresses(t);
-    const encoder = m.copyOf(checked(p.encoder, "f32", n, d));
-    const inputs = m.centred(checked(x, "f32", B, d), checked(p.preBias, "f32", d), bad, true);
+    const encoder = copyOf(cuda, checked(p.encoder, "f32", n, d));
+    const inputs = centredRows(cuda, checked(x, "f32", B, d), checked(p.preBias, "f32", d), bad, true);
     const deadCodes = dead === undefined ? undefined : ownCodes(dead.codes, B);
-    const way = deadCodes?.way.kind;
-    const own = this.#ownRows(m, x, inputs, live, way === "pairs" ? dead : undefined);
-    const from = this.#way === "rows" ? this.#rowsOfAll(m, own) : own;
+    const strategy = deadCodes?.strategy.kind;
+    const own = this.#ownRows(cuda, x, inputs, live, strategy === "pairs" ? dead : undefined);
+    const from = this.#replication === "rows" ? this.#rowsOfAll(cuda, own) : own;
     const [most, replicas, chunk, listed] = [this.#most, this.#gathered, this.#chunk, this.#listed];
-    const lists = invert(m, this.#room, t, { B: from.B, most, replicas, n, d, chunk, listed }, from.live, from.dead);
-    const products = way === "dense" ? this.#products(m, dead!, deadCodes!, B, inputs, bad) : undefined;
+    const lists = invert(
+      cuda,
+      this.#buffers,
+      t,
+      { B: from.B, most, replicas, n, d, chunk, listed },
+      from.live,
+      from.dead,
+    );
+    const products = strategy === "dense" ? this.#products(cuda, dead!, deadCodes!, B, inputs, bad) : undefined;
     const structure: Formable = {
       ...{ n, d, chunk, cap: products?.capacity ?? 0 },
       ...{ start: lists.start, pieceAt: lists.pieceAt, entries: lists.entries, pieceRows: lists.pieceRows },
@@ -149,50 +154,50 @@ export class CudaGrads implements Grads {
     this.#structure = structure;
     const g = { ...structure, from: 0, to: 2 * n, taken: 0 };
     const pieceTotals = lists.totals;
-    m.kernels.launch(
+    cuda.kernels.launch(
       "list_long",
-      { blocks: 1024, threads: m.rowThreads(d) },
+      { blocks: 1024, threads: cuda.rowThreads(d) },
       { g, pieceOf: lists.pieceOf, pieceCount: lists.pieceCount, pieceTotals },
     );
     const blocks = Math.ceil(n / SIZES.BIAS_LATENTS);
-    const biasPartial = m.room.get("sums of biases", 8 * blocks * d);
-    m.kernels.launch(
+    const biasPartial = cuda.scratch.get("sums of biases", 8 * blocks * d);
+    cuda.kernels.launch(
       "list_bias",
       { blocks, threads: SIZES.BIAS_LATENTS * SIZES.BIAS_SHARE },
       {
         ...{ g, encoder, sums, pieceTotals, deadBias: products?.bias ?? 0 },
         ...{ latentBias: this.latentBias.address, biasPartial, bad },
-        counted: this.#way === "gradients" ? this.#listed : this.#counted,
+        counted: this.#replication === "gradients" ? this.#listed : this.#counted,
       },
     );
-    m.kernels.launch(
+    cuda.kernels.launch(
       "list_prebias",
       { blocks: Math.ceil(d / 32), threads: 1024 },
       {
         ...{ biasPartial, blocks, d, sums, scales: lists.scales },
-        ...{ preBias: this.preBias.address, bad, counts: m.ranks.collective.grid.rank === 0 ? 1 : 0 },
+        ...{ preBias: this.preBias.address, bad, counts: cuda.exchange.collective.grid.rank === 0 ? 1 : 0 },
       },
     );
-    if (m.formedBy === this) m.formedBy = undefined;
-    if (this.encoder !== undefined) this.#form(m, structure, 0, 2 * n);
+    if (formedBy.get(cuda) === this) formedBy.delete(cuda);
+    if (this.encoder !== undefined) this.#form(cuda, structure, 0, 2 * n);
     for (const tensor of [this.preBias, this.latentBias, this.encoder, this.decoder])
-      if (tensor !== undefined) m.wrote(tensor);
+      if (tensor !== undefined) tensor.wrote();
   }
 
-  norm(m: Machine, decoder: Tensor, t: Step): void {
+  norm(cuda: CudaContext, decoder: Tensor, t: Step): void {
     const [n, d] = this.#shape;
     const { sq, bad } = stepAddresses(t);
     const weights = at(decoder, "f32", n, d);
-    const squares = m.room.get("squares of rows", 16 * n);
-    for (const wait of this.#sumRows(m)) wait();
-    const keep = keepOf(this.#way === "gradients" || this.encoder !== undefined ? "kept" : "formAndKeep");
-    const rows = this.encoder === undefined ? this.#kept(m) : this.#left;
+    const squares = cuda.scratch.get("squares of rows", 16 * n);
+    for (const wait of this.#sumRows(cuda)) wait();
+    const keep = keepOf(this.#replication === "gradients" || this.encoder !== undefined ? "kept" : "formAndKeep");
+    const rows = this.encoder === undefined ? this.#kept(cuda) : this.#left;
     const shared = STAGE_BYTES + 4 * d;
     for (const [from, to] of this.#ranges)
-      this.#eachRow(m, "norm_rows", shared, rows, [from, to], { decoder: weights, keep, squares, bad });
-    if (this.encoder === undefined) m.formedBy = this;
-    const { collective } = m.ranks;
-    m.kernels.launch(
+      this.#eachRow(cuda, "norm_rows", shared, rows, [from, to], { decoder: weights, keep, squares, bad });
+    if (this.encoder === undefined) formedBy.set(cuda, this);
+    const { collective } = cuda.exchange;
+    cuda.kernels.launch(
       "norm_sum",
       { blocks: 1, threads: 1024 },
       {
@@ -201,10 +206,10 @@ export class CudaGrads implements Grads {
       },
     );
     if (this.#replicas > 1)
-      collective.allReduce({ at: sq, count: 1, dtype: "f64" }, "sum", "replicas", m.device.stream);
+      collective.allReduce({ at: sq, count: 1, dtype: "f64" }, "sum", "replicas", cuda.device.stream);
   }
 
-  update(m: Machine, s: State, t: Step): void {
+  update(cuda: CudaContext, s: State, t: Step): void {
     const [n, d] = this.#shape;
     checkStep(t, n, d);
     const { hyper, fired, bad, sq } = stepAddresses(t);
@@ -216,23 +221,23 @@ export class CudaGrads implements Grads {
     };
     const [age, counters] = [at(s.age, "u32", n), at(s.counters, "f64", COUNTERS.length)];
     const [encoder, decoder] = [checked(s.params.encoder, "f32"), checked(s.params.decoder, "f32")];
-    const copies = { encoder16: m.copyOf(encoder), decoder16: m.copyOf(decoder) };
-    const numbers = m.room.get("numbers of Adam", sizeOf("Numbers"));
-    m.kernels.launch(
+    const copies = { encoder16: copyOf(cuda, encoder), decoder16: copyOf(cuda, decoder) };
+    const numbers = cuda.scratch.get("numbers of Adam", sizeOf("Numbers"));
+    cuda.kernels.launch(
       "update_begin",
       { blocks: 1, threads: 1 },
       {
         ...{ hyper, sq, bad, counters, hasEma: s.ema === undefined ? 0 : 1 },
-        ...{ firstLatent: m.ranks.collective.grid.shard * n, numbers },
+        ...{ firstLatent: cuda.exchange.collective.grid.shard * n, numbers },
       },
     );
-    const summed = this.#sumRows(m);
-    const isKept = m.formedBy === this;
+    const summed = this.#sumRows(cuda);
+    const isKept = formedBy.get(cuda) === this;
     const formed = isKept || this.encoder !== undefined ? 1 : 0;
-    const rows = isKept ? this.#kept(m) : this.#left;
-    const shared = STAGE_BYTES + (m.coversRow(d) ? 24 * SIZES.ROW_WIDTH * m.rowThreads(d) : 4 * d);
+    const rows = isKept ? this.#kept(cuda) : this.#left;
+    const shared = STAGE_BYTES + (cuda.coversRow(d) ? 24 * SIZES.ROW_WIDTH * cuda.rowThreads(d) : 4 * d);
     const apply = (from: number, to: number) =>
-      this.#eachRow(m, "update_rows", shared, rows, [from, to], { formed, ...weights, ...copies, numbers });
+      this.#eachRow(cuda, "update_rows", shared, rows, [from, to], { formed, ...weights, ...copies, numbers });
     const given: (() => void)[] = [];
     if (this.#replicas === 1) apply(0, 2 * n);
     else {
@@ -245,11 +250,11 @@ export class CudaGrads implements Grads {
           if (pause < to) apply(side * n + pause, side * n + to);
         }
         // The decoder's rows are updated meanwhile.
-        const give = (stream: Address) => gatherShares(m, [copies[`${matrix}16`]], n, d * m.bytes, stream);
-        given.push(m.ranks.beside(`the exchange of ${matrix} rows`, give));
+        const give = (stream: Address) => gatherOwned(cuda, [copies[`${matrix}16`]], n, d * cuda.bytes, stream);
+        given.push(cuda.exchange.overlap(`the exchange of ${matrix} rows`, give));
       }
     }
-    m.kernels.launch(
+    cuda.kernels.launch(
       "update_small",
       { blocks: Math.ceil((n + d) / 256), threads: 256 },
       {
@@ -261,14 +266,15 @@ export class CudaGrads implements Grads {
     for (const tensor of [s.params, s.m, s.v, s.ema].flatMap((p) =>
       p === undefined ? [] : (Object.values(p) as Tensor[]),
     )) {
-      m.wrote(checked(tensor, "f32"), tensor === encoder || tensor === decoder);
+      if (tensor === encoder || tensor === decoder) wroteWithCopy(checked(tensor, "f32"));
+      else checked(tensor, "f32").wrote();
     }
-    m.wrote(checked(s.age, "u32"));
-    m.wrote(checked(s.counters, "f64"));
+    checked(s.age, "u32").wrote();
+    checked(s.counters, "f64").wrote();
   }
 
   free(): void {
-    this.#room.free();
+    this.#buffers.free();
     this.freed = true;
   }
 
@@ -280,9 +286,9 @@ export class CudaGrads implements Grads {
   }
 
   /** The same, with where formed rows are kept when nobody asked for them. */
-  #kept(m: Machine): Formable {
+  #kept(cuda: CudaContext): Formable {
     const [n, d] = this.#shape;
-    const rows = m.room.get("formed rows", 8 * n * d);
+    const rows = cuda.scratch.get("formed rows", 8 * n * d);
     return { ...this.#left, formedEncoder: rows, formedDecoder: rows + 4 * n * d };
   }
 
@@ -295,57 +301,57 @@ export class CudaGrads implements Grads {
   }
 
   /** Rows [from, to) of both matrices to where they are asked for, or kept. */
-  #form(m: Machine, structure: Formable, from: number, to: number): void {
-    this.#eachRow(m, "gradient_rows", STAGE_BYTES, structure, [from, to], {});
+  #form(cuda: CudaContext, structure: Formable, from: number, to: number): void {
+    this.#eachRow(cuda, "gradient_rows", STAGE_BYTES, structure, [from, to], {});
   }
 
   /** A kernel whose blocks stay and take one row after the other of rows [from, to). */
   #eachRow<K extends Kernel & ("gradient_rows" | "norm_rows" | "update_rows")>(
-    m: Machine,
+    cuda: CudaContext,
     kernel: K,
     shared: number,
     structure: Formable,
     [from, to]: readonly [number, number],
     more: Omit<KernelArguments<K>, "g">,
   ): void {
-    const threads = m.rowThreads(structure.d);
-    const blocks = Math.min(to - from, m.kernels.resident(kernel, threads, shared));
-    const taken = m.room.get("rows taken", 4);
-    m.device.fill(taken, 0, 4);
+    const threads = cuda.rowThreads(structure.d);
+    const blocks = Math.min(to - from, cuda.kernels.resident(kernel, threads, shared));
+    const taken = cuda.scratch.get("rows taken", 4);
+    cuda.device.fill(taken, 0, 4);
     const args = { ...more, g: { ...structure, from, to, taken } } as unknown as KernelArguments<K>;
-    m.kernels.launch(kernel, { blocks, threads, shared }, args);
+    cuda.kernels.launch(kernel, { blocks, threads, shared }, args);
   }
 
   /**
    * Where replicas exchange gradient rows, and have not yet: forms them, encoder rows first, and sums each replica's share beside the operations. Returns what makes those wait
    * for the encoder's and the decoder's.
    */
-  #sumRows(m: Machine): (() => void)[] {
-    if (this.#way !== "gradients" || this.encoder !== undefined || m.formedBy === this) return [];
-    m.formedBy = this;
+  #sumRows(cuda: CudaContext): (() => void)[] {
+    if (this.#replication !== "gradients" || this.encoder !== undefined || formedBy.get(cuda) === this) return [];
+    formedBy.set(cuda, this);
     const [n, d] = this.#shape;
-    const rows = this.#kept(m);
+    const rows = this.#kept(cuda);
     return MATRICES.map((matrix, side) => {
-      this.#form(m, rows, side * n, side * n + n);
-      return m.ranks.beside(`the sums of ${matrix} gradients`, (stream) =>
-        sumShares(m, side === 0 ? rows.formedEncoder : rows.formedDecoder, n, d, stream),
+      this.#form(cuda, rows, side * n, side * n + n);
+      return cuda.exchange.overlap(`the sums of ${matrix} gradients`, (stream) =>
+        sumToOwners(cuda, side === 0 ? rows.formedEncoder : rows.formedDecoder, n, d, stream),
       );
     });
   }
 
   /** This replica's rows and codes. `dead`: where they go by lists. */
-  #ownRows(m: Machine, x: Tensor, inputs: Address, live: Path, dead: Path | undefined): Listed {
+  #ownRows(cuda: CudaContext, x: Tensor, inputs: Address, live: Path, dead: Path | undefined): Listed {
     const [B, d] = x.shape as [number, number];
-    const err = (path: Path | undefined) => (path === undefined ? 0 : m.copyOf(checked(path.err, "f32", B, d)));
+    const err = (path: Path | undefined) => (path === undefined ? 0 : copyOf(cuda, checked(path.err, "f32", B, d)));
     const codes = ({ codes: z }: Path) => ({ ...ownCodes(z, B).from(), k: z.capacity });
     return { B, inputs, live: codes(live), liveErr: err(live), dead: dead && codes(dead), deadErr: err(dead) };
   }
 
   /** Those of all replicas. */
-  #rowsOfAll(m: Machine, own: Listed): Listed {
+  #rowsOfAll(cuda: CudaContext, own: Listed): Listed {
     const [, d] = this.#shape;
-    const row = d * m.bytes;
-    const partsOf = (path: string, { latent, value, grad, k }: CodesAt, err: Address): Part[] => [
+    const row = d * cuda.bytes;
+    const partsOf = (path: string, { latent, value, grad, k }: CodesAt, err: Address): RowMatrix[] => [
       { name: `${path} residuals`, at: err, width: row },
       { name: `${path} latents`, at: latent, width: 4 * k, filler: 0xff },
       { name: `${path} values`, at: value, width: 4 * k },
@@ -356,7 +362,7 @@ export class CudaGrads implements Grads {
       ...partsOf("live", own.live, own.liveErr),
       ...(own.dead === undefined ? [] : partsOf("dead", own.dead, own.deadErr)),
     ];
-    const all = gatherRows(m, parts, own.B, this.rows);
+    const all = gatherRows(cuda, parts, own.B, this.rows);
     const codesAt = (first: number, k: number): CodesAt => ({
       latent: all[first]!,
       value: all[first + 1]!,
@@ -374,43 +380,44 @@ export class CudaGrads implements Grads {
   }
 
   /** Gradient rows of the dead without the factor of the loss: decoder = zd^T err, encoder = gd^T (x - preBias). */
-  #products(m: Machine, path: Path, codes: CudaCodes, B: number, inputs: number, bad: number) {
+  #products(cuda: CudaContext, path: Path, codes: CudaCodes, B: number, inputs: number, bad: number) {
     const [, d] = this.#shape;
-    if (codes.way.kind !== "dense") throw new SaettaError("these codes have no list of the dead", { where: WHERE });
-    const { way } = codes;
-    const { capacity, dead } = way;
-    const err = m.copyOf(checked(path.err, "f32", B, d));
-    const decoder = this.#room.get("decoder gradients of the dead", 4 * capacity * d);
-    const encoder = this.#room.get("encoder gradients of the dead", 4 * capacity * d);
-    const bias = this.#room.get("bias gradients of the dead", 8 * capacity);
-    const partial = m.room.get("sums of dead biases", 8 * SIZES.DENSE_PARTS * capacity);
-    eachDenseChunk(m, B, capacity, (first, C) => {
+    if (codes.strategy.kind !== "dense")
+      throw new SaettaError("these codes have no list of the dead", { where: WHERE });
+    const { strategy } = codes;
+    const { capacity, dead } = strategy;
+    const err = copyOf(cuda, checked(path.err, "f32", B, d));
+    const decoder = this.#buffers.get("decoder gradients of the dead", 4 * capacity * d);
+    const encoder = this.#buffers.get("encoder gradients of the dead", 4 * capacity * d);
+    const bias = this.#buffers.get("bias gradients of the dead", 8 * capacity);
+    const partial = cuda.scratch.get("sums of dead biases", 8 * SIZES.DENSE_PARTS * capacity);
+    eachDenseChunk(cuda, B, capacity, (first, C) => {
       const shape = { m: capacity, n: d, k: C, aTransposed: true, out: "f32", add: first > 0 } as const;
-      const values = denseCodes(m, codes, way, "value", first, C);
-      m.cublas.multiply({ ...shape, a: values, b: err + first * d * m.bytes, c: decoder });
-      const grads = denseCodes(m, codes, way, "grad", first, C);
-      m.cublas.multiply({ ...shape, a: grads, b: inputs + first * d * m.bytes, c: encoder });
+      const values = denseCodes(cuda, codes, strategy, "value", first, C);
+      cuda.cublas.multiply({ ...shape, a: values, b: err + first * d * cuda.bytes, c: decoder });
+      const grads = denseCodes(cuda, codes, strategy, "grad", first, C);
+      cuda.cublas.multiply({ ...shape, a: grads, b: inputs + first * d * cuda.bytes, c: encoder });
       const grid = { blocks: [Math.ceil(capacity / 256), SIZES.DENSE_PARTS] as const, threads: 256 };
-      m.kernels.launch("dense_bias", grid, { gd: grads, C, cap: capacity, first: first === 0 ? 1 : 0, partial });
+      cuda.kernels.launch("dense_bias", grid, { gd: grads, C, cap: capacity, first: first === 0 ? 1 : 0, partial });
     });
-    const scales = this.#room.get("factors of the loss", 16);
+    const scales = this.#buffers.get("factors of the loss", 16);
     const grid = { blocks: Math.ceil(capacity / 8), threads: 256 };
-    m.kernels.launch("dense_check", grid, {
+    cuda.kernels.launch("dense_check", grid, {
       ...{ deadEncoder: encoder, deadDecoder: decoder, partial, cap: capacity, d },
       ...{ count: dead.counts, scales, deadBias: bias, bad },
     });
-    if (this.#way === "rows") sumOfDead(m, [encoder, decoder], bias, capacity, d);
+    if (this.#replication === "rows") sumOfDead(cuda, [encoder, decoder], bias, capacity, d);
     return { capacity, slot: dead.slot, encoder, decoder, bias };
   }
 }
 
 /** Gradients of the dead are few: each replica has those of its own rows, and all get the sums. */
-function sumOfDead(m: Machine, rows: readonly Address[], bias: Address, capacity: number, d: number): void {
-  const { collective } = m.ranks;
-  m.ranks.together(() => {
+function sumOfDead(cuda: CudaContext, rows: readonly Address[], bias: Address, capacity: number, d: number): void {
+  const { collective } = cuda.exchange;
+  cuda.exchange.asOneLaunch(() => {
     for (const at of rows)
-      collective.allReduce({ at, count: capacity * d, dtype: "f32" }, "sum", "replicas", m.device.stream);
-    collective.allReduce({ at: bias, count: capacity, dtype: "f64" }, "sum", "replicas", m.device.stream);
+      collective.allReduce({ at, count: capacity * d, dtype: "f32" }, "sum", "replicas", cuda.device.stream);
+    collective.allReduce({ at: bias, count: capacity, dtype: "f64" }, "sum", "replicas", cuda.device.stream);
   });
 }
 

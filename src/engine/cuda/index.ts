@@ -28,21 +28,26 @@ import type {
 } from "../engine.ts";
 import { Fusion, type Reconstruct } from "../fuse.ts";
 import { sidesOf } from "../selections.ts";
+import { CudaCodes, forgetStrategy } from "./codes.ts";
+import { CudaContext } from "./context.ts";
 import type { Compute } from "./contract.ts";
+import { restartForecast } from "./dead-list.ts";
 import { Device, NotRecordable } from "./device.ts";
 import { CudaError } from "./driver.ts";
 import { encode, load } from "./encode.ts";
 import { CudaGrads, ownGrads } from "./gradients.ts";
+import { hasInflow, markRowsAsWritten, settleInflow, waitForReaders } from "./inflow.ts";
 import { WHERE } from "./libraries.ts";
 import { MOST_ROWS, refusal } from "./limits.ts";
-import { Machine } from "./machine.ts";
-import { CudaCodes, CudaTensor, ownTensor, PAIRS } from "./memory.ts";
+import { merge } from "./merge.ts";
 import { Nvrtc } from "./nvrtc.ts";
-import * as paths from "./paths.ts";
-import { type Findings, Recording } from "./record.ts";
-import { complete } from "./replicas.ts";
-import { RowUploads, settleInflow } from "./rows.ts";
+import { complete } from "./owned-rows.ts";
+import * as paths from "./reconstruct.ts";
+import { RecordedStep, type StepUse } from "./record.ts";
+import { Reductions } from "./reductions.ts";
 import { Downloads, Uploads } from "./staging.ts";
+import { CudaTensor, ownTensor } from "./tensor.ts";
+import { RowUploads } from "./upload-rows.ts";
 
 export interface CudaOptions {
   /** Which card of those that CUDA_VISIBLE_DEVICES leaves; default: the one of this process's LOCAL_RANK, or the first. */
@@ -69,7 +74,7 @@ export async function createCudaEngine(options: CudaOptions = {}): Promise<Engin
     const cubins = await nvrtc.cubins(device.capability, compute, options.folders);
     const collective = options.collective ?? solo();
     await collective.ready();
-    return new CudaEngine(await Machine.create(device, cubins, compute, collective));
+    return new CudaEngine(await CudaContext.create(device, cubins, compute, collective));
   } catch (error) {
     device.close();
     throw error;
@@ -82,8 +87,9 @@ class CudaEngine implements Engine {
   readonly real = "f32";
   readonly numbers = "f64";
   readonly rounding: number | undefined;
-  readonly #m: Machine;
+  readonly #cuda: CudaContext;
   readonly #fusion = new Fusion();
+  readonly #reductions: Reductions;
   readonly #uploads: Uploads;
   readonly #downloads: Downloads;
   readonly #rows: RowUploads;
@@ -91,35 +97,37 @@ class CudaEngine implements Engine {
   readonly #fault: number;
   /** Everything not given back yet. */
   readonly #held = new Set<CudaTensor | CudaGrads>();
-  readonly #recordings = new Set<Recording>();
-  #findings: Findings | undefined;
+  readonly #recorded = new Set<RecordedStep>();
+  /** What a step uses, while it is called to be recorded. */
+  #use: StepUse | undefined;
   #failure: unknown;
   #closed: Promise<void> | undefined;
 
-  constructor(m: Machine) {
-    this.#m = m;
-    this.description = `cuda: ${m.device.name}, ${m.compute}`;
-    this.rounding = ROUNDING[m.compute];
-    this.#fault = m.device.alloc(8, "faults");
-    this.#uploads = new Uploads(m.device);
+  constructor(cuda: CudaContext) {
+    const { device } = cuda;
+    this.#cuda = cuda;
+    this.#reductions = new Reductions(cuda);
+    this.description = `cuda: ${device.name}, ${cuda.compute}`;
+    this.rounding = ROUNDING[cuda.compute];
+    this.#fault = device.alloc(8, "faults");
+    this.#uploads = new Uploads(device);
     this.#downloads = new Downloads(
-      m.device,
+      device,
       this.#fault,
       (fault) => this.#explain(fault),
-      m.ranks.collective.deadline,
+      cuda.exchange.collective.deadline,
     );
-    this.#rows = new RowUploads(m.device, m.kernels, this.#uploads, this.#fault, (fault) => this.#explain(fault));
-    m.onCopy = (tensor) => this.#findings?.copied.add(tensor);
+    this.#rows = new RowUploads(device, cuda.kernels, this.#uploads, this.#fault, (fault) => this.#explain(fault));
   }
 
   refuses(dims: Dims, selections: readonly SelectionPlan[]): string | undefined {
-    return refusal(dims, selections, this.#m);
+    return refusal(dims, selections, this.#cuda);
   }
 
   alloc(dtype: DType, shape: readonly number[]): CudaTensor {
     this.#open();
     const size = shape.reduce((a, b) => a * b, BYTES[dtype]);
-    const tensor = new CudaTensor(dtype, shape, size, this.#m.device.alloc(size, `a tensor ${dtype} [${shape}]`));
+    const tensor = new CudaTensor(dtype, shape, size, this.#cuda.device.alloc(size, `a tensor ${dtype} [${shape}]`));
     this.#held.add(tensor);
     return tensor;
   }
@@ -127,7 +135,7 @@ class CudaEngine implements Engine {
   codes(rows: number, capacity: number): Codes {
     const codes = new CudaCodes(rows, capacity, (dtype, shape) => this.alloc(dtype, shape));
     const { latent } = codes.tensors;
-    this.#m.device.fill(latent.address, 0xff, latent.size);
+    this.#cuda.device.fill(latent.address, 0xff, latent.size);
     return codes;
   }
 
@@ -137,7 +145,7 @@ class CudaEngine implements Engine {
       throw new SaettaError(`a batch can have ${MOST_ROWS} rows at most, not ${rows}`, { where: WHERE });
     const [latentBias, preBias] = [this.alloc("f32", [n]), this.alloc("f32", [d])];
     const rowsOf = dense ? { encoder: this.alloc("f32", [n, d]), decoder: this.alloc("f32", [n, d]) } : {};
-    const grads = new CudaGrads(this.#m, dims, rows, selections, { latentBias, preBias, ...rowsOf });
+    const grads = new CudaGrads(this.#cuda, dims, rows, selections, { latentBias, preBias, ...rowsOf });
     this.#held.add(grads);
     return grads;
   }
@@ -159,20 +167,19 @@ class CudaEngine implements Engine {
   write(t: Tensor, bytes: Uint8Array, at = 0): void {
     this.#open();
     const tensor = ownTensor(t);
-    const { address, size, inflow } = tensor;
+    const { address, size } = tensor;
     if (!Number.isInteger(at) || at < 0 || at + bytes.length > size) {
       throw new SaettaError(`${bytes.length} bytes at ${at} do not fit a tensor of ${size} bytes`, { where: WHERE });
     }
     this.#queue(() => {
       this.#flush();
-      const { driver, stream, uploads } = this.#m.device;
-      if (inflow === undefined) {
-        this.#uploads.send(stream, address + at, bytes);
+      const { device } = this.#cuda;
+      if (hasInflow(tensor)) {
+        waitForReaders(device, tensor);
+        this.#uploads.send(device.uploads, address + at, bytes);
+        markRowsAsWritten(device, tensor);
       } else {
-        driver.call("waiting for rows to be read", "cuStreamWaitEvent", uploads, inflow.used, 0);
-        this.#uploads.send(uploads, address + at, bytes);
-        driver.call("marking rows as written", "cuEventRecord", inflow.written, uploads);
-        inflow.pending = true;
+        this.#uploads.send(device.stream, address + at, bytes);
       }
     });
     this.#changed(tensor);
@@ -186,7 +193,7 @@ class CudaEngine implements Engine {
   async upload(raw: Tensor, bytes: Uint8Array, row: number): Promise<readonly number[]> {
     this.#open();
     const tensor = ownTensor(raw);
-    tensor.version++;
+    tensor.wrote();
     return this.#rows.send(tensor, bytes, row);
   }
 
@@ -195,9 +202,9 @@ class CudaEngine implements Engine {
     const tensor = ownTensor(t);
     try {
       this.#queue(() => this.#flush());
-      settleInflow(this.#m.device, tensor.inflow);
-      // Whoever reads the ages may go on from them elsewhere, where the forecast of the dead begins anew: so it does here.
-      tensor.dead?.restart();
+      settleInflow(this.#cuda.device, tensor);
+      // A run that resumes from these ages elsewhere starts its forecast of the dead there; so does this one.
+      restartForecast(tensor);
       return this.#downloads.receive(tensor.address, tensor.size);
     } catch (error) {
       return Promise.reject(this.#failure ?? error);
@@ -213,47 +220,46 @@ class CudaEngine implements Engine {
     this.#open();
     this.#queue(() => {
       this.#flush();
-      const queue = () => load(this.#m, raw, rows, x, t, this.#fault, normalization);
-      this.#findings?.loads.push(queue);
-      if (this.#findings?.others) this.#findings.mixed = true;
+      const queue = () => load(this.#cuda, raw, rows, x, t, this.#fault, normalization);
+      this.#use?.loads.push(queue);
+      if (this.#use?.others) this.#use.mixed = true;
       // A recorded step queues its loads itself.
-      if (!this.#m.device.recording) queue();
+      if (!this.#cuda.device.recording) queue();
     });
   }
 
   encode(p: Params, x: Tensor, t: Step, selections: readonly Selection[], age?: Tensor): void {
     const { live, dead } = sidesOf(selections, WHERE);
     this.#operation(() => {
-      const use = encode(this.#m, p, x, t, live, dead, age);
-      if (use !== undefined) this.#findings?.dead.add(use);
+      const use = encode(this.#cuda, p, x, t, live, dead, age);
+      if (use !== undefined) this.#use?.dead.add(use);
     });
   }
 
   reconcile(rule: Rule, z: Codes, t?: Step): void {
-    const { ranks } = this.#m;
-    if (ranks.sizeOf("shards") > 1 && rule.kind === "topk") this.#operation(() => ranks.merge(z, rule.k, t));
+    const cuda = this.#cuda;
+    if (cuda.exchange.sizeOf("shards") > 1 && rule.kind === "topk") this.#operation(() => merge(cuda, z, rule.k, t));
   }
 
   allReduce(t: Tensor, op: ReduceOp, over: Over): void {
-    const { ranks } = this.#m;
-    if (ranks.sizeOf(over) === 1) return;
+    if (this.#cuda.exchange.sizeOf(over) === 1) return;
     this.#open();
     this.#queue(() => {
-      if (this.#findings !== undefined) this.#findings.others = true;
+      if (this.#use !== undefined) this.#use.others = true;
       this.#fusion.flush();
-      ranks.allReduce(t, op, over, this.#findings !== undefined);
+      this.#reductions.add(t, op, over, this.#use !== undefined);
     });
   }
 
   decode(p: Params, z: Codes, err: Tensor): void {
-    this.#holdable(() => this.#fusion.decode(p, z, err, () => paths.decode(this.#m, p, z, err)));
+    this.#holdable(() => this.#fusion.decode(p, z, err, () => paths.decode(this.#cuda, p, z, err)));
   }
 
   residual(p: Params, target: Tensor, t: Step, path: Path, live?: Path): void {
     this.#holdable(() => {
-      const m = this.#m;
-      const alone = () => paths.residual(m, p, target, t, path, live);
-      if (paths.canReconstruct(m, path, p)) {
+      const cuda = this.#cuda;
+      const alone = () => paths.residual(cuda, p, target, t, path, live);
+      if (paths.canReconstruct(cuda, path, p)) {
         this.#fusion.residual(p, target, t, path, live, alone);
       } else {
         this.#fusion.flush();
@@ -264,40 +270,40 @@ class CudaEngine implements Engine {
 
   codeGrad(p: Params, path: Path, t: Step): void {
     this.#holdable(() => {
-      const m = this.#m;
-      const all = ({ target, live }: Reconstruct) => paths.reconstruct(m, p, target, t, path, live);
-      this.#fusion.codeGrad(p, path, t, () => paths.codeGrad(m, p, path, t), all);
+      const cuda = this.#cuda;
+      const all = ({ target, live }: Reconstruct) => paths.reconstruct(cuda, p, target, t, path, live);
+      this.#fusion.codeGrad(p, path, t, () => paths.codeGrad(cuda, p, path, t), all);
     });
   }
 
   paramGrad(p: Params, x: Tensor, t: Step, live: Path, dead: Path | undefined, g: Grads): void {
-    this.#operation(() => ownGrads(g).paramGrad(this.#m, p, x, t, live, dead));
+    this.#operation(() => ownGrads(g).paramGrad(this.#cuda, p, x, t, live, dead));
   }
 
   norm(p: Params, g: Grads, t: Step): void {
-    this.#operation(() => ownGrads(g).norm(this.#m, p.decoder, t));
+    this.#operation(() => ownGrads(g).norm(this.#cuda, p.decoder, t));
   }
 
   update(s: State, g: Grads, t: Step): void {
-    this.#operation(() => ownGrads(g).update(this.#m, s, t));
+    this.#operation(() => ownGrads(g).update(this.#cuda, s, t));
   }
 
   complete(s: State): void {
-    if (this.#m.ranks.sizeOf("replicas") > 1) this.#operation(() => complete(this.#m, s));
+    if (this.#cuda.exchange.sizeOf("replicas") > 1) this.#operation(() => complete(this.#cuda, s));
   }
 
   record(step: () => void): () => void {
-    const recording = new Recording(this.#m, step, (run, findings) => {
-      this.#findings = findings;
+    const recording = new RecordedStep(this.#cuda, step, (run, use) => {
+      this.#use = use;
       try {
         run();
         this.#flush();
       } finally {
-        this.#findings = undefined;
+        this.#use = undefined;
       }
       if (this.#failure !== undefined) throw this.#failure;
     });
-    this.#recordings.add(recording);
+    this.#recorded.add(recording);
     return () => this.#operation(() => recording.run());
   }
 
@@ -314,13 +320,13 @@ class CudaEngine implements Engine {
   async #close(): Promise<void> {
     await this.#downloads.drained;
     await this.#rows.drained;
-    const { device } = this.#m;
+    const { device } = this.#cuda;
     device.driver.attempt("cuStreamSynchronize", device.uploads);
     device.driver.attempt("cuStreamSynchronize", device.stream);
     try {
-      for (const recording of this.#recordings) recording.forget();
+      for (const recording of this.#recorded) recording.forget();
       for (const it of this.#held) this.#free(it);
-      this.#m.close();
+      this.#cuda.close();
       device.free(this.#fault, 8);
       this.#uploads.close();
       this.#downloads.close();
@@ -336,7 +342,7 @@ class CudaEngine implements Engine {
   /** Queues what was held back. */
   #flush(): void {
     this.#fusion.flush();
-    this.#m.ranks.flush();
+    this.#reductions.flush();
   }
 
   #open(): void {
@@ -347,8 +353,8 @@ class CudaEngine implements Engine {
   #holdable(body: () => void): void {
     this.#open();
     this.#queue(() => {
-      if (this.#findings !== undefined) this.#findings.others = true;
-      this.#m.ranks.flush();
+      if (this.#use !== undefined) this.#use.others = true;
+      this.#reductions.flush();
       body();
     });
   }
@@ -357,7 +363,7 @@ class CudaEngine implements Engine {
   #operation(body: () => void): void {
     this.#open();
     this.#queue(() => {
-      if (this.#findings !== undefined) this.#findings.others = true;
+      if (this.#use !== undefined) this.#use.others = true;
       this.#flush();
       body();
     });
@@ -383,27 +389,15 @@ class CudaEngine implements Engine {
 
   /** The tensor was written from outside. */
   #changed(tensor: CudaTensor): void {
-    tensor.version++;
-    tensor.dead?.restart();
-    if (tensor.codes !== undefined) tensor.codes.way = PAIRS;
+    tensor.wrote();
+    restartForecast(tensor);
+    forgetStrategy(tensor);
   }
 
   #free(it: CudaTensor | CudaGrads): void {
     if (it.freed) return;
     this.#held.delete(it);
-    if (it instanceof CudaGrads) {
-      it.free();
-      return;
-    }
-    const { device } = this.#m;
-    settleInflow(device, it.inflow);
-    it.freed = true;
-    for (const derived of [it.copy, it.centred]) if (derived !== undefined) device.free(derived.address, derived.size);
-    it.dead?.free();
-    if (it.inflow !== undefined) {
-      for (const event of [it.inflow.used, it.inflow.written]) device.driver.attempt("cuEventDestroy_v2", event);
-      device.free(it.inflow.flags, it.shape[0]!);
-    }
-    device.free(it.address, it.size);
+    if (it instanceof CudaGrads) it.free();
+    else it.free(this.#cuda.device);
   }
 }

@@ -3,8 +3,8 @@
 import { CORE_PARAMS, parameterCount } from "../../sae/params.ts";
 import type { Dims, SelectionPlan } from "../engine.ts";
 import { refusedPlan } from "../selections.ts";
+import type { CudaContext } from "./context.ts";
 import { MOST_DEAD, MOST_LIVE } from "./encode.ts";
-import type { Machine } from "./machine.ts";
 
 /** Rows are numbered with a bit to spare. */
 export const MOST_ROWS = 2 ** 31 - 1;
@@ -12,7 +12,7 @@ const MOST_LATENTS = 2 ** 30;
 const MOST_INPUTS = 8192;
 
 /** Why these dimensions and selections cannot be computed, in words. */
-export function refusal(dims: Dims, selections: readonly SelectionPlan[], m: Machine): string | undefined {
+export function refusal(dims: Dims, selections: readonly SelectionPlan[], cuda: CudaContext): string | undefined {
   const refused = refusedPlan(dims, selections);
   if (refused !== undefined) return refused;
   for (const { among, slots } of selections) {
@@ -22,7 +22,7 @@ export function refusal(dims: Dims, selections: readonly SelectionPlan[], m: Mac
   const { dIn: d, n } = dims;
   if (n > MOST_LATENTS) return `at most ${MOST_LATENTS} latents can be numbered`;
   if (d > MOST_INPUTS) return `d = ${d} is more than the ${MOST_INPUTS} inputs of a row that it can hold`;
-  const { memory, name } = m.device;
-  const needed = (3 * 4 + m.bytes) * parameterCount(dims, CORE_PARAMS);
+  const { memory, name } = cuda.device;
+  const needed = (3 * 4 + cuda.bytes) * parameterCount(dims, CORE_PARAMS);
   return needed > memory ? `weights and moments take ${needed} bytes, ${name} has ${memory}` : undefined;
 }

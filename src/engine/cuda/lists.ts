@@ -1,11 +1,12 @@
 /** The codes of a batch inverted: for each latent the list of places where it is on (kernels/lists.cu). */
 
 import type { Step } from "../engine.ts";
+import type { Buffers } from "./buffers.ts";
+import type { CudaContext } from "./context.ts";
 import { ENTRY_BYTES, SIZES, sizeOf } from "./contract.ts";
 import type { Address } from "./driver.ts";
-import type { Machine, Room } from "./machine.ts";
-import { stepAddresses } from "./memory.ts";
-import type { Share } from "./replicas.ts";
+import type { Share } from "./owned-rows.ts";
+import { stepAddresses } from "./tensor.ts";
 
 /** A part of the rows that is counted in 16 bits. */
 const MOST_ROWS_A_PART = 65535;
@@ -54,8 +55,15 @@ export interface Batch {
   readonly listed: Share;
 }
 
-/** The lists, live before dead; `dead`: undefined where those do not go by lists. They are in `room`, which outlives the operation. */
-export function invert(m: Machine, room: Room, t: Step, batch: Batch, live: CodesAt, dead: CodesAt | undefined): Lists {
+/** The lists, live before dead; `dead`: undefined where those do not go by lists. They are in `kept`, which outlives the operation. */
+export function invert(
+  cuda: CudaContext,
+  kept: Buffers,
+  t: Step,
+  batch: Batch,
+  live: CodesAt,
+  dead: CodesAt | undefined,
+): Lists {
   const { B, most, replicas, n, d, chunk, listed } = batch;
   const { hyper, sums } = stepAddresses(t);
   const parts = Math.max(
@@ -64,37 +72,37 @@ export function invert(m: Machine, room: Room, t: Step, batch: Batch, live: Code
   );
   const rowsPerPart = Math.ceil(B / parts);
   const allParts = parts * (dead === undefined ? 1 : 2);
-  const width = 2 * Math.ceil(Math.min(n, 65536, (m.device.shared - FILL_BYTES - 1024) >> 1) / 2);
+  const width = 2 * Math.ceil(Math.min(n, 65536, (cuda.device.shared - FILL_BYTES - 1024) >> 1) / 2);
   const ranges = Math.ceil(n / width);
   const capacity = most * (live.k + (dead?.k ?? 0));
   const pieces = 2 * Math.ceil(capacity / chunk) + 1;
-  const counts = m.room.get("counts of lists", 4 * allParts * n);
-  const totals = m.room.get("lengths of lists", 4 * n);
+  const counts = cuda.scratch.get("counts of lists", 4 * allParts * n);
+  const totals = cuda.scratch.get("lengths of lists", 4 * n);
   const lists = {
-    start: room.get("starts of lists", 4 * (n + 1)),
-    pieceAt: room.get("pieces of lists", 4 * n),
-    entries: room.get("entries of lists", ENTRY_BYTES * capacity),
-    pieceRows: room.get("rows of pieces", 8 * pieces * d),
-    scales: room.get("factors of the loss", 16),
-    pieceOf: m.room.get("latents of pieces", 4 * pieces),
-    pieceCount: m.room.get("number of pieces", 4),
-    totals: m.room.get("totals of pieces", sizeOf("Totals") * pieces),
+    start: kept.get("starts of lists", 4 * (n + 1)),
+    pieceAt: kept.get("pieces of lists", 4 * n),
+    entries: kept.get("entries of lists", ENTRY_BYTES * capacity),
+    pieceRows: kept.get("rows of pieces", 8 * pieces * d),
+    scales: kept.get("factors of the loss", 16),
+    pieceOf: cuda.scratch.get("latents of pieces", 4 * pieces),
+    pieceCount: cuda.scratch.get("number of pieces", 4),
+    totals: cuda.scratch.get("totals of pieces", sizeOf("Totals") * pieces),
   };
   const grid = { blocks: [ranges, allParts] as const, threads: 256 };
   const parted = {
     ...{ live: live.latent, k: live.k, dead: dead?.latent ?? 0, auxk: dead?.k ?? 0 },
     ...{ B, rowsPerPart, P: parts, n, width, listed, counts },
   };
-  m.kernels.launch("list_count", { ...grid, shared: 2 * width }, parted);
+  cuda.kernels.launch("list_count", { ...grid, shared: 2 * width }, parted);
   const prefix = { blocks: Math.ceil(n / 32), threads: [32, 8] as const };
-  m.kernels.launch("list_prefix", prefix, { counts, parts: allParts, n, totals });
+  cuda.kernels.launch("list_prefix", prefix, { counts, parts: allParts, n, totals });
   const { start, pieceAt, pieceOf, pieceCount, scales, entries } = lists;
-  m.kernels.launch(
+  cuda.kernels.launch(
     "list_scan",
     { blocks: 1, threads: 1024 },
     { totals, n, d, chunk, hyper, sums, ...{ start, pieceAt, pieceOf, pieceCount, scales } },
   );
-  m.kernels.launch(
+  cuda.kernels.launch(
     "list_fill",
     { ...grid, shared: 2 * width + FILL_BYTES },
     {

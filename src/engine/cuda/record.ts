@@ -4,15 +4,16 @@
  * whoever brings new rows waits for them, and for no more of the step.
  */
 
+import type { CudaContext } from "./context.ts";
+import { copyOf, watchCopies } from "./copies.ts";
 import { NotRecordable } from "./device.ts";
 import type { DeadUse } from "./encode.ts";
-import type { Machine } from "./machine.ts";
-import type { CudaTensor } from "./memory.ts";
+import type { CudaTensor } from "./tensor.ts";
 
 const RELAXED = 2;
 
 /** What the operations of a step say about it, as they are called. */
-export interface Findings {
+export interface StepUse {
   /** The dead sides of encodes. */
   readonly dead: Set<DeadUse>;
   /** Loads, which come first. */
@@ -24,43 +25,43 @@ export interface Findings {
   readonly copied: Set<CudaTensor>;
 }
 
-function nothing(): Findings {
+function nothing(): StepUse {
   return { dead: new Set(), loads: [], others: false, mixed: false, copied: new Set() };
 }
 
-export class Recording {
-  readonly #m: Machine;
+export class RecordedStep {
+  readonly #cuda: CudaContext;
   readonly #step: () => void;
   /** Calls the step and queues what it held back. `findings` are told of. */
-  readonly #watched: (step: () => void, findings: Findings) => void;
-  #findings: Findings | undefined;
+  readonly #watched: (step: () => void, findings: StepUse) => void;
+  #use: StepUse | undefined;
   #generation = 0;
   /** Rooms that the step has run with; the graph, once it has been recorded. */
   readonly #graphs = new Map<string, number | undefined>();
 
-  constructor(m: Machine, step: () => void, watched: (step: () => void, findings: Findings) => void) {
-    this.#m = m;
+  constructor(cuda: CudaContext, step: () => void, watched: (step: () => void, findings: StepUse) => void) {
+    this.#cuda = cuda;
     this.#step = step;
     this.#watched = watched;
   }
 
   run(): void {
-    const m = this.#m;
-    const found = this.#findings;
-    if (found === undefined || found.mixed || this.#generation !== m.generation || m.kernels.synchronous) {
+    const cuda = this.#cuda;
+    const found = this.#use;
+    if (found === undefined || found.mixed || this.#generation !== cuda.generation || cuda.kernels.synchronous) {
       this.forget();
       this.#runAsItIs();
       return;
     }
-    const { driver, stream } = m.device;
+    const { driver, stream } = cuda.device;
     // Written from outside since: what is recorded takes the copies for right.
-    for (const tensor of found.copied) if (!tensor.freed) m.copyOf(tensor);
-    for (const { list, ages, hyper } of found.dead) list.begin(m, ages, hyper);
+    for (const tensor of found.copied) if (!tensor.freed) copyOf(cuda, tensor);
+    for (const { list, ages, hyper } of found.dead) list.begin(ages, hyper);
     const key = [...found.dead].map(({ list }) => list.capacity).join();
     let graph = this.#graphs.get(key);
     if (graph === undefined && this.#graphs.has(key)) {
       graph = this.#record();
-      if (graph !== undefined && this.#generation === m.generation) this.#graphs.set(key, graph);
+      if (graph !== undefined && this.#generation === cuda.generation) this.#graphs.set(key, graph);
     }
     if (graph === undefined) {
       this.#runAsItIs(key);
@@ -69,34 +70,39 @@ export class Recording {
     for (const load of found.loads) load();
     driver.call("replaying a step", "cuGraphLaunch", graph, stream);
     for (const { list } of found.dead) list.end();
-    m.epoch++;
+    cuda.replays++;
   }
 
   /** Gives the graphs back. */
   forget(): void {
     for (const graph of this.#graphs.values())
-      if (graph !== undefined) this.#m.device.driver.attempt("cuGraphExecDestroy", graph);
+      if (graph !== undefined) this.#cuda.device.driver.attempt("cuGraphExecDestroy", graph);
     this.#graphs.clear();
+  }
+
+  /** Calls the step and notes in `use` what its operations use. */
+  #watch(use: StepUse): void {
+    watchCopies(this.#cuda, use.copied, () => this.#watched(this.#step, use));
   }
 
   #runAsItIs(key?: string): void {
     const found = nothing();
-    this.#watched(this.#step, found);
-    this.#findings = found;
-    this.#generation = this.#m.generation;
+    this.#watch(found);
+    this.#use = found;
+    this.#generation = this.#cuda.generation;
     this.#graphs.set(key ?? [...found.dead].map(({ list }) => list.lastCapacity).join(), undefined);
   }
 
   /** The executable graph; undefined when the step asked for memory after all. */
   #record(): number | undefined {
-    const { device } = this.#m;
+    const { device } = this.#cuda;
     const { driver, stream } = device;
     driver.call("beginning to record a step", "cuStreamBeginCapture_v2", stream, RELAXED);
     device.recording = true;
     let isWhole = false;
     const graph = new BigUint64Array(1);
     try {
-      this.#watched(this.#step, nothing());
+      this.#watch(nothing());
       isWhole = true;
     } catch (thrown) {
       if (!(thrown instanceof NotRecordable)) throw thrown;

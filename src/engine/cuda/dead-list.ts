@@ -8,11 +8,13 @@
  */
 
 import { SaettaError } from "../../util/errors.ts";
+import type { DeadAddresses } from "./codes.ts";
+import type { CudaContext } from "./context.ts";
 import { SIZES } from "./contract.ts";
-import type { Device } from "./device.ts";
 import type { Address } from "./driver.ts";
 import { WHERE } from "./libraries.ts";
-import type { Machine } from "./machine.ts";
+import { PerTensor } from "./per-tensor.ts";
+import type { CudaTensor } from "./tensor.ts";
 
 /** Steps between a forecast and its use; the kernels count the step that is running too. */
 const LAG = SIZES.FORECAST_STEPS - 1;
@@ -22,14 +24,23 @@ const RING = 8;
 const COUNTS = 2;
 const FEWEST = 512;
 
-export class DeadList {
-  /** [n]: the dead, ascending. */
+const lists = new PerTensor<DeadList>((list) => list.free());
+
+/** The dead latents by these ages, u32 [n]. */
+export function deadListOf(cuda: CudaContext, ages: CudaTensor): DeadList {
+  return lists.get(ages) ?? lists.add(ages, new DeadList(cuda, ages.shape[0]!));
+}
+
+/** The ages are read or written from outside: the forecast starts again with the next step. */
+export function restartForecast(ages: CudaTensor): void {
+  lists.get(ages)?.restart();
+}
+
+export class DeadList implements DeadAddresses {
   readonly list: Address;
-  /** [n]: the place of each latent in the list, or NONE. */
   readonly slot: Address;
-  /** [COUNTS]. */
   readonly counts: Address;
-  readonly #device: Device;
+  readonly #cuda: CudaContext;
   readonly #n: number;
   readonly #parts: Address;
   readonly #memory: Address;
@@ -42,8 +53,9 @@ export class DeadList {
   readonly #made = new Array<number>(RING).fill(0);
   #begun = false;
 
-  constructor(device: Device, n: number) {
-    this.#device = device;
+  constructor(cuda: CudaContext, n: number) {
+    const { device } = cuda;
+    this.#cuda = cuda;
     this.#n = n;
     const rounded = 64 * Math.ceil(n / 64);
     this.#size = 4 * (2 * rounded + 64 + 2 * Math.ceil(n / SIZES.DEAD_BLOCK));
@@ -72,15 +84,15 @@ export class DeadList {
   }
 
   /** A step begins, unless that was said already; decides its capacity. */
-  begin(m: Machine, ages: Address, hyper: Address): void {
+  begin(ages: Address, hyper: Address): void {
     if (this.#begun) return;
     this.#begun = true;
     if (this.#steps === undefined) {
       this.#steps = 0;
-      this.queue(m, ages, hyper, m.room.get("sums of nobody", 64));
+      this.queue(ages, hyper, this.#cuda.scratch.get("sums of nobody", 64));
       this.#send(0);
     }
-    const { driver } = this.#device;
+    const { driver } = this.#cuda.device;
     const source = Math.max(0, this.#steps - LAG) % RING;
     driver.call("waiting for the number of the dead", "cuEventSynchronize", this.#events[source]!);
     const [dead, forecast] = new Uint32Array(
@@ -95,12 +107,13 @@ export class DeadList {
   }
 
   /** Queues the count and the list; sums[DEAD]. */
-  queue(m: Machine, ages: Address, hyper: Address, sums: Address): void {
+  queue(ages: Address, hyper: Address, sums: Address): void {
+    const { kernels } = this.#cuda;
     const grid = { blocks: Math.ceil(this.#n / SIZES.DEAD_BLOCK), threads: 1024 };
     const of = { age: ages, hyper, parts: this.#parts, n: this.#n };
-    m.kernels.launch("dead_count", grid, of);
+    kernels.launch("dead_count", grid, of);
     const { list, slot, counts } = this;
-    m.kernels.launch("dead_list", grid, { ...of, sums, list, slot, counts });
+    kernels.launch("dead_list", grid, { ...of, sums, list, slot, counts });
   }
 
   /** The step's count is queued: it is sent on its way, for the step that is LAG later. */
@@ -111,16 +124,17 @@ export class DeadList {
   }
 
   free(): void {
-    const { driver } = this.#device;
+    const { device } = this.#cuda;
+    const { driver } = device;
     // The ring may still be written.
-    driver.call("waiting for the card", "cuStreamSynchronize", this.#device.stream);
+    driver.call("waiting for the card", "cuStreamSynchronize", device.stream);
     for (const event of this.#events) driver.attempt("cuEventDestroy_v2", event);
-    this.#device.unpin(this.#ring.address);
-    this.#device.free(this.#memory, this.#size);
+    device.unpin(this.#ring.address);
+    device.free(this.#memory, this.#size);
   }
 
   #send(to: number): void {
-    const { driver, stream } = this.#device;
+    const { driver, stream } = this.#cuda.device;
     const doing = "copying the number of the dead";
     driver.call(doing, "cuMemcpyDtoHAsync_v2", this.#ring.address + 4 * COUNTS * to, this.counts, 4 * COUNTS, stream);
     driver.call(doing, "cuEventRecord", this.#events[to]!, stream);

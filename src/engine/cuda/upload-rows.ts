@@ -7,26 +7,10 @@ import { formatOf } from "../contract/names.ts";
 import { rowsOf } from "../host-rows.ts";
 import type { Device } from "./device.ts";
 import type { Address } from "./driver.ts";
+import { waitForReaders } from "./inflow.ts";
 import type { Kernels } from "./kernels.ts";
-import type { CudaTensor, Inflow } from "./memory.ts";
 import { Downloads, type Uploads } from "./staging.ts";
-
-/** Of a tensor that rows are gathered from. */
-export function inflowOf(device: Device, raw: CudaTensor): Inflow {
-  if (raw.inflow !== undefined) return raw.inflow;
-  const flags = device.alloc(raw.shape[0]!, "flags of rows");
-  raw.inflow = { used: device.event(), written: device.event(), pending: false, flags };
-  // The tensor and its flags are cleared in the stream of the operations.
-  device.driver.call("marking rows as read", "cuEventRecord", raw.inflow.used, device.stream);
-  return raw.inflow;
-}
-
-/** Operations from now on come after the last write of rows. */
-export function settleInflow({ driver, stream }: Device, inflow: Inflow | undefined): void {
-  if (!inflow?.pending) return;
-  driver.call("waiting for rows", "cuStreamWaitEvent", stream, inflow.written, 0);
-  inflow.pending = false;
-}
+import type { CudaTensor } from "./tensor.ts";
 
 export class RowUploads {
   readonly #device: Device;
@@ -64,9 +48,8 @@ export class RowUploads {
     const { rows, d } = rowsOf(raw, bytes, row);
     if (rows === 0) return [];
     const { driver, uploads: stream } = this.#device;
-    const inflow = inflowOf(this.#device, raw);
     const to = raw.address + row * (bytes.length / rows);
-    driver.call("waiting for rows to be read", "cuStreamWaitEvent", stream, inflow.used, 0);
+    const flags = waitForReaders(this.#device, raw);
     const pinned = this.#pinned.get(bytes.buffer);
     if (pinned === undefined) this.#uploads.send(stream, to, bytes);
     else
@@ -75,11 +58,11 @@ export class RowUploads {
     const format = formatOf(raw.dtype);
     this.#kernels.launch("screen_rows", grid, {
       ...{ format, raw: raw.address, first: row, count: rows, d },
-      flags: inflow.flags,
+      flags,
     });
-    const flags = await this.#downloads.receive(inflow.flags + row, rows);
+    const isBad = await this.#downloads.receive(flags + row, rows);
     const found: number[] = [];
-    for (let at = flags.indexOf(1); at >= 0; at = flags.indexOf(1, at + 1)) found.push(at);
+    for (let at = isBad.indexOf(1); at >= 0; at = isBad.indexOf(1, at + 1)) found.push(at);
     return found;
   }
 
