@@ -67,8 +67,8 @@ const CIRCLES: typeof REFUSED = [
 ];
 
 const SIZES: typeof REFUSED = [
-  ["src/util/long.ts", long(401)],
-  ["src/util/short.ts", long(399)],
+  ["src/util/long.ts", long(461)],
+  ["src/util/short.ts", long(460)],
 ];
 
 let folder = "";
@@ -116,7 +116,7 @@ describe("the rule against circles", () => {
 });
 
 describe("the size rule", () => {
-  it("refuses a file of more than 400 lines", () => {
+  it("refuses a file of more than 460 lines", () => {
     expect(found).toContain("src/util/long.ts: noExcessiveLinesPerFile");
     expect(found).not.toContain("src/util/short.ts: noExcessiveLinesPerFile");
   });
