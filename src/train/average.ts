@@ -4,7 +4,7 @@ import { COUNTERS, type Engine, type Params, type State } from "../engine/engine
 import { corrected } from "../inference/weights.ts";
 import { paramEntries } from "../sae/params.ts";
 import { float64Of } from "../util/bytes.ts";
-import type { HeldOut } from "./loop.ts";
+import type { HeldOut } from "./report.ts";
 import { readReals, writeReals } from "./state.ts";
 
 /**

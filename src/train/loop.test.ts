@@ -10,8 +10,9 @@ import { COUNTERS, type State } from "../engine/engine.ts";
 import { createReferenceEngine } from "../engine/reference.ts";
 import { CORE_PARAMS } from "../sae/params.ts";
 import { float64Of, uint32Of } from "../util/bytes.ts";
-import { type Progress, trainLoop } from "./loop.ts";
+import { trainLoop } from "./loop.ts";
 import type { Findings } from "./report.ts";
+import type { Progress } from "./start-state.ts";
 import { startParams } from "./state.ts";
 
 const D = 6;

@@ -1,27 +1,14 @@
 /** THE LOOP. Everything else in this folder prepares it or tells of it. */
 
-import { batches, type Position, type Ring } from "../data/batches.ts";
+import { batches, type Ring } from "../data/batches.ts";
 import type { Engine, Hyper, Tensor } from "../engine/engine.ts";
-import type { Report } from "../run-files/metrics.ts";
 import { SaettaError } from "../util/errors.ts";
 import type { RunPlan } from "./plan.ts";
 import { rowsOfReplica } from "./rank-shard.ts";
-import { type Findings, readFindings } from "./report.ts";
+import { type Findings, type HeldOut, readFindings } from "./report.ts";
 import { learningRate, type Schedule } from "./schedule.ts";
-import type { StartState } from "./start-state.ts";
+import type { Progress, StartState } from "./start-state.ts";
 import { createTrainStep, type TrainStep } from "./step.ts";
-
-/** How far a run is; with the state of the engine, all that it needs to go on. */
-export interface Progress {
-  /** Steps done. */
-  readonly step: number;
-  /** Rows trained on. */
-  readonly tokens: number;
-  readonly position: Position;
-}
-
-/** What an evaluation on the hold-out finds. */
-export type HeldOut = Pick<Report, "holdout_fvu" | "holdout_mse" | "holdout_fvu_ema" | "holdout_mse_ema">;
 
 /** A step as observers see it, once it is known that it was not bad. */
 export interface StepSeen {

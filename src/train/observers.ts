@@ -12,11 +12,11 @@ import type { Report } from "../run-files/metrics.ts";
 import type { JsonObject } from "../util/json.ts";
 import { evaluateAverage } from "./average.ts";
 import { DensityFile } from "./density-file.ts";
-import type { Progress, RunObserver, StepSeen } from "./loop.ts";
+import type { RunObserver, StepSeen } from "./loop.ts";
 import { earlierLines, MetricsFile } from "./metrics-file.ts";
 import { describe, factsOf, type RunPlan } from "./plan.ts";
 import type { RunControl } from "./run.ts";
-import type { StartState } from "./start-state.ts";
+import type { Progress, StartState } from "./start-state.ts";
 import { densityOfAll, type HeldOutDensity, MOST_ROWS, spread, Validator } from "./validate.ts";
 
 /** Evaluates on the hold-out, at the last step the running average too. */

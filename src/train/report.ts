@@ -9,6 +9,9 @@ import { losses } from "../sae/math.ts";
 import { sumOverShards } from "./rank-shard.ts";
 import type { TrainStep } from "./step.ts";
 
+/** What an evaluation on the hold-out finds. */
+export type HeldOut = Pick<Report, "holdout_fvu" | "holdout_mse" | "holdout_fvu_ema" | "holdout_mse_ema">;
+
 /** What the engine knows of a step. */
 export type Findings = Pick<
   Report,

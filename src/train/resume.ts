@@ -17,13 +17,13 @@ import { otherOrigin } from "../sae/origin.ts";
 import { FormatError, SaettaError, UsageError } from "../util/errors.ts";
 import { Fields, type JsonObject } from "../util/json.ts";
 import { appendedTo, extend, resumedOptions } from "./extend.ts";
-import type { Progress } from "./loop.ts";
 import { hyperOf, planRun, type RunPlan } from "./plan.ts";
 import { fromFirst } from "./rank-shard.ts";
 import type { TrainRun } from "./run.ts";
 import { type RunConfig, readRunConfig, writeConfig } from "./run-folder.ts";
 import { locateData } from "./run-record.ts";
 import { launch, roomToSave } from "./session.ts";
+import type { Progress } from "./start-state.ts";
 import { newState, type StartState, startState } from "./start-state.ts";
 import type { RunOptions } from "./train.ts";
 

@@ -1,6 +1,6 @@
 /** A run before its next step: new, or as a checkpoint left it. */
 
-import { START } from "../data/batches.ts";
+import { type Position, START } from "../data/batches.ts";
 import { countRows, isIn } from "../data/holdout.ts";
 import { PassedOver, positionsIn, preflight, type RunPreflight } from "../data/preflight.ts";
 import { notesOf, zeroRowsNote } from "../data/preflight-words.ts";
@@ -10,13 +10,21 @@ import { type FoundSae, writeParams } from "../inference/weights.ts";
 import { paramsOf } from "../sae/architectures/index.ts";
 import { normalizationOf } from "../sae/description.ts";
 import { type Pace, secondsFor, timeSteps } from "./estimate.ts";
-import type { Progress } from "./loop.ts";
 import { hyperOf, type RunPlan } from "./plan.ts";
 import { fromFirst } from "./rank-shard.ts";
 import { scaleNotes } from "./recipe-notes.ts";
 import type { RunContext } from "./run.ts";
 import { allocState, readReals, rescaleEncoder, shareState, startParams, unfold } from "./state.ts";
 import { MOST_ROWS } from "./validate.ts";
+
+/** How far a run is; with the state of the engine, all that it needs to continue. */
+export interface Progress {
+  /** Steps done. */
+  readonly step: number;
+  /** Rows trained on. */
+  readonly tokens: number;
+  readonly position: Position;
+}
 
 /** Where a run begins: at step 0, or at a checkpoint. */
 export interface StartState {

@@ -12,8 +12,8 @@ import { type DensityLine, densityBins } from "../run-files/density.ts";
 import { losses } from "../sae/math.ts";
 import { BYTES, uint32Of } from "../util/bytes.ts";
 import { nonFiniteRows } from "../util/float16.ts";
-import type { HeldOut } from "./loop.ts";
 import { type RankShard, sumOverShards } from "./rank-shard.ts";
+import type { HeldOut } from "./report.ts";
 
 /** Rows of an evaluation during training; `saetta eval` uses all of them. */
 export const MOST_ROWS = 16_384;

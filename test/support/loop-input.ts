@@ -2,8 +2,9 @@
 
 import { solo } from "../../src/collective/solo.ts";
 import type { Hyper, Normalization, State } from "../../src/engine/engine.ts";
-import type { HeldOut, LoopInput, Progress, RunObserver } from "../../src/train/loop.ts";
-import type { Findings } from "../../src/train/report.ts";
+import type { LoopInput, RunObserver } from "../../src/train/loop.ts";
+import type { Findings, HeldOut } from "../../src/train/report.ts";
+import type { Progress } from "../../src/train/start-state.ts";
 
 export interface LoopValues
   extends Pick<LoopInput, "schedule" | "ring" | "signal">,
