@@ -14,7 +14,7 @@ const APART = [`src/!(${TOGETHER})/**/*.test.ts`, "src/*.test.ts", ...ALONE, "te
 /** What takes longest: begun late, one of these would go on alone while the other processors have nothing to do. */
 const LONG = [
   "test/cuda/host",
-  "src/engine/cuda/nvrtc",
+  "src/engine/cuda/driver/nvrtc",
   "test/grid/command",
   "test/grid/cuda",
   "src/engine/conformance",

@@ -48,13 +48,13 @@ export const ENGINES = [
     dtypes: ["f32", "bf16", "fp16"],
     // So that near ties choose the latents that they choose elsewhere.
     inferenceDtype: "f32",
-    probe: async () => (await import("./cuda/libraries.ts")).cardIsThere(),
+    probe: async () => (await import("./cuda/driver/libraries.ts")).cardIsThere(),
     unusable: "there is an NVIDIA card, which cannot be used",
     remark: "",
     prepare: async () => undefined,
     create: async (options) => (await import("./cuda/index.ts")).createCudaEngine(given(options)),
     details: async (created) =>
-      created ? [["cuda libraries", await (await import("./cuda/found.ts")).findLibraries()]] : [],
+      created ? [["cuda libraries", await (await import("./cuda/driver/find-libraries.ts")).findLibraries()]] : [],
   },
   {
     name: "cpu",

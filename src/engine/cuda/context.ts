@@ -4,12 +4,12 @@
  */
 
 import type { Collective } from "../../collective/collective.ts";
-import { Buffers } from "./buffers.ts";
 import { type Compute, SIZES } from "./contract.ts";
-import { Cublas, WORKSPACE } from "./cublas.ts";
-import type { Device } from "./device.ts";
-import { Exchange } from "./exchange.ts";
-import { Kernels } from "./kernels.ts";
+import { Buffers } from "./driver/buffers.ts";
+import { Cublas, WORKSPACE } from "./driver/cublas.ts";
+import type { Device } from "./driver/device.ts";
+import { Kernels } from "./driver/kernels.ts";
+import { Exchange } from "./replicas/exchange.ts";
 
 export class CudaContext {
   readonly device: Device;

@@ -28,26 +28,26 @@ import type {
 } from "../engine.ts";
 import { Fusion, type Reconstruct } from "../fuse.ts";
 import { sidesOf } from "../selections.ts";
-import { CudaCodes, forgetStrategy } from "./codes.ts";
 import { CudaContext } from "./context.ts";
 import type { Compute } from "./contract.ts";
-import { restartForecast } from "./dead-list.ts";
-import { Device, NotRecordable } from "./device.ts";
-import { CudaError } from "./driver.ts";
-import { encode, load } from "./encode.ts";
-import { CudaGrads, ownGrads } from "./gradients.ts";
-import { hasInflow, markRowsAsWritten, settleInflow, waitForReaders } from "./inflow.ts";
-import { WHERE } from "./libraries.ts";
+import { Device, NotRecordable } from "./driver/device.ts";
+import { CudaError } from "./driver/driver.ts";
+import { WHERE } from "./driver/libraries.ts";
+import { Nvrtc } from "./driver/nvrtc.ts";
+import { Downloads, Uploads } from "./driver/staging.ts";
 import { MOST_ROWS, refusal } from "./limits.ts";
-import { merge } from "./merge.ts";
-import { Nvrtc } from "./nvrtc.ts";
-import { complete } from "./owned-rows.ts";
-import * as paths from "./reconstruct.ts";
+import { CudaCodes, forgetStrategy } from "./memory/codes.ts";
+import { hasInflow, markRowsAsWritten, settleInflow, waitForReaders } from "./memory/inflow.ts";
+import { CudaTensor, ownTensor } from "./memory/tensor.ts";
+import { RowUploads } from "./memory/upload-rows.ts";
+import { restartForecast } from "./ops/dead-list.ts";
+import { encode, load } from "./ops/encode.ts";
+import { CudaGrads, ownGrads } from "./ops/gradients.ts";
+import * as paths from "./ops/reconstruct.ts";
 import { RecordedStep, type StepUse } from "./record.ts";
-import { Reductions } from "./reductions.ts";
-import { Downloads, Uploads } from "./staging.ts";
-import { CudaTensor, ownTensor } from "./tensor.ts";
-import { RowUploads } from "./upload-rows.ts";
+import { merge } from "./replicas/merge.ts";
+import { complete } from "./replicas/owned-rows.ts";
+import { Reductions } from "./replicas/reductions.ts";
 
 export interface CudaOptions {
   /** Which card of those that CUDA_VISIBLE_DEVICES leaves; default: the one of this process's LOCAL_RANK, or the first. */

@@ -4,7 +4,7 @@ import { CORE_PARAMS, parameterCount } from "../../sae/params.ts";
 import type { Dims, SelectionPlan } from "../engine.ts";
 import { refusedPlan } from "../selections.ts";
 import type { CudaContext } from "./context.ts";
-import { MOST_DEAD, MOST_LIVE } from "./encode.ts";
+import { MOST_DEAD, MOST_LIVE } from "./ops/encode.ts";
 
 /** Rows are numbered with a bit to spare. */
 export const MOST_ROWS = 2 ** 31 - 1;

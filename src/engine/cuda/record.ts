@@ -5,10 +5,10 @@
  */
 
 import type { CudaContext } from "./context.ts";
-import { copyOf, watchCopies } from "./copies.ts";
-import { NotRecordable } from "./device.ts";
-import type { DeadUse } from "./encode.ts";
-import type { CudaTensor } from "./tensor.ts";
+import { NotRecordable } from "./driver/device.ts";
+import { copyOf, watchCopies } from "./memory/copies.ts";
+import type { CudaTensor } from "./memory/tensor.ts";
+import type { DeadUse } from "./ops/encode.ts";
 
 const RELAXED = 2;
 

@@ -3,7 +3,7 @@
  * same card gives the same bits: partial sums over the inner dimension are added in a fixed order or not made at all.
  */
 
-import type { Compute } from "./contract.ts";
+import type { Compute } from "../contract.ts";
 import { type Address, CudaError } from "./driver.ts";
 import { loadLibrary } from "./libraries.ts";
 

@@ -7,14 +7,14 @@
  * run that goes on from a checkpoint takes the same sizes as the run that wrote it.
  */
 
-import { SaettaError } from "../../util/errors.ts";
-import type { DeadAddresses } from "./codes.ts";
-import type { CudaContext } from "./context.ts";
-import { SIZES } from "./contract.ts";
-import type { Address } from "./driver.ts";
-import { WHERE } from "./libraries.ts";
-import { PerTensor } from "./per-tensor.ts";
-import type { CudaTensor } from "./tensor.ts";
+import { SaettaError } from "../../../util/errors.ts";
+import type { CudaContext } from "../context.ts";
+import { SIZES } from "../contract.ts";
+import type { Address } from "../driver/driver.ts";
+import { WHERE } from "../driver/libraries.ts";
+import type { DeadAddresses } from "../memory/codes.ts";
+import { PerTensor } from "../memory/per-tensor.ts";
+import type { CudaTensor } from "../memory/tensor.ts";
 
 /** Steps between a forecast and its use; the kernels count the step that is running too. */
 const LAG = SIZES.FORECAST_STEPS - 1;

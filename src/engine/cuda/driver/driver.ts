@@ -3,7 +3,7 @@
  * name for what went wrong. Handles and device addresses are numbers: they fit 53 bits.
  */
 
-import { SaettaError } from "../../util/errors.ts";
+import { SaettaError } from "../../../util/errors.ts";
 import { loadLibrary, WHERE } from "./libraries.ts";
 
 export type Address = number;

@@ -3,7 +3,7 @@
  * are needed (kernels/gradients.cuh), and the rows of dead latents where those come out of products. What replicas exchange for it, and who updates what, is in replicas.ts.
  */
 
-import { SaettaError } from "../../util/errors.ts";
+import { SaettaError } from "../../../util/errors.ts";
 import {
   COUNTERS,
   type Dims,
@@ -15,17 +15,17 @@ import {
   type State,
   type Step,
   type Tensor,
-} from "../engine.ts";
-import { slotsOf } from "../selections.ts";
-import { sumsLength } from "../sums.ts";
-import type { Buffers } from "./buffers.ts";
-import { type CudaCodes, ownCodes } from "./codes.ts";
-import type { CudaContext } from "./context.ts";
-import { ENTRY_BYTES, type Kernel, type KernelArguments, keepOf, SIZES, type StructOf, sizeOf } from "./contract.ts";
-import { centredRows, copyOf, wroteWithCopy } from "./copies.ts";
-import type { Address } from "./driver.ts";
-import { WHERE } from "./libraries.ts";
-import { type CodesAt, chunkOf, invert } from "./lists.ts";
+} from "../../engine.ts";
+import { slotsOf } from "../../selections.ts";
+import { sumsLength } from "../../sums.ts";
+import type { CudaContext } from "../context.ts";
+import { ENTRY_BYTES, type Kernel, type KernelArguments, keepOf, SIZES, type StructOf, sizeOf } from "../contract.ts";
+import type { Buffers } from "../driver/buffers.ts";
+import type { Address } from "../driver/driver.ts";
+import { WHERE } from "../driver/libraries.ts";
+import { type CudaCodes, ownCodes } from "../memory/codes.ts";
+import { centredRows, copyOf, wroteWithCopy } from "../memory/copies.ts";
+import { at, type CudaTensor, checked, NO_PARAMS, paramAddresses, stepAddresses } from "../memory/tensor.ts";
 import {
   countedLatents,
   gatherOwned,
@@ -38,9 +38,9 @@ import {
   replicationOf,
   type Share,
   sumToOwners,
-} from "./owned-rows.ts";
+} from "../replicas/owned-rows.ts";
+import { type CodesAt, chunkOf, invert } from "./lists.ts";
 import { denseCodes, eachDenseChunk } from "./reconstruct.ts";
-import { at, type CudaTensor, checked, NO_PARAMS, paramAddresses, stepAddresses } from "./tensor.ts";
 
 /** Shared memory of kernels that go through lists. */
 const STAGE_BYTES = SIZES.STAGES * SIZES.STAGED * ENTRY_BYTES;

@@ -1,8 +1,8 @@
 /** How this card reaches the cards of other ranks, and how an exchange overlaps the operations. */
 
-import { type Collective, groupOf, type Over } from "../../collective/collective.ts";
-import type { Device } from "./device.ts";
-import type { Address } from "./driver.ts";
+import { type Collective, groupOf, type Over } from "../../../collective/collective.ts";
+import type { Device } from "../driver/device.ts";
+import type { Address } from "../driver/driver.ts";
 
 export class Exchange {
   readonly collective: Collective;

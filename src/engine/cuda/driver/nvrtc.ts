@@ -7,12 +7,12 @@ import { createHash } from "node:crypto";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { cacheFolders, keepIn } from "../../util/cache.ts";
-import { SaettaError } from "../../util/errors.ts";
-import { COMPUTE, type Compute } from "./contract.ts";
+import { cacheFolders, keepIn } from "../../../util/cache.ts";
+import { SaettaError } from "../../../util/errors.ts";
+import { COMPUTE, type Compute } from "../contract.ts";
 import { builtinsBeside, includeFolder, loadLibrary, WHERE } from "./libraries.ts";
 
-export const KERNELS = fileURLToPath(new URL("kernels/", import.meta.url));
+export const KERNELS = fileURLToPath(new URL("../kernels/", import.meta.url));
 
 /** Denormals are 0 as on the cpu engine; no fast mathematics besides, so that what is not finite is found. */
 const OPTIONS = ["--std=c++17", "-ftz=true", "-default-device"];

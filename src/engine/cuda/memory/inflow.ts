@@ -3,8 +3,8 @@
  * overlaps the operations; events order the two.
  */
 
-import type { Device } from "./device.ts";
-import type { Address } from "./driver.ts";
+import type { Device } from "../driver/device.ts";
+import type { Address } from "../driver/driver.ts";
 import { PerTensor } from "./per-tensor.ts";
 import type { CudaTensor } from "./tensor.ts";
 

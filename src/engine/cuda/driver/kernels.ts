@@ -1,8 +1,8 @@
 /** Launches the kernels of kernels/*.cu: the one place that puts their arguments where the driver reads them. */
 
-import { SaettaError } from "../../util/errors.ts";
-import { type Fields, type Layout, layoutOf } from "../contract/layout.ts";
-import { CONTRACT, type Compute, FILES, type Kernel, type KernelArguments } from "./contract.ts";
+import { SaettaError } from "../../../util/errors.ts";
+import { type Fields, type Layout, layoutOf } from "../../contract/layout.ts";
+import { CONTRACT, type Compute, FILES, type Kernel, type KernelArguments } from "../contract.ts";
 import type { Address, Driver } from "./driver.ts";
 import { WHERE } from "./libraries.ts";
 

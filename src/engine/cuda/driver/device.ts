@@ -1,7 +1,7 @@
 /** One card: its context, its streams and its memory. Operations run in one stream; rows are brought over, and numbers exchanged with other cards, in the others while they run. */
 
-import { formatBytes } from "../../util/bytes.ts";
-import { SaettaError, UsageError } from "../../util/errors.ts";
+import { formatBytes } from "../../../util/bytes.ts";
+import { SaettaError, UsageError } from "../../../util/errors.ts";
 import { type Address, CudaError, checkVersion, DEVICE_ATTRIBUTE, Driver } from "./driver.ts";
 import { WHERE } from "./libraries.ts";
 

@@ -3,10 +3,10 @@
  * preBias subtracted. A copy is made again only when its tensor has changed.
  */
 
-import type { CudaContext } from "./context.ts";
-import { SIZES } from "./contract.ts";
-import type { Address } from "./driver.ts";
-import type { Grid } from "./kernels.ts";
+import type { CudaContext } from "../context.ts";
+import { SIZES } from "../contract.ts";
+import type { Address } from "../driver/driver.ts";
+import type { Grid } from "../driver/kernels.ts";
 import { PerTensor } from "./per-tensor.ts";
 import type { CudaTensor } from "./tensor.ts";
 

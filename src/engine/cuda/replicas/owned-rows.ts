@@ -5,14 +5,14 @@
  * replicas' gradient rows, summed on the way.
  */
 
-import { type Elements, groupOf } from "../../collective/collective.ts";
-import type { SelectionPlan, State } from "../engine.ts";
-import { slotsOf } from "../selections.ts";
-import type { CudaContext } from "./context.ts";
-import type { StructOf } from "./contract.ts";
-import { wroteWithCopy } from "./copies.ts";
-import type { Address } from "./driver.ts";
-import { checked } from "./tensor.ts";
+import { type Elements, groupOf } from "../../../collective/collective.ts";
+import type { SelectionPlan, State } from "../../engine.ts";
+import { slotsOf } from "../../selections.ts";
+import type { CudaContext } from "../context.ts";
+import type { StructOf } from "../contract.ts";
+import type { Address } from "../driver/driver.ts";
+import { wroteWithCopy } from "../memory/copies.ts";
+import { checked } from "../memory/tensor.ts";
 
 /** Latents: [first, end) and those from `rest` on. */
 export type Share = StructOf<"Share">;

@@ -1,12 +1,12 @@
 /** decode, residual and codeGrad: pair by pair, in one kernel where the three belong together; or with products over all dead latents. */
 
-import type { Codes, Params, Path, Step, Tensor } from "../engine.ts";
-import { sumsLength } from "../sums.ts";
-import { type CudaCodes, type DenseStrategy, ownCodes } from "./codes.ts";
-import type { CudaContext } from "./context.ts";
-import { PARTIAL_COLUMNS, SIZES } from "./contract.ts";
-import { copyOf, copyToWrite, wroteWithCopy } from "./copies.ts";
-import { at, checked, stepAddresses } from "./tensor.ts";
+import type { Codes, Params, Path, Step, Tensor } from "../../engine.ts";
+import { sumsLength } from "../../sums.ts";
+import type { CudaContext } from "../context.ts";
+import { PARTIAL_COLUMNS, SIZES } from "../contract.ts";
+import { type CudaCodes, type DenseStrategy, ownCodes } from "../memory/codes.ts";
+import { copyOf, copyToWrite, wroteWithCopy } from "../memory/copies.ts";
+import { at, checked, stepAddresses } from "../memory/tensor.ts";
 
 const HELD_BYTES = 16 * SIZES.HELD;
 /** Blocks of rows that are summed apart. */

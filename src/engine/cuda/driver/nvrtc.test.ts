@@ -7,9 +7,9 @@ import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, it } from "vitest";
-import { cacheFolders, keepIn } from "../../util/cache.ts";
-import { messageOf } from "../../util/errors.ts";
-import { COMPUTE, type Compute } from "./contract.ts";
+import { cacheFolders, keepIn } from "../../../util/cache.ts";
+import { messageOf } from "../../../util/errors.ts";
+import { COMPUTE, type Compute } from "../contract.ts";
 import { KERNELS, Nvrtc } from "./nvrtc.ts";
 
 /** Ampere, Hopper, Blackwell, in each compute type at least once. */

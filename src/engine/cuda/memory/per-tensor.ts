@@ -1,6 +1,6 @@
 /** What a module keeps for tensors. */
 
-import type { Device } from "./device.ts";
+import type { Device } from "../driver/device.ts";
 import type { CudaTensor } from "./tensor.ts";
 
 /** A value per tensor, which is released when the tensor is freed. */

@@ -3,13 +3,13 @@
  * read of the disk puts them into that memory, so no processor touches them.
  */
 
-import { formatOf } from "../contract/names.ts";
-import { rowsOf } from "../host-rows.ts";
-import type { Device } from "./device.ts";
-import type { Address } from "./driver.ts";
+import { formatOf } from "../../contract/names.ts";
+import { rowsOf } from "../../host-rows.ts";
+import type { Device } from "../driver/device.ts";
+import type { Address } from "../driver/driver.ts";
+import type { Kernels } from "../driver/kernels.ts";
+import { Downloads, type Uploads } from "../driver/staging.ts";
 import { waitForReaders } from "./inflow.ts";
-import type { Kernels } from "./kernels.ts";
-import { Downloads, type Uploads } from "./staging.ts";
 import type { CudaTensor } from "./tensor.ts";
 
 export class RowUploads {

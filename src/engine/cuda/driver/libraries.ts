@@ -6,7 +6,7 @@
 import { existsSync, readdirSync } from "node:fs";
 import { homedir } from "node:os";
 import { delimiter, dirname, join } from "node:path";
-import { SaettaError } from "../../util/errors.ts";
+import { SaettaError } from "../../../util/errors.ts";
 
 export const WHERE = "cuda engine";
 

@@ -1,6 +1,6 @@
 /** Bytes on their way between JavaScript and the card, through pinned memory: only from and to there does a copy run beside everything else. */
 
-import { SaettaError } from "../../util/errors.ts";
+import { SaettaError } from "../../../util/errors.ts";
 import type { Device } from "./device.ts";
 import type { Address } from "./driver.ts";
 import { WHERE } from "./libraries.ts";

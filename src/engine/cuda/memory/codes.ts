@@ -1,9 +1,9 @@
 /** Codes on the card, and how the operations on them are computed. */
 
-import { SaettaError } from "../../util/errors.ts";
-import type { Codes, DType } from "../engine.ts";
-import type { Address } from "./driver.ts";
-import { WHERE } from "./libraries.ts";
+import { SaettaError } from "../../../util/errors.ts";
+import type { Codes, DType } from "../../engine.ts";
+import type { Address } from "../driver/driver.ts";
+import { WHERE } from "../driver/libraries.ts";
 import { PerTensor } from "./per-tensor.ts";
 import { addressOf, type CudaTensor } from "./tensor.ts";
 

@@ -1,9 +1,9 @@
 /** reconcile: the top k of all shards. */
 
-import type { Codes, Step } from "../engine.ts";
-import { ownCodes } from "./codes.ts";
-import type { CudaContext } from "./context.ts";
-import { at, stepAddresses } from "./tensor.ts";
+import type { Codes, Step } from "../../engine.ts";
+import type { CudaContext } from "../context.ts";
+import { ownCodes } from "../memory/codes.ts";
+import { at, stepAddresses } from "../memory/tensor.ts";
 
 /** -> z: of each row the k highest of all shards. `t`: the step whose live codes these are. */
 export function merge(cuda: CudaContext, z: Codes, k: number, t: Step | undefined): void {

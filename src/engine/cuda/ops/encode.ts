@@ -1,15 +1,15 @@
 /** load and encode: rows gathered; the encoder's product in chunks of rows, from each of which the top k are taken before the next is computed. */
 
-import { SaettaError } from "../../util/errors.ts";
-import { formatOf, NORMALIZATIONS } from "../contract/names.ts";
-import { type Codes, type Normalization, type Params, type Step, SUMS, type Tensor } from "../engine.ts";
-import { type CudaCodes, EMPTY, ownCodes, PAIRS, type Strategy } from "./codes.ts";
-import type { CudaContext } from "./context.ts";
-import { centredRows, copyOf } from "./copies.ts";
+import { SaettaError } from "../../../util/errors.ts";
+import { formatOf, NORMALIZATIONS } from "../../contract/names.ts";
+import { type Codes, type Normalization, type Params, type Step, SUMS, type Tensor } from "../../engine.ts";
+import type { CudaContext } from "../context.ts";
+import { WHERE } from "../driver/libraries.ts";
+import { type CudaCodes, EMPTY, ownCodes, PAIRS, type Strategy } from "../memory/codes.ts";
+import { centredRows, copyOf } from "../memory/copies.ts";
+import { markRowsAsRead, waitForRows } from "../memory/inflow.ts";
+import { at, checked, stepAddresses } from "../memory/tensor.ts";
 import { type DeadList, deadListOf } from "./dead-list.ts";
-import { markRowsAsRead, waitForRows } from "./inflow.ts";
-import { WHERE } from "./libraries.ts";
-import { at, checked, stepAddresses } from "./tensor.ts";
 
 /** Bytes of pre-activations that exist at a time: larger chunks are no faster; a small card has no room for so many. */
 const LARGEST_CHUNK = 512 * 1024 * 1024;

@@ -3,12 +3,12 @@
  * neighbours become one launch. They run on the stream of the operations.
  */
 
-import type { WireType } from "../../collective/collective.ts";
-import { SaettaError } from "../../util/errors.ts";
-import type { DType, Over, ReduceOp, Tensor } from "../engine.ts";
-import type { CudaContext } from "./context.ts";
-import { WHERE } from "./libraries.ts";
-import { addressOf, type CudaTensor, ownTensor } from "./tensor.ts";
+import type { WireType } from "../../../collective/collective.ts";
+import { SaettaError } from "../../../util/errors.ts";
+import type { DType, Over, ReduceOp, Tensor } from "../../engine.ts";
+import type { CudaContext } from "../context.ts";
+import { WHERE } from "../driver/libraries.ts";
+import { addressOf, type CudaTensor, ownTensor } from "../memory/tensor.ts";
 
 interface Reduction {
   readonly tensor: CudaTensor;

@@ -1,12 +1,12 @@
 /** The codes of a batch inverted: for each latent the list of places where it is on (kernels/lists.cu). */
 
-import type { Step } from "../engine.ts";
-import type { Buffers } from "./buffers.ts";
-import type { CudaContext } from "./context.ts";
-import { ENTRY_BYTES, SIZES, sizeOf } from "./contract.ts";
-import type { Address } from "./driver.ts";
-import type { Share } from "./owned-rows.ts";
-import { stepAddresses } from "./tensor.ts";
+import type { Step } from "../../engine.ts";
+import type { CudaContext } from "../context.ts";
+import { ENTRY_BYTES, SIZES, sizeOf } from "../contract.ts";
+import type { Buffers } from "../driver/buffers.ts";
+import type { Address } from "../driver/driver.ts";
+import { stepAddresses } from "../memory/tensor.ts";
+import type { Share } from "../replicas/owned-rows.ts";
 
 /** A part of the rows that is counted in 16 bits. */
 const MOST_ROWS_A_PART = 65535;

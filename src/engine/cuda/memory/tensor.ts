@@ -1,11 +1,11 @@
 /** Tensors on the card, and how operations get at their addresses. */
 
-import { SaettaError } from "../../util/errors.ts";
-import type { DType, Params, Step, Tensor } from "../engine.ts";
-import type { StructOf } from "./contract.ts";
-import type { Device } from "./device.ts";
-import type { Address } from "./driver.ts";
-import { WHERE } from "./libraries.ts";
+import { SaettaError } from "../../../util/errors.ts";
+import type { DType, Params, Step, Tensor } from "../../engine.ts";
+import type { StructOf } from "../contract.ts";
+import type { Device } from "../driver/device.ts";
+import type { Address } from "../driver/driver.ts";
+import { WHERE } from "../driver/libraries.ts";
 
 let lastNumber = 0;
 
