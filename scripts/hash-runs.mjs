@@ -1,7 +1,7 @@
 // Prints a SHA-256 of weights and of moments for each of a fixed list of runs, so that two versions of the program can
 // be compared bit by bit: a change that should change no bits prints the same lines before and after.
 //
-//   node scripts/hash-runs.mjs [--cli dist/cli.js] [--engines cpu,reference,cuda] [--grids] [--only TEXT]
+//   node scripts/hash-runs.mjs [--cli dist/cli.js] [--engines cpu,reference,cuda] [--grids] [--only REGEX]
 
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -121,7 +121,7 @@ function hashes(out) {
 try {
   for (const [name, { d, rows }] of Object.entries(SIZES)) writeRows(join(folder, `${name}.npy`), rows, d);
   for (const { name, size, options, env, cut } of runs()) {
-    if (!name.includes(flags.only)) continue;
+    if (!new RegExp(flags.only).test(name)) continue;
     const out = join(folder, name.replaceAll(/\W+/g, "-"));
     const call = (...words) =>
       run(process.execPath, [cli, ...words], { env: { ...process.env, ...env }, maxBuffer: 2 ** 26 });
