@@ -7,8 +7,9 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { solo } from "../dist/collective/solo.js";
 import { openActivations, train } from "../dist/index.js";
-import { plan } from "../dist/train/session.js";
+import { planRun } from "../dist/train/plan.js";
 
 process.chdir(fileURLToPath(new URL("..", import.meta.url)));
 const [budget = 500_000, seeds = 3] = process.argv.slice(2).map(Number);
@@ -69,7 +70,7 @@ try {
       .finished;
     const seconds = (performance.now() - began) / 1000;
     for (const { sae } of [start, ours]) await sae.close();
-    const { order, choice, engine } = await plan(source, options, () => undefined);
+    const { order, choice, engine } = await planRun(source, options, solo(), { onNote: () => undefined });
     await engine[Symbol.asyncDispose]();
     const files = { rows: join(folder, "rows.u32"), held: join(folder, "held.u32") };
     writeFileSync(files.rows, visited(order, ours.tokens));

@@ -8,6 +8,7 @@ import { OperationBench } from "../dist/bench/operations.js";
 import { median } from "../dist/bench/statistics.js";
 import { StepBench } from "../dist/bench/step.js";
 import { tableMarkdown, tableText } from "../dist/bench/table.js";
+import { shardOf } from "../dist/bench/workload.js";
 import { createCudaEngine } from "../dist/engine/cuda/index.js";
 import { tiedStart } from "../dist/sae/init.js";
 import { machine } from "./machine.mjs";
@@ -62,7 +63,7 @@ function ceilings() {
   return { why: `no ceilings: ${python}: ${stderr?.trim().split("\n").at(-1) ?? "cannot be run"}` };
 }
 
-const start = tiedStart(SHAPE, 0);
+const start = tiedStart(shardOf(SHAPE).dims, 0);
 const limits = ceilings();
 progress(`ceilings ${JSON.stringify(limits)}`);
 const stepRows = [];

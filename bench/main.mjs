@@ -8,6 +8,7 @@ import { OperationBench } from "../dist/bench/operations.js";
 import { LEAST_SHARE, Series } from "../dist/bench/statistics.js";
 import { StepBench } from "../dist/bench/step.js";
 import { tableMarkdown, tableText } from "../dist/bench/table.js";
+import { shardOf } from "../dist/bench/workload.js";
 import { cpuPaths, createCpuEngine } from "../dist/engine/cpu/index.js";
 import { tiedStart } from "../dist/sae/init.js";
 import { SaettaError } from "../dist/util/errors.js";
@@ -148,7 +149,7 @@ async function measureCeilings(child, ceilings) {
   }
 }
 
-const start = tiedStart(SHAPE, 0);
+const start = tiedStart(shardOf(SHAPE).dims, 0);
 const torch = await startTorch(SHAPE, BATCH, threads);
 const limits = await startCeilings(SHAPE, BATCH, threads);
 for (const { why } of [torch, limits]) if (why !== undefined) notes.push(why);

@@ -1,6 +1,8 @@
 // A hundred training steps (unless otherwise asked for) of a small autoencoder on rows that all ranks draw, each rank on its part. Kept of every step: what was selected, and the losses.
 
-import { partOf, rowsOfReplica } from "../../dist/train/part.js";
+import { paramsOf, rulesOf } from "../../dist/sae/architectures/index.js";
+import { autoencoderDims } from "../../dist/sae/dims.js";
+import { rankShard, rowsOfReplica } from "../../dist/train/rank-shard.js";
 import { readFindings } from "../../dist/train/report.js";
 import { allocState, shareState, startParams } from "../../dist/train/state.js";
 import { createTrainStep } from "../../dist/train/step.js";
@@ -27,22 +29,20 @@ const HYPER = {
 const WITHOUT_ROW = [20, 40];
 
 /** The start, of which only the first rank of each shard knows, and pre-bias rank 0 alone; the others are told. */
-function start(engine, state, part) {
-  startParams(engine, state.params, part.shape, 3, new Float64Array(D).fill(0.4), part.firstLatent);
+function start(engine, state, shard) {
+  const { grid, dims, firstLatent } = shard;
+  startParams(engine, state.params, dims, 3, new Float64Array(D).fill(0.4), firstLatent);
   const reals = (count, value) =>
     bytesOf(engine.real === "f64" ? new Float64Array(count).fill(value) : new Float32Array(count).fill(value));
   const size = engine.real === "f64" ? 8 : 4;
-  for (const latent of WITHOUT_ROW.map((each) => each - part.firstLatent).filter(
-    (each) => each >= 0 && each < part.shape.n,
-  )) {
+  for (const latent of WITHOUT_ROW.map((each) => each - firstLatent).filter((each) => each >= 0 && each < dims.n)) {
     engine.write(state.params.decoder, reals(D, 0), latent * D * size);
     engine.write(state.params.latentBias, reals(1, -50), latent * size);
   }
-  const { grid, shape } = part;
-  if (grid.replica > 0) engine.write(state.params.encoder, reals(shape.n * D, Number.NaN));
+  if (grid.replica > 0) engine.write(state.params.encoder, reals(dims.n * D, Number.NaN));
   if (grid.rank > 0) engine.write(state.params.preBias, reals(D, 7));
-  if (grid.replica > 0) engine.write(state.age, bytesOf(new Uint32Array(shape.n).fill(9)));
-  shareState(engine, state, part);
+  if (grid.replica > 0) engine.write(state.age, bytesOf(new Uint32Array(dims.n).fill(9)));
+  shareState(engine, state, shard);
 }
 
 /** Sparse sums of some directions: some latents die, others live. */
@@ -63,13 +63,14 @@ function rows() {
 export async function steps(engine, collective, asked) {
   const { B, clip, count, ...sizes } = { ...USUAL, ...asked };
   const { grid } = collective;
-  const part = partOf({ d: D, ...sizes }, grid);
-  const state = allocState(engine, part.shape, true);
-  start(engine, state, part);
+  const spec = { architecture: "topk", k: sizes.k, auxk: sizes.auxk };
+  const shard = rankShard(autoencoderDims(D, sizes.n), rulesOf(spec), grid);
+  const state = allocState(engine, shard.dims, paramsOf(spec), true);
+  start(engine, state, shard);
   const raw = engine.alloc("f32", [ROWS, D]);
   engine.write(raw, bytesOf(rows()));
   const { first, end } = rowsOfReplica(grid, B);
-  const ops = createTrainStep(engine, part.shape, end - first, false, undefined, part, Math.ceil(B / grid.replicas));
+  const ops = createTrainStep(engine, { shard, rows: end - first, most: Math.ceil(B / grid.replicas) });
   const order = new Rng(17);
   const kept = [];
   for (let step = 0; step < count; step++) {
@@ -89,7 +90,7 @@ export async function steps(engine, collective, asked) {
       const [latents, bytes] = [uint32Of(await engine.read(latent)), await engine.read(value)];
       const values = engine.real === "f64" ? float64Of(bytes) : float32Of(bytes);
       return [...latents].flatMap((j, slot) =>
-        values[slot] > 0 ? [[first + Math.floor(slot / codes.k), part.firstLatent + j]] : [],
+        values[slot] > 0 ? [[first + Math.floor(slot / codes.capacity), shard.firstLatent + j]] : [],
       );
     };
     const findings = await readFindings(engine, ops, state, HYPER.mseScale, HYPER.auxCoef, B, collective);
@@ -99,5 +100,5 @@ export async function steps(engine, collective, asked) {
   engine.complete(state);
   const bytes = await engine.read(state.params.decoder);
   const decoder = Array.from(engine.real === "f64" ? float64Of(bytes) : float32Of(bytes));
-  return { steps: kept, decoder, firstLatent: part.firstLatent, withoutRow: WITHOUT_ROW };
+  return { steps: kept, decoder, firstLatent: shard.firstLatent, withoutRow: WITHOUT_ROW };
 }
