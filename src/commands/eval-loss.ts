@@ -1,6 +1,7 @@
 /** What `saetta eval --loss` needs: the language model, its tensor, and text. */
 
 import type { Source } from "../data/source.ts";
+import { modelPath } from "../features/find-model.ts";
 import { tokenize } from "../harvest/harvest.ts";
 import type { Sae } from "../inference/sae.ts";
 import { contextOf, type LanguageModel, loadModel, loadTokenizerOf } from "../language-model/load.ts";
@@ -32,18 +33,12 @@ export async function lossesOf(
   if (!(flags.loss === true || flags.model !== undefined || flags.tensor !== undefined || flags.text !== undefined))
     return undefined;
   const { origin } = data.source;
-  const path = flags.model ?? origin.model ?? first(saes, "model");
+  const path = flags.model ?? (await modelPath(data.source, first(saes, "model"), tell.onNote));
   if (path === undefined) throw unknown("model", "--model PATH");
   const tensor = flags.tensor ?? origin.tensor ?? first(saes, "tensor");
   if (tensor === undefined) throw unknown("tensor", "--tensor NAME");
   checkTensors(saes, tensor, flags.tensor !== undefined);
-  const model = await loadModel(path).catch((cause: unknown) => {
-    if (flags.model !== undefined || !(cause instanceof SaettaError)) throw cause;
-    throw new SaettaError(`the model that the activations are of cannot be had: ${cause.message}`, {
-      mend: "name it with --model PATH",
-      cause,
-    });
-  });
+  const model = await loadModel(path);
   checkModel(model, data.source, flags.model !== undefined, tell.onNote);
   const contexts = await contextsFor(model, data, flags, tell.onNote);
   return measureLoss(model, tensor, contexts, saes, {

@@ -118,10 +118,10 @@ describe("a model that is not the one of the activations", () => {
     expect(notes).toEqual([expect.stringMatching(/its SHA-256 is another/)]);
     const gone: EvalData = {
       ...wrong,
-      source: { ...source, origin: { ...source.origin, model: join(folder, "gone.onnx") } },
+      source: { ...source, origin: { ...source.origin, model: join(folder, "gone.onnx"), modelPlaces: [] } },
     };
     await expect(lossesOf([], gone, { loss: true }, tell)).rejects.toThrow(
-      /gone\.onnx: there is no such file.*; name it with --model PATH/,
+      /gone\.onnx: the model that .* made with is not there any more; name it with --model PATH$/,
     );
     const bare: EvalData = { ...wrong, source: { ...source, origin: {} } };
     await expect(lossesOf([], bare, { loss: true }, tell)).rejects.toThrow(

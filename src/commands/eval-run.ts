@@ -17,6 +17,7 @@ import { note } from "./note.ts";
 
 export interface EvalFlags extends LossFlags {
   readonly features?: number;
+  readonly tokenizer?: string;
   readonly weights?: WeightsKind;
   readonly maxRows?: number;
   readonly data?: readonly string[];
@@ -30,7 +31,7 @@ export async function judgeAll(
   flags: EvalFlags,
   engine: Engine,
 ): Promise<Judged[]> {
-  const { features, weights, maxRows } = flags;
+  const { features, tokenizer, weights, maxRows } = flags;
   const paths = await sortPaths(first, more);
   if (paths.saes.length > 1 && features !== undefined && features > 0) {
     throw new UsageError("--features shows latents of one autoencoder, not of several", {
@@ -58,7 +59,8 @@ export async function judgeAll(
     const judged: Judged[] = [];
     for (const sae of saes) {
       const progress = createProgress({ label: "eval", unit: "rows" });
-      const options = { features, maxRows, nonFinite, onProgress: (done: number) => progress.update(done) };
+      const onProgress = (done: number) => progress.update(done);
+      const options = { features, tokenizer, maxRows, nonFinite, onNote: note, onProgress };
       judged.push({ ...(await reportWithFeatures(sae, source, ranges, options)), loss: null });
       progress.done();
       noteOddities(sae, source, judged.at(-1)!.metrics.fvu);

@@ -23,6 +23,10 @@ export function evalCommand(program: Command): void {
       "more autoencoders, to compare; files or folders of activations (default: the hold-out of the runs)",
     )
     .option("--features <N>", "show N latents in their text (default: 0)", (text) => parseCount(text, "--features", 0))
+    .option(
+      "--tokenizer <path>",
+      "tokenizer.json to show them with (default: the one that the activations were made with)",
+    )
     .addOption(weightsFlag())
     .option("--max-rows <N>", "look at no more than N rows, evenly spread", (text) => parseCount(text, "--max-rows"))
     .option("--data <files...>", "where the data of the runs is now, if it was moved; its hold-out is used")

@@ -24,6 +24,7 @@ interface Flags {
   readonly out: string;
   readonly force?: boolean;
   readonly model?: string;
+  readonly tokenizer?: string;
   readonly weights?: WeightsKind;
   readonly maxRows?: number;
 }
@@ -61,13 +62,14 @@ export function reportCommand(program: Command): void {
     .option("--out <file>", "the HTML file to write", "features.html")
     .option("--force", "replace the file if it exists")
     .option("--model <path>", "the ONNX model that the activations are of (default: the one they name, if it is there)")
+    .option("--tokenizer <path>", "its tokenizer.json (default: the one that the activations name, if it is there)")
     .addOption(weightsFlag())
     .option("--max-rows <N>", "look at no more than N rows, evenly spread", (text) => parseCount(text, "--max-rows"))
     .addHelpText("after", "\nExample:\n  saetta report runs/first --data acts.h5 --out features.html\n");
   addFlags(command, ["engine", "dtype", "threads", "dataset", "as", "nonFinite", ...ROW_OPTIONS], {
     dtype: INFERENCE_DTYPE,
   });
-  command.action(async (path: string, { data = [], out, force, model, weights, maxRows }: Flags) => {
+  command.action(async (path: string, { data = [], out, force, model, tokenizer, weights, maxRows }: Flags) => {
     if (force !== true) await refuseTaken(out);
     const asked = givenOptions(command);
     await using engine = await inferenceEngine(asked);
@@ -90,7 +92,7 @@ export function reportCommand(program: Command): void {
         line.progress?.update(done);
       };
       const heldOut = data.length === 0 ? ("these" as const) : await heldOutOf(sae);
-      const options = { out, model, maxRows, nonFinite, heldOut, onNote: note, onProgress };
+      const options = { out, model, tokenizer, maxRows, nonFinite, heldOut, onNote: note, onProgress };
       const { first, latents, rows, fvu } = await writeHtmlReport(sae, source, ranges, options);
       line.progress?.done();
       noteOddities(sae, source, fvu);

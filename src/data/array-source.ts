@@ -4,6 +4,7 @@ import type { FileHandle } from "node:fs/promises";
 import { readFully } from "../util/bytes.ts";
 import { FormatError, messageOf, SaettaError } from "../util/errors.ts";
 import { counted } from "../util/format.ts";
+import { placesAfterMove } from "../util/moved.ts";
 import { checkRoom, checkRows } from "../util/rows.ts";
 import { isBits, type RowBits } from "./row-type.ts";
 import { isSideName } from "./side-arrays.ts";
@@ -150,11 +151,15 @@ export function plainRows(
   };
 }
 
-/** What the attributes of a file say of its origin. */
-export function originOf(attributes: ReadonlyMap<string, string | number>): Origin {
+/** What the attributes of the file `path` say of its origin. */
+export function originOf(attributes: ReadonlyMap<string, string | number>, path: string): Origin {
   const text = (name: string): string | undefined => {
     const value = attributes.get(name);
     return typeof value === "string" ? value : undefined;
+  };
+  const places = (name: string): string[] | undefined => {
+    const recorded = text(name);
+    return recorded === undefined ? undefined : placesAfterMove(path, recorded, text(`${name}_relative`));
   };
   const start = attributes.get("start_token");
   const all = {
@@ -162,6 +167,8 @@ export function originOf(attributes: ReadonlyMap<string, string | number>): Orig
     modelSha256: text("model_sha256"),
     tensor: text("tensor"),
     tokenizer: text("tokenizer"),
+    modelPlaces: places("model"),
+    tokenizerPlaces: places("tokenizer"),
     startToken: typeof start === "number" && Number.isInteger(start) ? start : undefined,
   };
   return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined));

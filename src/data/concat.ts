@@ -145,5 +145,9 @@ function common(origins: readonly Origin[]): Origin {
   const kept = Object.entries(origins[0] ?? {}).filter(([key, value]) =>
     origins.every((origin) => origin[key as keyof Origin] === value),
   );
-  return Object.fromEntries(kept);
+  const places = (of: "modelPlaces" | "tokenizerPlaces") => {
+    const all = [...new Set(origins.flatMap((origin) => origin[of] ?? []))];
+    return all.length === 0 ? {} : { [of]: all };
+  };
+  return { ...Object.fromEntries(kept), ...places("modelPlaces"), ...places("tokenizerPlaces") };
 }

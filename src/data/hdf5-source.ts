@@ -58,7 +58,7 @@ async function sourceOf(file: Hdf5File, dataset: Hdf5Dataset, as: OpenOptions["a
     shape,
     dtype: typed.dtype,
     grain,
-    origin: originOf(file.attributes),
+    origin: originOf(file.attributes, where),
     read,
     ...beside,
     notes: [...file.notes, ...typed.notes, ...beside.notes],

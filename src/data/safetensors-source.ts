@@ -67,7 +67,7 @@ async function sourceOf(file: Safetensors, name: string, chunk: Origin, as: Open
     shape,
     dtype: typed.dtype,
     grain: 1,
-    origin: { ...chunk, ...originOf(attributesOf(file)) },
+    origin: { ...chunk, ...originOf(attributesOf(file), path) },
     read,
     ...beside,
     notes: [...typed.notes, ...beside.notes],

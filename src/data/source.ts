@@ -48,6 +48,9 @@ export interface Origin {
   readonly tensor?: string;
   /** Path of the tokenizer.json used. */
   readonly tokenizer?: string;
+  /** Where else the model is looked for: folders may have been moved since. */
+  readonly modelPlaces?: readonly string[];
+  readonly tokenizerPlaces?: readonly string[];
   /** Id of the token that starts every document. */
   readonly startToken?: number;
 }

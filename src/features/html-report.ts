@@ -17,6 +17,8 @@ import { type FeatureReportOptions, writeFeatureReport } from "./write-features.
 export interface HtmlReportOptions extends Omit<FeatureReportOptions, "tokenizer" | "model"> {
   /** Path of the ONNX model that the activations are of; default: the one that they name, if it is there. */
   readonly model?: string | undefined;
+  /** Path of its tokenizer.json; default: the one that the activations name, if it is there. */
+  readonly tokenizer?: string | undefined;
   /** Told in a line what is left out, and why. */
   readonly onNote: (note: string) => void;
 }
@@ -34,7 +36,8 @@ export async function writeHtmlReport(
   await makeFolders(dirname(resolve(out)));
   const model = await findModel(source, options.model, onNote);
   const beside = model && join(dirname(model.path), "tokenizer.json");
-  const tokenizer = await findTokenizer(source, sae.description.saetta?.tokenizer ?? beside, onNote);
+  const others = [sae.description.saetta?.tokenizer, beside];
+  const tokenizer = await findTokenizer(source, { asked: options.tokenizer, others }, onNote);
   const run = sae.path === undefined ? undefined : runFolderOf(resolve(sae.path));
   const path = run === undefined ? `${out}.features` : featuresFile(run);
   if (run !== undefined) await makeFolders(dirname(path));

@@ -4,12 +4,13 @@ import { atMost } from "../data/chunks.ts";
 import type { Range } from "../data/holdout.ts";
 import type { Source } from "../data/source.ts";
 import type { Sae } from "../inference/sae.ts";
-import { loadTokenizer, type Tokenizer } from "../language-model/tokenizer.ts";
+import type { Tokenizer } from "../language-model/tokenizer.ts";
 import { type EvalReport, evalReport, type ReportOptions, refuseWidth } from "../metrics/report.ts";
-import { hasCode, SaettaError } from "../util/errors.ts";
+import { SaettaError } from "../util/errors.ts";
 import { counted, formatCount, formatPercent } from "../util/format.ts";
 import { type CollectedFeatures, collectFeatures } from "./collect-features.ts";
 import { chooseFeatures, type Feature, LEAST_CONTEXTS, LEAST_FIRINGS, mostDensity } from "./features.ts";
+import { tokenizerOf } from "./find-model.ts";
 import { type Example, examplesOf, textOfTokens, tokensOf } from "./row-text.ts";
 
 export interface ShownFeature extends Omit<Feature, "tokens"> {
@@ -23,6 +24,15 @@ export interface ReportWithFeatures extends EvalReport {
   readonly featuresNote: string | null;
 }
 
+/** What is shown of the latents, and with what. */
+interface Shown {
+  /** How many latents; default none. */
+  readonly features?: number | undefined;
+  /** Path of the tokenizer.json; default: the one that the activations name. */
+  readonly tokenizer?: string | undefined;
+  readonly onNote?: ((note: string) => void) | undefined;
+}
+
 /** Lines of text a latent. */
 const EXAMPLES = 5;
 /** Tokens a latent whose names are given. */
@@ -33,11 +43,11 @@ export async function reportWithFeatures(
   sae: Sae,
   source: Source,
   ranges: readonly Range[],
-  { features: count = 0, ...options }: ReportOptions & { readonly features?: number | undefined } = {},
+  { features: count = 0, ...options }: ReportOptions & Shown = {},
 ): Promise<ReportWithFeatures> {
   if (count === 0) return { ...(await evalReport(sae, source, ranges, options)), features: [], featuresNote: null };
   refuseWidth(sae, source);
-  const tokenizer = await tokenizerOf(sae, source);
+  const tokenizer = await tokenizerToShow(sae, source, options);
   const collected = await collectFeatures(sae, source, atMost(ranges, options.maxRows ?? Number.POSITIVE_INFINITY), {
     textOf: textOfTokens(tokenizer),
     nonFinite: options.nonFinite,
@@ -60,22 +70,14 @@ function whyFewer({ features, metrics }: CollectedFeatures, shown: number, asked
   return `${formatCount(shown)} of the ${counted(asked, "latent")} asked for: ${all}${alike}`;
 }
 
-async function tokenizerOf(sae: Sae, source: Source): Promise<Tokenizer> {
+async function tokenizerToShow(sae: Sae, source: Source, { tokenizer: asked, onNote }: Shown): Promise<Tokenizer> {
   tokensOf(source);
-  const path = source.origin.tokenizer ?? sae.description.saetta?.tokenizer;
-  if (path === undefined) {
-    throw new SaettaError("does not say which tokenizer its tokens are of (attribute tokenizer)", {
-      where: source.paths.join(", "),
-      mend: "leave out --features",
-    });
-  }
-  return loadTokenizer(path).catch((cause: unknown) => {
-    if (!hasCode(cause, "ENOENT") && cause instanceof SaettaError && !hasCode(cause.cause, "ENOENT")) throw cause;
-    throw new SaettaError("the tokenizer that the activations were made with is not there any more", {
-      where: path,
-      mend: "put it back, or leave out --features",
-      cause,
-    });
+  const others = [sae.description.saetta?.tokenizer];
+  const tokenizer = await tokenizerOf(source, { asked, others }, onNote ?? (() => undefined));
+  if (tokenizer !== undefined) return tokenizer;
+  throw new SaettaError("does not say which tokenizer its tokens are of (attribute tokenizer)", {
+    where: source.paths.join(", "),
+    mend: "name it with --tokenizer PATH, or leave out --features",
   });
 }
 

@@ -192,14 +192,18 @@ describe("the model and the tokenizer of activations", () => {
   it("say what is missing in a note", async () => {
     const notes: string[] = [];
     const note = (text: string) => void notes.push(text);
-    expect((await findTokenizer(source, undefined, note))?.vocabSize).toBe(8192);
-    expect(await findTokenizer({ ...source, tokens: undefined }, undefined, note)).toBeUndefined();
-    expect(await findTokenizer({ ...source, origin: {} }, undefined, note)).toBeUndefined();
-    expect(await findTokenizer({ ...source, origin: {} }, "/none/tokenizer.json", note)).toBeUndefined();
+    expect((await findTokenizer(source, {}, note))?.vocabSize).toBe(8192);
+    expect(await findTokenizer({ ...source, tokens: undefined }, {}, note)).toBeUndefined();
+    expect(await findTokenizer({ ...source, origin: {} }, {}, note)).toBeUndefined();
+    expect(await findTokenizer({ ...source, origin: {} }, { others: ["/none/tokenizer.json"] }, note)).toBeUndefined();
     expect(notes).toEqual([
       expect.stringContaining("has no tokens: latents are shown without text"),
       expect.stringContaining("it is not known which tokenizer"),
-      expect.stringContaining("tokens are shown as numbers"),
+      "the tokenizer cannot be read (/none/tokenizer.json: the tokenizer that the activations were made with is not there any more; name it with --tokenizer PATH): tokens are shown as numbers",
     ]);
+    const bare = { ...source, origin: {} };
+    expect((await findTokenizer(bare, { asked: MODEL }, note))?.vocabSize).toBe(8192);
+    await expect(findTokenizer(bare, { asked: "/none/tokenizer.json" }, note)).rejects.toThrow("/none/tokenizer.json");
+    expect(notes).toHaveLength(3);
   });
 });

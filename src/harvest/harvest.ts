@@ -13,6 +13,7 @@ import { bytesOf } from "../util/bytes.ts";
 import { messageOf, SaettaError, UsageError } from "../util/errors.ts";
 import { encodeFloat16, firstNonFinite } from "../util/float16.ts";
 import { makeFolders } from "../util/folders.ts";
+import { relativeTo } from "../util/moved.ts";
 import { countInWords, mustBe, numberInWords } from "../util/must.ts";
 import { Packer } from "./pack.ts";
 import { checkText, documentsOf } from "./text.ts";
@@ -212,6 +213,7 @@ export async function tokenize(
 
 async function writeFile(job: Job, model: LanguageModel, tokenizer: Tokenizer, session: Session): Promise<void> {
   const { options, sequences, context, width, dtype } = job;
+  const [modelNear = "", tokenizerNear = ""] = await relativeTo(dirname(options.out), [model.path, tokenizer.path]);
   const writer = await createHdf5(options.out, {
     datasets: [
       { name: "hidden_states", dtype, shape: [sequences, context, width] },
@@ -219,9 +221,11 @@ async function writeFile(job: Job, model: LanguageModel, tokenizer: Tokenizer, s
     ],
     attributes: {
       model: model.path,
+      model_relative: modelNear,
       model_sha256: model.sha256,
       tensor: options.tensor,
       tokenizer: tokenizer.path,
+      tokenizer_relative: tokenizerNear,
       start_token: tokenizer.startToken,
     },
   });

@@ -9,7 +9,8 @@ import { type Config, configFromJson, configToJson, EARLIER, type TrainOptions }
 import { CONFIG, DENSITY, LOCK, METRICS } from "../run-files/names.ts";
 import { hasCode, SaettaError } from "../util/errors.ts";
 import { readTextFile } from "../util/json.ts";
-import { type RunRecord, recordFromJson, recordToJson, relativeTo } from "./run-record.ts";
+import { relativeTo } from "../util/moved.ts";
+import { type RunRecord, recordFromJson, recordToJson } from "./run-record.ts";
 
 const TEMPORARY = `${CONFIG}.tmp`;
 

@@ -1,11 +1,12 @@
 /** What config.json says of a run besides its options, under "run": what a resume must know. A config file for another run is read without it. */
 
-import { realpath, stat } from "node:fs/promises";
-import { basename, dirname, join, relative, resolve } from "node:path";
+import { realpath } from "node:fs/promises";
+import { basename, join, resolve } from "node:path";
 import { BUDGET_OPTIONS, type TrainOptions } from "../config.ts";
 import type { Appended } from "../data/epochs.ts";
 import { FormatError, SaettaError } from "../util/errors.ts";
 import { Fields, type Json } from "../util/json.ts";
+import { firstThere } from "../util/moved.ts";
 import type { Leg } from "./schedule.ts";
 
 export interface RunRecord {
@@ -65,15 +66,6 @@ export function recordFromJson(json: Json | undefined, where: string): RunRecord
   };
 }
 
-/** Paths of the files relative to the run folder, both with symbolic links of their folders followed. */
-export async function relativeTo(dir: string, paths: readonly string[]): Promise<string[]> {
-  const real = (path: string) => realpath(path).catch(() => resolve(path));
-  const from = await real(dir);
-  return Promise.all(
-    paths.map(async (path) => relative(from, join(await real(dirname(resolve(path))), basename(path)))),
-  );
-}
-
 /**
  * Where the data of the run in `dir` is now: for each file the path in config.json, the same place seen from the run folder, or a file of that name next to the run
  * folder or in it. Throws SaettaError naming the first file that is in none of them; `mend`: how the command is given its data.
@@ -103,9 +95,4 @@ export async function locateData(
 /** The names of files, without their folders. */
 export function fileNames(paths: readonly string[]): string[] {
   return paths.map((path) => basename(path));
-}
-
-async function firstThere(paths: readonly string[]): Promise<string | undefined> {
-  for (const path of paths) if ((await stat(path).catch(() => undefined)) !== undefined) return path;
-  return undefined;
 }
