@@ -140,7 +140,7 @@ describe("safetensors", () => {
       other: "x",
     });
     await using([path], async (source) => {
-      expect(source.origin).toEqual({ model: "m", startToken: 0 });
+      expect(source.origin).toMatchObject({ model: "m", startToken: 0 });
       expect(await source.tokens?.(3, 4)).toEqual(Int32Array.of(3, 0, 1, 2));
     });
     const short: SafetensorsPart = { ...tokens, shape: [12] };

@@ -1,6 +1,6 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { createHdf5, type Hdf5Layout } from "../formats/hdf5-write.ts";
@@ -99,6 +99,8 @@ describe("openSource", () => {
         modelSha256: "ab",
         tensor: "t",
         tokenizer: "tokenizer.json",
+        modelPlaces: [join(dirname(path), "m.onnx")],
+        tokenizerPlaces: [join(dirname(path), "tokenizer.json")],
         startToken: 3,
       });
       expect(await floats(source, 5, 3)).toEqual(range(10, 6));

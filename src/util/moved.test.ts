@@ -26,7 +26,7 @@ describe("a path that a file records", () => {
     const ends = ["../gpt/model.onnx", "gpt/model.onnx", "model.onnx"].map((end) => `/new/acts/${end}`);
     expect(placesAfterMove("/new/acts/a.h5", "/old/gpt/model.onnx", "../gpt/model.onnx")).toEqual(ends);
     expect(placesAfterMove("/new/acts/a.h5", "C:\\old\\gpt\\model.onnx", undefined)).toEqual(ends.slice(1));
-    expect(placesAfterMove("a.h5", "m.onnx", undefined)).toEqual(["./m.onnx", "./m.onnx"]);
+    expect(placesAfterMove("a.h5", "m.onnx", undefined)).toEqual(["./m.onnx"]);
   });
 
   it("is found through a linked folder, with a note unless it is where it was", async () => {

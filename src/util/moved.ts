@@ -26,7 +26,7 @@ export async function relativeTo(dir: string, paths: readonly string[]): Promise
 export function placesAfterMove(recordedBy: string, path: string, near: string | undefined): string[] {
   const parts = path.split(/[\\/]/);
   const ends = [...(near === undefined ? [] : [near]), parts.slice(-2).join("/"), parts.slice(-1).join("/")];
-  return ends.map((end) => `${dirname(recordedBy)}/${end}`);
+  return [...new Set(ends)].map((end) => `${dirname(recordedBy)}/${end}`);
 }
 
 /** The first of the paths where a file or folder is; undefined where none is. */

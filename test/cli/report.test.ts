@@ -57,12 +57,30 @@ it("takes all rows of the data that are named, or so many, and leaves nothing be
   ]);
 });
 
+it("leaves a file that is there as it is, unless --force is given", async () => {
+  const page = join(folder, "pages", "kept.html");
+  await writeFile(page, "of another run");
+  const refused = await saetta(folder, "report", "run", "--out", "pages/kept.html");
+  expect(refused).toEqual({
+    code: 1,
+    out: "",
+    err: "saetta: pages/kept.html: exists already; choose another --out, or pass --force to replace it\n",
+  });
+  expect(await readFile(page, "utf8")).toBe("of another run");
+  const forced = await saetta(folder, "report", "run", "--out", "pages/kept.html", "--force");
+  expect(forced.out).toMatch(/^report {7}pages\/kept\.html: 32 latents on /);
+  expect(forced.code).toBe(0);
+  expect(await readFile(page, "utf8")).toMatch(/^<!doctype html>/);
+  await rm(page);
+});
+
 it("says in one line what cannot be", async () => {
   const fails = async (...words: string[]) => {
     const { code, out, err } = await saetta(folder, "report", "run", ...words);
     expect({ code, out }).toEqual({ code: 1, out: "" });
     return err.replace(/^saetta: note: .*\n/gm, "");
   };
+  await rm(join(folder, "features.html"), { force: true });
   expect(await fails("--data", "wide.h5")).toBe("saetta: wide.h5: rows have 9 numbers, but the autoencoder takes 8\n");
   expect(await fails("--model", "none")).toMatch(/^saetta: .*none: there is no such file; name a \.onnx file.*\n$/);
   await writeFile(join(folder, "file"), "");
