@@ -16,7 +16,6 @@ import {
   type DType,
   type Engine,
   type Grads,
-  HYPER,
   type Over,
   type Params,
   type Path,
@@ -28,29 +27,31 @@ import {
   type Step,
   type Tensor,
 } from "../engine.ts";
-import { Fusion } from "../fuse.ts";
+import { EngineBase } from "../engine-base.ts";
+import { NO_PARAMS } from "../held-memory.ts";
 import { hostMemory, writeRows } from "../host-rows.ts";
 import { refusedPlan, sidesOf, slotsOf } from "../selections.ts";
 import { sumsLength } from "../sums.ts";
 import type { StructOf } from "./contract.ts";
 import {
   at,
+  CHECKS,
   CpuCodes,
   CpuGrads,
   CpuTensor,
+  checkStep,
   NO_CODES,
-  NO_PARAMS,
   NO_STEP,
   ownCodes,
   ownGrads,
   ownTensor,
   paramAddresses,
   stepAddresses,
+  WHERE,
 } from "./memory.ts";
 import type { Address, Native } from "./native.ts";
 import { peersOf, reduction } from "./peers.ts";
 
-const WHERE = "cpu engine";
 /** Rows of a batch are u32 in the lists of the gradients, as latents are in the codes. */
 const MAX_COUNT = 2 ** 32 - 2;
 const ENTRY_BYTES = 12;
@@ -68,27 +69,22 @@ process.once("exit", () => {
   for (const engine of reading) engine.settle();
 });
 
-export class CpuEngine implements Engine {
+export class CpuEngine extends EngineBase<CpuTensor, CpuCodes, CpuGrads> implements Engine {
   readonly name = "cpu";
   readonly description: string;
   readonly build: string;
-  readonly real = "f32";
-  readonly numbers = "f64";
   readonly #native: Native;
   readonly #stream: Address;
-  /** Everything not given back yet. */
-  readonly #held = new Set<CpuTensor | CpuGrads>();
   #bytesHeld = 0;
   /** Reads under way, in the order of their tickets; only the first is waited for. */
   readonly #pending: Pending[] = [];
-  readonly #fusion = new Fusion();
   readonly #collective: Collective;
   /** What the stream's thread needs to reach the other ranks; 0 when there are none. */
   readonly #peers: Address;
   #drained: Promise<void> = Promise.resolve();
-  #closed: Promise<void> | undefined;
 
   constructor(calls: Native, stream: Address, description: string, build: string, collective: Collective) {
+    super(CHECKS);
     this.#collective = collective;
     this.#peers = peersOf(calls, collective);
     this.#native = calls;
@@ -107,18 +103,17 @@ export class CpuEngine implements Engine {
       : undefined;
   }
 
-  alloc(dtype: DType, shape: readonly number[]): CpuTensor {
-    const size = shape.reduce((a, b) => a * b, BYTES[dtype]);
+  protected allocate(dtype: DType, shape: readonly number[], size: number): CpuTensor {
     const address = this.#reserve(size, `a tensor ${dtype} [${shape}]`, () => this.#native.allocate(size));
-    const tensor = new CpuTensor(dtype, shape, size, address);
-    this.#held.add(tensor);
-    return tensor;
+    return new CpuTensor(dtype, shape, size, address);
   }
 
-  codes(rows: number, capacity: number): Codes {
-    const codes = new CpuCodes(rows, capacity, (dtype, shape) => this.alloc(dtype, shape));
-    this.write(codes.tensors.latent, new Uint8Array(codes.tensors.latent.size).fill(0xff));
-    return codes;
+  protected allocateCodes(rows: number, capacity: number): CpuCodes {
+    return new CpuCodes(rows, capacity, (dtype, shape) => this.alloc(dtype, shape));
+  }
+
+  protected fill(t: CpuTensor, byte: number): void {
+    this.write(t, new Uint8Array(t.size).fill(byte));
   }
 
   grads({ dIn: d, n }: Dims, rows: number, selections: readonly SelectionPlan[], dense: boolean): Grads {
@@ -140,30 +135,11 @@ export class CpuEngine implements Engine {
         },
       }),
     );
-    const grads = new CpuGrads({ latentBias, preBias, ...rowsOf }, size, rows, handle);
-    this.#held.add(grads);
-    return grads;
+    return this.hold(new CpuGrads({ latentBias, preBias, ...rowsOf }, size, rows, handle));
   }
 
-  free(it: Tensor | Codes | Grads): void {
-    this.#open();
-    if (it instanceof CpuCodes) {
-      for (const tensor of Object.values(it.tensors)) this.#free(tensor);
-    } else if (it instanceof CpuGrads) {
-      for (const tensor of [it.preBias, it.latentBias, it.encoder, it.decoder])
-        if (tensor !== undefined) this.#free(tensor);
-      this.#free(it);
-    } else {
-      this.#free(ownTensor(it));
-    }
-  }
-
-  write(t: Tensor, bytes: Uint8Array, at = 0): void {
-    this.#open();
-    const { address, size } = ownTensor(t);
-    if (!Number.isInteger(at) || at < 0 || at + bytes.length > size) {
-      throw new SaettaError(`${bytes.length} bytes at ${at} do not fit a tensor of ${size} bytes`, { where: WHERE });
-    }
+  protected queueWrite({ address }: CpuTensor, bytes: Uint8Array, at: number): void {
+    this.flush();
     this.#native.write(this.#stream, address + at, bytes, bytes.length);
   }
 
@@ -265,22 +241,22 @@ export class CpuEngine implements Engine {
       err: at(err, "f32", B, d),
       ...{ B, d, n },
     };
-    this.#fusion.decode(p, z, err, () => this.#native.decode(this.#stream, args));
+    this.fusion.decode(p, z, err, () => this.#native.decode(this.#stream, args));
   }
 
   residual(p: Params, target: Tensor, t: Step, path: Path, live?: Path): void {
-    this.#alive();
+    this.checkOpen();
     const args = residualOf(p, target, t, path, live);
-    this.#fusion.residual(p, target, t, path, live, () => this.#native.residual(this.#stream, args));
+    this.fusion.residual(p, target, t, path, live, () => this.#native.residual(this.#stream, args));
   }
 
   codeGrad(p: Params, path: Path, t: Step): void {
-    this.#alive();
+    this.checkOpen();
     const [n, d] = p.decoder.shape;
     const [B] = path.err.shape;
     const [decoder, z] = [at(p.decoder, "f32", n, d), ownCodes(path.codes).addresses(B)];
     const args = { decoder, z, err: at(path.err, "f32", B, d), ...{ B, d, n }, t: stepAddresses(t) };
-    this.#fusion.codeGrad(
+    this.fusion.codeGrad(
       p,
       path,
       t,
@@ -296,8 +272,7 @@ export class CpuEngine implements Engine {
     const [n, d] = p.encoder.shape;
     const [B] = x.shape;
     const grads = ownGrads(g);
-    if (B > grads.rows)
-      throw new SaettaError(`a batch of ${B} rows, the gradients have room for ${grads.rows}`, { where: WHERE });
+    grads.checkRows(B, WHERE);
     checkStep(t, n, d);
     at(grads.latentBias, "f32", n);
     at(grads.preBias, "f32", d);
@@ -351,39 +326,26 @@ export class CpuEngine implements Engine {
     return step;
   }
 
-  /** After everything already called. Reads under way are answered first; all memory is given back. */
-  close(): Promise<void> {
-    this.#closed ??= this.#close();
-    return this.#closed;
-  }
-
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.close();
-  }
-
-  async #close(): Promise<void> {
-    this.#fusion.flush();
+  protected async shutDown(): Promise<void> {
+    this.flush();
     await this.#drained;
-    for (const it of this.#held) this.#free(it);
+    this.freeAll();
     await this.#native.close(this.#stream);
+  }
+
+  protected flush(): void {
+    this.fusion.flush();
   }
 
   /** Before every operation but those that may go together with what is held back. */
   #open(): void {
-    this.#alive();
-    this.#fusion.flush();
+    this.checkOpen();
+    this.flush();
   }
 
-  #alive(): void {
-    if (this.#closed !== undefined) throw new SaettaError("the engine was used after it was closed", { where: WHERE });
-  }
-
-  #free(it: CpuTensor | CpuGrads): void {
-    if (it.freed) return;
+  protected release(it: CpuTensor | CpuGrads): void {
     if (it instanceof CpuTensor) this.#native.release(this.#stream, it.address);
-    else this.#native.gradientsRelease(this.#stream, it.handle);
-    it.freed = true;
-    this.#held.delete(it);
+    else this.#native.gradientsRelease(this.#stream, it.address);
     this.#bytesHeld -= it.size;
   }
 
@@ -436,14 +398,6 @@ function residualOf(p: Params, x: Tensor, t: Step, path: Path, live: Path | unde
     ...{ value, k, B, d },
     t: stepAddresses(t),
   };
-}
-
-function checkStep(t: Step, n: number, d: number): void {
-  at(t.hyper, "f64", HYPER.length);
-  at(t.sums, "f64", sumsLength(d));
-  at(t.fired, "u32", n);
-  at(t.bad, "u32", 1);
-  at(t.sq, "f64", 1);
 }
 
 /** Bytes of memory that this process can have. */

@@ -26,7 +26,8 @@ import type {
   Step,
   Tensor,
 } from "../engine.ts";
-import { Fusion, type Reconstruct } from "../fuse.ts";
+import { EngineBase } from "../engine-base.ts";
+import type { Reconstruct } from "../fuse.ts";
 import { sidesOf } from "../selections.ts";
 import { CudaContext } from "./context.ts";
 import type { Compute } from "./contract.ts";
@@ -38,7 +39,7 @@ import { Downloads, Uploads } from "./driver/staging.ts";
 import { MOST_ROWS, refusal } from "./limits.ts";
 import { CudaCodes, forgetStrategy } from "./memory/codes.ts";
 import { hasInflow, markRowsAsWritten, settleInflow, waitForReaders } from "./memory/inflow.ts";
-import { CudaTensor, ownTensor } from "./memory/tensor.ts";
+import { CHECKS, CudaTensor, ownTensor } from "./memory/tensor.ts";
 import { RowUploads } from "./memory/upload-rows.ts";
 import { restartForecast } from "./ops/dead-list.ts";
 import { encode, load } from "./ops/encode.ts";
@@ -81,29 +82,24 @@ export async function createCudaEngine(options: CudaOptions = {}): Promise<Engin
   }
 }
 
-class CudaEngine implements Engine {
+class CudaEngine extends EngineBase<CudaTensor, CudaCodes, CudaGrads> implements Engine {
   readonly name = "cuda";
   readonly description: string;
-  readonly real = "f32";
-  readonly numbers = "f64";
   readonly rounding: number | undefined;
   readonly #cuda: CudaContext;
-  readonly #fusion = new Fusion();
   readonly #reductions: Reductions;
   readonly #uploads: Uploads;
   readonly #downloads: Downloads;
   readonly #rows: RowUploads;
   /** Two numbers that tell of a row that was asked for and is not there. */
   readonly #fault: number;
-  /** Everything not given back yet. */
-  readonly #held = new Set<CudaTensor | CudaGrads>();
   readonly #recorded = new Set<RecordedStep>();
   /** What a step uses, while it is called to be recorded. */
   #use: StepUse | undefined;
   #failure: unknown;
-  #closed: Promise<void> | undefined;
 
   constructor(cuda: CudaContext) {
+    super(CHECKS);
     const { device } = cuda;
     this.#cuda = cuda;
     this.#reductions = new Reductions(cuda);
@@ -124,19 +120,16 @@ class CudaEngine implements Engine {
     return refusal(dims, selections, this.#cuda);
   }
 
-  alloc(dtype: DType, shape: readonly number[]): CudaTensor {
-    this.#open();
-    const size = shape.reduce((a, b) => a * b, BYTES[dtype]);
-    const tensor = new CudaTensor(dtype, shape, size, this.#cuda.device.alloc(size, `a tensor ${dtype} [${shape}]`));
-    this.#held.add(tensor);
-    return tensor;
+  protected allocate(dtype: DType, shape: readonly number[], size: number): CudaTensor {
+    return new CudaTensor(dtype, shape, size, this.#cuda.device.alloc(size, `a tensor ${dtype} [${shape}]`));
   }
 
-  codes(rows: number, capacity: number): Codes {
-    const codes = new CudaCodes(rows, capacity, (dtype, shape) => this.alloc(dtype, shape));
-    const { latent } = codes.tensors;
-    this.#cuda.device.fill(latent.address, 0xff, latent.size);
-    return codes;
+  protected allocateCodes(rows: number, capacity: number): CudaCodes {
+    return new CudaCodes(rows, capacity, (dtype, shape) => this.alloc(dtype, shape));
+  }
+
+  protected fill({ address, size }: CudaTensor, byte: number): void {
+    this.#cuda.device.fill(address, byte, size);
   }
 
   grads(dims: Dims, rows: number, selections: readonly SelectionPlan[], dense: boolean): Grads {
@@ -145,32 +138,11 @@ class CudaEngine implements Engine {
       throw new SaettaError(`a batch can have ${MOST_ROWS} rows at most, not ${rows}`, { where: WHERE });
     const [latentBias, preBias] = [this.alloc("f32", [n]), this.alloc("f32", [d])];
     const rowsOf = dense ? { encoder: this.alloc("f32", [n, d]), decoder: this.alloc("f32", [n, d]) } : {};
-    const grads = new CudaGrads(this.#cuda, dims, rows, selections, { latentBias, preBias, ...rowsOf });
-    this.#held.add(grads);
-    return grads;
+    return this.hold(new CudaGrads(this.#cuda, dims, rows, selections, { latentBias, preBias, ...rowsOf }));
   }
 
-  free(it: Tensor | Codes | Grads): void {
-    this.#open();
-    this.#queue(() => this.#flush());
-    if (it instanceof CudaCodes) {
-      for (const tensor of Object.values(it.tensors)) this.#free(tensor);
-    } else if (it instanceof CudaGrads) {
-      for (const tensor of [it.preBias, it.latentBias, it.encoder, it.decoder])
-        if (tensor !== undefined) this.#free(tensor);
-      this.#free(it);
-    } else {
-      this.#free(ownTensor(it));
-    }
-  }
-
-  write(t: Tensor, bytes: Uint8Array, at = 0): void {
-    this.#open();
-    const tensor = ownTensor(t);
-    const { address, size } = tensor;
-    if (!Number.isInteger(at) || at < 0 || at + bytes.length > size) {
-      throw new SaettaError(`${bytes.length} bytes at ${at} do not fit a tensor of ${size} bytes`, { where: WHERE });
-    }
+  protected queueWrite(tensor: CudaTensor, bytes: Uint8Array, at: number): void {
+    const { address } = tensor;
     this.#queue(() => {
       this.#flush();
       const { device } = this.#cuda;
@@ -186,22 +158,22 @@ class CudaEngine implements Engine {
   }
 
   hostMemory(bytes: number): Uint8Array<ArrayBuffer> {
-    this.#open();
+    this.checkOpen();
     return this.#rows.memory(bytes);
   }
 
   async upload(raw: Tensor, bytes: Uint8Array, row: number): Promise<readonly number[]> {
-    this.#open();
+    this.checkOpen();
     const tensor = ownTensor(raw);
     tensor.wrote();
     return this.#rows.send(tensor, bytes, row);
   }
 
   read(t: Tensor): Promise<Uint8Array> {
-    this.#open();
+    this.checkOpen();
     const tensor = ownTensor(t);
     try {
-      this.#queue(() => this.#flush());
+      this.flush();
       settleInflow(this.#cuda.device, tensor);
       // A run that resumes from these ages elsewhere starts its forecast of the dead there; so does this one.
       restartForecast(tensor);
@@ -217,7 +189,7 @@ class CudaEngine implements Engine {
   }
 
   load(raw: Tensor, rows: Tensor, x: Tensor, t: Step, normalization: Normalization = NO_NORMALIZATION): void {
-    this.#open();
+    this.checkOpen();
     this.#queue(() => {
       this.#flush();
       const queue = () => load(this.#cuda, raw, rows, x, t, this.#fault, normalization);
@@ -243,16 +215,16 @@ class CudaEngine implements Engine {
 
   allReduce(t: Tensor, op: ReduceOp, over: Over): void {
     if (this.#cuda.exchange.sizeOf(over) === 1) return;
-    this.#open();
+    this.checkOpen();
     this.#queue(() => {
       if (this.#use !== undefined) this.#use.others = true;
-      this.#fusion.flush();
+      this.fusion.flush();
       this.#reductions.add(t, op, over, this.#use !== undefined);
     });
   }
 
   decode(p: Params, z: Codes, err: Tensor): void {
-    this.#holdable(() => this.#fusion.decode(p, z, err, () => paths.decode(this.#cuda, p, z, err)));
+    this.#holdable(() => this.fusion.decode(p, z, err, () => paths.decode(this.#cuda, p, z, err)));
   }
 
   residual(p: Params, target: Tensor, t: Step, path: Path, live?: Path): void {
@@ -260,9 +232,9 @@ class CudaEngine implements Engine {
       const cuda = this.#cuda;
       const alone = () => paths.residual(cuda, p, target, t, path, live);
       if (paths.canReconstruct(cuda, path, p)) {
-        this.#fusion.residual(p, target, t, path, live, alone);
+        this.fusion.residual(p, target, t, path, live, alone);
       } else {
-        this.#fusion.flush();
+        this.fusion.flush();
         alone();
       }
     });
@@ -272,7 +244,7 @@ class CudaEngine implements Engine {
     this.#holdable(() => {
       const cuda = this.#cuda;
       const all = ({ target, live }: Reconstruct) => paths.reconstruct(cuda, p, target, t, path, live);
-      this.#fusion.codeGrad(p, path, t, () => paths.codeGrad(cuda, p, path, t), all);
+      this.fusion.codeGrad(p, path, t, () => paths.codeGrad(cuda, p, path, t), all);
     });
   }
 
@@ -307,17 +279,7 @@ class CudaEngine implements Engine {
     return () => this.#operation(() => recording.run());
   }
 
-  /** After everything already called. Reads under way are answered first; all memory is given back. */
-  close(): Promise<void> {
-    this.#closed ??= this.#close();
-    return this.#closed;
-  }
-
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.close();
-  }
-
-  async #close(): Promise<void> {
+  protected async shutDown(): Promise<void> {
     await this.#downloads.drained;
     await this.#rows.drained;
     const { device } = this.#cuda;
@@ -325,7 +287,7 @@ class CudaEngine implements Engine {
     device.driver.attempt("cuStreamSynchronize", device.stream);
     try {
       for (const recording of this.#recorded) recording.forget();
-      for (const it of this.#held) this.#free(it);
+      this.freeAll();
       this.#cuda.close();
       device.free(this.#fault, 8);
       this.#uploads.close();
@@ -339,19 +301,24 @@ class CudaEngine implements Engine {
     }
   }
 
-  /** Queues what was held back. */
-  #flush(): void {
-    this.#fusion.flush();
-    this.#reductions.flush();
+  protected flush(): void {
+    this.#queue(() => this.#flush());
   }
 
-  #open(): void {
-    if (this.#closed !== undefined) throw new SaettaError("the engine was used after it was closed", { where: WHERE });
+  protected release(it: CudaTensor | CudaGrads): void {
+    if (it instanceof CudaGrads) it.release();
+    else it.release(this.#cuda.device);
+  }
+
+  /** Queues what was held back. */
+  #flush(): void {
+    this.fusion.flush();
+    this.#reductions.flush();
   }
 
   /** An operation that may be held back. */
   #holdable(body: () => void): void {
-    this.#open();
+    this.checkOpen();
     this.#queue(() => {
       if (this.#use !== undefined) this.#use.others = true;
       this.#reductions.flush();
@@ -361,7 +328,7 @@ class CudaEngine implements Engine {
 
   /** One that is not. */
   #operation(body: () => void): void {
-    this.#open();
+    this.checkOpen();
     this.#queue(() => {
       if (this.#use !== undefined) this.#use.others = true;
       this.#flush();
@@ -392,12 +359,5 @@ class CudaEngine implements Engine {
     tensor.wrote();
     restartForecast(tensor);
     forgetStrategy(tensor);
-  }
-
-  #free(it: CudaTensor | CudaGrads): void {
-    if (it.freed) return;
-    this.#held.delete(it);
-    if (it instanceof CudaGrads) it.free();
-    else it.free(this.#cuda.device);
   }
 }

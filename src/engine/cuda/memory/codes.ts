@@ -2,6 +2,7 @@
 
 import { SaettaError } from "../../../util/errors.ts";
 import type { Codes, DType } from "../../engine.ts";
+import { HeldCodes } from "../../held-memory.ts";
 import type { Address } from "../driver/driver.ts";
 import { WHERE } from "../driver/libraries.ts";
 import { PerTensor } from "./per-tensor.ts";
@@ -33,17 +34,11 @@ export const EMPTY: Strategy = { kind: "empty" };
 
 const codesOf = new PerTensor<CudaCodes>(() => undefined);
 
-export class CudaCodes implements Codes {
-  readonly rows: number;
-  readonly capacity: number;
-  readonly tensors: { readonly latent: CudaTensor; readonly value: CudaTensor; readonly grad: CudaTensor };
+export class CudaCodes extends HeldCodes<CudaTensor> {
   strategy: Strategy = PAIRS;
 
   constructor(rows: number, capacity: number, alloc: (dtype: DType, shape: readonly number[]) => CudaTensor) {
-    this.rows = rows;
-    this.capacity = capacity;
-    const make = (dtype: DType) => alloc(dtype, [rows, capacity]);
-    this.tensors = { latent: make("u32"), value: make("f32"), grad: make("f32") };
+    super(rows, capacity, alloc);
     for (const tensor of Object.values(this.tensors)) codesOf.add(tensor, this);
   }
 

@@ -19,7 +19,7 @@ export class PerTensor<V> {
   /** Precondition: the tensor has no value yet. Returns the value. */
   add(t: CudaTensor, value: V): V {
     this.#values.set(t, value);
-    t.beforeFree((device) => this.#release(value, device));
+    t.beforeRelease((device) => this.#release(value, device));
     return value;
   }
 }

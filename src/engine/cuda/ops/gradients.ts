@@ -8,7 +8,6 @@ import {
   COUNTERS,
   type Dims,
   type Grads,
-  HYPER,
   type Params,
   type Path,
   type SelectionPlan,
@@ -16,8 +15,8 @@ import {
   type Step,
   type Tensor,
 } from "../../engine.ts";
+import { type GradTensors, HeldGrads, NO_PARAMS } from "../../held-memory.ts";
 import { slotsOf } from "../../selections.ts";
-import { sumsLength } from "../../sums.ts";
 import type { CudaContext } from "../context.ts";
 import { ENTRY_BYTES, type Kernel, type KernelArguments, keepOf, SIZES, type StructOf, sizeOf } from "../contract.ts";
 import type { Buffers } from "../driver/buffers.ts";
@@ -25,7 +24,7 @@ import type { Address } from "../driver/driver.ts";
 import { WHERE } from "../driver/libraries.ts";
 import { type CudaCodes, ownCodes } from "../memory/codes.ts";
 import { centredRows, copyOf, wroteWithCopy } from "../memory/copies.ts";
-import { at, type CudaTensor, checked, NO_PARAMS, paramAddresses, stepAddresses } from "../memory/tensor.ts";
+import { at, type CudaTensor, checked, checkStep, paramAddresses, stepAddresses } from "../memory/tensor.ts";
 import {
   countedLatents,
   gatherOwned,
@@ -63,14 +62,7 @@ interface Listed {
 /** Whose gradient rows are in the scratch memory "formed rows". */
 const formedBy = new WeakMap<CudaContext, CudaGrads>();
 
-export class CudaGrads implements Grads {
-  readonly preBias: CudaTensor;
-  readonly latentBias: CudaTensor;
-  readonly encoder?: CudaTensor;
-  readonly decoder?: CudaTensor;
-  /** Of this replica, or of the one that has the most. */
-  readonly rows: number;
-  freed = false;
+export class CudaGrads extends HeldGrads<CudaTensor> {
   /** What outlives an operation. */
   readonly #buffers: Buffers;
   readonly #replicas: number;
@@ -90,13 +82,9 @@ export class CudaGrads implements Grads {
     { dIn: d, n }: Dims,
     rows: number,
     selections: readonly SelectionPlan[],
-    tensors: Pick<CudaGrads, "preBias" | "latentBias" | "encoder" | "decoder">,
+    tensors: GradTensors<CudaTensor>,
   ) {
-    this.preBias = tensors.preBias;
-    this.latentBias = tensors.latentBias;
-    if (tensors.encoder !== undefined) this.encoder = tensors.encoder;
-    if (tensors.decoder !== undefined) this.decoder = tensors.decoder;
-    this.rows = rows;
+    super(tensors, rows);
     this.#buffers = cuda.buffers();
     this.#replicas = cuda.exchange.sizeOf("replicas");
     this.#replication = replicationOf(cuda, n, d, selections, rows, tensors.encoder !== undefined);
@@ -119,8 +107,7 @@ export class CudaGrads implements Grads {
   paramGrad(cuda: CudaContext, p: Params, x: Tensor, t: Step, live: Path, dead: Path | undefined): void {
     const [n, d] = this.#shape;
     const [B] = x.shape as [number];
-    if (B > this.rows)
-      throw new SaettaError(`a batch of ${B} rows, the gradients have room for ${this.rows}`, { where: WHERE });
+    this.checkRows(B, WHERE);
     checkStep(t, n, d);
     paramAddresses(p, n, d);
     const { sums, bad } = stepAddresses(t);
@@ -180,8 +167,7 @@ export class CudaGrads implements Grads {
     );
     if (formedBy.get(cuda) === this) formedBy.delete(cuda);
     if (this.encoder !== undefined) this.#form(cuda, structure, 0, 2 * n);
-    for (const tensor of [this.preBias, this.latentBias, this.encoder, this.decoder])
-      if (tensor !== undefined) tensor.wrote();
+    for (const tensor of this.tensors) tensor.wrote();
   }
 
   norm(cuda: CudaContext, decoder: Tensor, t: Step): void {
@@ -273,9 +259,8 @@ export class CudaGrads implements Grads {
     checked(s.counters, "f64").wrote();
   }
 
-  free(): void {
+  release(): void {
     this.#buffers.free();
-    this.freed = true;
   }
 
   /** What the last paramGrad left. */
@@ -419,14 +404,6 @@ function sumOfDead(cuda: CudaContext, rows: readonly Address[], bias: Address, c
       collective.allReduce({ at, count: capacity * d, dtype: "f32" }, "sum", "replicas", cuda.device.stream);
     collective.allReduce({ at: bias, count: capacity, dtype: "f64" }, "sum", "replicas", cuda.device.stream);
   });
-}
-
-function checkStep(t: Step, n: number, d: number): void {
-  at(t.hyper, "f64", HYPER.length);
-  at(t.sums, "f64", sumsLength(d));
-  at(t.fired, "u32", n);
-  at(t.bad, "u32", 1);
-  at(t.sq, "f64", 1);
 }
 
 /** Gradients that this engine made, not freed. */
