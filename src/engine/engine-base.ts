@@ -1,7 +1,8 @@
 /** What engines with held memory do alike: what they hold and give back, what they check, when they close. */
 
+import { BYTES } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
-import { BYTES, type Codes, type DType, type Grads, type Tensor } from "./engine.ts";
+import type { Codes, DType, Grads, Tensor } from "./engine.ts";
 import { Fusion } from "./fuse.ts";
 import { type Checks, HeldCodes, HeldGrads, type HeldTensor } from "./held-memory.ts";
 

@@ -6,7 +6,6 @@ import { totalmem } from "node:os";
 import { type Collective, groupOf } from "../../collective/collective.ts";
 import { NO_NORMALIZATION } from "../../sae/math.ts";
 import { CORE_PARAMS, parameterCount } from "../../sae/params.ts";
-import { BYTES } from "../../util/bytes.ts";
 import { SaettaError } from "../../util/errors.ts";
 import { formatOf, NORMALIZATIONS } from "../contract/names.ts";
 import {

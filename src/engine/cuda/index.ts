@@ -6,7 +6,6 @@
 import type { Collective } from "../../collective/collective.ts";
 import { solo } from "../../collective/solo.ts";
 import { NO_NORMALIZATION } from "../../sae/math.ts";
-import { BYTES } from "../../util/bytes.ts";
 import { SaettaError } from "../../util/errors.ts";
 import type {
   Codes,
