@@ -1,6 +1,8 @@
 /**
- * Puts decode, residual and codeGrad of one path together for engines that can do the three in one pass. An operation is held back until the next call
- * shows whether it belongs to the three; anything else lets it go first. What an operation does, and the order of all operations, stay as they are.
+ * Puts decode, residual and codeGrad of one path together for engines that can do the three in one
+ * pass. An operation is held back until the next call shows whether it belongs to the three;
+ * anything else lets it go first. What an operation does, and the order of all operations, stay as
+ * they are.
  */
 
 import type { Codes, Params, Path, Step, Tensor } from "./engine.ts";

@@ -1,6 +1,8 @@
 /**
- * Replicas and shards of the cuda engine compute what one process computes, over the stand-in for CUDA, whose memory Open MPI can exchange: what replicas give each other and who updates what
- * (replicas.ts). Steps are not recorded here, for Open MPI cannot be. What the real kernels compute is for test/gpu.
+ * Replicas and shards of the cuda engine compute what one process computes, over the stand-in for
+ * CUDA, whose memory Open MPI can exchange: what replicas give each other and who updates what
+ * (owned-rows.ts). Steps are not recorded here, for Open MPI cannot be. What the real kernels compute
+ * is for test/gpu.
  */
 
 import { mkdtempSync, rmSync } from "node:fs";
@@ -29,7 +31,8 @@ const D = 12;
 const ENGINES = ["cuda", "cuda-bf16"] as const;
 const count = 20;
 /**
- * Rows of all replicas are exchanged, or gradient rows where the batch is large beside the latents; codes of the dead go by lists, or by products; with and without the norm; batches and latents
+ * Rows of all replicas are exchanged, or gradient rows where the batch is large beside the latents;
+ * codes of the dead go by lists, or by products; with and without the norm; batches and latents
  * that the replicas do not divide.
  */
 const VARIANTS = [
@@ -74,7 +77,8 @@ describe.skipIf(why !== undefined)(
           const all = ranks.map((rank) => rank[engine]![variant]!);
           for (const [at, expected] of steps.entries()) {
             for (const found of all.map((run) => run.steps[at]!)) {
-              // A selection that rounding to bf16 decides otherwise shows at once; in float32 there is none.
+              // A selection that rounding to bf16 decides otherwise shows at once; in float32 there
+              // is none.
               for (const name of ["loss", "mse", "auxk_loss", "grad_norm"] as const) {
                 expect(Math.abs(found[name] - expected[name])).toBeLessThan(engine === "cuda" ? 1e-5 : 1e-3);
               }

@@ -1,5 +1,6 @@
 /**
- * The operations of the cpu engine: each checks what it is given and queues a kernel on the stream; what a kernel does is written in kernels/*.cc.
+ * The operations of the cpu engine: each checks what it is given and queues a kernel on the stream;
+ * what a kernel does is written in kernels/*.cc.
  */
 
 import { totalmem } from "node:os";
@@ -62,7 +63,10 @@ interface Pending {
   readonly reject: (error: unknown) => void;
 }
 
-/** Engines with reads under way. When the process exits their bytes are given back, so the streams must be done writing there. */
+/**
+ * Engines with reads under way. When the process exits their bytes are given back, so the streams
+ * must be done writing there.
+ */
 const reading = new Set<CpuEngine>();
 process.once("exit", () => {
   for (const engine of reading) engine.settle();
@@ -367,7 +371,10 @@ export class CpuEngine extends EngineBase<CpuTensor, CpuCodes, CpuGrads> impleme
     return address;
   }
 
-  /** Answers the reads, one wait at a time: each blocks a thread of libuv's pool, which others need too. */
+  /**
+   * Answers the reads, one wait at a time: each blocks a thread of libuv's pool, which others need
+   * too.
+   */
   async #drain(): Promise<void> {
     reading.add(this);
     for (let next = this.#pending[0]; next !== undefined; next = this.#pending[0]) {

@@ -29,7 +29,7 @@ export const SIZES = {
   CENTER_ROWS: 8,
   /** Latents that a block of dead_count and dead_list takes. */
   DEAD_BLOCK: 4096,
-  /** How many steps ahead deaths are forecast: the host's lag (dead.ts), and the step that is running. */
+  /** How many steps ahead deaths are forecast: the host's lag (dead-list.ts), and the step that is running. */
   FORECAST_STEPS: 5,
   /** Parts that dense_bias cuts a chunk in: a lane of dense_check adds each. */
   DENSE_PARTS: 32,
@@ -49,7 +49,7 @@ export const SIZES = {
 
 const STRUCTS = {
   Weights: { encoder: "float*", latentBias: "float*", decoder: "float*", preBias: "float*" },
-  /** Latents: those from `first` to before `end`, and those from `rest` on (replicas.ts). */
+  /** Latents: those from `first` to before `end`, and those from `rest` on (owned-rows.ts). */
   Share: { first: "u32", end: "u32", rest: "u32" },
   /** Sums over a list in float64: of gradients, and of absolute factors. */
   Totals: { grad: "double", grads: "double", values: "double" },

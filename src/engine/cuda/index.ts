@@ -1,6 +1,7 @@
 /**
- * The engine for NVIDIA cards: kernels/*.cu, compiled at first use, and dense products by cuBLASLt, driven through the CUDA driver. An operation checks what it is given
- * and queues kernels; nothing waits for the card but `read`. The same bits on every run on the same card.
+ * The engine for NVIDIA cards: kernels/*.cu, compiled at first use, and dense products by cuBLASLt,
+ * driven through the CUDA driver. An operation checks what it is given and queues kernels; nothing
+ * waits for the card but `read`. The same bits on every run on the same card.
  */
 
 import type { Collective } from "../../collective/collective.ts";
@@ -50,11 +51,20 @@ import { complete } from "./replicas/owned-rows.ts";
 import { Reductions } from "./replicas/reductions.ts";
 
 export interface CudaOptions {
-  /** Which card of those that CUDA_VISIBLE_DEVICES leaves; default: the one of this process's LOCAL_RANK, or the first. */
+  /**
+   * Which card of those that CUDA_VISIBLE_DEVICES leaves; default: the one of this process's
+   * LOCAL_RANK, or the first.
+   */
   readonly device?: number;
-  /** What products are computed in; default bf16. Parameters, moments and sums are f32 and wider whatever it is. */
+  /**
+   * What products are computed in; default bf16. Parameters, moments and sums are f32 and wider
+   * whatever it is.
+   */
   readonly dtype?: Compute;
-  /** Folders to keep compiled kernels in, the first writable one; default the package's `build/`, then the user's cache folder. */
+  /**
+   * Folders to keep compiled kernels in, the first writable one; default the package's `build/`,
+   * then the user's cache folder.
+   */
   readonly folders?: readonly string[];
   /** The ranks that it computes with; default: it is alone. */
   readonly collective?: Collective;
@@ -65,7 +75,10 @@ export type { Compute } from "./contract.ts";
 /** Half the distance from 1 to the next number. */
 const ROUNDING: Readonly<Record<Compute, number | undefined>> = { f32: undefined, bf16: 2 ** -8, fp16: 2 ** -11 };
 
-/** Starts the engine. Throws SaettaError when there is no driver, no card that it can use, or no NVRTC or cuBLASLt. */
+/**
+ * Starts the engine. Throws SaettaError when there is no driver, no card that it can use, or no
+ * NVRTC or cuBLASLt.
+ */
 export async function createCudaEngine(options: CudaOptions = {}): Promise<Engine> {
   const compute = options.dtype ?? "bf16";
   const device = await Device.open(options.device);
@@ -174,7 +187,8 @@ class CudaEngine extends EngineBase<CudaTensor, CudaCodes, CudaGrads> implements
     try {
       this.flush();
       settleInflow(this.#cuda.device, tensor);
-      // A run that resumes from these ages elsewhere starts its forecast of the dead there; so does this one.
+      // A run that resumes from these ages elsewhere starts its forecast of the dead there; so does
+      // this one.
       restartForecast(tensor);
       return this.#downloads.receive(tensor.address, tensor.size);
     } catch (error) {

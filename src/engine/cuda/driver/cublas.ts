@@ -1,6 +1,7 @@
 /**
- * Dense products through cuBLASLt, row-major, with f32 accumulation. A plan (descriptors and algorithm) is found once for each shape and kept. The same plan on the
- * same card gives the same bits: partial sums over the inner dimension are added in a fixed order or not made at all.
+ * Dense products through cuBLASLt, row-major, with f32 accumulation. A plan (descriptors and
+ * algorithm) is found once for each shape and kept. The same plan on the same card gives the same
+ * bits: partial sums over the inner dimension are added in a fixed order or not made at all.
  */
 
 import type { Compute } from "../contract.ts";
@@ -10,7 +11,9 @@ import { loadLibrary } from "./libraries.ts";
 /** Bytes of working memory that a product may use. */
 export const WORKSPACE = 32 * 1024 * 1024;
 
-/** C [m,n] = A B (+ C with `add`). A is [m,k], or [k,m] transposed; B is [k,n], or [n,k] transposed. */
+/**
+ * C [m,n] = A B (+ C with `add`). A is [m,k], or [k,m] transposed; B is [k,n], or [n,k] transposed.
+ */
 export interface Product {
   readonly m: number;
   readonly n: number;
@@ -41,9 +44,15 @@ const DATA: Readonly<Record<Compute, number>> = { f32: 0, bf16: 14, fp16: 2 };
 const COMPUTE_F32 = 68;
 const TRANSPOSE = { a: 3, b: 4 } as const;
 const PREFERENCE = { workspace: 1, reduction: 3, alignment: [5, 6, 7, 8] } as const;
-/** CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE: partial sums in f32, added by a step of their own; never where they meet in any order. */
+/**
+ * CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE: partial sums in f32, added by a step of their own; never
+ * where they meet in any order.
+ */
 const REDUCTION = 2;
-/** cublasLtMatmulHeuristicResult_t: the algorithm (64 bytes), the bytes it works in (8), whether it can be used (4), and more. */
+/**
+ * cublasLtMatmulHeuristicResult_t: the algorithm (64 bytes), the bytes it works in (8), whether it
+ * can be used (4), and more.
+ */
 const RESULT_BYTES = 96;
 const ALGORITHM_BYTES = 64;
 const STATUS_AT = 72;
@@ -75,7 +84,10 @@ export class Cublas {
     this.#handle = this.#make("starting cuBLASLt", "cublasLtCreate");
   }
 
-  /** Throws SaettaError when there is no cuBLASLt. What it returns starts it in the current context; `workspace`: WORKSPACE bytes on the device. */
+  /**
+   * Throws SaettaError when there is no cuBLASLt. What it returns starts it in the current context;
+   * `workspace`: WORKSPACE bytes on the device.
+   */
   static async load(): Promise<(compute: Compute, stream: number, workspace: Address) => Cublas> {
     const library = await loadCublas();
     return (compute, stream, workspace) => new Cublas(library.calls, library.textOf, compute, stream, workspace);

@@ -1,11 +1,17 @@
-/** One card: its context, its streams and its memory. Operations run in one stream; rows are brought over, and numbers exchanged with other cards, in the others while they run. */
+/**
+ * One card: its context, its streams and its memory. Operations run in one stream; rows are brought
+ * over, and numbers exchanged with other cards, in the others while they run.
+ */
 
 import { formatBytes } from "../../../util/bytes.ts";
 import { SaettaError, UsageError } from "../../../util/errors.ts";
 import { type Address, CudaError, checkVersion, DEVICE_ATTRIBUTE, Driver } from "./driver.ts";
 import { WHERE } from "./libraries.ts";
 
-/** Thrown where memory is asked for while operations are being recorded: the step must run once more before it can be. */
+/**
+ * Thrown where memory is asked for while operations are being recorded: the step must run once more
+ * before it can be.
+ */
 export class NotRecordable extends Error {}
 
 /** 8.0, whose bf16 the kernels need. */
@@ -85,7 +91,10 @@ export class Device {
     );
   }
 
-  /** Starts card `index` of those that CUDA_VISIBLE_DEVICES leaves; default: the one of this process's LOCAL_RANK, or the first. */
+  /**
+   * Starts card `index` of those that CUDA_VISIBLE_DEVICES leaves; default: the one of this
+   * process's LOCAL_RANK, or the first.
+   */
   static async open(index?: number): Promise<Device> {
     const driver = await Driver.load();
     const noCard = () =>

@@ -1,13 +1,17 @@
 /**
- * The functions of the CUDA driver that the engine uses. Each call is checked: what fails is a CudaError that says what was being done and the driver's
- * name for what went wrong. Handles and device addresses are numbers: they fit 53 bits.
+ * The functions of the CUDA driver that the engine uses. Each call is checked: what fails is a
+ * CudaError that says what was being done and the driver's name for what went wrong. Handles and
+ * device addresses are numbers: they fit 53 bits.
  */
 
 import { SaettaError } from "../../../util/errors.ts";
 import { loadLibrary, WHERE } from "./libraries.ts";
 
 export type Address = number;
-/** Numbers are addresses, handles or counts; arrays are read or filled by the driver during the call. */
+/**
+ * Numbers are addresses, handles or counts; arrays are read or filled by the driver during the
+ * call.
+ */
 export type Argument = number | ArrayBufferView | string;
 
 /** The driver, or a library above it, said no. */
@@ -20,7 +24,10 @@ export class CudaError extends SaettaError {
   }
 }
 
-/** Parameters of each function: p an address, handle or 64-bit number; u a number of 32 bits; a an array that is read or filled; s text. */
+/**
+ * Parameters of each function: p an address, handle or 64-bit number; u a number of 32 bits; a an
+ * array that is read or filled; s text.
+ */
 const SIGNATURES = {
   cuInit: "u",
   cuDriverGetVersion: "a",
@@ -168,7 +175,8 @@ export class Driver {
 
   /** Resolves when everything before the event is done, without holding up this thread. */
   async wait(doing: string, event: number): Promise<void> {
-    // Another thread has no context of its own; a driver that wants one there says so at once, and then the event is asked for from here.
+    // Another thread has no context of its own; a driver that wants one there says so at once, and
+    // then the event is asked for from here.
     if ((await this.#waitInThread(event)) === 0) return;
     while (!this.passed(doing, event)) await new Promise((resolve) => setTimeout(resolve, 1));
   }

@@ -1,4 +1,7 @@
-/** Launches the kernels of kernels/*.cu: the one place that puts their arguments where the driver reads them. */
+/**
+ * Launches the kernels of kernels/*.cu: the one place that puts their arguments where the driver
+ * reads them.
+ */
 
 import { SaettaError } from "../../../util/errors.ts";
 import { type Fields, type Layout, layoutOf } from "../../contract/layout.ts";

@@ -1,6 +1,7 @@
 /**
- * Where NVIDIA's libraries are: the driver's where the loader finds it; NVRTC and cuBLASLt of a CUDA toolkit or of the pip packages (PyTorch brings
- * them), and the folder of headers that the kernels include. Nothing is installed and no compiler of the host is needed.
+ * Where NVIDIA's libraries are: the driver's where the loader finds it; NVRTC and cuBLASLt of a
+ * CUDA toolkit or of the pip packages (PyTorch brings them), and the folder of headers that the
+ * kernels include. Nothing is installed and no compiler of the host is needed.
  */
 
 import { existsSync, readdirSync } from "node:fs";
@@ -32,7 +33,10 @@ const MISSING: Readonly<Record<LibraryName, { readonly what: string; readonly me
   cublasLt: { what: "cuBLASLt (libcublasLt.so)", mend: elsewhere("nvidia-cublas") },
 };
 
-/** Installations in the order of preference: $SAETTA_CUDA_LIBS (a list of folders), $CUDA_HOME, $CUDA_PATH, /usr/local/cuda*, pip packages. */
+/**
+ * Installations in the order of preference: $SAETTA_CUDA_LIBS (a list of folders), $CUDA_HOME,
+ * $CUDA_PATH, /usr/local/cuda*, pip packages.
+ */
 function installations(): readonly string[] {
   const named = [...namedFolders(), process.env.CUDA_HOME, process.env.CUDA_PATH];
   const local = entriesOf("/usr/local").filter((name) => /^cuda(-\d.*)?$/.test(name));
@@ -71,8 +75,9 @@ function pipPackages(): readonly string[] {
 }
 
 /**
- * Whether there are signs of a card, which a look at the file system finds: its driver's devices (also those of WSL), or a driver that is named. A
- * CUDA_VISIBLE_DEVICES that is empty or begins with -1 hides them all, as it does from the driver.
+ * Whether there are signs of a card, which a look at the file system finds: its driver's devices
+ * (also those of WSL), or a driver that is named. A CUDA_VISIBLE_DEVICES that is empty or begins
+ * with -1 hides them all, as it does from the driver.
  */
 export function cardIsThere(): boolean {
   if (/^(-1.*)?$/.test(process.env.CUDA_VISIBLE_DEVICES?.trim() ?? "all")) return false;
@@ -82,7 +87,10 @@ export function cardIsThere(): boolean {
   );
 }
 
-/** Names or paths under which the library may be loaded, the best first: found files, then what the loader itself finds. */
+/**
+ * Names or paths under which the library may be loaded, the best first: found files, then what the
+ * loader itself finds.
+ */
 export function candidates(
   name: LibraryName,
   folders: readonly string[] = name === "cuda" ? namedFolders() : installations(),
@@ -115,14 +123,20 @@ export function loadLibrary<T>(
   throw new SaettaError(`cannot find ${what}`, { where: WHERE, mend, cause: last });
 }
 
-/** NVRTC opens libnvrtc-builtins by its name alone, which the loader only finds where it has been loaded already: paths of the ones beside it. */
+/**
+ * NVRTC opens libnvrtc-builtins by its name alone, which the loader only finds where it has been
+ * loaded already: paths of the ones beside it.
+ */
 export function builtinsBeside(path: string): readonly string[] {
   if (!path.includes("/")) return [];
   const names = entriesOf(dirname(path)).filter((name) => /^libnvrtc-builtins\.so\.[0-9.]+$/.test(name));
   return names.map((name) => join(dirname(path), name));
 }
 
-/** The folder with CUDA's headers. `near`: the NVRTC that will read them, whose own installation is looked at first. */
+/**
+ * The folder with CUDA's headers. `near`: the NVRTC that will read them, whose own installation is
+ * looked at first.
+ */
 export function includeFolder(near: string): string {
   const beside = near.includes("/") ? [join(near, "..", ".."), join(near, "..", "..", "..", "..")] : [];
   const roots = [...beside, ...installations(), "/usr"];

@@ -1,4 +1,8 @@
-/** Every kernel, compiled for each architecture by NVRTC as the engine does it or, where there is none, by nvcc, hardly optimised. What is compiled is kept, so that only changes are compiled again. */
+/**
+ * Every kernel, compiled for each architecture by NVRTC as the engine does it or, where there is
+ * none, by nvcc, hardly optimised. What is compiled is kept, so that only changes are compiled
+ * again.
+ */
 
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";

@@ -1,6 +1,8 @@
 /**
- * The kernels, compiled by NVRTC at first use for one architecture and one compute type, and cached: a file's name is the SHA-256 of its source, the headers, the
- * options and NVRTC's version, so that a cached one is never stale; it is written aside and renamed, so that it is never half written.
+ * The kernels, compiled by NVRTC at first use for one architecture and one compute type, and
+ * cached: a file's name is the SHA-256 of its source, the headers, the options and NVRTC's version,
+ * so that a cached one is never stale; it is written aside and renamed, so that it is never half
+ * written.
  */
 
 import { createHash } from "node:crypto";
@@ -14,7 +16,10 @@ import { builtinsBeside, includeFolder, loadLibrary, WHERE } from "./libraries.t
 
 export const KERNELS = fileURLToPath(new URL("../kernels/", import.meta.url));
 
-/** Denormals are 0 as on the cpu engine; no fast mathematics besides, so that what is not finite is found. */
+/**
+ * Denormals are 0 as on the cpu engine; no fast mathematics besides, so that what is not finite is
+ * found.
+ */
 const OPTIONS = ["--std=c++17", "-ftz=true", "-default-device"];
 
 type Call = (...args: unknown[]) => number;
@@ -85,7 +90,10 @@ export class Nvrtc {
     return new Nvrtc(library, path);
   }
 
-  /** Every kernel file as a cubin, by its name without the ending; compiled now where the cache has none. `capability`: 90 for 9.0. */
+  /**
+   * Every kernel file as a cubin, by its name without the ending; compiled now where the cache has
+   * none. `capability`: 90 for 9.0.
+   */
   async cubins(
     capability: number,
     compute: Compute,
@@ -126,7 +134,10 @@ export class Nvrtc {
     );
   }
 
-  /** One source to a cubin, in another thread. Throws SaettaError with the first lines of what NVRTC complained about. */
+  /**
+   * One source to a cubin, in another thread. Throws SaettaError with the first lines of what NVRTC
+   * complained about.
+   */
   async compile(name: string, source: Uint8Array, options: readonly string[]): Promise<Uint8Array> {
     const { calls, addressOf } = this.#library;
     const program = new BigUint64Array(1);

@@ -1,4 +1,7 @@
-/** Bytes on their way between JavaScript and the card, through pinned memory: only from and to there does a copy run beside everything else. */
+/**
+ * Bytes on their way between JavaScript and the card, through pinned memory: only from and to there
+ * does a copy run beside everything else.
+ */
 
 import { SaettaError } from "../../../util/errors.ts";
 import type { Device } from "./device.ts";
@@ -6,7 +9,9 @@ import type { Address } from "./driver.ts";
 import { WHERE } from "./libraries.ts";
 
 const RING = 64 * 1024 * 1024;
-/** A write is cut in pieces of this size, so that one is copied over while the next is put together. */
+/**
+ * A write is cut in pieces of this size, so that one is copied over while the next is put together.
+ */
 const PIECE = 8 * 1024 * 1024;
 const ALIGNMENT = 256;
 
@@ -28,7 +33,9 @@ export class Uploads {
     this.#ring = device.pinned(RING);
   }
 
-  /** Copies `bytes` to the card in the order of `stream`. They may be changed as soon as it returns. */
+  /**
+   * Copies `bytes` to the card in the order of `stream`. They may be changed as soon as it returns.
+   */
   send(stream: number, to: Address, bytes: Uint8Array): void {
     const { driver } = this.#device;
     for (let at = 0; at < bytes.length; at += PIECE) {
@@ -98,7 +105,10 @@ interface Buffer {
 /** Sizes of pinned buffers are powers of two from here; those up to KEPT are used again. */
 const SMALLEST = 64 * 1024;
 const KEPT = 16 * 1024 * 1024;
-/** Two numbers of 32 bits that follow what was asked for: whether an operation found fault with its input, and a detail. */
+/**
+ * Two numbers of 32 bits that follow what was asked for: whether an operation found fault with its
+ * input, and a detail.
+ */
 const FAULT_BYTES = 8;
 
 /** What is read from the card, in the order of the calls. */
@@ -115,7 +125,10 @@ export class Downloads {
   /** Resolves when no read is under way; never rejects. */
   drained: Promise<void> = Promise.resolve();
 
-  /** `fault`: FAULT_BYTES on the card, read with everything. `explain`: the error that they or something else mean, undefined when all is well. `deadline`: seconds that a read may take. */
+  /**
+   * `fault`: FAULT_BYTES on the card, read with everything. `explain`: the error that they or
+   * something else mean, undefined when all is well. `deadline`: seconds that a read may take.
+   */
   constructor(
     device: Device,
     fault: Address,
@@ -161,7 +174,10 @@ export class Downloads {
     return Promise.race([wait, late]).finally(() => clearTimeout(timer));
   }
 
-  /** Answers the reads, one wait at a time: each blocks a thread of libuv's pool, which others need too. */
+  /**
+   * Answers the reads, one wait at a time: each blocks a thread of libuv's pool, which others need
+   * too.
+   */
   async #drain(): Promise<void> {
     const { driver } = this.#device;
     for (let next = this.#pending[0]; next !== undefined; next = this.#pending[0]) {

@@ -57,7 +57,10 @@ export function markRowsAsRead(device: Device, raw: CudaTensor): void {
   device.driver.call("marking rows as read", "cuEventRecord", inflowOf(device, raw).read, device.stream);
 }
 
-/** The upload stream waits for the operations that read the tensor. Returns the address of its flags. */
+/**
+ * The upload stream waits for the operations that read the tensor. Returns the address of its
+ * flags.
+ */
 export function waitForReaders(device: Device, raw: CudaTensor): Address {
   const { read, flags } = inflowOf(device, raw);
   device.driver.call("waiting for rows to be read", "cuStreamWaitEvent", device.uploads, read, 0);

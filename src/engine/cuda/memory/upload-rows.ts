@@ -1,6 +1,7 @@
 /**
- * Rows on their way to the card, beside the operations: copied from pinned memory as they are, in a stream of their own, and looked at there for what is not finite. A
- * read of the disk puts them into that memory, so no processor touches them.
+ * Rows on their way to the card, which overlaps the operations: copied from pinned memory in a
+ * stream of their own, and looked at there for what is not finite. A read of the disk puts them
+ * into that memory, so no processor touches them.
  */
 
 import { formatOf } from "../../contract/names.ts";

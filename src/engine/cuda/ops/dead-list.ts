@@ -1,10 +1,13 @@
 /**
- * Which latents are dead, and for how many of them the host makes room. A product needs its size when it is queued, long before the card knows how many are dead.
- * So the card counts in each step how many can be dead LAG steps later, and the host reads that count when that step is queued: a lag of fixed length, not "when
- * it arrives", for the size decides in which order numbers are added.
+ * Which latents are dead, and for how many of them the host makes room. A product needs its size
+ * when it is queued, long before the card knows how many are dead. So the card counts in each step
+ * how many can be dead LAG steps later, and the host reads that count when that step is queued: a
+ * lag of fixed length, not "when it arrives", for the size decides in which order numbers are
+ * added.
  *
- * Where ages are read or written from outside the forecast begins anew, with a wait. Whoever saves a state reads its ages and whoever loads it writes them, so a
- * run that goes on from a checkpoint takes the same sizes as the run that wrote it.
+ * Where ages are read or written from outside the forecast starts again, with a wait. Saving
+ * a state reads its ages and loading it writes them, so a run that resumes from a checkpoint
+ * takes the same sizes as the run that wrote it.
  */
 
 import { SaettaError } from "../../../util/errors.ts";
@@ -78,7 +81,7 @@ export class DeadList implements DeadAddresses {
     return this.#made[((this.#steps ?? 1) + RING - 1) % RING]!;
   }
 
-  /** The forecast begins anew with the next step. */
+  /** The forecast starts again with the next step. */
   restart(): void {
     this.#steps = undefined;
   }

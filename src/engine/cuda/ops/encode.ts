@@ -1,4 +1,7 @@
-/** load and encode: rows gathered; the encoder's product in chunks of rows, from each of which the top k are taken before the next is computed. */
+/**
+ * load and encode: rows gathered; the encoder's product in chunks of rows, from each of which the
+ * top k are taken before the next is computed.
+ */
 
 import { SaettaError } from "../../../util/errors.ts";
 import { formatOf, NORMALIZATIONS } from "../../contract/names.ts";
@@ -11,7 +14,10 @@ import { markRowsAsRead, waitForRows } from "../memory/inflow.ts";
 import { at, checked, stepAddresses } from "../memory/tensor.ts";
 import { type DeadList, deadListOf } from "./dead-list.ts";
 
-/** Bytes of pre-activations that exist at a time: larger chunks are no faster; a small card has no room for so many. */
+/**
+ * Bytes of pre-activations that exist at a time: larger chunks are no faster; a small card has no
+ * room for so many.
+ */
 const LARGEST_CHUNK = 512 * 1024 * 1024;
 const PART_OF_CARD = 64;
 const FEWEST_ROWS = 1024;
@@ -20,7 +26,10 @@ const FEWEST_ROWS = 1024;
 export const MOST_LIVE = 1024;
 export const MOST_DEAD = 2048;
 
-/** Products over all dead latents are faster than pair by pair up to so many of them, and so many for each code of a row. */
+/**
+ * Products over all dead latents are faster than pair by pair up to so many of them, and so many
+ * for each code of a row.
+ */
 const MOST_DENSE = 16384;
 const DENSE_A_CODE = 64;
 

@@ -1,6 +1,8 @@
 /**
- * paramGrad, norm and update. What paramGrad leaves is here: for each latent the list of places where it is on (lists.ts), from which its gradient rows are formed when they
- * are needed (kernels/gradients.cuh), and the rows of dead latents where those come out of products. What replicas exchange for it, and who updates what, is in replicas.ts.
+ * paramGrad, norm and update. What paramGrad leaves is here: for each latent the list of places
+ * where it is on (lists.ts), from which its gradient rows are formed when they are needed
+ * (kernels/gradients.cuh), and the rows of dead latents where those come out of products. What
+ * replicas exchange for it, and who updates what, is in owned-rows.ts.
  */
 
 import { SaettaError } from "../../../util/errors.ts";
@@ -69,7 +71,10 @@ export class CudaGrads extends HeldGrads<CudaTensor> {
   /** Those whose rows lists are made from. */
   readonly #gathered: number;
   readonly #replication: Replication;
-  /** The latents whose rows this rank updates, those of them that it counts, and those that have lists. */
+  /**
+   * The latents whose rows this rank updates, those of them that it counts, and those that have
+   * lists.
+   */
   readonly #own: Share;
   readonly #counted: Share;
   readonly #listed: Share;
@@ -230,7 +235,8 @@ export class CudaGrads extends HeldGrads<CudaTensor> {
       for (const [side, matrix] of MATRICES.entries()) {
         summed[side]?.();
         for (const [from, to] of rangesOf(this.#own, n)) {
-          // Blocks that exchange the encoder's rows need whole multiprocessors: they find some as a short part of the decoder's ends.
+          // Blocks that exchange the encoder's rows need whole multiprocessors: they find some as a
+          // short part of the decoder's ends.
           const pause = side === 0 ? from : from + Math.ceil((to - from) / FIRST_PART);
           if (from < pause) apply(side * n + from, side * n + pause);
           if (pause < to) apply(side * n + pause, side * n + to);
@@ -308,8 +314,9 @@ export class CudaGrads extends HeldGrads<CudaTensor> {
   }
 
   /**
-   * Where replicas exchange gradient rows, and have not yet: forms them, encoder rows first, and sums each replica's share beside the operations. Returns what makes those wait
-   * for the encoder's and the decoder's.
+   * Where replicas exchange gradient rows, and have not yet: forms them, encoder rows first, and
+   * sums each replica's share beside the operations. Returns what makes those wait for the
+   * encoder's and the decoder's.
    */
   #sumRows(cuda: CudaContext): (() => void)[] {
     if (this.#replication !== "gradients" || this.encoder !== undefined || formedBy.get(cuda) === this) return [];
@@ -364,7 +371,10 @@ export class CudaGrads extends HeldGrads<CudaTensor> {
     };
   }
 
-  /** Gradient rows of the dead without the factor of the loss: decoder = zd^T err, encoder = gd^T (x - preBias). */
+  /**
+   * Gradient rows of the dead without the factor of the loss: decoder = zd^T err, encoder = gd^T (x
+   * - preBias).
+   */
   #products(cuda: CudaContext, path: Path, codes: CudaCodes, B: number, inputs: number, bad: number) {
     const [, d] = this.#shape;
     if (codes.strategy.kind !== "dense")

@@ -1,4 +1,7 @@
-/** The codes of a batch inverted: for each latent the list of places where it is on (kernels/lists.cu). */
+/**
+ * The codes of a batch inverted: for each latent the list of places where it is on
+ * (kernels/lists.cu).
+ */
 
 import type { Step } from "../../engine.ts";
 import type { CudaContext } from "../context.ts";
@@ -38,7 +41,10 @@ export interface Lists {
   readonly totals: Address;
 }
 
-/** Entries of a list that are summed at once, of lists that have so many at most: the same however much of them is used. */
+/**
+ * Entries of a list that are summed at once, of lists that have so many at most: the same however
+ * much of them is used.
+ */
 export function chunkOf(entries: number): number {
   return Math.max(SHORTEST_PIECE, Math.ceil(entries / PIECES));
 }
@@ -55,7 +61,10 @@ export interface Batch {
   readonly listed: Share;
 }
 
-/** The lists, live before dead; `dead`: undefined where those do not go by lists. They are in `kept`, which outlives the operation. */
+/**
+ * The lists, live before dead; `dead`: undefined where those do not go by lists. They are in
+ * `kept`, which outlives the operation.
+ */
 export function invert(
   cuda: CudaContext,
   kept: Buffers,

@@ -1,4 +1,7 @@
-/** decode, residual and codeGrad: pair by pair, in one kernel where the three belong together; or with products over all dead latents. */
+/**
+ * decode, residual and codeGrad: pair by pair, in one kernel where the three belong together; or
+ * with products over all dead latents.
+ */
 
 import type { Codes, Params, Path, Step, Tensor } from "../../engine.ts";
 import { sumsLength } from "../../sums.ts";
@@ -93,7 +96,9 @@ export function codeGrad(cuda: CudaContext, p: Params, path: Path, t: Step): voi
   });
 }
 
-/** Whether the three operations of this path can be one kernel. It gives the same bits as they do. */
+/**
+ * Whether the three operations of this path can be one kernel. It gives the same bits as they do.
+ */
 export function canReconstruct(cuda: CudaContext, path: Path, p: Params): boolean {
   const [, d] = p.decoder.shape as [number, number];
   const codes = ownCodes(path.codes, path.codes.rows);
@@ -182,7 +187,10 @@ function denseChunk(cuda: CudaContext, B: number, capacity: number): number {
   return Math.min(B, Math.max(256, Math.floor(LARGEST_DENSE / (capacity * cuda.bytes))));
 }
 
-/** -> [C,capacity]: values or gradients of the codes of rows from `first` on, in their latents' columns. */
+/**
+ * -> [C,capacity]: values or gradients of the codes of rows from `first` on, in their latents'
+ * columns.
+ */
 export function denseCodes(
   cuda: CudaContext,
   codes: CudaCodes,

@@ -1,8 +1,11 @@
 /**
- * What replicas exchange, and who updates what. Every replica updates the rows of the latents that it owns and gives their copies in the compute type to the others: weights, moments
- * and averages in f32 are right at the owner alone, until `complete` is called. What an owner needs for its gradient rows comes to it in one of two ways, the one with fewer bytes: the rows of
- * all replicas (x - preBias, residuals and codes: no gradient row is ever formed, and sums go over the global batch in its order), or, for batches that are large beside the latents, the
- * replicas' gradient rows, summed on the way.
+ * What replicas exchange, and who updates what. Every replica updates the rows of the latents that
+ * it owns and gives their copies in the compute type to the others: weights, moments and averages
+ * in f32 are right at the owner alone, until `complete` is called. What an owner needs for its
+ * gradient rows comes to it in one of two ways, the one with fewer bytes: the rows of all replicas
+ * (x - preBias, residuals and codes: no gradient row is ever formed, and sums go over the global
+ * batch in its order), or, for batches that are large next to the latents, the replicas' gradient
+ * rows, summed on the way.
  */
 
 import { type Elements, groupOf } from "../../../collective/collective.ts";
@@ -22,14 +25,20 @@ export type Replication = "alone" | "rows" | "gradients";
 /** In the order of their rows in kernels. */
 export const MATRICES = ["encoder", "decoder"] as const;
 
-/** The latents that this rank updates. What is left over where the replicas do not divide them, all update. */
+/**
+ * The latents that this rank updates. What is left over where the replicas do not divide them, all
+ * update.
+ */
 export function ownedLatents({ exchange }: CudaContext, n: number): Share {
   const { rank, size } = groupOf(exchange.collective.grid, "replicas");
   const each = Math.floor(n / size);
   return { first: rank * each, end: (rank + 1) * each, rest: size * each };
 }
 
-/** Those of them that count here, where all ranks' are added: what all update counts in the first replica. */
+/**
+ * Those of them that count here, where all ranks' are added: what all update counts in the first
+ * replica.
+ */
 export function countedLatents({ exchange }: CudaContext, share: Share, n: number): Share {
   return exchange.collective.grid.replica === 0 ? share : { ...share, rest: n };
 }
@@ -43,7 +52,9 @@ export function rangesOf({ first, end, rest }: Share, n: number): [from: number,
   return ranges.filter(([from, to]) => from < to);
 }
 
-/** `rows`: of the replica that has the most. Gradients that are asked for are each replica's own. */
+/**
+ * `rows`: of the replica that has the most. Gradients that are asked for are each replica's own.
+ */
 export function replicationOf(
   { exchange, bytes }: CudaContext,
   n: number,
@@ -54,7 +65,8 @@ export function replicationOf(
 ): Replication {
   const replicas = exchange.sizeOf("replicas");
   if (replicas === 1) return "alone";
-  // Gradient rows, of which (replicas - 1) / replicas cross the link, are written and read once more besides.
+  // Gradient rows, of which (replicas - 1) / replicas cross the link, are written and read once
+  // more besides.
   const gradients = 8 * n * d;
   const k = slotsOf(selections.filter(({ among }) => among === "all"));
   return dense || (replicas - 1) * rows * (2 * d * bytes + 12 * k) > gradients ? "gradients" : "rows";
@@ -94,7 +106,10 @@ export function gatherRows(cuda: CudaContext, parts: readonly RowMatrix[], B: nu
   return gathered.map(({ all }) => all);
 }
 
-/** Matrices [n,d] with elements of so many bytes, of which every replica has the rows of its share: all rows. */
+/**
+ * Matrices [n,d] with elements of so many bytes, of which every replica has the rows of its share:
+ * all rows.
+ */
 export function gatherOwned(
   cuda: CudaContext,
   matrices: readonly Address[],
@@ -116,7 +131,10 @@ export function gatherOwned(
   });
 }
 
-/** Matrices [n,d] in f32, of which every replica has a part of the sum: the sum, in the rows of this replica's share. */
+/**
+ * Matrices [n,d] in f32, of which every replica has a part of the sum: the sum, in the rows of this
+ * replica's share.
+ */
 export function sumToOwners(cuda: CudaContext, at: Address, n: number, d: number, stream: Address): void {
   const { collective } = cuda.exchange;
   const { first, end, rest } = ownedLatents(cuda, n);
