@@ -34,7 +34,7 @@ const STARTER = `
       const [word, path] = line.split(" ");
       try {
         if (word === "lock") lock = lockRun(path);
-        if (word === "create") lock = await createRunFolder(path, { data: [] });
+        if (word === "create") lock = await createRunFolder(path, { data: [] }, { derived: [], legs: [], appended: [] });
         if (word === "release") lock.release();
         if (word === "discard") await discardRunFolder(path, lock);
         console.log("done");
