@@ -69,7 +69,7 @@ function* runs() {
   const wanted = flags.engines.split(",");
   for (const engine of wanted) {
     const paths =
-      engine === "cpu" ? ["portable", "avx2", "avx512"] : engine === "cuda" ? ["f32", "bf16", "fp16"] : [""];
+      engine === "cpu" ? ["portable", "avx2", "avx512", "amx"] : engine === "cuda" ? ["f32", "bf16", "fp16"] : [""];
     for (const path of paths) {
       const env = engine === "cpu" ? { SAETTA_CPU: path } : {};
       const dtype = engine === "cuda" ? `--dtype ${path}` : "";
