@@ -25,7 +25,8 @@ async function using<T>(
   use: (source: Source) => T | Promise<T>,
   dataset?: string,
 ): Promise<T> {
-  const source = await openSource(paths, dataset === undefined ? {} : { dataset });
+  // Files with the same rows are several files here.
+  const source = await openSource(paths, { repeats: "keep", ...(dataset === undefined ? {} : { dataset }) });
   try {
     return await use(source);
   } finally {

@@ -64,7 +64,7 @@ async function floats(source: Source, first: number, count: number): Promise<num
 
 const range = (from: number, count: number): number[] => Array.from({ length: count }, (_, i) => from + i);
 
-async function refusal(paths: readonly string[], options?: OpenOptions): Promise<string> {
+async function refusal(paths: readonly string[], options?: Parameters<typeof openSource>[1]): Promise<string> {
   const thrown: unknown = await openSource(paths, options).then(
     async (source) => source.close(),
     (error: unknown) => error,
@@ -199,7 +199,7 @@ describe("openSource", () => {
     ]);
     expect(await refusal([a, b])).toContain(`${a} and ${b} do not go together: rows of 3 and of 4 numbers`);
     expect(await refusal([a, c])).toContain(`${a} and ${c} do not go together: f32 and f16`);
-    expect(await refusal([a, d])).toContain(`${d} has tokens and ${a} has none`);
+    expect(await refusal([a, d], { repeats: "keep" })).toContain(`${d} has tokens and ${a} has none`);
   });
 
   it("says what the file has when the dataset is missing or could be either", async () => {

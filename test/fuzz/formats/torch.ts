@@ -6,7 +6,7 @@ import { crc32 } from "node:zlib";
 import { openSource } from "../../../src/data/open.ts";
 import { isRowDType } from "../../../src/data/source.ts";
 import { openTorch } from "../../../src/formats/torch-read.ts";
-import { TorchTensor } from "../../../src/formats/torch-tensor.ts";
+import { isContiguous, TorchTensor } from "../../../src/formats/torch-tensor.ts";
 import { arraysOf } from "../../../src/formats/torch-tree.ts";
 import { findForeign, openForeign } from "../../../src/interchange/index.ts";
 import type { FuzzFormat, Sample } from "../format.ts";
@@ -96,7 +96,11 @@ export async function readWeights(path: string): Promise<void> {
 async function readActivations(path: string): Promise<void> {
   const file = await openTorch(path);
   await file.close();
-  const named = [...arraysOf(file.root)].filter(([, { shape }]) => shape.length === 2 || shape.length === 3);
+  const isOrdered = (value: unknown) => !(value instanceof TorchTensor) || isContiguous(value);
+  const named = [...arraysOf(file.root)].filter(
+    ([, { shape, tensors }]) =>
+      (shape.length === 2 || shape.length === 3) && !shape.includes(0) && tensors.every(isOrdered),
+  );
   const reads = named.slice(0, 8).map(([name, { dtype }]) => async () => {
     if (isRowDType(dtype)) await readSource(await openSource([path], { dataset: name }));
   });
