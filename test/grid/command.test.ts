@@ -96,7 +96,9 @@ async function sameMetrics(a: string, b: string, within: number): Promise<void> 
   const [expected, found] = [await metricsOf(path(a)), await metricsOf(path(b))];
   expect(found).toHaveLength(expected.length);
   for (const [i, line] of expected.entries()) {
-    expect(Object.keys(found[i]!)).toEqual(Object.keys(line));
+    // A run that ended before it was extended has evaluated its average there.
+    const names = (of: object) => Object.keys(of).filter((name) => !name.endsWith("_ema"));
+    expect(names(found[i]!)).toEqual(names(line));
     for (const [name, value] of Object.entries(line)) {
       expect(Math.abs(Number(found[i]![name]) - Number(value)), `step ${i + 1}, ${name}`).toBeLessThanOrEqual(within);
     }
