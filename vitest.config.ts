@@ -3,15 +3,20 @@ import { BaseSequencer, type TestSpecification } from "vitest/node";
 import { POLL_MS, TEST_MS } from "./test/support/limits.ts";
 
 /**
- * Folders whose tests share a process, as starting one takes longer than they do: they call nothing native but readers of files, and leave nothing behind that another
- * would see. dashboard/watch puts functions in the place of others; hdf5-chunks reads so often that all it would be collecting garbage of them all.
+ * Folders whose tests share a process, as starting one takes longer than they do: they call nothing
+ * native but readers of files, and leave nothing behind that another would see. dashboard/watch
+ * puts functions in the place of others; hdf5-chunks reads so often that all it would be collecting
+ * garbage of them all.
  */
 const TOGETHER = "util|sae|explorer|formats|logs|data|dashboard|bench|commands";
 const ALONE = ["src/dashboard/watch.test.ts", "src/formats/hdf5-chunks.test.ts"];
 /** Not by `exclude`, which would take the place of the command line's. */
 const APART = [`src/!(${TOGETHER})/**/*.test.ts`, "src/*.test.ts", ...ALONE, "test/**/*.test.ts"];
 
-/** What takes longest: begun late, one of these would go on alone while the other processors have nothing to do. */
+/**
+ * What takes longest: begun late, one of these would go on alone while the other processors have
+ * nothing to do.
+ */
 const LONG = [
   "test/cuda/host",
   "src/engine/cuda/driver/nvrtc",

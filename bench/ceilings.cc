@@ -1,9 +1,11 @@
-// What this machine can do at most, measured: arithmetic of each instruction set, memory, and the matrix products of oneDNN and OpenBLAS. For ceilings.mjs, which compiles and drives
-// it: on stdout one line of JSON says what there is; then for each line on stdin it measures that once and answers with one line: {"ms", "cpu_ms", "work"}, work in FLOP or bytes.
+// What this machine can do at most, measured: arithmetic of each instruction set, memory, and the
+// matrix products of oneDNN and OpenBLAS. For ceilings.mjs, which compiles and drives it: on stdout
+// one line of JSON says what there is; then for each line on stdin it measures that once and
+// answers with one line: {"ms", "cpu_ms", "work"}, work in FLOP or bytes.
 //
-//   fma SET | bf16 SET          dependent chains in registers; SET: sse2, avx2, avx512; avx512, amx      FLOP
-//   copy T | update T | read T  T threads, each on its own part of 256 MB a stream                        bytes read and written
-//   onednn f32|bf16 | openblas  [M,K] times the transpose of [N,K], weights packed before where it can    FLOP
+//   fma SET | bf16 SET          FLOP: dependent chains in registers; SET: sse2, avx2, avx512; avx512, amx
+//   copy T | update T | read T  bytes read and written: T threads, each on its part of 256 MB
+//   onednn f32|bf16 | openblas  FLOP: [M,K] times the transpose of [N,K], weights packed before
 //
 // Usage: ceilings THREADS M K N. What cannot be measured is answered with {"why"}.
 #include <dlfcn.h>
@@ -88,7 +90,8 @@ void onThreads(int count, const std::function<void(int)>& work) {
 double cpuMs() {
   rusage used;
   getrusage(RUSAGE_SELF, &used);
-  return 1e3 * double(used.ru_utime.tv_sec + used.ru_stime.tv_sec) + 1e-3 * double(used.ru_utime.tv_usec + used.ru_stime.tv_usec);
+  return 1e3 * double(used.ru_utime.tv_sec + used.ru_stime.tv_sec) +
+         1e-3 * double(used.ru_utime.tv_usec + used.ru_stime.tv_usec);
 }
 
 std::string timed(double work, const std::function<void()>& run) {
@@ -101,11 +104,15 @@ std::string timed(double work, const std::function<void()>& run) {
   return line;
 }
 
-// ---- arithmetic: as many independent chains as hide the latency of a fused multiply-add (4 cycles, 2 a cycle) and still stand in registers ----
+// ---- arithmetic: as many independent chains as hide the latency of a fused multiply-add (4
+// cycles, 2 per cycle) and still fit into registers ----
 
 constexpr long ROUNDS = 20'000'000;
 
-/** The compiler must take the value for read and changed; unrolled in full, the sums are registers and not an array in memory. */
+/**
+ * The compiler must take the value for read and changed; unrolled in full, the sums are registers
+ * and not an array in memory.
+ */
 #define KEEP(register_) asm volatile("" : "+x"(register_))
 #define KEEP_WIDE(register_) asm volatile("" : "+v"(register_))
 
@@ -193,7 +200,10 @@ bool hasBit(unsigned leaf, unsigned sub, int reg, int bit) {
   return __get_cpuid_count(leaf, sub, &r[0], &r[1], &r[2], &r[3]) != 0 && ((r[reg] >> bit) & 1) != 0;
 }
 bool hasBf16() { return __builtin_cpu_supports("avx512f") && hasBit(7, 1, 0, 5); }
-/** The processor has it, and the kernel lets this process hold its tiles (ARCH_REQ_XCOMP_PERM of XFEATURE_XTILEDATA). */
+/**
+ * The processor has it, and the kernel lets this process hold its tiles (ARCH_REQ_XCOMP_PERM of
+ * XFEATURE_XTILEDATA).
+ */
 bool hasAmx() {
   static const bool granted = hasBit(7, 0, 3, 22) && hasBit(7, 0, 3, 24) && syscall(SYS_arch_prctl, 0x1023, 18) == 0;
   return granted;
@@ -206,7 +216,8 @@ std::string arithmetic(const std::string& kind, const std::string& set) {
 #ifdef X86
   if (kind == "fma") {
     if (set == "sse2") run = chainsSse2, flop = 12.0 * 4 * 2;
-    if (set == "avx2" && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) run = chainsAvx2, flop = 12.0 * 8 * 2;
+    if (set == "avx2" && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+      run = chainsAvx2, flop = 12.0 * 8 * 2;
     if (set == "avx512" && __builtin_cpu_supports("avx512f")) run = chainsAvx512, flop = 12.0 * 16 * 2;
   } else {
 #ifdef HAVE_BF16
@@ -217,7 +228,8 @@ std::string arithmetic(const std::string& kind, const std::string& set) {
 #endif
   }
 #endif
-  if (run == nullptr) throw Unavailable("this processor (or the compiler) has no " + set + (kind == "bf16" ? " for bf16" : ""));
+  if (run == nullptr)
+    throw Unavailable("this processor (or the compiler) has no " + set + (kind == "bf16" ? " for bf16" : ""));
   return timed(flop * double(ROUNDS) * threads, [&] { onThreads(threads, [&](int) { run(); }); });
 }
 
@@ -258,7 +270,10 @@ Streams& streams() {
 #define CLONES
 #endif
 
-/** Three streams read, changed and written back, as Adam does with a parameter and its two moments, without Adam's arithmetic. */
+/**
+ * Three streams read, changed and written back, as Adam does with a parameter and its two moments,
+ * without Adam's arithmetic.
+ */
 CLONES void updateStreams(float* __restrict a, float* __restrict b, float* __restrict c, size_t count) {
   for (size_t i = 0; i < count; i++) {
     const float x = a[i], y = b[i], z = c[i];
@@ -283,10 +298,13 @@ std::string memory(const std::string& kind, int count) {
   const auto share = [&](int i) { return Streams::part(i, count); };
   const size_t length = Streams::part(1, count);
   if (kind == "copy")
-    return timed(2 * bytes, [&] { onThreads(count, [&](int i) { memcpy(all[0] + share(i), all[1] + share(i), length * sizeof(float)); }); });
+    return timed(2 * bytes, [&] {
+      onThreads(count, [&](int i) { memcpy(all[0] + share(i), all[1] + share(i), length * sizeof(float)); });
+    });
   if (kind == "update")
-    return timed(6 * bytes,
-                 [&] { onThreads(count, [&](int i) { updateStreams(all[0] + share(i), all[1] + share(i), all[2] + share(i), length); }); });
+    return timed(6 * bytes, [&] {
+      onThreads(count, [&](int i) { updateStreams(all[0] + share(i), all[1] + share(i), all[2] + share(i), length); });
+    });
   return timed(3 * bytes, [&] {
     onThreads(count, [&](int i) {
       for (const float* stream : all) {
@@ -308,7 +326,8 @@ std::string answer(const std::string& asked) {
   std::string kind, what;
   words >> kind >> what;
   if (kind == "fma" || kind == "bf16") return arithmetic(kind, what);
-  if (kind == "copy" || kind == "update" || kind == "read") return memory(kind, std::max(1, std::min(threads, atoi(what.c_str()))));
+  if (kind == "copy" || kind == "update" || kind == "read")
+    return memory(kind, std::max(1, std::min(threads, atoi(what.c_str()))));
   if (kind == "onednn") return oneDnn(what);
   if (kind == "openblas") return blasProduct();
   throw Unavailable("no such measurement: " + asked);
@@ -325,9 +344,11 @@ int main(int count, char** words) {
   std::string oneDnnVersion = "none";
 #ifdef HAVE_ONEDNN
   const dnnl_version_t* version = dnnl_version();
-  oneDnnVersion = std::to_string(version->major) + "." + std::to_string(version->minor) + "." + std::to_string(version->patch);
+  oneDnnVersion =
+      std::to_string(version->major) + "." + std::to_string(version->minor) + "." + std::to_string(version->patch);
 #endif
-  std::cout << "{\"onednn\": \"" << oneDnnVersion << "\", \"openblas\": \"" << (openBlas().sgemm ? openBlas().config : "none") << "\"}" << std::endl;
+  std::cout << "{\"onednn\": \"" << oneDnnVersion << "\", \"openblas\": \""
+            << (openBlas().sgemm ? openBlas().config : "none") << "\"}" << std::endl;
   std::string line;
   while (std::getline(std::cin, line)) {
     try {

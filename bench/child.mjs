@@ -1,4 +1,5 @@
-// A program that measures when it is asked: it says one line of JSON when it is ready, then answers each line on its stdin with one line of JSON on its stdout.
+// A program that measures when it is asked: it says one line of JSON when it is ready, then answers
+// each line on its stdin with one line of JSON on its stdout.
 import { spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 
@@ -9,7 +10,10 @@ export class Child {
   #lines;
   #errors = "";
 
-  /** Starts it with so many threads for OpenMP and the BLAS libraries. Rejects, with the last line of its stderr, when it ends before it is ready. */
+  /**
+   * Starts it with so many threads for OpenMP and the BLAS libraries. Rejects, with the last line
+   * of its stderr, when it ends before it is ready.
+   */
   static async start(command, words, threads) {
     const child = new Child();
     const { OMP_PROC_BIND: _bind, OMP_PLACES: _places, GOMP_CPU_AFFINITY: _affinity, ...env } = process.env;

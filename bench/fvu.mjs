@@ -1,6 +1,8 @@
-// Held-out FVU on the example activations: ours beside the mended `simple` recipe in plain PyTorch (fvu_torch.py), which gets the same start, the same rows in
-// the same batches and the same held-out rows. FVU of both is computed by the PyTorch side. Needs /usr/bin/python3 with torch and h5py; takes some ten minutes where
-// PyTorch has a quick BLAS (Debian: libopenblas0), hours where it has not.
+// Held-out FVU on the example activations: ours beside the mended `simple` recipe in plain PyTorch
+// (fvu_torch.py), which gets the same start, the same rows in the same batches and the same
+// held-out rows. FVU of both is computed by the PyTorch side. Needs /usr/bin/python3 with torch and
+// h5py; takes some ten minutes where PyTorch has a quick BLAS (Debian: libopenblas0), hours where
+// it has not.
 // Usage: npm run build && node bench/fvu.mjs [ROWS [SEEDS]]        (default: 500,000 rows, 3 seeds)
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";

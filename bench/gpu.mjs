@@ -1,5 +1,7 @@
-// node bench/gpu.mjs [--dtypes bf16,fp16,f32] [--rounds N] [--quick]: the cuda engine's step at several sizes and in several situations, its operations, and what the card can do at
-// most (gpu_torch.py: a copy and the plain product in PyTorch). Needs dist/ (npm run build). The table is kept in bench/results/gpu.{md,json}; a quick one is not.
+// node bench/gpu.mjs [--dtypes bf16,fp16,f32] [--rounds N] [--quick]: the cuda engine's step at
+// several sizes and in several situations, its operations, and what the card can do at most
+// (gpu_torch.py: a copy and the plain product in PyTorch). Needs dist/ (npm run build). The table
+// is kept in bench/results/gpu.{md,json}; a quick one is not.
 import { execFileSync, spawnSync } from "node:child_process";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
@@ -78,7 +80,8 @@ for (const dtype of asked.dtypes.split(",")) {
       const { name, auxk } = each;
       bench.enter(auxk, each);
       const wanted = each.deadEvery > 0 ? SHAPE.n / each.deadEvery : 0;
-      // The first runs as it is, the second is recorded; the room for the dead follows some steps later.
+      // The first runs as it is, the second is recorded; the room for the dead follows some steps
+      // later.
       for (let i = 0; i < 12; i++) {
         const { dead } = await bench.step();
         if (dead !== wanted) throw new Error(`${dtype}, ${name}: ${dead} latents dead, not ${wanted}`);

@@ -1,6 +1,8 @@
-// npm run bench [-- --quick] [--threads N] [--rounds N]: the cpu engine's step, product and operations beside PyTorch, oneDNN, OpenBLAS and what the machine can do. Everything is
-// measured in turn, in rounds, and the table shows medians; a measurement in which the threads had not a CPU each is thrown away and done again. A whole run takes some five minutes
-// and 8 GB, and is kept in bench/results/; a quick one takes two rounds and is not kept.
+// npm run bench [-- --quick] [--threads N] [--rounds N]: the cpu engine's step, product and
+// operations beside PyTorch, oneDNN, OpenBLAS and what the machine can do. Everything is measured
+// in turn, in rounds, and the table shows medians; a measurement in which the threads had not a CPU
+// each is thrown away and done again. A whole run takes some five minutes and 8 GB, and is kept in
+// bench/results/; a quick one takes two rounds and is not kept.
 import { mkdirSync, writeFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { parseArgs } from "node:util";
@@ -49,7 +51,10 @@ const began = performance.now();
 const progress = (what) =>
   process.stderr.write(`${((performance.now() - began) / 1000).toFixed(0).padStart(4)} s  ${what}\n`);
 
-/** One engine a code path and dtype, the slowest path first; `$SAETTA_CPU` names the only one. Portable is left out where there are others. */
+/**
+ * One engine a code path and dtype, the slowest path first; `$SAETTA_CPU` names the only one.
+ * Portable is left out where there are others.
+ */
 async function openEngines(start) {
   const engines = [];
   const possible = await cpuPaths();
@@ -94,7 +99,10 @@ async function openEngines(start) {
   return engines;
 }
 
-/** Two steps of a situation, after one that does not count; throws when the situation is not what it is called. */
+/**
+ * Two steps of a situation, after one that does not count; throws when the situation is not what it
+ * is called.
+ */
 async function stepsOf({ path, dtype, bench, steps }, situation) {
   bench.enter(situation.auxk, situation);
   await bench.step();
@@ -121,7 +129,10 @@ async function operationsOf({ work, operations }) {
   for (const operation of work.operations) await operations.get(operation.name).series.take(() => work.time(operation));
 }
 
-/** What is asked of ceilings.cc, by the paths that there are: its words, and on how many threads it runs. */
+/**
+ * What is asked of ceilings.cc, by the paths that there are: its words, and on how many threads it
+ * runs.
+ */
 function ceilingsFor(paths) {
   const sets = [...new Set(paths.map(setOf))];
   const memory = ["copy", "update", "read"].flatMap((kind) =>

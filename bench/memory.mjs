@@ -1,5 +1,6 @@
-// The most memory that runs take (VmHWM of a process of its own) beside what was said before they began. The first run is on an 8 GB file, sparse on disk, of which some
-// windows are read. Usage: npm run build && node bench/memory.mjs
+// The most memory that runs take (VmHWM of a process of its own) beside what was said before they
+// began. The first run is on an 8 GB file, sparse on disk, of which some windows are read. Usage:
+// npm run build && node bench/memory.mjs
 import { execFileSync } from "node:child_process";
 import { mkdtemp, open, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";

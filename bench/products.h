@@ -9,7 +9,8 @@ int64_t M, K, N;
 std::unique_ptr<float[]> noise(int64_t count) {
   std::unique_ptr<float[]> values(new float[size_t(count)]);
   uint32_t state = 1;
-  for (int64_t i = 0; i < count; i++) values[size_t(i)] = float(state = state * 1664525u + 1013904223u) * 0x1p-32f - 0.5f;
+  for (int64_t i = 0; i < count; i++)
+    values[size_t(i)] = float(state = state * 1664525u + 1013904223u) * 0x1p-32f - 0.5f;
   return values;
 }
 
@@ -21,7 +22,10 @@ struct Product {
   dnnl::matmul matmul;
   std::string name;
 
-  /** Operands of `type`; sums and result in f32 or, for bf16, in whichever of f32 and bf16 was asked. */
+  /**
+   * Operands of `type`; sums and result in f32 or, for bf16, in whichever of f32 and bf16 was
+   * asked.
+   */
   Product(dnnl::memory::data_type type, dnnl::memory::data_type result) {
     using dnnl::memory;
     using tag = memory::format_tag;
@@ -67,7 +71,8 @@ std::string oneDnn(const std::string& type) {
     for (auto& each : all) {
       const std::string line = timed(2.0 * double(M) * double(K) * double(N), [&] { each->run(); });
       const double ms = atof(line.c_str() + 7);
-      if (best.empty() || ms < least) best = line.substr(0, line.size() - 1) + ", \"how\": \"" + each->name + "\"}", least = ms;
+      if (best.empty() || ms < least)
+        best = line.substr(0, line.size() - 1) + ", \"how\": \"" + each->name + "\"}", least = ms;
     }
     return best;
   } catch (const dnnl::error& error) {
@@ -98,7 +103,8 @@ struct OpenBlas {
   }
   void run() {
     constexpr int ROW_MAJOR = 101, AS_IS = 111, TRANSPOSED = 112;
-    sgemm(ROW_MAJOR, AS_IS, TRANSPOSED, int(M), int(N), int(K), 1.0f, x.get(), int(K), w.get(), int(K), 0.0f, y.get(), int(N));
+    sgemm(ROW_MAJOR, AS_IS, TRANSPOSED, int(M), int(N), int(K), 1.0f, x.get(), int(K), w.get(), int(K), 0.0f, y.get(),
+          int(N));
   }
 };
 

@@ -1,6 +1,8 @@
-// How fast rows are read as training reads them (shuffled blocks and windows, excluded rows squeezed out, every element checked), beside a plain sequential read of the
-// same file into memory of the same size. In turn, medians; the file is in the system's cache, so the disk plays no part. `--cold` drops it before each run
-// (needs root). Usage: npm run build && node bench/read.mjs [--cold]
+// How fast rows are read as training reads them (shuffled blocks and windows, excluded rows
+// squeezed out, every element checked), beside a plain sequential read of the same file into memory
+// of the same size. In turn, medians; the file is in the system's cache, so the disk plays no part.
+// `--cold` drops it before each run (needs root). Usage: npm run build && node bench/read.mjs
+// [--cold]
 import { writeFileSync } from "node:fs";
 import { mkdtemp, open, rm } from "node:fs/promises";
 import { cpus, release, tmpdir } from "node:os";

@@ -13,7 +13,10 @@ function rateOf(ceilings, words) {
 /** The instruction set whose multiply-adds a path's f32 arithmetic is made of. */
 export const setOf = (path) => ({ portable: "sse2", avx2: "avx2" })[path] ?? "avx512";
 
-/** The peak for the products of an engine's dtype: bf16 runs on whatever unit the processor has for it, the quickest one. */
+/**
+ * The peak for the products of an engine's dtype: bf16 runs on whatever unit the processor has for
+ * it, the quickest one.
+ */
 function peakFor({ path, dtype }, ceilings) {
   if (dtype === "f32") return rateOf(ceilings, `fma ${setOf(path)}`);
   const both = ["bf16 avx512", "bf16 amx"].map((words) => rateOf(ceilings, words)).filter(Number.isFinite);

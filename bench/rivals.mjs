@@ -1,4 +1,5 @@
-// The PyTorch step (step_torch.py), and what the machine can do at most (ceilings.cc): both as programs that measure when asked, so that they can be measured in turn with ours.
+// The PyTorch step (step_torch.py), and what the machine can do at most (ceilings.cc): both as
+// programs that measure when asked, so that they can be measured in turn with ours.
 import { execFile } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";

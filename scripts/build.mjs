@@ -1,5 +1,5 @@
-// TypeScript -> dist/, with the sources of the kernels and the pages next to it, and the command as node_modules/.bin/saetta: npm links the commands of
-// dependencies only.
+// TypeScript -> dist/, with the sources of the kernels and the pages next to it, and the command as
+// node_modules/.bin/saetta: npm links the commands of dependencies only.
 import { execFileSync } from "node:child_process";
 import { chmodSync, cpSync, mkdirSync, renameSync, rmSync, symlinkSync } from "node:fs";
 import { fileURLToPath } from "node:url";

@@ -1,4 +1,5 @@
-// dist/ -> the headers that kernels share with TypeScript, made from src/engine/*/contract.ts, where they have changed.
+// dist/ -> the headers that kernels share with TypeScript, made from src/engine/*/contract.ts,
+// where they have changed.
 import { readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 

@@ -1,4 +1,5 @@
-// The main job on the example model and text: harvest activations, train an autoencoder on them, look at what it learned.
+// The main job on the example model and text: harvest activations, train an autoencoder on them,
+// look at what it learned.
 import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";

@@ -1,4 +1,5 @@
-// Mutated files against the readers: what runs it is TypeScript, so it is compiled first. The arguments are those of test/fuzz/main.ts.
+// Mutated files against the readers: what runs it is TypeScript, so it is compiled first. The
+// arguments are those of test/fuzz/main.ts.
 import { execFileSync } from "node:child_process";
 import { cpSync } from "node:fs";
 import { fileURLToPath, pathToFileURL } from "node:url";

@@ -1,7 +1,9 @@
-// Prints a SHA-256 of weights and of moments for each of a fixed list of runs, so that two versions of the program can
-// be compared bit by bit: a change that should change no bits prints the same lines before and after.
+// Prints a SHA-256 of weights and of moments for each of a fixed list of runs, so that two versions
+// of the program can be compared bit by bit: a change that should change no bits prints the same
+// lines before and after.
 //
-//   node scripts/hash-runs.mjs [--cli dist/cli.js] [--engines cpu,reference,cuda] [--grids] [--only REGEX]
+//   node scripts/hash-runs.mjs [--cli dist/cli.js] [--engines cpu,reference,cuda] [--grids]
+//                              [--only REGEX]
 
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -22,7 +24,9 @@ const cli = resolve(flags.cli);
 const folder = mkdtempSync(join(tmpdir(), "saetta-hash-"));
 const run = promisify(execFile);
 
-/** Rows of a small hidden dictionary, so that some latents die and some do not; from integers alone. */
+/**
+ * Rows of a small hidden dictionary, so that some latents die and some do not; from integers alone.
+ */
 function writeRows(path, rows, d) {
   let state = 1;
   const draw = () => {
@@ -64,7 +68,10 @@ const VARIANTS = {
   rescale: "--normalize none --encoder-rescale --no-shuffle",
 };
 
-/** Every run: name, flags, environment. `cut`: the last checkpoints are removed and the run is resumed. */
+/**
+ * Every run: name, flags, environment. `cut`: the last checkpoints are removed and the run is
+ * resumed.
+ */
 function* runs() {
   const wanted = flags.engines.split(",");
   for (const engine of wanted) {

@@ -1,8 +1,12 @@
-// What runs in browsers -> dist/, by vite. An entry a page; browser code is in the folders src/*/page, which tsconfig.page.json checks.
+// What runs in browsers -> dist/, by vite. An entry a page; browser code is in the folders
+// src/*/page, which tsconfig.page.json checks.
 import { readFileSync } from "node:fs";
 import { build } from "vite";
 
-/** What all pages have in common. Nothing is inlined: the pages' policies allow files of their own server only. */
+/**
+ * What all pages have in common. Nothing is inlined: the pages' policies allow files of their own
+ * server only.
+ */
 const COMMON = {
   configFile: false,
   logLevel: "warn",
@@ -16,7 +20,10 @@ const OUTPUT = {
   license: { fileName: "licenses.md" },
 };
 
-/** The one script and the one style sheet that stand in a report; whoever passes a report on passes preact on. */
+/**
+ * The one script and the one style sheet that stand in a report; whoever passes a report on passes
+ * preact on.
+ */
 const REPORT = {
   input: "src/explorer/page/static.ts",
   output: {

@@ -1,5 +1,6 @@
-// Run by npm in a checkout, never when the package is installed: builds, and compiles the kernels so that the first run need not.
-// What is missing (TypeScript, a compiler) is left alone: an install must not fail for it.
+// Run by npm in a checkout, never when the package is installed: builds, and compiles the kernels
+// so that the first run need not. What is missing (TypeScript, a compiler) is left alone: an
+// install must not fail for it.
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 

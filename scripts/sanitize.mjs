@@ -1,10 +1,13 @@
-// The tests with the kernels of the cpu engine under AddressSanitizer with UndefinedBehaviorSanitizer, then under ThreadSanitizer, on every instruction set
-// that this machine has. Exits with 1 when a test fails, when anything is reported, or when the sanitizers are not there. Needs dist/.
+// The tests with the kernels of the cpu engine under AddressSanitizer with
+// UndefinedBehaviorSanitizer, then under ThreadSanitizer, on every instruction set that this
+// machine has. Exits with 1 when a test fails, when anything is reported, or when the sanitizers
+// are not there. Needs dist/.
 //
 //   node scripts/sanitize.mjs [address | thread] [test files ...]
 //
-// Node itself is not instrumented: the runtime is loaded before it. Reports are read from files, for it may be a process started by a test that is reported;
-// those of UndefinedBehaviorSanitizer, which finds its file taken by the other, from what the tests print.
+// Node itself is not instrumented: the runtime is loaded before it. Reports are read from files,
+// for it may be a process started by a test that is reported; those of UndefinedBehaviorSanitizer,
+// which finds its file taken by the other, from what the tests print.
 import { spawn, spawnSync } from "node:child_process";
 import { mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { dirname, isAbsolute, join, resolve } from "node:path";
@@ -17,7 +20,10 @@ const REPORTS = resolve(FOLDER, "reports");
 const COMPILER = (process.env.CXX || "c++").trim().split(/\s+/);
 const STRESS = "src/engine/cpu";
 const ALWAYS = ["-fno-omit-frame-pointer", "-g"];
-/** Tests whose engine is the default one, run again on each other instruction set; those of the engine go through all by themselves. */
+/**
+ * Tests whose engine is the default one, run again on each other instruction set; those of the
+ * engine go through all by themselves.
+ */
 const BY_DEFAULT = ["test/gradients", "test/parity", "test/faults", "src/train", "src/inference", "src/bench"];
 /** Tests that run kernels, without what starts shells or threads of other libraries. */
 const KERNELS = [
@@ -153,7 +159,10 @@ async function sanitize(sanitizer, paths) {
   console.log(`\n${title}: ${Math.round((performance.now() - began) / 1000)} s`);
 }
 
-/** What runs node with the runtime loaded before it; where that cannot live with random addresses, without those. */
+/**
+ * What runs node with the runtime loaded before it; where that cannot live with random addresses,
+ * without those.
+ */
 async function launcher({ title, runtime }, env) {
   if (process.platform !== "linux") throw new Impossible(`${title} can be loaded into node on Linux only`);
   if (/clang/i.test(compile(["--version"])))

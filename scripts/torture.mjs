@@ -1,4 +1,5 @@
-// The long tests of what must survive: kills, power cuts, damage, full disks, races, leaks. Needs dist/.
+// The long tests of what must survive: kills, power cuts, damage, full disks, races, leaks. Needs
+// dist/.
 //
 //   node scripts/torture.mjs [--only NAME] [--seed N] [test files ...]
 //

@@ -1,5 +1,8 @@
 #!/usr/bin/env node
-/** argv -> command. A command's module is loaded when it is called, so that `saetta --help` is quick. */
+/**
+ * argv -> command. A command's module is loaded when it is called, so that `saetta --help` is
+ * quick.
+ */
 
 import "./util/threads.ts";
 import "./util/hold-signals.ts";
@@ -132,7 +135,10 @@ async function programFor(argv: readonly string[]): Promise<Command> {
   return program;
 }
 
-/** "error: unknown option '--kk'\n(Did you mean --k?)" on one line; a word of another program is answered with ours. */
+/**
+ * "error: unknown option '--kk'\n(Did you mean --k?)" on one line; a word of another program is
+ * answered with ours.
+ */
 function plainly(text: string, command: Command | undefined): string {
   const plain = text
     .replace(/^error: /, "")

@@ -1,6 +1,8 @@
 /**
- * ONE schema behind the flags of `saetta train`, their help, config files, the library's options and config.json. A value is looked up in the flags (or the
- * library's options), then the config file, then the preset, then the defaults here; what the data decides is filled in by `resolveConfig`.
+ * ONE schema behind the flags of `saetta train`, their help, config files, the library's options
+ * and config.json. A value is looked up in the flags (or the library's options), then the config
+ * file, then the preset, then the defaults here; what the data decides is filled in by
+ * `resolveConfig`.
  */
 
 import { z } from "zod";
@@ -19,7 +21,10 @@ const whole = z.number().int().nonnegative();
 const positive = z.number().positive();
 const fraction = z.number().min(0).max(1);
 
-/** What may be asked for. Everything is optional; in the metadata `default` is what help shows for a value that depends on the data, `placeholder` for text. */
+/**
+ * What may be asked for. Everything is optional; in the metadata `default` is what help shows for a
+ * value that depends on the data, `placeholder` for text.
+ */
 export const trainOptions = z.strictObject({
   preset: z.enum(["default", "openai", "simple"]).describe("the values that everything not given starts from"),
   latents: count.describe("number of latents n").meta({ default: "about 16 x width, less for little data" }),
@@ -127,7 +132,9 @@ export const trainOptions = z.strictObject({
 /** What may be asked for, by the names of the library. */
 export type TrainOptions = Partial<z.infer<typeof trainOptions>>;
 
-/** What a run does: every choice made. Stored as config.json, from which any run can be repeated. */
+/**
+ * What a run does: every choice made. Stored as config.json, from which any run can be repeated.
+ */
 export type Config = Readonly<
   Omit<
     Required<TrainOptions>,
@@ -135,12 +142,17 @@ export type Config = Readonly<
   > &
     Pick<TrainOptions, "tokens" | "epochs" | "init" | "threads" | "wandb" | "dataset" | "as" | "capacityFactor"> & {
       data: readonly string[];
-      /** The largest norm of a row that is kept: maxNorm times the median norm that the run found. */
+      /**
+       * The largest norm of a row that is kept: maxNorm times the median norm that the run found.
+       */
       normLimit?: number | undefined;
     }
 >;
 
-/** What a value is when nobody says otherwise. Options that are not here depend on the data, or are absent. */
+/**
+ * What a value is when nobody says otherwise. Options that are not here depend on the data, or are
+ * absent.
+ */
 export const DEFAULTS = {
   preset: "default",
   ...topk.defaults,
@@ -169,7 +181,10 @@ export const DEFAULTS = {
   tensorboard: false,
 } as const satisfies TrainOptions;
 
-/** Both scripts of the reference, with their constant learning rate and nothing excluded; and what is recommended, which is the defaults. */
+/**
+ * Both scripts of the reference, with their constant learning rate and nothing excluded; and what
+ * is recommended, which is the defaults.
+ */
 const PRESETS: Readonly<Record<NonNullable<TrainOptions["preset"]>, TrainOptions>> = {
   default: {},
   openai: {
@@ -201,9 +216,10 @@ const PRESETS: Readonly<Record<NonNullable<TrainOptions["preset"]>, TrainOptions
 };
 
 /**
- * What may change when a run goes on, because it does not change the maths of the steps that are done. `dtype` changes no bit of those
- * to come either: the cpu engine's bf16 only says which pre-activations are worth computing in float32. So a run that was asked for bf16
- * can go on where there is none.
+ * What may change when a run goes on, because it does not change the maths of the steps that are
+ * done. `dtype` changes no bit of those to come either: the cpu engine's bf16 only says which
+ * pre-activations are worth computing in float32. So a run that was asked for bf16 can go on where
+ * there is none.
  */
 export const CHANGEABLE: readonly (keyof TrainOptions)[] = [
   "tokens",
@@ -222,7 +238,10 @@ export const CHANGEABLE: readonly (keyof TrainOptions)[] = [
   "wandb",
 ];
 
-/** Options that follow from the budget where nobody gives them, and may change with it; `batch` and `latents` follow from it too, and are fixed. */
+/**
+ * Options that follow from the budget where nobody gives them, and may change with it; `batch` and
+ * `latents` follow from it too, and are fixed.
+ */
 export const BUDGET_OPTIONS = ["warmup", "deadTokens", "evalEvery", "checkpointEvery", "logEvery"] as const;
 
 /** Those of them that are neither given nor set by the preset. */
@@ -311,12 +330,17 @@ export function totalSteps(budget: number, batch: number, dropLast: boolean): nu
   return dropLast ? Math.floor(budget / batch) : Math.ceil(budget / batch);
 }
 
-/** Near 16 x the width, a power of two, but few enough that at k = 32 a latent sees some thousand examples. */
+/**
+ * Near 16 x the width, a power of two, but few enough that at k = 32 a latent sees some thousand
+ * examples.
+ */
 function sensibleLatents(dIn: number, budget: number): number {
   return 2 ** Math.max(6, Math.round(Math.log2(Math.min(16 * dIn, budget / 100))));
 }
 
-/** A power of two that leaves a thousand steps or more, where the budget allows, and at least one. */
+/**
+ * A power of two that leaves a thousand steps or more, where the budget allows, and at least one.
+ */
 function sensibleBatch(budget: number): number {
   const best = Math.min(12, Math.max(8, Math.floor(Math.log2(budget / 1000))));
   return 2 ** Math.max(0, Math.min(best, Math.floor(Math.log2(budget))));
@@ -336,7 +360,10 @@ const NORM_LIMIT = "normLimit" satisfies keyof Config;
 /** What the options were that a config.json written before they existed does not have. */
 export const EARLIER: TrainOptions = { normalize: "none", zeroRows: "keep" };
 
-/** The object of config.json: names in snake_case, as in the metrics; the data first, then the options in the order of the schema. */
+/**
+ * The object of config.json: names in snake_case, as in the metrics; the data first, then the
+ * options in the order of the schema.
+ */
 export function configToJson(config: Config): Record<string, unknown> {
   const names = ["data", ...Object.keys(trainOptions.shape), NORM_LIMIT] as (keyof Config)[];
   return Object.fromEntries(
@@ -345,9 +372,9 @@ export function configToJson(config: Config): Record<string, unknown> {
 }
 
 /**
- * Reads a config file: a JSON object with the names of config.json (or of the flags). Any run's config.json works; its `data`, its record of the run and the largest norm that the run found are
- * returned apart.
- * Throws UsageError naming file and field.
+ * Reads a config file: a JSON object with the names of config.json (or of the flags). Any run's
+ * config.json works; its `data`, its record of the run and the largest norm that the run found are
+ * returned apart. Throws UsageError naming file and field.
  */
 export function configFromJson(
   text: string,
@@ -390,8 +417,8 @@ export const FIELDS = Object.fromEntries(
 ) as Readonly<Record<keyof TrainOptions, Field>>;
 
 /**
- * Checks options of unknown origin. What is undefined was not given; text is read as a flag would read it. Throws
- * UsageError that names the option as `spell` writes it.
+ * Checks options of unknown origin. What is undefined was not given; text is read as a flag would
+ * read it. Throws UsageError that names the option as `spell` writes it.
  */
 export function checkOptions(
   options: Record<string, unknown>,

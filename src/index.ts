@@ -1,14 +1,18 @@
 /**
  * The library. What the command line does, from TypeScript:
  *
- *     const acts = await openActivations("acts.h5");              // or fromRows(() => myRows(), { dIn: 64, rows: 2560 })
+ *     // or fromRows(() => myRows(), { dIn: 64, rows: 2560 })
+ *     const acts = await openActivations("acts.h5");
  *     const run = await train(acts, { latents: 4096, k: 32, out: "runs/a", signal });
  *     for await (const s of run) if (s.fvu < 0.1) await run.stop();
  *     const { sae, reason } = await run.finished;
- *     const z = await (await loadSae("runs/a")).encode(rows);     // Float32Array [B*d] -> { k, latent [B*k], value [B*k] }
+ *     // Float32Array [B*d] -> { k, latent [B*k], value [B*k] }
+ *     const z = await (await loadSae("runs/a")).encode(rows);
  *
- * Whatever holds files, memory or threads has `close()`, and is closed by `await using` too. Errors are those of the command line: UsageError for what was asked for,
- * FormatError for a file, SaettaError (of which both are kinds) for all else that is expected; their messages are one line that says how to mend it.
+ * Whatever holds files, memory or threads has `close()`, and is closed by `await using` too. Errors
+ * are those of the command line: UsageError for what was asked for, FormatError for a file,
+ * SaettaError (of which both are kinds) for all else that is expected; their messages are one line
+ * that says how to mend it.
  */
 
 export type { Report } from "./run-files/metrics.ts";
@@ -32,13 +36,19 @@ export type { DataInUse, TrainResult, TrainRun } from "./train/run.ts";
 export { type RunOptions, type TrainArguments, train } from "./train/train.ts";
 export { FormatError, SaettaError, UsageError } from "./util/errors.ts";
 
-/** Activations as `openActivations` and `fromRows` give them: a source of rows that `await using` closes. */
+/**
+ * Activations as `openActivations` and `fromRows` give them: a source of rows that `await using`
+ * closes.
+ */
 export type Activations = Source & AsyncDisposable;
 
 /**
- * Opens files of activations as one source of rows [rows, d]: 3-D arrays [n_seq, T, d] or 2-D ones [n, d], of one width and dtype, in HDF5, npy, safetensors, Arrow (Hugging Face
- * datasets) or torch files. `dataset` names the array in files that name theirs, `as` the type of 2-byte elements that the file gives no float type. The result's `notes` say what
- * was taken for granted or left out. Rejects with SaettaError or FormatError, naming the file, when one cannot be read. Close it when done.
+ * Opens files of activations as one source of rows [rows, d]: 3-D arrays [n_seq, T, d] or 2-D ones
+ * [n, d], of one width and dtype, in HDF5, npy, safetensors, Arrow (Hugging Face datasets) or torch
+ * files. `dataset` names the array in files that name theirs, `as` the type of 2-byte elements that
+ * the file gives no float type. The result's `notes` say what was taken for granted or left out.
+ * Rejects with SaettaError or FormatError, naming the file, when one cannot be read. Close it when
+ * done.
  */
 export async function openActivations(
   paths: string | readonly string[],

@@ -1,4 +1,7 @@
-/** The values that an option takes: read from text, and said in words. One home for flags, config files and the library. */
+/**
+ * The values that an option takes: read from text, and said in words. One home for flags, config
+ * files and the library.
+ */
 
 import { countInWords, eitherOf, numberInWords } from "./util/must.ts";
 import { countOf, numberOf } from "./util/numbers.ts";

@@ -1,9 +1,13 @@
 /**
- * What other programs call an option, and what it is called here: SAELens, sparsify, dictionary_learning, OpenAI's train.py, transformers and
- * torchrun. Used to answer an unknown option, in flags, config files and the library alike.
+ * What other programs call an option, and what it is called here: SAELens, sparsify,
+ * dictionary_learning, OpenAI's train.py, transformers and torchrun. Used to answer an unknown
+ * option, in flags, config files and the library alike.
  */
 
-/** [our option in camelCase, or "" where there is none; what to know; the words of others]. Case, "-" and "_" of a word do not count. */
+/**
+ * [our option in camelCase, or "" where there is none; what to know; the words of others]. Case,
+ * "-" and "_" of a word do not count.
+ */
 const TABLE: readonly (readonly [ours: string, hint: string, words: string])[] = [
   [
     "latents",
@@ -253,8 +257,9 @@ function table(): Map<string, (readonly [string, string])[]> {
 }
 
 /**
- * "; here it is --batch (it counts rows)", for a word of another program; undefined where there is nothing to say. `known`: the options that
- * there are, in camelCase; `spell` writes one as the user would. Where activations are arguments and no option, that is said.
+ * "; here it is --batch (it counts rows)", for a word of another program; undefined where there is
+ * nothing to say. `known`: the options that there are, in camelCase; `spell` writes one as the user
+ * would. Where activations are arguments and no option, that is said.
  */
 export function ourWord(
   word: string,

@@ -1,5 +1,6 @@
 /**
- * Encodes rows with a trained autoencoder, and says which latents are on and how much of the rows they explain.
+ * Encodes rows with a trained autoencoder, and says which latents are on and how much of the rows
+ * they explain.
  *
  *     npx tsc && node encode.js runs/a acts.h5
  */

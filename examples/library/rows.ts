@@ -1,5 +1,6 @@
 /**
- * Trains on rows that the program makes, without writing anything, and looks at what a latent stands for.
+ * Trains on rows that the program makes, without writing anything, and looks at what a latent
+ * stands for.
  *
  *     npx tsc && node rows.js
  */
@@ -10,7 +11,10 @@ const WIDTH = 16;
 const ROWS = 40_000;
 const FEATURES = 32;
 
-/** A small generator of random numbers (mulberry32): the same rows whenever the function below is called. */
+/**
+ * A small generator of random numbers (mulberry32): the same rows whenever the function below is
+ * called.
+ */
 function randomFrom(seed: number): () => number {
   let state = seed;
   return () => {
@@ -26,7 +30,10 @@ const directions = Array.from({ length: FEATURES }, () =>
   unit(Float32Array.from({ length: WIDTH }, () => random() - 0.5)),
 );
 
-/** Each row is the sum of two of the directions. Chunks may be of any number of rows, and come from a language model that answers in its own time. */
+/**
+ * Each row is the sum of two of the directions. Chunks may be of any number of rows, and come from
+ * a language model that answers in its own time.
+ */
 async function* rows(): AsyncGenerator<Float32Array> {
   const draw = randomFrom(2);
   for (let first = 0; first < ROWS; first += 1000) {
@@ -42,7 +49,8 @@ async function* rows(): AsyncGenerator<Float32Array> {
   }
 }
 
-// A function can be called again: there may be epochs, a shuffle and a hold-out. fromRows(rows(), ...) would be read once, in its order.
+// A function can be called again: there may be epochs, a shuffle and a hold-out. fromRows(rows(),
+// ...) would be read once, in its order.
 await using acts = fromRows(rows, { dIn: WIDTH, rows: ROWS });
 await using run = await train(acts, {
   latents: 64,
@@ -57,7 +65,8 @@ await using run = await train(acts, {
 const { sae, report } = await run.finished;
 console.log(`FVU ${report?.fvu.toFixed(3)} on the last batch, ${report?.holdout_fvu?.toFixed(3)} on rows held out`);
 
-// What a latent adds to a row: the reconstruction of a code of that latent alone, less that of none.
+// What a latent adds to a row: the reconstruction of a code of that latent alone, less that of
+// none.
 const none = await sae.decode({ k: 1, latent: Uint32Array.of(0), value: Float32Array.of(0) });
 const { n } = sae.dims;
 const alone = await sae.decode({

@@ -39,7 +39,8 @@ try {
     `${reason} after ${steps} steps, held-out FVU ${report?.holdout_fvu?.toFixed(3) ?? "not measured"}: ${checkpoint}`,
   );
 } catch (error) {
-  if (!(error instanceof UsageError)) throw error; // a UsageError is our own mistake; SaettaError tells of files, memory and the like
+  // A UsageError is our own mistake; SaettaError says what is wrong with files or memory.
+  if (!(error instanceof UsageError)) throw error;
   console.error(`That makes no sense: ${error.message}`);
   process.exitCode = error.exitCode;
 }

@@ -19,7 +19,10 @@ async function read(options: DictionaryOptions, first: number, count: number): P
   return values;
 }
 
-/** The vectors [directions, width] whose products with a row without noise are its amplitudes: rows of the pseudo-inverse, by Gauss and Jordan. */
+/**
+ * The vectors [directions, width] whose products with a row without noise are its amplitudes: rows
+ * of the pseudo-inverse, by Gauss and Jordan.
+ */
 function dual(options: DictionaryOptions): Float64Array[] {
   const { truth } = syntheticDictionary(options);
   const { directions: n, width: d } = options;

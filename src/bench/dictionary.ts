@@ -1,10 +1,14 @@
 /**
- * Rows of which the truth is known: sparse sums of the directions of a random dictionary, with noise. An autoencoder that works finds the directions again.
+ * Rows of which the truth is known: sparse sums of the directions of a random dictionary, with
+ * noise. An autoencoder that works finds the directions again.
  *
- * The model: `directions` unit vectors, drawn evenly from the sphere. On each row exactly `active` of them are on, each with an amplitude uniform in
- * [low, high]; then Gaussian noise of standard deviation `noise` is added to each element. Which are on: directions are drawn evenly without replacement, and come in
- * pairs (0 and 1, 2 and 3, ...): the partner of a direction just drawn follows it with probability `together`, if it is off and there is room.
- * All directions are on equally often (for an even number of them), whatever `together` is; at 0 which are on is independent of what they are.
+ * The model: `directions` unit vectors, drawn evenly from the sphere. On each row exactly `active`
+ * of them are on, each with an amplitude uniform in [low, high]; then Gaussian noise of standard
+ * deviation `noise` is added to each element. Which are on: directions are drawn evenly without
+ * replacement, and come in pairs (0 and 1, 2 and 3, ...): the partner of a direction just drawn
+ * follows it with probability `together`, if it is off and there is room. All directions are on
+ * equally often (for an even number of them), whatever `together` is; at 0 which are on is
+ * independent of what they are.
  */
 
 import type { Source } from "../data/source.ts";
@@ -34,7 +38,10 @@ export interface Dictionary extends Source {
   readonly truth: Float32Array;
 }
 
-/** Rows as a Source (f32): each is a pure function of (seed, its number), made when it is read. Throws UsageError for options that make no sense. */
+/**
+ * Rows as a Source (f32): each is a pure function of (seed, its number), made when it is read.
+ * Throws UsageError for options that make no sense.
+ */
 export function syntheticDictionary(options: DictionaryOptions): Dictionary {
   check(options);
   const { directions, width, active, rows, seed } = options;
@@ -58,7 +65,8 @@ export function syntheticDictionary(options: DictionaryOptions): Dictionary {
       const values = aligned ? float32Of(bytes) : new Float32Array(count * width);
       for (let i = 0; i < count; i++) draw(first + i, values, i * width);
       if (!aligned) bytes.set(bytesOf(values));
-      // Making rows is work of this thread: without a gap, what the engine has finished would wait until a whole window is made.
+      // Making rows is work of this thread: without a gap, what the engine has finished would wait
+      // until a whole window is made.
       await new Promise((resolve) => setImmediate(resolve));
     },
     locate: (row) => `synthetic row ${row}`,
@@ -132,7 +140,10 @@ function addScaled(
   for (let i = 0; i < count; i++) into[at + i] += factor * from[start + i];
 }
 
-/** So many normal numbers are drawn once; the noise of rows is picked from them, two for each 32 random bits: logarithms and sines would take longer than training. */
+/**
+ * So many normal numbers are drawn once; the noise of rows is picked from them, two for each 32
+ * random bits: logarithms and sines would take longer than training.
+ */
 const POOL = 65_536;
 
 function normalPool(deviation: number, seed: number): Float32Array {

@@ -1,4 +1,7 @@
-/** The time of each operation of a step, through the engine's interface: called often enough to be measured, then the read of a number, less what such a read takes. */
+/**
+ * The time of each operation of a step, through the engine's interface: called often enough to be
+ * measured, then the read of a number, less what such a read takes.
+ */
 
 import { allocStep, writeHyper } from "../engine/allocate.ts";
 import type { Engine, Path, Selection, SelectionPlan } from "../engine/engine.ts";
@@ -11,13 +14,19 @@ import { median, type Sample } from "./statistics.ts";
 import { BENCH_HYPER } from "./step.ts";
 import { agesOf, DEAD_EVERY, drawRows, heldBack, type Situation, shardOf, type TopkSizes } from "./workload.ts";
 
-/** What bounds an operation: arithmetic (work in FLOP), a kind of traffic with memory (work in bytes), or neither. */
+/**
+ * What bounds an operation: arithmetic (work in FLOP), a kind of traffic with memory (work in
+ * bytes), or neither.
+ */
 export type Bound = "product" | "copy" | "read" | "update" | "neither";
 
 export interface Operation {
   readonly name: string;
   readonly bound: Bound;
-  /** FLOP, or the bytes of parameters, moments and rows that must pass between memory and processor; what fits the caches is not counted. 0 where neither bounds it. */
+  /**
+   * FLOP, or the bytes of parameters, moments and rows that must pass between memory and processor;
+   * what fits the caches is not counted. 0 where neither bounds it.
+   */
   readonly work: number;
   readonly call: () => void;
 }
@@ -26,7 +35,10 @@ export interface Operation {
 const LEAST_MS = 10;
 const EMPTY_READS = 20;
 
-/** The operations of a step with every fourth latent dead. What it allocates, the engine gives back when it is closed. */
+/**
+ * The operations of a step with every fourth latent dead. What it allocates, the engine gives back
+ * when it is closed.
+ */
 export class OperationBench {
   readonly operations: readonly Operation[];
   readonly #enter: () => void;
@@ -34,7 +46,10 @@ export class OperationBench {
   readonly #repeats = new Map<string, number>();
   #idle: Sample = { ms: 0, cpuMs: 0 };
 
-  /** `start`, `state` (default: its own) can be shared with other benches of the engine: it writes to them all that it needs. */
+  /**
+   * `start`, `state` (default: its own) can be shared with other benches of the engine: it writes
+   * to them all that it needs.
+   */
   constructor(
     engine: Engine,
     sizes: TopkSizes,
@@ -110,7 +125,10 @@ export class OperationBench {
     ];
   }
 
-  /** Before a round of all operations, in their order: weights, ages and codes as they find them, and what a read takes. */
+  /**
+   * Before a round of all operations, in their order: weights, ages and codes as they find them,
+   * and what a read takes.
+   */
   async enter(): Promise<void> {
     this.#enter();
     await this.#read();

@@ -12,7 +12,8 @@ describe("recovery", () => {
   const truth = Float32Array.from([...at(0), ...at(90), ...at(200)]);
 
   it("tells shares, matches, duplicates and latents without a direction", () => {
-    // Latent 0 is 10 degrees off direction 0, latent 1 on it; latent 2 is 20 degrees off direction 1; latent 3 is opposite to direction 2.
+    // Latent 0 is 10 degrees off direction 0, latent 1 on it; latent 2 is 20 degrees off direction
+    // 1; latent 3 is opposite to direction 2.
     const found = recovery(truth, Float32Array.from([...at(10), ...at(1), ...at(110), ...at(20)]), 2);
     expect(found.directions).toBe(3);
     expect(found.latents).toBe(4);

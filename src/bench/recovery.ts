@@ -15,24 +15,34 @@ export interface Match {
 export interface Recovery {
   readonly directions: number;
   readonly latents: number;
-  /** Mean over directions of the largest cosine with a decoder row (MMCS; Sharkey, Braun and Millidge, 2022). */
+  /**
+   * Mean over directions of the largest cosine with a decoder row (MMCS; Sharkey, Braun and
+   * Millidge, 2022).
+   */
   readonly meanMaxCosine: number;
   readonly medianMaxCosine: number;
   readonly leastMaxCosine: number;
   /** The share of directions whose largest cosine is above the level. */
   readonly above: readonly { readonly cosine: number; readonly share: number }[];
   /**
-   * One latent to one direction, greedily: of all pairs left the one with the largest cosine, down to SAME. (Where two true directions are less alike than two
-   * vectors with a cosine of SAME to the same latent can be, this is the best assignment there is.)
+   * One latent to one direction, greedily: of all pairs left the one with the largest cosine, down
+   * to SAME. (Where two true directions are less alike than two vectors with a cosine of SAME to
+   * the same latent can be, this is the best assignment there is.)
    */
   readonly matches: readonly Match[];
-  /** Latents that are not matched though they have a cosine of at least SAME with a direction: another latent has it. */
+  /**
+   * Latents that are not matched though they have a cosine of at least SAME with a direction:
+   * another latent has it.
+   */
   readonly duplicated: number;
   /** Latents with no direction. */
   readonly unmatched: number;
 }
 
-/** Compares the true directions [directions, d] with the decoder rows [latents, d]; both of norm 1, up to rounding. */
+/**
+ * Compares the true directions [directions, d] with the decoder rows [latents, d]; both of norm 1,
+ * up to rounding.
+ */
 export function recovery(truth: Float32Array, decoder: Float32Array, d: number): Recovery {
   const directions = truth.length / d;
   const latents = decoder.length / d;

@@ -6,7 +6,9 @@ export interface Sample {
   readonly cpuMs: number;
 }
 
-/** Threads that ran less than this part of the time shared their CPUs with somebody else: 1.6 of 2. */
+/**
+ * Threads that ran less than this part of the time shared their CPUs with somebody else: 1.6 of 2.
+ */
 export const LEAST_SHARE = 0.8;
 
 /** Tries for one sample that counts. */
@@ -36,7 +38,10 @@ export class Series<S extends Sample = Sample> {
     this.#threads = threads;
   }
 
-  /** Takes a sample, again where it does not count, up to TRIES times; then it goes without, as it does at once when there is nothing to measure (undefined). */
+  /**
+   * Takes a sample, again where it does not count, up to TRIES times; then it goes without, as it
+   * does at once when there is nothing to measure (undefined).
+   */
   async take(measure: () => Promise<S | undefined>): Promise<void> {
     for (let attempt = 0; attempt < TRIES; attempt++) {
       const sample = await measure();

@@ -71,7 +71,10 @@ export const BENCH_HYPER = {
   firedAbove: 1e-3,
 };
 
-/** Times steps of `batch` rows that are in the engine's memory already. Throws UsageError when k is more than n, SaettaError when the engine cannot run the shape. */
+/**
+ * Times steps of `batch` rows that are in the engine's memory already. Throws UsageError when k is
+ * more than n, SaettaError when the engine cannot run the shape.
+ */
 export async function timeStep({
   sizes,
   batch,
@@ -103,7 +106,10 @@ export async function timeStep({
   };
 }
 
-/** Steps of one engine in several situations, in any order, on the same memory. It gives nothing back: the engine does, when it is closed. */
+/**
+ * Steps of one engine in several situations, in any order, on the same memory. It gives nothing
+ * back: the engine does, when it is closed.
+ */
 export class StepBench {
   /** What the steps change: parameters, moments, ages. */
   readonly state: State;
@@ -117,7 +123,10 @@ export class StepBench {
   readonly #drawn = new Map<string, { readonly encoder: Float32Array; readonly raw: Float32Array }>();
   #current: TrainStep | undefined;
 
-  /** Throws SaettaError when the engine cannot run the shape; `start` (default: drawn) can be shared among benches of one shape. */
+  /**
+   * Throws SaettaError when the engine cannot run the shape; `start` (default: drawn) can be shared
+   * among benches of one shape.
+   */
   constructor(engine: Engine, sizes: TopkSizes, batch: number, start = tiedStart(shardOf(sizes).dims, 0)) {
     const shard = shardOf(sizes);
     const refusal = engine.refuses(shard.dims, trainingSelections(shard));
@@ -133,7 +142,10 @@ export class StepBench {
     this.#rows = Uint32Array.from({ length: batch }, (_, row) => row);
   }
 
-  /** Weights, ages and rows of the situation. The first step after it is not like the others: caches are cold, and what an engine keeps of the weights is stale. */
+  /**
+   * Weights, ages and rows of the situation. The first step after it is not like the others: caches
+   * are cold, and what an engine keeps of the weights is stale.
+   */
   enter(auxk: number, situation: Situation): void {
     const { n, d } = this.#sizes;
     let drawn = this.#drawn.get(situation.name);
@@ -164,7 +176,10 @@ export class StepBench {
     return { ms, cpuMs: (user + system) / 1000, dead: sums.dead };
   }
 
-  /** Milliseconds a step of `count` steps in a row, none of which is waited for but the last: what an engine with its own queue sustains. */
+  /**
+   * Milliseconds a step of `count` steps in a row, none of which is waited for but the last: what
+   * an engine with its own queue sustains.
+   */
   async steps(count: number): Promise<number> {
     const step = this.#entered();
     const began = performance.now();
@@ -174,7 +189,10 @@ export class StepBench {
     return (performance.now() - began) / count;
   }
 
-  /** The share of the batch's rows that each of the heavy latents was active on in the last step; the least of them. */
+  /**
+   * The share of the batch's rows that each of the heavy latents was active on in the last step;
+   * the least of them.
+   */
   async heavyShare(): Promise<number> {
     const { n } = this.#sizes;
     const latents = uint32Of(await this.#engine.read(this.#engine.pairs(this.#entered().live.codes).latent));

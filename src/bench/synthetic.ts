@@ -1,4 +1,7 @@
-/** Trains an autoencoder on a random dictionary, as `train` trains any, and says how much of the dictionary it found. */
+/**
+ * Trains an autoencoder on a random dictionary, as `train` trains any, and says how much of the
+ * dictionary it found.
+ */
 
 import type { TrainOptions } from "../config.ts";
 import type { Sae } from "../inference/sae.ts";
@@ -18,7 +21,10 @@ export const DICTIONARY: DictionaryOptions = {
   seed: 0,
 };
 
-/** What training is told when nobody says otherwise: one pass over the rows, none of which it sees twice. */
+/**
+ * What training is told when nobody says otherwise: one pass over the rows, none of which it sees
+ * twice.
+ */
 export const TRAINING = { latents: 512, k: 4, batch: 1024, lr: 1e-3, auxk: 0 } as const satisfies TrainOptions;
 
 export interface SyntheticOptions {
@@ -40,7 +46,10 @@ export interface SyntheticReport {
   /** Rows trained on, and the seconds that making them and training on them took. */
   readonly rows: number;
   readonly seconds: number;
-  /** Of the last batch, which training had not seen before; NaN when there was none or it is not finite. */
+  /**
+   * Of the last batch, which training had not seen before; NaN when there was none or it is not
+   * finite.
+   */
   readonly fvu: number;
   readonly dead: DeadLatents;
   readonly recovery: Recovery;
@@ -50,7 +59,10 @@ export interface SyntheticReport {
 export interface DeadLatents {
   readonly most: number;
   readonly mostAtStep: number;
-  /** Sum of all falls of their number from one logged step to the next: so many at least fired again. */
+  /**
+   * Sum of all falls of their number from one logged step to the next: so many at least fired
+   * again.
+   */
   readonly revived: number;
   readonly atEnd: number;
 }

@@ -28,7 +28,10 @@ export function tableMarkdown({ title, columns, rows, notes = [] }: Table): stri
   return [`## ${title}`, "", line(columns), rule, ...rows.map(line), ...below].join("\n");
 }
 
-/** Three or four digits that mean something: "0.532", "31.4", "317", "12,345"; undefined (an empty cell) for what is not finite. */
+/**
+ * Three or four digits that mean something: "0.532", "31.4", "317", "12,345"; undefined (an empty
+ * cell) for what is not finite.
+ */
 export function figure(value: number): string | undefined {
   if (!Number.isFinite(value)) return undefined;
   const decimals = Math.max(0, Math.min(3, 2 - Math.floor(Math.log10(Math.abs(value) || 1))));
@@ -38,7 +41,10 @@ export function figure(value: number): string | undefined {
   });
 }
 
-/** "7.93 x", "98 %", "1.93": a ratio, a share and a plain number with two decimals; undefined for what is not finite. */
+/**
+ * "7.93 x", "98 %", "1.93": a ratio, a share and a plain number with two decimals; undefined for
+ * what is not finite.
+ */
 export const times = (value: number): string | undefined =>
   Number.isFinite(value) ? `${value.toFixed(2)} x` : undefined;
 export const percent = (value: number): string | undefined =>

@@ -1,11 +1,16 @@
-/** What a step is timed on: rows of noise, in one of the situations that a step's time depends on. */
+/**
+ * What a step is timed on: rows of noise, in one of the situations that a step's time depends on.
+ */
 
 import { rulesOf } from "../sae/architectures/index.ts";
 import { autoencoderDims } from "../sae/dims.ts";
 import { type RankShard, rankShard } from "../train/rank-shard.ts";
 import { PURPOSE, Rng } from "../util/rng.ts";
 
-/** A TopK autoencoder to time: `d` inputs, `n` latents, k active per row, auxk dead ones for the auxiliary loss. */
+/**
+ * A TopK autoencoder to time: `d` inputs, `n` latents, k active per row, auxk dead ones for the
+ * auxiliary loss.
+ */
 export interface TopkSizes {
   readonly d: number;
   readonly n: number;
@@ -32,7 +37,9 @@ export const DEAD_AFTER = 1e9;
 /** Latents that skewed rows have on half of the time. */
 export const HEAVY = 20;
 
-/** What `deadEvery` is where a quarter of the latents is dead; it divides every other that is used. */
+/**
+ * What `deadEvery` is where a quarter of the latents is dead; it divides every other that is used.
+ */
 export const DEAD_EVERY = 4;
 
 /** One copy an encoder and deadEvery, of which there may be one for many benches. */
@@ -49,8 +56,10 @@ export function agesOf(n: number, { deadEvery }: Situation): Uint32Array {
 }
 
 /**
- * encoder [n,d] with the rows of latents that are to stay dead halved: half of their pre-activations are above 0, so that AuxK has all it asks for, but at n = 32768 the highest of k = 32
- * live ones begin at three standard deviations of a live latent's, which are six of a halved one's: they do not fire.
+ * encoder [n,d] with the rows of latents that are to stay dead halved: half of their
+ * pre-activations are above 0, so that AuxK has all it asks for, but at n = 32768 the highest of k
+ * = 32 live ones begin at three standard deviations of a live latent's, which are six of a halved
+ * one's: they do not fire.
  */
 export function heldBack(encoder: Float32Array, d: number, { deadEvery }: Situation): Float32Array {
   if (deadEvery === 0) return encoder;
@@ -65,8 +74,10 @@ export function heldBack(encoder: Float32Array, d: number, { deadEvery }: Situat
 }
 
 /**
- * Rows [batch,d], evenly drawn from the cube around 0 with side 1. Skewed ones have added to them, each with probability one half, the directions of the HEAVY latents in the decoder
- * [n,d], half as long as the noise is: with the tied start that puts these latents among the highest of their rows.
+ * Rows [batch,d], evenly drawn from the cube around 0 with side 1. Skewed ones have added to them,
+ * each with probability one half, the directions of the HEAVY latents in the decoder [n,d], half as
+ * long as the noise is: with the tied start that puts these latents among the highest of their
+ * rows.
  */
 export function drawRows(
   { d, n }: TopkSizes,

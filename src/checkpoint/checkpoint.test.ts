@@ -252,7 +252,8 @@ describe("a save that is cut short", () => {
         await rm(checkpoint.path, { recursive: true });
       }
       expect(at).toBeGreaterThan(30);
-      // Only the sync of the name comes after the name; where the disk is full, the name is taken back.
+      // Only the sync of the name comes after the name; where the disk is full, the name is taken
+      // back.
       expect(finished).toBe(name === "no room" ? 0 : 1);
       await saveCheckpoint(run, snapshot(next + 1));
       const steps = [...Array.from({ length: earlier }, (_, i) => i + 1), next + 1];

@@ -1,6 +1,8 @@
 /**
- * A folder of files that is there whole or not at all: written aside, synced, given a manifest, renamed. Killed at any moment, it leaves either the finished folder
- * or a leftover whose name no reader takes for a finished one. `beginFolder`, `writeFile` and `finishFolder` are its parts, for files that several processes write.
+ * A folder of files that is there whole or not at all: written aside, synced, given a manifest,
+ * renamed. Killed at any moment, it leaves either the finished folder or a leftover whose name no
+ * reader takes for a finished one. `beginFolder`, `writeFile` and `finishFolder` are its parts, for
+ * files that several processes write.
  */
 
 import { createHash } from "node:crypto";
@@ -22,7 +24,10 @@ const ASIDE = /^\.aside-/;
 
 const asideOf = (parent: string, name: string): string => join(parent, `.aside-${name}`);
 
-/** Writes the files and their manifest as the folder `parent/name`, which must not exist. Returns its path. One writer at a time: hold the lock of the run. */
+/**
+ * Writes the files and their manifest as the folder `parent/name`, which must not exist. Returns
+ * its path. One writer at a time: hold the lock of the run.
+ */
 export async function commitFolder(
   parent: string,
   name: string,
@@ -40,7 +45,10 @@ export async function commitFolder(
   }
 }
 
-/** Makes the folder in which the files of `parent/name` are written. Returns its path. Throws SaettaError when `parent/name` is there already. */
+/**
+ * Makes the folder in which the files of `parent/name` are written. Returns its path. Throws
+ * SaettaError when `parent/name` is there already.
+ */
 export async function beginFolder(parent: string, name: string, storage: Storage = disk): Promise<string> {
   if ((await storage.list(parent)).includes(name)) {
     throw new SaettaError("exists already, and a checkpoint is never overwritten", { where: join(parent, name) });
@@ -51,7 +59,10 @@ export async function beginFolder(parent: string, name: string, storage: Storage
   return aside;
 }
 
-/** Writes the manifest beside the files, which are synced, and gives the folder its name. Returns its path; it is on the disk then. */
+/**
+ * Writes the manifest beside the files, which are synced, and gives the folder its name. Returns
+ * its path; it is on the disk then.
+ */
 export async function finishFolder(
   parent: string,
   name: string,
@@ -66,7 +77,8 @@ export async function finishFolder(
   try {
     await storage.syncFolder(parent);
   } catch (thrown) {
-    // Where the disk was full it can be written again; after any other error it is left, for it may well be whole.
+    // Where the disk was full it can be written again; after any other error it is left, for it may
+    // well be whole.
     if (isDiskFull(thrown)) await storage.rename(target, aside).catch(() => undefined);
     throw thrown;
   }
@@ -107,7 +119,9 @@ export function isLeftover(name: string): boolean {
   return ASIDE.test(name);
 }
 
-/** Removes a finished folder: first its name, so that half of it is never taken for a checkpoint. */
+/**
+ * Removes a finished folder: first its name, so that half of it is never taken for a checkpoint.
+ */
 export async function removeFolder(parent: string, name: string, storage: Storage = disk): Promise<void> {
   const aside = asideOf(parent, name);
   await storage.rename(join(parent, name), aside);

@@ -6,7 +6,10 @@ import { architectureNamed } from "../sae/architectures/index.ts";
 import { normalizationOf, type SaeDescription } from "../sae/description.ts";
 import { disk, type Storage } from "./storage.ts";
 
-/** Before the names of parameters, in optimizer.safetensors: as training has them, where the weights file holds them divided (fold.ts). */
+/**
+ * Before the names of parameters, in optimizer.safetensors: as training has them, where the weights
+ * file holds them divided (fold.ts).
+ */
 export const TRAINED = "train.";
 
 /** The file that holds the weights of an autoencoder. */
@@ -26,7 +29,10 @@ export function runFolderOf(checkpoint: string): string | undefined {
   return basename(parent) === CHECKPOINTS ? dirname(parent) : undefined;
 }
 
-/** Whether the folder is of a run of Saetta: by what it holds, since others have folders called "checkpoints" too. `names`: those in the folder. */
+/**
+ * Whether the folder is of a run of Saetta: by what it holds, since others have folders called
+ * "checkpoints" too. `names`: those in the folder.
+ */
 export async function isRunFolder(path: string, names: ReadonlySet<string>): Promise<boolean> {
   if (names.has(METRICS)) return true;
   if (!names.has(CHECKPOINTS)) return false;

@@ -1,4 +1,7 @@
-/** A checkpoint folder -> training's whole state, after every byte has been compared with the manifest. */
+/**
+ * A checkpoint folder -> training's whole state, after every byte has been compared with the
+ * manifest.
+ */
 
 import { stat } from "node:fs/promises";
 import { basename, join } from "node:path";
@@ -35,7 +38,10 @@ export interface Refusal {
 /** What inference needs; the rest is three times as much to read. */
 export const INFERENCE_FILES = [CFG, STATE, WEIGHTS, OWN_WEIGHTS, AVERAGE] as const;
 
-/** Opens one checkpoint folder. Sizes of all files are compared with the manifest, and the hashes of those in `hashed` (default: all). FormatError names the damaged file. */
+/**
+ * Opens one checkpoint folder. Sizes of all files are compared with the manifest, and the hashes of
+ * those in `hashed` (default: all). FormatError names the damaged file.
+ */
 export async function openCheckpoint(path: string, hashed?: readonly string[]): Promise<Checkpoint> {
   const files = await readManifest(path);
   const mustList = (name: string): void => {
@@ -56,7 +62,10 @@ export async function openCheckpoint(path: string, hashed?: readonly string[]): 
   return { path, step: state.integer("step"), description, real, computed, progress, files };
 }
 
-/** The newest checkpoint of a run folder that is whole; what was newer and damaged is returned as refusals. `checkpoint` is undefined when there is none. */
+/**
+ * The newest checkpoint of a run folder that is whole; what was newer and damaged is returned as
+ * refusals. `checkpoint` is undefined when there is none.
+ */
 export async function newestCheckpoint(
   runDir: string,
   hashed?: readonly string[],
@@ -78,7 +87,10 @@ export async function newestCheckpoint(
   return { checkpoint: undefined, refusals };
 }
 
-/** Renames damaged checkpoints to `<step>.damaged`, so that a resumed run can save those steps again. Nothing is deleted. */
+/**
+ * Renames damaged checkpoints to `<step>.damaged`, so that a resumed run can save those steps
+ * again. Nothing is deleted.
+ */
 export async function setAside(refusals: readonly Refusal[], storage: Storage = disk): Promise<void> {
   for (const { path } of refusals) {
     const folder = join(path, "..");
@@ -105,8 +117,9 @@ async function compare(path: string, { size, sha256 }: ManifestEntry, hashed: bo
 }
 
 /**
- * Writes a checkpoint into `state`, whose shapes must be those of the checkpoint, or of a shard of its latents: `rows` says from which on, and of how many. f32 and
- * f64 are converted into each other.
+ * Writes a checkpoint into `state`, whose shapes must be those of the checkpoint, or of a shard of
+ * its latents: `rows` says from which on, and of how many. f32 and f64 are converted into each
+ * other.
  */
 export async function restoreState(
   engine: Engine,
@@ -168,7 +181,10 @@ async function withFile(path: string, use: (file: Safetensors) => Promise<void>)
   }
 }
 
-/** The bytes of one tensor as `like` stores them; or of the latents of it that `like` has room for, from `rows.first` on. */
+/**
+ * The bytes of one tensor as `like` stores them; or of the latents of it that `like` has room for,
+ * from `rows.first` on.
+ */
 async function readPart(
   file: Safetensors,
   name: string,

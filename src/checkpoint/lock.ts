@@ -1,7 +1,9 @@
 /**
- * One writer to a run folder. flock(2) on `runDir/lock`: the kernel frees it when its holder dies, however that happens, so there is no stale lock to
- * judge and no race in taking over; it holds across containers and, on current Linux, over NFS. A file with a process id would need a liveness test, which
- * is wrong across machines and races; a socket is bound to one machine and to 107 bytes of path. Node has no flock, so it is called through koffi.
+ * One writer to a run folder. flock(2) on `runDir/lock`: the kernel frees it when its holder dies,
+ * however that happens, so there is no stale lock to judge and no race in taking over; it holds
+ * across containers and, on current Linux, over NFS. A file with a process id would need a liveness
+ * test, which is wrong across machines and races; a socket is bound to one machine and to 107 bytes
+ * of path. Node has no flock, so it is called through koffi.
  */
 
 import { closeSync, fstatSync, ftruncateSync, openSync, readFileSync, statSync, writeSync } from "node:fs";
@@ -12,7 +14,10 @@ import { LOCK, lockText } from "../run-files/names.ts";
 import { messageOf, SaettaError } from "../util/errors.ts";
 
 export interface RunLock {
-  /** Why the folder could not be locked though nobody holds it, where the file system has no locks; to be shown as a warning. */
+  /**
+   * Why the folder could not be locked though nobody holds it, where the file system has no locks;
+   * to be shown as a warning.
+   */
   readonly warning: string | undefined;
   release(): void;
 }
@@ -72,7 +77,8 @@ function lockedFile(path: string, runDir: string): { readonly fd: number; readon
         mend: "wait for it to end, or stop it",
       });
     }
-    // A run that did not begin takes its lock file away with it; whoever had opened that one holds a lock that nobody else sees.
+    // A run that did not begin takes its lock file away with it; whoever had opened that one holds
+    // a lock that nobody else sees.
     if (isAt(fd, path)) return { fd, warning: undefined };
     closeSync(fd);
   }

@@ -1,6 +1,7 @@
 /**
- * manifest.json of a checkpoint folder: size and SHA-256 of every other file in it, and, as its last line, the SHA-256 of all of its own bytes before that line. What is
- * after those bytes is fixed, so that no byte of the folder can change unnoticed.
+ * manifest.json of a checkpoint folder: size and SHA-256 of every other file in it, and, as its
+ * last line, the SHA-256 of all of its own bytes before that line. What is after those bytes is
+ * fixed, so that no byte of the folder can change unnoticed.
  */
 
 import { createHash } from "node:crypto";
@@ -44,7 +45,9 @@ export async function entryOf(path: string): Promise<ManifestEntry> {
   return { size, sha256: hash.digest("hex") };
 }
 
-/** What the manifest of the folder lists. FormatError when it is missing, damaged or makes no sense. */
+/**
+ * What the manifest of the folder lists. FormatError when it is missing, damaged or makes no sense.
+ */
 export async function readManifest(folder: string): Promise<ReadonlyMap<string, ManifestEntry>> {
   const where = join(folder, MANIFEST);
   const bytes = await readBounded(where, MAX_BYTES, "a manifest", MEND);

@@ -5,7 +5,10 @@ import { disk, failure } from "./storage.ts";
 
 const error = (code: string) => failure(Object.assign(new Error(`${code}: as the system says it`), { code }), "a/file");
 
-/** Tries that fail with `code` the first `times`; how often it was tried and waited, and what was said. */
+/**
+ * Tries that fail with `code` the first `times`; how often it was tried and waited, and what was
+ * said.
+ */
 async function tried(
   onDiskFull: OnDiskFull,
   code: string,

@@ -1,4 +1,7 @@
-/** What happens when there is no room on the disk: the run stops, or waits until there is. Nothing that was saved before is touched either way. */
+/**
+ * What happens when there is no room on the disk: the run stops, or waits until there is. Nothing
+ * that was saved before is touched either way.
+ */
 
 import { formatBytes } from "../util/bytes.ts";
 import { messageOf, SaettaError } from "../util/errors.ts";
@@ -10,7 +13,9 @@ export type OnDiskFull = "stop" | "wait";
 export interface Waiting {
   readonly onDiskFull: OnDiskFull;
   readonly runDir: string;
-  /** Bytes that must be free there before it is tried again: others need what room there is, too. */
+  /**
+   * Bytes that must be free there before it is tried again: others need what room there is, too.
+   */
   readonly needed: number;
   /** Aborted when the run is to end: nothing is waited for then. */
   readonly signal: AbortSignal;
@@ -18,7 +23,10 @@ export interface Waiting {
   readonly onNote: (note: string) => void;
 }
 
-/** What `attempt` resolves to. It is called again after a call found no room, so it must be able to begin anew. */
+/**
+ * What `attempt` resolves to. It is called again after a call found no room, so it must be able to
+ * begin anew.
+ */
 export async function withRoom<T>(
   attempt: () => Promise<T>,
   { onDiskFull, runDir, needed, signal, onNote }: Waiting,
@@ -39,8 +47,9 @@ export async function withRoom<T>(
 }
 
 /**
- * Returns when `needed` bytes are free where the run folder is, or the system does not say. Otherwise throws SaettaError with both numbers, or waits, as `onDiskFull` says;
- * waiting ends when the signal is aborted, too.
+ * Returns when `needed` bytes are free where the run folder is, or the system does not say.
+ * Otherwise throws SaettaError with both numbers, or waits, as `onDiskFull` says; waiting ends when
+ * the signal is aborted, too.
  */
 export async function waitForRoom(
   { onDiskFull, runDir, needed, signal, onNote }: Waiting,

@@ -24,15 +24,20 @@ export interface Snapshot {
   readonly state: State;
   readonly step: number;
   readonly description: SaeDescription;
-  /** Whatever the trainer needs to go on: position in the order, tokens, length of metrics.jsonl. Given back as it is. */
+  /**
+   * Whatever the trainer needs to go on: position in the order, tokens, length of metrics.jsonl.
+   * Given back as it is.
+   */
   readonly progress: JsonObject;
   /** The ranks that compute; default: one. */
   readonly grid?: Grid;
 }
 
 /**
- * Saves `runDir/checkpoints/step-%08d` and returns its path. The run folder exists. Tensors are read one at a time: nothing may change
- * the state until the promise is settled. Throws SaettaError when the step was saved already, a number is not finite or the disk refuses; nothing saved before is touched.
+ * Saves `runDir/checkpoints/step-%08d` and returns its path. The run folder exists. Tensors are
+ * read one at a time: nothing may change the state until the promise is settled. Throws SaettaError
+ * when the step was saved already, a number is not finite or the disk refuses; nothing saved before
+ * is touched.
  */
 export async function saveCheckpoint(runDir: string, snapshot: Snapshot, storage: Storage = disk): Promise<string> {
   const folder = await folderOf(runDir, storage);
@@ -55,7 +60,10 @@ export async function folderOf(runDir: string, storage: Storage): Promise<string
   return folder;
 }
 
-/** A tensor of a checkpoint. `sharded`: one row per latent, of which a shard has its own; otherwise all ranks have the same. */
+/**
+ * A tensor of a checkpoint. `sharded`: one row per latent, of which a shard has its own; otherwise
+ * all ranks have the same.
+ */
 export interface TensorPart extends SafetensorsPart {
   readonly sharded: boolean;
 }
@@ -126,7 +134,9 @@ export async function filesOf(
   ];
 }
 
-/** Tensors of a checkpoint take this many bytes, all else far less than this for each of its files. */
+/**
+ * Tensors of a checkpoint take this many bytes, all else far less than this for each of its files.
+ */
 const REST = 8192;
 
 /** Bytes that a checkpoint of the state takes, at most. */
@@ -140,7 +150,10 @@ export function checkpointBytes({ params, m, v, ema, age, counters }: State): nu
   return tensors.reduce((sum, tensor) => sum + bytes(tensor), folded) + 6 * REST;
 }
 
-/** What `work` does in the run folder; when there is no room for it, the error says how much a checkpoint of the state needs and what is free. */
+/**
+ * What `work` does in the run folder; when there is no room for it, the error says how much a
+ * checkpoint of the state needs and what is free.
+ */
 export async function sayingNeeds<T>(runDir: string, state: State, work: () => Promise<T>): Promise<T> {
   try {
     return await work();
@@ -164,7 +177,10 @@ export function computedBy({ name, description, build }: Engine, grid?: Grid): J
   return { version: VERSION, engine: name, description, build: build ?? description, ...ranks };
 }
 
-/** Engines find such steps before they change anything; if one did not, the checkpoints before are worth more than this one. */
+/**
+ * Engines find such steps before they change anything; if one did not, the checkpoints before are
+ * worth more than this one.
+ */
 function notFinite(runDir: string, step: number, name: string, element: number): SaettaError {
   return new SaettaError(`"${name}" is not finite at element ${element}, so step ${step} is not saved`, {
     where: runDir,
@@ -184,7 +200,10 @@ function dtypeName(dtype: DType): SafetensorsDType {
   throw new RangeError(`a state has no ${dtype} tensors`);
 }
 
-/** Removes all but the newest `keep` (at least 1) checkpoints. Call it once the newest is saved. Returns the steps removed. */
+/**
+ * Removes all but the newest `keep` (at least 1) checkpoints. Call it once the newest is saved.
+ * Returns the steps removed.
+ */
 export async function pruneCheckpoints(runDir: string, keep: number, storage: Storage = disk): Promise<number[]> {
   const old = (await savedSteps(runDir, storage)).slice(Math.max(1, keep));
   for (const step of old) await removeFolder(checkpointsFolder(runDir), stepName(step), storage);

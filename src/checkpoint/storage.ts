@@ -1,6 +1,8 @@
 /**
- * The few calls of the file system that make a run folder last: all that a run stands on, checkpoints, metrics.jsonl and config.json, goes through this seam, so that a
- * test can kill the process, fill the disk or cut the power at any one of them. Reading does not: what is read is verified.
+ * The few calls of the file system that make a run folder last: all that a run stands on,
+ * checkpoints, metrics.jsonl and config.json, goes through this seam, so that a test can kill the
+ * process, fill the disk or cut the power at any one of them. Reading does not: what is read is
+ * verified.
  */
 
 import { mkdir, open, readdir, rename, rm, statfs } from "node:fs/promises";
@@ -93,7 +95,8 @@ export const disk: Storage = {
         await folder.close();
       }
     } catch (thrown) {
-      // Some network file systems cannot sync a folder; they order names themselves. A folder that may not be read cannot be synced either.
+      // Some network file systems cannot sync a folder; they order names themselves. A folder that
+      // may not be read cannot be synced either.
       if (!hasCode(thrown, "EINVAL", "ENOTSUP", "EACCES")) throw failure(thrown, path);
     }
   },

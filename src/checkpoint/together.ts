@@ -1,6 +1,8 @@
 /**
- * A checkpoint that several ranks write: the same files as one rank's, in which each shard writes its own latents' rows at their places; rank 0 lays the files out before
- * and hashes them after, writes the manifest last and gives the folder its name. A run can therefore go on on any other grid.
+ * A checkpoint that several ranks write: the same files as one rank's, in which each shard writes
+ * its own latents' rows at their places; rank 0 lays the files out before and hashes them after,
+ * writes the manifest last and gives the folder its name. A run can therefore go on on any other
+ * grid.
  */
 
 import { join } from "node:path";
@@ -13,7 +15,10 @@ import { entryOf, type ManifestEntry } from "./manifest.ts";
 import { filesOf, folderOf, type Snapshot, sayingNeeds, type TensorFile } from "./save.ts";
 import { disk, type Storage } from "./storage.ts";
 
-/** Saves as `saveCheckpoint` does; every rank calls it, with the same step. A rank that cannot write throws, and is to end the run of all. */
+/**
+ * Saves as `saveCheckpoint` does; every rank calls it, with the same step. A rank that cannot write
+ * throws, and is to end the run of all.
+ */
 export async function saveTogether(
   runDir: string,
   snapshot: Snapshot,

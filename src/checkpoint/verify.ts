@@ -1,4 +1,7 @@
-/** Whether a checkpoint could be gone on from: every byte as it was saved, every tensor there, of its shape, and finite. */
+/**
+ * Whether a checkpoint could be gone on from: every byte as it was saved, every tensor there, of
+ * its shape, and finite.
+ */
 
 import { join } from "node:path";
 import type { Real } from "../engine/engine.ts";

@@ -1,7 +1,9 @@
 /**
- * Ranks that train one autoencoder together: a grid of replicas, which share the rows of a batch, and shards, which share the latents; rank = replica * shards + shard. A
- * collective is given to an engine when it is made. What moves the engine's numbers (allReduce and its like) is in the order of the engine's operations; what the ranks tell each
- * other besides (exchange, barrier) goes over a connection of its own (rendezvous.ts), which also notices a rank that is gone.
+ * Ranks that train one autoencoder together: a grid of replicas, which share the rows of a batch,
+ * and shards, which share the latents; rank = replica * shards + shard. A collective is given to an
+ * engine when it is made. What moves the engine's numbers (allReduce and its like) is in the order
+ * of the engine's operations; what the ranks tell each other besides (exchange, barrier) goes over
+ * a connection of its own (rendezvous.ts), which also notices a rank that is gone.
  */
 
 export type Over = "shards" | "replicas" | "all";
@@ -27,7 +29,10 @@ export interface Grid {
 /** An address in the memory of the process, or on the card. */
 export type Address = number;
 
-/** Elements in memory of the process, on the card, or of JavaScript (in an operation that is done when it returns). */
+/**
+ * Elements in memory of the process, on the card, or of JavaScript (in an operation that is done
+ * when it returns).
+ */
 export interface Elements {
   readonly at: Address | Uint8Array;
   readonly count: number;
@@ -35,9 +40,11 @@ export interface Elements {
 }
 
 /**
- * The operations on memory. `stream` is what orders them among the engine's own: the card's stream for `nccl`, where they return at once; `mpi` has none, and they are done when they
- * return (the cpu engine's stream calls MPI itself, with `host`). Every rank of the group calls the same ones in the same order. The result has the same bits on all
- * ranks of the group. An operation that not every rank joins within the deadline throws a SaettaError, or fails the stream.
+ * The operations on memory. `stream` is what orders them among the engine's own: the card's stream
+ * for `nccl`, where they return at once; `mpi` has none, and they are done when they return (the
+ * cpu engine's stream calls MPI itself, with `host`). Every rank of the group calls the same ones
+ * in the same order. The result has the same bits on all ranks of the group. An operation that not
+ * every rank joins within the deadline throws a SaettaError, or fails the stream.
  */
 export interface Collective {
   readonly kind: "solo" | "mpi" | "nccl";
@@ -51,20 +58,34 @@ export interface Collective {
   ready(): Promise<void>;
   /** -> of: reduced over the group. */
   allReduce(of: Elements, op: ReduceOp, over: Over, stream?: Address): void;
-  /** -> to: this rank's part, of to.count elements, of the sum over the group; `from` has as many parts as the group has ranks. `to` can be its own part of `from`, whose rest is then undefined. */
+  /**
+   * -> to: this rank's part, of to.count elements, of the sum over the group; `from` has as many
+   * parts as the group has ranks. `to` can be its own part of `from`, whose rest is then undefined.
+   */
   reduceScatter(from: Elements, to: Elements, op: ReduceOp, over: Over, stream?: Address): void;
-  /** -> to: the parts of all ranks in the order of their ranks. `from` can be its own part of `to`. */
+  /**
+   * -> to: the parts of all ranks in the order of their ranks. `from` can be its own part of `to`.
+   */
   allGather(from: Elements, to: Elements, over: Over, stream?: Address): void;
   /** -> of: what the group's rank `root` has. */
   broadcast(of: Elements, root: number, over: Over, stream?: Address): void;
 
-  /** Does `body`, in which operations are called, so that they become one launch; undefined where that makes no difference. */
+  /**
+   * Does `body`, in which operations are called, so that they become one launch; undefined where
+   * that makes no difference.
+   */
   together?(body: () => void): void;
-  /** Every rank's value (JSON), in the order of the ranks, once all have called it. Waits as long as all ranks live. */
+  /**
+   * Every rank's value (JSON), in the order of the ranks, once all have called it. Waits as long as
+   * all ranks live.
+   */
   exchange<T>(value: T): Promise<readonly T[]>;
   /** Resolves when every rank is here. */
   barrier(): Promise<void>;
-  /** Ends the run on all ranks, and this process with `code`; the reason is shown with this rank's name, unless the user has been `told`. */
+  /**
+   * Ends the run on all ranks, and this process with `code`; the reason is shown with this rank's
+   * name, unless the user has been `told`.
+   */
   abort(reason: string, told: boolean, code: number): Promise<void>;
   /** After the last operation of every rank: waits for them all and leaves. */
   close(): Promise<void>;

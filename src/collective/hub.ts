@@ -1,6 +1,8 @@
 /**
- * Where the ranks meet: they connect, give values to each other, and show that they live. A rank whose connection closes, that is silent for too long or that gives up ends the run of
- * all. The hub is in rank 0, in a thread that no computation holds up (watcher.ts), or in the process that started the ranks (launch.ts).
+ * Where the ranks meet: they connect, give values to each other, and show that they live. A rank
+ * whose connection closes, that is silent for too long or that gives up ends the run of all. The
+ * hub is in rank 0, in a thread that no computation holds up (watcher.ts), or in the process that
+ * started the ranks (launch.ts).
  */
 
 import { createServer, type Server, type Socket } from "node:net";
@@ -16,9 +18,15 @@ export interface HubOptions {
   readonly deadline: number;
   /** Seconds in which all ranks must have come. */
   readonly patience: number;
-  /** The run is over because of `text`, which the ranks have been told. `told`: somebody has shown it to the user already. */
+  /**
+   * The run is over because of `text`, which the ranks have been told. `told`: somebody has shown
+   * it to the user already.
+   */
   readonly onEnd: (text: string, told: boolean) => void;
-  /** Milliseconds that rank 0 has to show a common reason as its own, before a rank that gives up is named. Default: 300. */
+  /**
+   * Milliseconds that rank 0 has to show a common reason as its own, before a rank that gives up is
+   * named. Default: 300.
+   */
   readonly grace?: number;
   /** A clock in milliseconds that never jumps. Default: that of the process. */
   readonly now?: () => number;
@@ -33,7 +41,9 @@ interface Member {
   left: boolean;
 }
 
-/** A share of the deadline after which silence is an end: what is left is for telling and ending. */
+/**
+ * A share of the deadline after which silence is an end: what is left is for telling and ending.
+ */
 export const SILENCE = 0.6;
 
 /** How often the ranks and the hub show that they live, in milliseconds. */
@@ -41,7 +51,10 @@ export function beatOf(deadline: number): number {
   return Math.min(1000, (1000 * deadline) / 20);
 }
 
-/** True when this process has not run for so many `milliseconds` that it was stopped itself, and has heard nobody meanwhile. */
+/**
+ * True when this process has not run for so many `milliseconds` that it was stopped itself, and has
+ * heard nobody meanwhile.
+ */
 export function overslept(milliseconds: number, deadline: number): boolean {
   return milliseconds > 3 * beatOf(deadline);
 }
@@ -113,7 +126,10 @@ export class Hub {
       .catch(() => undefined);
   }
 
-  /** Resolves when every rank has left, or after `patience` milliseconds; then nobody listens any more. */
+  /**
+   * Resolves when every rank has left, or after `patience` milliseconds; then nobody listens any
+   * more.
+   */
   async close(patience = 2000): Promise<void> {
     for (let waited = 0; waited < patience && [...this.#members.values()].some(({ left }) => !left); waited += 20) {
       await new Promise((resolve) => {

@@ -20,7 +20,10 @@ export interface Asked {
   readonly kind: "nccl" | "mpi";
 }
 
-/** Joins the other ranks. Throws UsageError when the grid does not fit, SaettaError when a part is missing or the others do not come. */
+/**
+ * Joins the other ranks. Throws UsageError when the grid does not fit, SaettaError when a part is
+ * missing or the others do not come.
+ */
 export async function join(world: World, asked: Asked, env: NodeJS.ProcessEnv = process.env): Promise<Collective> {
   const { rank, size, launcher } = world;
   const grid = chooseGrid(rank, size, asked);

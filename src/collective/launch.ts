@@ -1,6 +1,8 @@
 /**
- * `--nproc`: ranks on this host, started and watched over by this process. Ranks that compute on cards are its children; those that compute on processors are mpirun's, which Open MPI needs.
- * This process is the hub of their rendezvous, so it knows which of them is gone; and they end when it does.
+ * `--nproc`: ranks on this host, started and watched over by this process. Ranks that compute on
+ * cards are its children; those that compute on processors are mpirun's, which Open MPI needs. This
+ * process is the hub of their rendezvous, so it knows which of them is gone; and they end when it
+ * does.
  */
 
 import { type ChildProcess, spawn } from "node:child_process";
@@ -16,10 +18,16 @@ import { chooseGrid, deadlineOf, MAX_RANKS, type World } from "./world.ts";
 const PATIENCE = 300;
 /** Milliseconds after which ranks are told again to save and end. */
 const AGAIN = 1000;
-/** Milliseconds in which ranks that were told to end do so, and then in which mpirun ends them; it is killed after that. */
+/**
+ * Milliseconds in which ranks that were told to end do so, and then in which mpirun ends them; it
+ * is killed after that.
+ */
 const GRACE = 1500;
 
-/** How many ranks are to be started here; 1: this process is the only one. Throws UsageError where somebody else has started them. */
+/**
+ * How many ranks are to be started here; 1: this process is the only one. Throws UsageError where
+ * somebody else has started them.
+ */
 export function ranksToStart(
   asked: {
     readonly nproc?: number | undefined;
@@ -50,7 +58,10 @@ export function ranksToStart(
   return ranks;
 }
 
-/** Starts `ranks` processes of this program with the same arguments and waits for them. Resolves to the exit code. */
+/**
+ * Starts `ranks` processes of this program with the same arguments and waits for them. Resolves to
+ * the exit code.
+ */
 export async function launch(ranks: number, kind: "nccl" | "mpi", argv: readonly string[]): Promise<number> {
   let failed: string | undefined;
   const token = randomBytes(8).toString("hex");
@@ -127,7 +138,10 @@ function underMpirun(ranks: number, argv: readonly string[], env: NodeJS.Process
   return spawn("mpirun", words, { env, stdio: ["ignore", "inherit", "pipe"], detached: true });
 }
 
-/** What ranks write. Once one is gone mpirun has much to say of it, but the line that tells it is out. */
+/**
+ * What ranks write. Once one is gone mpirun has much to say of it, but the line that tells it is
+ * out.
+ */
 function relay(from: Readable, failed: () => boolean): void {
   let line = "";
   from.setEncoding("utf8").on("data", (text: string) => {

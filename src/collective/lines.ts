@@ -5,7 +5,10 @@ import type { Socket } from "node:net";
 /** A longer line is no message of ours. */
 const LONGEST = 16 * 2 ** 20;
 
-/** Calls `onMessage` for each line that holds a JSON object; a connection that sends anything else is closed. */
+/**
+ * Calls `onMessage` for each line that holds a JSON object; a connection that sends anything else
+ * is closed.
+ */
 export function readLines(socket: Socket, onMessage: (message: Readonly<Record<string, unknown>>) => void): void {
   let parts: string[] = [];
   let length = 0;

@@ -47,7 +47,9 @@ export class Member {
     this.#beat = setInterval(() => this.#look(), beatOf(deadline));
   }
 
-  /** Connects, again and again until the hub is there. Rejects with words after `patience` seconds. */
+  /**
+   * Connects, again and again until the hub is there. Rejects with words after `patience` seconds.
+   */
   static async join(options: MemberOptions): Promise<Member> {
     const { hosts, port, hub, patience } = options;
     const end = performance.now() + 1000 * patience;
@@ -74,7 +76,10 @@ export class Member {
     });
   }
 
-  /** Gives up, and with it the run of all ranks. `told`: the user has seen the reason. Resolves when the hub has it. */
+  /**
+   * Gives up, and with it the run of all ranks. `told`: the user has seen the reason. Resolves when
+   * the hub has it.
+   */
   fail(text: string, told: boolean): Promise<void> {
     return new Promise((resolve) => {
       writeLine(this.#socket, { fail: text, told }, () => resolve());

@@ -1,7 +1,10 @@
 /**
- * Open MPI, for ranks that compute on processors, called through koffi. The library's handles are the addresses of its symbols, so nothing is compiled. Every operation is a non-blocking
- * one that is polled with a deadline: a rank that is gone or stopped would block MPI_Allreduce for ever. `host` gives the same functions to the cpu engine, whose stream
- * calls them from its own thread; the event loop is never held up by a collective of that engine. The reference engine computes at the call and so waits at the call.
+ * Open MPI, for ranks that compute on processors, called through koffi. The library's handles are
+ * the addresses of its symbols, so nothing is compiled. Every operation is a non-blocking one that
+ * is polled with a deadline: a rank that is gone or stopped would block MPI_Allreduce for ever.
+ * `host` gives the same functions to the cpu engine, whose stream calls them from its own thread;
+ * the event loop is never held up by a collective of that engine. The reference engine computes at
+ * the call and so waits at the call.
  */
 
 import { SaettaError } from "../util/errors.ts";
@@ -91,7 +94,10 @@ export class Mpi {
     this.#deadline = deadline;
   }
 
-  /** Loads the library and joins the other ranks. Throws SaettaError when it is not there or is none that is understood. `deadline` in seconds. */
+  /**
+   * Loads the library and joins the other ranks. Throws SaettaError when it is not there or is none
+   * that is understood. `deadline` in seconds.
+   */
   static async init(deadline: number): Promise<Mpi> {
     const { default: koffi } = await import("koffi");
     const library = load(koffi.load);
@@ -223,7 +229,8 @@ export class Mpi {
 
   /** Starts an operation and polls it to its end. */
   #wait(what: string, start: (request: Uint8Array) => number): void {
-    // An ArrayBuffer of its own does not move; MPI keeps no address of the request, only what is in it.
+    // An ArrayBuffer of its own does not move; MPI keeps no address of the request, only what is in
+    // it.
     const request = new Uint8Array(new ArrayBuffer(8));
     const flag = new Int32Array(new ArrayBuffer(4));
     check(what, start(request));

@@ -1,4 +1,7 @@
-/** The calls to NCCL, over a stand-in for the library in which all ranks are in this process (test/nccl/stand-in.cc). */
+/**
+ * The calls to NCCL, over a stand-in for the library in which all ranks are in this process
+ * (test/nccl/stand-in.cc).
+ */
 
 import { execFileSync, spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
@@ -75,10 +78,12 @@ describe.skipIf(none)("NCCL", () => {
     const stream = koffi.load(library).func("uint64_t standInStream()") as () => number;
     const values = all.map((_, rank) => Float32Array.of(rank + 1, 10 * rank));
     for (const [rank, nccl] of all.entries()) nccl.allReduce(on(values[rank]!), "sum", "shards", 70 + rank);
-    expect(values.map((each) => [...each])).toEqual([[3, 10], [3, 10], [7, 50], [7, 50]]); // biome-ignore format: a rank each
+    // biome-ignore format: a rank each
+    expect(values.map((each) => [...each])).toEqual([[3, 10], [3, 10], [7, 50], [7, 50]]);
     expect(Number(stream())).toBe(73);
     for (const [rank, nccl] of all.entries()) nccl.allReduce(on(values[rank]!), "max", "replicas");
-    expect(values.map((each) => [...each])).toEqual([[7, 50], [7, 50], [7, 50], [7, 50]]); // biome-ignore format: a rank each
+    // biome-ignore format: a rank each
+    expect(values.map((each) => [...each])).toEqual([[7, 50], [7, 50], [7, 50], [7, 50]]);
     const counts = all.map((_, rank) => Uint32Array.of(rank + 5));
     for (const [rank, nccl] of all.entries()) nccl.allReduce(on(counts[rank]!), "min", "all");
     expect(counts.map(([count]) => count)).toEqual([5, 5, 5, 5]);

@@ -1,6 +1,8 @@
 /**
- * NCCL, for ranks that compute on cards, called through koffi. Operations are queued on the engine's stream and return at once, so what follows on the stream sees their result.
- * The algorithm is pinned: a run has the same bits each time on the same cards. A rank that is gone leaves the others' streams waiting; the rendezvous notices it and ends the process.
+ * NCCL, for ranks that compute on cards, called through koffi. Operations are queued on the
+ * engine's stream and return at once, so what follows on the stream sees their result. The
+ * algorithm is pinned: a run has the same bits each time on the same cards. A rank that is gone
+ * leaves the others' streams waiting; the rendezvous notices it and ends the process.
  */
 
 import { SaettaError } from "../util/errors.ts";
@@ -24,7 +26,10 @@ const ID_BYTES = 128;
 /** Milliseconds between looks for what went wrong in the background. */
 const LOOK = 1000;
 
-/** Set unless the user has set them: one algorithm and protocol, chosen neither by size nor by measurement. */
+/**
+ * Set unless the user has set them: one algorithm and protocol, chosen neither by size nor by
+ * measurement.
+ */
 const PINNED = { NCCL_ALGO: "Ring", NCCL_PROTO: "Simple", NCCL_NVLS_ENABLE: "0", NCCL_GRAPH_REGISTER: "0" } as const;
 
 type Call = (...args: unknown[]) => number;
@@ -58,7 +63,10 @@ export class Nccl {
     this.#exchange = exchange;
   }
 
-  /** Loads the library: $SAETTA_NCCL, else where the loader finds it. Throws SaettaError when it is not there. */
+  /**
+   * Loads the library: $SAETTA_NCCL, else where the loader finds it. Throws SaettaError when it is
+   * not there.
+   */
   static async load(grid: Grid, exchange: Collective["exchange"], env: NodeJS.ProcessEnv): Promise<Nccl> {
     for (const [name, value] of Object.entries(PINNED)) env[name] ??= value;
     const { default: koffi } = await import("koffi");
@@ -96,7 +104,10 @@ export class Nccl {
     );
   }
 
-  /** Makes the groups, with the card of this rank in use. The first rank of each group draws its id, and the rendezvous tells it to all. */
+  /**
+   * Makes the groups, with the card of this rank in use. The first rank of each group draws its id,
+   * and the rendezvous tells it to all.
+   */
   async connect(): Promise<void> {
     const groups = OVERS.filter((over) => sameAs(this.#grid, over) === over)
       .map((over) => ({ over, ...groupOf(this.#grid, over) }))
@@ -188,7 +199,10 @@ export class Nccl {
     return at;
   }
 
-  /** What went wrong in the background ends the waiting of the streams, and is thrown by the next operation. */
+  /**
+   * What went wrong in the background ends the waiting of the streams, and is thrown by the next
+   * operation.
+   */
   #look(): void {
     const code = new Int32Array(1);
     for (const comm of this.#comms.values()) {

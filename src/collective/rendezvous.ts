@@ -1,4 +1,7 @@
-/** A rank's door to the others, apart from what its engine computes: values exchanged, waiting for all, giving up. The work is in a thread of its own (watcher.ts). */
+/**
+ * A rank's door to the others, apart from what its engine computes: values exchanged, waiting for
+ * all, giving up. The work is in a thread of its own (watcher.ts).
+ */
 
 import { Worker } from "node:worker_threads";
 import { SaettaError } from "../util/errors.ts";
@@ -23,7 +26,10 @@ export class Rendezvous {
     worker.on("message", (message: FromWatcher) => this.#hear(message));
   }
 
-  /** Starts the thread, and the hub where `listen` says so. Rejects with SaettaError when the port is taken. */
+  /**
+   * Starts the thread, and the hub where `listen` says so. Rejects with SaettaError when the port
+   * is taken.
+   */
   static async open(options: WatcherOptions): Promise<Rendezvous> {
     const worker = new Worker(new URL("./watcher.js", import.meta.url), { workerData: options });
     if (options.listen === undefined) return new Rendezvous(worker, 0);
@@ -58,7 +64,10 @@ export class Rendezvous {
     });
   }
 
-  /** Ends the run of all ranks, and this process with `code`. `told`: the user has seen why. Resolves only where the thread fails to. */
+  /**
+   * Ends the run of all ranks, and this process with `code`. `told`: the user has seen why.
+   * Resolves only where the thread fails to.
+   */
   async fail(text: string, told: boolean, code: number): Promise<void> {
     this.#post({ fail: text, told, code });
     await new Promise((resolve) => {

@@ -21,7 +21,10 @@ const SOLO: Collective = {
   close: async () => undefined,
 };
 
-/** Engines with one rank leave such operations out; between two places there would be something to copy. */
+/**
+ * Engines with one rank leave such operations out; between two places there would be something to
+ * copy.
+ */
 function mustBeTheSame(from: Elements, to: Elements): void {
   if (from.at !== to.at) throw new RangeError("one rank has no parts to put together");
 }

@@ -1,6 +1,7 @@
 /**
- * The thread of a rank that keeps the connection to the hub, and the hub itself in rank 0. It is a thread of its own so that it speaks and hears while the program
- * computes or waits in MPI; and so it can end the process, which it does when the run is over for a reason elsewhere.
+ * The thread of a rank that keeps the connection to the hub, and the hub itself in rank 0. It is a
+ * thread of its own so that it speaks and hears while the program computes or waits in MPI; and so
+ * it can end the process, which it does when the run is over for a reason elsewhere.
  */
 
 import { writeSync } from "node:fs";

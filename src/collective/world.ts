@@ -1,4 +1,7 @@
-/** Which of how many processes this is: what torchrun, mpirun, srun and Kubernetes say in the environment, and the grid that the ranks make up. */
+/**
+ * Which of how many processes this is: what torchrun, mpirun, srun and Kubernetes say in the
+ * environment, and the grid that the ranks make up.
+ */
 
 import { UsageError } from "../util/errors.ts";
 import { mustBe, numberInWords } from "../util/must.ts";
@@ -13,7 +16,10 @@ export interface World {
   readonly localSize: number | undefined;
   /** Who started it, for people. */
   readonly launcher: string;
-  /** Where rank 0 listens; undefined under Open MPI, which carries the address itself, when nobody gave one. */
+  /**
+   * Where rank 0 listens; undefined under Open MPI, which carries the address itself, when nobody
+   * gave one.
+   */
   readonly master: { readonly host: string; readonly port: number } | undefined;
   /** Tells apart runs that meet at the same port by accident. */
   readonly token: string;
@@ -21,7 +27,10 @@ export interface World {
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
-/** Names of rank, size, local rank and local size, and whose they are. The first that is there is believed. */
+/**
+ * Names of rank, size, local rank and local size, and whose they are. The first that is there is
+ * believed.
+ */
 const LAUNCHERS = [
   [
     "mpirun",
@@ -41,7 +50,10 @@ export const MAX_RANKS = 1024;
 /** PyTorch's. */
 const DEFAULT_PORT = 29500;
 
-/** What the environment says; undefined for a process that was started alone. Throws UsageError for what contradicts itself. */
+/**
+ * What the environment says; undefined for a process that was started alone. Throws UsageError for
+ * what contradicts itself.
+ */
 export function worldOf(env: Environment): World | undefined {
   for (const [launcher, rankName, sizeName, localRankName, localSizeName] of LAUNCHERS) {
     if (env[rankName] === undefined || env[sizeName] === undefined) continue;
@@ -97,7 +109,10 @@ export function deadlineOf(env: Environment): number {
   return seconds;
 }
 
-/** The grid of `size` ranks: what is not asked for is the rest, replicas first. Throws UsageError with the numbers when they do not fit. */
+/**
+ * The grid of `size` ranks: what is not asked for is the rest, replicas first. Throws UsageError
+ * with the numbers when they do not fit.
+ */
 export function chooseGrid(
   rank: number,
   size: number,

@@ -35,8 +35,9 @@ export interface RunData {
 const NAME_THEM = "name the activations: saetta eval SAE acts.h5";
 
 /**
- * Without `paths` the hold-out of the run that the checkpoint `saePath` belongs to; with them all their rows. What the run left out (tokens, positions, zero rows, rows beyond its largest norm)
- * is left out of both. The caller closes the source.
+ * Without `paths` the hold-out of the run that the checkpoint `saePath` belongs to; with them all
+ * their rows. What the run left out (tokens, positions, zero rows, rows beyond its largest norm) is
+ * left out of both. The caller closes the source.
  */
 export async function evalData(
   saePath: string,
@@ -83,8 +84,9 @@ export async function evalData(
 }
 
 /**
- * The rows that several autoencoders are compared on: with `paths` those that no run excludes, else those that every run among them held out. Throws UsageError when their
- * runs were trained on different files, or held out nothing in common.
+ * The rows that several autoencoders are compared on: with `paths` those that no run excludes, else
+ * those that every run among them held out. Throws UsageError when their runs were trained on
+ * different files, or held out nothing in common.
  */
 export async function sharedData(
   saePaths: readonly string[],
@@ -138,7 +140,10 @@ const pick = ({
   excludePositions,
 });
 
-/** The largest norm that is kept, by the median norm that the run found. undefined: it is yet to be found, or every norm is kept. */
+/**
+ * The largest norm that is kept, by the median norm that the run found. undefined: it is yet to be
+ * found, or every norm is kept.
+ */
 function limitFor(
   { maxNorm: asked }: TrainOptions,
   run: { readonly options: TrainOptions; readonly normLimit: number | undefined } | undefined,

@@ -23,7 +23,10 @@ export interface LossFlags {
 /** Tokens that are run through the model unless more are asked for. */
 export const LOSS_TOKENS = 100_000;
 
-/** One result an autoencoder; undefined unless asked for, by --loss or a flag that makes no sense without it. */
+/**
+ * One result an autoencoder; undefined unless asked for, by --loss or a flag that makes no sense
+ * without it.
+ */
 export async function lossesOf(
   saes: readonly Sae[],
   data: EvalData,

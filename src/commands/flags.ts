@@ -87,7 +87,10 @@ export function oneOf(words: readonly string[], text: string, what: string): str
   throw new UsageError(mustBe(what, eitherOf(words), text, words));
 }
 
-/** Adds a flag for each option in `names`, or all under their headings. `defaults`: what help says of a value that the command itself fills in. */
+/**
+ * Adds a flag for each option in `names`, or all under their headings. `defaults`: what help says
+ * of a value that the command itself fills in.
+ */
 export function addFlags(
   command: Command,
   names?: readonly (keyof TrainOptions)[],

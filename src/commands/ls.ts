@@ -10,7 +10,10 @@ export interface ListedRun {
   readonly step: number | null;
   readonly k: number | null;
   readonly latents: number | null;
-  /** On held-out rows, of the weights that eval takes: the running average where one was kept and evaluated. */
+  /**
+   * On held-out rows, of the weights that eval takes: the running average where one was kept and
+   * evaluated.
+   */
   readonly holdout_fvu: number | null;
   /** Of the last batch. */
   readonly fvu: number | null;
@@ -23,7 +26,10 @@ export interface ListedRun {
   readonly problem: string | null;
 }
 
-/** The runs in the folders, the one that wrote last first. Throws UsageError when a folder is not there. */
+/**
+ * The runs in the folders, the one that wrote last first. Throws UsageError when a folder is not
+ * there.
+ */
 export async function listRuns(folders: readonly string[]): Promise<ListedRun[]> {
   const { Runs } = await import("../dashboard/runs.ts");
   const runs = await Runs.open(folders);
@@ -51,7 +57,10 @@ export async function listRuns(folders: readonly string[]): Promise<ListedRun[]>
   return listed.sort((a, b) => (b.written ?? 0) - (a.written ?? 0) || (a.run < b.run ? -1 : 1));
 }
 
-/** A line per run under a line of names. `from`: folders are shown relative to this one where they are below it. */
+/**
+ * A line per run under a line of names. `from`: folders are shown relative to this one where they
+ * are below it.
+ */
 export function runsText(runs: readonly ListedRun[], from: string): string {
   const below = `${resolve(from)}/`;
   const figure = (value: number | null) => (value === null ? "-" : value.toPrecision(4));

@@ -52,8 +52,9 @@ export async function showRun(out: string | undefined, { serve, port }: PageFlag
 }
 
 /**
- * Keeps the page of a run that is over until a signal comes, where somebody is there to look: not where the output is no terminal or is JSON, for a script waits for the end.
- * A run that a signal ended does not wait for another.
+ * Keeps the page of a run that is over until a signal comes, where somebody is there to look: not
+ * where the output is no terminal or is JSON, for a script waits for the end. A run that a signal
+ * ended does not wait for another.
  */
 export async function keepPage(
   { url }: Pick<RunPage, "url">,

@@ -1,4 +1,6 @@
-/** A command as one process, or as one of several ranks: it starts them, or joins them, or is alone. */
+/**
+ * A command as one process, or as one of several ranks: it starts them, or joins them, or is alone.
+ */
 
 import type { Collective } from "../collective/collective.ts";
 import { solo } from "../collective/solo.ts";
@@ -13,7 +15,10 @@ export interface Ranks {
   readonly engine?: TrainOptions["engine"];
 }
 
-/** Runs `body` in every rank. In the process that has started them it is not run; the exit code is theirs. */
+/**
+ * Runs `body` in every rank. In the process that has started them it is not run; the exit code is
+ * theirs.
+ */
 export async function inRanks(asked: Ranks, body: (collective: Collective) => Promise<void>): Promise<void> {
   const { worldOf } = await import("../collective/world.ts");
   const world = worldOf(process.env);
@@ -56,7 +61,10 @@ async function giveUp({ grid, abort }: Collective, thrown: unknown): Promise<nev
   process.exit(code);
 }
 
-/** The shards and replicas of a config of another time, where they still make up the ranks that there are; else they are chosen anew. */
+/**
+ * The shards and replicas of a config of another time, where they still make up the ranks that
+ * there are; else they are chosen anew.
+ */
 export async function gridFrom<T extends Ranks>(file: T, given: Ranks): Promise<T> {
   const { worldOf } = await import("../collective/world.ts");
   const { shards = 1, replicas = 1 } = file;

@@ -29,7 +29,10 @@ interface Flags {
   readonly maxRows?: number;
 }
 
-/** FVU of a run's autoencoder on the rows that the run held out; undefined where there is no run, or its rows cannot be read. */
+/**
+ * FVU of a run's autoencoder on the rows that the run held out; undefined where there is no run, or
+ * its rows cannot be read.
+ */
 async function heldOutOf(sae: Sae & { readonly path: string }): Promise<FeatureSummary["heldOut"]> {
   if (runFolderOf(resolve(sae.path)) === undefined) return undefined;
   try {

@@ -1,4 +1,7 @@
-/** What `train` and `resume` do alike once the ranks are there: a run from its start to its end, shown, and stopped in good order. */
+/**
+ * What `train` and `resume` do alike once the ranks are there: a run from its start to its end,
+ * shown, and stopped in good order.
+ */
 
 import type { Collective } from "../collective/collective.ts";
 import type { TrainRun } from "../train/run.ts";
@@ -13,7 +16,9 @@ export interface RunFlags extends PageFlags {
   readonly nproc?: number;
 }
 
-/** Starts a run with `begin` and follows it to its end. Of several ranks the first speaks for all. */
+/**
+ * Starts a run with `begin` and follows it to its end. Of several ranks the first speaks for all.
+ */
 export async function runToEnd(
   begin: (about: RunOptions) => Promise<TrainRun>,
   collective: Collective,

@@ -1,4 +1,7 @@
-/** Ctrl-C, SIGTERM and Slurm's SIGUSR1: the first ends the work in good order, a second Ctrl-C or SIGTERM ends the process at once. */
+/**
+ * Ctrl-C, SIGTERM and Slurm's SIGUSR1: the first ends the work in good order, a second Ctrl-C or
+ * SIGTERM ends the process at once.
+ */
 
 import { EXIT_CODES, onSignals } from "../util/signals.ts";
 
@@ -13,11 +16,16 @@ export interface Ending {
   readonly close: () => void;
 }
 
-/** `doing` is told to people: "finishing the step and saving a checkpoint". `quiet`: it is not told, for another rank tells it. */
+/**
+ * `doing` is told to people: "finishing the step and saving a checkpoint". `quiet`: it is not told,
+ * for another rank tells it.
+ */
 export function catchSignals(doing: string, quiet = false): Ending {
   const controller = new AbortController();
   let [code, does] = [0, doing];
-  let asked = 0; // by SIGINT or SIGTERM; a scheduler sends SIGTERM some time after SIGUSR1, which is no reason to lose the checkpoint
+  // By SIGINT or SIGTERM. A scheduler sends SIGTERM some time after SIGUSR1, which is no reason to
+  // lose the checkpoint.
+  let asked = 0;
   const close = onSignals((name) => {
     if (name !== "SIGUSR1" && asked++ > 0) process.exit(EXIT_CODES[name]);
     if (controller.signal.aborted) return;

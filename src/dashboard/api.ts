@@ -1,9 +1,13 @@
 /**
- * What the server tells the page: the only file that both read. Types alone, so that nothing of the one gets into the other.
+ * What the server tells the page: the only file that both read. Types alone, so that nothing of the
+ * one gets into the other.
  *
- * GET /api/events?run=ID&run=ID&points=N&scale=linear|log   server-sent events, each named by a key of `Events`. It begins with all runs and, of the runs
- *     that are named, details and the whole series; then come only changes. A client that lost it connects again and forgets what it had.
- * GET /api/runs/ID/series?from=STEP&to=STEP&points=N&scale=linear|log   a `Series`: a part of a run, closer
+ * GET /api/events?run=ID&run=ID&points=N&scale=linear|log
+ *     Server-sent events, each named by a key of `Events`. First all runs and, of the runs that are
+ *     named, details and the whole series; then only changes. A client that lost the connection
+ *     connects again and forgets what it had.
+ * GET /api/runs/ID/series?from=STEP&to=STEP&points=N&scale=linear|log
+ *     A `Series`: a part of a run, closer.
  */
 
 import type { DensityBin, DensityLine } from "../run-files/density.ts";
@@ -16,7 +20,10 @@ export interface RunSummary {
   readonly id: string;
   /** Its folder, from the folder that was named on. */
   readonly name: string;
-  /** running: it writes; done: the budget is spent; stopped: its process is gone; quiet: nothing was written for long; waiting: nothing was written yet. */
+  /**
+   * running: it writes; done: the budget is spent; stopped: its process is gone; quiet: nothing was
+   * written for long; waiting: nothing was written yet.
+   */
   readonly state: RunState;
   /** When its log was written last, in milliseconds since 1970. */
   readonly written: number | null;
@@ -26,7 +33,10 @@ export interface RunSummary {
   /** Rows to train on in all. */
   readonly budget: number | null;
   readonly elapsed_s: number | null;
-  /** Rows a second, evaluations and checkpoints included: of late, or of the whole run when it is done. */
+  /**
+   * Rows a second, evaluations and checkpoints included: of late, or of the whole run when it is
+   * done.
+   */
   readonly rate: number | null;
   /** Seconds to the end at that rate; null unless it runs. */
   readonly left_s: number | null;
@@ -55,8 +65,9 @@ export interface Density extends Omit<DensityLine, "density" | "density_unit"> {
 export type Scale = "linear" | "log";
 
 /**
- * Log lines in pieces of equal width in steps (or in log10 of steps): of every metric the mean of each piece, and its least and largest value where the piece has
- * more lines than one. So no spike is lost, however few pieces there are. null: nothing finite.
+ * Log lines in pieces of equal width in steps (or in log10 of steps): of every metric the mean of
+ * each piece, and its least and largest value where the piece has more lines than one. So no spike
+ * is lost, however few pieces there are. null: nothing finite.
  */
 export interface Series {
   readonly run: string;

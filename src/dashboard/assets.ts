@@ -1,4 +1,6 @@
-/** The built page: read once into memory and found by name, so that no address ever becomes a path. */
+/**
+ * The built page: read once into memory and found by name, so that no address ever becomes a path.
+ */
 
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";

@@ -1,4 +1,6 @@
-/** The page of a run that goes on in this process. Whatever becomes of it, the run is not touched. */
+/**
+ * The page of a run that goes on in this process. Whatever becomes of it, the run is not touched.
+ */
 
 import { Worker } from "node:worker_threads";
 import { messageOf } from "../util/errors.ts";

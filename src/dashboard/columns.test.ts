@@ -36,7 +36,8 @@ describe("few pieces of many lines", () => {
     expect(Math.max(...(max as number[]))).toBe(1e6);
     expect(Math.min(...(min as number[]))).toBe(-1e6);
     expect(series.step.every((step, i) => i === 0 || step > series.step[i - 1]!)).toBe(true);
-    // Every piece, against the lines that it stands for: they are those between the borders, which are halfway between means.
+    // Every piece, against the lines that it stands for: they are those between the borders, which
+    // are halfway between means.
     let begin = 0;
     for (const [i, step] of series.step.entries()) {
       let end = begin + 1;

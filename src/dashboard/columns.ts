@@ -42,7 +42,10 @@ export class Columns {
     return this.#lines >= this.#limits.lines;
   }
 
-  /** Adds a line. One without a step, or beyond the limits, is left out; one whose step was reached before replaces what came from there on. */
+  /**
+   * Adds a line. One without a step, or beyond the limits, is left out; one whose step was reached
+   * before replaces what came from there on.
+   */
   add(line: Readonly<Record<string, unknown>>): void {
     const { step } = line;
     // Numbers that no counter reaches have no mean.
@@ -100,7 +103,10 @@ export class Columns {
     }).filter(([, value]) => Number.isFinite(value));
   }
 
-  /** The lines whose step is in [from, to], with one more on either side, so that a curve goes on beyond the edges. */
+  /**
+   * The lines whose step is in [from, to], with one more on either side, so that a curve goes on
+   * beyond the edges.
+   */
   range(from: number, to: number): readonly [begin: number, end: number] {
     const begin = this.#lowerBound(from);
     let end = this.#lowerBound(to);
@@ -120,7 +126,10 @@ export class Columns {
     return low;
   }
 
-  /** Where the pieces begin, and where the last one ends. The last line is a piece of its own: where a run is now is no mean. */
+  /**
+   * Where the pieces begin, and where the last one ends. The last line is a piece of its own: where
+   * a run is now is no mean.
+   */
   #bounds(begin: number, end: number, points: number, scale: Scale): number[] {
     if (end - begin <= Math.max(points, 2)) return Array.from({ length: end - begin + 1 }, (_, i) => begin + i);
     const { step } = this.#places;

@@ -1,4 +1,7 @@
-/** A bound on open connections at which the page still works: the one that has been idle longest makes room for the next. */
+/**
+ * A bound on open connections at which the page still works: the one that has been idle longest
+ * makes room for the next.
+ */
 
 import type { Server } from "node:http";
 import type { Socket } from "node:net";
@@ -6,7 +9,10 @@ import type { Socket } from "node:net";
 const MOST = 256;
 
 export function limitConnections(server: Server, most = MOST): void {
-  /** Open sockets, each with the number of its answers under way; the one that did something last stands last. */
+  /**
+   * Open sockets, each with the number of its answers under way; the one that did something last
+   * stands last.
+   */
   const open = new Map<Socket, number>();
   const touch = (socket: Socket, change: number) => {
     const busy = (open.get(socket) ?? 0) + change;

@@ -9,7 +9,10 @@ const MOST_BINS = 200;
 /** No share of rows is smaller than this power of ten. */
 const LEAST = -15;
 
-/** `entries` with the one that `line` holds, after which none of a later step stands: a run that was resumed comes by its steps again. */
+/**
+ * `entries` with the one that `line` holds, after which none of a later step stands: a run that was
+ * resumed comes by its steps again.
+ */
 export function withDensity(
   entries: readonly Density[],
   line: Readonly<Record<string, unknown>> | undefined,

@@ -9,10 +9,12 @@ export interface Refusal {
 }
 
 /**
- * Why a request is refused; undefined when it is not. `names`: what the server may be called besides localhost and by address.
+ * Why a request is refused; undefined when it is not. `names`: what the server may be called
+ * besides localhost and by address.
  *
- * A page of somebody else in the same browser can send requests here. Its own name for this machine (DNS rebinding) stands in Host, so only names that are ours are
- * answered; an address is nobody's to redirect. Requests that say where they come from must come from here.
+ * A page of somebody else in the same browser can send requests here. Its own name for this machine
+ * (DNS rebinding) stands in Host, so only names that are ours are answered; an address is nobody's
+ * to redirect. Requests that say where they come from must come from here.
  */
 export function refusalOf({ method, url, headers }: IncomingMessage, names: readonly string[]): Refusal | undefined {
   if (method !== "GET" && method !== "HEAD") return { status: 405, text: "only GET and HEAD" };
@@ -52,7 +54,10 @@ const POLICY = [
   "trusted-types 'none'",
 ].join("; ");
 
-/** On every answer. Nothing but this server's own files may be loaded, run or asked; nobody may frame, embed or keep it. */
+/**
+ * On every answer. Nothing but this server's own files may be loaded, run or asked; nobody may
+ * frame, embed or keep it.
+ */
 export const SECURITY_HEADERS: Readonly<Record<string, string>> = {
   "Content-Security-Policy": POLICY,
   "X-Content-Type-Options": "nosniff",

@@ -1,10 +1,16 @@
-/** A file of lines that grows, is cut back when a run is resumed, and may be replaced: read on from where the last look ended. */
+/**
+ * A file of lines that grows, is cut back when a run is resumed, and may be replaced: read on from
+ * where the last look ended.
+ */
 
 import type { FileHandle } from "node:fs/promises";
 import { openPlain } from "./read.ts";
 
 const CHUNK = 1024 * 1024;
-/** How much of what was read last is looked at again, to see whether the file is still the one that it was. */
+/**
+ * How much of what was read last is looked at again, to see whether the file is still the one that
+ * it was.
+ */
 const ANCHOR = 512;
 
 export interface LineListener {
@@ -30,7 +36,10 @@ export class LineReader {
     this.#listener = listener;
   }
 
-  /** Tells of the lines that were added since the last call. A line that has no end yet comes with a later call. Calls must not overlap. */
+  /**
+   * Tells of the lines that were added since the last call. A line that has no end yet comes with a
+   * later call. Calls must not overlap.
+   */
   async read(): Promise<void> {
     const file = await openPlain(this.#path);
     if (file === undefined) {

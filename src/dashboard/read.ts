@@ -1,13 +1,22 @@
-/** Reading the files of run folders while somebody writes them, and whatever else may lie in their place. */
+/**
+ * Reading the files of run folders while somebody writes them, and whatever else may lie in their
+ * place.
+ */
 
 import { constants } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import { hasCode } from "../util/errors.ts";
 
-/** No link is followed, so that a run folder that somebody sent shows nothing but itself; a pipe in a file's place blocks nobody. */
+/**
+ * No link is followed, so that a run folder that somebody sent shows nothing but itself; a pipe in
+ * a file's place blocks nobody.
+ */
 const FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 
-/** Opens a regular file. Undefined when it is not there; throws when it is something else, or may not be read. */
+/**
+ * Opens a regular file. Undefined when it is not there; throws when it is something else, or may
+ * not be read.
+ */
 export async function openPlain(path: string): Promise<FileHandle | undefined> {
   let file: FileHandle;
   try {

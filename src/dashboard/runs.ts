@@ -1,4 +1,7 @@
-/** Which runs there are below the folders that were named. The only place where an address becomes a folder: by looking it up. */
+/**
+ * Which runs there are below the folders that were named. The only place where an address becomes a
+ * folder: by looking it up.
+ */
 
 import { readdir, realpath, stat } from "node:fs/promises";
 import { basename, join, relative, resolve } from "node:path";

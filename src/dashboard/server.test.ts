@@ -261,7 +261,8 @@ describe("nobody else is told anything", () => {
     );
     const answers = await Promise.all(Array.from({ length: 20 }, () => ask(port, "/")));
     expect(answers.map(({ status }) => status)).toEqual(answers.map(() => 200));
-    // Most of those that the server keeps are the slow ones still: nobody waited until they were given up.
+    // Most of those that the server keeps are the slow ones still: nobody waited until they were
+    // given up.
     const open = sockets.filter(({ closed }) => !closed).length;
     expect(open).toBeGreaterThan(200);
     expect(open).toBeLessThan(300);

@@ -19,8 +19,9 @@ const MOST_STREAMS = 64;
 const MOST_SHOWN = 16;
 
 /**
- * Answers what is asked of the features of a run: the parts of the address after /api/features/ID, decoded, and the query. Resolves to what is sent as JSON, or to
- * undefined where there is no such thing.
+ * Answers what is asked of the features of a run: the parts of the address after /api/features/ID,
+ * decoded, and the query. Resolves to what is sent as JSON, or to undefined where there is no such
+ * thing.
  */
 export type FeaturesApi = (folder: string, parts: readonly string[], query: URLSearchParams) => Promise<unknown>;
 
@@ -36,7 +37,10 @@ export interface DashboardOptions {
   readonly times?: Partial<WatchTimes> | undefined;
   /** A clock in milliseconds, by which a run becomes quiet. Default: that of the process. */
   readonly now?: (() => number) | undefined;
-  /** Milliseconds that a client may take to send its request, and that an unused connection stays open. Default: 5000. */
+  /**
+   * Milliseconds that a client may take to send its request, and that an unused connection stays
+   * open. Default: 5000.
+   */
   readonly patience?: number | undefined;
   /** Where the built page is. */
   readonly assets?: string | undefined;
@@ -48,7 +52,10 @@ export interface Dashboard {
   close(): Promise<void>;
 }
 
-/** Serves the page until it is closed. Throws UsageError or SaettaError when a folder is not there, the page is not built or the port is taken. */
+/**
+ * Serves the page until it is closed. Throws UsageError or SaettaError when a folder is not there,
+ * the page is not built or the port is taken.
+ */
 export async function serveDashboard(options: DashboardOptions): Promise<Dashboard> {
   const { host = "127.0.0.1", patience = 5000 } = options;
   const assets = await loadAssets(options.assets);

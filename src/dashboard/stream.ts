@@ -1,4 +1,7 @@
-/** Server-sent events for one open page. What it has been told is remembered here; what is not sent yet because its reader is slow comes together later. */
+/**
+ * Server-sent events for one open page. What it has been told is remembered here; what is not sent
+ * yet because its reader is slow comes together later.
+ */
 
 import type { ServerResponse } from "node:http";
 import { VERSION } from "../util/version.ts";
@@ -84,7 +87,8 @@ export class EventStream implements Watcher {
     const before = this.#sent.get(run.id);
     const { details } = run;
     if (details !== before?.details) this.#send("details", details);
-    // What came piece by piece is finer than it need be: once there is twice as much as asked for it is sent anew.
+    // What came piece by piece is finer than it need be: once there is twice as much as asked for
+    // it is sent anew.
     const anew = before === undefined || before.truncations !== truncations || before.pieces > 2 * points;
     if (!anew && lines === before.lines) {
       this.#sent.set(run.id, { ...before, details });

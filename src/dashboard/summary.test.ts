@@ -18,7 +18,8 @@ describe("what a run is doing", () => {
       rate: 320,
       left_s: 15,
     });
-    // The rate is that of the last lines and of what was between them, not what the last one says of itself.
+    // The rate is that of the last lines and of what was between them, not what the last one says
+    // of itself.
     const slow = [...lines, metricsLine(51, 0, { elapsed_s: 65, tokens_per_second: 9e9 })];
     expect(summarize({ ...input, lines: slow }).rate).toBeCloseTo(32 / 60, 6);
     expect(summarize({ ...input, lines: lines.slice(0, 1) }).rate).toBe(320);

@@ -8,7 +8,10 @@ import type { RunState, RunSummary } from "./api.ts";
 /** Lines and seconds over which the rate of late is taken. */
 const RATE_LINES = 30;
 const RATE_SECONDS = 60;
-/** A run whose process cannot be asked is quiet after so long, and after so many times the time that a line took of late. */
+/**
+ * A run whose process cannot be asked is quiet after so long, and after so many times the time that
+ * a line took of late.
+ */
 const QUIET_SECONDS = 60;
 const QUIET_LINES = 10;
 
@@ -58,7 +61,9 @@ export function summarize({
   };
 }
 
-/** Rows in all: told in the config, or as passes over data of which the log says how long one is. */
+/**
+ * Rows in all: told in the config, or as passes over data of which the log says how long one is.
+ */
 function budgetOf(config: Values | undefined, newest: Values | undefined): number | null {
   const tokens = numberIn(config, "tokens");
   if (tokens !== null) return tokens;

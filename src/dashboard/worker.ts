@@ -1,4 +1,7 @@
-/** The page in a thread of its own, beside a run: what it costs and what goes wrong in it stays here. */
+/**
+ * The page in a thread of its own, beside a run: what it costs and what goes wrong in it stays
+ * here.
+ */
 
 import { parentPort, workerData } from "node:worker_threads";
 import { explorerApi } from "../explorer/api.ts";

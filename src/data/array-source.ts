@@ -1,4 +1,7 @@
-/** What the sources of single files have in common: an array [sequences, positions, width] or [rows, width] seen as rows, and what stands beside it. */
+/**
+ * What the sources of single files have in common: an array [sequences, positions, width] or [rows,
+ * width] seen as rows, and what stands beside it.
+ */
 
 import type { FileHandle } from "node:fs/promises";
 import { readFully } from "../util/bytes.ts";
@@ -12,7 +15,10 @@ import { isRowDType, type Origin, type Source } from "./source.ts";
 
 /** What the user says of how files are to be read. */
 export interface OpenOptions {
-  /** Name of the dataset (HDF5), tensor (safetensors, torch) or column (Arrow); default `hidden_states`, or the file's only candidate. */
+  /**
+   * Name of the dataset (HDF5), tensor (safetensors, torch) or column (Arrow); default
+   * `hidden_states`, or the file's only candidate.
+   */
   readonly dataset?: string | undefined;
   /** The type of 2-byte elements. */
   readonly as?: RowBits | undefined;
@@ -72,7 +78,10 @@ export function arraySource({
 /** A file of activations without any. */
 export class NoRowsError extends FormatError {}
 
-/** How many of the array's axes number its rows. Throws FormatError when it has no rows, or not two or three axes. `name`: the array in words. */
+/**
+ * How many of the array's axes number its rows. Throws FormatError when it has no rows, or not two
+ * or three axes. `name`: the array in words.
+ */
 export function axesOf(shape: readonly number[], name: string, where: string): 1 | 2 {
   if (shape.length !== 2 && shape.length !== 3) {
     throw new FormatError(`${name} has ${counted(shape.length, "axis", "axes")}`, {
@@ -100,7 +109,10 @@ export function likelihood(name: string, dtype: string | undefined, shape: reado
   return isRowDType(dtype);
 }
 
-/** The array that is meant: `name`, or else the first of `defaults` that is there, or the only likely one. Throws SaettaError that lists what there is; `noun`: what the file calls an array. */
+/**
+ * The array that is meant: `name`, or else the first of `defaults` that is there, or the only
+ * likely one. Throws SaettaError that lists what there is; `noun`: what the file calls an array.
+ */
 export function chooseArray(
   all: readonly NamedArray[],
   name: string | undefined,
@@ -121,7 +133,10 @@ export function chooseArray(
   );
 }
 
-/** The groups around an array, from the inside out, each with the separator at its end: "a/b/c" -> "a/b/", "a/", "". */
+/**
+ * The groups around an array, from the inside out, each with the separator at its end: "a/b/c" ->
+ * "a/b/", "a/", "".
+ */
 export function foldersAround(name: string, separator: "/" | "."): string[] {
   const parts = name.split(separator).slice(0, -1);
   return [...parts, ""].map((_, i) => {
@@ -130,7 +145,10 @@ export function foldersAround(name: string, separator: "/" | "."): string[] {
   });
 }
 
-/** Reads rows of `rowBytes` that lie one after the other from byte `position` of a file on, off the event loop. */
+/**
+ * Reads rows of `rowBytes` that lie one after the other from byte `position` of a file on, off the
+ * event loop.
+ */
 export function plainRows(
   handle: FileHandle,
   path: string,

@@ -1,6 +1,8 @@
 /**
- * Activations of one Arrow file of a Hugging Face dataset as a Source, such as SAELens caches (https://github.com/decoderesearch/SAELens, CacheActivationsRunner): a column a hook of [T, d]
- * (Array2D) or [d] a row of the table, token_ids [T] beside it. The hook's name is that of the column.
+ * Activations of one Arrow file of a Hugging Face dataset as a Source, such as SAELens caches
+ * (https://github.com/decoderesearch/SAELens, CacheActivationsRunner): a column a hook of [T, d]
+ * (Array2D) or [d] a row of the table, token_ids [T] beside it. The hook's name is that of the
+ * column.
  */
 
 import { type ArrowColumn, type ArrowFile, openArrow } from "../formats/arrow.ts";
@@ -19,7 +21,10 @@ import { rowType } from "./row-type.ts";
 import { isSideName, rowsBeside, type SideArray } from "./side-arrays.ts";
 import type { Source } from "./source.ts";
 
-/** Opens the column `dataset`, or `hidden_states`, or else the only one that could be meant. Throws SaettaError or FormatError naming the file. */
+/**
+ * Opens the column `dataset`, or `hidden_states`, or else the only one that could be meant. Throws
+ * SaettaError or FormatError naming the file.
+ */
 export async function openArrowSource(path: string, { dataset, as }: OpenOptions = {}): Promise<Source> {
   const file = await openArrow(path);
   return closedOnFailure(file, () => sourceOf(file, choose(file, dataset), as));

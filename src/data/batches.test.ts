@@ -49,7 +49,9 @@ function arrange(setting: Setting) {
   return { source, order, nonFinite: setting.nonFinite ?? "stop" };
 }
 
-/** The ring as an engine would hold it: what a batch names is read back from where it was uploaded. */
+/**
+ * The ring as an engine would hold it: what a batch names is read back from where it was uploaded.
+ */
 class Held implements Ring {
   readonly #bytes: Uint8Array;
   readonly #source: Source;

@@ -1,6 +1,7 @@
 /**
- * Batches of rows in the run's order. Two windows live in the engine's memory (the ring); while one is trained on, the next is read from
- * disk and brought there. A batch says which rows of the ring it is.
+ * Batches of rows in the run's order. Two windows live in the engine's memory (the ring); while one
+ * is trained on, the next is read from disk and brought there. A batch says which rows of the ring
+ * it is.
  */
 
 import { BYTES } from "../util/bytes.ts";
@@ -13,7 +14,11 @@ import type { Source } from "./source.ts";
 export interface Ring {
   /** Memory of the host in which rows wait to be brought. */
   memory(bytes: number): Uint8Array<ArrayBuffer>;
-  /** Brings rows to row `at` of the ring; whoever asks for the next batch has queued all that reads the last. Resolves when `bytes` may be used again, with those rows of them that hold something not finite. */
+  /**
+   * Brings rows to row `at` of the ring; whoever asks for the next batch has queued all that reads
+   * the last. Resolves when `bytes` may be used again, with those rows of them that hold something
+   * not finite.
+   */
   bring(at: number, bytes: Uint8Array): Promise<readonly number[]>;
 }
 
@@ -24,7 +29,10 @@ export interface Batch {
   readonly next: Position;
 }
 
-/** A place in the stream of all epochs. `skipped`: rows passed over so far for their values: not finite, or left out by the source. */
+/**
+ * A place in the stream of all epochs. `skipped`: rows passed over so far for their values: not
+ * finite, or left out by the source.
+ */
 export interface Position {
   readonly epoch: number;
   readonly row: number;
@@ -51,9 +59,10 @@ export function ringRows(order: RowOrder): number {
 }
 
 /**
- * Batches of `size()` rows from `start` on, epoch after epoch; one may reach into the next epoch. Ends when `size` returns 0, when the signal is aborted while
- * a stream is waited for, and after the last full batch of rows that are read once. Rejects when a row cannot be read, or is not finite and `nonFinite` is
- * "stop" (naming file and row).
+ * Batches of `size()` rows from `start` on, epoch after epoch; one may reach into the next epoch.
+ * Ends when `size` returns 0, when the signal is aborted while a stream is waited for, and after
+ * the last full batch of rows that are read once. Rejects when a row cannot be read, or is not
+ * finite and `nonFinite` is "stop" (naming file and row).
  */
 export async function* batches(
   source: Source,
@@ -103,7 +112,8 @@ export async function* batches(
           else chosen[used++] = window.at + at;
         }
         if (used > before) from.add(window);
-        // A third window would overwrite the first before the batch is used; only rows passed over can lead here.
+        // A third window would overwrite the first before the batch is used; only rows passed over
+        // can lead here.
         if (from.size > 2 && order.windows > 1) throw tooManyBad(source, skipped);
       }
       yield { rows: chosen, next: { epoch: window.epoch, row, skipped } };
@@ -156,7 +166,10 @@ class WindowReader {
   readonly #ring: Ring;
   readonly #nonFinite: NonFinite;
   readonly #signal: AbortSignal;
-  /** Memory of a window, which is used for one after the other, and of blocks of which rows are excluded. */
+  /**
+   * Memory of a window, which is used for one after the other, and of blocks of which rows are
+   * excluded.
+   */
   #memory: Uint8Array<ArrayBuffer> | undefined;
   readonly #aside: (Uint8Array | undefined)[] = [];
 

@@ -1,4 +1,7 @@
-/** Caches of activations as other programs leave them. Arrow files are written by Apache's own library, torch files by PyTorch. */
+/**
+ * Caches of activations as other programs leave them. Arrow files are written by Apache's own
+ * library, torch files by PyTorch.
+ */
 
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -98,7 +101,8 @@ describe("SAELens' cache", () => {
     false,
     true,
   ])("whose lists begin in the middle of their numbers, as those of a slice do (fixed inner lists: %s)", async (fixed) => {
-    // Apache's writer moves numbers to the beginning, others do not: of 4 sequences the first is taken away by offsets and lengths alone.
+    // Apache's writer moves numbers to the beginning, others do not: of 4 sequences the first is
+    // taken away by offsets and lengths alone.
     const bytes = Buffer.from(ipc([batch("f32", 4, 0, { fixedInner: fixed })]));
     const offsets = Buffer.from(Int32Array.of(0, T, 2 * T, 3 * T, 4 * T).buffer);
     const lists = bytes.indexOf(offsets);
@@ -185,7 +189,10 @@ describe("SAELens' cache", () => {
 
 const i64 = (numbers: readonly number[]) => bytesOf(BigInt64Array.from(numbers, BigInt));
 
-/** A chunk of 2 sequences; the last position of each is padding, and the first is not trained on: both hold NaN. */
+/**
+ * A chunk of 2 sequences; the last position of each is padding, and the first is not trained on:
+ * both hold NaN.
+ */
 function chunk(from: number): {
   activation: Float32Array;
   tokens: Uint8Array;

@@ -1,4 +1,7 @@
-/** Which rows a run trains on and which it is judged by: a pure function of the data, its options and what was appended. */
+/**
+ * Which rows a run trains on and which it is judged by: a pure function of the data, its options
+ * and what was appended.
+ */
 
 import { BYTES } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
@@ -27,7 +30,10 @@ export interface RowOptions {
   readonly holdout: number;
   readonly seed: number;
   readonly statisticsRows?: number;
-  /** "holdout": only which rows are held out is asked, so values are looked at there, as far as that will do. */
+  /**
+   * "holdout": only which rows are held out is asked, so values are looked at there, as far as that
+   * will do.
+   */
   readonly only?: "holdout" | undefined;
 }
 
@@ -40,23 +46,33 @@ export interface Choice {
   readonly excluded: number;
   /** Rows that the source's mask leaves out. */
   readonly masked: RowSet;
-  /** Rows left out for their values, as far as they were looked for; how many are zero, and how many beyond the largest norm. */
+  /**
+   * Rows left out for their values, as far as they were looked for; how many are zero, and how many
+   * beyond the largest norm.
+   */
   readonly leftOut: RowSet;
   readonly zeros: number;
   readonly above: number;
   /** The largest norm that is kept; undefined where every norm is. */
   readonly normLimit: number | undefined;
-  /** What is still to be left out of rows as they are read; undefined where all such rows were found. */
+  /**
+   * What is still to be left out of rows as they are read; undefined where all such rows were
+   * found.
+   */
   readonly onRead: ValueRule | undefined;
 }
 
-/** Data of so many bytes is looked through for zero rows; of larger data a sample decides whether it is. */
+/**
+ * Data of so many bytes is looked through for zero rows; of larger data a sample decides whether it
+ * is.
+ */
 const LOOKED_THROUGH = 256 * 2 ** 20;
 
 /**
- * Chooses the rows. Zero rows are looked for in the whole of data up to 256 MiB and where the sample of the statistics has some; elsewhere they are left to `onRead`. With `maxNorm`
- * all rows are read once. Rows that can be read only once are left to `onRead`.
- * Throws UsageError for positions that the data does not have, SaettaError where every sampled row is left out.
+ * Chooses the rows. Zero rows are looked for in the whole of data up to 256 MiB and where the
+ * sample of the statistics has some; elsewhere they are left to `onRead`. With `maxNorm` all rows
+ * are read once. Rows that can be read only once are left to `onRead`. Throws UsageError for
+ * positions that the data does not have, SaettaError where every sampled row is left out.
  */
 export async function chooseRows(
   source: Source,
@@ -73,7 +89,8 @@ export async function chooseRows(
   const findsZeros = zeroRows === "skip";
   const once = source.stream === "once";
   const sampled = (findsZeros && !once) || (maxNorm > 0 && options.normLimit === undefined);
-  // How rows are found must not change with what was appended, or the rows before would change their order.
+  // How rows are found must not change with what was appended, or the rows before would change
+  // their order.
   const first = { ...source, rows: appended[0]?.rows ?? source.rows };
   const sample = sampled ? await normsOfSample(first, untrained, options) : undefined;
   const normLimit = maxNorm > 0 ? (options.normLimit ?? maxNorm * sample!.median) : undefined;
@@ -86,7 +103,8 @@ export async function chooseRows(
   const everywhere = only === undefined ? rule : { ...rule, most: Number.POSITIVE_INFINITY };
   const found = whole ? await scanRows(source, all, untrained, everywhere) : nothing;
   addAll(found.zeros, untrained);
-  // Norms have no say in which sequences are held out, so that the hold-out can be found without them.
+  // Norms have no say in which sequences are held out, so that the hold-out can be found without
+  // them.
   const sequences = heldOutOf(source, holdout, seed, appended, untrained);
   let above = found.above;
   if (only === "holdout" && !once) {
@@ -122,7 +140,10 @@ function addAll(rows: RowSet, to: RowSet): void {
   for (let row = 0; rows.size > 0 && row < rows.rows; row++) if (rows.has(row)) to.add(row);
 }
 
-/** Of a sample of the rows that are not in `skip`: how many are zero, and the median norm of those that are finite and not zero. */
+/**
+ * Of a sample of the rows that are not in `skip`: how many are zero, and the median norm of those
+ * that are finite and not zero.
+ */
 async function normsOfSample(
   source: Source,
   skip: RowSet,

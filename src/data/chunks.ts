@@ -17,8 +17,8 @@ export interface Chunk {
 const CHUNK_ROWS = 4096;
 
 /**
- * The rows of the ranges, in that order. A row that is not finite stops (SaettaError that says where it is), or is left out with "skip". Each
- * chunk has its own memory.
+ * The rows of the ranges, in that order. A row that is not finite stops (SaettaError that says
+ * where it is), or is left out with "skip". Each chunk has its own memory.
  */
 export async function* rowsOf(
   source: Source,
@@ -81,7 +81,10 @@ function withoutNonFinite(
 /** Rows that are kept or left together when there are too many. */
 const PIECE = 256;
 
-/** At most `most` rows, evenly spread over the ranges in pieces of up to 256 consecutive rows; all of them when there are no more. */
+/**
+ * At most `most` rows, evenly spread over the ranges in pieces of up to 256 consecutive rows; all
+ * of them when there are no more.
+ */
 export function atMost(ranges: readonly Range[], most: number): Range[] {
   const all = countRows(ranges);
   if (all <= most) return [...ranges];

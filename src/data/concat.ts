@@ -10,7 +10,9 @@ interface Part {
   readonly rows: number;
 }
 
-/** What a range of rows is of one part: its first row there, how many, and its place in the range. */
+/**
+ * What a range of rows is of one part: its first row there, how many, and its place in the range.
+ */
 interface Piece<P extends Part> {
   readonly part: P;
   readonly at: number;
@@ -75,8 +77,10 @@ export function rowReader(parts: readonly (Part & Pick<Source, "read">)[], rowBy
 const MOST_NOTES = 8;
 
 /**
- * The rows of the first source, then those of the second, and so on. Width, dtype and the presence of tokens must agree (SaettaError naming two
- * files that do not); `sequence` and each field of `origin` are kept where all agree. Owns the sources: close() closes them. `notes`: what else is to be said of the files.
+ * The rows of the first source, then those of the second, and so on. Width, dtype and the presence
+ * of tokens must agree (SaettaError naming two files that do not); `sequence` and each field of
+ * `origin` are kept where all agree. Owns the sources: close() closes them. `notes`: what else is
+ * to be said of the files.
  */
 export function concatSources(sources: readonly Source[], notes: readonly string[] = []): Source {
   const first = sources[0];

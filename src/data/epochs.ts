@@ -1,6 +1,7 @@
 /**
- * The order of a run to which files were appended (docs/decisions/0063). Rows that were there before keep their order; the rows of the appended files are an epoch of
- * their own, and every later epoch visits all rows.
+ * The order of a run to which files were appended (docs/decisions/0063). Rows that were there
+ * before keep their order; the rows of the appended files are an epoch of their own, and every
+ * later epoch visits all rows.
  */
 
 import { heldOut, type Range } from "./holdout.ts";
@@ -54,7 +55,10 @@ export function orderOf(
   };
 }
 
-/** The hold-out, of rows that are not in `gone`: that of the rows before each append, which training has not seen, and some of the sequences that were appended. */
+/**
+ * The hold-out, of rows that are not in `gone`: that of the rows before each append, which training
+ * has not seen, and some of the sequences that were appended.
+ */
 export function heldOutOf(
   source: Pick<Source, "rows" | "sequence">,
   fraction: number,

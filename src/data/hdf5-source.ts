@@ -1,4 +1,7 @@
-/** Activations of one HDF5 file as a Source: `[n_seq, T, d]` or `[n, d]`, with token ids and the origin where the file has them. */
+/**
+ * Activations of one HDF5 file as a Source: `[n_seq, T, d]` or `[n, d]`, with token ids and the
+ * origin where the file has them.
+ */
 
 import { type Hdf5Dataset, type Hdf5File, openHdf5 } from "../formats/hdf5-read.ts";
 import { closedOnFailure } from "../util/closing.ts";
@@ -16,7 +19,10 @@ import { rowType } from "./row-type.ts";
 import { rowsBeside } from "./side-arrays.ts";
 import type { Source } from "./source.ts";
 
-/** Opens `dataset`, or `hidden_states`, or else the only dataset that could be meant. Throws SaettaError or FormatError naming the file. */
+/**
+ * Opens `dataset`, or `hidden_states`, or else the only dataset that could be meant. Throws
+ * SaettaError or FormatError naming the file.
+ */
 export async function openHdf5Source(path: string, { dataset, as }: OpenOptions = {}): Promise<Source> {
   const file = await openHdf5(path);
   return closedOnFailure(file, () => sourceOf(file, choose(file, dataset?.replace(/^\/+/, "")), as));

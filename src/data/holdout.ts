@@ -1,4 +1,7 @@
-/** The hold-out: whole sequences, a pure function of (seed, fraction), that training never sees and evaluation uses. */
+/**
+ * The hold-out: whole sequences, a pure function of (seed, fraction), that training never sees and
+ * evaluation uses.
+ */
 
 import { hash32, PURPOSE } from "../util/rng.ts";
 import type { RowSet } from "./mask.ts";
@@ -10,11 +13,15 @@ export interface Range {
   readonly count: number;
 }
 
-/** Neighbouring rows of 2-D data are often neighbouring tokens: they are held out together, as a sequence would be. */
+/**
+ * Neighbouring rows of 2-D data are often neighbouring tokens: they are held out together, as a
+ * sequence would be.
+ */
 const ROWS_TOGETHER = 64;
 
 /**
- * The held-out sequences as ranges of rows, in file order: at least one and not all of those that have a row that is not in `gone`. Empty when the fraction is 0 or there are fewer than two such
+ * The held-out sequences as ranges of rows, in file order: at least one and not all of those that
+ * have a row that is not in `gone`. Empty when the fraction is 0 or there are fewer than two such
  * sequences.
  */
 export function heldOut(

@@ -1,4 +1,7 @@
-/** Files that say less than they should, or say it in another way: masks of every type, bits of bfloat16, links, lists, and folders of many things. */
+/**
+ * Files that say less than they should, or say it in another way: masks of every type, bits of
+ * bfloat16, links, lists, and folders of many things.
+ */
 
 import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";

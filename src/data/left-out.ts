@@ -1,4 +1,7 @@
-/** Rows that are left out for their values: all-zero rows, which were allocated and never written, and rows beyond a largest norm. */
+/**
+ * Rows that are left out for their values: all-zero rows, which were allocated and never written,
+ * and rows beyond a largest norm.
+ */
 
 import { BYTES, float64Of } from "../util/bytes.ts";
 import { rowsToFloat32 } from "./convert.ts";
@@ -26,7 +29,10 @@ export function rowNorms(raw: Uint8Array, dtype: RowDType, d: number, count: num
   return norms;
 }
 
-/** The rows of raw [count, d] that the rule leaves out, in order. Rows that are not finite are not among them: `--non-finite` decides on those. */
+/**
+ * The rows of raw [count, d] that the rule leaves out, in order. Rows that are not finite are not
+ * among them: `--non-finite` decides on those.
+ */
 export function rowsLeftOut(rule: ValueRule, raw: Uint8Array, dtype: RowDType, d: number, count: number): number[] {
   const { zeros, above } = sorted(rule, raw, dtype, d, count);
   return above.length === 0 ? zeros : [...zeros, ...above].sort((a, b) => a - b);
@@ -47,7 +53,10 @@ function sorted(
   return { zeros, above };
 }
 
-/** The all-zero rows of raw [count, d], in order. Looks no further into a row than to its first other element. */
+/**
+ * The all-zero rows of raw [count, d], in order. Looks no further into a row than to its first
+ * other element.
+ */
 export function zeroRows(raw: Uint8Array, dtype: RowDType, d: number, count: number): number[] {
   const bytes = BYTES[dtype];
   const part = raw.subarray(0, count * d * bytes);
@@ -72,7 +81,10 @@ export function zeroRows(raw: Uint8Array, dtype: RowDType, d: number, count: num
 
 const BYTES_PER_READ = 4 * 2 ** 20;
 
-/** Reads the rows of the ranges and finds those that the rule leaves out; rows of `skip` are not looked at. */
+/**
+ * Reads the rows of the ranges and finds those that the rule leaves out; rows of `skip` are not
+ * looked at.
+ */
 export async function scanRows(
   source: Source,
   ranges: readonly Range[],

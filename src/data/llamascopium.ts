@@ -1,6 +1,8 @@
 /**
- * The cache of activations of Llamascopium (https://github.com/OpenMOSS/Llamascopium): a folder a hook with [shard-N-]chunk-N.safetensors, each with activation [n, T, d], tokens, mask
- * (what it trains on) and attention_mask (what is no padding), and perhaps a .meta.json with an object a sequence.
+ * The cache of activations of Llamascopium (https://github.com/OpenMOSS/Llamascopium): a folder a
+ * hook with [shard-N-]chunk-N.safetensors, each with activation [n, T, d], tokens, mask (what it
+ * trains on) and attention_mask (what is no padding), and perhaps a .meta.json with an object a
+ * sequence.
  */
 
 import { basename, dirname, join, resolve } from "node:path";
@@ -11,7 +13,10 @@ import type { Origin } from "./source.ts";
 /** The name of its activations. */
 export const CHUNK_DATASET = "activation";
 
-/** What the names around a chunk, and the file beside it, say of its origin; nothing for files of other names. */
+/**
+ * What the names around a chunk, and the file beside it, say of its origin; nothing for files of
+ * other names.
+ */
 export async function chunkOrigin(path: string): Promise<Origin> {
   const name = /^((?:shard-\d+-)?chunk-\d+)\.(?:safetensors|pt)$/.exec(basename(path))?.[1];
   if (name === undefined) return {};

@@ -51,21 +51,26 @@ export async function maskedRows({ rows, mask }: Source): Promise<RowSet> {
   return masked;
 }
 
-/** "start": rows of the token that starts every document; "none"; or the tokens to leave out, "start" among them or not. */
+/**
+ * "start": rows of the token that starts every document; "none"; or the tokens to leave out,
+ * "start" among them or not.
+ */
 export type ExcludeTokens = "start" | "none" | readonly (number | "start")[];
 
 /** Positions within a context, counted from its first row that the mask does not leave out. */
 export type ExcludePositions = "none" | readonly number[];
 
-/** The ids that `exclude` names. `startToken`: undefined where it is not known, and then left out. */
+/**
+ * The ids that `exclude` names. `startToken`: undefined where it is not known, and then left out.
+ */
 export function excludedIds(exclude: ExcludeTokens, startToken: number | undefined): ReadonlySet<number> {
   const named = exclude === "none" ? [] : typeof exclude === "string" ? [exclude] : exclude;
   return new Set(named.map((each) => (each === "start" ? startToken : each)).filter((id) => id !== undefined));
 }
 
 /**
- * The rows that `exclude` leaves out. Start tokens have massive norms (Sun et al. 2024, "Massive activations in large language models"):
- * kept, they would own the variance and the FVU.
+ * The rows that `exclude` leaves out. Start tokens have massive norms (Sun et al. 2024, "Massive
+ * activations in large language models"): kept, they would own the variance and the FVU.
  */
 export async function excludedRows(source: Source, exclude: ExcludeTokens): Promise<RowSet> {
   const excluded = new RowSet(source.rows);
@@ -98,7 +103,8 @@ export async function excludedRows(source: Source, exclude: ExcludeTokens): Prom
 }
 
 /**
- * Adds the rows at the given positions of every context to `excluded`. Positions count from the first row of a context that is not in `masked`, so that padding at its start moves them. Throws
+ * Adds the rows at the given positions of every context to `excluded`. Positions count from the
+ * first row of a context that is not in `masked`, so that padding at its start moves them. Throws
  * UsageError where the data has no contexts, or a position lies beyond them.
  */
 export async function excludedPositions(

@@ -1,4 +1,7 @@
-/** Activations of one .npy file as a Source. The format has no names, so there are no token ids and no origin. */
+/**
+ * Activations of one .npy file as a Source. The format has no names, so there are no token ids and
+ * no origin.
+ */
 
 import { openNpy } from "../formats/npy.ts";
 import { BYTES } from "../util/bytes.ts";

@@ -19,9 +19,11 @@ export type { OpenOptions };
 const NO_REPEATS = { repeated: [], notes: [] } as const;
 
 /**
- * One or many files as one Source, in the order given; a folder means the files in it, and a name with * or ? those that match. A file without rows is left out, with a note, where
- * others have some, and so is one that repeats an earlier one, unless `repeats` is "keep". Throws SaettaError or FormatError, naming the file, when one cannot be read or does not go with the
- * others; UsageError without paths.
+ * One or many files as one Source, in the order given; a folder means the files in it, and a name
+ * with * or ? those that match. A file without rows is left out, with a note, where others have
+ * some, and so is one that repeats an earlier one, unless `repeats` is "keep". Throws SaettaError
+ * or FormatError, naming the file, when one cannot be read or does not go with the others;
+ * UsageError without paths.
  */
 export async function openSource(
   paths: readonly string[],

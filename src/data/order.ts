@@ -1,9 +1,11 @@
 /**
- * The order of rows: a pure function of (seed, epoch, position), so that a run can be taken up anywhere without reading what came before.
+ * The order of rows: a pure function of (seed, epoch, position), so that a run can be taken up
+ * anywhere without reading what came before.
  *
- * The file is cut into blocks of neighbouring rows, which a disk reads at full speed. Each epoch permutes the blocks, groups them into
- * windows that fit in memory, and permutes the rows of each window: a batch mixes rows of some hundred places of the file, and
- * a file smaller than a window is shuffled whole. Excluded rows are squeezed out of a window as it is read.
+ * The file is cut into blocks of neighbouring rows, which a disk reads at full speed. Each epoch
+ * permutes the blocks, groups them into windows that fit in memory, and permutes the rows of each
+ * window: a batch mixes rows of some hundred places of the file, and a file smaller than a window
+ * is shuffled whole. Excluded rows are squeezed out of a window as it is read.
  */
 
 import { PURPOSE, Rng } from "../util/rng.ts";
@@ -18,7 +20,10 @@ export interface Geometry {
   readonly rowBytes: number;
   /** Rows that the file stores together. */
   readonly grain: number;
-  /** Blocks keep their order, and windows are short when nothing is shuffled: the rows arrive one after the other, perhaps slowly. */
+  /**
+   * Blocks keep their order, and windows are short when nothing is shuffled: the rows arrive one
+   * after the other, perhaps slowly.
+   */
   readonly stream?: Source["stream"];
 }
 
@@ -37,7 +42,10 @@ export interface Window {
 export interface OrderOptions {
   readonly seed: number;
   readonly shuffle: boolean;
-  /** Rows of a batch: a window holds at least as many, so that a batch never reaches over more than two. */
+  /**
+   * Rows of a batch: a window holds at least as many, so that a batch never reaches over more than
+   * two.
+   */
   readonly batch: number;
   /** Bytes that a block and a window hold at least, where the file has as many. */
   readonly blockBytes?: number;
@@ -47,7 +55,9 @@ export interface OrderOptions {
 interface Epoch {
   readonly epoch: number;
   readonly blocks: Uint32Array;
-  /** Where each window begins, as an index into blocks and as a position; and the end of the last. */
+  /**
+   * Where each window begins, as an index into blocks and as a position; and the end of the last.
+   */
   readonly starts: readonly { readonly block: number; readonly position: number }[];
 }
 

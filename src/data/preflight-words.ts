@@ -1,4 +1,7 @@
-/** A preflight in words: one line for the start of a run, and a word of advice where something is off. */
+/**
+ * A preflight in words: one line for the start of a run, and a word of advice where something is
+ * off.
+ */
 
 import {
   LARGE,
@@ -12,7 +15,10 @@ import {
 /** More of them are only counted. */
 const LISTED = 8;
 
-/** "norm 12.3 (median 12.0, 99 %: 15.1, largest 20.4), mean/spread 0.45, outlier dimensions 138 378, duplicates 0.1 %, all finite, excluded tokens 2.6 x the norm". */
+/**
+ * "norm 12.3 (median 12.0, 99 %: 15.1, largest 20.4), mean/spread 0.45, outlier dimensions 138 378,
+ * duplicates 0.1 %, all finite, excluded tokens 2.6 x the norm".
+ */
 export function preflightLine({
   norms,
   meanToSpread,
@@ -68,7 +74,10 @@ export function zeroRowsNote(zeros: number, rows: number): string {
   return `${amount(zeros)} of ${amount(rows)} rows ${zeros === 1 ? "is" : "are"} all zero, as rows that were never written are: ${ZERO_ROWS}`;
 }
 
-/** What is worth knowing of the rows that a run would train on, a sentence each. `inspect` and `train` say it alike. */
+/**
+ * What is worth knowing of the rows that a run would train on, a sentence each. `inspect` and
+ * `train` say it alike.
+ */
 export function notesOf(found: Preflight & { readonly everything: boolean }): string[] {
   const said: string[] = [];
   const { rows, everything, norms, meanToSpread, outliers, duplicates, large, sinks, scales } = found;

@@ -29,7 +29,8 @@ describe("preflight", () => {
   it("lists dimensions beyond the stated bounds and no others", () => {
     const [rows, d] = [4000, 100];
     const rng = new Rng(3, 3);
-    // Dimension 3: a variance of 36 beside 99 of 1 (share 0.27, an even one is 0.01); 4: 16 (0.11, not 20 x); 8: a mean of 12 std; 9: of 8.
+    // Dimension 3: a variance of 36 beside 99 of 1 (share 0.27, an even one is 0.01); 4: 16 (0.11,
+    // not 20 x); 8: a mean of 12 std; 9: of 8.
     const scale = (i: number) => (i === 3 ? 6 : i === 4 ? 4 : 1);
     const mean = (i: number) => (i === 8 ? 12 : i === 9 ? 8 : 0);
     const sample = Float32Array.from({ length: rows * d }, (_, at) => rng.normal() * scale(at % d) + mean(at % d));

@@ -1,4 +1,7 @@
-/** What can be seen of activations before training: norms, how far the mean is from the rest, outlier dimensions, duplicates, rows that are not finite, zero rows, start tokens, sinks. */
+/**
+ * What can be seen of activations before training: norms, how far the mean is from the rest,
+ * outlier dimensions, duplicates, rows that are not finite, zero rows, start tokens, sinks.
+ */
 
 import { BYTES } from "../util/bytes.ts";
 import { nonFiniteRows } from "../util/float16.ts";
@@ -18,7 +21,10 @@ export interface Norms {
   readonly max: number;
 }
 
-/** A dimension whose share of the variance is more than OUTLIER_SHARE times an even one, or whose mean is more than OUTLIER_MEAN times its standard deviation away from 0. */
+/**
+ * A dimension whose share of the variance is more than OUTLIER_SHARE times an even one, or whose
+ * mean is more than OUTLIER_MEAN times its standard deviation away from 0.
+ */
 export interface Outlier {
   readonly dimension: number;
   /** Of the sum of the variances of all dimensions. */
@@ -67,7 +73,10 @@ export interface Preflight {
   readonly scales: ElementScales | undefined;
 }
 
-/** The numbers of a sample [rows, d] of finite rows. One pass over it for the norms and hashes, one for the variances. `positions` [rows]: of each row in its context, where that is known. */
+/**
+ * The numbers of a sample [rows, d] of finite rows. One pass over it for the norms and hashes, one
+ * for the variances. `positions` [rows]: of each row in its context, where that is known.
+ */
 export function preflight(sample: Float32Array, d: number, positions?: ArrayLike<number>): Preflight {
   const rows = sample.length / d;
   const bits = new Int32Array(sample.buffer, sample.byteOffset, sample.length);
@@ -139,7 +148,10 @@ function sinksOf(norms: Float64Array, positions: ArrayLike<number>, median: numb
     .sort((a, b) => a.position - b.position);
 }
 
-/** The position of a row in its context, as `--exclude-positions` counts it; undefined where that is not known. */
+/**
+ * The position of a row in its context, as `--exclude-positions` counts it; undefined where that is
+ * not known.
+ */
 export function positionsIn({ sequence }: Source, masked: RowSet): ((row: number) => number) | undefined {
   if (sequence === undefined) return undefined;
   return (row) => row - contextStart(row - (row % sequence), sequence, masked);
@@ -181,7 +193,10 @@ export interface RunPreflight extends Preflight {
   readonly excluded: Norms | undefined;
 }
 
-/** Counts what a sample passes over; `isHeldOut` tells rows of the hold-out from those that are excluded for their token. */
+/**
+ * Counts what a sample passes over; `isHeldOut` tells rows of the hold-out from those that are
+ * excluded for their token.
+ */
 export class PassedOver {
   readonly #norms: number[] = [];
   readonly #isHeldOut: (row: number) => boolean;
@@ -209,13 +224,18 @@ export interface SourcePreflight extends Preflight {
   readonly sampled: number;
   /** Whether those are all rows. */
   readonly everything: boolean;
-  /** Of them, rows that are all zero. The other numbers are of the rest, as `train` leaves them out. */
+  /**
+   * Of them, rows that are all zero. The other numbers are of the rest, as `train` leaves them out.
+   */
   readonly zeroRows: number;
   /** Of them, rows that hold NaN or Inf. */
   readonly nonFinite: number;
   /** The first of those, as `locate` names it. */
   readonly firstNonFinite: string | undefined;
-  /** Rows of the sample with the token that starts every document; undefined where the file does not name it. */
+  /**
+   * Rows of the sample with the token that starts every document; undefined where the file does not
+   * name it.
+   */
   readonly startTokens: { readonly rows: number; readonly norms: Norms } | undefined;
 }
 
@@ -223,7 +243,10 @@ export interface SourcePreflight extends Preflight {
 const MOST_BYTES = 2 ** 28;
 const ALL_BYTES = 2 ** 26;
 
-/** Looks at a sample of rows as a run does (`samplePlaces`); at all rows where they are no more than `wanted`, default: what a run samples, or what fits 64 MiB. */
+/**
+ * Looks at a sample of rows as a run does (`samplePlaces`); at all rows where they are no more than
+ * `wanted`, default: what a run samples, or what fits 64 MiB.
+ */
 export async function preflightOf(source: Source, seed = 0, wanted?: number): Promise<SourcePreflight> {
   const { dIn, dtype, rows, tokens, origin } = source;
   const fits = wanted ?? Math.max(STATISTICS_ROWS, Math.floor(ALL_BYTES / (4 * dIn)));

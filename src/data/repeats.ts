@@ -1,12 +1,17 @@
-/** Files that hold the same rows: a name given twice, a link, a copy. Kept, their rows would be both trained on and held out. */
+/**
+ * Files that hold the same rows: a name given twice, a link, a copy. Kept, their rows would be both
+ * trained on and held out.
+ */
 
 import { stat } from "node:fs/promises";
 import { BYTES } from "../util/bytes.ts";
 import type { Source } from "./source.ts";
 
 /**
- * The sources without those that repeat an earlier one, and a note for each that is left out. A repeat is the same file on disk (named twice, or by a link), or has the same rows, element by
- * element. Full comparisons are made only of sources whose first, middle and last rows agree. The caller closes what is left out.
+ * The sources without those that repeat an earlier one, and a note for each that is left out. A
+ * repeat is the same file on disk (named twice, or by a link), or has the same rows, element by
+ * element. Full comparisons are made only of sources whose first, middle and last rows agree. The
+ * caller closes what is left out.
  */
 export async function repeatsOf(sources: readonly Source[]): Promise<{
   readonly kept: readonly Source[];

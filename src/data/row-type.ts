@@ -1,6 +1,7 @@
 /**
- * In which float type the rows of an array are read. Programs without bfloat16 store its bits as 16-bit integers (PyTorch's `view(torch.int16)`, NumPy's uint16) or as 2 bytes
- * without a type (ml_dtypes through h5py or NumPy).
+ * In which float type the rows of an array are read. Programs without bfloat16 store its bits as
+ * 16-bit integers (PyTorch's `view(torch.int16)`, NumPy's uint16) or as 2 bytes without a type
+ * (ml_dtypes through h5py or NumPy).
  */
 
 import { FormatError } from "../util/errors.ts";
@@ -28,7 +29,8 @@ export interface TypedArray {
 }
 
 /**
- * `asked`: what --as says. Without it 2-byte elements are bfloat16 where a sample of them looks so, with a note. Throws FormatError for elements of other types, and for those that need --as.
+ * `asked`: what --as says. Without it 2-byte elements are bfloat16 where a sample of them looks so,
+ * with a note. Throws FormatError for elements of other types, and for those that need --as.
  */
 export async function rowType(
   array: TypedArray,
@@ -54,7 +56,10 @@ export async function rowType(
 
 const SAMPLED_ROWS = 8;
 const FEWEST = 8;
-/** Binary exponents of nearly all activations: 2^-40 to 2^20. Integers that count, and halves, have others too. */
+/**
+ * Binary exponents of nearly all activations: 2^-40 to 2^20. Integers that count, and halves, have
+ * others too.
+ */
 const [LEAST, MOST, SHARE] = [-40, 20, 0.99];
 
 async function looksLikeBf16({ rows, width, read }: TypedArray): Promise<boolean> {

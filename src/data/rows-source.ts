@@ -1,4 +1,7 @@
-/** Rows that a program makes, as a Source: read from the first to the last, once or as often as they can be made anew. */
+/**
+ * Rows that a program makes, as a Source: read from the first to the last, once or as often as they
+ * can be made anew.
+ */
 
 import { BYTES, bytesOf } from "../util/bytes.ts";
 import { SaettaError, UsageError } from "../util/errors.ts";
@@ -24,11 +27,13 @@ const NAME = "fromRows";
 const BREATH_MS = 10;
 
 /**
- * A source of rows that a program makes. `rows` is a function that returns the rows from the first on, the same ones whenever it is called (once for the statistics, once for
- * the hold-out, once an epoch); or an iterable of them that can be read once: one epoch in the order given, no hold-out, no resume, and the median and variance that a
- * run starts from are those of its first rows.
- * A function's rows are shuffled within windows of 64 MiB. Rejects, when read, with UsageError for what is no row of `dIn` numbers, SaettaError when the rows end early, and
- * whatever the iterable itself throws. Close it when done: an iterable that is still open is told to `return`.
+ * A source of rows that a program makes. `rows` is a function that returns the rows from the first
+ * on, the same ones whenever it is called (once for the statistics, once for the hold-out, once an
+ * epoch); or an iterable of them that can be read once: one epoch in the order given, no hold-out,
+ * no resume, and the median and variance that a run starts from are those of its first rows. A
+ * function's rows are shuffled within windows of 64 MiB. Rejects, when read, with UsageError for
+ * what is no row of `dIn` numbers, SaettaError when the rows end early, and whatever the iterable
+ * itself throws. Close it when done: an iterable that is still open is told to `return`.
  */
 export function fromRows(rows: Rows | (() => Rows), options: RowsOptions): Source & AsyncDisposable {
   for (const name of ["dIn", "rows"] as const) {
@@ -57,7 +62,10 @@ export function fromRows(rows: Rows | (() => Rows), options: RowsOptions): Sourc
   };
 }
 
-/** The source with its first `rows` rows kept until rows beyond them are read, so that those of a stream that is read once serve twice. */
+/**
+ * The source with its first `rows` rows kept until rows beyond them are read, so that those of a
+ * stream that is read once serve twice.
+ */
 export function keepingHead(source: Source, rows: number): Source {
   const rowBytes = source.dIn * BYTES[source.dtype];
   const kept = Math.min(rows, source.rows);
@@ -167,7 +175,10 @@ class Reader {
     this.#pending = undefined;
   }
 
-  /** Tells an iterator that nothing more will be asked of it. One that owes a chunk is not waited for. */
+  /**
+   * Tells an iterator that nothing more will be asked of it. One that owes a chunk is not waited
+   * for.
+   */
   async #end(): Promise<void> {
     const iterator = this.#iterator;
     const owes = this.#pending !== undefined;

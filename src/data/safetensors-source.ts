@@ -1,6 +1,7 @@
 /**
- * Activations of one safetensors file as a Source: the float tensor `[n_seq, T, d]` or `[n, d]` that is meant, with the ids of a tensor `tokens` beside it, and
- * the origin from the metadata (model, model_sha256, tensor, tokenizer, start_token; all are strings there).
+ * Activations of one safetensors file as a Source: the float tensor `[n_seq, T, d]` or `[n, d]`
+ * that is meant, with the ids of a tensor `tokens` beside it, and the origin from the metadata
+ * (model, model_sha256, tensor, tokenizer, start_token; all are strings there).
  */
 
 import {
@@ -26,7 +27,10 @@ import { rowType } from "./row-type.ts";
 import { rowsBeside } from "./side-arrays.ts";
 import type { Origin, Source } from "./source.ts";
 
-/** Opens the tensor `dataset`, or `hidden_states`, or `activation`, or else the only one that could be meant. Throws SaettaError or FormatError naming the file. */
+/**
+ * Opens the tensor `dataset`, or `hidden_states`, or `activation`, or else the only one that could
+ * be meant. Throws SaettaError or FormatError naming the file.
+ */
 export async function openSafetensorsSource(path: string, { dataset, as }: OpenOptions = {}): Promise<Source> {
   const file = await openSafetensors(path);
   return closedOnFailure(file, async () => {

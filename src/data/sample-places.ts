@@ -1,4 +1,7 @@
-/** Where a sample of rows is read: at places spread over the whole file, a few neighbouring rows each. */
+/**
+ * Where a sample of rows is read: at places spread over the whole file, a few neighbouring rows
+ * each.
+ */
 
 import { PURPOSE, Rng } from "../util/rng.ts";
 import type { Range } from "./holdout.ts";
@@ -12,8 +15,10 @@ const RUN = 16;
 const WHOLE_RUN = 4096;
 
 /**
- * Ranges of 16 rows with at least `wanted` rows in all: one in each of as many equal parts of the file, at a place drawn by seed. A place of its own in each part, because rows of
- * one position of every context lie at equal distances too. With `everything` all rows, 4,096 at a time; of rows that are read once the first `wanted`.
+ * Ranges of 16 rows with at least `wanted` rows in all: one in each of as many equal parts of the
+ * file, at a place drawn by seed. A place of its own in each part, because rows of one position of
+ * every context lie at equal distances too. With `everything` all rows, 4,096 at a time; of rows
+ * that are read once the first `wanted`.
  */
 export function* samplePlaces(source: Source, wanted: number, everything: boolean, seed: number): Generator<Range> {
   const rows = source.stream === "once" ? Math.min(source.rows, wanted) : source.rows;

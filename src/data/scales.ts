@@ -1,4 +1,7 @@
-/** Whether the elements of a row have one scale, or two groups of them have scales far apart, as two layers written next to each other. */
+/**
+ * Whether the elements of a row have one scale, or two groups of them have scales far apart, as two
+ * layers written next to each other.
+ */
 
 export interface ElementScales {
   /** The median standard deviation of the large elements over that of the small ones. */
@@ -8,13 +11,19 @@ export interface ElementScales {
   readonly large: readonly number[];
 }
 
-/** Groups whose scales differ by less are not worth a word: elements of one tensor differ by some times. */
+/**
+ * Groups whose scales differ by less are not worth a word: elements of one tensor differ by some
+ * times.
+ */
 const APART = 10;
 
 /** A group with a smaller share of the elements is a few outliers, which are named on their own. */
 const LEAST_SHARE = 0.02;
 
-/** From the variance of each element [d]. Splits log standard deviations in two where the variance between the groups is the largest (Otsu's threshold); elements that never change are in neither. */
+/**
+ * From the variance of each element [d]. Splits log standard deviations in two where the variance
+ * between the groups is the largest (Otsu's threshold); elements that never change are in neither.
+ */
 export function elementScales(variance: Float64Array): ElementScales | undefined {
   const order = [...variance.keys()].filter((i) => variance[i]! > 0).sort((a, b) => variance[a]! - variance[b]!);
   const logs = order.map((i) => Math.log(variance[i]!) / 2);

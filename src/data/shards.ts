@@ -29,8 +29,10 @@ export interface Files {
 }
 
 /**
- * The files of `path`, in natural order (shard-2 before shard-10): of a folder all that are activations by their names, of one kind; of a name with * or ? in
- * its last part all that match, unless a file has that very name; else the path itself. Throws SaettaError when there are none, or kinds are mixed.
+ * The files of `path`, in natural order (shard-2 before shard-10): of a folder all that are
+ * activations by their names, of one kind; of a name with * or ? in its last part all that match,
+ * unless a file has that very name; else the path itself. Throws SaettaError when there are none,
+ * or kinds are mixed.
  */
 export async function filesOf(path: string, dataset?: string): Promise<Files> {
   const found = await stat(path).catch((cause: unknown) => {
@@ -55,7 +57,10 @@ export async function filesOf(path: string, dataset?: string): Promise<Files> {
 
 const plain = (files: readonly string[]): Files => ({ files, notes: [] });
 
-/** Whether a folder of this content is taken for activations, or for something that must be said of them. */
+/**
+ * Whether a folder of this content is taken for activations, or for something that must be said of
+ * them.
+ */
 export async function holdsActivations(folder: string): Promise<boolean> {
   const entries = await readdir(folder, { withFileTypes: true }).catch((): Dirent[] => []);
   const names = entries.map(({ name }) => name);
@@ -117,10 +122,16 @@ function missingParts(names: readonly string[]): string[] {
   });
 }
 
-/** How the names of indices end that say which file of several holds which tensor (https://github.com/huggingface/safetensors). */
+/**
+ * How the names of indices end that say which file of several holds which tensor
+ * (https://github.com/huggingface/safetensors).
+ */
 const INDEX = ".safetensors.index.json";
 
-/** The files that an index names, each of which must be there; those with the tensor `dataset`, where it is given and in the index. */
+/**
+ * The files that an index names, each of which must be there; those with the tensor `dataset`,
+ * where it is given and in the index.
+ */
 async function indexed(path: string, dataset: string | undefined): Promise<string[]> {
   const map = new Fields(await readJsonFile(path), "the index", path).fields("weight_map");
   const named = Object.keys(map.object).map((tensor) => ({ tensor, file: plainName(map.string(tensor), path) }));
@@ -181,8 +192,8 @@ async function datasetFiles(folder: string): Promise<string[]> {
 }
 
 /**
- * The files of several datasets: the splits of a DatasetDict, of which one must be named, or the parts of a cache that SAELens has not joined
- * (.tmp_shards/shard_00000, ...).
+ * The files of several datasets: the splits of a DatasetDict, of which one must be named, or the
+ * parts of a cache that SAELens has not joined (.tmp_shards/shard_00000, ...).
  */
 async function joinedDatasets(folder: string, entries: readonly Dirent[], datasets: readonly string[]): Promise<Files> {
   const isDict = entries.some(({ name }) => name === DICT);
@@ -231,10 +242,14 @@ function natural(names: readonly string[]): string[] {
   return [...names].sort((a, b) => collator.compare(a, b) || (a < b ? -1 : 1));
 }
 
-/** Whether the whole name matches: * any characters, ? one; a name that begins with a dot only where the pattern does. */
+/**
+ * Whether the whole name matches: * any characters, ? one; a name that begins with a dot only where
+ * the pattern does.
+ */
 function matches(name: string, pattern: string): boolean {
   if (name.startsWith(".") && !pattern.startsWith(".")) return false;
-  // After a mismatch only the last * need take one character more, so this takes at most name x pattern steps.
+  // After a mismatch only the last * need take one character more, so this takes at most name x
+  // pattern steps.
   let [at, of, star, resume] = [0, 0, -1, 0];
   while (at < name.length) {
     if (pattern[of] === "*") {

@@ -1,14 +1,23 @@
-/** Token ids and masks next to the activations of a file: found by their names, and left out with a note where they cannot be read. */
+/**
+ * Token ids and masks next to the activations of a file: found by their names, and left out with a
+ * note where they cannot be read.
+ */
 
 import { FormatError, messageOf, SaettaError } from "../util/errors.ts";
 import type { Source } from "./source.ts";
 
 /** Names of the array that holds the token ids, the first that is there counts. */
 const TOKENS = ["tokens", "token_ids", "input_ids"];
-/** Arrays that say which rows count: 0 for padding, and for what the program that wrote the file would not train on. */
+/**
+ * Arrays that say which rows count: 0 for padding, and for what the program that wrote the file
+ * would not train on.
+ */
 const MASKS = ["attention_mask", "mask"];
 
-/** Whether an array of this name, without its folder, says something of the rows and is no activations. */
+/**
+ * Whether an array of this name, without its folder, says something of the rows and is no
+ * activations.
+ */
 export const isSideName = (name: string): boolean => [...TOKENS, ...MASKS].includes(name);
 
 /** An array that may have one number per row of the activations. */
@@ -26,8 +35,9 @@ export interface SideRows extends Pick<Source, "tokens" | "mask" | "tokensProble
 }
 
 /**
- * The ids and the mask among the arrays of a file. They are looked for in the group of `of`, then in those around it: `folders`, from the inside out, each "" or with its separator.
- * One that cannot be read is a note.
+ * The ids and the mask among the arrays of a file. They are looked for in the group of `of`, then
+ * in those around it: `folders`, from the inside out, each "" or with its separator. One that
+ * cannot be read is a note.
  */
 export function rowsBeside(
   arrays: readonly SideArray[],
@@ -39,7 +49,10 @@ export function rowsBeside(
   let tokensProblem: string | undefined;
   const [own] = folders;
   const fits = ({ shape }: SideArray): boolean => shape?.join() === of.shape.slice(0, -1).join();
-  /** The array of this name in the nearest folder; farther out, one of another shape belongs to something else. */
+  /**
+   * The array of this name in the nearest folder; farther out, one of another shape belongs to
+   * something else.
+   */
   const nearest = (name: string): SideArray | undefined => {
     for (const folder of folders) {
       const found = arrays.find((array) => array.name === folder + name);

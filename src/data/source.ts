@@ -1,6 +1,7 @@
 /**
- * WHERE DATA ENTERS. A source is rows on demand: `rows` activations of width `dIn`, in one dtype, numbered from 0. Training knows nothing
- * else about files; a new kind of input is a new Source and nothing more.
+ * WHERE DATA ENTERS. A source is rows on demand: `rows` activations of width `dIn`, in one dtype,
+ * numbered from 0. Training knows nothing else about files; a new kind of input is a new Source and
+ * nothing more.
  */
 
 export type RowDType = "f64" | "f32" | "bf16" | "f16";
@@ -12,20 +13,34 @@ export function isRowDType(dtype: string | undefined): dtype is RowDType {
 export interface Source {
   /** For people: "acts.h5: 204,800 x 256 f16". */
   readonly description: string;
-  /** The files behind it, as the user named them (recorded in config.json, used by resume and eval). */
+  /**
+   * The files behind it, as the user named them (recorded in config.json, used by resume and eval).
+   */
   readonly paths: readonly string[];
   readonly dIn: number;
   readonly rows: number;
   readonly dtype: RowDType;
-  /** Rows a sequence (T of a 3-D dataset); undefined for 2-D data. Sequences start at multiples of it. */
+  /**
+   * Rows a sequence (T of a 3-D dataset); undefined for 2-D data. Sequences start at multiples of
+   * it.
+   */
   readonly sequence: number | undefined;
-  /** Rows that the file stores together (an HDF5 chunk); reads that start and end on multiples of it are the cheapest. At least 1. */
+  /**
+   * Rows that the file stores together (an HDF5 chunk); reads that start and end on multiples of it
+   * are the cheapest. At least 1.
+   */
   readonly grain: number;
   /** What the file says of its origin; all optional. */
   readonly origin: Origin;
-  /** Set for rows that are read from the first to the last only: as often as wanted ("again": a read that goes back starts over), or "once". */
+  /**
+   * Set for rows that are read from the first to the last only: as often as wanted ("again": a read
+   * that goes back starts over), or "once".
+   */
   readonly stream?: "again" | "once";
-  /** Rows [first, first + count) as little-endian elements into the start of `into`. A stream rejects with the signal's reason when it is aborted. */
+  /**
+   * Rows [first, first + count) as little-endian elements into the start of `into`. A stream
+   * rejects with the signal's reason when it is aborted.
+   */
   read(first: number, count: number, into: Uint8Array, signal?: AbortSignal): Promise<void>;
   /** Token ids of the rows; undefined where the file has none. */
   readonly tokens: ((first: number, count: number) => Promise<Int32Array>) | undefined;
@@ -33,9 +48,15 @@ export interface Source {
   readonly notes?: readonly string[] | undefined;
   /** Why the file's token ids could not be read, where it has some. */
   readonly tokensProblem?: string | undefined;
-  /** 1 for rows that are there, 0 for padding, which nothing may be learned from or measured on; left out where every row is there. */
+  /**
+   * 1 for rows that are there, 0 for padding, which nothing may be learned from or measured on;
+   * left out where every row is there.
+   */
   readonly mask?: ((first: number, count: number) => Promise<Uint8Array>) | undefined;
-  /** Which of `count` raw rows are left out for their values, where that is only known when they are read; missing where none is. */
+  /**
+   * Which of `count` raw rows are left out for their values, where that is only known when they are
+   * read; missing where none is.
+   */
   readonly leftOut?: (raw: Uint8Array, count: number) => readonly number[];
   /** The row, as a person finds it: "acts.h5, row 123 (sequence 0, position 123)". */
   locate(row: number): string;

@@ -1,4 +1,7 @@
-/** What a run needs to know of its data before the first step: the geometric median and the variance of a sample of rows. */
+/**
+ * What a run needs to know of its data before the first step: the geometric median and the variance
+ * of a sample of rows.
+ */
 
 import { type Normalization, normalizeRow } from "../sae/math.ts";
 import { BYTES } from "../util/bytes.ts";
@@ -32,9 +35,10 @@ export interface Sample {
 }
 
 /**
- * A sample of at most `wanted` rows, from places spread over the whole file (`samplePlaces`); all rows when the file has no more. Excluded rows are passed over, and so are
- * those that are not finite, unless `nonFinite` is "stop", and those that the source leaves out.
- * Throws when a row stops it, and when none is left.
+ * A sample of at most `wanted` rows, from places spread over the whole file (`samplePlaces`); all
+ * rows when the file has no more. Excluded rows are passed over, and so are those that are not
+ * finite, unless `nonFinite` is "stop", and those that the source leaves out. Throws when a row
+ * stops it, and when none is left.
  */
 export async function strideSample(
   source: Source,
@@ -81,7 +85,10 @@ export async function strideSample(
   };
 }
 
-/** The normalisation of a run. The factor of "scale" brings the mean norm of the sampled rows [rows, d] to sqrt(d). Throws when that is 0. */
+/**
+ * The normalisation of a run. The factor of "scale" brings the mean norm of the sampled rows [rows,
+ * d] to sqrt(d). Throws when that is 0.
+ */
 export function normalizationFor(kind: Normalization["kind"], sample: Float32Array, d: number): Normalization {
   if (kind !== "scale") return { kind, factor: 1 };
   const rows = sample.length / d;
@@ -101,8 +108,8 @@ export function normalizeRows(sample: Float32Array, d: number, by: Normalization
 }
 
 /**
- * Mean over the columns of the biased (1/N) variance, by Welford's recurrence in float64. mse_scale is its inverse.
- * Throws when it is 0: rows that are all the same cannot be learned from.
+ * Mean over the columns of the biased (1/N) variance, by Welford's recurrence in float64. mse_scale
+ * is its inverse. Throws when it is 0: rows that are all the same cannot be learned from.
  */
 export function meanVariance(sample: Float32Array, d: number): number {
   const mean = new Float64Array(d);
@@ -133,9 +140,10 @@ export interface Median {
 }
 
 /**
- * The point [d] with the least sum of distances to the rows, by Weiszfeld's iteration from the mean (each step is the mean of the rows weighted by
- * one over their distance), with the step of Vardi and Zhang (2000) where rows lie on the point itself. Stops when a step moves the point by less than
- * `tolerance` of the mean distance.
+ * The point [d] with the least sum of distances to the rows, by Weiszfeld's iteration from the mean
+ * (each step is the mean of the rows weighted by one over their distance), with the step of Vardi
+ * and Zhang (2000) where rows lie on the point itself. Stops when a step moves the point by less
+ * than `tolerance` of the mean distance.
  */
 export function geometricMedian(
   sample: Float32Array,
@@ -145,7 +153,8 @@ export function geometricMedian(
   const rows = sample.length / d;
   let point = columnMeans(sample, d);
   const all = Array.from({ length: rows }, (_, row) => row * d);
-  // A row nearer than this is on the point: its weight, one over its distance, would hold the point wherever it is.
+  // A row nearer than this is on the point: its weight, one over its distance, would hold the point
+  // wherever it is.
   const near = (tolerance * all.reduce((sum, start) => sum + distanceTo(sample, start, point), 0)) / rows;
   for (let iteration = 1; iteration <= maxIterations; iteration++) {
     const pull = new Float64Array(d); // sum of unit vectors from the point to the rows
@@ -164,7 +173,8 @@ export function geometricMedian(
       for (let i = 0; i < d; i++) pull[i]! += weight * (sample[start + i]! - point[i]!);
     }
     const strength = Math.sqrt(pull.reduce((sum, value) => sum + value * value, 0));
-    // Rows on the point hold it with a force of one each: it leaves only when the others pull more strongly.
+    // Rows on the point hold it with a force of one each: it leaves only when the others pull more
+    // strongly.
     const step = strength <= onPoint ? 0 : (1 - onPoint / strength) / weights;
     point = point.map((value, i) => value + step * pull[i]!);
     if (step * strength <= (tolerance * distances) / rows)

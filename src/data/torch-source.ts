@@ -1,6 +1,7 @@
 /**
- * Activations of one file of torch.save as a Source: a tensor [n_seq, T, d] or [n, d], or a list of them, alone, or the one of a dict that is meant (hidden_states, activation, or the
- * only one), with the ids, and masks, that a dict has next to it.
+ * Activations of one file of torch.save as a Source: a tensor [n_seq, T, d] or [n, d], or a list of
+ * them, alone, or the one of a dict that is meant (hidden_states, activation, or the only one),
+ * with the ids, and masks, that a dict has next to it.
  */
 
 import { openTorch, type TorchFile } from "../formats/torch-read.ts";
@@ -26,7 +27,10 @@ import { rowType } from "./row-type.ts";
 import { rowsBeside } from "./side-arrays.ts";
 import type { Source } from "./source.ts";
 
-/** Opens the tensor `dataset` of a dict, or the one that is meant. Throws SaettaError or FormatError naming the file. */
+/**
+ * Opens the tensor `dataset` of a dict, or the one that is meant. Throws SaettaError or FormatError
+ * naming the file.
+ */
 export async function openTorchSource(path: string, { dataset, as }: OpenOptions = {}): Promise<Source> {
   const file = await openTorch(path);
   return closedOnFailure(file, () => sourceOf(file, dataset, as));

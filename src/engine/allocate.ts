@@ -1,4 +1,6 @@
-/** The engine's memory for what always comes together: parameters, and the small tensors of a step. */
+/**
+ * The engine's memory for what always comes together: parameters, and the small tensors of a step.
+ */
 
 import { type ParamName, paramEntries, perParam } from "../sae/params.ts";
 import { type Dims, type Engine, HYPER, type Hyper, type Params, type Step, type Tensor } from "./engine.ts";

@@ -1,18 +1,28 @@
 /**
- * How far an engine's numbers may be from the reference's: what rounding can do, computed from the data. A sum of products may be off by SLACK units
- * of rounding of the sum of the products' absolute values; the loops of sae/math.ts compute that too, when they are given absolute values.
+ * How far an engine's numbers may be from the reference's: what rounding can do, computed from the
+ * data. A sum of products may be off by SLACK units of rounding of the sum of the products'
+ * absolute values; the loops of sae/math.ts compute that too, when they are given absolute values.
  */
 
 import * as maths from "../sae/math.ts";
 import type { World } from "./conformance-world.ts";
 
-/** Units of rounding allowed for each absolute value summed. Long sums stay far below: their errors have random signs. */
+/**
+ * Units of rounding allowed for each absolute value summed. Long sums stay far below: their errors
+ * have random signs.
+ */
 export const SLACK = 16;
 
-/** Roundings to the type that products are computed in, where that is narrower: of both factors and of the result. */
+/**
+ * Roundings to the type that products are computed in, where that is narrower: of both factors and
+ * of the result.
+ */
 export const NARROWINGS = 3;
 
-/** A plain loop: map() with Math.abs takes ten times as long, and most of the time of the cases went there. */
+/**
+ * A plain loop: map() with Math.abs takes ten times as long, and most of the time of the cases went
+ * there.
+ */
 export function absolute(a: Float64Array): Float64Array {
   const result = new Float64Array(a.length);
   for (let i = 0; i < a.length; i++) result[i] = Math.abs(a[i]);
@@ -24,7 +34,9 @@ export function centred(x: Float64Array, preBias: Float64Array): Float64Array {
   return x.map((value, e) => Math.abs(value - preBias[e % preBias.length]));
 }
 
-/** Weights whose pre-activations of |x - b_pre| are the sums of absolute values of the true ones. */
+/**
+ * Weights whose pre-activations of |x - b_pre| are the sums of absolute values of the true ones.
+ */
 export function absoluteWeights(w: maths.Weights): maths.Weights {
   return {
     encoder: absolute(w.encoder),
@@ -34,7 +46,10 @@ export function absoluteWeights(w: maths.Weights): maths.Weights {
   };
 }
 
-/** [B,n] pre-activations of x [B,d], and the sum of absolute values behind each. `aw`: absoluteWeights(w), where they are there already. */
+/**
+ * [B,n] pre-activations of x [B,d], and the sum of absolute values behind each. `aw`:
+ * absoluteWeights(w), where they are there already.
+ */
 export function preActivations(
   w: maths.Weights,
   x: Float64Array,

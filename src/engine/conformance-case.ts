@@ -2,7 +2,10 @@ import { SaettaError } from "../util/errors.ts";
 import type { Draw } from "./conformance-draw.ts";
 import type { Engine } from "./engine.ts";
 
-/** `worst`: the largest error, as a part of what rounding allows. A case that cannot be run says why. A failure is thrown. */
+/**
+ * `worst`: the largest error, as a part of what rounding allows. A case that cannot be run says
+ * why. A failure is thrown.
+ */
 export type Result = { readonly worst: number } | { readonly skipped: string };
 
 export interface Case {

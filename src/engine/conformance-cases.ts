@@ -1,4 +1,7 @@
-/** The cases. Whole steps over shapes and states that have broken engines before; then what an operation must do apart from the numbers. */
+/**
+ * The cases. Whole steps over shapes and states that have broken engines before; then what an
+ * operation must do apart from the numbers.
+ */
 
 import { autoencoderDims } from "../sae/dims.ts";
 import { CORE_PARAMS } from "../sae/params.ts";
@@ -178,7 +181,10 @@ function zeroColumns({ params, m, v, dims: { dIn: d, n } }: Setup): void {
   for (let j = 1; j < n; j += 4) for (const { decoder } of [params, m, v]) decoder.fill(0, j * d, (j + 1) * d);
 }
 
-/** Numbers that are not finite, put into one tensor: some operation up to the norm must mark the step as bad, and the update then only counts it. */
+/**
+ * Numbers that are not finite, put into one tensor: some operation up to the norm must mark the
+ * step as bad, and the update then only counts it.
+ */
 function badStep(
   what: string,
   name: string,

@@ -1,4 +1,7 @@
-/** Random setups for the conformance cases, drawn away from where rounding could change what is selected. */
+/**
+ * Random setups for the conformance cases, drawn away from where rounding could change what is
+ * selected.
+ */
 
 import { autoencoderDims } from "../sae/dims.ts";
 import type { Weights } from "../sae/math.ts";
@@ -22,7 +25,10 @@ export interface Draw {
   readonly age?: (j: number) => number;
   /** Latent bias of latent j in place of a random one. */
   readonly bias?: (j: number) => number | undefined;
-  /** Small multiples of 1/8 everywhere that selection looks: no sum is rounded in f32, in any order, and ties abound. */
+  /**
+   * Small multiples of 1/8 everywhere that selection looks: no sum is rounded in f32, in any order,
+   * and ties abound.
+   */
   readonly exact?: boolean;
   readonly ema?: boolean;
   readonly raw?: "f64" | "f32";

@@ -1,4 +1,7 @@
-/** The conformance cases must be able to fail: each of these faults in the maths, put into an engine, is found by one of them. */
+/**
+ * The conformance cases must be able to fail: each of these faults in the maths, put into an
+ * engine, is found by one of them.
+ */
 
 import { afterEach, describe, expect, it, vi } from "vitest";
 import * as maths from "../sae/math.ts";

@@ -1,6 +1,8 @@
 /**
- * What an engine must do as one rank of a grid: cases that every rank runs at once, each comparing what it gets with what plain loops make of everybody's numbers, which all can
- * draw. Comparisons come last: a rank that stopped before would leave the others waiting. test/grid runs them under Open MPI.
+ * What an engine must do as one rank of a grid: cases that every rank runs at once, each comparing
+ * what it gets with what plain loops make of everybody's numbers, which all can draw. Comparisons
+ * come last: a rank that stopped before would leave the others waiting. test/grid runs them under
+ * Open MPI.
  */
 
 import { type Collective, groupOf, OVERS } from "../collective/collective.ts";
@@ -140,7 +142,10 @@ interface Drawn {
   readonly kinds: number;
 }
 
-/** The codes of one shard: [B][at most slots] pairs, highest first. Values are small multiples of 1/8, so ties abound. */
+/**
+ * The codes of one shard: [B][at most slots] pairs, highest first. Values are small multiples of
+ * 1/8, so ties abound.
+ */
 function codesOf(
   shard: number,
   seed: number,

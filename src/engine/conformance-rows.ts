@@ -29,7 +29,10 @@ export const LOADS: readonly Case[] = (["f16", "bf16", "f32", "f64"] as const).m
   },
 }));
 
-/** Rows [m,d] of all sizes, with means far from 0, of zeros, and constant; every number can be held in f32. */
+/**
+ * Rows [m,d] of all sizes, with means far from 0, of zeros, and constant; every number can be held
+ * in f32.
+ */
 function unevenRows(d: number): Float32Array {
   const rng = new Rng(6, d);
   const row = (mean: number, spread: number) => Float32Array.from({ length: d }, () => mean + spread * rng.normal());
@@ -64,7 +67,8 @@ export const NORMALIZED: readonly Case[] = (["scale", "unit", "layer_norm"] as c
         const [e, r] = [await World.create(engine, setup), await World.create(reference, setup)];
         await e.load();
         await r.load();
-        // The statistics are in float64, where the mean takes digits; then the result is rounded once.
+        // The statistics are in float64, where the mean takes digits; then the result is rounded
+        // once.
         const lost = (i: number) => {
           const row = values.subarray(rows[Math.floor(i / d)] * d).subarray(0, d);
           const { size } = rowStatistics(row, normalization);
@@ -84,7 +88,10 @@ export const NORMALIZED: readonly Case[] = (["scale", "unit", "layer_norm"] as c
   },
 }));
 
-/** 16-bit rows go through all bit patterns that are numbers, over the widths; the wider ones through random ones of many sizes. */
+/**
+ * 16-bit rows go through all bit patterns that are numbers, over the widths; the wider ones through
+ * random ones of many sizes.
+ */
 function rawRows(dtype: "f64" | "f32" | "bf16" | "f16", d: number, B: number): Pick<Setup, "raw" | "rows"> {
   const rng = new Rng(5, d);
   const patterns = dtype === "f16" || dtype === "bf16";

@@ -1,4 +1,7 @@
-/** One step on an engine and on the reference, compared after each operation; the reference then takes over the engine's numbers. */
+/**
+ * One step on an engine and on the reference, compared after each operation; the reference then
+ * takes over the engine's numbers.
+ */
 
 import * as maths from "../sae/math.ts";
 import { CORE_PARAMS } from "../sae/params.ts";
@@ -18,12 +21,18 @@ import { COUNTERS, type Engine, HYPER, type Hyper, NONE, SUMS } from "./engine.t
 import { ROUNDING, storedNumber } from "./numbers.ts";
 import { namedSums } from "./sums.ts";
 
-/** The largest differences seen: as a part of what rounding allows, and relative to the largest number of the tensor. */
+/**
+ * The largest differences seen: as a part of what rounding allows, and relative to the largest
+ * number of the tensor.
+ */
 export class Tally {
   worst = 0;
   relative = 0;
 
-  /** Every element within `allowed` of what is expected; throws a SaettaError that names the first that is not. */
+  /**
+   * Every element within `allowed` of what is expected; throws a SaettaError that names the first
+   * that is not.
+   */
   compare(what: string, actual: ArrayLike<number>, expected: ArrayLike<number>, allowed: (i: number) => number): void {
     let difference = 0;
     let largest = 0;
@@ -46,7 +55,10 @@ export class Tally {
   }
 }
 
-/** What the inputs of a setup promise: `exact` numbers sum without rounding in any order, so selection must be equal bit for bit, ties too. */
+/**
+ * What the inputs of a setup promise: `exact` numbers sum without rounding in any order, so
+ * selection must be equal bit for bit, ties too.
+ */
 export interface Options {
   readonly exact?: boolean;
   readonly steps?: number;
@@ -82,10 +94,16 @@ class Comparison {
   readonly #e: World;
   readonly #r: World;
   readonly #exact: boolean;
-  /** What a product may be off by, as a part of the sum of absolute values, because its factors are rounded to a narrower type; 0 where they are not. */
+  /**
+   * What a product may be off by, as a part of the sum of absolute values, because its factors are
+   * rounded to a narrower type; 0 where they are not.
+   */
   readonly #narrow: number;
   readonly #unit: number;
-  /** What storing the numbers of a step may add, as a part of each; 0 where they are stored as the reference does. */
+  /**
+   * What storing the numbers of a step may add, as a part of each; 0 where they are stored as the
+   * reference does.
+   */
   readonly #stored: number;
 
   constructor(tally: Tally, e: World, r: World, exact: boolean) {
@@ -150,7 +168,10 @@ class Comparison {
     await this.#r.takeFrom(this.#e, names);
   }
 
-  /** Each element within the rounding of the sum of absolute values `magnitude`. Tensors that the engine does not show are passed over. */
+  /**
+   * Each element within the rounding of the sum of absolute values `magnitude`. Tensors that the
+   * engine does not show are passed over.
+   */
   #near(name: string, magnitude: (i: number) => number): void {
     if (!this.#e.names.includes(name)) return;
     this.#tally.compare(name, this.#e.get(name), this.#r.get(name), (i) => this.#unit * magnitude(i));
@@ -181,7 +202,10 @@ class Comparison {
     this.#unusedGradients();
   }
 
-  /** The same latents in each row as the reference, in the order of the engine's own values, each value near the reference's. */
+  /**
+   * The same latents in each row as the reference, in the order of the engine's own values, each
+   * value near the reference's.
+   */
   #selection(path: PathName, magnitude: Float64Array): void {
     const { n } = this.#r.setup.dims;
     const slots = this.#r.setup[path]!.slots;
@@ -230,7 +254,10 @@ class Comparison {
     return fired;
   }
 
-  /** The same for products in a narrower type: latents may change places with the reference's where their values are that near. */
+  /**
+   * The same for products in a narrower type: latents may change places with the reference's where
+   * their values are that near.
+   */
   #nearSelection(path: PathName, pre: Float64Array, magnitude: Float64Array): void {
     const { n } = this.#r.setup.dims;
     const slots = this.#r.setup[path]!.slots;
@@ -247,7 +274,8 @@ class Comparison {
       const where = `${path} codes, row ${row}`;
       if (new Set(chosen).size < chosen.length || !chosen.every((j) => candidates.includes(j)))
         throw new SaettaError(`${where}: a latent is here twice or cannot be selected`);
-      // Whoever is left out is at most as high as the lowest that is on, or as 0 where there is room, give or take.
+      // Whoever is left out is at most as high as the lowest that is on, or as 0 where there is
+      // room, give or take.
       const lowest = chosen.length < slots ? 0 : value[first + slots - 1];
       const left = candidates.find((j) => !chosen.includes(j) && pre[row * n + j] > lowest + near(j));
       if (left !== undefined)
@@ -303,7 +331,8 @@ class Comparison {
     const allow = (name: (typeof SUMS)[number], amount: number) => {
       tolerance[SUMS.indexOf(name)] = this.#unit * amount;
     };
-    // A sum of squares of numbers each off by t is off by up to 2 |number| t; and the number's own square is rounded.
+    // A sum of squares of numbers each off by t is off by up to 2 |number| t; and the number's own
+    // square is rounded.
     const slackOf = (i: number) => magnitude[i] + Math.abs(x[i]) + Math.abs(b[i % this.#d]) + Math.abs(liveErr[i]);
     const squaresSlack = err.reduce((sum, value, i) => sum + 2 * Math.abs(value) * slackOf(i) + value * value, 0);
     if (path === "dead") allow("auxErr2", squaresSlack);
@@ -347,7 +376,10 @@ class Comparison {
     return { ...gradient, decoder };
   }
 
-  /** m and v within what the gradient's rounding does to them; weights within their own, given the engine's m and v; the average, given its weights. */
+  /**
+   * m and v within what the gradient's rounding does to them; weights within their own, given the
+   * engine's m and v; the average, given its weights.
+   */
   async #checkUpdate(projected: maths.Weights): Promise<void> {
     const { hyper } = this.#r.setup;
     const gradient = this.#projectedGradient();
@@ -385,7 +417,10 @@ class Comparison {
     }
   }
 
-  /** What an error `off` of each element becomes when its row [d] is brought to length 1; a row without a length is drawn anew. */
+  /**
+   * What an error `off` of each element becomes when its row [d] is brought to length 1; a row
+   * without a length is drawn anew.
+   */
   #afterUnitNorm(before: Float64Array, moved: Float64Array, off: Float64Array): Float64Array {
     const now = this.#r.get("decoder");
     const allowed = new Float64Array(off.length);

@@ -1,4 +1,7 @@
-/** The cases of operations that an engine may do in one pass: in a row they must have the bits that they have one by one. */
+/**
+ * The cases of operations that an engine may do in one pass: in a row they must have the bits that
+ * they have one by one.
+ */
 
 import type { Case } from "./conformance-case.ts";
 import { draw } from "./conformance-draw.ts";

@@ -1,4 +1,7 @@
-/** The case of rows that are brought beside the operations: they are there, those not finite are told, and operations already called find what was there before. */
+/**
+ * The case of rows that are brought beside the operations: they are there, those not finite are
+ * told, and operations already called find what was there before.
+ */
 
 import { autoencoderDims } from "../sae/dims.ts";
 import { bytesOf, float32Of, float64Of } from "../util/bytes.ts";

@@ -1,6 +1,7 @@
 /**
- * One training step's tensors on one engine, for the conformance cases: every operation is run through here, and after each one every tensor that the
- * operation may not write, and the guards allocated between them, must hold the bytes they held before.
+ * One training step's tensors on one engine, for the conformance cases: every operation is run
+ * through here, and after each one every tensor that the operation may not write, and the guards
+ * allocated between them, must hold the bytes they held before.
  */
 
 import type { Weights } from "../sae/math.ts";
@@ -212,7 +213,10 @@ export class World {
     });
   }
 
-  /** The whole step; `together`: decode, residual and codeGrad in a row, else with everything looked at after each. */
+  /**
+   * The whole step; `together`: decode, residual and codeGrad in a row, else with everything looked
+   * at after each.
+   */
   async whole(together = false): Promise<void> {
     await this.load();
     await this.encode();

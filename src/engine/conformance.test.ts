@@ -7,7 +7,10 @@ import { cpuPaths, createCpuEngine } from "./cpu/index.ts";
 import type { Engine } from "./engine.ts";
 import { createReferenceEngine } from "./reference.ts";
 
-/** All cases on one engine; a case that is skipped says why. `relative`: what the self-test may find. */
+/**
+ * All cases on one engine; a case that is skipped says why. `relative`: what the self-test may
+ * find.
+ */
 function conformance(name: string, engine: Engine, relative: number): void {
   describe(`conformance of ${name}`, () => {
     it.for(CASES)("$name", async ({ run }, { skip }) => {

@@ -1,6 +1,7 @@
 /**
- * WHAT AN ENGINE MUST DO, as plain cases: each compares the engine with the reference, operation by operation on the same numbers, within what
- * rounding allows (conformance-bounds.ts). The tests run all of them on every engine; `doctor` runs whole steps for a second.
+ * WHAT AN ENGINE MUST DO, as plain cases: each compares the engine with the reference, operation by
+ * operation on the same numbers, within what rounding allows (conformance-bounds.ts). The tests run
+ * all of them on every engine; `doctor` runs whole steps for a second.
  */
 
 import { CASES } from "./conformance-cases.ts";
@@ -14,8 +15,9 @@ export type { Case, Result } from "./conformance-case.ts";
 export { CASES };
 
 /**
- * Whole random steps against the reference, as many as `most` or for about `seconds`. Returns the worst relative error: the largest difference in any tensor, relative to the
- * largest number in it. Throws SaettaError when a difference is larger than rounding allows.
+ * Whole random steps against the reference, as many as `most` or for about `seconds`. Returns the
+ * worst relative error: the largest difference in any tensor, relative to the largest number in it.
+ * Throws SaettaError when a difference is larger than rounding allows.
  */
 export async function selfTest(
   engine: Engine,

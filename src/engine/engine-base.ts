@@ -1,4 +1,7 @@
-/** What engines with held memory do alike: what they hold and give back, what they check, when they close. */
+/**
+ * What engines with held memory do alike: what they hold and give back, what they check, when they
+ * close.
+ */
 
 import { BYTES } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
@@ -73,7 +76,9 @@ export abstract class EngineBase<T extends HeldTensor, C extends HeldCodes<T>, G
     this.queueWrite(tensor, bytes, at);
   }
 
-  /** After everything already called. Reads under way are answered first; all memory is given back. */
+  /**
+   * After everything already called. Reads under way are answered first; all memory is given back.
+   */
   close(): Promise<void> {
     this.#closed ??= this.shutDown();
     return this.#closed;

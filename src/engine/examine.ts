@@ -1,4 +1,7 @@
-/** What runs on this machine, why the rest does not, and whether it computes right: the content of `saetta doctor`. */
+/**
+ * What runs on this machine, why the rest does not, and whether it computes right: the content of
+ * `saetta doctor`.
+ */
 
 import { createRequire } from "node:module";
 import { arch, cpus, release, type } from "node:os";
@@ -23,7 +26,10 @@ export interface Findings {
   readonly checks: readonly Check[];
 }
 
-/** float32 has 24 bits; a step adds up some hundred products. Where these are of narrower numbers, some of their roundings. */
+/**
+ * float32 has 24 bits; a step adds up some hundred products. Where these are of narrower numbers,
+ * some of their roundings.
+ */
 const LARGEST_ERROR = { f32: 1e-4, f64: 1e-9 } as const;
 const ROUNDINGS = 8;
 

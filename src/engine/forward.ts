@@ -1,6 +1,7 @@
 /**
- * The forward pass: rows to codes to reconstruction. Training steps, the hold-out, the time estimate, the encoder
- * rescale and inference all use this one. It owns the memory that the pass needs and gives it back in `close`.
+ * The forward pass: rows to codes to reconstruction. Training steps, the hold-out, the time
+ * estimate, the encoder rescale and inference all use this one. It owns the memory that the pass
+ * needs and gives it back in `close`.
  */
 
 import { bytesOf } from "../util/bytes.ts";
@@ -30,7 +31,10 @@ export interface ForwardOptions {
   readonly dead?: SelectionPlan | undefined;
   /** Applied to each row as it is loaded; default: rows stay as they are. */
   readonly normalization?: Normalization | undefined;
-  /** Raw rows of the pass itself: it then has a tensor `raw` [rows, dIn] of this dtype. Default: the caller's. */
+  /**
+   * Raw rows of the pass itself: it then has a tensor `raw` [rows, dIn] of this dtype. Default: the
+   * caller's.
+   */
   readonly raw?: DType | undefined;
 }
 
@@ -77,7 +81,9 @@ export class ForwardPass {
     this.#engine.write(this.index, bytesOf(rows));
   }
 
-  /** -> x, the codes of all paths, t. `age` decides which latents are dead (engine.ts, `encode`). */
+  /**
+   * -> x, the codes of all paths, t. `age` decides which latents are dead (engine.ts, `encode`).
+   */
   encode(p: Params, raw: Tensor, age?: Tensor): void {
     const engine = this.#engine;
     engine.load(raw, this.index, this.x, this.step, this.#normalization);

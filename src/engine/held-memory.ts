@@ -68,7 +68,9 @@ export class HeldGrads<T extends HeldTensor> implements Grads {
   }
 }
 
-/** The checks of the engine of this name, whose tensors `isOwn` recognises. All throw SaettaError. */
+/**
+ * The checks of the engine of this name, whose tensors `isOwn` recognises. All throw SaettaError.
+ */
 export function checksOf<T extends HeldTensor>(engine: string, isOwn: (t: object) => t is T) {
   const where = `${engine} engine`;
 

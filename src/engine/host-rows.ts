@@ -17,7 +17,9 @@ export function writeRows(engine: Engine, raw: Tensor, bytes: Uint8Array, row: n
   return Promise.resolve(nonFiniteRows(bytes, dtype, d, 0, rows));
 }
 
-/** What `bytes` are as rows of raw from `row` on. Throws SaettaError when they are not rows of it. */
+/**
+ * What `bytes` are as rows of raw from `row` on. Throws SaettaError when they are not rows of it.
+ */
 export function rowsOf(raw: Tensor, bytes: Uint8Array, row: number) {
   const [m, d] = raw.shape;
   const { dtype } = raw;

@@ -1,4 +1,7 @@
-/** What turns rows of logits into losses, in float64, wherever it runs: kernels/log_sums.cc of the cpu engine, or JavaScript (metrics/loss-math.ts). */
+/**
+ * What turns rows of logits into losses, in float64, wherever it runs: kernels/log_sums.cc of the
+ * cpu engine, or JavaScript (metrics/loss-math.ts).
+ */
 
 export interface Rows {
   /** Logits [.., vocabulary]. */
@@ -9,8 +12,10 @@ export interface Rows {
 
 export interface LogSums {
   /**
-   * ln sum e^logit of the rows of `logits` [.., vocabulary] that `rows` numbers, and their Kullback-Leibler divergence from the same rows of `from`, in nats; without `from` it is empty. `logits` is
-   * read where it is and must not change before the promise is settled; one call at a time.
+   * ln sum e^logit of the rows of `logits` [.., vocabulary] that `rows` numbers, and their
+   * Kullback-Leibler divergence from the same rows of `from`, in nats; without `from` it is empty.
+   * `logits` is read where it is and must not change before the promise is settled; one call at a
+   * time.
    */
   of(
     logits: Float32Array,

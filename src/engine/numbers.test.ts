@@ -1,4 +1,7 @@
-/** An engine without float64: the reference, whose numbers of a step and counters are rounded to float32 after every call. */
+/**
+ * An engine without float64: the reference, whose numbers of a step and counters are rounded to
+ * float32 after every call.
+ */
 
 import { describe, expect, it } from "vitest";
 import { bytesOf, float32Of, float64Of } from "../util/bytes.ts";

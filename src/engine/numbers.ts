@@ -1,4 +1,7 @@
-/** The few numbers of a step and the counters of a state: stored as the engine says (`Engine.numbers`), float64 to everybody else. */
+/**
+ * The few numbers of a step and the counters of a state: stored as the engine says
+ * (`Engine.numbers`), float64 to everybody else.
+ */
 
 import { bytesOf, float32Of, float64Of } from "../util/bytes.ts";
 import type { Engine, Real, Tensor } from "./engine.ts";

@@ -1,6 +1,7 @@
 /**
- * The engine that is obviously right: every operation of engine.ts over the plain loops of sae/math.ts, in float64, at the call. The others are
- * compared with it. It deliberately does nothing to be fast.
+ * The engine that is obviously right: every operation of engine.ts over the plain loops of
+ * sae/math.ts, in float64, at the call. The others are compared with it. It deliberately does
+ * nothing to be fast.
  */
 
 import { type Collective, type Elements, groupOf } from "../collective/collective.ts";

@@ -1,6 +1,7 @@
 /**
- * The engines: the only place that knows them all, and what of each must be known before it is loaded. The order is that of "auto":
- * the first that this machine has. An engine is a folder, or a file, and an entry here.
+ * The engines: the only place that knows them all, and what of each must be known before it is
+ * loaded. The order is that of "auto": the first that this machine has. An engine is a folder, or a
+ * file, and an entry here.
  */
 
 import type { Collective } from "../collective/collective.ts";
@@ -35,7 +36,10 @@ export interface EngineEntry {
   readonly remark: string;
   /** Compiles what it needs, if that has not been done. */
   prepare(): Promise<void>;
-  /** Rejects with SaettaError when it cannot run; with UsageError when the options ask for what the machine does not have. */
+  /**
+   * Rejects with SaettaError when it cannot run; with UsageError when the options ask for what the
+   * machine does not have.
+   */
   create(options: CreateOptions): Promise<Engine>;
   /** For `doctor`: a name and what was found. `created`: whether the engine could be. */
   details(created: boolean): Promise<readonly (readonly [name: string, found: readonly string[]])[]>;
@@ -87,7 +91,10 @@ export const ENGINE_NAMES = ENGINES.map(({ name }) => name).toSorted((a, b) => (
 
 export type EngineName = "auto" | (typeof ENGINES)[number]["name"];
 
-/** What sums rows of logits fastest, with `threads` threads. Rejects with SaettaError where its kernels cannot be compiled. */
+/**
+ * What sums rows of logits fastest, with `threads` threads. Rejects with SaettaError where its
+ * kernels cannot be compiled.
+ */
 export async function openLogSums(threads: number): Promise<LogSums> {
   return (await import("./cpu/index.ts")).openLogSums(threads);
 }

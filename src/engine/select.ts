@@ -1,4 +1,7 @@
-/** Which engine to use, by its name or by what the machine has. Engines are loaded when they are asked for. */
+/**
+ * Which engine to use, by its name or by what the machine has. Engines are loaded when they are
+ * asked for.
+ */
 
 import type { Collective } from "../collective/collective.ts";
 import { messageOf, SaettaError, UsageError } from "../util/errors.ts";
@@ -8,9 +11,15 @@ import { type CreateOptions, type Dtype, ENGINES, type EngineEntry, type EngineN
 export type { Dtype, EngineName } from "./registry.ts";
 
 export interface SelectOptions extends Omit<CreateOptions, "dtype"> {
-  /** On the cpu only the encoder's product can be in bf16, and the codes have the same bits. Default "auto". The reference engine: always float64. */
+  /**
+   * On the cpu only the encoder's product can be in bf16, and the codes have the same bits. Default
+   * "auto". The reference engine: always float64.
+   */
   readonly dtype?: Dtype | undefined;
-  /** For inference: "auto" is f32 on a card, too, so that near ties choose the latents that they choose elsewhere. */
+  /**
+   * For inference: "auto" is f32 on a card, too, so that near ties choose the latents that they
+   * choose elsewhere.
+   */
   readonly inference?: boolean | undefined;
   /** Told when "auto" falls back, and why. */
   readonly onNote?: ((note: string) => void) | undefined;
@@ -19,8 +28,9 @@ export interface SelectOptions extends Omit<CreateOptions, "dtype"> {
 const ALL: readonly EngineEntry[] = ENGINES;
 
 /**
- * Starts an engine. "auto" is the fastest that can run here. Rejects with SaettaError when the named one cannot; with UsageError, also
- * for "auto", when options or SAETTA_CPU ask for what the processor does not have.
+ * Starts an engine. "auto" is the fastest that can run here. Rejects with SaettaError when the
+ * named one cannot; with UsageError, also for "auto", when options or SAETTA_CPU ask for what the
+ * processor does not have.
  */
 export async function selectEngine(name: EngineName, options: SelectOptions = {}): Promise<Engine> {
   if (name !== "auto") return create(entryOf(name), options);
@@ -47,7 +57,10 @@ export async function collectiveKind(name: EngineName): Promise<EngineEntry["col
   return "mpi";
 }
 
-/** Compiles what the engine needs, if that has not been done: of several ranks of a host, one does it before the others start theirs. */
+/**
+ * Compiles what the engine needs, if that has not been done: of several ranks of a host, one does
+ * it before the others start theirs.
+ */
 export async function prepareEngine(name: EngineName, kind: Collective["kind"]): Promise<void> {
   if (kind === "solo") return;
   await (name === "auto" ? joinedBy(kind) : entryOf(name)).prepare();

@@ -1,9 +1,15 @@
-/** What the engines of hardware have in common about selections: which they take, and the sizes that make sense. */
+/**
+ * What the engines of hardware have in common about selections: which they take, and the sizes that
+ * make sense.
+ */
 
 import { SaettaError } from "../util/errors.ts";
 import type { Codes, Dims, Selection, SelectionPlan } from "./engine.ts";
 
-/** The codes of the selection among all, and of the one among the dead. Throws SaettaError for selections that `encode` does not allow. */
+/**
+ * The codes of the selection among all, and of the one among the dead. Throws SaettaError for
+ * selections that `encode` does not allow.
+ */
 export function sidesOf(selections: readonly Selection[], where: string): { live: Codes; dead: Codes | undefined } {
   const [live, secondLive] = selections.filter(({ among }) => among === "all");
   const [dead, secondDead] = selections.filter(({ among }) => among === "dead");
@@ -16,7 +22,9 @@ export function sidesOf(selections: readonly Selection[], where: string): { live
   return { live: live.codes, dead: dead?.codes };
 }
 
-/** Why the sizes make no sense, or a rule is not among those that the engine implements, in words. */
+/**
+ * Why the sizes make no sense, or a rule is not among those that the engine implements, in words.
+ */
 export function refusedPlan({ dIn, dOut, n }: Dims, plans: readonly SelectionPlan[]): string | undefined {
   const whole = (size: number) => Number.isInteger(size) && size >= 1;
   if (![dIn, dOut, n, ...plans.map(({ slots }) => slots)].every(whole)) {

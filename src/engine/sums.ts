@@ -1,4 +1,7 @@
-/** `sums` of a step, taken apart: the array's layout is SUMS of engine.ts, its meaning Sums of sae/math.ts. */
+/**
+ * `sums` of a step, taken apart: the array's layout is SUMS of engine.ts, its meaning Sums of
+ * sae/math.ts.
+ */
 
 import type { Sums } from "../sae/math.ts";
 import { SUMS } from "./engine.ts";

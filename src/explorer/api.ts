@@ -1,4 +1,7 @@
-/** The features of runs for a page that asks a server: PREFIX/summary, PREFIX/latents?..., PREFIX/latents/12. Of a file only a few chunks are read an answer. */
+/**
+ * The features of runs for a page that asks a server: PREFIX/summary, PREFIX/latents?...,
+ * PREFIX/latents/12. Of a file only a few chunks are read an answer.
+ */
 
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
@@ -16,8 +19,9 @@ export function featuresFile(runDir: string): string {
 /** Answers what a page asks about the features of runs. */
 export interface ExplorerApi extends AsyncDisposable {
   /**
-   * What to send as JSON for an address, given as its parts after the prefix of the run: ["summary"], ["latents"] with a query, or ["latents", "12"]; undefined: there is no such thing, or the run
-   * in `folder` has no features. Rejects with SaettaError where its file is damaged.
+   * What to send as JSON for an address, given as its parts after the prefix of the run:
+   * ["summary"], ["latents"] with a query, or ["latents", "12"]; undefined: there is no such thing,
+   * or the run in `folder` has no features. Rejects with SaettaError where its file is damaged.
    */
   answer(folder: string, parts: readonly string[], query: URLSearchParams): Promise<unknown>;
 }

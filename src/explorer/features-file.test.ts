@@ -175,7 +175,8 @@ describe("a features file", () => {
       // A number is a latent, and may be in words too.
       expect(await numbers({ search: "33" })).toEqual([1, 33]);
       expect(await numbers({ search: "nowhere" })).toEqual([0]);
-      // The latent of that number comes first, however the others are sorted, and the best match next.
+      // The latent of that number comes first, however the others are sorted, and the best match
+      // next.
       expect(await numbers({ search: "6", sort: "match", descending: true, count: 3 })).toEqual([11, 6, 46, 64]);
       expect(await numbers({ search: "6", sort: "latent", descending: true, count: 2 })).toEqual([11, 6, 64]);
       expect(await numbers({ search: "6", sort: "latent", count: 2 })).toEqual([11, 6, 16]);

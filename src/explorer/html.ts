@@ -1,4 +1,7 @@
-/** A features file as one HTML file that needs nothing else: opened from disk or served from anywhere, it asks for nothing. */
+/**
+ * A features file as one HTML file that needs nothing else: opened from disk or served from
+ * anywhere, it asks for nothing.
+ */
 
 import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
@@ -11,8 +14,9 @@ import type { FeatureFile } from "./open.ts";
 const ASSETS = new URL("./page/", import.meta.url);
 
 /**
- * Writes the page to `out`, aside and then renamed. Its policy lets it run its own script and use its own style, and nothing else: no request, no frame, no form. Throws SaettaError
- * when it cannot be written.
+ * Writes the page to `out`, aside and then renamed. Its policy lets it run its own script and use
+ * its own style, and nothing else: no request, no frame, no form. Throws SaettaError when it cannot
+ * be written.
  */
 export async function writeHtml(features: FeatureFile, out: string, assets = ASSETS): Promise<void> {
   const [script, style] = await Promise.all([asset("static.js", assets), asset("static.css", assets)]);

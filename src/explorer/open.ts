@@ -14,7 +14,10 @@ export interface FeatureFile {
   close(): Promise<void>;
 }
 
-/** Opens a file and checks that its index is one and its chunks lie in it. Throws FormatError or SaettaError. */
+/**
+ * Opens a file and checks that its index is one and its chunks lie in it. Throws FormatError or
+ * SaettaError.
+ */
 export async function openFeatures(path: string): Promise<FeatureFile> {
   const { handle, size } = await openToRead(path);
   return closedOnFailure(handle, async () => {

@@ -15,7 +15,10 @@ export class FeatureWriter {
     this.#file = file;
   }
 
-  /** Begins the file that will be at `path`, in place of any that is there. Throws SaettaError when it cannot be written. */
+  /**
+   * Begins the file that will be at `path`, in place of any that is there. Throws SaettaError when
+   * it cannot be written.
+   */
   static async create(path: string): Promise<FeatureWriter> {
     const writer = new FeatureWriter(await AtomicFile.create(path));
     await writer.#write(Buffer.from(MAGIC));

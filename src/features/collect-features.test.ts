@@ -22,7 +22,9 @@ const RANGES = [
 
 const rng = new Rng(9);
 const values = Float32Array.from({ length: ROWS * WIDTH }, () => rng.normal());
-/** Every latent fires on hundreds of tokens; the last of the text come back as often as the first. */
+/**
+ * Every latent fires on hundreds of tokens; the last of the text come back as often as the first.
+ */
 const tokens = Int32Array.from({ length: ROWS }, (_, row) => (row % 3 === 0 ? row % 7 : rng.below(600)));
 const source: Source = {
   description: "memory",

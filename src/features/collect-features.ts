@@ -1,4 +1,7 @@
-/** Metrics and features of an autoencoder on chosen rows: one pass, and more only where its latents fire on more tokens than memory may hold. */
+/**
+ * Metrics and features of an autoencoder on chosen rows: one pass, and more only where its latents
+ * fire on more tokens than memory may hold.
+ */
 
 import type { NonFinite } from "../data/batches.ts";
 import { rowsOf } from "../data/chunks.ts";
@@ -12,10 +15,16 @@ import { RowsInText } from "./row-text.ts";
 import { TokenUses } from "./token-uses.ts";
 
 export interface CollectOptions {
-  /** The text of a token; without it no word is known to be one, and each token is a kind of its own. */
+  /**
+   * The text of a token; without it no word is known to be one, and each token is a kind of its
+   * own.
+   */
   readonly textOf?: ((token: number) => string) | undefined;
   readonly nonFinite?: NonFinite | undefined;
-  /** "read": the first pass. "count": another pass over the same rows, for the token counts of more latents. */
+  /**
+   * "read": the first pass. "count": another pass over the same rows, for the token counts of more
+   * latents.
+   */
   readonly onProgress?: ((stage: "read" | "count", done: number, total: number) => void) | undefined;
   /** Default: an empty one. */
   readonly uses?: TokenUses | undefined;

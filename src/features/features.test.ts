@@ -97,7 +97,8 @@ describe("chooseFeatures", () => {
   });
 
   it("prefers whole words to their fragments", async () => {
-    // Everything is the same, but that "dog" at 30 is followed by "x" in one text and by " the" in the other.
+    // Everything is the same, but that "dog" at 30 is followed by "x" in one text and by " the" in
+    // the other.
     const score = async (next: number) => {
       const tokens = corpus.map((id, row) => (row % 50 === 31 ? next : id));
       return (await choose([at(30, 20)], 1, 1, tokens))[0]?.score ?? 0;

@@ -1,12 +1,16 @@
 /**
- * Which latents to show to a reader. A latent can be checked at a glance when it fires on recurring tokens that have something in common, so the choice is made by
- * how it fires on tokens; it is one of readability, not of worth: FVU and density speak of all latents alike.
+ * Which latents to show to a reader. A latent can be checked at a glance when it fires on recurring
+ * tokens that have something in common, so the choice is made by how it fires on tokens; it is one
+ * of readability, not of worth: FVU and density speak of all latents alike.
  */
 
 import type { Profiles } from "./profiles.ts";
 import type { CountedToken } from "./token-uses.ts";
 
-/** A latent's use of one token and those that differ from it in case and spaces only; `token` is the most frequent of them. */
+/**
+ * A latent's use of one token and those that differ from it in case and spaces only; `token` is the
+ * most frequent of them.
+ */
 export interface TokenUse {
   readonly token: number;
   /** Firings on this token, of how many occurrences in the rows that were looked at. */
@@ -29,10 +33,12 @@ export interface Feature {
   /** By share, the largest first; at most 48. */
   readonly tokens: readonly TokenUse[];
   /**
-   * sqrt(energyShare) x specificity x variety x recurrence x legibility, where, q being the distribution of its energy over tokens and p that of the rows:
-   * specificity = KL(q' || p) in nats, q' = (c q + 10 p) / (c + 10) for c firings, so that few firings count for little; variety = min(0.1 + entropy of q, 2), as a single token is
-   * soon told; recurrence = share of the energy on tokens on which it fires at least twice; legibility = 0.1 + 0.9 times the share of it on whole
-   * words, as fragments of words mean little to a reader.
+   * sqrt(energyShare) x specificity x variety x recurrence x legibility, where, q being the
+   * distribution of its energy over tokens and p that of the rows: specificity = KL(q' || p) in
+   * nats, q' = (c q + 10 p) / (c + 10) for c firings, so that few firings count for little; variety
+   * = min(0.1 + entropy of q, 2), as a single token is soon told; recurrence = share of the energy
+   * on tokens on which it fires at least twice; legibility = 0.1 + 0.9 times the share of it on
+   * whole words, as fragments of words mean little to a reader.
    */
   readonly score: number;
 }
@@ -50,8 +56,9 @@ const MOST_VARIETY = 2;
 const LEAST_LEGIBILITY = 0.1;
 
 /**
- * What is known of a latent. `counted`: all tokens on which it fires, the one with most energy first; empty where rows have no tokens. `k`: active latents per row. `score` is 0 where
- * too little is known to say what the latent does, or it is not specific.
+ * What is known of a latent. `counted`: all tokens on which it fires, the one with most energy
+ * first; empty where rows have no tokens. `k`: active latents per row. `score` is 0 where too
+ * little is known to say what the latent does, or it is not specific.
  */
 export function describeLatent(
   profiles: Profiles,
@@ -83,14 +90,19 @@ export function describeLatent(
   };
 }
 
-/** The largest density of a candidate: what fires more often is not specific. With few latents, k / n is what each fires on the average. */
+/**
+ * The largest density of a candidate: what fires more often is not specific. With few latents, k /
+ * n is what each fires on the average.
+ */
 export function mostDensity(k: number, latents: number): number {
   return Math.max(MOST_DENSITY, k / latents);
 }
 
 /**
- * The `count` most readable latents, of different kinds: the candidates (at least 10 firings in at least 5 contexts, in at most 2 % of the rows or k / n) are split by density into `count` bands of
- * equal size, from each of which comes the one with the highest score; no two share one of their three main tokens.
+ * The `count` most readable latents, of different kinds: the candidates (at least 10 firings in at
+ * least 5 contexts, in at most 2 % of the rows or k / n) are split by density into `count` bands of
+ * equal size, from each of which comes the one with the highest score; no two share one of their
+ * three main tokens.
  */
 export function chooseFeatures(
   features: readonly Feature[],

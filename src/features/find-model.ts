@@ -11,8 +11,8 @@ import { findMoved } from "../util/moved.ts";
 type OnNote = (note: string) => void;
 
 /**
- * Path of the model that the activations, or else the autoencoder (`trained`), name, also where it was moved with them.
- * undefined: none of them names one. Throws SaettaError when it is gone.
+ * Path of the model that the activations, or else the autoencoder (`trained`), name, also where it
+ * was moved with them. undefined: none of them names one. Throws SaettaError when it is gone.
  */
 export async function modelPath(
   { origin }: Source,
@@ -31,8 +31,9 @@ export async function modelPath(
 }
 
 /**
- * The model at `path`; without it the one that the source names, if it is still there and the same. Otherwise undefined,
- * and `onNote` gets the reason. Throws SaettaError when the one at `path` cannot be used.
+ * The model at `path`; without it the one that the source names, if it is still there and the same.
+ * Otherwise undefined, and `onNote` gets the reason. Throws SaettaError when the one at `path`
+ * cannot be used.
  */
 export async function findModel(
   source: Source,
@@ -68,8 +69,9 @@ export interface TokenizerPaths {
 }
 
 /**
- * The tokenizer that was asked for, else the one that the activations name, also where it was moved with them, else the
- * first of the others that is there. undefined: nothing names one. Throws SaettaError when it is gone or cannot be used.
+ * The tokenizer that was asked for, else the one that the activations name, also where it was moved
+ * with them, else the first of the others that is there. undefined: nothing names one. Throws
+ * SaettaError when it is gone or cannot be used.
  */
 export async function tokenizerOf(
   { origin }: Source,

@@ -2,12 +2,18 @@
 
 import type { SparseCodes } from "../inference/sae.ts";
 
-/** Rows that were looked at, in their order. Without tokens `ids` is undefined, and every row is a context of its own. */
+/**
+ * Rows that were looked at, in their order. Without tokens `ids` is undefined, and every row is a
+ * context of its own.
+ */
 export interface SeenRows {
   /** Number of each row in the source. */
   readonly numbers: Float64Array;
   readonly ids: Int32Array | undefined;
-  /** The kind of each token: tokens that differ in case and spaces only are of one kind, named by the first of them that was seen. */
+  /**
+   * The kind of each token: tokens that differ in case and spaces only are of one kind, named by
+   * the first of them that was seen.
+   */
   readonly kinds: Int32Array | undefined;
   /** Number of the context - a sequence, or the part of a document in it - of each row. */
   readonly contexts: Uint32Array;
@@ -15,7 +21,10 @@ export interface SeenRows {
   readonly words: Uint8Array;
 }
 
-/** The firings of each latent: those of latent j are [offsets[j], offsets[j + 1]) of `row` and `value`, in the order of the rows. */
+/**
+ * The firings of each latent: those of latent j are [offsets[j], offsets[j + 1]) of `row` and
+ * `value`, in the order of the rows.
+ */
 export interface FiringLists {
   readonly offsets: Uint32Array;
   /** Which of the rows. */

@@ -15,7 +15,10 @@ import { findModel, findTokenizer } from "./find-model.ts";
 import { type FeatureReportOptions, writeFeatureReport } from "./write-features.ts";
 
 export interface HtmlReportOptions extends Omit<FeatureReportOptions, "tokenizer" | "model"> {
-  /** Path of the ONNX model that the activations are of; default: the one that they name, if it is there. */
+  /**
+   * Path of the ONNX model that the activations are of; default: the one that they name, if it is
+   * there.
+   */
   readonly model?: string | undefined;
   /** Path of its tokenizer.json; default: the one that the activations name, if it is there. */
   readonly tokenizer?: string | undefined;
@@ -24,7 +27,9 @@ export interface HtmlReportOptions extends Omit<FeatureReportOptions, "tokenizer
 }
 
 /**
- * Writes the page to `out`. The features of a run's checkpoint stay in the run's folder `features`, from where they are served. Rejects with SaettaError when rows, model or file are not as they must be.
+ * Writes the page to `out`. The features of a run's checkpoint stay in the run's folder `features`,
+ * from where they are served. Rejects with SaettaError when rows, model or file are not as they
+ * must be.
  */
 export async function writeHtmlReport(
   sae: Sae,

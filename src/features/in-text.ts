@@ -38,7 +38,10 @@ const EXAMPLES = 5;
 /** Tokens a latent whose names are given. */
 const TOKENS = 16;
 
-/** The report, and `count` latents in their text, from one pass over the rows. Throws as `evalReport` does, and where there is no text. */
+/**
+ * The report, and `count` latents in their text, from one pass over the rows. Throws as
+ * `evalReport` does, and where there is no text.
+ */
 export async function reportWithFeatures(
   sae: Sae,
   source: Source,

@@ -1,14 +1,21 @@
 /**
- * The firings of each latent that are worth showing, with what the latent did on the rows around: the strongest ones in some variety, and a fair sample from each
- * of several ranges of values. All in one pass, in memory that depends on the number of latents alone.
+ * The firings of each latent that are worth showing, with what the latent did on the rows around:
+ * the strongest ones in some variety, and a fair sample from each of several ranges of values. All
+ * in one pass, in memory that depends on the number of latents alone.
  */
 
 import { decodeBfloat16, encodeBfloat16 } from "../util/float16.ts";
 
-/** Strongest firings kept a latent, and of these on tokens of one kind: more of the same would not tell more. */
+/**
+ * Strongest firings kept a latent, and of these on tokens of one kind: more of the same would not
+ * tell more.
+ */
 export const STRONGEST = 16;
 export const OF_A_KIND = 2;
-/** Ranges of values, of equal width from 0 to the cap: the smallest power of two that no value exceeds. */
+/**
+ * Ranges of values, of equal width from 0 to the cap: the smallest power of two that no value
+ * exceeds.
+ */
 export const RANGES = 8;
 /** Firings kept a range. */
 export const SAMPLED = 4;
@@ -19,7 +26,10 @@ export const AFTER = 15;
 const SLOTS = STRONGEST + RANGES * SAMPLED;
 const WINDOW = BEFORE + 1 + AFTER;
 
-/** One firing. `around` [BEFORE + 1 + AFTER]: the latent's values on the rows around it in the source, rounded to bf16; 0 where it did not fire. */
+/**
+ * One firing. `around` [BEFORE + 1 + AFTER]: the latent's values on the rows around it in the
+ * source, rounded to bf16; 0 where it did not fire.
+ */
 export interface KeptFiring {
   readonly value: number;
   /** Number of the row in the source. */
@@ -28,7 +38,10 @@ export interface KeptFiring {
   readonly around: Float32Array;
 }
 
-/** Where a firing stands among those of its latent that are at hand, so that its surroundings can be read from there. */
+/**
+ * Where a firing stands among those of its latent that are at hand, so that its surroundings can be
+ * read from there.
+ */
 const NOT_FRESH = -1;
 /** The kind of a row without a token. */
 export const NO_KIND = -1;
@@ -46,7 +59,10 @@ export class KeptFirings {
   readonly #priority: Uint32Array;
   /** bf16 [latents * SLOTS, WINDOW]. */
   readonly #around: Uint16Array;
-  /** Of the latent that is being added to: which of its firings a slot has, where it is one of these. */
+  /**
+   * Of the latent that is being added to: which of its firings a slot has, where it is one of
+   * these.
+   */
   readonly #fresh = new Int32Array(SLOTS).fill(NOT_FRESH);
   readonly #row = new Float32Array(WINDOW);
 
@@ -63,8 +79,10 @@ export class KeptFirings {
   }
 
   /**
-   * Keeps a firing if it is among the strongest, each of another context and at most OF_A_KIND on tokens of one kind. The strongest of all is always kept; what was passed over for
-   * the others of its kind does not come back when one of these gives way to a stronger firing of its context. `at`: which of the latent's firings at hand it is.
+   * Keeps a firing if it is among the strongest, each of another context and at most OF_A_KIND on
+   * tokens of one kind. The strongest of all is always kept; what was passed over for the others of
+   * its kind does not come back when one of these gives way to a stronger firing of its context.
+   * `at`: which of the latent's firings at hand it is.
    */
   offerStrongest(latent: number, value: number, number: number, context: number, kind: number, at: number): void {
     const base = latent * SLOTS;
@@ -92,7 +110,10 @@ export class KeptFirings {
     if (same >= 0 && slot !== same) this.#drop(latent, same);
   }
 
-  /** Keeps a firing if its priority, a random number, is among the lowest of its range: a uniform sample of the range, whatever the order. */
+  /**
+   * Keeps a firing if its priority, a random number, is among the lowest of its range: a uniform
+   * sample of the range, whatever the order.
+   */
   offerSample(
     latent: number,
     range: number,
@@ -116,7 +137,10 @@ export class KeptFirings {
     if (priority < this.#priority[last]) this.#put(base, last, value, number, context, priority, at);
   }
 
-  /** The cap has doubled: two ranges become one, of which the firings of lowest priority stay. Only before a latent's turn. */
+  /**
+   * The cap has doubled: two ranges become one, of which the firings of lowest priority stay. Only
+   * before a latent's turn.
+   */
   mergeRanges(latent: number): void {
     const base = latent * SLOTS;
     for (let range = 0; range < RANGES; range++) {
@@ -130,7 +154,8 @@ export class KeptFirings {
         priority: this.#priority[slot],
         around: this.#around.slice(slot * WINDOW, (slot + 1) * WINDOW),
       }));
-      // Slots of ranges to come are only read later: range r is written when 2r and 2r + 1 have been read.
+      // Slots of ranges to come are only read later: range r is written when 2r and 2r + 1 have
+      // been read.
       for (const [i, { value, number, context, priority, around }] of copies.entries()) {
         const slot = base + STRONGEST + range * SAMPLED + i;
         this.#put(base, slot, value, number, context, priority, NOT_FRESH);
@@ -141,8 +166,8 @@ export class KeptFirings {
   }
 
   /**
-   * Ends a latent's turn: reads the surroundings of what it has kept of the firings at hand, which are [begin, end) of `row` and `value`, in order; `numbers` [row]: their rows
-   * in the source.
+   * Ends a latent's turn: reads the surroundings of what it has kept of the firings at hand, which
+   * are [begin, end) of `row` and `value`, in order; `numbers` [row]: their rows in the source.
    */
   readAround(
     latent: number,
@@ -167,7 +192,10 @@ export class KeptFirings {
     }
   }
 
-  /** The strongest firings, each of another context and at most OF_A_KIND on tokens of one kind, the strongest first. */
+  /**
+   * The strongest firings, each of another context and at most OF_A_KIND on tokens of one kind, the
+   * strongest first.
+   */
   strongest(latent: number): KeptFiring[] {
     return Array.from({ length: this.#strongest[latent] }, (_, i) => this.#firing(latent * SLOTS + i)).sort(byValue);
   }

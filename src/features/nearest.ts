@@ -8,7 +8,10 @@ import { paramsOf } from "../sae/architectures/index.ts";
 import { autoencoderDims } from "../sae/dims.ts";
 import { bytesOf } from "../util/bytes.ts";
 
-/** Each latent's nearest others, the nearest first, [n, count]: `latent`, and the cosine of the two decoder rows, above 0; a place that is not used has cosine 0. */
+/**
+ * Each latent's nearest others, the nearest first, [n, count]: `latent`, and the cosine of the two
+ * decoder rows, above 0; a place that is not used has cosine 0.
+ */
 export interface Nearest {
   readonly count: number;
   readonly latent: Uint32Array;
@@ -19,8 +22,10 @@ export interface Nearest {
 const BLOCK = 2048;
 
 /**
- * Compares all decoder rows with each other, a block of rows at a time. That is what an encoder does: the rows, brought to norm 1, are both its inputs and its weights, without biases, and its top
- * count + 1 latents are the row itself and the nearest others. So the engine's product and selection do the work: 2 n^2 d operations, no more memory than the autoencoder.
+ * Compares all decoder rows with each other, a block of rows at a time. That is what an encoder
+ * does: the rows, brought to norm 1, are both its inputs and its weights, without biases, and its
+ * top count + 1 latents are the row itself and the nearest others. So the engine's product and
+ * selection do the work: 2 n^2 d operations, no more memory than the autoencoder.
  */
 export async function nearestLatents(sae: Sae, count: number, onProgress?: (done: number) => void): Promise<Nearest> {
   const { dIn: d, n } = sae.dims;

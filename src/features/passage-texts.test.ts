@@ -10,7 +10,8 @@ it("stores each token of the passages once, in order, and finds it again", async
     sequence: 500,
   });
   const texts = new PassageTexts(source);
-  // Overlapping, the same twice, touching, sharing three rows, three rows apart, and at both ends of a sequence.
+  // Overlapping, the same twice, touching, sharing three rows, three rows apart, and at both ends
+  // of a sequence.
   const firings = [
     700,
     700 + BEFORE + AFTER - 2,

@@ -38,7 +38,8 @@ export class PassageTexts {
   join(): void {
     const begins = Float64Array.from(this.#firsts).sort();
     const ends = Float64Array.from(this.#ends).sort();
-    // In order of their begins the i-th begin and the i-th end bound the same stretch of covered rows as the passages themselves.
+    // In order of their begins the i-th begin and the i-th end bound the same stretch of covered
+    // rows as the passages themselves.
     const [begin, end, text]: [number[], number[], number[]] = [[], [], []];
     let total = 0;
     for (let i = 0; i < begins.length; ) {

@@ -17,7 +17,9 @@ export function pageOf(stream: { readonly isTTY?: boolean; readonly columns?: nu
   return { columns: Math.min(160, Math.max(60, stream.columns ?? 110)), bold };
 }
 
-/** The latents of a report, and why there are no more of them; undefined where none were asked for. */
+/**
+ * The latents of a report, and why there are no more of them; undefined where none were asked for.
+ */
 export function featuresText({ features, featuresNote }: ReportWithFeatures, page: Page): string | undefined {
   const parts =
     features.length === 0 ? [] : [featureHead(features), ...features.map((each) => featureLines(each, page))];

@@ -8,7 +8,10 @@ import { Profiles } from "./profiles.ts";
 const ROWS = 3000;
 const LATENTS = 6;
 const K = 4;
-/** A row in 20 is left out, so that rows and their numbers differ; a context is 30 rows of the source. */
+/**
+ * A row in 20 is left out, so that rows and their numbers differ; a context is 30 rows of the
+ * source.
+ */
 const numbers = Float64Array.from({ length: ROWS }, (_, i) => i + Math.floor(i / 19));
 const rows: SeenRows = {
   numbers,
@@ -105,7 +108,8 @@ describe("Profiles", () => {
       9,
     );
     expect([...whole.occurrences.values()].reduce((sum, each) => sum + each)).toBe(ROWS);
-    // Of the tokens of a kind the most frequent one stands for it: token 3 is number 3 mod 11, of kind 3 mod 7 where the number is 3 mod 77.
+    // Of the tokens of a kind the most frequent one stands for it: token 3 is number 3 mod 11, of
+    // kind 3 mod 7 where the number is 3 mod 77.
     const counts = new Map<number, number>();
     for (const [row, kind] of rows.kinds?.entries() ?? [])
       if (kind === 3) counts.set(rows.ids?.[row] ?? -1, (counts.get(rows.ids?.[row] ?? -1) ?? 0) + 1);

@@ -1,4 +1,7 @@
-/** What each latent does, collected in one pass over rows with their codes, in memory that depends on the number of latents, not of rows. */
+/**
+ * What each latent does, collected in one pass over rows with their codes, in memory that depends
+ * on the number of latents, not of rows.
+ */
 
 import type { SparseCodes } from "../inference/sae.ts";
 import { hash32, PURPOSE } from "../util/rng.ts";
@@ -47,7 +50,10 @@ export class Profiles {
   readonly #forms = new Map<number, Map<number, number>>();
   #rows = 0;
   #total = 0;
-  /** The last rows: the first `#done` of them have been counted, and are there for what fires after them. */
+  /**
+   * The last rows: the first `#done` of them have been counted, and are there for what fires after
+   * them.
+   */
   #held: { readonly rows: SeenRows; readonly codes: SparseCodes } | undefined;
   #done = 0;
 
@@ -120,12 +126,17 @@ export class Profiles {
     };
   }
 
-  /** The strongest firings of a latent, each of another context and at most two on tokens of one kind, the strongest first. */
+  /**
+   * The strongest firings of a latent, each of another context and at most two on tokens of one
+   * kind, the strongest first.
+   */
   strongest(latent: number): KeptFiring[] {
     return this.#kept.strongest(latent);
   }
 
-  /** Firings by value: `counts` of bars of equal width, from 0 to the bar that holds the maximum. */
+  /**
+   * Firings by value: `counts` of bars of equal width, from 0 to the bar that holds the maximum.
+   */
   histogram(latent: number): { readonly width: number; readonly counts: readonly number[] } {
     const width = this.#cap[latent] / BARS;
     const bars = Array.from(this.#bars.subarray(latent * BARS, (latent + 1) * BARS));

@@ -53,7 +53,10 @@ export class RowsInText {
     this.#formOf = textOf && remembered((token) => readForm(textOf(token)));
   }
 
-  /** Token and context of each of the rows. A context ends with its sequence, where a start token begins another document, and where many rows were left out. */
+  /**
+   * Token and context of each of the rows. A context ends with its sequence, where a start token
+   * begins another document, and where many rows were left out.
+   */
   async next(numbers: Float64Array): Promise<SeenRows> {
     const { tokens: read, sequence, origin } = this.#source;
     const rows = numbers.length;
@@ -151,7 +154,10 @@ export class TokenBlocks {
   }
 }
 
-/** The rows around row `number`, at most `before` and `after`, up to where its sequence or document begins and ends. */
+/**
+ * The rows around row `number`, at most `before` and `after`, up to where its sequence or document
+ * begins and ends.
+ */
 export async function spanAround(
   source: Source,
   tokens: TokenBlocks,
@@ -199,7 +205,8 @@ export async function examplesOf(
     const { first, end } = await spanAround(source, tokens, number, AROUND, AROUND);
     const pieces = tokenizer.pieces(await tokens.read(first, end));
     const at = number - first;
-    // A token that is the first part of a character is shown by the character, which the token of its last part has.
+    // A token that is the first part of a character is shown by the character, which the token of
+    // its last part has.
     const shown = Math.max(
       at,
       pieces.findIndex((piece, i) => i >= at && piece !== ""),

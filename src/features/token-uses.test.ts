@@ -6,7 +6,10 @@ const LATENTS = 12;
 const K = 5;
 const ROWS = 8000;
 
-/** Rows in which latent j fires on about 100 j tokens; token 7 is a third of them all. Latent 0 never fires. */
+/**
+ * Rows in which latent j fires on about 100 j tokens; token 7 is a third of them all. Latent 0
+ * never fires.
+ */
 function draw() {
   const rng = new Rng(5);
   const kinds = Int32Array.from({ length: ROWS }, () => (rng.uniform() < 0.3 ? 7 : rng.below(1000)));

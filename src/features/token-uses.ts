@@ -9,13 +9,18 @@ export interface CountedToken {
   readonly energy: number;
 }
 
-/** Places of the hash table, 20 bytes each, of which three quarters are filled at most: 168 MB, 6.3 million pairs of a latent and a token. */
+/**
+ * Places of the hash table, 20 bytes each, of which three quarters are filled at most: 168 MB, 6.3
+ * million pairs of a latent and a token.
+ */
 const MOST_PLACES = 2 ** 23;
 const FIRST_PLACES = 2 ** 12;
 
 /**
- * Counts every pair of a latent and a token on which it fires. When there are more pairs than the table may hold, it drops those of the highest latents: `end` falls, and
- * `startNext` prepares another pass over the same rows for the latents from there on. So counts are exact for any number of latents, tokens and rows.
+ * Counts every pair of a latent and a token on which it fires. When there are more pairs than the
+ * table may hold, it drops those of the highest latents: `end` falls, and `startNext` prepares
+ * another pass over the same rows for the latents from there on. So counts are exact for any number
+ * of latents, tokens and rows.
  */
 export class TokenUses {
   readonly latents: number;
@@ -94,7 +99,10 @@ export class TokenUses {
     if (this.#pairs * 4 > table.firings.length * 3) this.#makeRoom();
   }
 
-  /** Doubles the table; where it may not grow, drops the higher latents with about half of the pairs. A single latent keeps all its tokens. */
+  /**
+   * Doubles the table; where it may not grow, drops the higher latents with about half of the
+   * pairs. A single latent keeps all its tokens.
+   */
   #makeRoom(): void {
     const { latent, token, firings, energy } = this.#table;
     const grows = firings.length < this.#mostPlaces || this.#end - this.#first === 1;
@@ -107,7 +115,10 @@ export class TokenUses {
     }
   }
 
-  /** The end of the lower latents that together have at most half of the pairs; at least one latent is kept and one dropped. */
+  /**
+   * The end of the lower latents that together have at most half of the pairs; at least one latent
+   * is kept and one dropped.
+   */
   #halfOf(): number {
     const counts = this.#countPairs();
     let end = this.#first + 1;

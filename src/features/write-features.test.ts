@@ -104,7 +104,10 @@ describe("a report", () => {
         expect(Math.max(value, ...values)).toBeLessThanOrEqual(max);
   });
 
-  /** The text of a passage is that of its document around its row, and the values stand on their tokens. */
+  /**
+   * The text of a passage is that of its document around its row, and the values stand on their
+   * tokens.
+   */
   function expectTrue({ row, tokens, values, at, value }: Latent["strongest"][number], latent: Latent): void {
     const begin = Math.floor(row / CONTEXT) * CONTEXT + 1;
     const first = Math.max(begin, row - 24);

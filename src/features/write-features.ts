@@ -1,4 +1,7 @@
-/** The features file of an autoencoder: one pass over activations, then what follows from the weights alone. */
+/**
+ * The features file of an autoencoder: one pass over activations, then what follows from the
+ * weights alone.
+ */
 
 import { availableParallelism } from "node:os";
 import { basename, dirname, isAbsolute, join } from "node:path";
@@ -39,7 +42,10 @@ export interface FeatureReportOptions {
   readonly tokenizer?: Tokenizer | undefined;
   /** The model that the activations are of, for what latents do to its output. */
   readonly model?: LanguageModel | undefined;
-  /** FVU on rows that the run of the autoencoder held out, where it is known; "these": the rows of the report are those. */
+  /**
+   * FVU on rows that the run of the autoencoder held out, where it is known; "these": the rows of
+   * the report are those.
+   */
   readonly heldOut?: FeatureSummary["heldOut"] | "these" | undefined;
   readonly maxRows?: number | undefined;
   readonly nonFinite?: NonFinite | undefined;
@@ -60,7 +66,10 @@ const WORDS = 6;
 /** Directions that go through the unembedding at once. */
 const EFFECTS_AT_ONCE = 256;
 
-/** Writes the features file of `sae` on the rows of the ranges. Throws SaettaError when the widths differ, there are no rows, or the model is of another width. */
+/**
+ * Writes the features file of `sae` on the rows of the ranges. Throws SaettaError when the widths
+ * differ, there are no rows, or the model is of another width.
+ */
 export async function writeFeatureReport(
   sae: Sae,
   source: Source,
@@ -174,7 +183,9 @@ async function writeTexts(
   if (held.length > 0) await writer.json(`text/${chunk}`, held);
 }
 
-/** The firings of a latent that are shown: the strongest, and of each range some of other contexts. */
+/**
+ * The firings of a latent that are shown: the strongest, and of each range some of other contexts.
+ */
 function shownOf(profiles: Profiles, latent: number) {
   const strongest = profiles.strongest(latent).slice(0, STRONGEST_SHOWN);
   const contexts = new Set(strongest.map(({ context }) => context));
@@ -223,7 +234,9 @@ async function latentOf(
   };
 }
 
-/** `max`: the latent's largest value, which no value of the passage exceeds after rounding either. */
+/**
+ * `max`: the latent's largest value, which no value of the passage exceeds after rounding either.
+ */
 async function passageOf(
   { value, number, around }: KeptFiring,
   max: number,
@@ -243,7 +256,9 @@ async function passageOf(
   return { value: shown(value), row: number, text: texts.textOf(span.first), length, at, active };
 }
 
-/** The tokens with the largest effects, or the most negative ones (`sign` -1), the strongest first. */
+/**
+ * The tokens with the largest effects, or the most negative ones (`sign` -1), the strongest first.
+ */
 function extremes(effects: Float32Array, sign: 1 | -1, textOf: (token: number) => string): TokenEffect[] {
   const best: { token: number; effect: number }[] = [];
   let least = 0;

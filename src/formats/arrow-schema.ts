@@ -1,4 +1,7 @@
-/** The schema of an Arrow stream: which columns it has, and which nodes and buffers of a batch belong to each. */
+/**
+ * The schema of an Arrow stream: which columns it has, and which nodes and buffers of a batch
+ * belong to each.
+ */
 
 import { FormatError } from "../util/errors.ts";
 import { asObject, parseJsonText } from "../util/json.ts";
@@ -22,7 +25,10 @@ export interface ArrowField {
   /** How many nodes and buffers of a batch are the column's. */
   readonly nodes: number;
   readonly buffers: number;
-  /** Its lists from the outside in: bytes of an offset, or the length that all have; `inside`: a further axis of the list around it, with no node or buffer. */
+  /**
+   * Its lists from the outside in: bytes of an offset, or the length that all have; `inside`: a
+   * further axis of the list around it, with no node or buffer.
+   */
   readonly lists: readonly ({ readonly offset: 4 | 8 } | { readonly length: number; readonly inside?: true })[];
 }
 
@@ -37,7 +43,10 @@ export function schemaOf(schema: FlatTable, path: string): readonly ArrowField[]
   return schema.tables(1).map((field) => fieldOf(field, 0, path));
 }
 
-/** The types of Arrow by their number: words, and buffers beside the validity bits that every type but null and union has. */
+/**
+ * The types of Arrow by their number: words, and buffers beside the validity bits that every type
+ * but null and union has.
+ */
 const PLAIN: Readonly<Record<number, readonly [words: string, buffers: number]>> = {
   ...{
     4: ["binary", 2],
@@ -114,8 +123,10 @@ function dtypeOf(kind: number, type: FlatTable): ArrowDType | undefined {
 const MOST_DESCRIPTION = 64 * 1024;
 
 /**
- * The shape of the extension type arrow.fixed_shape_tensor (https://arrow.apache.org/docs/format/CanonicalExtensions.html), whose elements lie in a list of `length`; undefined
- * for other types. Throws FormatError where it contradicts itself, or its axes are stored in another order.
+ * The shape of the extension type arrow.fixed_shape_tensor
+ * (https://arrow.apache.org/docs/format/CanonicalExtensions.html), whose elements lie in a list of
+ * `length`; undefined for other types. Throws FormatError where it contradicts itself, or its axes
+ * are stored in another order.
  */
 function tensorShape(field: FlatTable, length: number, name: string, path: string): readonly number[] | undefined {
   const metadata = new Map(field.tables(6).map((entry) => [entry.text(0), entry]));

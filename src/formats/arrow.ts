@@ -1,6 +1,8 @@
 /**
- * Arrow's IPC streams (https://arrow.apache.org/docs/format/Columnar.html, "Serialization and IPC"), as Hugging Face datasets are saved: a schema, then record batches. Only
- * columns of numbers, and lists and lists of lists of them of one length, are read; they are arrays whose rows lie one after the other within a batch, and are read from there.
+ * Arrow's IPC streams (https://arrow.apache.org/docs/format/Columnar.html, "Serialization and
+ * IPC"), as Hugging Face datasets are saved: a schema, then record batches. Only columns of
+ * numbers, and lists and lists of lists of them of one length, are read; they are arrays whose rows
+ * lie one after the other within a batch, and are read from there.
  */
 
 import type { FileHandle } from "node:fs/promises";
@@ -12,7 +14,10 @@ import { type ArrowColumn, type ArrowDType, type ArrowField, schemaOf, sum } fro
 import { FlatBuffer, type FlatTable } from "./flatbuffer.ts";
 import { openToRead } from "./open-file.ts";
 
-/** A column seen as an array [n], [n, d] or [n, T, d]: rows are along its last axis, or are single numbers. */
+/**
+ * A column seen as an array [n], [n, d] or [n, T, d]: rows are along its last axis, or are single
+ * numbers.
+ */
 export interface ArrowArray {
   readonly shape: readonly number[];
   readonly dtype: ArrowDType;
@@ -25,7 +30,10 @@ export type { ArrowColumn, ArrowDType };
 export interface ArrowFile {
   readonly path: string;
   readonly columns: readonly ArrowColumn[];
-  /** `single`: every number is a row of its own. Throws FormatError when the column's lists differ in length, hold nulls, or leave their batch. */
+  /**
+   * `single`: every number is a row of its own. Throws FormatError when the column's lists differ
+   * in length, hold nulls, or leave their batch.
+   */
   array(name: string, single?: boolean): Promise<ArrowArray>;
   close(): Promise<void>;
 }
@@ -130,7 +138,10 @@ function batchOf(
   return { body, nodes, buffers };
 }
 
-/** Rows of one batch: how many, and where the first of them is in the file; of booleans `at` is the byte of bit 0, and the first is bit `bit`. */
+/**
+ * Rows of one batch: how many, and where the first of them is in the file; of booleans `at` is the
+ * byte of bit 0, and the first is bit `bit`.
+ */
 interface Run {
   readonly first: number;
   readonly rows: number;
@@ -172,7 +183,10 @@ async function arrayOf(
   return { shape, dtype, read: (first, count, into) => readRuns(stored, first, count, into) };
 }
 
-/** The column's items in one batch, and where its numbers start in the file. -> inner: the lengths of its lists, which must be the same everywhere. */
+/**
+ * The column's items in one batch, and where its numbers start in the file. -> inner: the lengths
+ * of its lists, which must be the same everywhere.
+ */
 async function batchArray(
   handle: FileHandle,
   path: string,
@@ -217,7 +231,10 @@ async function batchArray(
   return isBits ? { length, at: body + at, bit: first } : { length, at: body + at + first * width, bit: 0 };
 }
 
-/** The first offset, and the distance of each to the next; undefined when that is not always the same. */
+/**
+ * The first offset, and the distance of each to the next; undefined when that is not always the
+ * same.
+ */
 function uniform(bytes: Buffer, width: 4 | 8): { readonly first: number; readonly size: number } | undefined {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const offset = (i: number): number =>
@@ -268,7 +285,9 @@ async function readRuns(
   }
 }
 
-/** -> to: a byte, 0 or 1, for each bit from number `first` on of the bits that start at byte `at`. */
+/**
+ * -> to: a byte, 0 or 1, for each bit from number `first` on of the bits that start at byte `at`.
+ */
 async function readBits(handle: FileHandle, at: number, first: number, to: Uint8Array, path: string): Promise<void> {
   const byte = Math.floor(first / 8);
   const bits = await piece(handle, at + byte, Math.ceil((first + to.length) / 8) - byte, path);

@@ -1,11 +1,17 @@
-/** Reading FlatBuffers (https://flatbuffers.dev, "Internals"), with every place checked before it is read. */
+/**
+ * Reading FlatBuffers (https://flatbuffers.dev, "Internals"), with every place checked before it is
+ * read.
+ */
 
 import { FormatError } from "../util/errors.ts";
 
 /** Far more than any table of a file that is read here has. */
 const MOST_ITEMS = 1_000_000;
 
-/** A table of a buffer. Fields are named by their number in the schema; one that is not there has the default. */
+/**
+ * A table of a buffer. Fields are named by their number in the schema; one that is not there has
+ * the default.
+ */
 export class FlatTable {
   readonly #buffer: FlatBuffer;
   readonly #at: number;

@@ -1,4 +1,7 @@
-/** Reading the structures of an HDF5 file: addresses that are in it, numbers of every width, blocks whose checksum is right. */
+/**
+ * Reading the structures of an HDF5 file: addresses that are in it, numbers of every width, blocks
+ * whose checksum is right.
+ */
 
 import type { FileHandle } from "node:fs/promises";
 import { readFully } from "../util/bytes.ts";
@@ -14,7 +17,10 @@ export interface Hdf5Bytes {
   readonly path: string;
   readonly size: number;
   readonly base: number;
-  /** The superblock as if the file had been closed at its size now; set where a program left it open in SWMR mode (single writer, multiple readers). */
+  /**
+   * The superblock as if the file had been closed at its size now; set where a program left it open
+   * in SWMR mode (single writer, multiple readers).
+   */
   readonly closed?: Uint8Array | undefined;
 }
 
@@ -59,7 +65,10 @@ export function verify(file: Hdf5Bytes, block: Buffer, at: number, what: string)
   }
 }
 
-/** A structure with a signature and a version of 0, at an address. `checked`: with its checksum, at its end. */
+/**
+ * A structure with a signature and a version of 0, at an address. `checked`: with its checksum, at
+ * its end.
+ */
 export async function readStructure(
   file: Hdf5Bytes,
   address: bigint,

@@ -1,4 +1,7 @@
-/** The checksum of HDF5's newer structures: Jenkins' lookup3 (http://burtleburtle.net/bob/c/lookup3.c, `hashlittle` with an initial value of 0). */
+/**
+ * The checksum of HDF5's newer structures: Jenkins' lookup3
+ * (http://burtleburtle.net/bob/c/lookup3.c, `hashlittle` with an initial value of 0).
+ */
 
 const rotate = (x: number, by: number): number => (x << by) | (x >>> (32 - by));
 

@@ -1,4 +1,7 @@
-/** The index of datasets with several unlimited axes: a version 2 B-tree, whose records are chunks (HDF5 file format specification, III.A.2, types 10 and 11). */
+/**
+ * The index of datasets with several unlimited axes: a version 2 B-tree, whose records are chunks
+ * (HDF5 file format specification, III.A.2, types 10 and 11).
+ */
 
 import { FormatError } from "../util/errors.ts";
 import { length64, readStructure, readUnsigned, UNDEFINED } from "./hdf5-bytes.ts";

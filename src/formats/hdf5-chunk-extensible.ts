@@ -1,6 +1,8 @@
 /**
- * The index of datasets with one unlimited axis: an extensible array (HDF5 file format specification, VII.C). Its first entries stand in the index block; then come data blocks,
- * ever larger, whose addresses stand in the index block or in super blocks. Entries count chunks with the unlimited axis slowest.
+ * The index of datasets with one unlimited axis: an extensible array (HDF5 file format
+ * specification, VII.C). Its first entries stand in the index block; then come data blocks, ever
+ * larger, whose addresses stand in the index block or in super blocks. Entries count chunks with
+ * the unlimited axis slowest.
  */
 
 import { FormatError } from "../util/errors.ts";
@@ -62,7 +64,10 @@ export async function readExtensibleArray(finder: Finder): Promise<void> {
     }
   };
 
-  /** Group u of data blocks: 2^floor(u/2) blocks of 2^ceil(u/2) minEntries entries. The first ones are pointed at by the index block. */
+  /**
+   * Group u of data blocks: 2^floor(u/2) blocks of 2^ceil(u/2) minEntries entries. The first ones
+   * are pointed at by the index block.
+   */
   const groups = 1 + maxBits - Math.log2(minEntries);
   const direct = 2 * Math.log2(minPointers);
   const pointers = 2 * (minPointers - 1);

@@ -1,6 +1,7 @@
 /**
- * Where the chunks of a dataset lie: each of the six kinds of chunk index (HDF5 file format specification, III.A.1, VII.A, VII.B, III.A.2 and the layout message,
- * IV.A.2.i). An index is read whole, once, and can hold no more chunks than its bytes in the file; none is visited twice.
+ * Where the chunks of a dataset lie: each of the six kinds of chunk index (HDF5 file format
+ * specification, III.A.1, VII.A, VII.B, III.A.2 and the layout message, IV.A.2.i). An index is read
+ * whole, once, and can hold no more chunks than its bytes in the file; none is visited twice.
  */
 
 import { FormatError } from "../util/errors.ts";
@@ -41,7 +42,8 @@ export async function readChunkIndex(
     grid: layout.most.map((size, i) => (size === undefined ? undefined : Math.ceil(size / layout.chunk[i]!))),
     found(place, address, bytes, mask) {
       const at = key(place);
-      if (address === UNDEFINED || at === undefined) return; // never written, or left over from when the dataset was larger
+      // Never written, or left over from when the dataset was larger.
+      if (address === UNDEFINED || at === undefined) return;
       if (chunks.has(at)) throw new FormatError(`two chunks at [${place.join(", ")}]`, { where });
       if (chunks.size === MAX_CHUNKS)
         throw new FormatError(`more than ${MAX_CHUNKS} chunks`, { where, mend: "write larger chunks" });
@@ -90,7 +92,9 @@ function countOf({ grid }: Finder): number {
 
 const BTREE1_DEPTH = 32;
 
-/** The index of all files until HDF5 1.10: keys are [bytes, mask, first element along each axis, 0]. */
+/**
+ * The index of all files until HDF5 1.10: keys are [bytes, mask, first element along each axis, 0].
+ */
 async function readBTree1({ file, layout, found }: Finder): Promise<void> {
   const rank = layout.chunk.length;
   const keyBytes = 8 + 8 * (rank + 1);
@@ -125,7 +129,10 @@ async function readBTree1({ file, layout, found }: Finder): Promise<void> {
   await visit(layout.address, undefined);
 }
 
-/** Datasets of a fixed extent: an array with one entry a chunk; where it is long, in pages, of which those without a chunk may not be there. */
+/**
+ * Datasets of a fixed extent: an array with one entry a chunk; where it is long, in pages, of which
+ * those without a chunk may not be there.
+ */
 async function readFixedArray(finder: Finder): Promise<void> {
   const { file, layout, found } = finder;
   const { block: head, at: headAt } = await readStructure(file, layout.address, "FAHD", 28, "array of chunks");

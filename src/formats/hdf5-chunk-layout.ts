@@ -1,4 +1,7 @@
-/** What the readers of all kinds of chunk index share: how a dataset is cut into chunks, and the entries of arrays of chunks. */
+/**
+ * What the readers of all kinds of chunk index share: how a dataset is cut into chunks, and the
+ * entries of arrays of chunks.
+ */
 
 import { FormatError } from "../util/errors.ts";
 import { type Hdf5Bytes, readBlock, readUnsigned, verify } from "./hdf5-bytes.ts";
@@ -29,7 +32,9 @@ export interface StoredChunk {
   readonly mask: number;
 }
 
-/** What reads one kind of index: calls `found` for each chunk with its place in the grid of chunks. */
+/**
+ * What reads one kind of index: calls `found` for each chunk with its place in the grid of chunks.
+ */
 export interface Finder {
   readonly file: Hdf5Bytes;
   readonly layout: ChunkLayout;
@@ -51,7 +56,10 @@ export function placeOf(index: number, { grid }: Pick<Finder, "grid">): number[]
   return place;
 }
 
-/** An entry of an array of chunks at byte `at`: an address and, where chunks are filtered, bytes and mask. */
+/**
+ * An entry of an array of chunks at byte `at`: an address and, where chunks are filtered, bytes and
+ * mask.
+ */
 export function arrayEntry(
   block: Buffer,
   at: number,

@@ -10,7 +10,10 @@ import { openHdf5 } from "./hdf5-read.ts";
 const python = ["python3", "/usr/bin/python3"].find(
   (command) => spawnSync(command, ["-c", "import h5py"]).status === 0,
 );
-/** Where the layout message says that chunks over the edge are stored as they are, no filter is undone for them. */
+/**
+ * Where the layout message says that chunks over the edge are stored as they are, no filter is
+ * undone for them.
+ */
 async function readsUnfilteredEdges(): Promise<void> {
   const content = readFileSync(join(folder, "edges.h5"));
   // Version 4, chunked, no flags, 3 dimensions in 1 byte each: 4, 3 and the 4 bytes of an element.

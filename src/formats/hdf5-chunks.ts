@@ -1,4 +1,7 @@
-/** Reads rows of a chunked dataset: finds the chunks that hold them, unpacks each off the event loop, several at a time, and copies what is asked for. */
+/**
+ * Reads rows of a chunked dataset: finds the chunks that hold them, unpacks each off the event
+ * loop, several at a time, and copies what is asked for.
+ */
 
 import { FormatError, messageOf, SaettaError } from "../util/errors.ts";
 import { type Hdf5Bytes, readBlock } from "./hdf5-bytes.ts";
@@ -14,7 +17,10 @@ export interface ChunkedData {
   readonly fill: Uint8Array;
 }
 
-/** Chunks that are read and unpacked at the same time: as many as Node has threads for it, within so many bytes. */
+/**
+ * Chunks that are read and unpacked at the same time: as many as Node has threads for it, within so
+ * many bytes.
+ */
 const AT_ONCE = 4;
 const AT_ONCE_BYTES = 256 << 20;
 /** Unpacked chunks that are kept for the next read, which may begin inside of one. */
@@ -90,7 +96,8 @@ export class ChunkReader {
     const where = `${this.#file.path}, byte ${position}`;
     const overEdge = index.some((at, axis) => (at + 1) * layout.chunk[axis]! > layout.shape[axis]!);
     const applied = overEdge && layout.edgesUnfiltered ? [] : filters;
-    // What is stored without a filter is as long as it is; packed, a chunk of noise grows by a little.
+    // What is stored without a filter is as long as it is; packed, a chunk of noise grows by a
+    // little.
     if (bytes > 2 * layout.bytes + 1024)
       throw new FormatError(`chunk [${key}] of ${this.#name}: ${bytes} bytes hold ${layout.bytes}`, { where });
     const stored = await readBlock(this.#file, position, bytes, `chunk [${key}] of ${this.#name}`).catch(
@@ -121,7 +128,10 @@ export class ChunkReader {
     this.#kept.set(key, data);
   }
 
-  /** What the chunk at `place` and the slab have in common; `chunk` is undefined where it was never written. */
+  /**
+   * What the chunk at `place` and the slab have in common; `chunk` is undefined where it was never
+   * written.
+   */
   #copy(
     [o, i, w]: Three,
     { outer, inner }: Slab,

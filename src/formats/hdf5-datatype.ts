@@ -1,6 +1,7 @@
 /**
- * The datatype message of HDF5 (format specification, IV.A.2.d): which numbers an element holds. What tells bfloat16 from IEEE half is only here, in
- * the places of exponent and mantissa. Only little-endian numbers have a name; anything else gets a description in words.
+ * The datatype message of HDF5 (format specification, IV.A.2.d): which numbers an element holds.
+ * What tells bfloat16 from IEEE half is only here, in the places of exponent and mantissa. Only
+ * little-endian numbers have a name; anything else gets a description in words.
  */
 
 import { BYTES } from "../util/bytes.ts";

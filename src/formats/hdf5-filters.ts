@@ -1,6 +1,7 @@
 /**
- * The filter pipeline of HDF5 (format specification, IV.A.2.l): what chunks were put through before they were stored, and how it is undone. What comes out of a filter is
- * bounded by what the chunk holds, so that no chunk unpacks to more than the file's own description of it.
+ * The filter pipeline of HDF5 (format specification, IV.A.2.l): what chunks were put through before
+ * they were stored, and how it is undone. What comes out of a filter is bounded by what the chunk
+ * holds, so that no chunk unpacks to more than the file's own description of it.
  */
 
 import { promisify } from "node:util";
@@ -30,7 +31,10 @@ export interface Filter {
   readonly values: readonly number[];
 }
 
-/** The filters in the order in which they were applied; a string says why they cannot be undone here. */
+/**
+ * The filters in the order in which they were applied; a string says why they cannot be undone
+ * here.
+ */
 export function parseFilters(message: Buffer): readonly Filter[] | string {
   const damaged = "its description of filters is damaged";
   const [version, count] = message;
@@ -62,7 +66,10 @@ const inflated = promisify(inflate) as (
   options: { maxOutputLength: number; chunkSize: number },
 ) => Promise<Buffer>;
 
-/** What a chunk of `bytes` bytes was before the filters; bit i of `mask` says that filter i was left out. Throws Error that says what is wrong. */
+/**
+ * What a chunk of `bytes` bytes was before the filters; bit i of `mask` says that filter i was left
+ * out. Throws Error that says what is wrong.
+ */
 export async function unfiltered(
   stored: Uint8Array,
   filters: readonly Filter[],
@@ -93,7 +100,10 @@ async function unpacked(data: Uint8Array, most: number): Promise<Uint8Array> {
   }
 }
 
-/** Byte j of element i stands at j * elements + i. What is no whole element stands at the end as it is. */
+/**
+ * Byte j of element i stands at j * elements + i. What is no whole element stands at the end as it
+ * is.
+ */
 function unshuffled(data: Uint8Array, size: number): Uint8Array {
   if (size <= 1) return data;
   const elements = Math.floor(data.length / size);

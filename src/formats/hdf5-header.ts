@@ -1,6 +1,7 @@
 /**
- * What is read from an HDF5 file without the HDF5 library: the superblock, and the object header of a dataset: its shape, datatype and layout
- * (HDF5 file format specification, II and IV). This tells where contiguous data lies, and float16 from bfloat16, and sees virtual and external data before
+ * What is read from an HDF5 file without the HDF5 library: the superblock, and the object header of
+ * a dataset: its shape, datatype and layout (HDF5 file format specification, II and IV). This tells
+ * where contiguous data lies, and float16 from bfloat16, and sees virtual and external data before
  * the library would open other files for them.
  */
 
@@ -17,7 +18,10 @@ const SIGNATURE = Buffer.of(0x89, 0x48, 0x44, 0x46, 0x0d, 0x0a, 0x1a, 0x0a);
 /** More than any real object header (HDF5 limits a message to 64 KiB). */
 const MAX_HEADER_BYTES = 4 << 20;
 const MAX_HEADER_BLOCKS = 256;
-/** Consistency marks of a superblock of version 3: a program has the file open to write, in SWMR mode. */
+/**
+ * Consistency marks of a superblock of version 3: a program has the file open to write, in SWMR
+ * mode.
+ */
 const [MARK_WRITING, MARK_SWMR] = [1, 4];
 
 /** How the numbers of a dataset are stored. `position` is a byte of the file. */
@@ -42,7 +46,10 @@ export interface DatasetHeader {
   readonly problem: string | undefined;
 }
 
-/** Finds the superblock: at byte 0, 512, 1024, 2048, ... Throws FormatError when there is none or the file is shorter than it says. */
+/**
+ * Finds the superblock: at byte 0, 512, 1024, 2048, ... Throws FormatError when there is none or
+ * the file is shorter than it says.
+ */
 export async function readSuperblock(handle: FileHandle, size: number, path: string): Promise<Hdf5Bytes> {
   if (size === 0) throw new FormatError("the file is empty", { where: path, mend: "write or copy it again" });
   const block = Buffer.alloc(96);
@@ -59,7 +66,9 @@ export async function readSuperblock(handle: FileHandle, size: number, path: str
   });
 }
 
-/** -> the superblock of the file as if it had been closed now, where it was left open in SWMR mode. */
+/**
+ * -> the superblock of the file as if it had been closed now, where it was left open in SWMR mode.
+ */
 function checkSuperblock(head: Buffer, base: number, size: number, path: string): Uint8Array | undefined {
   const version = head[8] as number;
   const old = version < 2;
@@ -96,7 +105,10 @@ function checkSuperblock(head: Buffer, base: number, size: number, path: string)
   return swmr ? closedSuperblock(head.subarray(0, 48), stored + BigInt(size - base), where) : undefined;
 }
 
-/** A superblock of version 3 without its marks, whose file ends at address `end`. Its checksum must be right before it is made right again. */
+/**
+ * A superblock of version 3 without its marks, whose file ends at address `end`. Its checksum must
+ * be right before it is made right again.
+ */
 function closedSuperblock(head: Buffer, end: bigint, where: string): Uint8Array {
   if (head.readUInt32LE(44) !== lookup3(head.subarray(0, 44)))
     throw new FormatError("the superblock is damaged: its checksum is wrong", { where });
@@ -107,7 +119,10 @@ function closedSuperblock(head: Buffer, end: bigint, where: string): Uint8Array 
   return closed;
 }
 
-/** Reads the object header of the dataset at `address`. Throws FormatError, naming file and byte, when it is damaged. */
+/**
+ * Reads the object header of the dataset at `address`. Throws FormatError, naming file and byte,
+ * when it is damaged.
+ */
 export async function readDatasetHeader(file: Hdf5Bytes, address: bigint): Promise<DatasetHeader> {
   const messages = await readMessages(file, position(file, address, `${file.path}, object header`));
   const find = (type: number): Message | undefined => messages.find((m) => m.type === type);
@@ -168,7 +183,10 @@ async function readMessages(file: Hdf5Bytes, start: number): Promise<Message[]> 
   const prefix = await readBlock(file, start, Math.min(48, file.size - start), "an object header");
   const damaged = (): FormatError => new FormatError("damaged object header", { where: `${path}, byte ${start}` });
   const messages: Message[] = [];
-  /** Blocks to read: [first byte, bytes]. Version 2 blocks end with a checksum; its continuations begin with a signature. */
+  /**
+   * Blocks to read: [first byte, bytes]. Version 2 blocks end with a checksum; its continuations
+   * begin with a signature.
+   */
   const blocks: [number, number][] = [];
   let prefixBytes: number;
   let trackOrder = false;
@@ -281,7 +299,9 @@ function damagedLayout(where: string): FormatError {
 }
 
 const INDEXES = [undefined, "single", "implicit", "fixed", "extensible", "btree2"] as const;
-/** Bytes that the description of each kind of index takes, without those of a filtered single chunk. */
+/**
+ * Bytes that the description of each kind of index takes, without those of a filtered single chunk.
+ */
 const INDEX_BYTES = { single: 0, implicit: 0, fixed: 1, extensible: 5, btree2: 6 } as const;
 
 function parseChunked(
@@ -336,7 +356,10 @@ function parseChunked(
   return { kind: "chunked", layout, filters, fill };
 }
 
-/** The fill value message (IV.A.2.f): the element that stands where nothing was written; zeros where it says none. */
+/**
+ * The fill value message (IV.A.2.f): the element that stands where nothing was written; zeros where
+ * it says none.
+ */
 function parseFill(message: Message | undefined, elementBytes: number, where: string): Uint8Array {
   const zero = new Uint8Array(elementBytes);
   if (message === undefined || message.shared) return zero;

@@ -1,6 +1,7 @@
 /**
- * libhdf5 compiled to WebAssembly (h5wasm), in a thread of its own (hdf5-worker.ts), which is started at first use and ends with the process. Whatever it does with a damaged
- * file becomes a FormatError: a failed call, an abort, too much memory, and a call that does not come back.
+ * libhdf5 compiled to WebAssembly (h5wasm), in a thread of its own (hdf5-worker.ts), which is
+ * started at first use and ends with the process. Whatever it does with a damaged file becomes a
+ * FormatError: a failed call, an abort, too much memory, and a call that does not come back.
  */
 
 import { readFileSync } from "node:fs";
@@ -20,7 +21,10 @@ import {
 const MAX_OBJECTS = 10_000;
 const MAX_ATTRIBUTE_BYTES = 64 * 1024;
 
-/** Every dataset and link of a file and the attributes of its root. `patch`: bytes that the library is to find in place of those of the file. Throws FormatError when the library cannot tell. */
+/**
+ * Every dataset and link of a file and the attributes of its root. `patch`: bytes that the library
+ * is to find in place of those of the file. Throws FormatError when the library cannot tell.
+ */
 export function listHdf5(path: string, patch: Hdf5Patch | undefined): Promise<Hdf5Listing> {
   return LibraryThread.shared().list(path, patch);
 }
@@ -32,7 +36,10 @@ interface Waiting {
   readonly reject: (error: SaettaError) => void;
 }
 
-/** What one call of the library may take of the processor's time; a group with ten thousand members takes a tenth of it. */
+/**
+ * What one call of the library may take of the processor's time; a group with ten thousand members
+ * takes a tenth of it.
+ */
 const CALL_MS = 1000;
 const WATCH_MS = 50;
 /** Where the thread's own time is not known, a clock on the wall allows this many times as much. */
@@ -108,7 +115,10 @@ class LibraryThread {
     this.#worker.unref();
   }
 
-  /** Ends the thread when the call that is under way has had more of the processor's time than it may take. */
+  /**
+   * Ends the thread when the call that is under way has had more of the processor's time than it
+   * may take.
+   */
   #look(): void {
     const now = this.#milliseconds();
     const calls = Atomics.load(this.#shared, 0);
@@ -140,7 +150,9 @@ class LibraryThread {
     return performance.now() / WALL_FACTOR;
   }
 
-  /** The file that was asked for first is to blame; those behind it are listed by another thread. */
+  /**
+   * The file that was asked for first is to blame; those behind it are listed by another thread.
+   */
   #end(why: string): void {
     if (this.dead) return;
     this.dead = true;
@@ -152,7 +164,10 @@ class LibraryThread {
   }
 }
 
-/** The file is not to blame: WebAssembly reserves about 10 GiB of addresses, of which it uses a few MiB, to catch reads out of bounds. */
+/**
+ * The file is not to blame: WebAssembly reserves about 10 GiB of addresses, of which it uses a few
+ * MiB, to catch reads out of bounds.
+ */
 function notStarted(why: string): SaettaError {
   return new SaettaError(`HDF5 files need WebAssembly, which has no room for its guard memory (${why})`, {
     mend: "raise the limit on addresses (ulimit -v), or set NODE_OPTIONS=--disable-wasm-trap-handler, which does without",
@@ -163,7 +178,10 @@ function failed(path: string, why: string): FormatError {
   return new FormatError(`opening failed: ${why}`, { where: path, mend: "write the file again or check it with h5py" });
 }
 
-/** The last entry of HDF5's error stack is the innermost; "  #005: /path/H5F.c line 388 in H5F__super_read(): file signature not found". */
+/**
+ * The last entry of HDF5's error stack is the innermost; " #005: /path/H5F.c line 388 in
+ * H5F__super_read(): file signature not found".
+ */
 function reason(text: string): string {
   const entries = [...text.matchAll(/^\s*#\d+: .*?\(\): (.+)$/gm)];
   return entries.at(-1)?.[1] ?? text.slice(0, 200);

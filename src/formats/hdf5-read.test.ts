@@ -184,7 +184,8 @@ describe("openHdf5", () => {
     const path = join(folder, "mended.h5");
     const content = await readFile(fixture("oldest"));
     const damaged = Buffer.from(content);
-    // Nodes of the index of chunks; the first chunk's address stands at byte 64 where there are three axes.
+    // Nodes of the index of chunks; the first chunk's address stands at byte 64 where there are
+    // three axes.
     for (let at = content.indexOf("TREE\x01"); at >= 0; at = content.indexOf("TREE\x01", at + 1))
       damaged.fill(0xee, at + 64, at + 72);
     await writeFile(path, damaged);

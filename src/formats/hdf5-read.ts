@@ -1,6 +1,8 @@
 /**
- * Reads HDF5 files: what is in them, and rows of their datasets. libhdf5 finds the objects and reads the attributes; the data is read by us, off the event loop: contiguous
- * data with plain reads at its offset, chunks by their index. Soft links are followed within the file; external and virtual references never are, so no other file is ever opened.
+ * Reads HDF5 files: what is in them, and rows of their datasets. libhdf5 finds the objects and
+ * reads the attributes; the data is read by us, off the event loop: contiguous data with plain
+ * reads at its offset, chunks by their index. Soft links are followed within the file; external and
+ * virtual references never are, so no other file is ever opened.
  */
 
 import { BYTES, readFully } from "../util/bytes.ts";
@@ -47,7 +49,10 @@ export interface Hdf5Rows {
 /** What a chunk may hold: one is held whole in memory. */
 const MAX_CHUNK_BYTES = 512 << 20;
 
-/** Opens a file and lists it. Throws FormatError when it is not HDF5, empty, truncated or damaged; SaettaError when it cannot be read at all. */
+/**
+ * Opens a file and lists it. Throws FormatError when it is not HDF5, empty, truncated or damaged;
+ * SaettaError when it cannot be read at all.
+ */
 export async function openHdf5(path: string): Promise<Hdf5File> {
   const { handle, size } = await openToRead(path);
   try {
@@ -77,7 +82,10 @@ function described(
   return { name, shape, type, dtype, layout: storage?.kind, chunk, problem, ...(link !== undefined && { link }) };
 }
 
-/** -> datasets: those that soft links lead to, under the names of the links, and links that lead out of the file or nowhere. */
+/**
+ * -> datasets: those that soft links lead to, under the names of the links, and links that lead out
+ * of the file or nowhere.
+ */
 function addLinks(datasets: Map<string, [Hdf5Dataset, DatasetHeader]>, { links, external }: Hdf5Listing): void {
   const broken = (name: string, problem: string): void => {
     const header: DatasetHeader = { shape: [], type: "link", dtype: undefined, storage: undefined, problem };
@@ -100,7 +108,10 @@ function addLinks(datasets: Map<string, [Hdf5Dataset, DatasetHeader]>, { links, 
 
 const MOST_LINKS = 32;
 
-/** The path that `name` stands for once no part of it is a link; undefined where links go round in circles. */
+/**
+ * The path that `name` stands for once no part of it is a link; undefined where links go round in
+ * circles.
+ */
 export function followLinks(name: string, links: ReadonlyMap<string, string>): string | undefined {
   let parts = partsOf(name);
   for (let followed = 0; followed <= MOST_LINKS; followed++) {
@@ -154,8 +165,9 @@ export class Hdf5File {
   }
 
   /**
-   * The dataset as rows: its first `axes` axes (1 or 2) number the rows, what is left, if anything, is the width. Throws SaettaError when there is no such
-   * dataset, its data cannot be read or its rank is not `axes` or `axes` + 1.
+   * The dataset as rows: its first `axes` axes (1 or 2) number the rows, what is left, if anything,
+   * is the width. Throws SaettaError when there is no such dataset, its data cannot be read or its
+   * rank is not `axes` or `axes` + 1.
    */
   rows(name: string, axes: 1 | 2): Hdf5Rows {
     const found = this.#headers.get(name);

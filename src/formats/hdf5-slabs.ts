@@ -1,13 +1,20 @@
 /**
- * How a range of rows of a chunked dataset is cut into slabs, each read by one call of the library: in whole chunks, so that none is decompressed twice,
- * and of a few MiB, so that the event loop is not held for long.
+ * How a range of rows of a chunked dataset is cut into slabs, each read by one call of the library:
+ * in whole chunks, so that none is decompressed twice, and of a few MiB, so that the event loop is
+ * not held for long.
  */
 
-/** What one call of the library reads: about 4 MiB where chunks are smaller, and not more than 256 MiB, even if chunks that span all rows are then read again. */
+/**
+ * What one call of the library reads: about 4 MiB where chunks are smaller, and not more than 256
+ * MiB, even if chunks that span all rows are then read again.
+ */
 const SLAB_BYTES = 4 << 20;
 const MAX_SLAB_BYTES = 256 << 20;
 
-/** The axes that number the rows: row = outer index * inner + inner index. A single axis is the inner one. */
+/**
+ * The axes that number the rows: row = outer index * inner + inner index. A single axis is the
+ * inner one.
+ */
 export interface Grid {
   readonly rank: number;
   /** 1 where no axis is left for the width. */
@@ -15,7 +22,10 @@ export interface Grid {
   readonly inner: number;
   readonly width: number;
   readonly grain: number;
-  /** Rows of a slab along each axis, where the request is large enough. Whole chunks, unless those are too large. */
+  /**
+   * Rows of a slab along each axis, where the request is large enough. Whole chunks, unless those
+   * are too large.
+   */
   readonly outerStep: number;
   readonly innerStep: number;
 }
@@ -47,7 +57,10 @@ export interface Slab {
   readonly inner: readonly [number, number];
 }
 
-/** Slabs of the grid that together are the rows [first, first + count). Each ends at a multiple of the steps where it can, so that a chunk is read once. */
+/**
+ * Slabs of the grid that together are the rows [first, first + count). Each ends at a multiple of
+ * the steps where it can, so that a chunk is read once.
+ */
 export function* slabs({ inner, outerStep, innerStep }: Grid, first: number, count: number): Generator<Slab> {
   const end = first + count;
   for (let row = first; row < end; ) {

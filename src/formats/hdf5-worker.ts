@@ -1,9 +1,11 @@
 /**
- * The thread that libhdf5 (h5wasm) runs in. A damaged file can make the library do anything that its WebAssembly sandbox allows: fail, abort, take memory, or run for
- * ever. Here it may do so without harm: hdf5-library.ts ends the thread when a call takes too long, memory is bounded below, and no other file than the ones
- * asked for can be opened.
+ * The thread that libhdf5 (h5wasm) runs in. A damaged file can make the library do anything that
+ * its WebAssembly sandbox allows: fail, abort, take memory, or run for ever. Here it may do so
+ * without harm: hdf5-library.ts ends the thread when a call takes too long, memory is bounded
+ * below, and no other file than the ones asked for can be opened.
  *
- * `hdf5Worker` is given to the thread as text, so that it runs from the source and from dist/ alike: it may use nothing of this module but types.
+ * `hdf5Worker` is given to the thread as text, so that it runs from the source and from dist/
+ * alike: it may use nothing of this module but types.
  */
 
 import type { ready } from "h5wasm/node";
@@ -29,7 +31,10 @@ export interface Hdf5Listing {
   readonly attributes: readonly (readonly [name: string, value: string | number])[];
 }
 
-/** `error`: what the library threw; `refusal`: what is wrong in our own words; `noLibrary`: why WebAssembly could not start it. */
+/**
+ * `error`: what the library threw; `refusal`: what is wrong in our own words; `noLibrary`: why
+ * WebAssembly could not start it.
+ */
 export type Hdf5Answer =
   | { readonly id: number; readonly value: Hdf5Listing }
   | { readonly id: number; readonly error: string }
@@ -57,13 +62,19 @@ export interface Hdf5WorkerData {
   readonly maxAttributeBytes: number;
 }
 
-/** Lists one file after the other, in the order of the requests { id, path }, until the thread is ended. */
+/**
+ * Lists one file after the other, in the order of the requests { id, path }, until the thread is
+ * ended.
+ */
 export function hdf5Worker(
   load: (url: string) => Promise<unknown>,
   { parentPort, workerData }: typeof import("node:worker_threads"),
   fs: typeof import("node:fs"),
 ): void {
-  /** Memory that the library may have: its own, its caches, the objects of a file. No data of datasets is ever in it. */
+  /**
+   * Memory that the library may have: its own, its caches, the objects of a file. No data of
+   * datasets is ever in it.
+   */
   const MAX_BYTES = 96 * 2 ** 20;
   const { url, shared, maxObjects, maxAttributeBytes } = workerData as Hdf5WorkerData;
 
@@ -71,10 +82,14 @@ export function hdf5Worker(
 
   let allowed: string | undefined;
   let patch: Hdf5Patch | undefined;
-  /** While the library itself is loaded, which later versions of node do with these same functions; no file has been asked for then. */
+  /**
+   * While the library itself is loaded, which later versions of node do with these same functions;
+   * no file has been asked for then.
+   */
   let loading = false;
 
-  // The library's memory grows by this call alone; refused, its malloc returns 0 and it gives up with an error. All of this is the thread's own.
+  // The library's memory grows by this call alone; refused, its malloc returns 0 and it gives up
+  // with an error. All of this is the thread's own.
   const wasm = (globalThis as unknown as { WebAssembly: WebAssemblyApi }).WebAssembly;
   const { instantiate } = wasm;
   let compiled: Promise<object> | undefined;
@@ -95,7 +110,8 @@ export function hdf5Worker(
     };
     return { instance, module };
   };
-  // It opens what was asked for and nothing else; what it would print goes nowhere. Its error messages go through a new file of C's tmpfile().
+  // It opens what was asked for and nothing else; what it would print goes nowhere. Its error
+  // messages go through a new file of C's tmpfile().
   const { openSync, closeSync, readSync, writeSync } = fs;
   const messages = new Set<number>();
   const descriptors = new Set<number>();
@@ -138,7 +154,8 @@ export function hdf5Worker(
 
   let current: Promise<Library> | undefined;
   async function loaded(): Promise<Library> {
-    // The package's own entry makes one instance for good, and lets it print to stderr; this is what it makes it with.
+    // The package's own entry makes one instance for good, and lets it print to stderr; this is
+    // what it makes it with.
     loading = current === undefined;
     current ??= load(url).then(async (module) => {
       loading = false;
@@ -248,8 +265,8 @@ export function hdf5Worker(
         parentPort!.postMessage({ id, value: list(await loaded(), path) });
       } catch (thrown) {
         if (thrown instanceof Refusal) return parentPort!.postMessage({ id, refusal: thrown.message });
-        // The next file gets a new instance: a failed call leaves its objects open, and the library would answer for another file of the same inode from what
-        // it remembers of this one.
+        // The next file gets a new instance: a failed call leaves its objects open, and the library
+        // would answer for another file of the same inode from what it remembers of this one.
         current = undefined;
         tidy();
         if (noLibrary !== undefined) return parentPort!.postMessage({ id, noLibrary });

@@ -1,7 +1,9 @@
 /**
- * Writes the plainest HDF5 file there is: contiguous little-endian datasets of known shape at the root, and attributes of the root. Superblock
- * version 0, object headers version 1, links kept in the root's header (HDF5 file format specification, II.A, IV.A.1.a, IV.A.2). Every HDF5 library
- * since 1.8 reads it. Data starts at multiples of 4096 bytes, so that it can be read, or mapped, at its offset.
+ * Writes the plainest HDF5 file there is: contiguous little-endian datasets of known shape at the
+ * root, and attributes of the root. Superblock version 0, object headers version 1, links kept in
+ * the root's header (HDF5 file format specification, II.A, IV.A.1.a, IV.A.2). Every HDF5 library
+ * since 1.8 reads it. Data starts at multiples of 4096 bytes, so that it can be read, or mapped, at
+ * its offset.
  */
 
 import { type FileHandle, open, rename, rm, stat } from "node:fs/promises";
@@ -21,7 +23,10 @@ export interface Hdf5Layout {
 }
 
 export interface Hdf5Writer {
-  /** Little-endian elements into the dataset, from element `at` on. Each element is written once, in any order. */
+  /**
+   * Little-endian elements into the dataset, from element `at` on. Each element is written once, in
+   * any order.
+   */
   write(name: string, at: number, bytes: Uint8Array): Promise<void>;
   /** Makes the file safe on disk and gives it its name. Rejects when a dataset is not complete. */
   close(): Promise<void>;
@@ -33,7 +38,10 @@ const ALIGNMENT = 4096;
 const UNDEFINED = 0xffff_ffff_ffff_ffffn;
 const SUPERBLOCK_BYTES = 96;
 
-/** Starts a file, beside `path` under a temporary name until it is closed. Throws SaettaError when `path` exists or its folder cannot be written. */
+/**
+ * Starts a file, beside `path` under a temporary name until it is closed. Throws SaettaError when
+ * `path` exists or its folder cannot be written.
+ */
 export async function createHdf5(path: string, layout: Hdf5Layout): Promise<Hdf5Writer> {
   const { head, placed } = arrange(path, layout);
   await refuseExisting(path);
@@ -189,10 +197,12 @@ function arrange(path: string, { datasets, attributes }: Hdf5Layout): { head: Bu
       throw new RangeError(`not a dataset: ${name} [${shape.join(", ")}]`);
     placed.set(name, { elementBytes: BYTES[dtype], address: 0, bytes, done: [] });
   }
-  // The sizes of the headers do not depend on the addresses in them: place with addresses of 0, then write the real ones.
+  // The sizes of the headers do not depend on the addresses in them: place with addresses of 0,
+  // then write the real ones.
   const root = (addresses: readonly number[]): Buffer =>
     objectHeader([
-      message(0x02, Buffer.concat([Buffer.of(0, 0), u64(UNDEFINED), u64(UNDEFINED)])), // link info: links are in this header
+      // Link info: links are in this header.
+      message(0x02, Buffer.concat([Buffer.of(0, 0), u64(UNDEFINED), u64(UNDEFINED)])),
       message(0x0a, Buffer.of(0, 0)), // group info: all defaults
       ...datasets.map(({ name }, i) =>
         message(0x06, Buffer.concat([Buffer.of(1, 0, name.length), Buffer.from(name), u64(addresses[i] ?? 0)])),

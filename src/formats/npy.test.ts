@@ -41,7 +41,8 @@ describe("openNpy", () => {
     const npy = await opened(fixture(dtype));
     expect(npy).toMatchObject({ dtype, type: dtype, shape, problem: undefined });
     const bytes = await readFile(fixture(dtype));
-    // The first element is -3: with sign, exponent and leading mantissa bits it ends the little-endian element.
+    // The first element is -3: with sign, exponent and leading mantissa bits it ends the
+    // little-endian element.
     const size = { f16: 2, bf16: 2, f32: 4, f64: 8 }[dtype];
     expect([...bytes.subarray(npy.position, npy.position + size)].slice(-2)).toEqual(
       { f16: [0x00, 0xc2], bf16: [0x40, 0xc0], f32: [0x40, 0xc0], f64: [0x08, 0xc0] }[dtype],

@@ -1,6 +1,8 @@
 /**
- * NumPy's .npy: the magic, a version, the length of a header, the header (a Python literal of a dict with `descr`, `fortran_order` and `shape`), then the
- * elements (https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html). Nothing is evaluated and no pickle is ever read.
+ * NumPy's .npy: the magic, a version, the length of a header, the header (a Python literal of a
+ * dict with `descr`, `fortran_order` and `shape`), then the elements
+ * (https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html). Nothing is evaluated
+ * and no pickle is ever read.
  */
 
 import type { FileHandle } from "node:fs/promises";
@@ -9,7 +11,10 @@ import { closedOnFailure } from "../util/closing.ts";
 import { FormatError } from "../util/errors.ts";
 import { openToRead } from "./open-file.ts";
 
-/** `u16`, `i16` and `raw16` (2 bytes without a type) are read for the bits of bfloat16 that they may be. */
+/**
+ * `u16`, `i16` and `raw16` (2 bytes without a type) are read for the bits of bfloat16 that they may
+ * be.
+ */
 export type NpyDType = "f16" | "bf16" | "f32" | "f64" | "u16" | "i16" | "raw16";
 
 export interface Npy {
@@ -31,7 +36,10 @@ const MAGIC = "\x93NUMPY";
 const MAX_HEADER = 64 * 1024;
 const MAX_AXES = 64;
 
-/** Opens a file and checks its header against its size; the caller closes `handle`. Throws FormatError, naming file and byte, when it is damaged. */
+/**
+ * Opens a file and checks its header against its size; the caller closes `handle`. Throws
+ * FormatError, naming file and byte, when it is damaged.
+ */
 export async function openNpy(path: string): Promise<Npy> {
   const { handle, size } = await openToRead(path);
   return closedOnFailure(handle, async () => {
@@ -86,7 +94,10 @@ interface Header {
   readonly shape: readonly number[];
 }
 
-/** The dict {'descr': str, 'fortran_order': bool, 'shape': (int, ...)}, in any order, each name once, and nothing else. */
+/**
+ * The dict {'descr': str, 'fortran_order': bool, 'shape': (int, ...)}, in any order, each name
+ * once, and nothing else.
+ */
 function parseHeader(text: string, where: string): Header {
   const scan = new Scanner(text, where);
   let descr: { readonly type: string | undefined } | undefined;
@@ -205,7 +216,8 @@ function typeOf(descr: string | undefined): Pick<Npy, "type" | "dtype" | "proble
       "it holds Python objects, which only unpickling could read",
       "save an array of plain floats",
     );
-  // A plain void has no byte order, '|V2'; NumPy writes '<V2' for a 2-byte type that was registered with it, and ml_dtypes' bfloat16 is the only one.
+  // A plain void has no byte order, '|V2'; NumPy writes '<V2' for a 2-byte type that was registered
+  // with it, and ml_dtypes' bfloat16 is the only one.
   if (descr === "<V2") return { type: "bf16", dtype: "bf16", problem: undefined };
   // As when bfloat16 was loaded and saved again without ml_dtypes.
   if (descr === "|V2") return { type: "2 bytes without a type", dtype: "raw16", problem: undefined };

@@ -1,4 +1,6 @@
-/** Opening a file to read, with errors for people; and what kind of file it is by its first bytes. */
+/**
+ * Opening a file to read, with errors for people; and what kind of file it is by its first bytes.
+ */
 
 import { type FileHandle, open } from "node:fs/promises";
 import { readFully } from "../util/bytes.ts";
@@ -57,7 +59,10 @@ export async function firstBytes(path: string): Promise<Uint8Array> {
   }
 }
 
-/** The format that the first bytes show; undefined for anything else (an HDF5 file with a user block, too, shows nothing). */
+/**
+ * The format that the first bytes show; undefined for anything else (an HDF5 file with a user
+ * block, too, shows nothing).
+ */
 export function formatOf(first: Uint8Array): ArrayFormat | undefined {
   const text = Buffer.from(first).toString("latin1");
   if (text.startsWith("\x89HDF\r\n\x1a\n")) return "hdf5";

@@ -1,6 +1,7 @@
 /**
- * safetensors: 8 bytes, the length of the header (u64); the header, a JSON object name -> { dtype, shape, data_offsets }, and "__metadata__"
- * (strings only); the tensors, little-endian, row-major, without holes (https://github.com/huggingface/safetensors, "Format").
+ * safetensors: 8 bytes, the length of the header (u64); the header, a JSON object name -> { dtype,
+ * shape, data_offsets }, and "__metadata__" (strings only); the tensors, little-endian, row-major,
+ * without holes (https://github.com/huggingface/safetensors, "Format").
  */
 
 import type { FileHandle } from "node:fs/promises";
@@ -55,7 +56,10 @@ export interface Safetensors {
 const MAX_HEADER = 16 * 1024 * 1024;
 const METADATA = "__metadata__";
 
-/** Opens a file and checks its whole header: after this no read can leave the file. Throws FormatError naming file, tensor and byte. */
+/**
+ * Opens a file and checks its whole header: after this no read can leave the file. Throws
+ * FormatError naming file, tensor and byte.
+ */
 export async function openSafetensors(path: string): Promise<Safetensors> {
   const { handle: file, size } = await openToRead(path);
   return closedOnFailure(file, async () => {
@@ -161,7 +165,10 @@ function listOf(names: Iterable<string>): string {
   return `${shown.join(", ")}${all.length > shown.length ? ` and ${all.length - shown.length} more` : ""}`;
 }
 
-/** A tensor to be written; `bytes` is called when its turn comes, so that only one is held at a time. */
+/**
+ * A tensor to be written; `bytes` is called when its turn comes, so that only one is held at a
+ * time.
+ */
 export interface SafetensorsPart {
   readonly name: string;
   readonly dtype: SafetensorsDType;
@@ -169,7 +176,10 @@ export interface SafetensorsPart {
   readonly bytes: () => Promise<Uint8Array>;
 }
 
-/** Where everything stands in a file of these parts: its first bytes, where the data of each part begin, and the size of the whole. */
+/**
+ * Where everything stands in a file of these parts: its first bytes, where the data of each part
+ * begin, and the size of the whole.
+ */
 export function layOut(
   parts: readonly Omit<SafetensorsPart, "bytes">[],
   metadata: Readonly<Record<string, string>> = {},
@@ -192,7 +202,10 @@ export function layOut(
   return { head, begins: begins.map((begin) => head.length + begin), size: head.length + end };
 }
 
-/** Writes a whole file, in order, through `write`. Tensors stand in the order given, each on a multiple of its element's size when wider ones come first. */
+/**
+ * Writes a whole file, in order, through `write`. Tensors stand in the order given, each on a
+ * multiple of its element's size when wider ones come first.
+ */
 export async function writeSafetensors(
   write: (bytes: Uint8Array) => Promise<void>,
   parts: readonly SafetensorsPart[],

@@ -1,6 +1,7 @@
 /**
- * The part of Python's pickles that torch.save needs for weights (CPython, Lib/pickletools.py): numbers, text, lists, tuples, dicts, and tensors over
- * storages. Nothing is run: of the functions and classes that a pickle may name only those in GLOBALS mean anything here; all else is refused.
+ * The part of Python's pickles that torch.save needs for weights (CPython, Lib/pickletools.py):
+ * numbers, text, lists, tuples, dicts, and tensors over storages. Nothing is run: of the functions
+ * and classes that a pickle may name only those in GLOBALS mean anything here; all else is refused.
  */
 
 import { FormatError } from "../util/errors.ts";
@@ -19,7 +20,10 @@ export type TorchKey = string | number | bigint | boolean | null;
 /** A tuple, where a list is a plain array. */
 export class TorchTuple extends Array<TorchValue> {}
 
-/** Lists and tuples are both arrays. They may be shared, and a hostile file can make them hold themselves: do not walk them without a limit. */
+/**
+ * Lists and tuples are both arrays. They may be shared, and a hostile file can make them hold
+ * themselves: do not walk them without a limit.
+ */
 export type TorchValue =
   | TorchKey
   | TorchTensor
@@ -29,10 +33,16 @@ export type TorchValue =
   | TorchValue[]
   | Map<TorchKey, TorchValue>;
 
-/** Far more than weights need, and few enough that a hostile file cannot fill the memory with empty lists. */
+/**
+ * Far more than weights need, and few enough that a hostile file cannot fill the memory with empty
+ * lists.
+ */
 const MOST_INSTRUCTIONS = 1_000_000;
 
-/** More elements than the storage has are a view that repeats some (a stride of 0): up to this many are no danger. */
+/**
+ * More elements than the storage has are a view that repeats some (a stride of 0): up to this many
+ * are no danger.
+ */
 const MOST_REPEATED = 2 ** 22;
 
 const STORAGES: Readonly<Record<string, TorchDType | undefined>> = {
@@ -57,7 +67,10 @@ const isKnown = (name: string): boolean =>
   STORAGES[name] !== undefined ||
   /^torch\.(u?int|float|bfloat|bool|half|double|long)\d*$/.test(name);
 
-/** The object of a pickle. `where` names the file in errors, and `base` is the place of the first byte in it. */
+/**
+ * The object of a pickle. `where` names the file in errors, and `base` is the place of the first
+ * byte in it.
+ */
 export function parsePickle(bytes: Uint8Array, where: string, base = 0): TorchValue {
   return new Machine(bytes, where, base).run();
 }

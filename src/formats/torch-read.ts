@@ -1,6 +1,7 @@
 /**
- * Files of torch.save since PyTorch 1.6: a zip archive of data.pkl, the pickled object, and data/KEY, the elements of each storage
- * (https://github.com/pytorch/pytorch, torch/serialization.py). What was pickled is read by torch-pickle.ts, which runs nothing.
+ * Files of torch.save since PyTorch 1.6: a zip archive of data.pkl, the pickled object, and
+ * data/KEY, the elements of each storage (https://github.com/pytorch/pytorch,
+ * torch/serialization.py). What was pickled is read by torch-pickle.ts, which runs nothing.
  */
 
 import type { FileHandle } from "node:fs/promises";
@@ -15,9 +16,15 @@ import { checkEntry, readEntry, readZip, type ZipEntry } from "./torch-zip.ts";
 export interface TorchFile {
   readonly path: string;
   readonly root: TorchValue;
-  /** The elements of a tensor of this file in row-major order, little-endian. Throws FormatError when they are damaged, SaettaError when they do not fit the memory. */
+  /**
+   * The elements of a tensor of this file in row-major order, little-endian. Throws FormatError
+   * when they are damaged, SaettaError when they do not fit the memory.
+   */
   read(tensor: TorchTensor): Promise<Uint8Array>;
-  /** Where the elements of a tensor start in the file, one after the other in row-major order; undefined where they do not lie so. They are not compared with their checksum. */
+  /**
+   * Where the elements of a tensor start in the file, one after the other in row-major order;
+   * undefined where they do not lie so. They are not compared with their checksum.
+   */
   position(tensor: TorchTensor): number | undefined;
   /** For reads at such places. */
   readonly handle: FileHandle;
@@ -26,10 +33,16 @@ export interface TorchFile {
 
 const MOST_PICKLE = 64 * 1024 * 1024;
 
-/** What torch.save wrote before PyTorch 1.6, and with _use_new_zipfile_serialization=False: pickles, the first of a magic number. */
+/**
+ * What torch.save wrote before PyTorch 1.6, and with _use_new_zipfile_serialization=False: pickles,
+ * the first of a magic number.
+ */
 const LEGACY = Buffer.from("8a0a6cfc9c46f9206aa850192e", "hex");
 
-/** Opens a file of torch.save. Throws FormatError naming file and byte when it is damaged or holds more than data, SaettaError when it cannot be opened. Close it. */
+/**
+ * Opens a file of torch.save. Throws FormatError naming file and byte when it is damaged or holds
+ * more than data, SaettaError when it cannot be opened. Close it.
+ */
 export async function openTorch(path: string): Promise<TorchFile> {
   const { handle, size } = await openToRead(path);
   return closedOnFailure(handle, () => parse(handle, size, path));

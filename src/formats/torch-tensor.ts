@@ -17,7 +17,10 @@ export class TorchStorage {
   }
 }
 
-/** A view of a storage: element [i, j, ...] is element offset + i strides[0] + j strides[1] + ... of it, which is in bounds. */
+/**
+ * A view of a storage: element [i, j, ...] is element offset + i strides[0] + j strides[1] + ... of
+ * it, which is in bounds.
+ */
 export class TorchTensor {
   readonly storage: TorchStorage;
   readonly offset: number;
@@ -50,7 +53,9 @@ export function isContiguous({ shape, strides }: TorchTensor): boolean {
   return true;
 }
 
-/** -> into: the view's elements one after the other, from `touched`, which starts with its first. */
+/**
+ * -> into: the view's elements one after the other, from `touched`, which starts with its first.
+ */
 export function gathered(touched: Uint8Array, { shape, strides, dtype }: TorchTensor, into: Uint8Array): Uint8Array {
   const [from, to] = [wordsOf(touched, BYTES[dtype]), wordsOf(into, BYTES[dtype])];
   const axes = shape.length;
@@ -70,7 +75,10 @@ export function gathered(touched: Uint8Array, { shape, strides, dtype }: TorchTe
   return into;
 }
 
-/** Elements as words of `width` bytes, which are copied and not looked at. Those of 8 bytes are bigints, for a copy of a float may change the bits of a NaN. */
+/**
+ * Elements as words of `width` bytes, which are copied and not looked at. Those of 8 bytes are
+ * bigints, for a copy of a float may change the bits of a NaN.
+ */
 function wordsOf({ buffer }: Uint8Array, width: number): Uint32Array {
   if (width === 8) return new BigUint64Array(buffer) as unknown as Uint32Array;
   if (width === 4) return new Uint32Array(buffer);

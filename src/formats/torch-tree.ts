@@ -1,4 +1,7 @@
-/** The tensors of a torch file under names: of nested dicts "layers.3.resid", of a list of tensors one array, and each of them by its number. */
+/**
+ * The tensors of a torch file under names: of nested dicts "layers.3.resid", of a list of tensors
+ * one array, and each of them by its number.
+ */
 
 import { TorchTuple, type TorchValue } from "./torch-pickle.ts";
 import { type TorchDType, TorchTensor } from "./torch-tensor.ts";
@@ -18,7 +21,10 @@ export const ALONE = "";
 /** Limits for hostile files, which can make dicts hold themselves. */
 const [MOST_ARRAYS, MOST_VALUES, DEEPEST] = [10_000, 100_000, 16];
 
-/** All tensors of the file, and its lists of tensors of equal width, in the order in which they are stored. */
+/**
+ * All tensors of the file, and its lists of tensors of equal width, in the order in which they are
+ * stored.
+ */
 export function arraysOf(root: TorchValue): ReadonlyMap<string, TorchArray> {
   const found = new Map<string, TorchArray>();
   let values = 0;
@@ -44,8 +50,9 @@ export function arraysOf(root: TorchValue): ReadonlyMap<string, TorchArray> {
 }
 
 /**
- * A list of tensors as one array: [T, width] along the first axis, [n, T, width] too where all have the same T, else as rows; of vectors, floats are rows and
- * integers one vector. Undefined where they are of different types or widths.
+ * A list of tensors as one array: [T, width] along the first axis, [n, T, width] too where all have
+ * the same T, else as rows; of vectors, floats are rows and integers one vector. Undefined where
+ * they are of different types or widths.
  */
 function joinedList(list: readonly TorchValue[]): TorchArray | undefined {
   const tensors = list.filter((item) => item instanceof TorchTensor).filter(({ elements }) => elements > 0);

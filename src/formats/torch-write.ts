@@ -1,6 +1,7 @@
 /**
- * Writes what torch.load reads, also with weights_only=True: a dict of tensors, whole numbers and text, as a zip archive of its pickle (protocol 2) and its
- * storages (see torch-read.ts). Storages begin on multiples of 64 bytes, as torch.save has them.
+ * Writes what torch.load reads, also with weights_only=True: a dict of tensors, whole numbers and
+ * text, as a zip archive of its pickle (protocol 2) and its storages (see torch-read.ts). Storages
+ * begin on multiples of 64 bytes, as torch.save has them.
  */
 
 import { crc32 } from "node:zlib";
@@ -8,7 +9,10 @@ import { BYTES } from "../util/bytes.ts";
 import type { TorchDType } from "./torch-tensor.ts";
 import { ZIP } from "./torch-zip.ts";
 
-/** A tensor to be written; `bytes` is called when its turn comes, so that only one is held at a time. */
+/**
+ * A tensor to be written; `bytes` is called when its turn comes, so that only one is held at a
+ * time.
+ */
 export interface TorchPart {
   readonly dtype: TorchDType;
   readonly shape: readonly number[];
@@ -27,7 +31,10 @@ type Write = (bytes: Uint8Array) => Promise<void>;
 /** Entries larger than this, or farther from the start, have zip64 records. */
 const LARGEST = ZIP.full32 - 1;
 
-/** Writes a whole file, in order, through `write`. `name` is the folder within the archive, which readers do not look at. `largest`: for tests. */
+/**
+ * Writes a whole file, in order, through `write`. `name` is the folder within the archive, which
+ * readers do not look at. `largest`: for tests.
+ */
 export async function writeTorch(write: Write, dict: TorchDict, name = "archive", largest = LARGEST): Promise<void> {
   const pickler = new Pickler();
   pickler.dict(dict);
@@ -100,7 +107,10 @@ class Pickler {
     this.#code("t");
   }
 
-  /** A whole number: of 4 bytes as BININT, of more as LONG1. torch.load(weights_only=True) of PyTorch 1.13 reads no other. */
+  /**
+   * A whole number: of 4 bytes as BININT, of more as LONG1. torch.load(weights_only=True) of
+   * PyTorch 1.13 reads no other.
+   */
   #number(value: number): void {
     if (!Number.isSafeInteger(value)) throw new RangeError(`${value} is no whole number`);
     const bytes = Buffer.alloc(10);

@@ -1,6 +1,7 @@
 /**
- * The zip archives that torch.save writes: entries stored as they are, with zip64 records where sizes or offsets pass 32 bits
- * (PKWARE, "APPNOTE.TXT", 4.3 to 4.5). Nothing is decompressed, so that nothing that is read is larger than the file.
+ * The zip archives that torch.save writes: entries stored as they are, with zip64 records where
+ * sizes or offsets pass 32 bits (PKWARE, "APPNOTE.TXT", 4.3 to 4.5). Nothing is decompressed, so
+ * that nothing that is read is larger than the file.
  */
 
 import type { FileHandle } from "node:fs/promises";
@@ -38,7 +39,10 @@ export const ZIP = {
 const MOST_ENTRIES = 100_000;
 const MOST_DIRECTORY = 64 * 1024 * 1024;
 
-/** The entries of an archive of `size` bytes, by name. Throws FormatError for what is damaged, compressed, encrypted or overlaps. */
+/**
+ * The entries of an archive of `size` bytes, by name. Throws FormatError for what is damaged,
+ * compressed, encrypted or overlaps.
+ */
 export async function readZip(file: FileHandle, size: number, path: string): Promise<ReadonlyMap<string, ZipEntry>> {
   const refuse: Refuse = (what, at, mend) => {
     throw new FormatError(`byte ${at}: ${what}`, { where: path, ...(mend === undefined ? {} : { mend }) });
@@ -160,7 +164,10 @@ function parseDirectory(bytes: Uint8Array, { begin, entries }: Directory, refuse
   return [...found.values()];
 }
 
-/** Size, stored size and offset, those that do not fit 32 bits from the zip64 extra field (id 1), where they stand in this order. */
+/**
+ * Size, stored size and offset, those that do not fit 32 bits from the zip64 extra field (id 1),
+ * where they stand in this order.
+ */
 function widened(fields: readonly number[], extra: Uint8Array): [number, number, number] | undefined {
   const view = viewOf(extra);
   let at = 0;
@@ -208,7 +215,10 @@ async function withData(
 /** Bytes of an entry that are looked at together. */
 const PIECE = 16 * 1024 * 1024;
 
-/** Reads the whole entry piece by piece and compares its checksum. Throws FormatError when it differs. */
+/**
+ * Reads the whole entry piece by piece and compares its checksum. Throws FormatError when it
+ * differs.
+ */
 export async function checkEntry(file: FileHandle, entry: ZipEntry, path: string): Promise<void> {
   refuseCompressed(entry, path);
   const { begin, end } = entry;

@@ -81,7 +81,8 @@ describe("harvest", () => {
     await harvest({ ...options, out: wide, dtype: "f32" });
     const { tokens, bytes } = await contents(wide);
 
-    // The model as it is, logits and all; only the tensor's name is added to its outputs, and the runtime is used as it comes.
+    // The model as it is, logits and all; only the tensor's name is added to its outputs, and the
+    // runtime is used as it comes.
     const whole = await InferenceSession.create(exposed(readFileSync(`${EXAMPLE}/model.onnx`), BLOCK_3), {
       logSeverityLevel: 4,
     });

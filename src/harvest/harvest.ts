@@ -1,4 +1,7 @@
-/** Text and a language model in, a file of activations out: tokenise, pack into contexts, run the model up to one of its tensors, write. */
+/**
+ * Text and a language model in, a file of activations out: tokenise, pack into contexts, run the
+ * model up to one of its tensors, write.
+ */
 
 import { access, constants, stat } from "node:fs/promises";
 import { availableParallelism } from "node:os";
@@ -21,7 +24,10 @@ import { checkText, documentsOf } from "./text.ts";
 export interface HarvestOptions {
   /** A .onnx file, or a folder with model.onnx; tokenizer.json lies beside it. */
   readonly model: string;
-  /** A UTF-8 file of documents separated by blank lines, or .jsonl with a "text" a line; either may end in .gz. */
+  /**
+   * A UTF-8 file of documents separated by blank lines, or .jsonl with a "text" a line; either may
+   * end in .gz.
+   */
   readonly text: string;
   /** Name of a tensor [batch, sequence, width] inside the model. */
   readonly tensor: string;
@@ -56,12 +62,16 @@ export interface HarvestResult {
   readonly seconds: number;
 }
 
-/** Tokens that a thread works on at a time. With many more, what lies between two layers leaves the cache: a third slower at 8192. */
+/**
+ * Tokens that a thread works on at a time. With many more, what lies between two layers leaves the
+ * cache: a third slower at 8192.
+ */
 const TOKENS_A_THREAD = 512;
 
 /**
- * Writes the activations of `tensor` for the text. Rejects with SaettaError, and leaves no file, when anything is not as it must be, a value is not
- * finite or does not fit the dtype, or `signal` is aborted.
+ * Writes the activations of `tensor` for the text. Rejects with SaettaError, and leaves no file,
+ * when anything is not as it must be, a value is not finite or does not fit the dtype, or `signal`
+ * is aborted.
  */
 export async function harvest(options: HarvestOptions): Promise<HarvestResult> {
   const began = performance.now();
@@ -112,7 +122,9 @@ interface Job {
   readonly dtype: "f16" | "f32";
 }
 
-/** Makes sure, before any work, that the file can be written; makes its folder where there is none. */
+/**
+ * Makes sure, before any work, that the file can be written; makes its folder where there is none.
+ */
 async function checkOut(out: string): Promise<void> {
   if ((await stat(out).catch(() => undefined)) !== undefined) {
     throw new SaettaError("exists already", { where: out, mend: "remove it or choose another --out" });
@@ -177,7 +189,10 @@ async function probe(
   return width;
 }
 
-/** The token ids [sequences, context] of as much of the text as was asked for. Throws SaettaError when it does not fill one context. */
+/**
+ * The token ids [sequences, context] of as much of the text as was asked for. Throws SaettaError
+ * when it does not fill one context.
+ */
 export async function tokenize(
   options: Pick<HarvestOptions, "text" | "tokens" | "signal" | "onProgress" | "onNote"> & { readonly out?: string },
   tokenizer: Tokenizer,

@@ -1,7 +1,8 @@
 /**
- * Documents into contexts of T tokens. Every context begins with the start token, and so does every document; a document that does not fit goes on in the next
- * context. The model attends to the first position whatever stands there, and gives it a norm of several times the others': that it is always
- * the start token lets training leave it out.
+ * Documents into contexts of T tokens. Every context begins with the start token, and so does every
+ * document; a document that does not fit goes on in the next context. The model attends to the
+ * first position whatever stands there, and gives it a norm of several times the others': that it
+ * is always the start token lets training leave it out.
  */
 
 /** Collects token ids [contexts, T]. */

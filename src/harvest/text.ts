@@ -1,4 +1,7 @@
-/** The documents of a text file, one at a time, so that a file of any size takes the memory of its longest document. */
+/**
+ * The documents of a text file, one at a time, so that a file of any size takes the memory of its
+ * longest document.
+ */
 
 import { createReadStream } from "node:fs";
 import { stat } from "node:fs/promises";
@@ -6,12 +9,16 @@ import { pipeline } from "node:stream";
 import { createGunzip } from "node:zlib";
 import { FormatError, hasCode, messageOf, SaettaError } from "../util/errors.ts";
 
-/** Characters of the longest document. A file without the separators it should have ends here and not in all memory. */
+/**
+ * Characters of the longest document. A file without the separators it should have ends here and
+ * not in all memory.
+ */
 export const MAX_DOCUMENT = 8 * 1024 * 1024;
 
 /**
- * The documents of a UTF-8 file, never empty: separated by blank lines; or the "text" of each line of a .jsonl file. Either may be compressed (.gz).
- * Throws SaettaError when the file cannot be read and FormatError when it is damaged or is not text.
+ * The documents of a UTF-8 file, never empty: separated by blank lines; or the "text" of each line
+ * of a .jsonl file. Either may be compressed (.gz). Throws SaettaError when the file cannot be read
+ * and FormatError when it is damaged or is not text.
  */
 export async function* documentsOf(path: string): AsyncGenerator<string> {
   const isJson = /\.jsonl(\.gz)?$/i.test(path);
@@ -70,7 +77,8 @@ async function* textOf(path: string): AsyncGenerator<string> {
   };
   try {
     const file = createReadStream(path, { highWaterMark: 1 << 18 });
-    // pipeline hands an error of the file on to the loop below, and closes the file when the loop is left.
+    // pipeline hands an error of the file on to the loop below, and closes the file when the loop
+    // is left.
     const bytes: AsyncIterable<Uint8Array> = isCompressed ? pipeline(file, createGunzip(), () => {}) : file;
     for await (const chunk of bytes) {
       yield decode(chunk, true);

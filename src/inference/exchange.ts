@@ -33,7 +33,10 @@ export interface Exchange {
 }
 
 interface VerifyOptions {
-  /** Compare rows through the file's own rules with the autoencoder's, before anything is left on the disk. */
+  /**
+   * Compare rows through the file's own rules with the autoencoder's, before anything is left on
+   * the disk.
+   */
   readonly verify?: boolean | undefined;
   /** Activations to compare with; default: random rows. */
   readonly data?: readonly string[] | undefined;
@@ -49,8 +52,9 @@ export interface ExportOptions extends VerifyOptions, Partial<WriteOptions> {
 }
 
 /**
- * Writes an autoencoder (whatever `loadSae` reads) in the format of another program. Rejects with UsageError, with the reason and the flag that helps, where that format cannot
- * say what was trained; with SaettaError when the comparison fails.
+ * Writes an autoencoder (whatever `loadSae` reads) in the format of another program. Rejects with
+ * UsageError, with the reason and the flag that helps, where that format cannot say what was
+ * trained; with SaettaError when the comparison fails.
  */
 export async function exportSae(path: string, options: ExportOptions): Promise<Exchange> {
   const { format, out, weights, verify = false, data = [], inexact = false, bare = false, k, ...names } = options;
@@ -95,7 +99,10 @@ export interface ImportOptions extends VerifyOptions {
   readonly k?: number | undefined;
 }
 
-/** Writes what another program's file holds as a folder of ours, cfg.json and weights. Rejects with FormatError for a file that is damaged or computes something else than TopK. */
+/**
+ * Writes what another program's file holds as a folder of ours, cfg.json and weights. Rejects with
+ * FormatError for a file that is damaged or computes something else than TopK.
+ */
 export async function importSae(path: string, { out, k, verify = false, data = [] }: ImportOptions): Promise<Exchange> {
   const { foreign: there, path: folder } = await findSae(path, undefined, { k });
   const place = there ?? (await sparsifyIn(folder));
@@ -140,7 +147,10 @@ async function comparison(
   return await compare(rules, sae, await rowsToCompare(sae, await readParam(found, "preBias"), data), where);
 }
 
-/** Writes the files as the folder `out`, whole or not at all; `check` may refuse it while it still has another name. */
+/**
+ * Writes the files as the folder `out`, whole or not at all; `check` may refuse it while it still
+ * has another name.
+ */
 async function writeFolder(
   out: string,
   files: readonly OutputFile[],

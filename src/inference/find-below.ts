@@ -1,4 +1,7 @@
-/** Autoencoders in the folders below one that is none: the hook points of a repository, the trainers of a sweep, runs. */
+/**
+ * Autoencoders in the folders below one that is none: the hook points of a repository, the trainers
+ * of a sweep, runs.
+ */
 
 import { join, relative } from "node:path";
 import { isRunFolder } from "../checkpoint/layout.ts";

@@ -11,7 +11,10 @@ import { CORE_PARAMS, type PerParam } from "../sae/params.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { loadSae } from "./sae.ts";
 
-/** Latents 0, 1, 2 read the three inputs; latent 3 is always off. Decoder rows are unit vectors, so values come back as they were. */
+/**
+ * Latents 0, 1, 2 read the three inputs; latent 3 is always off. Decoder rows are unit vectors, so
+ * values come back as they were.
+ */
 const shape: TopkSizes = { d: 3, n: 4, k: 2, auxk: 0 };
 const weights: PerParam<number[]> = {
   encoder: [1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0],

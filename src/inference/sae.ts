@@ -24,16 +24,25 @@ import { BYTES, bytesOf, float32Of, float64Of, uint32Of } from "../util/bytes.ts
 import { SaettaError, UsageError } from "../util/errors.ts";
 import { checkWeights, type FoundSae, findSae, type SaeOrigin, type WeightsKind, writeParams } from "./weights.ts";
 
-/** At most k active latents a row, the strongest first: [B,k] each. An unused slot has latent NONE (2^32 - 1) and value 0. */
+/**
+ * At most k active latents a row, the strongest first: [B,k] each. An unused slot has latent NONE
+ * (2^32 - 1) and value 0.
+ */
 export interface SparseCodes {
   readonly k: number;
   readonly latent: Uint32Array;
   readonly value: Float32Array;
-  /** What `decode` needs to give rows back, where each row is normalised by itself ("unit", "layer_norm"). */
+  /**
+   * What `decode` needs to give rows back, where each row is normalised by itself ("unit",
+   * "layer_norm").
+   */
   readonly rows?: RowStatistics;
 }
 
-/** mean and size [B]: a row is its normalised row times size, plus mean. Means of 0 and sizes of 1 stand for the space of normalised rows. */
+/**
+ * mean and size [B]: a row is its normalised row times size, plus mean. Means of 0 and sizes of 1
+ * stand for the space of normalised rows.
+ */
 export interface RowStatistics {
   readonly mean: Float64Array;
   readonly size: Float64Array;
@@ -48,9 +57,15 @@ export interface LoadOptions {
   readonly weights?: WeightsKind;
   /** Active latents a row, for a file of another program that does not say it. */
   readonly k?: number;
-  /** true: "layer_norm" is undone with the standard deviation alone, as other programs do. Only to compare with what they compute. */
+  /**
+   * true: "layer_norm" is undone with the standard deviation alone, as other programs do. Only to
+   * compare with what they compute.
+   */
   readonly undoneWithStd?: boolean;
-  /** false: the average's decoder rows are left as short as averaging makes them. Only to measure what that changes. */
+  /**
+   * false: the average's decoder rows are left as short as averaging makes them. Only to measure
+   * what that changes.
+   */
   readonly unitDecoder?: boolean;
 }
 
@@ -61,8 +76,10 @@ const NO_TRAINING = Object.fromEntries(HYPER.map((name) => [name, 0])) as Hyper;
 const CAPACITY = 2048;
 
 /**
- * Loads an autoencoder from a run folder, a checkpoint folder, or a folder or file of sparsify, SAELens, OpenAI or dictionary_learning. It takes and gives rows as they are in the activations: what training
- * did to them ("unit", "layer_norm") it does first and undoes last; "scale" is in the weights.
+ * Loads an autoencoder from a run folder, a checkpoint folder, or a folder or file of sparsify,
+ * SAELens, OpenAI or dictionary_learning. It takes and gives rows as they are in the activations:
+ * what training did to them ("unit", "layer_norm") it does first and undoes last; "scale" is in the
+ * weights.
  */
 export async function loadSae(path: string, options: LoadOptions = {}): Promise<Sae & { readonly path: string }> {
   return loadFound(await findSae(path, options.weights, { k: options.k }), path, options);
@@ -105,7 +122,10 @@ function asUndone(found: FoundSae, withStd = false): FoundSae {
   return { ...found, description: { ...found.description, saetta: { ...saetta, undoneWith: "std" } } };
 }
 
-/** An autoencoder over parameters that are in the engine already, which it owns; `close` is called when it is closed. */
+/**
+ * An autoencoder over parameters that are in the engine already, which it owns; `close` is called
+ * when it is closed.
+ */
 export async function saeOver(
   found: SaeOrigin,
   engine: Engine,
@@ -160,12 +180,18 @@ export class Sae implements AsyncDisposable {
     return this.encodeRaw(bytesOf(rows), "f32", this.#rowsIn(rows.length));
   }
 
-  /** The same for `count` rows as little-endian bytes, in any dtype of activations, without a detour through JavaScript numbers. */
+  /**
+   * The same for `count` rows as little-endian bytes, in any dtype of activations, without a detour
+   * through JavaScript numbers.
+   */
   encodeRaw(raw: Uint8Array, dtype: RowDType, count: number): Promise<SparseCodes> {
     return this.#inTurn(async () => (await this.#forward(raw, dtype, count, undefined)).codes);
   }
 
-  /** The codes of the rows and their reconstruction [B*d], pre-bias added, in the space of the rows; or of normalised rows, where each is normalised by itself. */
+  /**
+   * The codes of the rows and their reconstruction [B*d], pre-bias added, in the space of the rows;
+   * or of normalised rows, where each is normalised by itself.
+   */
   reconstructRaw(
     raw: Uint8Array,
     dtype: RowDType,
@@ -176,8 +202,9 @@ export class Sae implements AsyncDisposable {
   }
 
   /**
-   * codes of B rows -> their reconstruction [B*d]: the sum of value times decoder row, plus the pre-bias; where each row is normalised by itself, times its size
-   * and plus its mean, which are in the codes that `encode` returned. Throws UsageError for codes without them.
+   * codes of B rows -> their reconstruction [B*d]: the sum of value times decoder row, plus the
+   * pre-bias; where each row is normalised by itself, times its size and plus its mean, which are
+   * in the codes that `encode` returned. Throws UsageError for codes without them.
    */
   decode(codes: SparseCodes): Promise<Float32Array> {
     const { k, latent, value } = codes;
@@ -251,7 +278,8 @@ export class Sae implements AsyncDisposable {
       const { codes, err: out } = pass.live;
       const { engine } = this;
       engine.write(pass.raw!, raw.subarray(first * rowBytes, (first + rows) * rowBytes));
-      // A pass is used whole: what it holds past the last row repeats that row, and is not looked at.
+      // A pass is used whole: what it holds past the last row repeats that row, and is not looked
+      // at.
       pass.prepare(
         NO_TRAINING,
         Uint32Array.from({ length: pass.rows }, (_, row) => Math.min(row, rows - 1)),
@@ -268,7 +296,10 @@ export class Sae implements AsyncDisposable {
     return { codes: { k, latent, value, ...(statistics && { rows: statistics }) }, output };
   }
 
-  /** Sums of `count` rows -> rows of `into` from `first` on: the pre-bias added, the normalisation undone. */
+  /**
+   * Sums of `count` rows -> rows of `into` from `first` on: the pre-bias added, the normalisation
+   * undone.
+   */
   #finish(
     sums: Float32Array | Float64Array,
     into: Float32Array,

@@ -12,8 +12,10 @@ import { type Sae, saeOver } from "./sae.ts";
 import { corrected } from "./weights.ts";
 
 /**
- * An autoencoder over the state's own weights, or their running average where one was kept and has seen a step. Nothing is copied; all else of the state is given back. The
- * autoencoder owns the engine and closes it. `dims`: of the latents that are here, where they are those of one shard: then it can only be closed.
+ * An autoencoder over the state's own weights, or their running average where one was kept and has
+ * seen a step. Nothing is copied; all else of the state is given back. The autoencoder owns the
+ * engine and closes it. `dims`: of the latents that are here, where they are those of one shard:
+ * then it can only be closed.
  */
 export async function trainedSae(
   engine: Engine,

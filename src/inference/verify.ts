@@ -1,4 +1,7 @@
-/** Whether a file of another program says the same as the autoencoder that it was made from or into: rows through the file's own rules, and through the autoencoder. */
+/**
+ * Whether a file of another program says the same as the autoencoder that it was made from or into:
+ * rows through the file's own rules, and through the autoencoder.
+ */
 
 import { rowsToFloat32 } from "../data/convert.ts";
 import { openSource } from "../data/open.ts";
@@ -16,16 +19,25 @@ export interface Comparison {
   readonly active: number;
   /** Largest difference of a latent's value, over the largest value of its row. */
   readonly latents: number;
-  /** Largest norm of the difference of two reconstructions of a row, over the norm of the row's own distance from its mean. */
+  /**
+   * Largest norm of the difference of two reconstructions of a row, over the norm of the row's own
+   * distance from its mean.
+   */
   readonly output: number;
-  /** Rows in which another latent was chosen, because the last places were equal to within the tolerance; their reconstructions are not compared. */
+  /**
+   * Rows in which another latent was chosen, because the last places were equal to within the
+   * tolerance; their reconstructions are not compared.
+   */
   readonly ties: number;
 }
 
 /** Rounding of f32 arrays and products; what is beyond it is a mistake. */
 const TOLERANCE = 1e-5;
 
-/** Compares row by row; `rows` [B*d]. Throws SaettaError, naming `where`, when latents or reconstructions differ by more than TOLERANCE. */
+/**
+ * Compares row by row; `rows` [B*d]. Throws SaettaError, naming `where`, when latents or
+ * reconstructions differ by more than TOLERANCE.
+ */
 export async function compare(rules: Rules, sae: Sae, rows: Float32Array, where: string): Promise<Comparison> {
   const { dIn: d } = sae.dims;
   const codes = await sae.encode(rows);
@@ -91,7 +103,10 @@ function spread(x: Float64Array): number {
 /** Rows that are compared: as many as take seconds, in plain loops. */
 const [FEWEST, MOST, PRODUCTS] = [8, 64, 2 ** 28];
 
-/** 8 to 64 rows of activations, evenly spread; without files random ones around the autoencoder's pre-bias. [B*d]. */
+/**
+ * 8 to 64 rows of activations, evenly spread; without files random ones around the autoencoder's
+ * pre-bias. [B*d].
+ */
 export async function rowsToCompare(
   sae: Sae,
   preBias: Float32Array | Float64Array,

@@ -1,4 +1,7 @@
-/** Where the weights of an autoencoder are, and the way into an engine: a run folder, a checkpoint, or a folder or file of another program. */
+/**
+ * Where the weights of an autoencoder are, and the way into an engine: a run folder, a checkpoint,
+ * or a folder or file of another program.
+ */
 
 import { stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
@@ -33,7 +36,10 @@ export interface SaeOrigin {
   readonly step: number | undefined;
   /** Newer checkpoints of the run that are damaged. */
   readonly refusals: readonly Refusal[];
-  /** What the file of another program holds that is not carried over, and what was done so that the weights say the same here. */
+  /**
+   * What the file of another program holds that is not carried over, and what was done so that the
+   * weights say the same here.
+   */
   readonly notes?: readonly string[];
 }
 
@@ -44,8 +50,9 @@ export interface FoundSae extends SaeOrigin {
 }
 
 /**
- * Finds an autoencoder: in a run folder the newest whole checkpoint; else a checkpoint, or what another program wrote. `weights` default: the average where there is one. `told`
- * is for files that do not say all. Throws when the path holds none, or no average though it was asked for.
+ * Finds an autoencoder: in a run folder the newest whole checkpoint; else a checkpoint, or what
+ * another program wrote. `weights` default: the average where there is one. `told` is for files
+ * that do not say all. Throws when the path holds none, or no average though it was asked for.
  */
 export async function findSae(path: string, weights?: WeightsKind, told: Told = {}): Promise<FoundSae> {
   const found = await stat(path).catch((cause: unknown) => {
@@ -102,7 +109,10 @@ export async function findSae(path: string, weights?: WeightsKind, told: Told = 
   };
 }
 
-/** Whether a path names an autoencoder (whole or not) and not activations: a run folder, a folder of an autoencoder or of several, or one of their files. */
+/**
+ * Whether a path names an autoencoder (whole or not) and not activations: a run folder, a folder of
+ * an autoencoder or of several, or one of their files.
+ */
 export async function namesSae(path: string): Promise<boolean> {
   const found = await stat(path).catch(() => undefined);
   if (found === undefined) return [WEIGHTS, OWN_WEIGHTS, CFG].includes(basename(path));
@@ -138,8 +148,11 @@ function chosen(path: string, hasAverage: boolean, asked: WeightsKind | undefine
 }
 
 /**
- * Writes the weights into the engine's `params`, as saved: where training multiplied rows by one factor, they take rows as they are (checkpoint/fold.ts).
- * The average is bias-corrected by 1 - m^t (Adam's correction, Kingma and Ba 2015) and, unless `unitDecoder` is false, its decoder rows are brought back to norm 1, which averaging shortens. `params` may be a shard's, from `firstLatent` on. Throws when a shape is wrong or a weight is not finite.
+ * Writes the weights into the engine's `params`, as saved: where training multiplied rows by one
+ * factor, they take rows as they are (checkpoint/fold.ts). The average is bias-corrected by 1 - m^t
+ * (Adam's correction, Kingma and Ba 2015) and, unless `unitDecoder` is false, its decoder rows are
+ * brought back to norm 1, which averaging shortens. `params` may be a shard's, from `firstLatent`
+ * on. Throws when a shape is wrong or a weight is not finite.
  */
 export async function writeParams(
   engine: Engine,
@@ -208,7 +221,10 @@ export interface Average {
   readonly updates: number;
 }
 
-/** Divides an average, in place, by 1 - m^t, the share of it that is weights and not the zeros it started from; rows of the decoder get norm 1. */
+/**
+ * Divides an average, in place, by 1 - m^t, the share of it that is weights and not the zeros it
+ * started from; rows of the decoder get norm 1.
+ */
 export function corrected<T extends Float32Array | Float64Array>(
   name: ParamName,
   values: T,
@@ -233,7 +249,10 @@ function averageOf(file: Safetensors): Average {
   return { decay, updates };
 }
 
-/** Throws FormatError unless the weights are of the shapes that cfg.json says: before memory is taken for what a small file only claims. Files of others are checked as they are found. */
+/**
+ * Throws FormatError unless the weights are of the shapes that cfg.json says: before memory is
+ * taken for what a small file only claims. Files of others are checked as they are found.
+ */
 export async function checkWeights(found: FoundSae): Promise<void> {
   if (found.foreign !== undefined) return;
   const file = await openWeights(found);

@@ -13,8 +13,8 @@ interface Found {
 }
 
 /**
- * The activations of a file. Where it has none that can be trained on, the reason is the advice, or, with `others`, nothing is said; where `options.dataset` names them
- * it is thrown.
+ * The activations of a file. Where it has none that can be trained on, the reason is the advice,
+ * or, with `others`, nothing is said; where `options.dataset` names them it is thrown.
  */
 export async function activationsIn(path: string, options: OpenOptions, others: boolean): Promise<Found> {
   try {

@@ -11,7 +11,10 @@ import type { Facts, Inspection } from "./inspection.ts";
 
 type Found = Pick<Inspection, "kind" | "facts" | "advice">;
 
-/** undefined where the folder, or the file, is no autoencoder of another program. `names`: those in the folder. */
+/**
+ * undefined where the folder, or the file, is no autoencoder of another program. `names`: those in
+ * the folder.
+ */
 export async function inspectForeign(path: string, names: ReadonlySet<string>): Promise<Found | undefined> {
   const found = await findForeign(path, names);
   if (found === undefined) return undefined;

@@ -143,7 +143,8 @@ describe("inspect", () => {
   });
 
   it("says of activations what training will meet, with a word of advice", async () => {
-    // 40 sequences of 8: rows with an outlier in variance (5) and one in mean (7), start tokens of norm 80, one row spoilt and one repeated.
+    // 40 sequences of 8: rows with an outlier in variance (5) and one in mean (7), start tokens of
+    // norm 80, one row spoilt and one repeated.
     const rng = new Rng(1, 1);
     const [rows, d] = [320, 64];
     const values = Float32Array.from(

@@ -1,4 +1,6 @@
-/** What a file or folder is: everything that Saetta reads or writes, recognised by what is in it. */
+/**
+ * What a file or folder is: everything that Saetta reads or writes, recognised by what is in it.
+ */
 
 import { readFile, stat } from "node:fs/promises";
 import { basename, dirname, extname, join } from "node:path";
@@ -39,8 +41,9 @@ import { inspectForeign, inspectTorch } from "./foreign.ts";
 import type { Fact, Facts, Inspection } from "./inspection.ts";
 
 /**
- * Looks at one file or folder, or at the shards of a folder or a quoted pattern together. `options`: how the activations in a file are read. Throws
- * FormatError when it is damaged or of no kind that Saetta knows, SaettaError when it cannot be read.
+ * Looks at one file or folder, or at the shards of a folder or a quoted pattern together.
+ * `options`: how the activations in a file are read. Throws FormatError when it is damaged or of no
+ * kind that Saetta knows, SaettaError when it cannot be read.
  */
 export async function inspect(path: string, options: OpenOptions = {}): Promise<Inspection> {
   const found = await stat(path).catch((cause: unknown) => {

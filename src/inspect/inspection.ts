@@ -1,4 +1,7 @@
-/** `kind` in words; `facts` as plain JSON. Lists of objects are tables. `advice`: what is off, a sentence each. */
+/**
+ * `kind` in words; `facts` as plain JSON. Lists of objects are tables. `advice`: what is off, a
+ * sentence each.
+ */
 export interface Inspection {
   readonly path: string;
   readonly kind: string;

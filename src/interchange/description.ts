@@ -14,7 +14,10 @@ export interface ForeignFacts {
   readonly tensor?: string | undefined;
 }
 
-/** The description of an autoencoder of another program; layer_norm is undone as they all do, with the standard deviation alone. Throws FormatError for sizes that make no sense. */
+/**
+ * The description of an autoencoder of another program; layer_norm is undone as they all do, with
+ * the standard deviation alone. Throws FormatError for sizes that make no sense.
+ */
 export function describeForeign(format: ReadFormatName, facts: ForeignFacts, where: string): SaeDescription {
   const { d, n, k, layerNorm = false, model, tensor } = facts;
   // The limits of cfg.json are the limits here.
@@ -34,7 +37,9 @@ export function describeForeign(format: ReadFormatName, facts: ForeignFacts, whe
   };
 }
 
-/** k of the file, or else the user's. Throws UsageError when neither says it, or both do and differ. */
+/**
+ * k of the file, or else the user's. Throws UsageError when neither says it, or both do and differ.
+ */
 export function chosenK(stated: number | undefined, { k, otherwiseK }: Told, where: string): number {
   if (stated !== undefined && k !== undefined && stated !== k) {
     throw new UsageError(`the file says that k is ${stated}, not ${k}`, { where, mend: "leave out --k" });
@@ -55,7 +60,10 @@ export function statedK(value: unknown, where: string): number {
   throw new FormatError(`k must be a whole number of at least 1, but is ${inWords(value)}`, { where });
 }
 
-/** A value of a file, for an error. Lists and dicts are not spelt out: they may hold themselves, or be of any depth. */
+/**
+ * A value of a file, for an error. Lists and dicts are not spelt out: they may hold themselves, or
+ * be of any depth.
+ */
 export function inWords(value: unknown): string {
   if (typeof value === "string") return JSON.stringify(value.slice(0, 40));
   return typeof value === "object" && value !== null ? "an object" : String(value);
@@ -67,7 +75,10 @@ export function rowNormalization({ saetta }: SaeDescription): "none" | "unit" | 
   return kind === "scale" ? "none" : kind;
 }
 
-/** Whether the rows of the autoencoder are to be layer-normalised. Throws UsageError for what the format, `title`, has no word for. `layerNorm`: whether it has one for that. */
+/**
+ * Whether the rows of the autoencoder are to be layer-normalised. Throws UsageError for what the
+ * format, `title`, has no word for. `layerNorm`: whether it has one for that.
+ */
 export function sayable(
   description: SaeDescription,
   title: string,

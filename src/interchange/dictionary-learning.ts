@@ -1,6 +1,8 @@
 /**
- * dictionary_learning (https://github.com/saprmarks/dictionary_learning), AutoEncoderTopK: ae.pt, a torch file of encoder.weight [n,d], encoder.bias [n], decoder.weight [d,n],
- * b_dec [d], k and threshold (which only its encode with use_threshold looks at), and config.json. BatchTopK has the same arrays: only config.json tells them apart.
+ * dictionary_learning (https://github.com/saprmarks/dictionary_learning), AutoEncoderTopK: ae.pt, a
+ * torch file of encoder.weight [n,d], encoder.bias [n], decoder.weight [d,n], b_dec [d], k and
+ * threshold (which only its encode with use_threshold looks at), and config.json. BatchTopK has the
+ * same arrays: only config.json tells them apart.
  */
 
 import { dirname, join, resolve } from "node:path";

@@ -1,6 +1,7 @@
 /**
- * What autoencoders look like on their way in and out. Every format of another program is one file beside this one, and speaks only of this: a description
- * (sae/description.ts), four arrays, and what the file says that has no place here.
+ * What autoencoders look like on their way in and out. Every format of another program is one file
+ * beside this one, and speaks only of this: a description (sae/description.ts), four arrays, and
+ * what the file says that has no place here.
  */
 
 import type { SaeDescription } from "../sae/description.ts";
@@ -14,10 +15,16 @@ export type ReadFormatName = FormatName | "qwen_scope";
 export type Floats = Float32Array | Float64Array;
 export type Weight = CoreParam;
 
-/** An autoencoder: relu(top-k(encoder (x - preBias) + latentBias)), decoded and preBias added, on rows normalised as the description says. */
+/**
+ * An autoencoder: relu(top-k(encoder (x - preBias) + latentBias)), decoded and preBias added, on
+ * rows normalised as the description says.
+ */
 export interface Exchanged {
   readonly description: SaeDescription;
-  /** encoder and decoder [n,d], latentBias [n], preBias [d]; f64 where the file has f64, else f32, into which f16 and bf16 fit exactly. Throws FormatError when damaged. */
+  /**
+   * encoder and decoder [n,d], latentBias [n], preBias [d]; f64 where the file has f64, else f32,
+   * into which f16 and bf16 fit exactly. Throws FormatError when damaged.
+   */
   read(name: Weight): Promise<Floats>;
 }
 
@@ -26,12 +33,18 @@ export interface Foreign extends Exchanged {
   readonly format: ReadFormatName;
   /** The files it is in. */
   readonly files: readonly string[];
-  /** What the file holds or claims that is not carried over, and what was done to the weights so that they say the same here; a sentence each. */
+  /**
+   * What the file holds or claims that is not carried over, and what was done to the weights so
+   * that they say the same here; a sentence each.
+   */
   readonly notes: readonly string[];
   close(): Promise<void>;
 }
 
-/** Where a format is looked for: a folder with the names in it, and the file in it that was named, if one was. */
+/**
+ * Where a format is looked for: a folder with the names in it, and the file in it that was named,
+ * if one was.
+ */
 export interface Place {
   readonly folder: string;
   readonly names: ReadonlySet<string>;
@@ -40,7 +53,9 @@ export interface Place {
 
 /** What a user knows and a file may not say. */
 export interface Told {
-  /** Active latents a row. Who says so also says that it is TopK, where the file leaves that open. */
+  /**
+   * Active latents a row. Who says so also says that it is TopK, where the file leaves that open.
+   */
   readonly k?: number | undefined;
   /** The same where the file does not say it, and nothing beyond it. */
   readonly otherwiseK?: number | undefined;
@@ -64,7 +79,10 @@ export interface WriteOptions {
 
 export interface ForeignReader {
   readonly name: ReadFormatName;
-  /** Throws FormatError for a file that is damaged or computes something else than TopK, UsageError when it does not say enough. */
+  /**
+   * Throws FormatError for a file that is damaged or computes something else than TopK, UsageError
+   * when it does not say enough.
+   */
   open(place: Place, told: Told): Promise<Foreign>;
   /** The file's own words, to be evaluated literally (rules.ts). */
   rules(place: Place, told: Told): Promise<Rules>;
@@ -73,7 +91,10 @@ export interface ForeignReader {
 /** A format that is written, too. */
 export interface ForeignFormat extends ForeignReader {
   readonly name: FormatName;
-  /** The files that say the same in this format; `dtype` is that of all arrays. Throws UsageError, with the flag that helps, where the format cannot say it. */
+  /**
+   * The files that say the same in this format; `dtype` is that of all arrays. Throws UsageError,
+   * with the flag that helps, where the format cannot say it.
+   */
   write(sae: Exchanged, dtype: "f32" | "f64", options: WriteOptions): readonly OutputFile[];
 }
 

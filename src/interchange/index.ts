@@ -37,7 +37,9 @@ export function namesForeign(names: ReadonlySet<string>): boolean {
 }
 
 /**
- * Whether a folder with these names, or a file of it, is of an autoencoder of another program, read or not: by its names, or by what a torch file holds, whatever it is called. A damaged torch file is none.
+ * Whether a folder with these names, or a file of it, is of an autoencoder of another program, read
+ * or not: by its names, or by what a torch file holds, whatever it is called. A damaged torch file
+ * is none.
  */
 export async function isForeign(path: string, names: ReadonlySet<string>): Promise<boolean> {
   if ((await stat(path)).isDirectory()) {
@@ -69,8 +71,9 @@ async function holdsAutoencoder(path: string): Promise<boolean> {
 }
 
 /**
- * Which format the folder, or a file of it, is in by its names, and by the keys of a torch file; undefined when in none. `names`: those in the folder. Throws FormatError for a
- * format that is known and not read.
+ * Which format the folder, or a file of it, is in by its names, and by the keys of a torch file;
+ * undefined when in none. `names`: those in the folder. Throws FormatError for a format that is
+ * known and not read.
  */
 export async function findForeign(path: string, names: ReadonlySet<string>): Promise<FoundForeign | undefined> {
   const isFolder = (await stat(path)).isDirectory();

@@ -1,4 +1,6 @@
-/** Autoencoders of others that are recognised and not read, so that the error says what the file is. */
+/**
+ * Autoencoders of others that are recognised and not read, so that the error says what the file is.
+ */
 
 import { join } from "node:path";
 import { firstBytes, formatOf, openToRead } from "../formats/open-file.ts";
@@ -34,7 +36,10 @@ const UNREAD: readonly Unread[] = [
   { title: "Gemma Scope", weights: GEMMA_SCOPE_WEIGHTS, arrays: ["W_enc.npy", "W_dec.npy", "threshold.npy"] },
 ];
 
-/** What an autoencoder of a kind that Saetta knows and does not read is called; undefined where the place is none. */
+/**
+ * What an autoencoder of a kind that Saetta knows and does not read is called; undefined where the
+ * place is none.
+ */
 export async function unreadTitle({ folder, names, file }: Place): Promise<string | undefined> {
   for (const { title, weights, next, arrays } of UNREAD) {
     if (next !== undefined && !names.has(next)) continue;
@@ -55,7 +60,10 @@ export async function refuseUnread(place: Place): Promise<void> {
   });
 }
 
-/** Names of the arrays in a safetensors or npz file; none where it is missing or damaged, which its own reader says better. */
+/**
+ * Names of the arrays in a safetensors or npz file; none where it is missing or damaged, which its
+ * own reader says better.
+ */
 async function arraysOf(path: string): Promise<ReadonlySet<string>> {
   try {
     if (formatOf(await firstBytes(path)) === "zip") return await zipped(path);

@@ -1,7 +1,9 @@
 /**
- * OpenAI's sparse_autoencoder (https://github.com/openai/sparse_autoencoder, model.py): a torch file of pre_bias [d], latent_bias [n], encoder.weight [n,d], decoder.weight [d,n],
- * three buffers of statistics, `activation` and `activation_state_dict`. Its loader takes the activation "TopK" to mean that rows are layer-normalised. train.py writes the
- * arrays alone; that loader refuses such a file, which says neither k nor the activation.
+ * OpenAI's sparse_autoencoder (https://github.com/openai/sparse_autoencoder, model.py): a torch
+ * file of pre_bias [d], latent_bias [n], encoder.weight [n,d], decoder.weight [d,n], three buffers
+ * of statistics, `activation` and `activation_state_dict`. Its loader takes the activation "TopK"
+ * to mean that rows are layer-normalised. train.py writes the arrays alone; that loader refuses
+ * such a file, which says neither k nor the activation.
  */
 
 import { join } from "node:path";

@@ -1,6 +1,7 @@
 /**
- * Qwen-Scope (https://huggingface.co/collections/Qwen/qwen-scope): layerN.sae.pt, a torch file of W_enc [n,d], b_enc [n], W_dec [d,n], b_dec [d]. Latents are the k highest of
- * W_enc x + b_enc: b_dec is not taken from the input. Only the repository's name says k, as L0_50.
+ * Qwen-Scope (https://huggingface.co/collections/Qwen/qwen-scope): layerN.sae.pt, a torch file of
+ * W_enc [n,d], b_enc [n], W_dec [d,n], b_dec [d]. Latents are the k highest of W_enc x + b_enc:
+ * b_dec is not taken from the input. Only the repository's name says k, as L0_50.
  */
 
 import { join, resolve } from "node:path";

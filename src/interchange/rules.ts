@@ -1,6 +1,8 @@
 /**
- * An autoencoder evaluated as its file words it, in float64 and plain loops: arrays by the names and in the layout that the file has, flags as its own loader takes them.
- * It shares nothing with the way in (open) and the way out (write) but the reader of the file, so that --verify can tell when these are wrong.
+ * An autoencoder evaluated as its file words it, in float64 and plain loops: arrays by the names
+ * and in the layout that the file has, flags as its own loader takes them. It shares nothing with
+ * the way in (open) and the way out (write) but the reader of the file, so that --verify can tell
+ * when these are wrong.
  */
 
 import type { Floats, Rules } from "./format.ts";

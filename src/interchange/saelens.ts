@@ -1,6 +1,7 @@
 /**
- * SAELens (https://github.com/decoderesearch/SAELens), version 6: cfg.json and sae_weights.safetensors with W_enc [d,n], b_enc [n], W_dec [n,d], b_dec [d].
- * Architecture "topk" only; of files of earlier versions those that say topk as an activation function.
+ * SAELens (https://github.com/decoderesearch/SAELens), version 6: cfg.json and
+ * sae_weights.safetensors with W_enc [d,n], b_enc [n], W_dec [n,d], b_dec [d]. Architecture "topk"
+ * only; of files of earlier versions those that say topk as an activation function.
  */
 
 import { join } from "node:path";
@@ -148,7 +149,10 @@ function timesRows(values: Floats, factors: Float64Array, width: number): Floats
   return values;
 }
 
-/** The version of SAELens whose files these are: its loader takes files that do not say one for those of before 6. */
+/**
+ * The version of SAELens whose files these are: its loader takes files that do not say one for
+ * those of before 6.
+ */
 const WRITTEN_AS = "6.49.2";
 
 function write(sae: Exchanged, dtype: "f32" | "f64", options: WriteOptions): ReturnType<ForeignFormat["write"]> {

@@ -1,6 +1,7 @@
 /**
- * sparsify (https://github.com/EleutherAI/sparsify), the folder of one hookpoint: cfg.json and sae.safetensors with encoder.weight [n,d], encoder.bias [n], W_dec [n,d],
- * b_dec [d]. Checkpoints of Saetta have this layout too, and what their cfg.json says beyond sparsify's is read.
+ * sparsify (https://github.com/EleutherAI/sparsify), the folder of one hookpoint: cfg.json and
+ * sae.safetensors with encoder.weight [n,d], encoder.bias [n], W_dec [n,d], b_dec [d]. Checkpoints
+ * of Saetta have this layout too, and what their cfg.json says beyond sparsify's is read.
  */
 
 import { basename, dirname, join, resolve } from "node:path";
@@ -58,7 +59,10 @@ async function open(place: Place): Promise<Foreign> {
   });
 }
 
-/** The config.json of a run of sparsify, above the folders of its hookpoints; undefined where there is none. */
+/**
+ * The config.json of a run of sparsify, above the folders of its hookpoints; undefined where there
+ * is none.
+ */
 async function runConfig(folder: string): Promise<Fields | undefined> {
   const above = join(dirname(resolve(folder)), "config.json");
   return readJsonFile(above).then(
@@ -70,7 +74,10 @@ async function runConfig(folder: string): Promise<Fields | undefined> {
   );
 }
 
-/** Throws FormatError where the run's config.json says that the folder's hookpoint is a transcoder: the first versions of sparsify said it nowhere else. */
+/**
+ * Throws FormatError where the run's config.json says that the folder's hookpoint is a transcoder:
+ * the first versions of sparsify said it nowhere else.
+ */
 export async function refuseTranscoder(folder: string): Promise<void> {
   const config = await runConfig(folder);
   const sae = config?.get("sae");

@@ -12,7 +12,10 @@ import { firstNonFinite } from "../util/float16.ts";
 import type { JsonObject } from "../util/json.ts";
 import type { Floats, OutputFile } from "./format.ts";
 
-/** A float tensor of a safetensors file; `says`: what says that it must have this shape. Throws FormatError when it has another, is missing or not finite. */
+/**
+ * A float tensor of a safetensors file; `says`: what says that it must have this shape. Throws
+ * FormatError when it has another, is missing or not finite.
+ */
 export async function safetensorsFloats(
   file: Safetensors,
   name: string,
@@ -79,7 +82,10 @@ function finite(name: string, bytes: Uint8Array, dtype: RowDType, where: string)
   return dtype === "f64" ? float64Of(bytes) : rowsToFloat32(bytes, dtype, count);
 }
 
-/** Elements that fit a cache line, so that neither side of a transposition is read or written one element a line. */
+/**
+ * Elements that fit a cache line, so that neither side of a transposition is read or written one
+ * element a line.
+ */
 const BLOCK = 16;
 
 /** values [rows, columns] -> [columns, rows]. */
@@ -118,7 +124,10 @@ export function unusedNote(names: Iterable<string>, used: readonly string[], whe
   ];
 }
 
-/** A safetensors file of arrays in one dtype, each read when its turn comes, so that only one is held at a time. */
+/**
+ * A safetensors file of arrays in one dtype, each read when its turn comes, so that only one is
+ * held at a time.
+ */
 export function safetensorsFile(
   name: string,
   dtype: "f32" | "f64",

@@ -1,5 +1,6 @@
 /**
- * The four arrays as programs of PyTorch keep them in a dict: two linear layers, the encoder's weight [n,d] and the decoder's [d,n], and two biases. Their names are the format's.
+ * The four arrays as programs of PyTorch keep them in a dict: two linear layers, the encoder's
+ * weight [n,d] and the decoder's [d,n], and two biases. Their names are the format's.
  */
 
 import type { TorchValue } from "../formats/torch-pickle.ts";

@@ -28,7 +28,10 @@ const TABLE = Float32Array.of(1, 2, 3, 4, 5, 6);
 const IDS = Int32Array.of(0, 2, 1);
 const DOUBLED = [2, 4, 10, 12, 6, 8];
 
-/** A folder with a model that looks tokens up and doubles them; its table [rows, 2] is in another file, as `entries` say. */
+/**
+ * A folder with a model that looks tokens up and doubles them; its table [rows, 2] is in another
+ * file, as `entries` say.
+ */
 function written(name: string, entries: Readonly<Record<string, string>>, rows = 3): string {
   const path = join(folder, name);
   mkdirSync(path);
@@ -107,7 +110,8 @@ describe("a model with its weights in another file", () => {
     expect(await doubled(join(snapshot, "onnx"))).toEqual(DOUBLED);
     link(snapshot, join(folder, "way"));
     expect(await doubled(join(folder, "way"))).toEqual(DOUBLED);
-    // Anything else stays refused: another repository, the cache's other folders, and files outside it.
+    // Anything else stays refused: another repository, the cache's other folders, and files outside
+    // it.
     writeFileSync(join(folder, "hub", "models--org--other", "blobs", "c1"), bytesOf(TABLE));
     writeFileSync(join(repository, "c1"), bytesOf(TABLE));
     writeFileSync(join(folder, "c1"), bytesOf(TABLE));
@@ -118,7 +122,8 @@ describe("a model with its weights in another file", () => {
         /model\.onnx_data: a link to a file outside the model's folder/,
       );
     }
-    // Blobs next to a folder that is no snapshot of a repository, and a folder that is a link out of the model's.
+    // Blobs next to a folder that is no snapshot of a repository, and a folder that is a link out
+    // of the model's.
     for (const name of ["plain-models", "models--org--x"]) {
       const own = join(folder, name, "revisions", "0a1b");
       mkdirSync(join(folder, name, "blobs"), { recursive: true });

@@ -1,6 +1,8 @@
 /**
- * Weights of an ONNX model that are in other files next to it (https://github.com/onnx/onnx/blob/main/docs/ExternalData.md): the way of models above 2 GiB, and what PyTorch writes by default. Only files
- * of the model's own folder are read, or of its repository's cache, and only bytes that they have.
+ * Weights of an ONNX model that are in other files next to it
+ * (https://github.com/onnx/onnx/blob/main/docs/ExternalData.md): the way of models above 2 GiB, and
+ * what PyTorch writes by default. Only files of the model's own folder are read, or of its
+ * repository's cache, and only bytes that they have.
  */
 
 import { createHash, type Hash } from "node:crypto";
@@ -11,7 +13,10 @@ import { openToRead } from "../formats/open-file.ts";
 import { readFully } from "../util/bytes.ts";
 import { FormatError } from "../util/errors.ts";
 
-/** Where a weight's bytes are: [offset, offset + length) of `location`, a path below the model's folder. */
+/**
+ * Where a weight's bytes are: [offset, offset + length) of `location`, a path below the model's
+ * folder.
+ */
 export interface ExternalData {
   readonly location: string;
   readonly offset: number;
@@ -29,7 +34,10 @@ const BITS: Readonly<Record<number, number>> = {
   ...{ 17: 8, 18: 8, 19: 8, 20: 8, 21: 4, 22: 4, 23: 4, 24: 8, 25: 2, 26: 2 },
 };
 
-/** Checks what a file says of the bytes of a weight of `shape`. Throws FormatError where they cannot be of it, or the file would not be in the model's folder. */
+/**
+ * Checks what a file says of the bytes of a weight of `shape`. Throws FormatError where they cannot
+ * be of it, or the file would not be in the model's folder.
+ */
 export function externalData(
   name: string,
   entries: ReadonlyMap<string, string>,
@@ -62,8 +70,9 @@ export function externalData(
 const CHUNK = 16 * 1024 * 1024;
 
 /**
- * Makes sure that the folder of the model `file` has all bytes of the weights, and adds them to `hash` where one is given. Throws FormatError where a file is missing, too short or outside
- * the folder by a link.
+ * Makes sure that the folder of the model `file` has all bytes of the weights, and adds them to
+ * `hash` where one is given. Throws FormatError where a file is missing, too short or outside the
+ * folder by a link.
  */
 export async function checkExternalData(weights: Iterable<Weight>, file: string, hash?: Hash): Promise<void> {
   const folder = dirname(file);
@@ -111,8 +120,9 @@ export async function checkExternalData(weights: Iterable<Weight>, file: string,
 }
 
 /**
- * Whether the file is one of the folder, or a link in it to a blob of the same repository in a cache of Hugging Face: models--ORG--NAME has snapshots/REVISION, the files of which are links into
- * blobs/.
+ * Whether the file is one of the folder, or a link in it to a blob of the same repository in a
+ * cache of Hugging Face: models--ORG--NAME has snapshots/REVISION, the files of which are links
+ * into blobs/.
  */
 async function mayBeRead(path: string, folder: string): Promise<boolean> {
   const [home, parent, file] = await Promise.all([realpath(folder), realpath(dirname(path)), realpath(path)]);
@@ -128,7 +138,10 @@ function repositoryOf(folder: string): string | undefined {
   return /^.*[\\/]models--[^\\/]+(?=[\\/]snapshots[\\/][^\\/])/.exec(folder)?.[0];
 }
 
-/** Where the runtime, which follows no link out of it, looks for the weights of a model, and what comes before their names there. */
+/**
+ * Where the runtime, which follows no link out of it, looks for the weights of a model, and what
+ * comes before their names there.
+ */
 export function weightsFolder(file: string): { readonly folder: string; readonly prefix: string } {
   const folder = dirname(resolve(file));
   let home: string;

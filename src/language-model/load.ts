@@ -21,7 +21,10 @@ export interface LanguageModel {
 /** A protocol buffer is smaller than 2 GiB, and so is what one read takes. */
 const MAX_BYTES = 2 ** 31 - 1;
 
-/** Reads a model.onnx, or the one in a folder. Throws SaettaError or FormatError when there is none, or it cannot be used. */
+/**
+ * Reads a model.onnx, or the one in a folder. Throws SaettaError or FormatError when there is none,
+ * or it cannot be used.
+ */
 export async function loadModel(path: string): Promise<LanguageModel> {
   const file = await modelFile(resolve(path));
   const bytes = await readFile(file).catch((cause: unknown) => {
@@ -36,7 +39,10 @@ export async function loadModel(path: string): Promise<LanguageModel> {
   };
 }
 
-/** The tokenizer.json beside the model. Throws SaettaError when its vocabulary is not that of the model. */
+/**
+ * The tokenizer.json beside the model. Throws SaettaError when its vocabulary is not that of the
+ * model.
+ */
 export async function loadTokenizerOf(model: LanguageModel): Promise<Tokenizer> {
   const tokenizer = await loadTokenizer(join(dirname(model.path), "tokenizer.json"));
   const { tokens } = model.structure;
@@ -73,8 +79,8 @@ const DEFAULT_CONTEXT = 256;
 const MOST_BY_DEFAULT = 1024;
 
 /**
- * The positions that the model can take: of its position embedding, else of the config.json beside it; undefined where neither tells. `byDefault`: the context to use when none
- * is asked for.
+ * The positions that the model can take: of its position embedding, else of the config.json beside
+ * it; undefined where neither tells. `byDefault`: the context to use when none is asked for.
  */
 export async function contextOf(model: LanguageModel): Promise<{ most: number | undefined; byDefault: number }> {
   const most = model.structure.positions ?? (await positionsInConfig(model));

@@ -1,6 +1,7 @@
 /**
- * An ONNX model as a graph of named tensors, and the two edits that are needed: cutting it at named tensors, and having one of its tensors given instead of
- * computed. What is kept is kept byte for byte. Field numbers are those of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto.
+ * An ONNX model as a graph of named tensors, and the two edits that are needed: cutting it at named
+ * tensors, and having one of its tensors given instead of computed. What is kept is kept byte for
+ * byte. Field numbers are those of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto.
  */
 
 import { FormatError, UsageError } from "../util/errors.ts";
@@ -29,7 +30,10 @@ const SPARSE = { values: 1, indices: 2 };
 /** Deeper nesting of If and Loop bodies than any exporter writes; bounds the recursion. */
 const MAX_DEPTH = 32;
 
-/** One operation. `inputs`: the tensors it reads, those that its If and Loop bodies take from outside included. */
+/**
+ * One operation. `inputs`: the tensors it reads, those that its If and Loop bodies take from
+ * outside included.
+ */
 export interface Node {
   readonly op: string;
   readonly inputs: readonly string[];
@@ -65,7 +69,10 @@ export interface OnnxGraph {
   };
 }
 
-/** The graph of the bytes of a .onnx file. Throws FormatError when they are not one. Files that it names are not looked at: `checkExternalData` does that. */
+/**
+ * The graph of the bytes of a .onnx file. Throws FormatError when they are not one. Files that it
+ * names are not looked at: `checkExternalData` does that.
+ */
 export function parseOnnx(bytes: Uint8Array, file: string): OnnxGraph {
   const model: Uint8Array[] = [];
   const graph: Uint8Array[] = [];
@@ -114,7 +121,10 @@ export function producersOf(graph: OnnxGraph): Map<string, Node> {
   return producers;
 }
 
-/** A tensor [batch, sequence, width] that a run is given instead of computing it; of any shape where no width is known. */
+/**
+ * A tensor [batch, sequence, width] that a run is given instead of computing it; of any shape where
+ * no width is known.
+ */
 export interface GivenTensor {
   readonly name: string;
   readonly dtype: "float32" | "float16";
@@ -122,9 +132,11 @@ export interface GivenTensor {
 }
 
 /**
- * The bytes of a model whose outputs are the tensors `names` and nothing else: nodes, weights and inputs that they do not need are gone. The
- * outputs carry no type; the runtime infers it. Every name must be one of `tensorNames`. A tensor that is `given` becomes an input of the model: all that
- * reads it, residual connections and the bodies of If and Loop too, reads what is given. Throws UsageError when no output depends on it.
+ * The bytes of a model whose outputs are the tensors `names` and nothing else: nodes, weights and
+ * inputs that they do not need are gone. The outputs carry no type; the runtime infers it. Every
+ * name must be one of `tensorNames`. A tensor that is `given` becomes an input of the model: all
+ * that reads it, residual connections and the bodies of If and Loop too, reads what is given.
+ * Throws UsageError when no output depends on it.
  */
 export function cutAt(graph: OnnxGraph, names: readonly string[], given?: GivenTensor): Uint8Array {
   const producers = producersOf(graph);
@@ -189,7 +201,10 @@ function withoutOutput(node: Node, name: string): Uint8Array {
   return Buffer.concat(wrap(GRAPH.node, parts));
 }
 
-/** A ValueInfoProto: name = 1, type = 2; TypeProto: tensor_type = 1; Tensor: elem_type = 1, shape = 2; TensorShapeProto: dim = 1; Dimension: dim_value = 1, dim_param = 2. */
+/**
+ * A ValueInfoProto: name = 1, type = 2; TypeProto: tensor_type = 1; Tensor: elem_type = 1, shape =
+ * 2; TensorShapeProto: dim = 1; Dimension: dim_value = 1, dim_param = 2.
+ */
 function valueInfo({ name, dtype, width }: GivenTensor): Uint8Array[] {
   const sizes =
     width === undefined
@@ -226,7 +241,10 @@ function nodeOf(message: Message, raw: Uint8Array, depth: number): Node {
   return { op, inputs, outputs, raw };
 }
 
-/** Looks for external data in what stands beside the graph: functions that nodes call, and what training would run. */
+/**
+ * Looks for external data in what stands beside the graph: functions that nodes call, and what
+ * training would run.
+ */
 function checkOther(part: Field): void {
   if (part.number !== MODEL.functions && part.number !== MODEL.training) return;
   for (const field of fieldsOf(messageIn(part))) {
@@ -238,7 +256,10 @@ function checkOther(part: Field): void {
   }
 }
 
-/** Adds what the bodies inside an attribute read: their nodes' inputs and their outputs, minus what they make themselves. */
+/**
+ * Adds what the bodies inside an attribute read: their nodes' inputs and their outputs, minus what
+ * they make themselves.
+ */
 function addReadsOfAttribute(reads: string[], message: Message, depth: number): void {
   for (const field of fieldsOf(message)) {
     if (field.number === ATTRIBUTE.tensor || field.number === ATTRIBUTE.tensors) tensorOf(messageIn(field));

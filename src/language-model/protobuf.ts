@@ -1,6 +1,7 @@
 /**
- * As much of Protocol Buffers' wire format as editing a message without its schema needs: walking the fields of a message, keeping each
- * one's bytes as they are (util/protobuf.ts writes). Source: https://protobuf.dev/programming-guides/encoding.
+ * As much of Protocol Buffers' wire format as editing a message without its schema needs: walking
+ * the fields of a message, keeping each one's bytes as they are (util/protobuf.ts writes). Source:
+ * https://protobuf.dev/programming-guides/encoding.
  */
 
 import { FormatError } from "../util/errors.ts";
@@ -12,7 +13,10 @@ export interface Message {
   readonly bytes: Uint8Array;
 }
 
-/** `value`: a varint (exact to 2^53), 0 for other types. `body`: the payload of a length-delimited field, empty for other types. `raw`: the whole field, tag included. */
+/**
+ * `value`: a varint (exact to 2^53), 0 for other types. `body`: the payload of a length-delimited
+ * field, empty for other types. `raw`: the whole field, tag included.
+ */
 export interface Field {
   readonly number: number;
   readonly type: "varint" | "fixed64" | "bytes" | "fixed32";
@@ -21,7 +25,10 @@ export interface Field {
   readonly raw: Uint8Array;
 }
 
-/** The fields of a message in the order of the file. Throws FormatError with the byte offset when the bytes are not a message. */
+/**
+ * The fields of a message in the order of the file. Throws FormatError with the byte offset when
+ * the bytes are not a message.
+ */
 export function* fieldsOf(message: Message): Generator<Field> {
   const { bytes, file } = message;
   let i = 0;

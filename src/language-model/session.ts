@@ -13,7 +13,10 @@ export interface Activations {
   readonly values: Float32Array;
 }
 
-/** An output as the model declares it. `type`: "float32", "float16", ...; `rank`: undefined where it is not known before a run. */
+/**
+ * An output as the model declares it. `type`: "float32", "float16", ...; `rank`: undefined where it
+ * is not known before a run.
+ */
 export interface Output {
   readonly name: string;
   readonly type: string;
@@ -24,7 +27,10 @@ export interface Session {
   readonly outputs: readonly Output[];
   /** Rows and columns that `tokens` must have, where the model was exported for one size only. */
   readonly fixed: { readonly batch: number | undefined; readonly context: number | undefined };
-  /** Runs token ids [batch, context]; returns the outputs `names`, which must be float tensors, by name. `given`: the values of the tensor that the model is given. */
+  /**
+   * Runs token ids [batch, context]; returns the outputs `names`, which must be float tensors, by
+   * name. `given`: the values of the tensor that the model is given.
+   */
   run(
     tokens: Int32Array,
     batch: number,
@@ -34,7 +40,10 @@ export interface Session {
   close(): Promise<void>;
 }
 
-/** Values of the inputs that models take next to token ids, for element i of [batch, context], [context] or []: no padding, one segment, no cache, all logits. */
+/**
+ * Values of the inputs that models take next to token ids, for element i of [batch, context],
+ * [context] or []: no padding, one segment, no cache, all logits.
+ */
 const OTHER_INPUTS: Readonly<Record<string, (i: number, context: number) => number>> = {
   attention_mask: () => 1,
   position_ids: (i, context) => i % context,
@@ -45,7 +54,10 @@ const OTHER_INPUTS: Readonly<Record<string, (i: number, context: number) => numb
   logits_to_keep: () => 0,
 };
 
-/** Keys and values of tokens before the context: past_key_values.0.key and the like, [batch, heads, past, width] in some order. They are given with a past of length 0. */
+/**
+ * Keys and values of tokens before the context: past_key_values.0.key and the like, [batch, heads,
+ * past, width] in some order. They are given with a past of length 0.
+ */
 const PAST = /^past([_.]|$)/;
 
 export interface SessionOptions {
@@ -53,13 +65,19 @@ export interface SessionOptions {
   readonly given?: string;
   /** The input that takes token ids, if it is there; default: the one that looks like it. */
   readonly tokens?: string | undefined;
-  /** What the runtime may make of the graph; default: all that it can. With "disabled" every node is computed as it stands. */
+  /**
+   * What the runtime may make of the graph; default: all that it can. With "disabled" every node is
+   * computed as it stands.
+   */
   readonly optimization?: "disabled" | "basic" | "all";
 }
 
 type Runtime = typeof import("onnxruntime-node");
 
-/** The runtime, from `load`. Throws SaettaError that says how to install it where it is missing or does not run here. */
+/**
+ * The runtime, from `load`. Throws SaettaError that says how to install it where it is missing or
+ * does not run here.
+ */
 export async function loadRuntime(load: () => Promise<Runtime> = () => import("onnxruntime-node")): Promise<Runtime> {
   try {
     return await load();
@@ -83,7 +101,8 @@ export function runtimeOptions(file: string, threads: number, optimization: "dis
     logSeverityLevel: 4,
     extra: {
       session: {
-        // Threads that wait by spinning win nothing on an idle machine and halve the speed on a busy one.
+        // Threads that wait by spinning win nothing on an idle machine and halve the speed on a
+        // busy one.
         intra_op: { allow_spinning: "0" },
         model_external_initializers_file_folder_path: weightsFolder(file).folder,
       },
@@ -92,8 +111,8 @@ export function runtimeOptions(file: string, threads: number, optimization: "dis
 }
 
 /**
- * Loads a model from the bytes of a .onnx file to run on the CPU with `threads` threads. `file` names it in errors. Throws SaettaError when there is no runtime, or
- * it does not take the model.
+ * Loads a model from the bytes of a .onnx file to run on the CPU with `threads` threads. `file`
+ * names it in errors. Throws SaettaError when there is no runtime, or it does not take the model.
  */
 export async function openSession(
   model: Uint8Array,
@@ -168,7 +187,10 @@ interface Feeder {
   readonly feed: (ids: Int32Array, batch: number, context: number) => RuntimeTensor;
 }
 
-/** What an input is given in each run. `tokens`: the shape that the model declares of the token ids. Throws SaettaError for an input of which nothing is known. */
+/**
+ * What an input is given in each run. `tokens`: the shape that the model declares of the token ids.
+ * Throws SaettaError for an input of which nothing is known.
+ */
 function feederOf(
   input: Metadata,
   isTokens: boolean,
@@ -215,8 +237,9 @@ function sizesOf(name: string, rank: number, batch: number, context: number): nu
 }
 
 /**
- * The dimensions of keys or values of no tokens, for a number of contexts. Of the axes whose size is open, the batch is the one that the token ids call so, or the first; the others are the past. undefined where
- * no axis can be 0.
+ * The dimensions of keys or values of no tokens, for a number of contexts. Of the axes whose size
+ * is open, the batch is the one that the token ids call so, or the first; the others are the past.
+ * undefined where no axis can be 0.
  */
 function emptyPast(shape: readonly unknown[], tokens: readonly unknown[]): ((batch: number) => number[]) | undefined {
   const open = [...shape.keys()].filter((axis) => typeof shape[axis] !== "number");
@@ -227,7 +250,10 @@ function emptyPast(shape: readonly unknown[], tokens: readonly unknown[]): ((bat
   return (batch) => shape.map((size, axis) => (axis === batchAxis ? batch : isPast(axis) ? 0 : (size as number)));
 }
 
-/** Where the language has a Float16Array, a tensor of float16 is made one, which the native part takes for empty: bits it gets as what they are called afterwards. */
+/**
+ * Where the language has a Float16Array, a tensor of float16 is made one, which the native part
+ * takes for empty: bits it gets as what they are called afterwards.
+ */
 function float16Tensor(Tensor: TensorClass, bits: Uint16Array, shape: readonly number[]): RuntimeTensor {
   return Object.assign(new Tensor("uint16", bits, shape), { type: "float16" }) as RuntimeTensor;
 }

@@ -19,7 +19,9 @@ function written(bytes: Uint8Array): Promise<LanguageModel> {
   return loadModel(path);
 }
 
-/** Values of `output` for one context of `ids`, with `given` in the place of a tensor of width 2. */
+/**
+ * Values of `output` for one context of `ids`, with `given` in the place of a tensor of width 2.
+ */
 async function run(
   model: LanguageModel,
   output: string,

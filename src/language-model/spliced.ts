@@ -1,6 +1,6 @@
 /**
- * A language model with one of its tensors in reach: the activations and logits of the model as it is, and the logits when other values stand in the tensor's place, for
- * all that reads it.
+ * A language model with one of its tensors in reach: the activations and logits of the model as it
+ * is, and the logits when other values stand in the tensor's place, for all that reads it.
  */
 
 import { SaettaError, UsageError } from "../util/errors.ts";
@@ -21,7 +21,10 @@ export interface SplicedModel {
   readonly vocabulary: number;
   /** Contexts that a run must have, where the model was exported for one number only. */
   readonly batch: number | undefined;
-  /** Largest difference between a logit of the model as it is and one of the model whose tensor is given its own values, on the trial's tokens. 0: the same bits. */
+  /**
+   * Largest difference between a logit of the model as it is and one of the model whose tensor is
+   * given its own values, on the trial's tokens. 0: the same bits.
+   */
   readonly identityDifference: number;
   /** Token ids [batch, context] -> what the model makes of them. */
   original(ids: Int32Array, batch: number): Promise<Original>;
@@ -30,7 +33,10 @@ export interface SplicedModel {
   close(): Promise<void>;
 }
 
-/** The output [batch, context, vocabulary] of a model. Throws SaettaError where it is not plain which that is. */
+/**
+ * The output [batch, context, vocabulary] of a model. Throws SaettaError where it is not plain
+ * which that is.
+ */
 function logitsOf({ graph, path }: LanguageModel): string {
   if (graph.outputs.includes("logits")) return "logits";
   const [only, ...more] = graph.outputs;
@@ -41,15 +47,20 @@ function logitsOf({ graph, path }: LanguageModel): string {
   });
 }
 
-/** A session that computes the tensor and nothing after it: ids [batch, context] -> [batch, context, width]. */
+/**
+ * A session that computes the tensor and nothing after it: ids [batch, context] -> [batch, context,
+ * width].
+ */
 export function openHead(model: LanguageModel, tensor: string, threads: number): Promise<Session> {
   checkTensorName(model.graph, tensor);
   return openSession(cutAt(model.graph, [tensor]), model.path, threads);
 }
 
 /**
- * Opens the model twice, whole and from the tensor on. The runtime fuses nodes, and could fuse other ones in the two: then it is told to fuse nothing, so that each node
- * computes the same in both. `trial`: token ids [1, context] that this is found out on. Throws UsageError when the tensor is none of shape [batch, sequence, width], or the logits do not depend on it.
+ * Opens the model twice, whole and from the tensor on. The runtime fuses nodes, and could fuse
+ * other ones in the two: then it is told to fuse nothing, so that each node computes the same in
+ * both. `trial`: token ids [1, context] that this is found out on. Throws UsageError when the
+ * tensor is none of shape [batch, sequence, width], or the logits do not depend on it.
  */
 export async function openSpliced(
   model: LanguageModel,

@@ -1,15 +1,24 @@
-/** What the graph itself says of a language model: how many tokens and positions it knows, and where its residual stream is. */
+/**
+ * What the graph itself says of a language model: how many tokens and positions it knows, and where
+ * its residual stream is.
+ */
 
 import { type Node, type OnnxGraph, producersOf } from "./onnx-graph.ts";
 
 export interface Structure {
-  /** Rows of the token embedding, i.e. how many token ids the model knows; undefined where no plain embedding is found. */
+  /**
+   * Rows of the token embedding, i.e. how many token ids the model knows; undefined where no plain
+   * embedding is found.
+   */
   readonly tokens: number | undefined;
   /** Columns of the token embedding, i.e. the width of the residual stream; undefined likewise. */
   readonly width: number | undefined;
   /** Positions of a learned position embedding; undefined for models that have none. */
   readonly positions: number | undefined;
-  /** Where the residual stream may be, if it is of that width: sums of something new and a tensor that is also used elsewhere. */
+  /**
+   * Where the residual stream may be, if it is of that width: sums of something new and a tensor
+   * that is also used elsewhere.
+   */
   readonly residual: ReadonlySet<string>;
 }
 

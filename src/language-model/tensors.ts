@@ -9,14 +9,20 @@ import { structureOf } from "./structure.ts";
 export interface Candidate {
   readonly name: string;
   readonly shape: readonly ["batch", "sequence", number];
-  /** True where the tensor is the residual stream after an attention, a feed-forward part or a block. */
+  /**
+   * True where the tensor is the residual stream after an attention, a feed-forward part or a
+   * block.
+   */
   readonly residual: boolean;
 }
 
 /** Batch and sequence of the trial run: different, and unlike any width. */
 const TRIAL = { batch: 2, context: 3 };
 
-/** The tensors that can be harvested, the residual stream first, then in the order of the graph. The model is run once, on a few tokens. */
+/**
+ * The tensors that can be harvested, the residual stream first, then in the order of the graph. The
+ * model is run once, on a few tokens.
+ */
 export async function listTensors(graph: OnnxGraph): Promise<Candidate[]> {
   const session = await openSession(cutAt(graph, tensorNames(graph)), graph.file, 1);
   try {

@@ -1,6 +1,9 @@
 /** Tokens that are parts of characters: their bytes, and what a reader sees of them. */
 
-/** GPT-2 writes each byte as a character: printable ones as themselves, the others as the characters from 256 on. */
+/**
+ * GPT-2 writes each byte as a character: printable ones as themselves, the others as the characters
+ * from 256 on.
+ */
 const BYTE_OF: ReadonlyMap<string, number> = byteTable();
 
 function byteTable(): Map<string, number> {
@@ -13,7 +16,10 @@ function byteTable(): Map<string, number> {
   return table;
 }
 
-/** How a tokenizer writes bytes in its vocabulary: each as a character of GPT-2's table, or those of unknown characters as "<0xE2>". */
+/**
+ * How a tokenizer writes bytes in its vocabulary: each as a character of GPT-2's table, or those of
+ * unknown characters as "<0xE2>".
+ */
 export type ByteTokens = "byte-level" | "byte-fallback";
 
 /** The bytes of a token as it is in the vocabulary. */
@@ -28,7 +34,10 @@ export function tokenBytes(token: string, kind: ByteTokens): Uint8Array {
     : new TextEncoder().encode(token.replaceAll("\u2581", " "));
 }
 
-/** The text of each of some tokens in a row: a character is that of the token with its last byte, a byte that is part of no character is "<0xE2>". */
+/**
+ * The text of each of some tokens in a row: a character is that of the token with its last byte, a
+ * byte that is part of no character is "<0xE2>".
+ */
 export function readBytes(tokens: readonly Uint8Array[]): string[] {
   const texts = tokens.map(() => "");
   const bytes = tokens.flatMap((token, owner) => Array.from(token, (byte) => ({ byte, owner })));
@@ -43,7 +52,10 @@ export function readBytes(tokens: readonly Uint8Array[]): string[] {
 
 const UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
-/** The character that the bytes begin with, and how many of them it takes; undefined where they begin with none. */
+/**
+ * The character that the bytes begin with, and how many of them it takes; undefined where they
+ * begin with none.
+ */
 function characterAt(bytes: Uint8Array): { readonly text: string; readonly length: number } | undefined {
   const first = bytes[0]!;
   const length = first < 0x80 ? 1 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;

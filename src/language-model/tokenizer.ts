@@ -13,7 +13,10 @@ export interface Tokenizer {
   readonly path: string;
   /** One more than the highest token id. */
   readonly vocabSize: number;
-  /** The same without added tokens, such as a [PAD] that no text yields and for which a model need have no embedding. */
+  /**
+   * The same without added tokens, such as a [PAD] that no text yields and for which a model need
+   * have no embedding.
+   */
   readonly textSize: number;
   /** The id of the token that starts every document. */
   readonly startToken: number;
@@ -21,8 +24,9 @@ export interface Tokenizer {
   encode(text: string): Int32Array;
   decode(ids: Int32Array | readonly number[]): string;
   /**
-   * The readable text of each token, which joined are the decoded text: where several tokens make one character, the last of them has it and the others
-   * have "". A byte that is part of no character is "<0xE2>".
+   * The readable text of each token, which joined are the decoded text: where several tokens make
+   * one character, the last of them has it and the others have "". A byte that is part of no
+   * character is "<0xE2>".
    */
   pieces(ids: Int32Array | readonly number[]): string[];
 }
@@ -33,13 +37,22 @@ const MAX_BYTES = 256 * 1024 * 1024;
 const MAX_ID = 2 ** 24;
 /** Names under which models know the token that starts a text, the more telling ones first. */
 const START_TOKENS = ["<|begin_of_text|>", "<s>", "<bos>", "[BOS]", "<|startoftext|>", "<|endoftext|>", "[CLS]"];
-/** Tokens that one character may take; past that the bytes are no character, and are shown as they are. */
+/**
+ * Tokens that one character may take; past that the bytes are no character, and are shown as they
+ * are.
+ */
 const MAX_HELD = 6;
-/** What a call may take: its regular expressions come from the file, and some never end. Far more than any real tokenizer needs. */
+/**
+ * What a call may take: its regular expressions come from the file, and some never end. Far more
+ * than any real tokenizer needs.
+ */
 const CALL_MS = 1000;
 const CHARACTER_MS = 0.05;
 
-/** Reads a tokenizer.json, and the tokenizer_config.json beside it where there is one. Throws FormatError when they are not that. */
+/**
+ * Reads a tokenizer.json, and the tokenizer_config.json beside it where there is one. Throws
+ * FormatError when they are not that.
+ */
 export async function loadTokenizer(path: string): Promise<Tokenizer> {
   const file = resolve(path);
   const json = new Fields(await readJsonFile(file, MAX_BYTES), "the file", file);
@@ -108,7 +121,8 @@ function piecesOf(
   decode: (ids: Int32Array | readonly number[]) => string,
   bytesOf: (id: number) => Uint8Array | undefined,
 ): string[] {
-  // A token's text depends on the tokens before it (spaces, parts of characters), but not on those before the last whole character.
+  // A token's text depends on the tokens before it (spaces, parts of characters), but not on those
+  // before the last whole character.
   const pieces: string[] = [];
   let first = 0;
   let shown = 0;
@@ -136,7 +150,10 @@ function byteTokensOf(decoder: Json | undefined): ByteTokens | undefined {
   return text.includes('"ByteFallback"') ? "byte-fallback" : undefined;
 }
 
-/** Every token with its id, and which of them were added to the vocabulary. Throws FormatError when an id is not one. */
+/**
+ * Every token with its id, and which of them were added to the vocabulary. Throws FormatError when
+ * an id is not one.
+ */
 function vocabularyOf(json: Fields): {
   readonly vocabulary: readonly [string, number][];
   readonly added: ReadonlySet<string>;
@@ -161,8 +178,8 @@ function vocabularyOf(json: Fields): {
 }
 
 /**
- * The token that starts a text: bos_token of tokenizer_config.json; else the token that the tokenizer itself puts before a text; else the first of START_TOKENS
- * in the vocabulary.
+ * The token that starts a text: bos_token of tokenizer_config.json; else the token that the
+ * tokenizer itself puts before a text; else the first of START_TOKENS in the vocabulary.
  */
 function findStartToken(
   vocabulary: ReadonlyMap<string, number>,

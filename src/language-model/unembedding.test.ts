@@ -9,7 +9,10 @@ import { endOfResidual, openUnembedding } from "./unembedding.ts";
 const WIDTH = 256;
 const TOKENS = 8192;
 
-/** The values of a weight as stored: float16 where its name says so (TensorProto.raw_data is field 9). */
+/**
+ * The values of a weight as stored: float16 where its name says so (TensorProto.raw_data is field
+ * 9).
+ */
 function valuesOf({ name, raw }: Initializer): Float32Array {
   for (const outer of fieldsOf({ file: "test", at: 0, bytes: raw })) {
     for (const { number, body } of fieldsOf(outer.body)) {

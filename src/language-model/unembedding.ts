@@ -1,4 +1,7 @@
-/** What a direction in the residual stream does to a model's output by itself: through the final norm and the unembedding, as the graph has them. */
+/**
+ * What a direction in the residual stream does to a model's output by itself: through the final
+ * norm and the unembedding, as the graph has them.
+ */
 
 import { messageOf, SaettaError } from "../util/errors.ts";
 import type { LanguageModel } from "./load.ts";
@@ -11,13 +14,18 @@ export interface Unembedding extends AsyncDisposable {
   readonly width: number;
   readonly tokens: number;
   /**
-   * directions [m, width] -> their effects on the logits [m, tokens]: W_U (g * norm(v)), where norm is the model's final LayerNorm or RMSNorm without its bias, g its gain and W_U the
-   * unembedding. Computed as logits(v) - logits(0), in which biases cancel. As a norm ends in, the size of a direction does not matter.
+   * directions [m, width] -> their effects on the logits [m, tokens]: W_U (g * norm(v)), where norm
+   * is the model's final LayerNorm or RMSNorm without its bias, g its gain and W_U the unembedding.
+   * Computed as logits(v) - logits(0), in which biases cancel. As a norm ends in, the size of a
+   * direction does not matter.
    */
   effects(directions: Float32Array): Promise<Float32Array>;
 }
 
-/** The tensor in which the residual stream ends: the last sum of the stream that the output is made of. */
+/**
+ * The tensor in which the residual stream ends: the last sum of the stream that the output is made
+ * of.
+ */
 export function endOfResidual(graph: OnnxGraph): string | undefined {
   const producers = producersOf(graph);
   const { residual } = structureOf(graph);
@@ -37,7 +45,10 @@ function outputOf(graph: OnnxGraph): string {
   return name;
 }
 
-/** Cuts the model down to its end and loads that. Throws SaettaError when its end is not a norm and an unembedding, or there is no runtime. */
+/**
+ * Cuts the model down to its end and loads that. Throws SaettaError when its end is not a norm and
+ * an unembedding, or there is no runtime.
+ */
 export async function openUnembedding(model: LanguageModel, threads: number): Promise<Unembedding> {
   const { graph, structure, path } = model;
   const { width } = structure;

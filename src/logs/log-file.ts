@@ -1,4 +1,7 @@
-/** A file that is appended to in the background. Nothing that goes wrong with it reaches the one who writes. */
+/**
+ * A file that is appended to in the background. Nothing that goes wrong with it reaches the one who
+ * writes.
+ */
 
 import { type FileHandle, open } from "node:fs/promises";
 import { messageOf } from "../util/errors.ts";

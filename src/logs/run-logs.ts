@@ -1,4 +1,7 @@
-/** Copies of a run's metrics where people keep theirs. The run folder is what counts: nothing reads these, and nothing that happens to them reaches the run. */
+/**
+ * Copies of a run's metrics where people keep theirs. The run folder is what counts: nothing reads
+ * these, and nothing that happens to them reaches the run.
+ */
 
 import { messageOf } from "../util/errors.ts";
 import { PATIENCE_MS, within } from "./log-file.ts";
@@ -22,7 +25,10 @@ export interface RunLogOptions {
   readonly onNote: (note: string) => void;
 }
 
-/** The logs that were asked for, opened in the background. One that cannot be opened is told of, and left out. */
+/**
+ * The logs that were asked for, opened in the background. One that cannot be opened is told of, and
+ * left out.
+ */
 export function openRunLogs({ dir, from, earlier, tensorboard, wandb, name, config, onNote }: RunLogOptions): RunLog {
   const tell = (note: string): void => {
     try {

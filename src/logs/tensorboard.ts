@@ -1,6 +1,8 @@
 /**
- * TensorBoard event files: Event messages in TFRecord frames. Sources: tensorboard/compat/proto/event.proto and summary.proto (field numbers); tensorflow/core/lib/io/record_writer.h
- * (frames: u64 length, masked CRC-32C of its 8 bytes, data, masked CRC-32C of the data; little-endian).
+ * TensorBoard event files: Event messages in TFRecord frames. Sources:
+ * tensorboard/compat/proto/event.proto and summary.proto (field numbers);
+ * tensorflow/core/lib/io/record_writer.h (frames: u64 length, masked CRC-32C of its 8 bytes, data,
+ * masked CRC-32C of the data; little-endian).
  */
 
 import { readdir } from "node:fs/promises";
@@ -40,7 +42,10 @@ export function restartEvent(wallTime: number, step: number): Uint8Array {
   return Buffer.concat([...double(EVENT.wallTime, wallTime), ...integer(EVENT.step, step), ...start]);
 }
 
-/** One event with a scalar for each value, in float32, as TensorBoard keeps them. NaN and infinities are values too. */
+/**
+ * One event with a scalar for each value, in float32, as TensorBoard keeps them. NaN and infinities
+ * are values too.
+ */
 export function scalarsEvent({ wallTime, step, values }: LogLine): Uint8Array {
   const scalars = Object.entries(values).flatMap(([tag, value]) =>
     wrap(SUMMARY.value, [...string(VALUE.tag, tag), ...float(VALUE.simpleValue, value)]),
@@ -63,8 +68,9 @@ async function newestIn(dir: string): Promise<number> {
 }
 
 /**
- * Opens a new event file in `dir`, named as TensorBoard looks for them. `from`: the step that a run goes on from, 0 for a new one; what earlier files say of later
- * steps is declared void. Rejects when the file cannot be made.
+ * Opens a new event file in `dir`, named as TensorBoard looks for them. `from`: the step that a run
+ * goes on from, 0 for a new one; what earlier files say of later steps is declared void. Rejects
+ * when the file cannot be made.
  */
 export async function openTensorboard(dir: string, from: number, options: LogFileOptions): Promise<RunLog> {
   const now = Date.now() / 1000;

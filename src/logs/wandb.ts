@@ -1,7 +1,10 @@
 /**
- * A Weights & Biases run as its own client leaves it when offline, for `wandb sync` to upload: a folder with a log of Record messages. Sources: wandb/proto/wandb_internal.proto (field numbers);
- * wandb/sdk/internal/datastore.py and https://github.com/google/leveldb/blob/main/doc/log_format.md (frames: blocks of 32 KiB that begin with 7 bytes of W&B's own; a record, in as many pieces as
- * blocks it touches: CRC-32 of type and data, u16 length, u8 type, data; little-endian. The checksum is zlib's, and neither LevelDB's nor masked).
+ * A Weights & Biases run as its own client leaves it when offline, for `wandb sync` to upload: a
+ * folder with a log of Record messages. Sources: wandb/proto/wandb_internal.proto (field numbers);
+ * wandb/sdk/internal/datastore.py and https://github.com/google/leveldb/blob/main/doc/log_format.md
+ * (frames: blocks of 32 KiB that begin with 7 bytes of W&B's own; a record, in as many pieces as
+ * blocks it touches: CRC-32 of type and data, u16 length, u8 type, data; little-endian. The
+ * checksum is zlib's, and neither LevelDB's nor masked).
  */
 
 import { mkdir, readdir } from "node:fs/promises";
@@ -43,7 +46,10 @@ export class RecordFrames {
     return Uint8Array.of(0x3a, 0x57, 0x26, 0x42, 0xe1, 0xbe, 0);
   }
 
-  /** The pieces of a record, and the zeros before them where the rest of a block is too short for a head. */
+  /**
+   * The pieces of a record, and the zeros before them where the rest of a block is too short for a
+   * head.
+   */
   frame(data: Uint8Array): Uint8Array[] {
     const pieces: Uint8Array[] = [];
     let done = 0;
@@ -150,8 +156,10 @@ const LINES_A_SUMMARY = 50;
 const LINES_AT_ONCE = 1000;
 
 /**
- * Opens `dir`/wandb/offline-run-<time>-<id>/run-<id>.wandb. A folder of an earlier part of the run gives its id to the new one, which begins with the `earlier` lines: `wandb sync` writes a run anew from its first line, so
- * the newest folder must hold all of them. Rejects when it cannot be made.
+ * Opens `dir`/wandb/offline-run-<time>-<id>/run-<id>.wandb. A folder of an earlier part of the run
+ * gives its id to the new one, which begins with the `earlier` lines: `wandb sync` writes a run
+ * anew from its first line, so the newest folder must hold all of them. Rejects when it cannot be
+ * made.
  */
 export async function openWandb(
   dir: string,

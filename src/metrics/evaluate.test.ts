@@ -125,7 +125,8 @@ describe("evaluate", () => {
   const engine = createReferenceEngine();
   beforeEach(async () => {
     folder = await mkdtemp(join(tmpdir(), "saetta-eval-"));
-    // Latents 0 and 1 read the inputs; 2 never fires. One is active a row, so the weaker input is lost.
+    // Latents 0 and 1 read the inputs; 2 never fires. One is active a row, so the weaker input is
+    // lost.
     await writeFile(join(folder, "cfg.json"), JSON.stringify({ d_in: 2, num_latents: 3, k: 1, expansion_factor: 1 }));
     const part = (name: string, shape: number[], values: number[]) => ({
       name,
@@ -160,7 +161,8 @@ describe("evaluate", () => {
   const rows = () => rowsOf(source, [{ first: 0, count: 4 }], "stop", 3);
 
   it("gives what the definitions say", async () => {
-    // Reconstructions: [4,0], [4,0], [0,3], [0,0]; errors squared: 1 + 1 + 4 + 5. Means: 2 and 0.5; spreads: 4+4+0+16 and .25+2.25+6.25+2.25.
+    // Reconstructions: [4,0], [4,0], [0,3], [0,0]; errors squared: 1 + 1 + 4 + 5. Means: 2 and 0.5;
+    // spreads: 4+4+0+16 and .25+2.25+6.25+2.25.
     const found = await evaluate(sae, "f32", rows());
     expect(found).toMatchObject({ rows: 4, latents: 3, dead: 1, l0: 0.75, mse: 11 / 8 });
     expect(found.fvu).toBeCloseTo(11 / 35, 12);

@@ -1,4 +1,7 @@
-/** What an autoencoder is worth on rows that it was not trained on. Every sum is taken here in float64, from the rows and the reconstructions themselves. */
+/**
+ * What an autoencoder is worth on rows that it was not trained on. Every sum is taken here in
+ * float64, from the rows and the reconstructions themselves.
+ */
 
 import type { Chunk } from "../data/chunks.ts";
 import { rowsToFloat32 } from "../data/convert.ts";
@@ -11,13 +14,22 @@ import { float64Of } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
 import { Moments } from "./moments.ts";
 
-/** x: a row as in training, normalised where the run normalises; x_hat: its reconstruction; sums run over all rows and columns. */
+/**
+ * x: a row as in training, normalised where the run normalises; x_hat: its reconstruction; sums run
+ * over all rows and columns.
+ */
 export interface Evaluation {
   readonly rows: number;
   readonly normalization: Normalization["kind"];
-  /** sum (x - x_hat)^2 / sum (x - mean of x)^2, the mean per column over these rows; null when all rows are the same. */
+  /**
+   * sum (x - x_hat)^2 / sum (x - mean of x)^2, the mean per column over these rows; null when all
+   * rows are the same.
+   */
   readonly fvu: number | null;
-  /** FVU of the rows as they are in the activations, normalisation undone; null also where there is none to undo. */
+  /**
+   * FVU of the rows as they are in the activations, normalisation undone; null also where there is
+   * none to undo.
+   */
   readonly rawFvu: number | null;
   /** sum (x - x_hat)^2 / sum x^2; null when all rows are 0. */
   readonly normalizedMse: number | null;
@@ -38,7 +50,10 @@ export interface EvaluateOptions {
   readonly onChunk?: (chunk: Chunk, codes: SparseCodes) => void | Promise<void>;
 }
 
-/** Reconstructs all rows, which are of `dtype`, and measures. Throws SaettaError when there are none. */
+/**
+ * Reconstructs all rows, which are of `dtype`, and measures. Throws SaettaError when there are
+ * none.
+ */
 export async function evaluate(
   sae: Sae,
   dtype: RowDType,

@@ -11,12 +11,16 @@ export interface Contexts {
   /** Tokens a context. */
   readonly context: number;
   readonly count: number;
-  /** Contexts [first, first + count): their ids [count, context], and 1 for each row that is spliced, 0 for one that keeps the model's own activation. */
+  /**
+   * Contexts [first, first + count): their ids [count, context], and 1 for each row that is
+   * spliced, 0 for one that keeps the model's own activation.
+   */
   read(first: number, count: number): Promise<{ readonly ids: Int32Array; readonly spliced: Uint8Array }>;
 }
 
 /**
- * The whole sequences of a source that rows of `ranges` are in, at most so many that they hold `most` tokens, evenly spread; spliced are the rows of the ranges. Throws SaettaError for a source
+ * The whole sequences of a source that rows of `ranges` are in, at most so many that they hold
+ * `most` tokens, evenly spread; spliced are the rows of the ranges. Throws SaettaError for a source
  * without tokens or without sequences: the model needs what stood before a row.
  */
 export function contextsOfSource(source: Source, ranges: readonly Range[], most: number): Contexts {
@@ -50,7 +54,10 @@ export interface NotSpliced {
   readonly startToken: number;
 }
 
-/** Contexts of token ids [.., context] in memory. Rows of excluded tokens and positions are not spliced. */
+/**
+ * Contexts of token ids [.., context] in memory. Rows of excluded tokens and positions are not
+ * spliced.
+ */
 export function contextsOfIds(
   ids: Int32Array,
   context: number,

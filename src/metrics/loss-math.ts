@@ -1,8 +1,14 @@
-/** Cross-entropy and Kullback-Leibler divergence of next-token predictions, in nats, from logits. Sums are taken in float64. */
+/**
+ * Cross-entropy and Kullback-Leibler divergence of next-token predictions, in nats, from logits.
+ * Sums are taken in float64.
+ */
 
 import type { LogSums } from "../engine/log-sums.ts";
 
-/** Sums in JavaScript, where the kernels cannot be compiled: slow, and what a reader compares the kernel with. */
+/**
+ * Sums in JavaScript, where the kernels cannot be compiled: slow, and what a reader compares the
+ * kernel with.
+ */
 export const PLAIN_SUMS: LogSums = {
   of(logits, vocabulary, rows, from) {
     const logSums = Float64Array.from(rows, (row) => logSumExp(logits, row * vocabulary, vocabulary));
@@ -14,7 +20,10 @@ export const PLAIN_SUMS: LogSums = {
   close: () => Promise.resolve(),
 };
 
-/** What a language model's predictions are, kept to compare others with: of `positions` rows of logits [positions, vocabulary]. */
+/**
+ * What a language model's predictions are, kept to compare others with: of `positions` rows of
+ * logits [positions, vocabulary].
+ */
 export interface Predictions {
   readonly positions: number;
   readonly vocabulary: number;

@@ -1,6 +1,7 @@
 /**
- * What a language model loses when an autoencoder's reconstruction stands in the place of one of its tensors: cross-entropy, Kullback-Leibler divergence, loss
- * recovered. The activations are computed anew, in float32, from the tokens; a file's float16 has no part in it.
+ * What a language model loses when an autoencoder's reconstruction stands in the place of one of
+ * its tensors: cross-entropy, Kullback-Leibler divergence, loss recovered. The activations are
+ * computed anew, in float32, from the tokens; a file's float16 has no part in it.
  */
 
 import { availableParallelism } from "node:os";
@@ -14,7 +15,10 @@ import { messageOf, SaettaError, UsageError } from "../util/errors.ts";
 import type { Contexts } from "./loss-contexts.ts";
 import { PLAIN_SUMS } from "./loss-math.ts";
 
-/** In the place of the tensor: nothing else, the reconstruction, zeros, the mean. Means over the same predictions, in nats. */
+/**
+ * In the place of the tensor: nothing else, the reconstruction, zeros, the mean. Means over the
+ * same predictions, in nats.
+ */
 export interface LossRecovered {
   /** Path of the model. */
   readonly model: string;
@@ -38,7 +42,9 @@ export interface LossRecovered {
   readonly definitions: Definitions;
 }
 
-/** Which rows zeros and the mean stand in: all of them, or those that the reconstruction stands in. */
+/**
+ * Which rows zeros and the mean stand in: all of them, or those that the reconstruction stands in.
+ */
 export type Ablate = "all" | "spliced";
 
 /** What the numbers mean, for people; part of the JSON. */
@@ -69,7 +75,10 @@ function definitionsOf(ablate: Ablate): Definitions {
   };
 }
 
-/** Tokens that a thread works on at a time, as in a harvest; and what the logits of a batch may take. */
+/**
+ * Tokens that a thread works on at a time, as in a harvest; and what the logits of a batch may
+ * take.
+ */
 const TOKENS_A_THREAD = 512;
 const LOGIT_BYTES = 128 * 1024 * 1024;
 
@@ -87,7 +96,10 @@ export interface LossOptions {
   readonly onProgress?: ((done: number, total: number) => void) | undefined;
 }
 
-/** Measures every autoencoder on the same contexts, in this order. Throws SaettaError when one is not as wide as the tensor or there are fewer than two tokens. */
+/**
+ * Measures every autoencoder on the same contexts, in this order. Throws SaettaError when one is
+ * not as wide as the tensor or there are fewer than two tokens.
+ */
 export async function measureLoss(
   model: LanguageModel,
   tensor: string,
@@ -247,7 +259,10 @@ function scattered(x: Float32Array, flags: Uint8Array, width: number, rows: Floa
   return result;
 }
 
-/** The mean [width] of the spliced rows, and their number; in a pass over all contexts that stops at the tensor. */
+/**
+ * The mean [width] of the spliced rows, and their number; in a pass over all contexts that stops at
+ * the tensor.
+ */
 async function meanOf(
   model: LanguageModel,
   tensor: string,

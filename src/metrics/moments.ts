@@ -1,8 +1,9 @@
 /** The spread of rows around their mean, in float64 and in one pass. */
 
 /**
- * Sum over rows and columns of (x - mean of the column)^2, by merging the exact two-pass sums of chunks (Chan, Golub and LeVeque 1979): no large
- * numbers are subtracted from each other, so it is right however far the mean is from 0.
+ * Sum over rows and columns of (x - mean of the column)^2, by merging the exact two-pass sums of
+ * chunks (Chan, Golub and LeVeque 1979): no large numbers are subtracted from each other, so it is
+ * right however far the mean is from 0.
  */
 export class Moments {
   readonly #mean: Float64Array;

@@ -16,7 +16,10 @@ export interface EvalReport {
   readonly engine: string;
   readonly data: string;
   readonly metrics: Evaluation;
-  /** FVU of the averaged weights with their decoder rows as short as averaging makes them; null where raw weights are used. */
+  /**
+   * FVU of the averaged weights with their decoder rows as short as averaging makes them; null
+   * where raw weights are used.
+   */
   readonly fvuWithoutUnitDecoder: number | null;
 }
 
@@ -28,7 +31,10 @@ export interface ReportOptions {
   readonly onProgress?: ((done: number, total: number) => void) | undefined;
 }
 
-/** Evaluates `sae` on the rows of the ranges. Throws SaettaError when the widths differ, there are no rows. */
+/**
+ * Evaluates `sae` on the rows of the ranges. Throws SaettaError when the widths differ, there are
+ * no rows.
+ */
 export async function evalReport(
   sae: Sae,
   source: Source,

@@ -1,6 +1,8 @@
 /** How often latents fire: density.jsonl, and the histograms in reports. */
 
-/** Latents whose density - the share of rows in which the value is above 0 - is in (10^from, 10^to]. */
+/**
+ * Latents whose density - the share of rows in which the value is above 0 - is in (10^from, 10^to].
+ */
 export interface DensityBin {
   readonly from: number;
   readonly to: number;
@@ -21,7 +23,10 @@ export interface DensityLine {
   readonly density_unit: typeof DENSITY_UNIT;
 }
 
-/** `firings[latent]` rows of `rows` -> bins of equal width, `perDecade` to a factor of 10, from the one that a single firing falls into up to always. */
+/**
+ * `firings[latent]` rows of `rows` -> bins of equal width, `perDecade` to a factor of 10, from the
+ * one that a single firing falls into up to always.
+ */
 export function densityBins(firings: Float64Array, rows: number, perDecade = 2): DensityBin[] {
   const binOf = (times: number) => Math.min(0, Math.ceil(perDecade * Math.log10(times / rows) - 1e-9));
   const counts = new Map<number, number>();

@@ -1,6 +1,9 @@
 /** A line of metrics.jsonl. Its names are part of the Contract. */
 
-/** One step, as logged. What was not computed or is not finite is null. x are rows as the autoencoder sees them: normalised, where the run normalises. */
+/**
+ * One step, as logged. What was not computed or is not finite is null. x are rows as the
+ * autoencoder sees them: normalised, where the run normalises.
+ */
 export interface Report {
   /** Steps done, this one included. */
   readonly step: number;

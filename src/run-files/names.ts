@@ -1,11 +1,16 @@
-/** Names of files and folders in run folders and checkpoint folders, and what short texts in them look like. Part of the Contract. */
+/**
+ * Names of files and folders in run folders and checkpoint folders, and what short texts in them
+ * look like. Part of the Contract.
+ */
 
 /** In a run folder. */
 export const CONFIG = "config.json";
 export const METRICS = "metrics.jsonl";
 export const DENSITY = "density.jsonl";
 export const CHECKPOINTS = "checkpoints";
-/** The file that is locked while a process writes to the folder; its text only says who holds it. */
+/**
+ * The file that is locked while a process writes to the folder; its text only says who holds it.
+ */
 export const LOCK = "lock";
 /** The folder in which `saetta report` leaves the features file. */
 export const FEATURES = "features";
@@ -17,7 +22,10 @@ export const FEATURES_FILE = "features.saetta";
 export const MANIFEST = "manifest.json";
 export const CFG = "cfg.json";
 export const WEIGHTS = "sae.safetensors";
-/** In place of WEIGHTS where rows must be normalised first, so that readers that would not do it do not open it. */
+/**
+ * In place of WEIGHTS where rows must be normalised first, so that readers that would not do it do
+ * not open it.
+ */
 export const OWN_WEIGHTS = "saetta.safetensors";
 export const AVERAGE = "ema.safetensors";
 export const OPTIMIZER = "optimizer.safetensors";

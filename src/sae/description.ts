@@ -1,6 +1,8 @@
 /**
- * cfg.json of a checkpoint: sparsify's keys, so that it loads there as it is, and an object `saetta` with what sparsify has no key for
- * (https://github.com/EleutherAI/sparsify, SparseCoderConfig). Files of sparsify itself have no `saetta`. The weights beside it have sparsify's names too.
+ * cfg.json of a checkpoint: sparsify's keys, so that it loads there as it is, and an object
+ * `saetta` with what sparsify has no key for (https://github.com/EleutherAI/sparsify,
+ * SparseCoderConfig). Files of sparsify itself have no `saetta`. The weights beside it have
+ * sparsify's names too.
  */
 
 import { CFG } from "../run-files/names.ts";
@@ -27,15 +29,24 @@ export interface Provenance {
   readonly engine: string;
   /** What was done to rows before training. */
   readonly normalization: Normalization["kind"];
-  /** What "scale" multiplied rows by; it is folded into the saved weights, which take rows as they are. */
+  /**
+   * What "scale" multiplied rows by; it is folded into the saved weights, which take rows as they
+   * are.
+   */
   readonly normalizationFactor?: number;
-  /** "layer_norm" is undone with the size that rows were divided by; "std": with their standard deviation alone, without the 1e-5, as OpenAI's and SAELens' loaders do. */
+  /**
+   * "layer_norm" is undone with the size that rows were divided by; "std": with their standard
+   * deviation alone, without the 1e-5, as OpenAI's and SAELens' loaders do.
+   */
   readonly undoneWith?: "std";
   /** The program whose file the weights come from, where that was not Saetta. */
   readonly importedFrom?: string;
   /** m of the running average of the weights; undefined when none is kept. */
   readonly emaDecay?: number;
-  /** Names of the language model and of its tensor, and the path of its tokenizer, as the activations file gives them. */
+  /**
+   * Names of the language model and of its tensor, and the path of its tokenizer, as the
+   * activations file gives them.
+   */
   readonly model?: string;
   readonly tensor?: string;
   readonly tokenizer?: string;
@@ -99,7 +110,10 @@ export function descriptionJson({ dims, spec, saetta }: SaeDescription): JsonObj
   };
 }
 
-/** Parses cfg.json strictly: what would make the autoencoder compute something else than Saetta does is refused, not ignored. `where` names the file in errors. */
+/**
+ * Parses cfg.json strictly: what would make the autoencoder compute something else than Saetta does
+ * is refused, not ignored. `where` names the file in errors.
+ */
 export function parseDescription(json: Json, where: string): SaeDescription {
   const cfg = new Fields(json, CFG, where);
   const activation = cfg.has("activation") ? cfg.string("activation") : "topk"; // the first versions of sparsify had no other

@@ -4,8 +4,9 @@ import { PURPOSE, Rng } from "../util/rng.ts";
 import type { Dims } from "./dims.ts";
 
 /**
- * The tied start of the reference: encoder [n,d] uniform in +-1/sqrt(d) (what PyTorch's Linear draws), decoder [n,d] its copy with unit rows
- * (Gao et al. 2024, appendix A.1). Each row is a function of (seed, latent) alone; `firstLatent` is the number of row 0.
+ * The tied start of the reference: encoder [n,d] uniform in +-1/sqrt(d) (what PyTorch's Linear
+ * draws), decoder [n,d] its copy with unit rows (Gao et al. 2024, appendix A.1). Each row is a
+ * function of (seed, latent) alone; `firstLatent` is the number of row 0.
  */
 export function tiedStart(
   { dIn: d, n }: Dims,
@@ -30,7 +31,10 @@ export function tiedStart(
   return { encoder, decoder };
 }
 
-/** Unit-norm random directions [count,d], for the encoder rescale: they show what an encoder makes of inputs of norm 1. */
+/**
+ * Unit-norm random directions [count,d], for the encoder rescale: they show what an encoder makes
+ * of inputs of norm 1.
+ */
 export function unitProbes(count: number, d: number, seed: number): Float32Array {
   const probes = new Float32Array(count * d);
   for (let row = 0; row < count; row++) {

@@ -183,7 +183,8 @@ describe("update", () => {
   });
 
   it("draws the numbers that other engines must draw", () => {
-    // fmix32(fmix32(fmix32(latent ^ 0x9e3779b9) + t) + i) / 2^31 - 1, computed with Python's integers.
+    // fmix32(fmix32(fmix32(latent ^ 0x9e3779b9) + t) + i) / 2^31 - 1, computed with Python's
+    // integers.
     expect(maths.randomElement(0, 1, 0)).toBe(0.938419281039387);
     expect(maths.randomElement(32767, 4_294_967_295, 767)).toBe(0.8565387935377657);
   });

@@ -1,26 +1,34 @@
 /**
- * THE MATHS of a TopK sparse autoencoder, in float64 and plain loops, after Gao et al. 2024, "Scaling and evaluating sparse autoencoders"
- * (arXiv 2406.04093). E1 to E12 are the steps of the forward pass:
+ * THE MATHS of a TopK sparse autoencoder, in float64 and plain loops, after Gao et al. 2024,
+ * "Scaling and evaluating sparse autoencoders" (arXiv 2406.04093). E1 to E12 are the steps of the
+ * forward pass:
  *
- *     E1-E2  pre  = W_enc (x - b_pre) + b_lat             E8   z_aux  = relu(topk_auxk(pre, dead latents only))
- *     E3     z    = relu(topk_k(pre))                     E9   t      = x - x_hat, held fixed
- *     E4-E5  x_hat = W_dec z + b_pre                      E10  t_hat  = W_dec z_aux (no bias)
- *     E6-E7  mseScale mse, mse = mean (x_hat - x)^2       E11  auxk_loss = mean (t_hat - t)^2 / mean (t - mean t)^2, the latter held fixed
- *                                                         E12  loss = mseScale mse + auxCoef auxk_loss
+ *     E1-E2  pre   = W_enc (x - b_pre) + b_lat
+ *     E3     z     = relu(topk_k(pre))
+ *     E4-E5  x_hat = W_dec z + b_pre
+ *     E6-E7  mseScale mse, mse = mean (x_hat - x)^2
+ *     E8     z_aux = relu(topk_auxk(pre, dead latents only))
+ *     E9     t     = x - x_hat, held fixed
+ *     E10    t_hat = W_dec z_aux (no bias)
+ *     E11    auxk_loss = mean (t_hat - t)^2 / mean (t - mean t)^2, the latter held fixed
+ *     E12    loss  = mseScale mse + auxCoef auxk_loss
  *
- * then the gradients, and the update: project, clip, Adam, unit decoder rows, EMA. B rows, d inputs, n latents; matrices are row-major and
- * their shapes stand beside them; the decoder is stored transposed, one unit row a latent.
+ * then the gradients, and the update: project, clip, Adam, unit decoder rows, EMA. B rows, d
+ * inputs, n latents; matrices are row-major and their shapes stand beside them; the decoder is
+ * stored transposed, one unit row a latent.
  */
 
 import { fmix32 } from "../util/rng.ts";
 import type { PerParam } from "./params.ts";
 
-/** encoder [n,d], latentBias [n], decoder [n,d], preBias [d]; threshold [n] where the rule has one. */
+/**
+ * encoder [n,d], latentBias [n], decoder [n,d], preBias [d]; threshold [n] where the rule has one.
+ */
 export type Weights = PerParam<Float64Array>;
 
 /**
- * What is on: [B,capacity] pairs, highest value first in each row. The first value of 0 in a row ends it. `grad` is the
- * gradient of each value, unscaled.
+ * What is on: [B,capacity] pairs, highest value first in each row. The first value of 0 in a row
+ * ends it. `grad` is the gradient of each value, unscaled.
  */
 export interface Pairs {
   readonly capacity: number;
@@ -50,7 +58,9 @@ export interface Sums {
 
 // ---- inputs ----
 
-/** What is done to every row before the autoencoder sees it (--normalize), the same for a whole run. */
+/**
+ * What is done to every row before the autoencoder sees it (--normalize), the same for a whole run.
+ */
 export interface Normalization {
   readonly kind: "none" | "scale" | "unit" | "layer_norm";
   /** What "scale" multiplies by; 1 for the others. */
@@ -59,16 +69,21 @@ export interface Normalization {
 
 export const NO_NORMALIZATION: Normalization = { kind: "none", factor: 1 };
 
-/** A row whose distance from its mean is below this part of its length is constant: what is left is rounding. */
+/**
+ * A row whose distance from its mean is below this part of its length is constant: what is left is
+ * rounding.
+ */
 export const CONSTANT_ROW = 1e-12;
 
 /** What "layer_norm" adds to the spread, as OpenAI's. */
 export const LAYER_NORM_EPS = 1e-5;
 
 /**
- * mean and size of a row [d], with which (x - mean) / size is the normalised row, and the way back is y size + mean. "unit" (Gao et al. 2024, section 2): the row's mean over
- * d, and the norm of what is left; "layer_norm" (OpenAI's autoencoders): its mean, and the unbiased standard deviation + 1e-5. A constant row has size 0: it becomes
- * zeros, and comes back as its mean. "scale" is x factor, and "none" changes nothing. NaN where the squares are not finite.
+ * mean and size of a row [d], with which (x - mean) / size is the normalised row, and the way back
+ * is y size + mean. "unit" (Gao et al. 2024, section 2): the row's mean over d, and the norm of
+ * what is left; "layer_norm" (OpenAI's autoencoders): its mean, and the unbiased standard deviation
+ * + 1e-5. A constant row has size 0: it becomes zeros, and comes back as its mean. "scale" is x
+ * factor, and "none" changes nothing. NaN where the squares are not finite.
  */
 export function rowStatistics(
   x: Float32Array | Float64Array,
@@ -111,8 +126,9 @@ export function preActivations(w: Weights, x: Float64Array, pre: Float64Array): 
 }
 
 /**
- * E3, E8: the k highest of pre [n] among the candidates (all, or the dead ones), by value, the lower latent first among equals, then relu: what
- * is not above 0 is off. Written to latent [k] and value [k]; returns how many are on.
+ * E3, E8: the k highest of pre [n] among the candidates (all, or the dead ones), by value, the
+ * lower latent first among equals, then relu: what is not above 0 is off. Written to latent [k] and
+ * value [k]; returns how many are on.
  */
 export function topK(
   pre: Float64Array,
@@ -137,9 +153,10 @@ export function topK(
 }
 
 /**
- * The rule "threshold" (JumpReLU: Rajamanoharan et al. 2024, arXiv 2407.14435; plain ReLU with thresholds of 0): of pre
- * [n] every candidate above its threshold and above 0, highest value first, the lower latent first among equals.
- * Written to latent and value, of which there must be room for all; returns how many are on.
+ * The rule "threshold" (JumpReLU: Rajamanoharan et al. 2024, arXiv 2407.14435; plain ReLU with
+ * thresholds of 0): of pre [n] every candidate above its threshold and above 0, highest value
+ * first, the lower latent first among equals. Written to latent and value, of which there must be
+ * room for all; returns how many are on.
  */
 export function aboveThreshold(
   pre: Float64Array,
@@ -158,8 +175,10 @@ export function aboveThreshold(
 }
 
 /**
- * E3, E8 where the latents are in several shards: how many of the pairs that `shard` has on in a row are among the k highest of all shards. values: of each shard, [k or fewer],
- * highest first, 0 after the last. They are the first so many; among equals the lower latent wins, which is the lower shard's.
+ * E3, E8 where the latents are in several shards: how many of the pairs that `shard` has on in a
+ * row are among the k highest of all shards. values: of each shard, [k or fewer], highest first, 0
+ * after the last. They are the first so many; among equals the lower latent wins, which is the
+ * lower shard's.
  */
 export function keptOfShard(values: readonly Float64Array[], shard: number, k: number): number {
   const own = values[shard]!;
@@ -174,7 +193,10 @@ export function keptOfShard(values: readonly Float64Array[], shard: number, k: n
   return own.length;
 }
 
-/** A latent is dead for the whole of a step when, as the step begins, more rows than `deadAfter` have passed since it fired. */
+/**
+ * A latent is dead for the whole of a step when, as the step begins, more rows than `deadAfter`
+ * have passed since it fired.
+ */
 export function isDead(age: number, deadAfter: number): boolean {
   return age > deadAfter;
 }
@@ -208,7 +230,10 @@ export interface Losses {
   readonly auxkLoss: number;
   /** mseScale mse + auxCoef auxkLoss (E12). */
   readonly loss: number;
-  /** Fraction of variance unexplained: sum (x_hat - x)^2 / sum (x - mean of x)^2, over these rows. NaN when they do not vary. */
+  /**
+   * Fraction of variance unexplained: sum (x_hat - x)^2 / sum (x - mean of x)^2, over these rows.
+   * NaN when they do not vary.
+   */
   readonly fvu: number;
   /** sum (x_hat - x)^2 / sum x^2. NaN when all rows are 0. */
   readonly normalizedMse: number;
@@ -232,10 +257,16 @@ export function losses(s: Sums, rows: number, mseScale: number, auxCoef: number)
   };
 }
 
-/** An auxiliary target that varies by no more than this part of sum x^2 is constant: what is left is rounding. */
+/**
+ * An auxiliary target that varies by no more than this part of sum x^2 is constant: what is left is
+ * rounding.
+ */
 export const LEAST_VARIATION = 1e-12;
 
-/** The denominator of E11: sum over the batch of (t - mean of t)^2; 0, which turns the auxiliary loss off, when nothing is dead or the target is constant. */
+/**
+ * The denominator of E11: sum over the batch of (t - mean of t)^2; 0, which turns the auxiliary
+ * loss off, when nothing is dead or the target is constant.
+ */
 export function auxTargetVariation(s: Sums, rows: number): number {
   if (s.dead === 0) return 0;
   const variation = s.err2 - squares(s.errColumns) / rows;
@@ -244,7 +275,10 @@ export function auxTargetVariation(s: Sums, rows: number): number {
 
 // ---- backward ----
 
-/** The factors of d loss / d (W_dec z) = live err and d loss / d (W_dec z_aux) = dead auxErr, from E6-E7 and E11. */
+/**
+ * The factors of d loss / d (W_dec z) = live err and d loss / d (W_dec z_aux) = dead auxErr, from
+ * E6-E7 and E11.
+ */
 export function lossScales(s: Sums, rows: number, mseScale: number, auxCoef: number): { live: number; dead: number } {
   const auxVariation = auxTargetVariation(s, rows);
   return {
@@ -253,7 +287,10 @@ export function lossScales(s: Sums, rows: number, mseScale: number, auxCoef: num
   };
 }
 
-/** The gradient of each value that is on: decoder[latent] . err [B,d], without the factor of the loss. */
+/**
+ * The gradient of each value that is on: decoder[latent] . err [B,d], without the factor of the
+ * loss.
+ */
 export function codeGradients(decoder: Float64Array, z: Pairs, err: Float64Array): void {
   const d = err.length / (z.latent.length / z.capacity);
   z.grad.fill(0);
@@ -272,8 +309,9 @@ export interface ScaledPath {
 }
 
 /**
- * -> g: the gradient of the loss with respect to every weight, from the live path and, where there is one, the dead path. relu and
- * top-k let the gradient through where a value is on and nowhere else. x [B,d].
+ * -> g: the gradient of the loss with respect to every weight, from the live path and, where there
+ * is one, the dead path. relu and top-k let the gradient through where a value is on and nowhere
+ * else. x [B,d].
  */
 export function gradients(
   w: Weights,
@@ -298,7 +336,8 @@ export function gradients(
       }
     });
   }
-  // b_pre is added to the live reconstruction (E5) and subtracted from every input (E1): two paths, and the auxiliary target is held fixed.
+  // b_pre is added to the live reconstruction (E5) and subtracted from every input (E1): two paths,
+  // and the auxiliary target is held fixed.
   for (let i = 0; i < d; i++) {
     let throughInput = 0;
     for (let j = 0; j < g.latentBias.length; j++) throughInput += g.latentBias[j] * w.encoder[j * d + i];
@@ -308,7 +347,10 @@ export function gradients(
 
 // ---- update ----
 
-/** Takes out of each decoder row's gradient what would only change its length: g -= (w . g) w. Rows [n,d] of unit length. */
+/**
+ * Takes out of each decoder row's gradient what would only change its length: g -= (w . g) w. Rows
+ * [n,d] of unit length.
+ */
 export function project(decoder: Float64Array, gradient: Float64Array, d: number): void {
   for (let start = 0; start < decoder.length; start += d) {
     let dot = 0;
@@ -331,7 +373,10 @@ export interface Adam {
   readonly t: number;
 }
 
-/** Adam (Kingma and Ba 2015) with eps outside the bias-corrected root, on every weight, also of latents that were not used. -> w, m, v. */
+/**
+ * Adam (Kingma and Ba 2015) with eps outside the bias-corrected root, on every weight, also of
+ * latents that were not used. -> w, m, v.
+ */
 export function adam(
   o: Adam,
   w: Float64Array,
@@ -353,7 +398,10 @@ export function adam(
 /** A decoder row shorter than this has no direction left. */
 export const SHORTEST_ROW = 1e-12;
 
-/** Every row [n,d] to length 1. A row without a direction gets a random one, which depends on its latent and on Adam's t only, and moments 0. `firstLatent`: of all shards. */
+/**
+ * Every row [n,d] to length 1. A row without a direction gets a random one, which depends on its
+ * latent and on Adam's t only, and moments 0. `firstLatent`: of all shards.
+ */
 export function unitRows(
   decoder: Float64Array,
   m: Float64Array,
@@ -380,7 +428,10 @@ export function randomElement(latent: number, t: number, i: number): number {
   return fmix32(fmix32(fmix32(latent ^ 0x9e3779b9) + t) + i) / 2 ** 31 - 1;
 }
 
-/** The running average: ema += (1 - decay) (w - ema). It starts from 0, so after t updates it is too small by 1 - decay^t. */
+/**
+ * The running average: ema += (1 - decay) (w - ema). It starts from 0, so after t updates it is too
+ * small by 1 - decay^t.
+ */
 export function average(ema: Float64Array, w: Float64Array, decay: number): void {
   for (let i = 0; i < ema.length; i++) ema[i] += (1 - decay) * (w[i] - ema[i]);
 }

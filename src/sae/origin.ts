@@ -7,8 +7,9 @@ export interface RowsOrigin {
 }
 
 /**
- * One sentence where the rows of `data` are of another tensor or model than those that the autoencoder `sae` was trained on; undefined where they agree or do not say.
- * Models are told apart by the last two parts of their paths, since files are moved.
+ * One sentence where the rows of `data` are of another tensor or model than those that the
+ * autoencoder `sae` was trained on; undefined where they agree or do not say. Models are told apart
+ * by the last two parts of their paths, since files are moved.
  */
 export function otherOrigin(data: string, rows: RowsOrigin, sae: string, trained: RowsOrigin = {}): string | undefined {
   const [now, then]: string[][] = [[], []];

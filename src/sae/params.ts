@@ -1,6 +1,6 @@
 /**
- * THE TABLE of parameters. Memory, checkpoints, conversion between formats, the update and the split over shards
- * all follow it: a new parameter is one more line here.
+ * THE TABLE of parameters. Memory, checkpoints, conversion between formats, the update and the
+ * split over shards all follow it: a new parameter is one more line here.
  */
 
 import type { Dims } from "./dims.ts";
@@ -9,11 +9,20 @@ export interface ParamSpec {
   /** Name of the tensor in `sae.safetensors`, which has sparsify's layout. */
   readonly file: string;
   readonly shape: (dims: Dims) => readonly number[];
-  /** One row per latent, so that each shard holds the rows of its own latents. Otherwise all ranks hold the same. */
+  /**
+   * One row per latent, so that each shard holds the rows of its own latents. Otherwise all ranks
+   * hold the same.
+   */
   readonly sharded: boolean;
-  /** In the units of the inputs: divided by the factor of `--normalize scale` when saved (checkpoint/fold.ts). */
+  /**
+   * In the units of the inputs: divided by the factor of `--normalize scale` when saved
+   * (checkpoint/fold.ts).
+   */
   readonly folds: boolean;
-  /** How `update` changes it. "adam, unit rows": the gradient is projected, and rows have norm 1 after the update. */
+  /**
+   * How `update` changes it. "adam, unit rows": the gradient is projected, and rows have norm 1
+   * after the update.
+   */
   readonly update: "adam" | "adam, unit rows" | "fixed";
 }
 

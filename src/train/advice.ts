@@ -9,14 +9,20 @@ import { formatCount } from "../util/progress.ts";
 const HIGH_FVU = 0.8;
 /** Share of the latents. */
 const MANY_DEAD = 0.25;
-/** Adam moves no weight by more than about the learning rate per step; weights of unit rows are larger than this. */
+/**
+ * Adam moves no weight by more than about the learning rate per step; weights of unit rows are
+ * larger than this.
+ */
 const LEAST_MOVE = 1e-3;
 /** Share of the steps. */
 const MANY_SKIPPED = 0.1;
 /** The average is worse where its FVU is larger by more than this share. */
 const WORSE = 0.02;
 
-/** Sentences on a finished run: what is wrong, and what to do. `report`: its last line; `steps`: all of its steps. */
+/**
+ * Sentences on a finished run: what is wrong, and what to do. `report`: its last line; `steps`: all
+ * of its steps.
+ */
 export function runAdvice(report: Report, config: Config, steps: number): string[] {
   const { l0, dead, dead_fraction, skipped, holdout_fvu, holdout_fvu_ema } = report;
   const said: string[] = [];
@@ -68,7 +74,10 @@ export function runAdvice(report: Report, config: Config, steps: number): string
   return said;
 }
 
-/** Sentences on values that nobody gave and that come out small. `rows`: the budget; `dIn`: the width. */
+/**
+ * Sentences on values that nobody gave and that come out small. `rows`: the budget; `dIn`: the
+ * width.
+ */
 export function smallDefaults(asked: TrainOptions, config: Config, rows: number, dIn: number): string[] {
   const given = withDefaults(asked);
   if (given.latents !== undefined || given.expansion !== undefined || config.latents >= 2 * dIn) return [];

@@ -8,8 +8,10 @@ import type { HeldOut } from "./report.ts";
 import { readReals, writeReals } from "./state.ts";
 
 /**
- * What `run` finds of the average, bias-corrected and with decoder rows [n, d] of norm 1, as eval and export take it. The average is put where the first moments are, which
- * are put back after that bit by bit: no memory of the engine is taken. undefined where no average is kept, or it has seen no step.
+ * What `run` finds of the average, bias-corrected and with decoder rows [n, d] of norm 1, as eval
+ * and export take it. The average is put where the first moments are, which are put back after that
+ * bit by bit: no memory of the engine is taken. undefined where no average is kept, or it has seen
+ * no step.
  */
 export async function evaluateAverage(
   engine: Engine,

@@ -6,7 +6,10 @@ import { DENSITY_UNIT, type DensityLine } from "../run-files/density.ts";
 import { DENSITY } from "../run-files/names.ts";
 import type { HeldOutDensity } from "./validate.ts";
 
-/** Nothing but pages reads it, so a disk that refuses it stops no run; it is not written as what a run needs is (checkpoint/storage.ts). */
+/**
+ * Nothing but pages reads it, so a disk that refuses it stops no run; it is not written as what a
+ * run needs is (checkpoint/storage.ts).
+ */
 export class DensityFile {
   readonly #path: string;
   #writing: Promise<void>;

@@ -1,4 +1,7 @@
-/** How long a run will take: a few of its own steps, timed before it starts, on the state that is then put back as it was. */
+/**
+ * How long a run will take: a few of its own steps, timed before it starts, on the state that is
+ * then put back as it was.
+ */
 
 import type { Engine, Hyper, Params, State, Tensor } from "../engine/engine.ts";
 import { ForwardPass } from "../engine/forward.ts";
@@ -15,15 +18,21 @@ export interface Pace {
   readonly forward: number;
 }
 
-/** Large batches are timed at these two sizes, and what they take is drawn out in a straight line: the update costs the same for any batch. */
+/**
+ * Large batches are timed at these two sizes, and what they take is drawn out in a straight line:
+ * the update costs the same for any batch.
+ */
 const PROBES = [512, 1024] as const;
-/** Timing of a size ends after so many steps, the first apart, or as soon as it has taken so long. */
+/**
+ * Timing of a size ends after so many steps, the first apart, or as soon as it has taken so long.
+ */
 const STEPS = 3;
 const MOST_MS = 500;
 
 /**
- * Times steps on rows of the sample [rows, d] from the state of step 0 (parameters set, the rest 0), on the run's own engine and shape, and puts that state back bit by
- * bit: the run that follows is the same as without.
+ * Times steps on rows of the sample [rows, d] from the state of step 0 (parameters set, the rest
+ * 0), on the run's own engine and shape, and puts that state back bit by bit: the run that follows
+ * is the same as without.
  */
 export async function timeSteps(
   engine: Engine,
@@ -121,7 +130,10 @@ export interface Forecast {
   readonly seconds: number | undefined;
 }
 
-/** Seconds of `steps` steps with `evaluations` of `heldOut` rows each. Reading goes on meanwhile and checkpoints are not counted. */
+/**
+ * Seconds of `steps` steps with `evaluations` of `heldOut` rows each. Reading goes on meanwhile and
+ * checkpoints are not counted.
+ */
 export function secondsFor(pace: Pace, steps: number, batch: number, evaluations: number, heldOut: number): number {
   return steps * pace.step + evaluations * (heldOut / batch) * pace.forward;
 }

@@ -108,7 +108,8 @@ describe("a finished run that is extended", () => {
     expect(rates.get(138)).toBeCloseTo(1e-3, 12);
     expect(rates.get(1500)).toBeCloseTo(1e-3, 12);
     expect(rates.get(2000)).toBeCloseTo(1e-3 / 500, 12);
-    // Nothing jumps: from one logged step to the next the rate changes by at most two steps of the rise.
+    // Nothing jumps: from one logged step to the next the rate changes by at most two steps of the
+    // rise.
     const all = metrics.filter(({ step }) => (step as number) >= 38).map(({ lr }) => lr as number);
     for (const [i, rate] of all.slice(1).entries()) expect(Math.abs(rate - all[i]!)).toBeLessThan(1.01e-4);
   });

@@ -1,4 +1,6 @@
-/** What extending a run means: a larger budget, or files appended to its data (docs/decisions/0063). */
+/**
+ * What extending a run means: a larger budget, or files appended to its data (docs/decisions/0063).
+ */
 
 import { BUDGET_OPTIONS, budgetRows, flagOf, sensibleWarmup, type TrainOptions, totalSteps } from "../config.ts";
 import type { Position } from "../data/batches.ts";
@@ -15,8 +17,9 @@ import { fileNames } from "./run-record.ts";
 import { decaySteps, isFalling, learningRate, type Schedule } from "./schedule.ts";
 
 /**
- * The appended files of a run whose checkpoint was saved with data of the facts `then`. Throws SaettaError where the source is neither the same data nor the same data with
- * files after it. `position`: of the checkpoint.
+ * The appended files of a run whose checkpoint was saved with data of the facts `then`. Throws
+ * SaettaError where the source is neither the same data nor the same data with files after it.
+ * `position`: of the checkpoint.
  */
 export async function appendedTo(
   source: Source,
@@ -61,7 +64,10 @@ function otherData({ paths }: Source, now: JsonObject, then: JsonObject): Saetta
   });
 }
 
-/** The options and the record with which a run is planned that is resumed. `begun`: from a checkpoint; `appended`: with those of `appendedTo`. */
+/**
+ * The options and the record with which a run is planned that is resumed. `begun`: from a
+ * checkpoint; `appended`: with those of `appendedTo`.
+ */
 export function resumedOptions(
   { options, record }: RunConfig,
   changed: TrainOptions,
@@ -86,7 +92,10 @@ export function resumedOptions(
   };
 }
 
-/** The plan with a leg where the learning rate had begun to fall at `step`, from which the run is resumed. Says in one line what an extension changes. */
+/**
+ * The plan with a leg where the learning rate had begun to fall at `step`, from which the run is
+ * resumed. Says in one line what an extension changes.
+ */
 export function extend(planned: RunPlan, step: number, before: RunConfig, onNote: (note: string) => void): RunPlan {
   const { config, order, steps, record, choice } = planned;
   const [last, earlier] = [record.appended.at(-1), before.record.appended.length];
@@ -99,7 +108,8 @@ export function extend(planned: RunPlan, step: number, before: RunConfig, onNote
   const { lr, warmup, decay } = config;
   const whole =
     before.record.steps ?? totalSteps(budgetRows(before.options, order.rowsPerEpoch), config.batch, config.dropLast);
-  // A checkpoint before a leg is used where a newer one is damaged: then another extension replaces the leg.
+  // A checkpoint before a leg is used where a newer one is damaged: then another extension replaces
+  // the leg.
   const legs = steps === whole ? record.legs : record.legs.filter(({ from }) => from <= step);
   const ended = record.legs[legs.length]?.before ?? whole;
   const old: Schedule = { lr, warmup, decay, steps: ended, legs };

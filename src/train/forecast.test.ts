@@ -16,7 +16,8 @@ describe("before its first step a run says", () => {
     expect(memory.needed).toBeGreaterThan(100 * 2 ** 20);
     expect(memory.free).toBeGreaterThan(memory.needed);
     expect(seconds).toBeGreaterThan(0);
-    // Start tokens of held-out sequences count too; rows of the hold-out that are not finite do not.
+    // Start tokens of held-out sequences count too; rows of the hold-out that are not finite do
+    // not.
     expect(run.data.preflight).toMatchObject({
       nonFinite: 1,
       duplicates: 0,

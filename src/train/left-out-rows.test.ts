@@ -1,4 +1,7 @@
-/** Rows that are left out for their position, their norm or being all zero, from the start of a run to its resume; and rows of any scale. */
+/**
+ * Rows that are left out for their position, their norm or being all zero, from the start of a run
+ * to its resume; and rows of any scale.
+ */
 
 import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -38,7 +41,10 @@ afterAll(async () => {
   await rm(folder, { recursive: true });
 });
 
-/** Trains to the end. `values`: the rows of the source, for the FVU of those that it holds out, computed here. */
+/**
+ * Trains to the end. `values`: the rows of the source, for the FVU of those that it holds out,
+ * computed here.
+ */
 async function trained(source: Source, options: TrainOptions = {}, out: string | false = false, values?: Float32Array) {
   const notes: string[] = [];
   const run = await train(source, { ...SMALL, ...options, out, onNote: (note) => notes.push(note) });

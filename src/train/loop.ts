@@ -20,13 +20,19 @@ export interface StepSeen {
   heldOut: HeldOut;
 }
 
-/** Watches the steps of a run: evaluates, logs, saves. Observers see a step one after the other, in their order. */
+/**
+ * Watches the steps of a run: evaluates, logs, saves. Observers see a step one after the other, in
+ * their order.
+ */
 export interface RunObserver {
   /** Whether it sees this step. `last`: of the schedule. */
   due(step: number, last: boolean): boolean;
   /** Whether it reads the findings. */
   readonly reads: boolean;
-  /** Whether the state must stay as this step left it until `see` is done: the next step is then not queued before. */
+  /**
+   * Whether the state must stay as this step left it until `see` is done: the next step is then not
+   * queued before.
+   */
   readonly holds: boolean;
   see(seen: StepSeen): Promise<void> | void;
 }
@@ -47,13 +53,17 @@ export interface LoopInput {
 /** Skipping this many steps in a row is not a passing accident. */
 const MOST_SKIPPED = 100;
 
-/** Trains to the end of the schedule, or until the signal is aborted or rows that are read once are used up. Returns how far it came. */
+/**
+ * Trains to the end of the schedule, or until the signal is aborted or rows that are read once are
+ * used up. Returns how far it came.
+ */
 export async function trainLoop({ plan, start, schedule, ring, observers, signal }: LoopInput): Promise<Progress> {
   const { engine, collective, shard, source, order, budget, config } = plan;
   const { state, hyper, normalization } = start;
   const alone = shard.grid.size === 1;
   let progress = start.progress;
-  // Ranks end after the same step: they agree in each step whether to go on, and all learn it one step later.
+  // Ranks end after the same step: they agree in each step whether to go on, and all learn it one
+  // step later.
   let agreed = false;
   const ends = () => progress.step === schedule.steps || (alone ? signal.aborted : agreed);
   const size = () => (ends() ? 0 : Math.min(config.batch, budget - progress.tokens));
@@ -80,7 +90,8 @@ export async function trainLoop({ plan, start, schedule, ring, observers, signal
       const due = observers.filter((each) => each.due(progress.step, progress.step === schedule.steps));
       const reads = due.some((each) => each.reads);
       ops.run(state, ring, batch.rows.subarray(own.first, own.end), step, reads, signal.aborted);
-      // One step is in flight while the next batch is prepared; a bad one is found then, and has changed nothing.
+      // One step is in flight while the next batch is prepared; a bad one is found then, and has
+      // changed nothing.
       agreed ||= (await before) ?? false;
       before = settle(ops, progress, step, due, reads);
       before.catch(() => undefined);
@@ -113,7 +124,10 @@ export async function trainLoop({ plan, start, schedule, ring, observers, signal
   }
 }
 
-/** Lets signals, timers and the run's readers in, for which an engine that computes at the call leaves no gap. */
+/**
+ * Lets signals, timers and the run's readers in, for which an engine that computes at the call
+ * leaves no gap.
+ */
 function macrotask(): Promise<void> {
   return new Promise((resolve) => {
     setImmediate(resolve);

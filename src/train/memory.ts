@@ -23,12 +23,18 @@ export interface Needs {
   readonly sampled: number;
 }
 
-/** What the program itself takes: Node, its libraries, the engine's code and garbage that is not collected yet. Measured with `bench/memory.mjs`. */
+/**
+ * What the program itself takes: Node, its libraries, the engine's code and garbage that is not
+ * collected yet. Measured with `bench/memory.mjs`.
+ */
 const PROGRAM = 144 * 2 ** 20;
 /** Bytes of an entry of the inverted lists. */
 const ENTRY = 12;
 
-/** The most bytes held at once: of parameters with their moments and average, of a batch with its codes, and of raw rows or of what the start needs. */
+/**
+ * The most bytes held at once: of parameters with their moments and average, of a batch with its
+ * codes, and of raw rows or of what the start needs.
+ */
 export function bytesNeeded({ dims, params, selections, real, ema, dense = false, batch, rowBytes, sampled }: Needs): {
   readonly weights: number;
   readonly batch: number;
@@ -38,16 +44,21 @@ export function bytesNeeded({ dims, params, selections, real, ema, dense = false
   const { dIn: d, n } = dims;
   const parameters = parameterCount(dims, params);
   const weights = parameters * BYTES[real] * ((ema ? 4 : 3) + (dense ? 1 : 0));
-  // x and an error a path; latent, value and gradient of each code, and the inverted lists with the count and place of each latent.
+  // x and an error a path; latent, value and gradient of each code, and the inverted lists with the
+  // count and place of each latent.
   const slots = selections.reduce((sum, each) => sum + each.slots, 0);
   const ofBatch = batch * ((1 + selections.length) * d * BYTES[real] + slots * (4 + 2 * BYTES[real] + ENTRY)) + 40 * n;
-  // The sample, which nobody may have collected when the first window comes. At the start also the parameters as drawn and as kept while steps are timed; later
-  // raw rows, and the largest tensor as a checkpoint reads it.
+  // The sample, which nobody may have collected when the first window comes. At the start also the
+  // parameters as drawn and as kept while steps are timed; later raw rows, and the largest tensor
+  // as a checkpoint reads it.
   const rows = sampled * d * BYTES.f32 + Math.max(2 * parameters * BYTES[real], rowBytes + n * d * BYTES[real]);
   return { weights, batch: ofBatch, rows, total: PROGRAM + weights + ofBatch + rows };
 }
 
-/** Bytes that the system can still give. In a container libuv counts the cache of files as taken, though the kernel gives it back when it is needed. */
+/**
+ * Bytes that the system can still give. In a container libuv counts the cache of files as taken,
+ * though the kernel gives it back when it is needed.
+ */
 export function availableMemory(): number {
   let cache = 0;
   try {
@@ -59,7 +70,10 @@ export function availableMemory(): number {
   return Math.min(freemem(), process.availableMemory() + cache);
 }
 
-/** Returns the bytes needed; throws SaettaError with the numbers when the run cannot fit into what is available. */
+/**
+ * Returns the bytes needed; throws SaettaError with the numbers when the run cannot fit into what
+ * is available.
+ */
 export function checkMemory(needs: Needs, available: number): number {
   const { weights, batch, rows, total } = bytesNeeded(needs);
   if (total <= available) return total;

@@ -9,18 +9,25 @@ import type { Report } from "../run-files/metrics.ts";
 import { METRICS } from "../run-files/names.ts";
 import { SaettaError } from "../util/errors.ts";
 
-/** Lines are kept in memory until they are on the disk, which they are at the latest when this many bytes of them have come together. */
+/**
+ * Lines are kept in memory until they are on the disk, which they are at the latest when this many
+ * bytes of them have come together.
+ */
 const MOST_KEPT = 1024 * 1024;
 
 /**
- * Lines appear in the file as they are appended, and are on the disk after `flush`. One that could not be written is kept: a later `flush` writes it where it belongs, so that a
- * run that waited for room has the lines of one that did not.
+ * Lines appear in the file as they are appended, and are on the disk after `flush`. One that could
+ * not be written is kept: a later `flush` writes it where it belongs, so that a run that waited for
+ * room has the lines of one that did not.
  */
 export class MetricsFile {
   readonly #file: OutputFile;
   /** Bytes of the file that are on the disk. */
   #synced: number;
-  /** Lines after them, of which the first `#written` were given to the system: it has the file up to byte `#end`. */
+  /**
+   * Lines after them, of which the first `#written` were given to the system: it has the file up to
+   * byte `#end`.
+   */
   #lines: Uint8Array[] = [];
   #written = 0;
   #end: number;
@@ -36,7 +43,10 @@ export class MetricsFile {
     this.#length = bytes;
   }
 
-  /** Opens the file cut back to its first `bytes`: what was logged after the checkpoint that a run goes on from will be logged again. */
+  /**
+   * Opens the file cut back to its first `bytes`: what was logged after the checkpoint that a run
+   * goes on from will be logged again.
+   */
   static async open(dir: string, bytes: number): Promise<MetricsFile> {
     const path = join(dir, METRICS);
     const file = await disk.open(path);
@@ -67,7 +77,10 @@ export class MetricsFile {
     }).catch(() => undefined);
   }
 
-  /** Waits until every line so far is on the disk. Returns the length in bytes of the file up to them. Rejects when a line cannot be written; it may be called again then. */
+  /**
+   * Waits until every line so far is on the disk. Returns the length in bytes of the file up to
+   * them. Rejects when a line cannot be written; it may be called again then.
+   */
   flush(): Promise<number> {
     const length = this.#length;
     return this.#next(async () => {
@@ -85,7 +98,8 @@ export class MetricsFile {
 
   #next<T>(work: () => Promise<T>): Promise<T> {
     const done = this.#turn.then(work).catch((thrown: unknown) => {
-      // Nobody knows what the disk has of the lines that it was not yet said to have: they are written again.
+      // Nobody knows what the disk has of the lines that it was not yet said to have: they are
+      // written again.
       this.#failed = true;
       this.#written = 0;
       this.#end = this.#synced;
@@ -113,7 +127,10 @@ export class MetricsFile {
   }
 }
 
-/** The lines in the first `bytes` of metrics.jsonl, without what was not finite; as if all of the run had gone on since `began`, in seconds since 1970. */
+/**
+ * The lines in the first `bytes` of metrics.jsonl, without what was not finite; as if all of the
+ * run had gone on since `began`, in seconds since 1970.
+ */
 export async function* earlierLines(dir: string, bytes: number, began: number): AsyncGenerator<LogLine> {
   if (bytes === 0) return;
   const file = createReadStream(join(dir, METRICS), { end: bytes - 1 });

@@ -125,7 +125,8 @@ describe.each(KINDS)("--normalize %s", (normalize) => {
     else {
       const norm = (row: number) => Math.hypot(...rows.subarray(row * D, (row + 1) * D));
       const mean = Array.from({ length: 640 }, (_, row) => norm(row)).reduce((a, b) => a + b) / 640;
-      expect((saetta.normalization_factor as number) / (Math.sqrt(D) / mean)).toBeCloseTo(1, 1); // of the rows not held out
+      // Of the rows not held out.
+      expect((saetta.normalization_factor as number) / (Math.sqrt(D) / mean)).toBeCloseTo(1, 1);
     }
   });
 

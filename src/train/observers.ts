@@ -67,7 +67,10 @@ export class HoldoutObserver implements RunObserver {
   }
 }
 
-/** Makes the report of a step: to the run's readers, and on rank 0 into metrics.jsonl, density.jsonl and the logs that were asked for. */
+/**
+ * Makes the report of a step: to the run's readers, and on rank 0 into metrics.jsonl, density.jsonl
+ * and the logs that were asked for.
+ */
 export class LogObserver implements RunObserver {
   readonly reads = true;
   readonly holds = false;
@@ -225,7 +228,10 @@ export class CheckpointObserver implements RunObserver {
 
 /** The time of a run: seconds of training over all its parts. */
 export class RunClock {
-  /** When all of the run would have begun, in seconds since 1970. Read once: the system's clock may be set while the run lasts. */
+  /**
+   * When all of the run would have begun, in seconds since 1970. Read once: the system's clock may
+   * be set while the run lasts.
+   */
   readonly startTime: number;
   readonly #began = performance.now();
   readonly #before: number;

@@ -54,7 +54,10 @@ export interface RunPlan {
   readonly memory: Forecast["memory"];
 }
 
-/** Decides everything, starts the engine, and refuses what cannot run, with the numbers. `before`: the record of a run that is resumed. */
+/**
+ * Decides everything, starts the engine, and refuses what cannot run, with the numbers. `before`:
+ * the record of a run that is resumed.
+ */
 export async function planRun(
   given: Source,
   wanted: FoundOptions,
@@ -153,8 +156,9 @@ function notTwice(what: string): UsageError {
 }
 
 /**
- * Start tokens are left out unless the caller decides otherwise; where the file does not say which they are, a note says
- * so, and nothing is left out. Zero rows of a program were written, so they are kept unless the caller decides otherwise.
+ * Start tokens are left out unless the caller decides otherwise; where the file does not say which
+ * they are, a note says so, and nothing is left out. Zero rows of a program were written, so they
+ * are kept unless the caller decides otherwise.
  */
 function excludable(source: Source, given: TrainOptions, onNote: (note: string) => void): TrainOptions {
   const keepsZeros = source.stream !== undefined && given.zeroRows === undefined;

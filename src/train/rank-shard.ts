@@ -1,4 +1,7 @@
-/** What one rank of a grid holds: the latents of its shard, and the rows of its replica of each batch. */
+/**
+ * What one rank of a grid holds: the latents of its shard, and the rows of its replica of each
+ * batch.
+ */
 
 import type { Collective, Grid } from "../collective/collective.ts";
 import { solo } from "../collective/solo.ts";
@@ -16,15 +19,18 @@ export interface RankShard {
   readonly dims: Dims;
   /** Number of this shard's latent 0 among all. */
   readonly firstLatent: number;
-  /** The selections of a training step and of inference; the rules are of the whole, the slots are this shard's. */
+  /**
+   * The selections of a training step and of inference; the rules are of the whole, the slots are
+   * this shard's.
+   */
   readonly live: SelectionPlan;
   readonly dead: SelectionPlan | undefined;
   readonly inference: SelectionPlan;
 }
 
 /**
- * What the rank of `grid` holds of an autoencoder. `capacityFactor`: see `slotsOfShard`. Throws UsageError with the
- * numbers when the latents do not divide.
+ * What the rank of `grid` holds of an autoencoder. `capacityFactor`: see `slotsOfShard`. Throws
+ * UsageError with the numbers when the latents do not divide.
  */
 export function rankShard(
   whole: Dims,
@@ -61,9 +67,9 @@ export function trainingSelections({ live, dead }: Pick<RankShard, "live" | "dea
 }
 
 /**
- * Slots per row of a shard. Exact: all that the rule may select there. With a capacity factor c and topk: c k / shards,
- * rounded up, within what makes sense (`sharded_topk` of OpenAI's scripts, fixed); a row that has more than that in one
- * shard then loses the weakest of them.
+ * Slots per row of a shard. Exact: all that the rule may select there. With a capacity factor c and
+ * topk: c k / shards, rounded up, within what makes sense (`sharded_topk` of OpenAI's scripts,
+ * fixed); a row that has more than that in one shard then loses the weakest of them.
  */
 function slotsOfShard(rule: Rule, n: number, shards: number, capacityFactor: number | undefined): number {
   const most = slotsFor(rule, n);
@@ -72,7 +78,10 @@ function slotsOfShard(rule: Rule, n: number, shards: number, capacityFactor: num
   return Math.min(Math.max(Math.ceil((k * capacityFactor) / shards), Math.ceil(k / shards)), most);
 }
 
-/** The rows of a batch that this rank's replica trains on: a part of neighbours, so that the order of all rows is the same for any number of replicas. */
+/**
+ * The rows of a batch that this rank's replica trains on: a part of neighbours, so that the order
+ * of all rows is the same for any number of replicas.
+ */
 export function rowsOfReplica(
   { replicas, replica }: Grid,
   rows: number,
@@ -80,7 +89,10 @@ export function rowsOfReplica(
   return { first: Math.floor((replica * rows) / replicas), end: Math.floor(((replica + 1) * rows) / replicas) };
 }
 
-/** Throws UsageError with the numbers when a batch cannot be shared by the replicas. `last`: rows of the last batch, where it is short. */
+/**
+ * Throws UsageError with the numbers when a batch cannot be shared by the replicas. `last`: rows of
+ * the last batch, where it is short.
+ */
 export function checkBatch({ replicas }: Grid, batch: number, last: number): void {
   if (batch % replicas !== 0) {
     throw new UsageError(`a batch of ${batch} rows cannot be shared by ${replicas} replicas`, {
@@ -94,7 +106,10 @@ export function checkBatch({ replicas }: Grid, batch: number, last: number): voi
   }
 }
 
-/** What rank 0 makes of `decide`, on all ranks (as JSON). Where it fails there, the run ends everywhere. */
+/**
+ * What rank 0 makes of `decide`, on all ranks (as JSON). Where it fails there, the run ends
+ * everywhere.
+ */
 export async function fromFirst<T>({ grid, exchange }: Collective, decide: () => Promise<T>): Promise<T> {
   if (grid.size === 1) return decide();
   const [first] = await exchange<T | null>(grid.rank === 0 ? await decide() : null);

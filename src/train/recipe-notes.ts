@@ -3,10 +3,16 @@
 import type { Config } from "../config.ts";
 import type { Normalization } from "../engine/engine.ts";
 
-/** A learning rate above this share of an element's spread moves the biases by too much in each step. */
+/**
+ * A learning rate above this share of an element's spread moves the biases by too much in each
+ * step.
+ */
 const STEP_SHARE = 0.02;
 
-/** Gradients of biases fall as rows grow; beyond this spread of an element they hardly move in a run. */
+/**
+ * Gradients of biases fall as rows grow; beyond this spread of an element they hardly move in a
+ * run.
+ */
 const WIDE = 1e3;
 
 /** An epsilon above this is not small next to gradients of rows of spread 1. */
@@ -16,7 +22,8 @@ const LARGE_EPS = 1e-6;
 const LAYER_NORM_EPS = 1e-5;
 
 /**
- * Where an option makes the result depend on the scale of the rows. `spread`: standard deviation of an element of the normalised rows; `raw`: root mean square element of the rows in the file.
+ * Where an option makes the result depend on the scale of the rows. `spread`: standard deviation of
+ * an element of the normalised rows; `raw`: root mean square element of the rows in the file.
  */
 export function scaleNotes(
   { lr, eps }: Pick<Config, "lr" | "eps">,

@@ -18,7 +18,10 @@ export type Findings = Pick<
   "loss" | "mse" | "fvu" | "auxk_loss" | "l0" | "dead" | "dead_fraction" | "grad_norm" | "skipped"
 >;
 
-/** Reads what a step on `rows` rows, those of all replicas, found, as of this call. Every rank of `collective` calls it; default: there is one. */
+/**
+ * Reads what a step on `rows` rows, those of all replicas, found, as of this call. Every rank of
+ * `collective` calls it; default: there is one.
+ */
 export async function readFindings(
   engine: Engine,
   { step: t, rows: own }: TrainStep,

@@ -16,7 +16,8 @@ import { resume } from "./resume.ts";
 import { train } from "./train.ts";
 
 const D = 8;
-// Everything that a checkpoint must remember: average, clipping, dead latents, shuffle, epochs, evaluations.
+// Everything that a checkpoint must remember: average, clipping, dead latents, shuffle, epochs,
+// evaluations.
 const options: TrainOptions = {
   engine: "reference",
   latents: 24,
@@ -64,7 +65,10 @@ afterAll(async () => {
   await rm(folder, { recursive: true });
 });
 
-/** A copy of the whole run as if it had been killed after the checkpoint of `step`, with more logged than saved. */
+/**
+ * A copy of the whole run as if it had been killed after the checkpoint of `step`, with more logged
+ * than saved.
+ */
 async function killedAfter(step: string): Promise<string> {
   const run = fresh();
   await cp(whole, run, { recursive: true });

@@ -29,13 +29,18 @@ import type { RunOptions } from "./train.ts";
 
 /** What a run may be given when it is resumed; everything else is fixed. */
 export interface ResumeArguments extends RunOptions {
-  /** Where the files are now, with appended ones after them; or the source of rows that came from the program. The caller closes a source. */
+  /**
+   * Where the files are now, with appended ones after them; or the source of rows that came from
+   * the program. The caller closes a source.
+   */
   readonly data?: readonly string[] | Source;
 }
 
 /**
- * Resumes from the newest checkpoint of a run folder that is whole; a run that has none yet starts again. `changes` may extend the budget, move the data or append to it,
- * or change engine and intervals; anything else is a UsageError naming the fixed value. The options of the run are in its config.json.
+ * Resumes from the newest checkpoint of a run folder that is whole; a run that has none yet starts
+ * again. `changes` may extend the budget, move the data or append to it, or change engine and
+ * intervals; anything else is a UsageError naming the fixed value. The options of the run are in
+ * its config.json.
  */
 export async function resume(dir: string, changes: TrainOptions & ResumeArguments = {}): Promise<TrainRun> {
   const { signal, onNote = () => undefined, collective = solo(), data: moved, ...given } = changes;
@@ -124,7 +129,10 @@ function checkChanges(dir: string, options: TrainOptions, changed: TrainOptions)
   }
 }
 
-/** Rows are left out for their values, so a file that was written to since has others. Rows of appended files do not count. */
+/**
+ * Rows are left out for their values, so a file that was written to since has others. Rows of
+ * appended files do not count.
+ */
 function checkLeftOut({ choice, source }: RunPlan, { progress }: Checkpoint): void {
   const { left_out: before, data } = progress;
   if (typeof before !== "number" || typeof data !== "object" || data === null || !("rows" in data)) return;
@@ -180,7 +188,10 @@ function remaining(plan: RunPlan, progress: Progress, where: string): RunPlan {
   return { ...plan, steps: step + totalSteps(budget - tokens, config.batch, config.dropLast) };
 }
 
-/** What state.json and cfg.json of a checkpoint say of where the run is resumed. `facts`: of its data (`factsOf`). */
+/**
+ * What state.json and cfg.json of a checkpoint say of where the run is resumed. `facts`: of its
+ * data (`factsOf`).
+ */
 interface SavedStart extends Pick<StartState, "progress" | "normalization" | "elapsed" | "metricsBytes"> {
   readonly mseScale: number;
   readonly facts: JsonObject;

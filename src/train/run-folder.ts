@@ -15,8 +15,8 @@ import { type RunRecord, recordFromJson, recordToJson } from "./run-record.ts";
 const TEMPORARY = `${CONFIG}.tmp`;
 
 /**
- * Makes the folder, locks it and writes config.json. Throws SaettaError when a run is in it, or it cannot be written. Of several that do this at once
- * one gets the folder: the lock decides.
+ * Makes the folder, locks it and writes config.json. Throws SaettaError when a run is in it, or it
+ * cannot be written. Of several that do this at once one gets the folder: the lock decides.
  */
 export async function createRunFolder(dir: string, config: Config, record: Omit<RunRecord, "data">): Promise<RunLock> {
   await makeLasting(dir);
@@ -38,8 +38,8 @@ export async function createRunFolder(dir: string, config: Config, record: Omit<
 }
 
 /**
- * Makes the folder `name`, or where it exists the first of `name-2`, `name-3` and so on that does not; resolves to its
- * path. Of several processes that do this at once each gets another folder.
+ * Makes the folder `name`, or where it exists the first of `name-2`, `name-3` and so on that does
+ * not; resolves to its path. Of several processes that do this at once each gets another folder.
  */
 export async function claimFolder(name: string): Promise<string> {
   await makeLasting(dirname(name));
@@ -87,7 +87,10 @@ export async function discardRunFolder(dir: string, lock: RunLock): Promise<void
   }
 }
 
-/** Replaces config.json in one step, where it is to change: a run that goes on as it was needs no room for it. */
+/**
+ * Replaces config.json in one step, where it is to change: a run that goes on as it was needs no
+ * room for it.
+ */
 export async function writeConfig(dir: string, config: Config, record: Omit<RunRecord, "data">): Promise<void> {
   const [path, temporary] = [join(dir, CONFIG), join(dir, TEMPORARY)];
   const run = recordToJson({ ...record, data: await relativeTo(dir, config.data) });

@@ -1,4 +1,7 @@
-/** What config.json says of a run besides its options, under "run": what a resume must know. A config file for another run is read without it. */
+/**
+ * What config.json says of a run besides its options, under "run": what a resume must know. A
+ * config file for another run is read without it.
+ */
 
 import { realpath } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
@@ -67,8 +70,10 @@ export function recordFromJson(json: Json | undefined, where: string): RunRecord
 }
 
 /**
- * Where the data of the run in `dir` is now: for each file the path in config.json, the same place seen from the run folder, or a file of that name next to the run
- * folder or in it. Throws SaettaError naming the first file that is in none of them; `mend`: how the command is given its data.
+ * Where the data of the run in `dir` is now: for each file the path in config.json, the same place
+ * seen from the run folder, or a file of that name next to the run folder or in it. Throws
+ * SaettaError naming the first file that is in none of them; `mend`: how the command is given its
+ * data.
  */
 export async function locateData(
   dir: string,

@@ -14,13 +14,16 @@ export interface TrainResult {
   readonly tokens: number;
   /** The last line of metrics.jsonl; undefined when no step was logged. */
   readonly report: Report | undefined;
-  /** What went badly and what to do, a sentence each; empty where the run went well or was stopped. */
+  /**
+   * What went badly and what to do, a sentence each; empty where the run went well or was stopped.
+   */
   readonly advice: readonly string[];
   /** The folder of the last checkpoint; undefined with `out: false`. */
   readonly checkpoint: string | undefined;
   /**
-   * The autoencoder, ready to use: the average of the weights where one was kept. It is the run's own memory, now with the weights alone, and its engine: close it when
-   * done (`sae.close()`, or `run.close()`).
+   * The autoencoder, ready to use: the average of the weights where one was kept. It is the run's
+   * own memory, now with the weights alone, and its engine: close it when done (`sae.close()`, or
+   * `run.close()`).
    */
   readonly sae: Sae;
 }
@@ -30,7 +33,9 @@ export interface DataInUse {
   readonly description: string;
   readonly rowsPerEpoch: number;
   readonly heldOut: number;
-  /** Rows left out for their token or position, for being all zero, and for a norm above --max-norm. */
+  /**
+   * Rows left out for their token or position, for being all zero, and for a norm above --max-norm.
+   */
   readonly excluded: number;
   readonly zeros: number;
   readonly above: number;
@@ -56,8 +61,9 @@ export interface RunControl extends RunContext {
 }
 
 /**
- * A run that is under way. Iterating gives its reports, and leaving the loop stops it; `stop()` and the signal given to `train` stop it too. Stopped runs have saved a
- * checkpoint, if they save at all.
+ * A run that is under way. Iterating gives its reports, and leaving the loop stops it; `stop()` and
+ * the signal given to `train` stop it too. Stopped runs have saved a checkpoint, if they save at
+ * all.
  */
 export class TrainRun implements AsyncIterable<Report>, AsyncDisposable {
   /** Every choice made: what config.json holds. */
@@ -115,7 +121,10 @@ export class TrainRun implements AsyncIterable<Report>, AsyncDisposable {
     return this.finished;
   }
 
-  /** Stops the run if it still goes on, and closes its autoencoder. Never rejects: what went wrong is told by `finished`. */
+  /**
+   * Stops the run if it still goes on, and closes its autoencoder. Never rejects: what went wrong
+   * is told by `finished`.
+   */
   async close(): Promise<void> {
     const result = await this.stop().catch(() => undefined);
     await result?.sae.close();
@@ -129,7 +138,10 @@ export class TrainRun implements AsyncIterable<Report>, AsyncDisposable {
     for (const resolve of this.#waiting.splice(0)) resolve();
   }
 
-  /** The reports as they come; never slows the run: a slow reader gets the newest. Leaving the loop stops the run. */
+  /**
+   * The reports as they come; never slows the run: a slow reader gets the newest. Leaving the loop
+   * stops the run.
+   */
   async *[Symbol.asyncIterator](): AsyncGenerator<Report, void, void> {
     let seen: Report | undefined;
     try {

@@ -7,11 +7,17 @@ export interface Schedule {
   /** Share of the steps, at the end, over which the rate falls linearly to 0. */
   readonly decay: number;
   readonly steps: number;
-  /** Extensions made after the rate had begun to fall, oldest first. `steps` is the end of the last one. */
+  /**
+   * Extensions made after the rate had begun to fall, oldest first. `steps` is the end of the last
+   * one.
+   */
   readonly legs?: readonly Leg[];
 }
 
-/** A part of a run that was added when the rate was falling already: it rises again, and falls at the new end. */
+/**
+ * A part of a run that was added when the rate was falling already: it rises again, and falls at
+ * the new end.
+ */
 export interface Leg {
   /** Steps done before the leg. */
   readonly from: number;
@@ -22,8 +28,9 @@ export interface Leg {
 }
 
 /**
- * The learning rate of step 0, 1, ... steps - 1. The first step of a warm-up of w steps has lr / w; the last step of a decay of D steps has lr / D.
- * In a leg the rise replaces the warm-up, and the decay takes its share of all steps, at most those that the rise leaves of the leg.
+ * The learning rate of step 0, 1, ... steps - 1. The first step of a warm-up of w steps has lr / w;
+ * the last step of a decay of D steps has lr / D. In a leg the rise replaces the warm-up, and the
+ * decay takes its share of all steps, at most those that the rise leaves of the leg.
  */
 export function learningRate(schedule: Schedule, step: number): number {
   const { rising, falling } = factors(schedule, step);

@@ -16,7 +16,10 @@ import { fromFirst } from "./rank-shard.ts";
 import { type RunContext, type RunControl, type TrainResult, TrainRun } from "./run.ts";
 import type { StartState } from "./start-state.ts";
 
-/** Sets the run going. `out` undefined: nothing is written. The lock is released when the run is over. */
+/**
+ * Sets the run going. `out` undefined: nothing is written. The lock is released when the run is
+ * over.
+ */
 export function launch(
   plan: RunPlan,
   start: StartState,
@@ -54,7 +57,10 @@ export async function roomToSave(
   await waitForRoom({ runDir, needed, onDiskFull: config.onDiskFull, signal, onNote });
 }
 
-/** Trains to the end, logging and saving into `out`. State and engine become the autoencoder of the result, or are freed. */
+/**
+ * Trains to the end, logging and saving into `out`. State and engine become the autoencoder of the
+ * result, or are freed.
+ */
 async function runSession(
   planned: RunPlan,
   start: StartState,

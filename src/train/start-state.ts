@@ -57,8 +57,9 @@ interface Decided {
 }
 
 /**
- * The start of a new run: fills the parameters from normalised rows, says what the sample of them shows, and times the
- * run's steps on it. Of several ranks the first draws the sample. `initial`: the autoencoder to start from.
+ * The start of a new run: fills the parameters from normalised rows, says what the sample of them
+ * shows, and times the run's steps on it. Of several ranks the first draws the sample. `initial`:
+ * the autoencoder to start from.
  */
 export async function startState(
   plan: RunPlan,

@@ -53,7 +53,10 @@ export async function readReals(engine: Engine, tensor: Tensor): Promise<Float32
   return tensor.dtype === "f64" ? float64Of(bytes) : float32Of(bytes);
 }
 
-/** The tied start of `sae/init.ts`, with the given pre-bias [dIn]; `dims` are of a shard from latent `firstLatent` on. */
+/**
+ * The tied start of `sae/init.ts`, with the given pre-bias [dIn]; `dims` are of a shard from latent
+ * `firstLatent` on.
+ */
 export function startParams(
   engine: Engine,
   params: Params,
@@ -68,7 +71,9 @@ export function startParams(
   writeReals(engine, params.preBias, preBias);
 }
 
-/** Weights as saved -> as trained: what `scale` divided is multiplied again (checkpoint/fold.ts). */
+/**
+ * Weights as saved -> as trained: what `scale` divided is multiplied again (checkpoint/fold.ts).
+ */
 export async function unfold(engine: Engine, params: Params, factor: number): Promise<void> {
   for (const [, { folds }, tensor] of paramEntries(params)) {
     if (!folds) continue;
@@ -82,8 +87,9 @@ export async function unfold(engine: Engine, params: Params, factor: number): Pr
 }
 
 /**
- * Every rank has what the first has: each shard that of replica 0, and pre-bias that of rank 0. What the others had is cleared, and all is summed. What a start computes is the same
- * on the same processors; this makes it so on any.
+ * Every rank has what the first has: each shard that of replica 0, and pre-bias that of rank 0.
+ * What the others had is cleared, and all is summed. What a start computes is the same on the same
+ * processors; this makes it so on any.
  */
 export function shareState(engine: Engine, { params, m, v, ema, age, counters }: State, { grid }: RankShard): void {
   const groups = [params, m, v, ...(ema === undefined ? [] : [ema])];
@@ -107,9 +113,9 @@ const ZEROS = new Uint8Array(4 * 2 ** 20);
 const PROBES = 256;
 
 /**
- * Divides the encoder by the mean norm of the reconstructions (without bias) of 256 random inputs of norm 1 around the
- * pre-bias, so that unit-norm inputs start with unit-norm reconstructions (`init_from_data_` of the reference). Returns
- * that mean norm.
+ * Divides the encoder by the mean norm of the reconstructions (without bias) of 256 random inputs
+ * of norm 1 around the pre-bias, so that unit-norm inputs start with unit-norm reconstructions
+ * (`init_from_data_` of the reference). Returns that mean norm.
  */
 export async function rescaleEncoder(
   engine: Engine,

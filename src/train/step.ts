@@ -1,6 +1,6 @@
 /**
- * One training step: the memory it needs and its operations in order. A reader learns the algorithm here; each operation is
- * spelled out in `sae/math.ts`.
+ * One training step: the memory it needs and its operations in order. A reader learns the algorithm
+ * here; each operation is spelled out in `sae/math.ts`.
  */
 
 import type { Engine, Grads, Hyper, Normalization, Path, State, Step, Tensor } from "../engine/engine.ts";
@@ -17,11 +17,15 @@ export interface TrainStep {
   readonly dead: Path | undefined;
   readonly grads: Grads;
   /**
-   * One step on rows `index` (u32, `rows` of them) of `raw`. `norm`: also compute the gradient's norm when it is not
-   * clipped. `stop`: this rank asks for the run to end, which all ranks learn with the step's verdict.
+   * One step on rows `index` (u32, `rows` of them) of `raw`. `norm`: also compute the gradient's
+   * norm when it is not clipped. `stop`: this rank asks for the run to end, which all ranks learn
+   * with the step's verdict.
    */
   run(state: State, raw: Tensor, index: Uint32Array, hyper: Hyper, norm: boolean, stop?: boolean): void;
-  /** Of the last step: whether anything in it was not finite, and whether a rank asks to end. The same on all ranks. */
+  /**
+   * Of the last step: whether anything in it was not finite, and whether a rank asks to end. The
+   * same on all ranks.
+   */
   verdict(): Promise<{ readonly bad: boolean; readonly stop: boolean }>;
   /** Gives the memory back. */
   close(): void;
@@ -59,7 +63,8 @@ export function createTrainStep(
       engine.codeGrad(p, path, t);
     }
 
-    // The loss is of the whole batch, and so are its factors; a latent has fired when it has in any part of it.
+    // The loss is of the whole batch, and so are its factors; a latent has fired when it has in any
+    // part of it.
     engine.allReduce(t.sums, "sum", "replicas");
     engine.allReduce(t.fired, "max", "replicas");
 

@@ -35,9 +35,11 @@ export interface TrainArguments extends RunOptions {
 }
 
 /**
- * Trains an autoencoder on the rows of `source` (TopK with an auxiliary loss over dead latents: Gao et al. 2024, "Scaling and evaluating sparse autoencoders"). The
- * options are those of `saetta train`, in camelCase. Resolves when the run is under way. Rejects when it cannot be: UsageError for options that make no sense, SaettaError for
- * what the world does not have (rows, memory, a folder to write into). The caller closes the source once `finished` is settled.
+ * Trains an autoencoder on the rows of `source` (TopK with an auxiliary loss over dead latents: Gao
+ * et al. 2024, "Scaling and evaluating sparse autoencoders"). The options are those of `saetta
+ * train`, in camelCase. Resolves when the run is under way. Rejects when it cannot be: UsageError
+ * for options that make no sense, SaettaError for what the world does not have (rows, memory, a
+ * folder to write into). The caller closes the source once `finished` is settled.
  */
 export async function train(given: Source, options: TrainOptions & TrainArguments = {}): Promise<TrainRun> {
   const { out, signal, onNote = () => undefined, collective = solo(), ...rest } = options;
@@ -66,7 +68,10 @@ export async function train(given: Source, options: TrainOptions & TrainArgument
   }
 }
 
-/** What is worth knowing before training: another origin than that of the autoencoder to start from, small defaults. */
+/**
+ * What is worth knowing before training: another origin than that of the autoencoder to start from,
+ * small defaults.
+ */
 function startNotes(
   asked: TrainOptions,
   initial: FoundSae | undefined,
@@ -78,7 +83,10 @@ function startNotes(
   return other === undefined ? [] : [other];
 }
 
-/** Width, k and normalisation come from the autoencoder that the run starts from, where they are not asked for. */
+/**
+ * Width, k and normalisation come from the autoencoder that the run starts from, where they are not
+ * asked for.
+ */
 function likeInitial(asked: TrainOptions, initial: FoundSae, source: Source): TrainOptions {
   const { dims, spec } = initial.description;
   const { dIn: d, n } = dims;

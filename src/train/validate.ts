@@ -53,7 +53,9 @@ export async function densityOfAll(
   return { rows, latents: all!, never: silent!, density: density.map((bin, i) => ({ ...bin, latents: counts[i]! })) };
 }
 
-/** Reads the rows of the ranges and holds them in the engine's memory, for evaluations with `run`. */
+/**
+ * Reads the rows of the ranges and holds them in the engine's memory, for evaluations with `run`.
+ */
 export class Validator {
   readonly #engine: Engine;
   readonly #shard: RankShard;
@@ -83,7 +85,9 @@ export class Validator {
   }
 
   /**
-   * Rows that are not finite stop it or are left out, as those are that the source leaves out. `normalization`: default: rows as they are. Every shard evaluates, and every replica finds the same.
+   * Rows that are not finite stop it or are left out, as those are that the source leaves out.
+   * `normalization`: default: rows as they are. Every shard evaluates, and every replica finds the
+   * same.
    */
   static async open(
     engine: Engine,

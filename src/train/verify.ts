@@ -25,7 +25,10 @@ export interface Verification {
   readonly leftovers: readonly string[];
 }
 
-/** Looks at every byte of a run folder, or of one checkpoint folder. Rejects with SaettaError when the path is neither. */
+/**
+ * Looks at every byte of a run folder, or of one checkpoint folder. Rejects with SaettaError when
+ * the path is neither.
+ */
 export async function verifyRun(path: string): Promise<Verification> {
   const names = await disk.list(path).catch((thrown: unknown) => {
     throw thrown instanceof SaettaError && hasCode(thrown.cause, "ENOTDIR") ? notARun(path) : thrown;
@@ -72,7 +75,10 @@ function notARun(path: string): SaettaError {
   });
 }
 
-/** What was logged up to the checkpoint must be lines of JSON whose steps rise; what comes after it is cut away by a resume. */
+/**
+ * What was logged up to the checkpoint must be lines of JSON whose steps rise; what comes after it
+ * is cut away by a resume.
+ */
 async function metricsProblem(
   path: string,
   bytes: number,

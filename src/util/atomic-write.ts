@@ -43,7 +43,9 @@ export class AtomicFile {
   }
 }
 
-/** Writes the file that `content` makes by calling `write`, in order. Nothing is left when it fails. */
+/**
+ * Writes the file that `content` makes by calling `write`, in order. Nothing is left when it fails.
+ */
 export async function atomicWrite(
   path: string,
   content: (write: (bytes: Uint8Array) => Promise<void>) => Promise<void>,

@@ -1,4 +1,7 @@
-/** Bytes in memory and on disk: views of typed arrays, whole reads and writes. Every supported machine is little-endian, as every format read here is. */
+/**
+ * Bytes in memory and on disk: views of typed arrays, whole reads and writes. Every supported
+ * machine is little-endian, as every format read here is.
+ */
 
 import type { FileHandle } from "node:fs/promises";
 import { FormatError } from "./errors.ts";
@@ -26,7 +29,10 @@ export function bytesOf(view: ArrayBufferView): Uint8Array {
   return new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
 }
 
-/** Bytes seen as f32, f64 or u32. Copied only when they do not stand on a multiple of the element's size; a rest that makes no element is an error. */
+/**
+ * Bytes seen as f32, f64 or u32. Copied only when they do not stand on a multiple of the element's
+ * size; a rest that makes no element is an error.
+ */
 export function float32Of(bytes: Uint8Array): Float32Array {
   return viewAs(Float32Array, bytes);
 }
@@ -52,7 +58,10 @@ function viewAs<T>(type: ArrayType<T>, bytes: Uint8Array): T {
   return new type(held.buffer, held.byteOffset, held.byteLength / size);
 }
 
-/** One call of the operating system moves fewer than 2^31 bytes; less at a time also lets other work in between. */
+/**
+ * One call of the operating system moves fewer than 2^31 bytes; less at a time also lets other work
+ * in between.
+ */
 const PIECE = 64 * 1024 * 1024;
 
 /** Fills `into` from byte `at` of the file. A file that ends before is a FormatError naming it. */

@@ -1,6 +1,7 @@
 /**
- * Files that can be made again, kept between runs: in the package's `build/`, else the user's cache folder, else a folder of the user in the system's temporary
- * folder. Kernels are loaded from here, so the last one is only used while nobody else can write to it.
+ * Files that can be made again, kept between runs: in the package's `build/`, else the user's cache
+ * folder, else a folder of the user in the system's temporary folder. Kernels are loaded from here,
+ * so the last one is only used while nobody else can write to it.
  */
 
 import { lstat, mkdir, mkdtemp, readFile, rm } from "node:fs/promises";
@@ -34,7 +35,10 @@ export function temporaryCache(): string | undefined {
   return user === undefined ? undefined : join(tmpdir(), `saetta-cache-${user}`);
 }
 
-/** Those of the folders that may be read from: in the temporary folder anybody may have made one under our name. */
+/**
+ * Those of the folders that may be read from: in the temporary folder anybody may have made one
+ * under our name.
+ */
 export async function trustedFolders(folders: readonly string[]): Promise<readonly string[]> {
   const trusted: string[] = [];
   for (const folder of folders) if (folder !== temporaryCache() || (await isPrivate(folder))) trusted.push(folder);
@@ -48,8 +52,9 @@ async function isPrivate(folder: string): Promise<boolean> {
 }
 
 /**
- * The bytes of file `name` in the first of the folders that has it; else what `make` makes, kept in the first folder that takes it: written aside there and
- * renamed, so that it is never half written. Where no folder takes it, it is made again next time.
+ * The bytes of file `name` in the first of the folders that has it; else what `make` makes, kept in
+ * the first folder that takes it: written aside there and renamed, so that it is never half
+ * written. Where no folder takes it, it is made again next time.
  */
 export async function keepIn(
   folders: readonly string[],
@@ -79,7 +84,10 @@ async function keep(folder: string, name: string, bytes: Uint8Array): Promise<bo
   }
 }
 
-/** The first folder that can be written, made where it is not there yet. Throws SaettaError when none can. */
+/**
+ * The first folder that can be written, made where it is not there yet. Throws SaettaError when
+ * none can.
+ */
 export async function writableFolder(folders: readonly string[], where: string): Promise<string> {
   let last: unknown;
   for (const folder of folders) {

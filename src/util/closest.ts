@@ -11,7 +11,9 @@ const SAME: Readonly<Record<string, readonly string[]>> = {
   scale: ["expected_average_only_in", "constant_norm_rescale"],
 };
 
-/** "; did you mean X?" for the candidate nearest to a misspelt word, or nothing when none is near. */
+/**
+ * "; did you mean X?" for the candidate nearest to a misspelt word, or nothing when none is near.
+ */
 export function didYouMean(word: string, candidates: readonly string[]): string {
   const same = candidates.find((each) => SAME[each]?.includes(word.toLowerCase()));
   if (same !== undefined) return `; did you mean ${same}?`;
@@ -23,7 +25,10 @@ export function didYouMean(word: string, candidates: readonly string[]): string 
   return least.candidate === "" ? "" : `; did you mean ${least.candidate}?`;
 }
 
-/** Letters to insert, delete, replace or swap with their neighbour (Damerau, in the restricted form); `most` when there are as many or more. */
+/**
+ * Letters to insert, delete, replace or swap with their neighbour (Damerau, in the restricted
+ * form); `most` when there are as many or more.
+ */
 export function editDistance(a: string, b: string, most: number): number {
   if (Math.abs(a.length - b.length) >= most) return most;
   let [before, last]: [number[], number[]] = [[], Array.from({ length: b.length + 1 }, (_, j) => j)];

@@ -1,6 +1,7 @@
 /**
- * The one family of errors that Saetta raises on purpose. Every message is one line that says where it happened, what is wrong
- * and how to mend it; the command line prints it without a stack trace. Anything else that reaches the top is a bug and says so.
+ * The one family of errors that Saetta raises on purpose. Every message is one line that says where
+ * it happened, what is wrong and how to mend it; the command line prints it without a stack trace.
+ * Anything else that reaches the top is a bug and says so.
  */
 
 export interface Context {
@@ -42,12 +43,18 @@ export class FormatError extends SaettaError {
   override readonly name = "FormatError";
 }
 
-/** The message of anything that was thrown, on one line; an error of the operating system in plain words. */
+/**
+ * The message of anything that was thrown, on one line; an error of the operating system in plain
+ * words.
+ */
 export function messageOf(thrown: unknown): string {
   return systemWords(thrown) ?? oneLine(thrown instanceof Error ? thrown.message : String(thrown));
 }
 
-/** What an error of the operating system says, and the path it is about. Undefined for any other error. */
+/**
+ * What an error of the operating system says, and the path it is about. Undefined for any other
+ * error.
+ */
 export function systemError(thrown: unknown): { readonly what: string; readonly path: string | undefined } | undefined {
   const what = systemWords(thrown);
   if (what === undefined) return undefined;
@@ -92,7 +99,10 @@ const SYSTEM_WORDS: Readonly<Record<string, string>> = {
   EAI_AGAIN: "the name of the host cannot be looked up",
 };
 
-/** Errors of Node's own calls have a code, the number or the call behind it, and a message with both. */
+/**
+ * Errors of Node's own calls have a code, the number or the call behind it, and a message with
+ * both.
+ */
 function systemWords(thrown: unknown): string | undefined {
   if (!(thrown instanceof Error) || thrown instanceof SaettaError) return undefined;
   const { code, syscall } = thrown as Error & { readonly code?: unknown; readonly syscall?: unknown };

@@ -4,7 +4,10 @@ import { screenedMemory, screenOf } from "./screen.ts";
 
 const all = Uint16Array.from({ length: 0x10000 }, (_, bits) => bits);
 
-/** Round to nearest, ties to even, on a grid given by the significant bits and the least exponent; obvious, in float64 arithmetic. */
+/**
+ * Round to nearest, ties to even, on a grid given by the significant bits and the least exponent;
+ * obvious, in float64 arithmetic.
+ */
 function rounded(value: number, significant: number, leastExponent: number): number {
   if (value === 0 || !Number.isFinite(value)) return value;
   const exponent = Math.max(Math.floor(Math.log2(Math.abs(value))), leastExponent);
@@ -15,7 +18,10 @@ function rounded(value: number, significant: number, leastExponent: number): num
   return Math.sign(value) * (up ? below + 1 : below) * step;
 }
 
-/** f32 values over every exponent, and the exact ties between neighbours with what is one ulp beside them. */
+/**
+ * f32 values over every exponent, and the exact ties between neighbours with what is one ulp beside
+ * them.
+ */
 function samples(decode: (bits: Uint16Array) => Float32Array): Float32Array {
   const out: number[] = [];
   let seed = 1;

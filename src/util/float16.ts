@@ -1,6 +1,7 @@
 /**
- * The two 16-bit floats as bits in a Uint16Array, for a Node that has no Float16Array: IEEE 754 binary16 (f16) and bfloat16, the upper half
- * of an f32 (bf16). Narrowing rounds to nearest, ties to even; a NaN stays a NaN.
+ * The two 16-bit floats as bits in a Uint16Array, for a Node that has no Float16Array: IEEE 754
+ * binary16 (f16) and bfloat16, the upper half of an f32 (bf16). Narrowing rounds to nearest, ties
+ * to even; a NaN stays a NaN.
  */
 
 import { screenOf } from "./screen.ts";
@@ -45,8 +46,9 @@ export function decodeBfloat16(bits: Uint16Array, into = new Float32Array(bits.l
 }
 
 /**
- * f32 values -> f16 bits. Returns the index of the first finite value that rounds to infinity (65520 and beyond), or -1; everything is converted either
- * way. `into` has at least as many elements as `values`.
+ * f32 values -> f16 bits. Returns the index of the first finite value that rounds to infinity
+ * (65520 and beyond), or -1; everything is converted either way. `into` has at least as many
+ * elements as `values`.
  */
 export function encodeFloat16(values: Float32Array, into: Uint16Array): number {
   checkRoom(values.length, into.length);
@@ -60,11 +62,13 @@ export function encodeFloat16(values: Float32Array, into: Uint16Array): number {
     const magnitude = word & 0x7fff_ffff;
     let half: number;
     if (magnitude >= 0x477f_f000) {
-      // 65520 = 0x477ff000 is halfway between the largest f16 and 2^16, and goes to the even one, which is infinity.
+      // 65520 = 0x477ff000 is halfway between the largest f16 and 2^16, and goes to the even one,
+      // which is infinity.
       if (magnitude < 0x7f80_0000 && overflow < 0) overflow = i;
       half = magnitude > 0x7f80_0000 ? 0x7e00 : 0x7c00;
     } else if (magnitude < 0x3880_0000) {
-      // Below 2^-14. The ulp of an f32 in [0.5, 1) is 2^-24, the step of a subnormal f16: adding 0.5 leaves the rounded count of steps.
+      // Below 2^-14. The ulp of an f32 in [0.5, 1) is 2^-24, the step of a subnormal f16: adding
+      // 0.5 leaves the rounded count of steps.
       scratch[0] = Math.abs(values[i] as number) + 0.5;
       half = (scratchBits[0] as number) - 0x3f00_0000;
     } else {
@@ -94,7 +98,10 @@ export function encodeBfloat16(values: Float32Array, into: Uint16Array): number 
   return overflow;
 }
 
-/** Bytes of one element of what may be scanned for non-finite values, and the bits of its exponent in the word that holds them. */
+/**
+ * Bytes of one element of what may be scanned for non-finite values, and the bits of its exponent
+ * in the word that holds them.
+ */
 const WIDTH = { f16: 2, bf16: 2, f32: 4, f64: 8 } as const;
 const EXPONENT = { f16: 0x7c00, bf16: 0x7f80, f32: 0x7f80_0000, f64: 0x7ff0_0000 } as const;
 
@@ -102,7 +109,8 @@ const EXPONENT = { f16: 0x7c00, bf16: 0x7f80, f32: 0x7f80_0000, f64: 0x7ff0_0000
 const SCREENED = 2048;
 
 /**
- * Index of the first NaN or infinity among the elements [first, first + count) of little-endian `bytes`, or -1. The index counts from the start of `bytes`.
+ * Index of the first NaN or infinity among the elements [first, first + count) of little-endian
+ * `bytes`, or -1. The index counts from the start of `bytes`.
  */
 export function firstNonFinite(bytes: Uint8Array, dtype: keyof typeof WIDTH, first: number, count: number): number {
   const width = WIDTH[dtype];
@@ -143,8 +151,9 @@ export function nonFiniteRows(
 }
 
 /**
- * Adding the lowest bit of the exponent to the exponent alone carries into the place of the sign where it is all ones, and only there. `halves`: two elements a
- * word, of which the lower cannot carry into the upper.
+ * Adding the lowest bit of the exponent to the exponent alone carries into the place of the sign
+ * where it is all ones, and only there. `halves`: two elements a word, of which the lower cannot
+ * carry into the upper.
  */
 function allFinite(words: Int32Array, begin: number, end: number, exponent: number, halves: boolean): boolean {
   const mask = halves ? exponent | (exponent << 16) : exponent;
@@ -170,7 +179,10 @@ function allFinite(words: Int32Array, begin: number, end: number, exponent: numb
   return ((a | b | c | d) & sign) === 0;
 }
 
-/** The first element of [begin, end) whose exponent is all ones, or -1. Of 8 bytes the upper 4 hold it. */
+/**
+ * The first element of [begin, end) whose exponent is all ones, or -1. Of 8 bytes the upper 4 hold
+ * it.
+ */
 function firstFull(bytes: Uint8Array, width: number, begin: number, end: number, exponent: number): number {
   const step = Math.min(width, 4);
   const words =

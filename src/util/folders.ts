@@ -2,7 +2,10 @@ import { mkdir, stat } from "node:fs/promises";
 import { dirname } from "node:path";
 import { hasCode } from "./errors.ts";
 
-/** As `mkdir -p`; that of Node goes round for ever where a file system refuses with ENOENT, as /proc does. */
+/**
+ * As `mkdir -p`; that of Node goes round for ever where a file system refuses with ENOENT, as /proc
+ * does.
+ */
 export async function makeFolders(path: string): Promise<void> {
   const make = () =>
     mkdir(path).catch(async (thrown: unknown) => {

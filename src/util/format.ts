@@ -5,7 +5,10 @@ export function formatCount(value: number): string {
   return Math.round(value).toLocaleString("en-US");
 }
 
-/** A count with its noun: "1 step", "2,929 steps". `many`: the plural, where it is not the noun and "s". */
+/**
+ * A count with its noun: "1 step", "2,929 steps". `many`: the plural, where it is not the noun and
+ * "s".
+ */
 export function counted(count: number, one: string, many?: string): string {
   return `${formatCount(count)} ${nounOf(count, one, many)}`;
 }

@@ -1,4 +1,7 @@
-/** Imported before all that takes time to load: what a scheduler sends in the first second must not be lost. */
+/**
+ * Imported before all that takes time to load: what a scheduler sends in the first second must not
+ * be lost.
+ */
 
 import { holdSignals } from "./signals.ts";
 

@@ -1,6 +1,7 @@
 /**
- * JSON from files, read strictly: bounded in size and depth, valid UTF-8, no name twice in one object (readers disagree on which of the two counts).
- * Then typed fields, each refused in one line that names the file and the field.
+ * JSON from files, read strictly: bounded in size and depth, valid UTF-8, no name twice in one
+ * object (readers disagree on which of the two counts). Then typed fields, each refused in one line
+ * that names the file and the field.
  */
 
 import { constants, open } from "node:fs/promises";
@@ -55,7 +56,11 @@ export async function readTextFile(path: string, maxBytes = MAX_JSON_BYTES): Pro
   return decodeUtf8(await readBounded(path, maxBytes), path);
 }
 
-/** All of a file of at most `maxBytes`, which is `kind`. Throws FormatError when it is missing, larger, or no file (a pipe would be waited for for ever); `mend`: what to do when it cannot be opened. */
+/**
+ * All of a file of at most `maxBytes`, which is `kind`. Throws FormatError when it is missing,
+ * larger, or no file (a pipe would be waited for for ever); `mend`: what to do when it cannot be
+ * opened.
+ */
 export async function readBounded(
   path: string,
   maxBytes: number,
@@ -83,7 +88,10 @@ export async function readBounded(
   }
 }
 
-/** Walks text that is known to be JSON: refuses a repeated name and nesting deeper than MAX_DEPTH. No regular expression: strings may be megabytes long. */
+/**
+ * Walks text that is known to be JSON: refuses a repeated name and nesting deeper than MAX_DEPTH.
+ * No regular expression: strings may be megabytes long.
+ */
 function checkNames(text: string, where: string): void {
   const open: (Set<string> | undefined)[] = []; // names seen in each open object; undefined for an array
   for (let at = 0; at < text.length; at++) {

@@ -4,8 +4,8 @@ import { realpath, stat } from "node:fs/promises";
 import { basename, dirname, join, relative, resolve, sep } from "node:path";
 
 /**
- * Paths of the files relative to the folder `dir`, with "/" between their parts. Symbolic links of folders are followed
- * on both sides.
+ * Paths of the files relative to the folder `dir`, with "/" between their parts. Symbolic links of
+ * folders are followed on both sides.
  */
 export async function relativeTo(dir: string, paths: readonly string[]): Promise<string[]> {
   const real = (path: string) => realpath(path).catch(() => resolve(path));
@@ -19,9 +19,9 @@ export async function relativeTo(dir: string, paths: readonly string[]): Promise
 }
 
 /**
- * Where a file that `recordedBy` names `path` may be once both were moved: at `near`, its path relative to the folder of
- * `recordedBy`, or next to `recordedBy`, with its folder or without. Links are not resolved here: `..` of a linked
- * folder is for the system to follow.
+ * Where a file that `recordedBy` names `path` may be once both were moved: at `near`, its path
+ * relative to the folder of `recordedBy`, or next to `recordedBy`, with its folder or without.
+ * Links are not resolved here: `..` of a linked folder is for the system to follow.
  */
 export function placesAfterMove(recordedBy: string, path: string, near: string | undefined): string[] {
   const parts = path.split(/[\\/]/);
@@ -36,8 +36,9 @@ export async function firstThere(paths: readonly string[]): Promise<string | und
 }
 
 /**
- * The first of the paths where a file or folder is, as an absolute path unless it is the first of all; undefined where
- * none is. `onNote` gets a line where it is not the first: `what` says what the file is.
+ * The first of the paths where a file or folder is, as an absolute path unless it is the first of
+ * all; undefined where none is. `onNote` gets a line where it is not the first: `what` says what
+ * the file is.
  */
 export async function findMoved(
   what: string,

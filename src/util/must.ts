@@ -10,7 +10,9 @@ export interface Bounds {
   readonly mostExclusive?: boolean;
 }
 
-/** "k must be a whole number of at least 1, but is 0". `words`: allowed words, for "did you mean". */
+/**
+ * "k must be a whole number of at least 1, but is 0". `words`: allowed words, for "did you mean".
+ */
 export function mustBe(name: string, allowed: string, value: unknown, words: readonly string[] = []): string {
   const meant = typeof value === "string" ? didYouMean(value, words) : "";
   return `${name} must be ${allowed}, but is ${valueInWords(value)}${meant}`;
@@ -30,7 +32,10 @@ export function numberInWords({ least, most, leastExclusive, mostExclusive }: Bo
   return [`a ${kind}`, [...low, ...high].join(" and ")].filter(Boolean).join(" ");
 }
 
-/** "a whole number of at least 1, such as 1000, 10k or 1.5M"; examples only where there is no upper bound. */
+/**
+ * "a whole number of at least 1, such as 1000, 10k or 1.5M"; examples only where there is no upper
+ * bound.
+ */
 export function countInWords(least: number, most = Number.MAX_SAFE_INTEGER): string {
   return most < Number.MAX_SAFE_INTEGER
     ? numberInWords({ least, most }, "whole number")

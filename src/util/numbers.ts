@@ -3,7 +3,9 @@ import { type Bounds, countInWords, mustBe, numberInWords } from "./must.ts";
 
 const EXPONENTS: Readonly<Record<string, number>> = { "": 0, k: 3, m: 6, g: 9, b: 9 };
 
-/** A count as people write it: 1000, 10k, 10M, 1.5G (or 1.5B), 1e6. Undefined for any other text. */
+/**
+ * A count as people write it: 1000, 10k, 10M, 1.5G (or 1.5B), 1e6. Undefined for any other text.
+ */
 export function countOf(text: string): number | undefined {
   const match = /^(\d{1,16}(?:\.\d{1,16})?)(?:e(\d{1,2})|([kmgb]))?$/i.exec(text);
   if (match === null) return undefined;

@@ -8,8 +8,9 @@ export interface Point {
 const EIGHTHS = " ▁▂▃▄▅▆▇█";
 
 /**
- * The curve as lines of text, the y axis logarithmic: filled columns under the mean of the points that fall into each. Points whose y is not above 0 are left
- * out; no lines when fewer than two places are left.
+ * The curve as lines of text, the y axis logarithmic: filled columns under the mean of the points
+ * that fall into each. Points whose y is not above 0 are left out; no lines when fewer than two
+ * places are left.
  */
 export function plot(points: readonly Point[], { width = 60, height = 7 } = {}): string[] {
   const shown = points.filter(({ y }) => y > 0 && Number.isFinite(y));
@@ -50,7 +51,9 @@ export function plot(points: readonly Point[], { width = 60, height = 7 } = {}):
   return lines;
 }
 
-/** The values in as few digits as tell them apart, two at least; the same number of digits in each. */
+/**
+ * The values in as few digits as tell them apart, two at least; the same number of digits in each.
+ */
 function distinct(values: readonly number[]): string[] {
   for (let digits = 2; ; digits++) {
     const labels = values.map((value) => value.toPrecision(digits));

@@ -1,6 +1,7 @@
 /**
- * How far a long job is, on stderr: on a terminal one line that is rewritten, elsewhere a plain line every ten seconds. Rate and time left are
- * those of the last ten seconds, so that a slow start does not spoil them. Nothing is coloured, so NO_COLOR has nothing to turn off.
+ * How far a long job is, on stderr: on a terminal one line that is rewritten, elsewhere a plain
+ * line every ten seconds. Rate and time left are those of the last ten seconds, so that a slow
+ * start does not spoil them. Nothing is coloured, so NO_COLOR has nothing to turn off.
  */
 
 import { formatCount, formatDuration } from "./format.ts";
@@ -36,7 +37,10 @@ export interface Stream {
 }
 
 export interface Progress {
-  /** `done` units so far; `note` is put at the end of the line ("loss 0.31"). Cheap: may be called at every step. */
+  /**
+   * `done` units so far; `note` is put at the end of the line ("loss 0.31"). Cheap: may be called
+   * at every step.
+   */
   update(done: number, note?: string): void;
   /** Takes the line off the terminal. */
   done(): void;

@@ -1,6 +1,6 @@
 /**
- * Protocol Buffers, written: fields as pieces of bytes, to be joined at the end. A message is the pieces of its fields. Source:
- * https://protobuf.dev/programming-guides/encoding.
+ * Protocol Buffers, written: fields as pieces of bytes, to be joined at the end. A message is the
+ * pieces of its fields. Source: https://protobuf.dev/programming-guides/encoding.
  */
 
 const encoder = new TextEncoder();
@@ -35,7 +35,9 @@ export function double(number: number, value: number): Uint8Array[] {
   return [Uint8Array.from(varint(number * 8 + 1)), bytes];
 }
 
-/** Negative numbers are written as their two's complement of 64 bits, as int32 and int64 both ask. */
+/**
+ * Negative numbers are written as their two's complement of 64 bits, as int32 and int64 both ask.
+ */
 function varint(value: number): number[] {
   if (!Number.isSafeInteger(value)) throw new RangeError(`${value} is no integer of a protocol buffer`);
   if (value < 0) {

@@ -1,6 +1,7 @@
 /**
- * Random numbers as pure functions of their seeds. Everything that a run draws (weights, order, hold-out, samples) comes from here, keyed
- * by the run's seed, a purpose and an index, so that any part of it can be drawn again without drawing what came before.
+ * Random numbers as pure functions of their seeds. Everything that a run draws (weights, order,
+ * hold-out, samples) comes from here, keyed by the run's seed, a purpose and an index, so that any
+ * part of it can be drawn again without drawing what came before.
  */
 
 /** What random numbers are drawn for; keeps the streams of one seed apart. */
@@ -60,7 +61,8 @@ export class Rng {
   /** Uniform over 0 .. bound - 1, without bias, for bound up to 2^32. */
   below(bound: number): number {
     let drawn = this.u32();
-    // What is left over above the last whole multiple of the bound; rarely near enough to be worth a remainder, which is slow beyond 31 bits.
+    // What is left over above the last whole multiple of the bound; rarely near enough to be worth
+    // a remainder, which is slow beyond 31 bits.
     if (drawn >= 0x1_0000_0000 - bound) {
       const limit = 0x1_0000_0000 - (0x1_0000_0000 % bound);
       while (drawn >= limit) drawn = this.u32();

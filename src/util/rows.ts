@@ -1,4 +1,7 @@
-/** What all that read rows demand of a caller; it is a mistake of the program otherwise, and no fault of a file. */
+/**
+ * What all that read rows demand of a caller; it is a mistake of the program otherwise, and no
+ * fault of a file.
+ */
 
 /** Throws RangeError unless [first, first + count) are some of `rows`. */
 export function checkRows(first: number, count: number, rows: number): void {

@@ -1,10 +1,14 @@
 /**
- * Memory in which a look for exponents of ones is four times as fast as a loop in JavaScript: WebAssembly's, 16 bytes an instruction. What is read from disk is
- * looked at before it is trained on, and on few cores that look is what reading costs. The module is so small that it is put together here, instruction by
- * instruction (WebAssembly core specification 2.0, 5: binary format).
+ * Memory in which a look for exponents of ones is four times as fast as a loop in JavaScript:
+ * WebAssembly's, 16 bytes an instruction. What is read from disk is looked at before it is trained
+ * on, and on few cores that look is what reading costs. The module is so small that it is put
+ * together here, instruction by instruction (WebAssembly core specification 2.0, 5: binary format).
  */
 
-/** The OR of `(word & mask) + lowest` over all words of 4 bytes of the memory's bytes [begin, end). `end - begin` is a multiple of 64, and not 0. */
+/**
+ * The OR of `(word & mask) + lowest` over all words of 4 bytes of the memory's bytes [begin, end).
+ * `end - begin` is a multiple of 64, and not 0.
+ */
 export type Screen = (begin: number, end: number, mask: number, lowest: number) => number;
 
 const screens = new WeakMap<ArrayBufferLike, Screen>();
@@ -36,7 +40,8 @@ export function screenedMemory(bytes: number): ArrayBuffer {
     screens.set(memory.buffer, exports.f);
     return memory.buffer;
   } catch {
-    return new ArrayBuffer(bytes); // a processor without these instructions, or no room for the address space that V8 sets aside
+    // A processor without these instructions, or no room for the address space that V8 sets aside.
+    return new ArrayBuffer(bytes);
   }
 }
 

@@ -11,8 +11,10 @@ const NAMES = Object.keys(EXIT_CODES) as EndingSignal[];
 let held: EndingSignal[] | undefined;
 
 /**
- * Holds the signals from now on for the first caller of `onSignals`: until then a program still loads its modules, and Node would end at SIGTERM and take SIGUSR1 for a
- * call of its debugger. A second Ctrl-C or SIGTERM ends the process at once. SIGUSR1 never reaches the debugger again; one that did so before is held, too.
+ * Holds the signals from now on for the first caller of `onSignals`: until then a program still
+ * loads its modules, and Node would end at SIGTERM and take SIGUSR1 for a call of its debugger. A
+ * second Ctrl-C or SIGTERM ends the process at once. SIGUSR1 never reaches the debugger again; one
+ * that did so before is held, too.
  */
 export function holdSignals(): void {
   if (held !== undefined) return;
@@ -22,8 +24,8 @@ export function holdSignals(): void {
 }
 
 /**
- * Whether Node opened its debugger at a SIGUSR1 that came before `holdSignals`; the debugger is closed again. Node
- * opens it some time after the signal, so this is called more than once.
+ * Whether Node opened its debugger at a SIGUSR1 that came before `holdSignals`; the debugger is
+ * closed again. Node opens it some time after the signal, so this is called more than once.
  */
 function closeDebugger(): boolean {
   if (!process.features.inspector || debuggerAsked(process.execArgv, process.env.NODE_OPTIONS)) return false;
@@ -33,7 +35,9 @@ function closeDebugger(): boolean {
   return true;
 }
 
-/** Whether Node's options open the debugger, or load modules before the program, which may open it. */
+/**
+ * Whether Node's options open the debugger, or load modules before the program, which may open it.
+ */
 export function debuggerAsked(execArgv: readonly string[], nodeOptions = ""): boolean {
   const opening = /^(--inspect(-brk|-wait)?|--(experimental-)?(require|import|loader)|-r)(=|$)/;
   return [...execArgv, ...nodeOptions.split(/[\s"]+/)].some((word) => opening.test(word));
@@ -44,7 +48,10 @@ function hold(name: EndingSignal): void {
   held?.push(name);
 }
 
-/** Calls `heard` at each of the signals, which then do not end the process; until what is returned is called. Those that were held are heard first. */
+/**
+ * Calls `heard` at each of the signals, which then do not end the process; until what is returned
+ * is called. Those that were held are heard first.
+ */
 export function onSignals(heard: (name: EndingSignal) => void): () => void {
   // Node calls a listener with the name of the signal.
   for (const name of NAMES) process.on(name, heard);

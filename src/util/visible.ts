@@ -1,8 +1,8 @@
 /** Text of strangers on a terminal or a page. Nothing here needs Node: pages use it too. */
 
 /**
- * What a reader cannot see or what acts on the text around it: control characters, directions (bidi), zero-width characters, other line ends, fillers, tags, halves of
- * surrogate pairs.
+ * What a reader cannot see or what acts on the text around it: control characters, directions
+ * (bidi), zero-width characters, other line ends, fillers, tags, halves of surrogate pairs.
  */
 const UNSEEN = /(?!\p{Variation_Selector})[\p{Cc}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\ufff9-\ufffb]/gu;
 

@@ -1,4 +1,7 @@
-/** Plain ReLU over thresholds, for inference: an architecture that Saetta does not have, to show that there is room for it. */
+/**
+ * Plain ReLU over thresholds, for inference: an architecture that Saetta does not have, to show
+ * that there is room for it.
+ */
 
 import type { Architecture } from "../../src/sae/architectures/architecture.ts";
 

@@ -1,6 +1,7 @@
 /**
- * The seam holds a second architecture: plain ReLU over thresholds, with a parameter that TopK has not. It is one object
- * and one line of the table here; checkpoints, cfg.json, loading, the forward pass and the engine take it as they are.
+ * The seam holds a second architecture: plain ReLU over thresholds, with a parameter that TopK has
+ * not. It is one object and one line of the table here; checkpoints, cfg.json, loading, the forward
+ * pass and the engine take it as they are.
  */
 
 import { mkdtemp, readdir, rm } from "node:fs/promises";

@@ -1,4 +1,7 @@
-/** What the tests of hostile files share: a folder to write them to, and the one line that a reader must refuse each with. */
+/**
+ * What the tests of hostile files share: a folder to write them to, and the one line that a reader
+ * must refuse each with.
+ */
 
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -19,7 +22,10 @@ export function place(name: string, bytes: Uint8Array | string): string {
   return join(own, name);
 }
 
-/** The error of `read`, which must be of our family and name the file, without the path. Fails when the file is read. */
+/**
+ * The error of `read`, which must be of our family and name the file, without the path. Fails when
+ * the file is read.
+ */
 export async function refusal(path: string, read: (path: string) => unknown): Promise<string> {
   const thrown = await Promise.resolve()
     .then(() => read(path))

@@ -2,7 +2,10 @@ import { describe, expect, it } from "vitest";
 import { openSafetensors } from "../../src/formats/safetensors.ts";
 import { place, refusal } from "./attack.ts";
 
-/** A file with this header, which may be no JSON, and so many bytes of data. `stated`: the length that it states of its header. */
+/**
+ * A file with this header, which may be no JSON, and so many bytes of data. `stated`: the length
+ * that it states of its header.
+ */
 function file(header: string, data: number, stated: bigint = BigInt(Buffer.byteLength(header))): Buffer {
   const prefix = Buffer.alloc(8);
   prefix.writeBigUInt64LE(stated);

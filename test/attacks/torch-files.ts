@@ -1,4 +1,7 @@
-/** Torch files that torch.save would not write: zip archives and pickles with any field as it is wanted. */
+/**
+ * Torch files that torch.save would not write: zip archives and pickles with any field as it is
+ * wanted.
+ */
 
 import { crc32 } from "node:zlib";
 

@@ -1,6 +1,7 @@
 /**
- * Torch files with some bytes changed at random: each is read, or refused in one line, soon. SAETTA_FUZZ=20000 tries more than the 150 of an ordinary run; a failure says the seed
- * that makes its file again.
+ * Torch files with some bytes changed at random: each is read, or refused in one line, soon.
+ * SAETTA_FUZZ=20000 tries more than the 150 of an ordinary run; a failure says the seed that makes
+ * its file again.
  */
 
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";

@@ -1,4 +1,6 @@
-/** The page of `saetta serve` in Chromium, over a server and run folders that change while it looks. */
+/**
+ * The page of `saetta serve` in Chromium, over a server and run folders that change while it looks.
+ */
 
 import { mkdtempSync, renameSync, rmSync, truncateSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -1,4 +1,7 @@
-/** 32,768 latents: made in bounded memory, and shown without loading them all. Minutes long: npm run test:large. */
+/**
+ * 32,768 latents: made in bounded memory, and shown without loading them all. Minutes long: npm run
+ * test:large.
+ */
 
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -83,7 +86,8 @@ describe.skipIf(why !== undefined)("32,768 latents", () => {
     }
     await page.getByRole("searchbox").fill("government");
     await expect.poll(() => page.locator(".found").innerText()).not.toBe("32,768 latents");
-    // The index, the table, the words, and for each of four latents its shard and the text of some thirty passages.
+    // The index, the table, the words, and for each of four latents its shard and the text of some
+    // thirty passages.
     const chunks = await page.locator("script[type='text/plain']").count();
     expect(chunks).toBeGreaterThan(1000);
     const inflated = (await page.evaluate("window.inflated")) as number;

@@ -34,7 +34,9 @@ function run(shell: string, script: string): string[] {
 }
 
 describe.skipIf(missing("bash") !== undefined)("bash completes", () => {
-  /** What the function offers for the last word; bash itself completes files where that is nothing. */
+  /**
+   * What the function offers for the last word; bash itself completes files where that is nothing.
+   */
   const offered = (...words: string[]) =>
     run(
       "bash",

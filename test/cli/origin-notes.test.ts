@@ -1,4 +1,7 @@
-/** Activations of another tensor or model than the autoencoder was trained on: one note in every command that meets them. */
+/**
+ * Activations of another tensor or model than the autoencoder was trained on: one note in every
+ * command that meets them.
+ */
 
 import { cp, mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";

@@ -106,7 +106,10 @@ describe("saetta train", () => {
   });
 });
 
-/** Resolves as soon as the process has a handler for the signal of this number; before, it would be killed. */
+/**
+ * Resolves as soon as the process has a handler for the signal of this number; before, it would be
+ * killed.
+ */
 async function hears(pid: number, signal: number): Promise<void> {
   for (;;) {
     const [, mask] = /^SigCgt:\s*(\w+)/m.exec(await readFile(`/proc/${pid}/status`, "utf8"))!;
@@ -135,8 +138,9 @@ describe("signals", () => {
     expect(JSON.parse(resumed.out)).toMatchObject({ reason: "done", steps: step + 3 });
   });
 
-  // Node itself hears SIGUSR1 first, as a call of its debugger; each try sends it a little before our code runs or a
-  // little after. A port of the system's choice: where the usual one is taken, no debugger opens.
+  // Node itself hears SIGUSR1 first, as a call of its debugger; each try sends it a little before
+  // our code runs or a little after. A port of the system's choice: where the usual one is taken,
+  // no debugger opens.
   it.skipIf(process.platform !== "linux").each(["train", "resume"])(
     "SIGUSR1 while Node starts %s is not lost",
     async (command) => {

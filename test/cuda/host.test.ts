@@ -1,6 +1,7 @@
 /**
- * The host side of the cuda engine on any machine: over a stand-in for the driver and the libraries (stand-in/*.cc, compiled here), whose kernels are plain loops. What the real
- * kernels compute is for test/gpu.
+ * The host side of the cuda engine on any machine: over a stand-in for the driver and the libraries
+ * (stand-in/*.cc, compiled here), whose kernels are plain loops. What the real kernels compute is
+ * for test/gpu.
  */
 
 import { mkdtempSync, rmSync } from "node:fs";

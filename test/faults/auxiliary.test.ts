@@ -1,4 +1,6 @@
-/** Known faults of the reference in the loss and its gradient: rows 12, 13, 14 and 24 of the list. */
+/**
+ * Known faults of the reference in the loss and its gradient: rows 12, 13, 14 and 24 of the list.
+ */
 
 import { describe, expect } from "vitest";
 import { type Engine, NONE } from "../../src/engine/engine.ts";
@@ -25,7 +27,10 @@ import {
 const shape = { d: 4, n: 10, k: 2, auxk: 3 };
 const dead = Array.from({ length: shape.n }, (_, j) => j % 2 === 1);
 const age = dead.map((is) => (is ? 101 : 100));
-/** A pre-bias, and rows off their pre-bias, that no formula without the bias or without the mean would survive. */
+/**
+ * A pre-bias, and rows off their pre-bias, that no formula without the bias or without the mean
+ * would survive.
+ */
 const w: Plain = { ...drawWeights(shape, 21), preBias: [3, -2, 1.5, 4] };
 const x = drawRows(14, shape.d, 21).map((row) => row.map((value, i) => Math.fround(value + [1.5, -0.5, 0.5, 3][i])));
 const options = { shape, dead, ...HYPER_HERE };
@@ -88,7 +93,10 @@ describe("row 13", () => {
     expectWeights(engine, gradient, slopes(w, x, { ...nothing, auxCoef: 0 }), "gradient", SLOPE);
   });
 
-  /** Two rows (1, 1) and (1 + delta, 1); latent 0 gives (0, 1) to both, b_pre (1, 0): t = (0, 0) and (delta, 0). Latent 1 is dead and gives (0.5, 0). */
+  /**
+   * Two rows (1, 1) and (1 + delta, 1); latent 0 gives (0, 1) to both, b_pre (1, 0): t = (0, 0) and
+   * (delta, 0). Latent 1 is dead and gives (0.5, 0).
+   */
   const nearlyConstant = (delta: number) => ({
     start: {
       shape: { d: 2, n: 2, k: 1, auxk: 1 },
@@ -115,7 +123,8 @@ describe("row 13", () => {
   onEveryEngine(
     "row 13: loss and gradient are 0 when the denominator is at most 1e-12 mean(x^2), and not above it",
     async (engine) => {
-      // sum x^2 is 4, sum (t - mean t)^2 is delta^2 / 2: the border is at delta = 2.83e-6, between 2^-19 and 2^-18.
+      // sum x^2 is 4, sum (t - mean t)^2 is delta^2 / 2: the border is at delta = 2.83e-6, between
+      // 2^-19 and 2^-18.
       for (const delta of [0, 2 ** -20, 2 ** -19]) {
         const { start, rows } = nearlyConstant(delta);
         const { findings, gradient, sums, bad } = await Trainer.of(engine, { ...start, hyper: { mseScale: 0 } }).step(
@@ -144,7 +153,8 @@ describe("row 13", () => {
   );
 
   onEveryEngine("row 13: sums are taken in float64", async (engine) => {
-    // 2049^2 / 2^20 needs 23 bits: each square is exact in float32, and sums of float32 lose its last bits after a few.
+    // 2049^2 / 2^20 needs 23 bits: each square is exact in float32, and sums of float32 lose its
+    // last bits after a few.
     const rows = Array.from({ length: 3001 }, () => [2049 / 1024, -2049 / 1024]);
     const still = { encoder: [[0, 0]], latentBias: [-1], decoder: [[1, 0]], preBias: [0, 0] };
     const { sums } = await Trainer.of(engine, { shape: { d: 2, n: 1, k: 1, auxk: 0 }, w: still }).step(rows);
@@ -261,7 +271,8 @@ describe("row 24", () => {
   onEveryEngine(
     "row 24: b_pre has both its paths: sum of the error, minus W_enc^T times the gradient of the pre-activations",
     async (engine) => {
-      // One row, one latent that is on: z = w.(x - b) + c, x_hat = z u + b, loss = mean (x_hat - x)^2.
+      // One row, one latent that is on: z = w.(x - b) + c, x_hat = z u + b, loss = mean (x_hat -
+      // x)^2.
       const start = {
         encoder: [[0.5, -0.25]],
         latentBias: [0.125],

@@ -1,4 +1,7 @@
-/** Known faults of the reference in what a run leaves behind: rows 11 (the average, as it is used) and 23 of the list. */
+/**
+ * Known faults of the reference in what a run leaves behind: rows 11 (the average, as it is used)
+ * and 23 of the list.
+ */
 
 import { cp, mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -18,7 +21,10 @@ import { drawRows, length, type Plain, plainForward } from "./support.ts";
 
 const shape = { d: 6, n: 32, k: 2, auxk: 4 };
 const rows = drawRows(600, shape.d, 51);
-/** Everything that a state can hold is in use: the average, the clip, dead latents, a schedule, epochs that end within a batch, two windows of logs. */
+/**
+ * Everything that a state can hold is in use: the average, the clip, dead latents, a schedule,
+ * epochs that end within a batch, two windows of logs.
+ */
 const options = {
   latents: shape.n,
   k: shape.k,
@@ -114,7 +120,8 @@ describe("row 23", () => {
       expect(uninterrupted.reason).toBe("done");
       expect(stopped.reason).toBe("stopped");
       expect(stopped.steps).toBeLessThan(uninterrupted.steps);
-      // Nothing in memory, and no path of the run, is needed: the folder goes elsewhere with its newest checkpoint alone.
+      // Nothing in memory, and no path of the run, is needed: the folder goes elsewhere with its
+      // newest checkpoint alone.
       const newest = stopped.checkpoint ?? "";
       await cp(broken, moved, { recursive: true, filter: (path) => !/step-\d+/.test(path) || path.startsWith(newest) });
       await rm(broken, { recursive: true });

@@ -1,4 +1,7 @@
-/** Known faults of the reference in how data is read, sampled and held out: rows 17, 21 and 22 of the list. */
+/**
+ * Known faults of the reference in how data is read, sampled and held out: rows 17, 21 and 22 of
+ * the list.
+ */
 
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -60,7 +63,8 @@ async function writeFile(name: string, shape: readonly number[], values: Float32
 
 describe("row 17", () => {
   it("row 17: mse_scale is one over the variance with divisor N, in float64, also for f16 rows with outliers", async () => {
-    // Squares of the outliers overflow f16 (65504), and with 24 rows the divisors N and N - 1 differ by 4 %.
+    // Squares of the outliers overflow f16 (65504), and with 24 rows the divisors N and N - 1
+    // differ by 4 %.
     const rows = drawRows(24, 3, 17).map((row, b) =>
       row.map((value, i) => (b % 6 === 0 && i === 1 ? (b % 4 === 0 ? 60000 : -52000) : Math.round(64 * value) / 64)),
     );
@@ -115,7 +119,9 @@ const ascending = (a: readonly number[]) => a.toSorted((x, y) => x - y);
 const range = (count: number) => Array.from({ length: count }, (_, i) => i);
 /** Row r begins with the number r. */
 const numbered = (count: number, d = 4) => range(count).map((row) => [row, ...Array<number>(d - 1).fill(0.5)]);
-/** Blocks of 4 grains and windows of about 300 rows, so that a thousand rows have several of each. */
+/**
+ * Blocks of 4 grains and windows of about 300 rows, so that a thousand rows have several of each.
+ */
 const orderOf = (source: Source, options: Partial<OrderOptions> = {}, excluded = new RowSet(source.rows)) =>
   new Order({ rows: source.rows, rowBytes: 16, grain: source.grain }, excluded, {
     seed: 5,

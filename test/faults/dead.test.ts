@@ -1,4 +1,6 @@
-/** Known faults of the reference in what counts as firing and as dead: rows 15 and 16 of the list. */
+/**
+ * Known faults of the reference in what counts as firing and as dead: rows 15 and 16 of the list.
+ */
 
 import { describe, expect, it } from "vitest";
 import { DEFAULTS, resolveConfig } from "../../src/config.ts";
@@ -109,7 +111,8 @@ describe("row 16", () => {
         [1, 2, 3, 4],
         [1, 2, 3, 4],
       ];
-      // Latent 0 is at the threshold, 1 above it; 2 would be above it once this step's rows are counted. All of them fire in this step.
+      // Latent 0 is at the threshold, 1 above it; 2 would be above it once this step's rows are
+      // counted. All of them fire in this step.
       const trainer = Trainer.of(engine, axes(4, [100, 101, 99, 0], { deadAfter: 100 }, 4, 4));
       const first = await trainer.step(rows);
       expect(first.dead?.latents).toEqual([[1], [1], [1]]);

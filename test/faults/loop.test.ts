@@ -94,7 +94,8 @@ describe("row 9", () => {
       expect(logged).toEqual([5, 10, 12]);
       const flags = reads.flat().filter((read) => read === "u32[1]");
       expect(flags).toHaveLength(12);
-      // Beside the flags: the three small tensors of each of the three logged steps. No weights, codes or rows.
+      // Beside the flags: the three small tensors of each of the three logged steps. No weights,
+      // codes or rows.
       const others = reads.flat().filter((read) => read !== "u32[1]");
       expect(others.toSorted()).toEqual(
         [...Array(3).fill("f64[14]"), ...Array(3).fill("f64[1]"), ...Array(3).fill("f64[3]")].toSorted(),
@@ -114,7 +115,8 @@ describe("row 9", () => {
         release();
         engine.update(...given);
       },
-      // What a step found is not there until the next one was handed over: a loop that waits for it first goes on only by the timer.
+      // What a step found is not there until the next one was handed over: a loop that waits for it
+      // first goes on only by the timer.
       read: async (t) => {
         const bytes = engine.read(t);
         if (submitted < steps && waitedInVain === 0) {

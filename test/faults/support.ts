@@ -1,6 +1,8 @@
 /**
- * What the tests of the reference's known faults share: one training step on any engine with everything that it wrote, and, to compare with, the loss and the
- * update once more in plain arrays. Nothing here calls the code under test for an expected value; gradients are slopes of the loss.
+ * What the tests of the reference's known faults share: one training step on any engine with
+ * everything that it wrote, and, to compare with, the loss and the update once more in plain
+ * arrays. Nothing here calls the code under test for an expected value; gradients are slopes of the
+ * loss.
  */
 
 import { expect, it } from "vitest";
@@ -313,7 +315,11 @@ export class Trainer {
     return trainer;
   }
 
-  /** One step on the rows, and what it wrote. `logged`: with the norm, which steps that are not logged do without. The memory of a step is used again for the next batch of as many rows, as in training. */
+  /**
+   * One step on the rows, and what it wrote. `logged`: with the norm, which steps that are not
+   * logged do without. The memory of a step is used again for the next batch of as many rows, as in
+   * training.
+   */
   async step(x: readonly number[][], hyper: Partial<Hyper> = {}, logged = true) {
     const { engine, state, start } = this;
     const rows = x.length;

@@ -1,4 +1,7 @@
-/** Known faults of the reference in how a step changes the weights: rows 6, 10, 11, 18, 25, 26 and 27 of the list. */
+/**
+ * Known faults of the reference in how a step changes the weights: rows 6, 10, 11, 18, 25, 26 and
+ * 27 of the list.
+ */
 
 import { describe, expect } from "vitest";
 import type { Engine, Hyper } from "../../src/engine/engine.ts";
@@ -41,7 +44,8 @@ describe("row 6", () => {
     onEveryEngine(
       `row 6: gradients start from zero every step, ${dense ? "kept" : "formed row by row"}`,
       async (engine) => {
-        // Adam without memory: its first moment is the gradient of this step. Nothing moves, so that every step has the same gradient.
+        // Adam without memory: its first moment is the gradient of this step. Nothing moves, so
+        // that every step has the same gradient.
         const trainer = Trainer.of(engine, { shape, w, dense, hyper: { lr: 0, beta1: 0 } });
         const first = gradientAt(w, x);
         const other = drawRows(12, shape.d, 2);
@@ -196,7 +200,8 @@ describe("row 18", () => {
         expect(Math.abs(length(decoder[j]) - 1)).toBeLessThan(1e-6);
         expect([...m[j], ...v[j]]).toEqual(Array(2 * shape.d).fill(0));
       }
-      // Another latent, or another step, draws another direction; the same draws the same, on every engine.
+      // Another latent, or another step, draws another direction; the same draws the same, on every
+      // engine.
       expect(Math.abs(dot(decoder[2], decoder[7]))).toBeLessThan(0.999);
       const later = await rowAfter(engine, [2], 5);
       expect(Math.abs(dot(decoder[2], later.decoder[2]))).toBeLessThan(0.999);

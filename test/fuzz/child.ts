@@ -1,8 +1,8 @@
 /**
  * Runs mutations one after the other: child.js FORMAT FIRST COUNT SECONDS. Writes a line before
  * each, with the seconds of processor time used so far ("s 17 0.25"), and a line for each that was
- * accepted ("a 17") or failed ("f 17 {...}"). The lines are written synchronously, so that the parent
- * knows which mutation killed this process or holds it.
+ * accepted ("a 17") or failed ("f 17 {...}"). The lines are written synchronously, so that the
+ * parent knows which mutation killed this process or holds it.
  */
 
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync, writeSync } from "node:fs";

@@ -1,10 +1,13 @@
 /**
- * What the fuzzer must know of a format. To add one: a file in formats/ that exports a FuzzFormat, and its name in formats/index.ts. Nothing else: the ordinary tests
- * (fuzz.test.ts) then run some hundreds of mutations of it, and `npm run test:fuzz -- --format NAME` 20,000.
+ * What the fuzzer must know of a format. To add one: a file in formats/ that exports a FuzzFormat,
+ * and its name in formats/index.ts. Nothing else: the ordinary tests (fuzz.test.ts) then run some
+ * hundreds of mutations of it, and `npm run test:fuzz -- --format NAME` 20,000.
  *
- * `samples` are valid files, small (under 64 KiB, so that a mutation often hits something that counts) and between them with every construct that the reader knows. `read` opens
- * the file and reads ALL that the product would read of it. Where a mutation is accepted, `read` returns; otherwise it must throw a SaettaError. Anything else it
- * throws, more than 2 s of processor time, more than 256 MB or a dead process is a failure.
+ * `samples` are valid files, small (under 64 KiB, so that a mutation often hits something that
+ * counts) and between them with every construct that the reader knows. `read` opens the file and
+ * reads ALL that the product would read of it. Where a mutation is accepted, `read` returns;
+ * otherwise it must throw a SaettaError. Anything else it throws, more than 2 s of processor time,
+ * more than 256 MB or a dead process is a failure.
  */
 
 export interface Sample {
@@ -29,10 +32,16 @@ export interface JsonPart {
 export interface FuzzFormat {
   readonly name: string;
   samples(): Promise<readonly Sample[]> | readonly Sample[];
-  /** Bytes where a structure or a field begins; each is cut at, and overwritten with extreme numbers. */
+  /**
+   * Bytes where a structure or a field begins; each is cut at, and overwritten with extreme
+   * numbers.
+   */
   boundaries(bytes: Buffer): readonly number[];
   readonly json?: JsonPart;
-  /** Makes checksums right again after bytes were overwritten, so that mutations get past them. Called with every other mutation that keeps the length. */
+  /**
+   * Makes checksums right again after bytes were overwritten, so that mutations get past them.
+   * Called with every other mutation that keeps the length.
+   */
   resealed?(sample: Buffer, mutated: Buffer): void;
   /** Opens the file at `path` and reads everything. */
   read(path: string): Promise<void>;

@@ -1,5 +1,7 @@
 /**
- * Checksums of HDF5's newer structures, made right again after a mutation. Where they stand is found in the valid file: each structure begins with a signature and ends where the checksum of what came before is found.
+ * Checksums of HDF5's newer structures, made right again after a mutation. Where they stand is
+ * found in the valid file: each structure begins with a signature and ends where the checksum of
+ * what came before is found.
  */
 
 import { lookup3 } from "../../src/formats/hdf5-checksum.ts";

@@ -1,7 +1,7 @@
 /**
- * npm run test:fuzz [-- --format NAME[,NAME] --seed FIRST --count N --seconds S]: mutations of every
- * format, 20,000 each, at most 2 s of processor time each. Prints a line per failure, with its seed;
- * exits 1 when there is one.
+ * npm run test:fuzz [-- --format NAME[,NAME] --seed FIRST --count N --seconds S]: mutations of
+ * every format, 20,000 each, at most 2 s of processor time each. Prints a line per failure, with
+ * its seed; exits 1 when there is one.
  */
 
 import { parseArgs } from "node:util";

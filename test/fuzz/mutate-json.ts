@@ -1,4 +1,7 @@
-/** Mutations of JSON that mostly leave it JSON: other values, other names, repeated and missing parts. */
+/**
+ * Mutations of JSON that mostly leave it JSON: other values, other names, repeated and missing
+ * parts.
+ */
 
 import type { Rng } from "../../src/util/rng.ts";
 

@@ -13,7 +13,10 @@ export interface Mutation {
 
 type Step = (bytes: Buffer, boundaries: readonly number[], rng: Rng) => readonly [bytes: Buffer, words: string];
 
-/** One mutation in this many cuts at the next of all boundaries of all samples, so that each is cut at sooner or later; the others are drawn. */
+/**
+ * One mutation in this many cuts at the next of all boundaries of all samples, so that each is cut
+ * at sooner or later; the others are drawn.
+ */
 const ENUMERATED = 4;
 
 export class Mutator {
@@ -136,7 +139,8 @@ const STEPS: readonly Step[] = [
     for (let i = 0; i < width && at + i < bytes.length; i++) bytes[at + i] = Number((value >> BigInt(8 * i)) & 255n);
     return [bytes, `the ${width} bytes from ${at} = ${value}`];
   },
-  // What is an address, a length or a count in one place, in another: cycles, overlaps and lengths that do not fit.
+  // What is an address, a length or a count in one place, in another: cycles, overlaps and lengths
+  // that do not fit.
   function copyNumber(bytes, boundaries, rng) {
     const width = [4, 8, 8, 8][rng.below(4)]!;
     if (bytes.length < width) return [bytes, "nothing"];

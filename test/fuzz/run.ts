@@ -1,4 +1,7 @@
-/** The parent of children that run mutations: it kills those that hang, sees those that die, and goes on behind the mutation that did it. */
+/**
+ * The parent of children that run mutations: it kills those that hang, sees those that die, and
+ * goes on behind the mutation that did it.
+ */
 
 import { spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
@@ -12,13 +15,16 @@ export interface Failure {
   readonly what: string;
   /** What was done to the file. */
   readonly words: string;
-  /** A matter of time or memory, which other work or earlier mutations of the same process may have used: it counts if it fails again, alone. */
+  /**
+   * A matter of time or memory, which other work or earlier mutations of the same process may have
+   * used: it counts if it fails again, alone.
+   */
   readonly doubtful?: boolean;
 }
 
 /**
- * A mutation that used this many times the processor time it may use hangs. The child itself reports
- * one that only took too long.
+ * A mutation that used this many times the processor time it may use hangs. The child itself
+ * reports one that only took too long.
  */
 const HANGS = 4;
 /** A mutation that waits uses no processor time. This is long enough for a busy machine. */
@@ -122,7 +128,9 @@ function runChild(format: string, first: number, count: number, allowed: number)
   });
 }
 
-/** Time of the processor that a process took, in user and system mode; 0 where there is no /proc. */
+/**
+ * Time of the processor that a process took, in user and system mode; 0 where there is no /proc.
+ */
 function cpuSeconds(pid: number | undefined): number {
   try {
     const fields = readFileSync(`/proc/${pid}/stat`, "latin1")

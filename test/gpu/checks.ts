@@ -1,6 +1,7 @@
 /**
- * What the cuda engine must show as a whole, apart from the conformance cases: run on a card by gpu.test.ts or run.ts, and over the stand-in of test/cuda by
- * host.test.ts. A check throws when it fails, and returns what it found in words.
+ * What the cuda engine must show as a whole, apart from the conformance cases: run on a card by
+ * gpu.test.ts or run.ts, and over the stand-in of test/cuda by host.test.ts. A check throws when it
+ * fails, and returns what it found in words.
  */
 
 import { createHash } from "node:crypto";
@@ -60,7 +61,10 @@ interface Run {
   readonly saveAt?: number;
 }
 
-/** Rows made of a few directions each, one of which is in half of them, so that a latent is on in many. */
+/**
+ * Rows made of a few directions each, one of which is in half of them, so that a latent is on in
+ * many.
+ */
 function rowsOf(d: number, m: number, seed: number): Float32Array {
   const rng = new Rng(seed, 1);
   const directions = Array.from({ length: 4 * d }, () =>
@@ -84,7 +88,8 @@ const SMALL: Run = {
   hyper: { ...HYPER, deadAfter: 4000, clip: 1, emaDecay: 0.9, rows: 300 },
   rows: rowsOf(32, 1000, 1),
   ema: true,
-  // A tenth of the latents is on all the time. Most of the others are dead; the rest dies, so that the room for the dead changes on the way: it is counted after step 4.
+  // A tenth of the latents is on all the time. Most of the others are dead; the rest dies, so that
+  // the room for the dead changes on the way: it is counted after step 4.
   bias: (j) => (j % 10 === 0 ? 5 : 0),
   ages: (j) => (j % 10 === 0 ? 0 : j % 12 === 1 ? 1400 : 5000),
   norm: (step) => step % 3 === 0,
@@ -135,7 +140,10 @@ class Trainer {
     this.#step = newStep(engine, shape, B);
   }
 
-  /** One step; also writes a row of the data again, as the loop does, which must not reach the steps before. */
+  /**
+   * One step; also writes a row of the data again, as the loop does, which must not reach the steps
+   * before.
+   */
   step(): void {
     const { run, engine } = this;
     const at = this.#done++;
@@ -302,7 +310,8 @@ export const CHECKS: readonly Check[] = [
       };
       const rounding = { f32: 2 ** -24, bf16: 2 ** -8, fp16: 2 ** -11 }[dtype];
       const reference = await ending(createReferenceEngine(), run);
-      // How far runs drift apart whose rows are rounded so on the way in, and whose weights are off by what sums in f32 are off by, after each step.
+      // How far runs drift apart whose rows are rounded so on the way in, and whose weights are off
+      // by what sums in f32 are off by, after each step.
       let spread = 0;
       for (let seed = 1; seed <= 5; seed++) {
         const rng = new Rng(11, seed);
@@ -322,7 +331,10 @@ export const CHECKS: readonly Check[] = [
 /** What a sum of d products in f32 is off by: about the root of d roundings. */
 const sumRounding = (d: number) => Math.sqrt(d) * 2 ** -24;
 
-/** Squared error a row over the last 20 steps. `noise`: weights are off by the rounding of sums in f32 after each step. */
+/**
+ * Squared error a row over the last 20 steps. `noise`: weights are off by the rounding of sums in
+ * f32 after each step.
+ */
 async function ending(engine: Engine, run: Run, noise?: Rng): Promise<number> {
   const trainer = new Trainer(engine, run);
   let total = 0;

@@ -1,6 +1,8 @@
 /**
- * Two cards as replicas and as shards, beside one: the first losses agree, the whole run does within what selections that rounding decides otherwise make of it, and two runs of one grid have the same bits.
- * Needs two NVIDIA cards and NCCL; `SAETTA_GRID_ENGINE=cpu` runs the same over Open MPI.
+ * Two cards as replicas and as shards, beside one: the first losses agree, the whole run does
+ * within what selections that rounding decides otherwise make of it, and two runs of one grid have
+ * the same bits. Needs two NVIDIA cards and NCCL; `SAETTA_GRID_ENGINE=cpu` runs the same over Open
+ * MPI.
  */
 
 import { spawnSync } from "node:child_process";

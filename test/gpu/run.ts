@@ -1,6 +1,8 @@
 /**
- * The tests of the cuda engine without a test runner, for machines that have a card and little else: `node test/gpu/run.ts [f32 bf16 fp16] [1/4]` (Node 24). With 1/4 only the first, fifth, ninth of
- * them and so on, for four processes that share the work where each is slow, as under compute-sanitizer.
+ * The tests of the cuda engine without a test runner, for machines that have a card and little
+ * else: `node test/gpu/run.ts [f32 bf16 fp16] [1/4]` (Node 24). With 1/4 only the first, fifth,
+ * ninth of them and so on, for four processes that share the work where each is slow, as under
+ * compute-sanitizer.
  */
 
 import { CASES } from "../../src/engine/conformance.ts";

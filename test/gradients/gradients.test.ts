@@ -1,7 +1,8 @@
 /**
- * Every gradient against central differences of the loss, in float64: E1 to E12 evaluated forward by code that shares nothing with the gradients, at
- * weight + eps and weight - eps, for every element of every parameter, on random small shapes. As in training, the auxiliary target and its normaliser
- * are held where they were.
+ * Every gradient against central differences of the loss, in float64: E1 to E12 evaluated forward
+ * by code that shares nothing with the gradients, at weight + eps and weight - eps, for every
+ * element of every parameter, on random small shapes. As in training, the auxiliary target and its
+ * normaliser are held where they were.
  */
 
 import { afterAll, describe, expect, it } from "vitest";
@@ -93,7 +94,10 @@ function isClear(w: maths.Weights, x: Float64Array, k: number, auxk: number, hyp
   );
 }
 
-/** What the loss holds fixed: the auxiliary target t [B,d] and the sum of its squared distances from its mean. */
+/**
+ * What the loss holds fixed: the auxiliary target t [B,d] and the sum of its squared distances from
+ * its mean.
+ */
 interface Held {
   readonly target: Float64Array;
   readonly variation: number;

@@ -1,4 +1,7 @@
-/** `saetta train` and `resume` as several ranks: the run folder is that of one process, the grid may change, and a rank that is gone ends the run. */
+/**
+ * `saetta train` and `resume` as several ranks: the run folder is that of one process, the grid may
+ * change, and a rank that is gone ends the run.
+ */
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -50,7 +53,10 @@ const EXACT = [
   "0",
   "--encoder-rescale",
 ];
-/** Moments at which a rank is killed, and as many at which one is stopped. More than one are random moments; `npm run test:grid-faults` tries 20. */
+/**
+ * Moments at which a rank is killed, and as many at which one is stopped. More than one are random
+ * moments; `npm run test:grid-faults` tries 20.
+ */
 const MOMENTS = Number(process.env.SAETTA_GRID_FAULTS || 1);
 const DEADLINE = 10;
 

@@ -1,8 +1,8 @@
 /**
  * Replicas and shards of the cuda engine compute what one process computes, over the stand-in for
  * CUDA, whose memory Open MPI can exchange: what replicas give each other and who updates what
- * (owned-rows.ts). Steps are not recorded here, for Open MPI cannot be. What the real kernels compute
- * is for test/gpu.
+ * (owned-rows.ts). Steps are not recorded here, for Open MPI cannot be. What the real kernels
+ * compute is for test/gpu.
  */
 
 import { mkdtempSync, rmSync } from "node:fs";

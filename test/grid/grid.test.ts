@@ -1,4 +1,7 @@
-/** Replicas and shards compute what one process computes: each operation, and a hundred steps on six grids. */
+/**
+ * Replicas and shards compute what one process computes: each operation, and a hundred steps on six
+ * grids.
+ */
 
 import { beforeAll, describe, expect, it } from "vitest";
 import { prepareCpuKernels } from "../../src/engine/cpu/index.ts";
@@ -34,7 +37,10 @@ const GRIDS: readonly GridSize[] = [
   [1, 3],
   [3, 1],
 ];
-/** The step that is skipped, as a weight of one rank is not finite (steps.mjs); what the others computed in it is of no use. */
+/**
+ * The step that is skipped, as a weight of one rank is not finite (steps.mjs); what the others
+ * computed in it is of no use.
+ */
 const SPOILED = 60;
 const LOSSES = ["loss", "mse", "auxk_loss", "grad_norm"] as const;
 

@@ -1,4 +1,5 @@
-// The operations of a collective that the engines do not use yet, on memory of JavaScript; and what goes over the rendezvous.
+// The operations of a collective that the engines do not use yet, on memory of JavaScript; and what
+// goes over the rendezvous.
 
 import { groupOf } from "../../dist/collective/collective.js";
 

@@ -1,4 +1,5 @@
-// A hundred training steps (unless otherwise asked for) of a small autoencoder on rows that all ranks draw, each rank on its part. Kept of every step: what was selected, and the losses.
+// A hundred training steps (unless otherwise asked for) of a small autoencoder on rows that all
+// ranks draw, each rank on its part. Kept of every step: what was selected, and the losses.
 
 import { paramsOf, rulesOf } from "../../dist/sae/architectures/index.js";
 import { autoencoderDims } from "../../dist/sae/dims.js";
@@ -28,7 +29,10 @@ const HYPER = {
 /** Latents that are never on and whose decoder rows are 0, so that they are drawn anew. */
 const WITHOUT_ROW = [20, 40];
 
-/** The start, of which only the first rank of each shard knows, and pre-bias rank 0 alone; the others are told. */
+/**
+ * The start, of which only the first rank of each shard knows, and pre-bias rank 0 alone; the
+ * others are told.
+ */
 function start(engine, state, shard) {
   const { grid, dims, firstLatent } = shard;
   startParams(engine, state.params, dims, 3, new Float64Array(D).fill(0.4), firstLatent);
@@ -75,7 +79,8 @@ export async function steps(engine, collective, asked) {
   const kept = [];
   for (let step = 0; step < count; step++) {
     const index = Uint32Array.from({ length: B }, () => order.below(ROWS));
-    // A weight of one rank's is not finite for one step, which none may take. Replicas may give it to each other, as they do with weights.
+    // A weight of one rank's is not finite for one step, which none may take. Replicas may give it
+    // to each other, as they do with weights.
     if (step === SPOILED) engine.complete(state);
     const before = step === SPOILED ? await engine.read(state.params.encoder) : undefined;
     if (before && grid.rank === grid.shards - 1)

@@ -1,4 +1,6 @@
-// One rank of a test, started by mpirun (or alone): node worker.mjs cases|steps|variants:JSON|operations ENGINES SHARDS REPLICAS OUT; writes what it finds into OUT/rank-N.json.
+// One rank of a test, started by mpirun (or alone): node worker.mjs
+// cases|steps|variants:JSON|operations ENGINES SHARDS REPLICAS OUT; writes what it finds into
+// OUT/rank-N.json.
 
 import { writeFileSync } from "node:fs";
 import { join as joinPath } from "node:path";

@@ -1,4 +1,7 @@
-/** What make_fixtures.py wrote: autoencoders in the formats of others, 16 rows, and what PyTorch made of them by each format's rules. */
+/**
+ * What make_fixtures.py wrote: autoencoders in the formats of others, 16 rows, and what PyTorch
+ * made of them by each format's rules.
+ */
 
 import { readFileSync } from "node:fs";
 import { writeFile } from "node:fs/promises";

@@ -1,4 +1,7 @@
-/** Which program a folder's autoencoder is of, by what the folder holds and not by the names of folders. */
+/**
+ * Which program a folder's autoencoder is of, by what the folder holds and not by the names of
+ * folders.
+ */
 
 import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -109,7 +112,10 @@ describe("a folder of sparsify", () => {
 });
 
 describe("Qwen-Scope", () => {
-  /** The autoencoder of the fixture, in its words: the same latents once the product with b_dec is in the bias. */
+  /**
+   * The autoencoder of the fixture, in its words: the same latents once the product with b_dec is
+   * in the bias.
+   */
   async function written(path: string): Promise<void> {
     await mkdir(path);
     const numbers = async (part: unknown) => float32Of(await (part as TorchPart).bytes());

@@ -1,4 +1,7 @@
-/** docs/recipes/harvest.py writes what we read. (What load_checkpoint.py reads is in write.test.ts, beside PyTorch's other answers.) */
+/**
+ * docs/recipes/harvest.py writes what we read. (What load_checkpoint.py reads is in write.test.ts,
+ * beside PyTorch's other answers.)
+ */
 
 import { execFile } from "node:child_process";
 import { mkdtemp, readdir, rm } from "node:fs/promises";

@@ -53,7 +53,9 @@ function drawn(seed: number): { readonly [K in keyof Params]: Float64Array } {
   return { encoder: normal(n * d, 0.3), latentBias: normal(n, 0.1), decoder, preBias: normal(d, 1) };
 }
 
-/** A checkpoint of the engine's kind of numbers; with `ema` the running average holds other weights. */
+/**
+ * A checkpoint of the engine's kind of numbers; with `ema` the running average holds other weights.
+ */
 async function checkpoint(on: Engine, kind: Normalization["kind"], ema = false): Promise<string> {
   const shapes = paramShapes(shape);
   const params = (seed: number | undefined, scale = 1): Params => {

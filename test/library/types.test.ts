@@ -1,4 +1,7 @@
-/** The types of the library's face. `npm run check` compiles this file: what is wrong in it, or an error that is expected and does not come, is an error. */
+/**
+ * The types of the library's face. `npm run check` compiles this file: what is wrong in it, or an
+ * error that is expected and does not come, is an error.
+ */
 
 import { describe, expectTypeOf, it } from "vitest";
 import {

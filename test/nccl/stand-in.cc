@@ -1,5 +1,6 @@
-// Stands in for NCCL in tests: all ranks are in one process and an operation is done when the last rank of its group has queued it. Ids, groups and arguments
-// are checked as NCCL would; memory is the host's.
+// Stands in for NCCL in tests: all ranks are in one process and an operation is done when the last
+// rank of its group has queued it. Ids, groups and arguments are checked as NCCL would; memory is
+// the host's.
 
 #include <cstdint>
 #include <cstring>
@@ -43,7 +44,10 @@ static size_t bytesOf(int type) { return type == 1 ? 1 : type == 3 || type == 7 
 
 template <class T>
 static void reduce(T* sum, const T* other, size_t count, int op) {
-  for (size_t i = 0; i < count; i++) sum[i] = op == 0 ? sum[i] + other[i] : op == 2 ? (other[i] > sum[i] ? other[i] : sum[i]) : (other[i] < sum[i] ? other[i] : sum[i]);
+  for (size_t i = 0; i < count; i++)
+    sum[i] = op == 0   ? sum[i] + other[i]
+             : op == 2 ? (other[i] > sum[i] ? other[i] : sum[i])
+                       : (other[i] < sum[i] ? other[i] : sum[i]);
 }
 
 static void reduceBytes(void* sum, const void* other, size_t count, int type, int op) {
@@ -65,7 +69,9 @@ static int run(Group& g) {
   const size_t part = all.size() / n;
   for (size_t r = 0; r < n; r++) {
     const Call& c = g.comms[r]->queued[0];
-    if (c.kind != first.kind || c.count != first.count || c.type != first.type || c.op != first.op || c.root != first.root) return INVALID;
+    if (c.kind != first.kind || c.count != first.count || c.type != first.type || c.op != first.op ||
+        c.root != first.root)
+      return INVALID;
     std::memcpy(all.data() + r * part, c.from, part);
   }
   std::vector<char> sum(all.begin(), all.begin() + part);
@@ -115,7 +121,9 @@ int ncclAllReduce(const void* from, void* to, size_t count, int type, int op, Co
 int ncclReduceScatter(const void* from, void* to, size_t count, int type, int op, Comm* c, uint64_t s) {
   return queue(c, {REDUCE_SCATTER, from, to, count, type, op, 0, s});
 }
-int ncclAllGather(const void* from, void* to, size_t count, int type, Comm* c, uint64_t s) { return queue(c, {ALL_GATHER, from, to, count, type, 0, 0, s}); }
+int ncclAllGather(const void* from, void* to, size_t count, int type, Comm* c, uint64_t s) {
+  return queue(c, {ALL_GATHER, from, to, count, type, 0, 0, s});
+}
 int ncclBroadcast(const void* from, void* to, size_t count, int type, int root, Comm* c, uint64_t s) {
   return queue(c, {BROADCAST, from, to, count, type, 0, root, s});
 }
@@ -135,9 +143,12 @@ int ncclCommGetAsyncError(Comm*, int* code) {
   *code = broken;
   return 0;
 }
-const char* ncclGetErrorString(int code) { return code == INVALID ? "invalid argument" : code == 6 ? "remote process exited" : "no error"; }
+const char* ncclGetErrorString(int code) {
+  return code == INVALID ? "invalid argument" : code == 6 ? "remote process exited" : "no error";
+}
 
-/// For the tests: what the next look finds, how many groups were aborted, the stream of the last call.
+/// For the tests: what the next look finds, how many groups were aborted, the stream of the last
+/// call.
 void standInBreak(int code) { broken = code; }
 int standInAborted() { return aborted; }
 uint64_t standInStream() { return lastStream; }

@@ -1,4 +1,6 @@
-/** What `npm ci` of a checkout leaves: the command, and no download from anywhere but the registry. */
+/**
+ * What `npm ci` of a checkout leaves: the command, and no download from anywhere but the registry.
+ */
 
 import { execFileSync, spawnSync } from "node:child_process";
 import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from "node:fs";

@@ -26,7 +26,8 @@ function saetta(...words: string[]): { readonly code: number | null; readonly ou
 }
 
 beforeAll(async () => {
-  // Compiled a second time the kernels would take a minute, and be the same: the library is found by the hash of their sources.
+  // Compiled a second time the kernels would take a minute, and be the same: the library is found
+  // by the hash of their sources.
   const library = await kernelLibrary();
   mkdirSync(join(cache, "saetta"), { recursive: true });
   copyFileSync(library, join(cache, "saetta", basename(library)));

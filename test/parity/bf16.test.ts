@@ -1,6 +1,7 @@
 /**
- * The cpu engine's product in bf16 against its product in float32, on activations of a language model: the same codes and the same trained
- * weights, bit for bit, and on some rows in a hundred rounding alone would have selected others, so that this is no accident.
+ * The cpu engine's product in bf16 against its product in float32, on activations of a language
+ * model: the same codes and the same trained weights, bit for bit, and on some rows in a hundred
+ * rounding alone would have selected others, so that this is no accident.
  */
 
 import { mkdtemp, rm } from "node:fs/promises";

@@ -38,7 +38,10 @@ export interface Start {
   /** By float64. */
   readonly loss: number;
   readonly squares: Readonly<Record<string, number>>;
-  /** Of float32: |loss - truth|, and for "kind/parameter" the median of |element - truth| over elements whose truth is not 0. */
+  /**
+   * Of float32: |loss - truth|, and for "kind/parameter" the median of |element - truth| over
+   * elements whose truth is not 0.
+   */
   readonly errors: Readonly<Record<string, number>>;
 }
 

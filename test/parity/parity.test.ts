@@ -1,6 +1,7 @@
 /**
- * Twenty steps of the reference's two recipes, from the same start on the same rows, against plain PyTorch in float64 (make_fixtures.py): losses,
- * gradient norms, dead latents and ages of every step, and all weights and averages of some.
+ * Twenty steps of the reference's two recipes, from the same start on the same rows, against plain
+ * PyTorch in float64 (make_fixtures.py): losses, gradient norms, dead latents and ages of every
+ * step, and all weights and averages of some.
  */
 
 import { describe, expect, it } from "vitest";
@@ -15,7 +16,10 @@ import { cpuEngine, whyNoCpu } from "../support/engines.ts";
 import { newState, newStep } from "../topk.ts";
 import { fixture, hyperOf, near, type Run, runs, shape } from "./fixtures.ts";
 
-/** Repeats a run; `check` sees the state after each step. Returns the worst relative error of the losses, and of everything. */
+/**
+ * Repeats a run; `check` sees the state after each step. Returns the worst relative error of the
+ * losses, and of everything.
+ */
 async function repeat(
   engine: Engine,
   title: string,

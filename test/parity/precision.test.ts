@@ -1,6 +1,7 @@
 /**
- * One step from each of twenty states of a PyTorch run in float64: how far the cpu engine is off, beside how far PyTorch in float32 is off from the same states on the
- * same rows. The truth is the reference engine's step, which is checked here against PyTorch's in float64.
+ * One step from each of twenty states of a PyTorch run in float64: how far the cpu engine is off,
+ * beside how far PyTorch in float32 is off from the same states on the same rows. The truth is the
+ * reference engine's step, which is checked here against PyTorch's in float64.
  */
 
 import { describe, expect, it } from "vitest";

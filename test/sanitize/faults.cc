@@ -1,4 +1,5 @@
-// One fault of each kind that the sanitizers are there to find. scripts/sanitize.mjs commits each before it trusts their silence.
+// One fault of each kind that the sanitizers are there to find. scripts/sanitize.mjs commits each
+// before it trusts their silence.
 
 #include <cstdint>
 #include <cstdlib>

@@ -1,6 +1,7 @@
 /**
- * Whole training steps of the cpu engine on four threads, queued without a wait, while other memory is taken, written, read and given back: what a thread does
- * at the wrong time changes a bit, and under scripts/sanitize.mjs it is named.
+ * Whole training steps of the cpu engine on four threads, queued without a wait, while other memory
+ * is taken, written, read and given back: what a thread does at the wrong time changes a bit, and
+ * under scripts/sanitize.mjs it is named.
  */
 
 import { describe, expect, it } from "vitest";

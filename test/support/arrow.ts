@@ -24,7 +24,10 @@ export interface Lists {
   readonly nulls?: boolean;
 }
 
-/** A batch of `n` sequences [T, d] under `hook`, of the numbers from `from` on, with token_ids [T]; the lists begin with what is skipped, as in a slice. */
+/**
+ * A batch of `n` sequences [T, d] under `hook`, of the numbers from `from` on, with token_ids [T];
+ * the lists begin with what is skipped, as in a slice.
+ */
 export function batch(
   kind: Kind,
   n: number,
@@ -96,7 +99,10 @@ export function batch(
 export const ipc = (batches: readonly arrow.RecordBatch[], format: "stream" | "file" = "stream") =>
   arrow.tableToIPC(new arrow.Table([...batches]), format);
 
-/** A batch of `n` fixed-shape tensors [T, d] of the numbers from `from` on, with input_ids and a mask of bits, 0 at every fourth row from the second on. */
+/**
+ * A batch of `n` fixed-shape tensors [T, d] of the numbers from `from` on, with input_ids and a
+ * mask of bits, 0 at every fourth row from the second on.
+ */
 export function tensorBatch(n: number, from: number, description = JSON.stringify({ shape: [T, d] })) {
   const [rows, first] = [n * T, from / d];
   const fixed = (child: arrow.Data, length: number): arrow.Data =>

@@ -17,7 +17,10 @@ export function startChromium(): Promise<Browser> {
   return chromium.launch({ executablePath: PATH, args: ["--no-sandbox", "--disable-gpu"], timeout: POLL_MS });
 }
 
-/** A page, and everything that it did which no page of ours may: what the console said, errors, dialogs, and requests of what is not ours. */
+/**
+ * A page, and everything that it did which no page of ours may: what the console said, errors,
+ * dialogs, and requests of what is not ours.
+ */
 export interface Watched {
   readonly page: Page;
   readonly context: BrowserContext;
@@ -55,7 +58,10 @@ interface Found {
   }[];
 }
 
-/** What axe-core finds wrong with the page as it is now, a line each: every rule of WCAG 2.2 A and AA, and its best practices. The page's policy must have been set aside (bypassCSP). */
+/**
+ * What axe-core finds wrong with the page as it is now, a line each: every rule of WCAG 2.2 A and
+ * AA, and its best practices. The page's policy must have been set aside (bypassCSP).
+ */
 export async function accessibilityFaults(page: Page): Promise<string[]> {
   await page.addScriptTag({ path: AXE });
   // What a rule finds right is not gone into beyond one element, which takes half the time.

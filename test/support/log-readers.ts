@@ -1,4 +1,7 @@
-/** Readers of TensorBoard's and W&B's files, written from their schemas and sharing nothing with what writes them. */
+/**
+ * Readers of TensorBoard's and W&B's files, written from their schemas and sharing nothing with
+ * what writes them.
+ */
 
 import { crc32 } from "node:zlib";
 

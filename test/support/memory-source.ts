@@ -67,7 +67,9 @@ export function numberedRows(rows: number, dIn = 1): Float32Array {
   return Float32Array.from({ length: rows * dIn }, (_, at) => Math.floor(at / dIn));
 }
 
-/** Sparse sums of `features` hidden directions with a little noise: what an autoencoder can learn. */
+/**
+ * Sparse sums of `features` hidden directions with a little noise: what an autoencoder can learn.
+ */
 export function learnableRows(rows: number, dIn: number, features: number, seed = 1): Float32Array {
   const rng = new Rng(seed, 99);
   const directions = Float32Array.from({ length: features * dIn }, () => rng.normal());

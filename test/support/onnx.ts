@@ -15,7 +15,9 @@ export const INT64 = 7;
 export const BOOL = 9;
 export const FLOAT16 = 10;
 
-/** A TensorProto. `external`: its values are in another file, as these entries of external_data say. */
+/**
+ * A TensorProto. `external`: its values are in another file, as these entries of external_data say.
+ */
 export function tensor(
   name: string,
   shape: readonly number[],
@@ -35,7 +37,9 @@ export function tensor(
   ]);
 }
 
-/** An attribute that holds a graph (type GRAPH = 5), an integer (INT = 2) or a tensor (TENSOR = 4). */
+/**
+ * An attribute that holds a graph (type GRAPH = 5), an integer (INT = 2) or a tensor (TENSOR = 4).
+ */
 export function attribute(name: string, value: { graph: Buffer } | { int: number } | { tensor: Buffer }): Buffer {
   const [content, type] =
     "graph" in value
@@ -90,12 +94,18 @@ export function model(parts: Parts): Buffer {
   return Buffer.concat([field(1, 8), field(7, graph(parts)), field(8, field(2, 17))]);
 }
 
-/** Adds a tensor to a model's outputs and changes nothing else: messages that follow one another are one message. */
+/**
+ * Adds a tensor to a model's outputs and changes nothing else: messages that follow one another are
+ * one message.
+ */
 export function exposed(bytes: Uint8Array, name: string): Buffer {
   return Buffer.concat([bytes, field(7, field(12, field(1, name)))]);
 }
 
-/** A model that looks tokens up in `table` [rows, 2] and doubles them: tensors "embedded" and "doubled" [batch, sequence, 2]. */
+/**
+ * A model that looks tokens up in `table` [rows, 2] and doubles them: tensors "embedded" and
+ * "doubled" [batch, sequence, 2].
+ */
 export function tinyModel(table: readonly number[], extra: Partial<Parts> = {}): Buffer {
   const rows = table.length / 2;
   return model({
@@ -110,7 +120,10 @@ export function tinyModel(table: readonly number[], extra: Partial<Parts> = {}):
   });
 }
 
-/** A tokenizer.json for the tokens given, each a character or, in angle brackets, a special token; token i has id i. */
+/**
+ * A tokenizer.json for the tokens given, each a character or, in angle brackets, a special token;
+ * token i has id i.
+ */
 export function tinyTokenizer(tokens: readonly string[]): string {
   const ids = tokens.map((content, id) => ({ id, content, special: true }));
   return JSON.stringify({

@@ -83,7 +83,9 @@ export function listen(port: number, query = ""): Listener {
   return { status, told, until, close: () => asked.destroy() };
 }
 
-/** Something to serve where the page has not been built: what the server does with it is the same. */
+/**
+ * Something to serve where the page has not been built: what the server does with it is the same.
+ */
 export function standInPage(folder: string): string {
   mkdirSync(join(folder, "assets"), { recursive: true });
   writeFileSync(join(folder, "index.html"), "<!doctype html><title>stand-in</title>");
@@ -102,7 +104,10 @@ export function hashOf(folder: string): string {
   return hash.digest("hex");
 }
 
-/** Some hundred ways to write an address of `secret`, a file beside the folder that is served, by way of what is served. */
+/**
+ * Some hundred ways to write an address of `secret`, a file beside the folder that is served, by
+ * way of what is served.
+ */
 export function traversals(secret: string): string[] {
   const ups = ["..", "%2e%2e", ".%2e", "%252e%252e", "..%00", "..;", "%c0%ae%c0%ae", "..%5c..", "....", "．．"];
   const separators = ["/", "%2f", "\\", "%5c", "%252f", "/./"];

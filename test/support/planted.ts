@@ -1,4 +1,7 @@
-/** An autoencoder of which it is known what each latent does, and activations for it: a row points along the decoder row of its token's latent. */
+/**
+ * An autoencoder of which it is known what each latent does, and activations for it: a row points
+ * along the decoder row of its token's latent.
+ */
 
 import { mkdir, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
@@ -33,7 +36,10 @@ export interface Planted {
   readonly tokens: Int32Array;
 }
 
-/** Writes sae/ with `rows` [latents, width] as encoder and decoder, as other programs write it; returns its path. */
+/**
+ * Writes sae/ with `rows` [latents, width] as encoder and decoder, as other programs write it;
+ * returns its path.
+ */
 export async function writeTiedSae(
   folder: string,
   width: number,
@@ -66,7 +72,10 @@ export async function writeTiedSae(
   return sae;
 }
 
-/** Writes sae/ and acts.h5 [sequences, CONTEXT, WIDTH] into `folder`; every sequence is a document, which begins with the start token. */
+/**
+ * Writes sae/ and acts.h5 [sequences, CONTEXT, WIDTH] into `folder`; every sequence is a document,
+ * which begins with the start token.
+ */
 export async function plant(folder: string, sequences: number): Promise<Planted> {
   const rng = new Rng(17);
   const directions = orthonormal(rng);

@@ -1,6 +1,8 @@
 /**
- * What a disk may hold after a power cut. A recording storage notes what every call did to files and names; from the notes up to any moment a folder is made that has what
- * was synced by then, and of the rest whatever a chooser lets survive: data and names of the last moments reach a disk in any order, or not at all.
+ * What a disk may hold after a power cut. A recording storage notes what every call did to files
+ * and names; from the notes up to any moment a folder is made that has what was synced by then, and
+ * of the rest whatever a chooser lets survive: data and names of the last moments reach a disk in
+ * any order, or not at all.
  */
 
 import { mkdir, writeFile } from "node:fs/promises";
@@ -22,7 +24,10 @@ type Effect =
   | { readonly kind: "truncate"; readonly node: number; readonly size: number }
   | { readonly kind: "sync"; readonly node: number };
 
-/** How much of an effect that was not synced survives, from 0 (nothing) to 1. Only writes can survive in part. */
+/**
+ * How much of an effect that was not synced survives, from 0 (nothing) to 1. Only writes can
+ * survive in part.
+ */
 export type Chooser = () => number;
 
 /** A file system as names and bytes. A folder has `names`. */
@@ -35,7 +40,10 @@ export interface Recording {
   readonly storage: Storage;
   /** Effects so far. */
   readonly length: () => number;
-  /** Makes the folder `into` as it may be found when the power is cut after the first `length` effects. */
+  /**
+   * Makes the folder `into` as it may be found when the power is cut after the first `length`
+   * effects.
+   */
   readonly restore: (length: number, choose: Chooser, into: string) => Promise<void>;
 }
 

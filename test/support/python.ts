@@ -1,4 +1,6 @@
-/** Debian's Python with what some tests need beside us; what is missing is said in the test's name. */
+/**
+ * Debian's Python with what some tests need beside us; what is missing is said in the test's name.
+ */
 
 import { execFile } from "node:child_process";
 import { promisify } from "node:util";

@@ -6,7 +6,9 @@ import { CONFIG, type DENSITY, METRICS } from "../../src/run-files/names.ts";
 
 export type Line = Readonly<Record<string, unknown>>;
 
-/** A line of metrics.jsonl; what falls falls as 1 / sqrt(step), by half for each unit of `better`. */
+/**
+ * A line of metrics.jsonl; what falls falls as 1 / sqrt(step), by half for each unit of `better`.
+ */
 export function metricsLine(step: number, better = 0, more: Line = {}): Line {
   const level = 2 ** -better / Math.sqrt(step);
   return {

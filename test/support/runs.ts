@@ -17,7 +17,10 @@ export async function checkpointsOf(run: string): Promise<string[]> {
   return (await readdir(join(run, "checkpoints"))).toSorted();
 }
 
-/** Every tensor file of a checkpoint, byte for byte, and what state.json says of the place in the data. */
+/**
+ * Every tensor file of a checkpoint, byte for byte, and what state.json says of the place in the
+ * data.
+ */
 export async function checkpointOf(run: string, name: string): Promise<Record<string, unknown>> {
   const folder = join(run, "checkpoints", name);
   const found: Record<string, unknown> = {};

@@ -5,7 +5,10 @@ import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-/** A new folder, in memory where the system has such a place: what is tested is the order of calls, not the speed of a disk. */
+/**
+ * A new folder, in memory where the system has such a place: what is tested is the order of calls,
+ * not the speed of a disk.
+ */
 export async function scratch(name: string): Promise<string> {
   return mkdtemp(join(inMemory() ? "/dev/shm" : tmpdir(), `saetta-${name}-`));
 }

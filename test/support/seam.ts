@@ -14,8 +14,9 @@ export interface Call {
 const real: Storage = { ...disk };
 
 /**
- * The disk, with `fault` asked before each call; an error that it returns is what the call fails with. One that fails has done half of its work: half of the bytes are
- * written, half of the files removed.
+ * The disk, with `fault` asked before each call; an error that it returns is what the call fails
+ * with. One that fails has done half of its work: half of the bytes are written, half of the files
+ * removed.
  */
 export function faulty(fault: (call: Call) => Error | undefined): Storage {
   let number = 0;
@@ -77,7 +78,10 @@ export async function through<T>(storage: Storage, work: () => Promise<T>): Prom
 
 export class Killed extends Error {}
 
-/** From call `number` on nothing is done any more, as when the process is killed in the middle of that call. */
+/**
+ * From call `number` on nothing is done any more, as when the process is killed in the middle of
+ * that call.
+ */
 export function killedAt(number: number): Storage {
   return faulty((call) =>
     call.number >= number ? new Killed(`killed at call ${number}, ${call.name} ${call.path}`) : undefined,

@@ -1,4 +1,7 @@
-/** A folder like that of a user who has installed the package: TypeScript in it is compiled strictly against what is published, and run by node. */
+/**
+ * A folder like that of a user who has installed the package: TypeScript in it is compiled strictly
+ * against what is published, and run by node.
+ */
 
 import { execFile } from "node:child_process";
 import { mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
@@ -11,7 +14,9 @@ const run = promisify(execFile);
 
 export interface UserFolder extends AsyncDisposable {
   readonly path: string;
-  /** Type-checks and compiles the files, named without `.ts`. Rejects with what the compiler says. */
+  /**
+   * Type-checks and compiles the files, named without `.ts`. Rejects with what the compiler says.
+   */
   compile(files: Readonly<Record<string, string>>): Promise<void>;
   /** What the compiled file writes to stdout. Rejects when it fails. */
   node(file: string, ...args: string[]): Promise<string>;

@@ -1,4 +1,7 @@
-/** A bit that flipped, or an end that is missing, anywhere in a checkpoint folder: it is refused, the file is named, and the checkpoint before is used. */
+/**
+ * A bit that flipped, or an end that is missing, anywhere in a checkpoint folder: it is refused,
+ * the file is named, and the checkpoint before is used.
+ */
 
 import { open, readdir, readFile, rm, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";

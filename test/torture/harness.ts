@@ -1,6 +1,8 @@
 /**
- * Cases drawn from seeds. The ordinary tests try a few, always the same; `npm run torture` tries all that were promised, from seeds that nobody has seen, and prints the
- * seed of every failure, with which `npm run torture -- --only NAME --seed SEED` repeats it. A seed that failed once stays among the `regressions` of its test.
+ * Cases drawn from seeds. The ordinary tests try a few, always the same; `npm run torture` tries
+ * all that were promised, from seeds that nobody has seen, and prints the seed of every failure,
+ * with which `npm run torture -- --only NAME --seed SEED` repeats it. A seed that failed once stays
+ * among the `regressions` of its test.
  */
 
 import { Rng } from "../../src/util/rng.ts";
@@ -49,7 +51,10 @@ export interface Counts {
   readonly regressions?: readonly number[];
 }
 
-/** Tries `body` with random numbers from each seed in turn. Rejects with the seeds that failed, and why. */
+/**
+ * Tries `body` with random numbers from each seed in turn. Rejects with the seeds that failed, and
+ * why.
+ */
 export async function cases(
   name: Name,
   counts: Counts,
@@ -59,7 +64,10 @@ export async function cases(
   await each(name, [...(counts.regressions ?? []), ...drawn], (seed) => body(new Rng(seed), seed));
 }
 
-/** Tries `body` with every number from 1 to `last`; in the ordinary tests with at most `short` of them, evenly spread. */
+/**
+ * Tries `body` with every number from 1 to `last`; in the ordinary tests with at most `short` of
+ * them, evenly spread.
+ */
 export async function enumerated(
   name: Name,
   last: number,

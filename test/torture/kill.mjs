@@ -1,5 +1,6 @@
-// Loaded before the command (node --import): counts the calls of the seam that write into checkpoints/, and at call $SAETTA_KILL_AT, half done, kills the process. At the end
-// of the process the number of calls is written to $SAETTA_KILL_COUNT, if that is given.
+// Loaded before the command (node --import): counts the calls of the seam that write into
+// checkpoints/, and at call $SAETTA_KILL_AT, half done, kills the process. At the end of the
+// process the number of calls is written to $SAETTA_KILL_COUNT, if that is given.
 import { writeFileSync } from "node:fs";
 import { disk } from "../../dist/checkpoint/storage.js";
 

@@ -1,4 +1,7 @@
-/** Real processes, killed: at any time, inside the writing of a checkpoint, while they resume, and by the signals that ask for an end. They go on to the same bits. */
+/**
+ * Real processes, killed: at any time, inside the writing of a checkpoint, while they resume, and
+ * by the signals that ask for an end. They go on to the same bits.
+ */
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -53,7 +56,10 @@ let folder: string;
 let data: string;
 const ENGINES = ["reference", "cpu"] as const;
 type EngineName = (typeof ENGINES)[number];
-/** What an uninterrupted run of each engine leaves, how long it takes, and how many calls its checkpoints are. */
+/**
+ * What an uninterrupted run of each engine leaves, how long it takes, and how many calls its
+ * checkpoints are.
+ */
 const whole = new Map<EngineName, { readonly digest: string; readonly ms: number; readonly calls: number }>();
 
 const train = (engine: EngineName, run: string) => [
@@ -77,7 +83,10 @@ beforeAll(async () => {
 });
 afterAll(() => rm(folder, { recursive: true }));
 
-/** A run of one of the engines that ends early, and goes on to its end: by `saetta resume`, or in this process, which is quicker. */
+/**
+ * A run of one of the engines that ends early, and goes on to its end: by `saetta resume`, or in
+ * this process, which is quicker.
+ */
 async function killed(rng: Rng, end: (engine: EngineName, run: string) => Promise<void>): Promise<void> {
   const engines = [...whole.keys()];
   const engine = engines[rng.below(engines.length)]!;
@@ -137,7 +146,8 @@ describe("a run of 200 steps", () => {
         const name = (Object.keys(CODES) as (keyof typeof CODES)[])[rng.below(3)]!;
         const ms = rng.uniform() * whole.get(engine)!.ms;
         const { code, signal, err } = await command(train(engine, run), {}, (kill) => later(ms, () => kill(name)));
-        // Before Saetta is there to hear it, the system ends the process, or Node waits for a debugger at SIGUSR1.
+        // Before Saetta is there to hear it, the system ends the process, or Node waits for a
+        // debugger at SIGUSR1.
         if (signal !== null) expect([signal, err]).toEqual([name, ""]);
         else if (err.startsWith("\nsaetta: ")) expect([code, err.split("\n").slice(2)]).toEqual([CODES[name], [""]]);
         else expect([code, err.replaceAll(/.*[Dd]ebugger.*\n|For help, see.*\n/g, "")]).toEqual([0, ""]);

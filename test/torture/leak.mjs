@@ -1,5 +1,6 @@
-// Trains many small steps through the library, with logs, evaluations and checkpoints, and prints memory and open descriptors as JSON: [{ step, rss, heap, files }].
-// node --expose-gc leak.mjs ENGINE STEPS FOLDER
+// Trains many small steps through the library, with logs, evaluations and checkpoints, and prints
+// memory and open descriptors as JSON: [{ step, rss, heap, files }]. node --expose-gc leak.mjs
+// ENGINE STEPS FOLDER
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { fromRows, train } from "../../dist/index.js";

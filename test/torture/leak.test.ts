@@ -1,4 +1,7 @@
-/** Nothing that a step, a log line, an evaluation or a checkpoint takes is kept: memory and open files of a long run stay as they were after its first steps. */
+/**
+ * Nothing that a step, a log line, an evaluation or a checkpoint takes is kept: memory and open
+ * files of a long run stay as they were after its first steps.
+ */
 
 import { execFile } from "node:child_process";
 import { existsSync } from "node:fs";
@@ -19,7 +22,10 @@ interface Sample {
 }
 
 const MiB = 1024 * 1024;
-/** What the allocator and the collector may move about, in memory and on JavaScript's heap. A leak of 100 bytes a step would be 1.8 MiB in 19,000 steps. */
+/**
+ * What the allocator and the collector may move about, in memory and on JavaScript's heap. A leak
+ * of 100 bytes a step would be 1.8 MiB in 19,000 steps.
+ */
 const [MEMORY, HEAP] = LONG ? [3 * MiB, MiB] : [4 * MiB, MiB / 2];
 const STEPS = LONG ? 20_000 : 3000;
 const FROM = 1000;

@@ -1,4 +1,7 @@
-/** One writer a run folder: of several that start at once exactly one runs, and one that was killed is in nobody's way. */
+/**
+ * One writer a run folder: of several that start at once exactly one runs, and one that was killed
+ * is in nobody's way.
+ */
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
@@ -24,7 +27,10 @@ beforeAll(async () => {
 });
 afterAll(() => rm(folder, { recursive: true }));
 
-/** Starters that have loaded everything and wait for a line on stdin: those that race in `npm run torture`, where starting processes would take most of the time. */
+/**
+ * Starters that have loaded everything and wait for a line on stdin: those that race in `npm run
+ * torture`, where starting processes would take most of the time.
+ */
 const STARTER = `
   import { lockRun } from ${JSON.stringify(new URL("../../dist/checkpoint/lock.js", import.meta.url).href)};
   import { discardRunFolder, createRunFolder } from ${JSON.stringify(new URL("../../dist/train/run-folder.js", import.meta.url).href)};

@@ -1,6 +1,7 @@
 /**
- * Numbers too large for the arithmetic, in rows, weights, learning rates and factors: a step either leaves everything finite, or says that it did not and has changed nothing
- * but the count of such steps.
+ * Numbers too large for the arithmetic, in rows, weights, learning rates and factors: a step either
+ * leaves everything finite, or says that it did not and has changed nothing but the count of such
+ * steps.
  */
 
 import { afterAll, beforeAll, describe, expect, it } from "vitest";

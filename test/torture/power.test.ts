@@ -1,4 +1,7 @@
-/** What a power cut leaves of a run folder, at any moment and in any order of what was not synced yet, holds the checkpoint that was saved last. */
+/**
+ * What a power cut leaves of a run folder, at any moment and in any order of what was not synced
+ * yet, holds the checkpoint that was saved last.
+ */
 
 import { mkdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";

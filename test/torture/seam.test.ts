@@ -1,4 +1,7 @@
-/** A run that is killed, or meets a full or failing disk, at any call of the seam goes on to the same end. */
+/**
+ * A run that is killed, or meets a full or failing disk, at any call of the seam goes on to the
+ * same end.
+ */
 
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
@@ -13,7 +16,10 @@ import { enumerated } from "./harness.ts";
 import { digestOf, exists, optionsOf, trainOrResume, writeData } from "./subject.ts";
 
 const STEPS = 12;
-/** Five checkpoints, of which two are kept: the later saves find 1 to 3 before them, whole, old or half removed. */
+/**
+ * Five checkpoints, of which two are kept: the later saves find 1 to 3 before them, whole, old or
+ * half removed.
+ */
 const [EVERY, KEEP] = [3, 2];
 const options = optionsOf(STEPS, EVERY, { keep: KEEP });
 const SHORT = 10;
@@ -88,7 +94,8 @@ describe("a run whose writing is cut short", () => {
         inRun(async (run) => {
           const failed = await failureOf(through(failingAt(at, code), () => trainOrResume(data, run, options)));
           if (failed !== undefined) {
-            // What could not be logged is written again at the next checkpoint, and such a run ends well.
+            // What could not be logged is written again at the next checkpoint, and such a run ends
+            // well.
             expect(failed).toBeInstanceOf(SaettaError);
             expect((failed as SaettaError).message).toMatch(
               code === "EIO"

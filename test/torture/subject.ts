@@ -26,7 +26,10 @@ export function writeData(folder: string): Promise<string> {
 
 const BATCH = 16;
 
-/** `steps` steps with an average, clipping, dead latents, warm-up, decay, shuffled epochs and evaluations, saved every `checkpointEvery`. */
+/**
+ * `steps` steps with an average, clipping, dead latents, warm-up, decay, shuffled epochs and
+ * evaluations, saved every `checkpointEvery`.
+ */
 export function optionsOf(steps: number, checkpointEvery: number, more: TrainOptions = {}): TrainOptions {
   return {
     engine: "reference",
@@ -54,7 +57,10 @@ export function flagsOf(options: TrainOptions): string[] {
   return Object.entries(options).flatMap(([name, value]) => [flagOf(name), String(value)]);
 }
 
-/** Trains into `out`, or goes on there where a run is already: what somebody does whose run was ended, however often. */
+/**
+ * Trains into `out`, or goes on there where a run is already: what somebody does whose run was
+ * ended, however often.
+ */
 export async function trainOrResume(
   data: string,
   out: string,
@@ -79,7 +85,10 @@ export async function exists(path: string): Promise<boolean> {
   );
 }
 
-/** A hash of everything that a run of `steps` steps leaves: weights, moments, average, ages, counters, place in the data, metrics without their times. */
+/**
+ * A hash of everything that a run of `steps` steps leaves: weights, moments, average, ages,
+ * counters, place in the data, metrics without their times.
+ */
 export async function digestOf(run: string, steps: number): Promise<string> {
   const checkpoint = await checkpointOf(run, `step-${String(steps).padStart(8, "0")}`);
   return createHash("sha256")

@@ -1,4 +1,7 @@
-/** What the page shows, in its address: the runs, and zoom, axis and smoothing where they are not as they begin. A link to it shows the same. */
+/**
+ * What the page shows, in its address: the runs, and zoom, axis and smoothing where they are not as
+ * they begin. A link to it shows the same.
+ */
 
 import { AXES, DEFAULTS, type Settings } from "./settings.ts";
 

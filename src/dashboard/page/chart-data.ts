@@ -18,7 +18,10 @@ export interface ShownRun {
 export interface Column {
   readonly run: ShownRun;
   readonly metric: ChartMetric;
-  /** line: the curve; faint: the same before it was smoothed; low, high: edges of the band that the pieces span. */
+  /**
+   * line: the curve; faint: the same before it was smoothed; low, high: edges of the band that the
+   * pieces span.
+   */
   readonly role: "line" | "faint" | "low" | "high";
 }
 
@@ -87,7 +90,10 @@ function placed(at: Values, { logX, logY }: View, parts: readonly Values[]): uPl
   return [x, ...parts.map((part) => kept.map((i) => onAxis(part[i])))];
 }
 
-/** The value of each curve at the given place of the table, or the last before it; null where there is none yet. */
+/**
+ * The value of each curve at the given place of the table, or the last before it; null where there
+ * is none yet.
+ */
 export function valuesAt({ columns, table }: ChartData, index: number | undefined): ReadonlyMap<Column, number | null> {
   const found = new Map<Column, number | null>();
   columns.forEach((column, i) => {

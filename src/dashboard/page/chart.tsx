@@ -110,7 +110,10 @@ interface ReadoutProps {
   readonly spoken: boolean;
 }
 
-/** The legend: of each run its name and, of each of its curves, the value at the cursor, or the last one. */
+/**
+ * The legend: of each run its name and, of each of its curves, the value at the cursor, or the last
+ * one.
+ */
 function Readout({ data, index, spoken }: ReadoutProps) {
   const values = Array.from(valuesAt(data, index));
   const runs = new Map(values.map(([{ run }]) => [run.id, run]));

@@ -69,7 +69,10 @@ const CHARTS: readonly ChartSpec[] = [
   },
 ];
 
-/** Told elsewhere, or by another chart; drawn only where they say something: when they are not what they are at rest. */
+/**
+ * Told elsewhere, or by another chart; drawn only where they say something: when they are not what
+ * they are at rest.
+ */
 const AT_REST: { readonly [name: string]: number } = {
   loss_scale: 1,
   skipped: 0,
@@ -83,7 +86,10 @@ export interface MetricExtent {
   readonly most: number;
 }
 
-/** The charts for the metrics that there are: the known ones in their order, then one for each that nobody knows. */
+/**
+ * The charts for the metrics that there are: the known ones in their order, then one for each that
+ * nobody knows.
+ */
 export function chartsFor(metrics: readonly MetricExtent[]): readonly ChartSpec[] {
   const names = new Set(metrics.map(({ name }) => name));
   const known = CHARTS.filter((chart) => chart.metrics.some(({ name }) => names.has(name)));

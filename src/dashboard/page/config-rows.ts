@@ -9,7 +9,10 @@ export interface ConfigRow {
   readonly differs: boolean;
 }
 
-/** All options of the runs, those in which they differ first, each in the order of the first run that has it. */
+/**
+ * All options of the runs, those in which they differ first, each in the order of the first run
+ * that has it.
+ */
 export function configRows(details: readonly RunDetails[]): readonly ConfigRow[] {
   const configs = details.map(({ config }) => new Map(config));
   const names = [...new Set(details.flatMap(({ config }) => config.map(([name]) => name)))];

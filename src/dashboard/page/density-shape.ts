@@ -36,7 +36,9 @@ export function medianDensity({ bins, never, latents }: Density): number | null 
   return null;
 }
 
-/** The outline of the bins as an SVG path; `x` and `y` place an exponent and a share of the latents. */
+/**
+ * The outline of the bins as an SVG path; `x` and `y` place an exponent and a share of the latents.
+ */
 export function outline(
   { bins, latents }: Density,
   x: (exponent: number) => number,

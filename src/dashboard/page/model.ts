@@ -22,7 +22,10 @@ export class Model {
   readonly details = new Map<string, RunDetails>();
   settings: Settings = loadSettings();
   zoom: Zoom;
-  /** In the order in which they were chosen, each at its place; a place that was left is empty. Places give colours, so a run keeps its own. */
+  /**
+   * In the order in which they were chosen, each at its place; a place that was left is empty.
+   * Places give colours, so a run keeps its own.
+   */
   #places: (string | undefined)[];
   readonly #series = new Map<string, RunSeries>();
   /** The same runs nearer, while zoomed. */

@@ -1,4 +1,7 @@
-/** Colours are told apart by people who see two of the three primaries only, on both grounds; measured, not judged by eye. */
+/**
+ * Colours are told apart by people who see two of the three primaries only, on both grounds;
+ * measured, not judged by eye.
+ */
 
 import { describe, expect, it } from "vitest";
 import css from "./base.css?raw";
@@ -19,7 +22,10 @@ function contrast(a: string, b: string): number {
   return (light + 0.05) / (dark + 0.05);
 }
 
-/** Machado, Oliveira and Fernandes 2009: full protanopia, deuteranopia and tritanopia, on linear light. */
+/**
+ * Machado, Oliveira and Fernandes 2009: full protanopia, deuteranopia and tritanopia, on linear
+ * light.
+ */
 const VISIONS: Readonly<Record<string, readonly (readonly number[])[]>> = {
   normal: [
     [1, 0, 0],

@@ -138,7 +138,10 @@ function rangeX(zoom: Zoom, min: number | null, max: number | null, log: boolean
   return min === max ? [log ? min / 2 : min - 1, max + 1] : [min, max];
 }
 
-/** A little more than what is drawn; at least a tenth of a per cent of its height, so that noise of rounding is no mountain range. */
+/**
+ * A little more than what is drawn; at least a tenth of a per cent of its height, so that noise of
+ * rounding is no mountain range.
+ */
 function rangeY(min: number | null, max: number | null, log: boolean): uPlot.Range.MinMax {
   if (min === null || max === null) return log ? [0.1, 1] : [0, 1];
   if (log && min > 0) {
@@ -150,7 +153,10 @@ function rangeY(min: number | null, max: number | null, log: boolean): uPlot.Ran
   return [min >= 0 && (min < (max - min) * 0.5 || max === 0) ? 0 : min - part, max + part];
 }
 
-/** Values to mark on a logarithmic axis: some of each power of ten, or only every so many powers, or round steps where less than that is seen. */
+/**
+ * Values to mark on a logarithmic axis: some of each power of ten, or only every so many powers, or
+ * round steps where less than that is seen.
+ */
 export function logSplits(_: unknown, __: number, min: number, max: number): number[] {
   const decades = Math.log10(max / min);
   if (decades < 0.5) {

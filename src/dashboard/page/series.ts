@@ -47,7 +47,9 @@ function nulls(count: number): Values {
   return new Array<number | null>(count).fill(null);
 }
 
-/** The step at which a run had come to `value` of the given axis, between the steps that are known. */
+/**
+ * The step at which a run had come to `value` of the given axis, between the steps that are known.
+ */
 export function stepAt(series: RunSeries, axis: "step" | "tokens" | "elapsed_s", value: number): number {
   if (axis === "step") return value;
   const known = series[axis].flatMap((at, i) => (at === null ? [] : [{ at, step: series.step[i]! }]));

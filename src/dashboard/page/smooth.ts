@@ -6,9 +6,11 @@ import type { Values } from "./series.ts";
 const REACH = 7;
 
 /**
- * Each value replaced by the mean of those around it, with weights that fall off as exp(-distance / width) on both sides, so that nothing is late. Distances are in the
- * units of `at`, which rises; null stays null and weighs nothing. `width` 0: as it is. Where all values within REACH widths are 0, so is the mean: what is farther away has no share that could be
- * seen, but would turn 0 into 2e-29.
+ * Each value replaced by the mean of those around it, with weights that fall off as exp(-distance /
+ * width) on both sides, so that nothing is late. Distances are in the units of `at`, which rises;
+ * null stays null and weighs nothing. `width` 0: as it is. Where all values within REACH widths are
+ * 0, so is the mean: what is farther away has no share that could be seen, but would turn 0 into
+ * 2e-29.
  */
 export function smooth(at: readonly number[], values: Values, width: number): Values {
   if (!(width > 0)) return values;

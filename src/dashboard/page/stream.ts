@@ -1,4 +1,7 @@
-/** The live connection to the server. It is the browser that connects again when it was lost; whatever comes then begins anew. */
+/**
+ * The live connection to the server. It is the browser that connects again when it was lost;
+ * whatever comes then begins anew.
+ */
 
 import type { Events, Scale } from "../api.ts";
 
@@ -14,7 +17,10 @@ export type Listeners = { readonly [Name in keyof Events]: (data: Events[Name]) 
   readonly connection: (state: Connection) => void;
 };
 
-/** Without a word for so long the connection is dead, in milliseconds: the server says something every 15 s. */
+/**
+ * Without a word for so long the connection is dead, in milliseconds: the server says something
+ * every 15 s.
+ */
 const SILENCE = 40_000;
 const RETRY = 2000;
 

@@ -1,8 +1,14 @@
-/** The C++ and CUDA headers of the contracts: enums, constants, structs and what each function or kernel takes. */
+/**
+ * The C++ and CUDA headers of the contracts: enums, constants, structs and what each function or
+ * kernel takes.
+ */
 
 import { type Contract, type Fields, sizeOfStruct } from "./layout.ts";
 
-/** `source`: the file that the header is made from. `open`, `close`: lines before and after the contract's own; `after`: more. */
+/**
+ * `source`: the file that the header is made from. `open`, `close`: lines before and after the
+ * contract's own; `after`: more.
+ */
 export interface HeaderParts {
   readonly source: string;
   readonly contract: Contract;

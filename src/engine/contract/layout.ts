@@ -1,11 +1,15 @@
 /**
- * Arguments with names, put into memory as C lays them out. A contract gives each field its C type; from that follow its place and
- * size, the TypeScript type of what is passed, and the declaration that the kernels are compiled with (header.ts).
+ * Arguments with names, put into memory as C lays them out. A contract gives each field its C type;
+ * from that follow its place and size, the TypeScript type of what is passed, and the declaration
+ * that the kernels are compiled with (header.ts).
  */
 
 import type { Enum } from "./names.ts";
 
-/** Name and C type of each field, in the order in memory: a pointer, a number, an enum, a struct, or an array of pointers. */
+/**
+ * Name and C type of each field, in the order in memory: a pointer, a number, an enum, a struct, or
+ * an array of pointers.
+ */
 export type Fields = Readonly<Record<string, string>>;
 
 /** What one engine and its kernels agree on. */
@@ -16,7 +20,10 @@ export interface Contract {
   readonly structs: Readonly<Record<string, Fields>>;
 }
 
-/** Numbers by field name: an address for a pointer, a nested object for a struct, a list for an array. */
+/**
+ * Numbers by field name: an address for a pointer, a nested object for a struct, a list for an
+ * array.
+ */
 export type ArgumentsOf<F extends Fields, S extends Readonly<Record<string, Fields>>> = {
   readonly [K in keyof F]: F[K] extends keyof S
     ? ArgumentsOf<S[F[K]], S>

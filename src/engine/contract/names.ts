@@ -1,13 +1,15 @@
 /**
- * Names and numbers that every engine and its kernels share, each written here and nowhere else. The kernels' headers are made
- * from them (header.ts), so a name that one side lacks does not compile.
+ * Names and numbers that every engine and its kernels share, each written here and nowhere else.
+ * The kernels' headers are made from them (header.ts), so a name that one side lacks does not
+ * compile.
  */
 
 import { CONSTANT_ROW, LAYER_NORM_EPS, LEAST_VARIATION, type Normalization, SHORTEST_ROW } from "../../sae/math.ts";
 
 /**
- * Numbers of a step that change from step to step. `clip`, `emaDecay`: 0 is off. `rows`: rows of the global batch. `deadAfter`: a
- * latent is dead when its age as the step begins is above it. `firedAbove`: a selected value above it is a firing.
+ * Numbers of a step that change from step to step. `clip`, `emaDecay`: 0 is off. `rows`: rows of
+ * the global batch. `deadAfter`: a latent is dead when its age as the step begins is above it.
+ * `firedAbove`: a selected value above it is a firing.
  */
 export const HYPER = [
   "lr",
@@ -25,12 +27,16 @@ export const HYPER = [
 export type Hyper = { readonly [K in (typeof HYPER)[number]]: number };
 
 /**
- * The order of `sums`, each summed over the batch: squares of err, of the auxiliary err, of x, of x - b_pre; the active latents
- * (L0); the number of dead latents. Then follow d column sums of err and d column sums of x - b_pre.
+ * The order of `sums`, each summed over the batch: squares of err, of the auxiliary err, of x, of x
+ * - b_pre; the active latents (L0); the number of dead latents. Then follow d column sums of err
+ * and d column sums of x - b_pre.
  */
 export const SUMS = ["err2", "auxErr2", "x2", "centred2", "active", "dead"] as const;
 
-/** `adam`: updates applied (Adam's t). `ema`: updates averaged. `skipped`: bad steps, which changed nothing else. */
+/**
+ * `adam`: updates applied (Adam's t). `ema`: updates averaged. `skipped`: bad steps, which changed
+ * nothing else.
+ */
 export const COUNTERS = ["adam", "ema", "skipped"] as const;
 
 /** Formats of raw rows. */
@@ -52,7 +58,9 @@ export const NORMALIZATIONS = [
 /** The latent of an unused slot of codes. */
 export const NONE = 0xffff_ffff;
 
-/** Gradients beyond this are bad: their squares, which Adam and the norm need, would not fit an f32. */
+/**
+ * Gradients beyond this are bad: their squares, which Adam and the norm need, would not fit an f32.
+ */
 const LARGEST_GRADIENT = 1e18;
 
 /** An enum of the kernels: a number for each name, in order, from 0. */

@@ -1,6 +1,7 @@
 /**
- * The same bits for any number of threads, and for the product in float32 and in bfloat16, over a run that is long enough for a difference of one bit to
- * spread; and the screen of the bf16 product (kernels/encode_bf16.cc) where its bounds are reached or tell nothing apart.
+ * The same bits for any number of threads, and for the product in float32 and in bfloat16, over a
+ * run that is long enough for a difference of one bit to spread; and the screen of the bf16 product
+ * (kernels/encode_bf16.cc) where its bounds are reached or tell nothing apart.
  */
 
 import { createHash } from "node:crypto";
@@ -29,7 +30,10 @@ interface Run {
   readonly deadSlots: number;
 }
 
-/** Weights, moments and average after 200 steps of skewed rows: nineteen of twenty have much in common, so that some latents are on in nearly all, and others die. */
+/**
+ * Weights, moments and average after 200 steps of skewed rows: nineteen of twenty have much in
+ * common, so that some latents are on in nearly all, and others die.
+ */
 async function train(path: InstructionSet, threads: number): Promise<Run> {
   const shape: TopkSizes = { d: 21, n: 193, k: 5, auxk: 9 };
   const [B, rows] = [289, 1000];
@@ -98,7 +102,10 @@ interface Input {
 
 const SHAPE = { k: 32, auxk: 64 } as const;
 
-/** Live and dead codes of the input, the bits of latents and values, and whether anything was found bad. `isDead`: which latents are. */
+/**
+ * Live and dead codes of the input, the bits of latents and values, and whether anything was found
+ * bad. `isDead`: which latents are.
+ */
 async function encode(
   path: InstructionSet,
   { d, n, x, encoder, latentBias }: Input,
@@ -140,7 +147,9 @@ function someRows(d: number, scale: number): Float32Array {
   return x;
 }
 
-/** Each latent is `row` times what `factor` says, so that a row of x is ordered as the factors are. */
+/**
+ * Each latent is `row` times what `factor` says, so that a row of x is ordered as the factors are.
+ */
 function multiples(n: number, d: number, factor: (j: number) => number): Input {
   const rng = new Rng(4, n, d);
   const row = Float32Array.from({ length: d }, () => rng.normal());
@@ -152,8 +161,9 @@ function multiples(n: number, d: number, factor: (j: number) => number): Input {
 const HALF = 2 ** -8;
 
 /**
- * The encoder's rounding at its bound: 40 latents are rounded down everywhere, by just under HALF. The 100 others are smaller, by a twentieth of that in
- * the mean, but rounded up everywhere. With x all ones the screen is off by all that Cauchy-Schwarz allows.
+ * The encoder's rounding at its bound: 40 latents are rounded down everywhere, by just under HALF.
+ * The 100 others are smaller, by a twentieth of that in the mean, but rounded up everywhere. With x
+ * all ones the screen is off by all that Cauchy-Schwarz allows.
  */
 function encoderAtItsBound(first: boolean): Input {
   const [d, n] = [1000, 140];
@@ -163,7 +173,10 @@ function encoderAtItsBound(first: boolean): Input {
   return { d, n, x: new Float32Array(3 * d).fill(1), encoder };
 }
 
-/** The rows' rounding at its bound: it is a multiple of the 40 highest latents, and of the opposite of the 100 others but for five elements. */
+/**
+ * The rows' rounding at its bound: it is a multiple of the 40 highest latents, and of the opposite
+ * of the 100 others but for five elements.
+ */
 function rowsAtTheirBound(first: boolean): Input {
   const [d, n] = [2048, 140];
   const isTop = (j: number) => (first ? j < 40 : j >= 100);
@@ -216,7 +229,8 @@ const inputs: Readonly<Record<string, () => Input>> = {
       encoder,
     };
   },
-  // Of 1101 inputs a stretch of latents that stays in the cache holds a few hundred: the dead take several, and an odd end.
+  // Of 1101 inputs a stretch of latents that stays in the cache holds a few hundred: the dead take
+  // several, and an odd end.
   "of more rows than a cache holds": () => {
     const rng = new Rng(9);
     const encoder = Float32Array.from({ length: 1400 * 1101 }, () => rng.normal());

@@ -1,7 +1,8 @@
 /**
- * The kernels, compiled by the system's compiler at first use and cached: npm runs no install script. The library's name has two SHA-256: of the sources and
- * flags, and of the compiler's version, so that a cached one is never stale. Where no compiler can be run, any library of these sources and flags is used. It is
- * written aside and renamed, so that it is never half written.
+ * The kernels, compiled by the system's compiler at first use and cached: npm runs no install
+ * script. The library's name has two SHA-256: of the sources and flags, and of the compiler's
+ * version, so that a cached one is never stale. Where no compiler can be run, any library of these
+ * sources and flags is used. It is written aside and renamed, so that it is never half written.
  */
 
 import { execFile } from "node:child_process";
@@ -16,7 +17,10 @@ import { hasCode, messageOf, SaettaError } from "../../util/errors.ts";
 
 const KERNELS = fileURLToPath(new URL("kernels/", import.meta.url));
 
-/** Not -march=native: the instruction set is chosen at run time, function by function. Not -ffast-math: what is not finite must be found. */
+/**
+ * Not -march=native: the instruction set is chosen at run time, function by function. Not
+ * -ffast-math: what is not finite must be found.
+ */
 const FLAGS = ["-O3", "-std=c++17", "-fPIC", "-pthread", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"];
 
 export interface KernelOptions {
@@ -29,8 +33,8 @@ export interface KernelOptions {
 }
 
 /**
- * Path of the compiled kernels, compiled now if they are not yet. Throws SaettaError when they are not and there is no compiler, it fails, or no folder can be
- * written.
+ * Path of the compiled kernels, compiled now if they are not yet. Throws SaettaError when they are
+ * not and there is no compiler, it fails, or no folder can be written.
  */
 export async function kernelLibrary(options: KernelOptions = {}): Promise<string> {
   const compiler = (options.compiler ?? (process.env.CXX || "c++")).trim().split(/\s+/);

@@ -1,6 +1,7 @@
 /**
- * What the cpu engine and its C++ kernels agree on: kernels/contract.h is made from this file (npm run build). B rows, d inputs, n
- * latents; matrices are row-major; null (0) is an argument that is left out.
+ * What the cpu engine and its C++ kernels agree on: kernels/contract.h is made from this file (npm
+ * run build). B rows, d inputs, n latents; matrices are row-major; null (0) is an argument that is
+ * left out.
  */
 
 import { OVERS, REDUCE_OPS, WIRE_TYPES } from "../../collective/collective.ts";
@@ -8,7 +9,10 @@ import { headerOf, parametersOf } from "../contract/header.ts";
 import type { ArgumentsOf, Contract, Fields } from "../contract/layout.ts";
 import { SHARED_CONSTANTS, SHARED_ENUMS } from "../contract/names.ts";
 
-/** Each from `avx512` on also has what those before it have; the last two screen the encoder's product in bfloat16. */
+/**
+ * Each from `avx512` on also has what those before it have; the last two screen the encoder's
+ * product in bfloat16.
+ */
 export const INSTRUCTION_SETS = ["portable", "avx2", "avx512", "avx512_bf16", "amx"] as const;
 
 const STRUCTS = {
@@ -80,9 +84,14 @@ const STRUCTS = {
   },
   /** decode, residual and codeGrad. */
   Reconstruct: { decoder: "const float*", z: "Codes", n: "size_t", residual: "Residual" },
-  /** `capacity`: entries of the lists. `g`: encoder and decoder are null unless whole gradients are kept. */
+  /**
+   * `capacity`: entries of the lists. `g`: encoder and decoder are null unless whole gradients are
+   * kept.
+   */
   NewGradients: { n: "size_t", d: "size_t", capacity: "size_t", g: "Params" },
-  /** dead.k of 0: no dead path. `countsErr`: this rank counts the sum of err, which all ranks have. */
+  /**
+   * dead.k of 0: no dead path. `countsErr`: this rank counts the sum of err, which all ranks have.
+   */
   ParamGrad: {
     p: "Params",
     x: "const float*",
@@ -97,7 +106,10 @@ const STRUCTS = {
   },
   /** `countsPreBias`: this shard counts preBias, which all shards have. */
   Norm: { decoder: "const float*", g: "const Gradients*", t: "Step", countsPreBias: "u32" },
-  /** ema.encoder null: no average is kept. `firstLatent`: the number of latent 0 among those of all shards. */
+  /**
+   * ema.encoder null: no average is kept. `firstLatent`: the number of latent 0 among those of all
+   * shards.
+   */
   Update: {
     p: "Params",
     m: "Params",
@@ -109,7 +121,10 @@ const STRUCTS = {
     t: "Step",
     firstLatent: "u32",
   },
-  /** Of the rows numbered by `rows` [B] of logits [.., v] -> sums [B], and divergence [B] from the same rows of `from`, whose sums are known; `from` null: none. */
+  /**
+   * Of the rows numbered by `rows` [B] of logits [.., v] -> sums [B], and divergence [B] from the
+   * same rows of `from`, whose sums are known; `from` null: none.
+   */
   LogSums: {
     logits: "const float*",
     from: "const float*",
@@ -150,7 +165,10 @@ export const OPERATIONS = {
   logSums: ["saetta_log_sums", "LogSums"],
 } as const satisfies Readonly<Record<string, readonly [symbol: string, struct: keyof typeof STRUCTS]>>;
 
-/** The other functions: result and parameters. What is `const u8*` or points at a struct is JavaScript's, for the time of the call. */
+/**
+ * The other functions: result and parameters. What is `const u8*` or points at a struct is
+ * JavaScript's, for the time of the call.
+ */
 export const FUNCTIONS = {
   paths: ["saetta_paths", "u32", {}],
   open: ["saetta_open", "Stream*", { path: "u32", threads: "u32" }],

@@ -11,7 +11,10 @@ import { cpuPaths, createCpuEngine, type InstructionSet } from "./index.ts";
 // Without a compiler these tests have nothing to run on; conformance.test.ts says so.
 const paths = await cpuPaths().catch(() => []);
 
-/** Hash of every tensor after some steps: several panels, groups and stretches of encode, blocks of rows, and a long list. */
+/**
+ * Hash of every tensor after some steps: several panels, groups and stretches of encode, blocks of
+ * rows, and a long list.
+ */
 async function hashAfterSteps(path: InstructionSet, threads: number): Promise<string> {
   await using engine = await createCpuEngine({ threads, path });
   const bias = (j: number) => (j === 7 ? 12 : undefined);

@@ -1,6 +1,7 @@
 /**
- * The engine for CPUs: kernels/*.cc, one operation a file, over a stream of native threads; here it is chosen which instructions they use. Results do
- * not depend on the number of threads, nor on whether the encoder's product is screened in bfloat16, bit for bit.
+ * The engine for CPUs: kernels/*.cc, one operation a file, over a stream of native threads; here it
+ * is chosen which instructions they use. Results do not depend on the number of threads, nor on
+ * whether the encoder's product is screened in bfloat16, bit for bit.
  */
 
 import { availableParallelism, cpus } from "node:os";
@@ -22,7 +23,10 @@ export interface CpuOptions {
   readonly threads?: number;
   /** Instruction set; default: `$SAETTA_CPU`, else the best that the machine has. */
   readonly path?: InstructionSet;
-  /** What the encoder's product is computed in; the codes have the same bits. Default: bf16 where the instruction set has it. */
+  /**
+   * What the encoder's product is computed in; the codes have the same bits. Default: bf16 where
+   * the instruction set has it.
+   */
   readonly dtype?: "f32" | "bf16";
   /** The ranks that it computes with; default: it is alone. */
   readonly collective?: Collective;
@@ -44,7 +48,10 @@ let library: Promise<Native> | undefined;
 /** Which kernels the library has: the hash of their sources, flags and compiler. */
 let kernels = "";
 
-/** Compiles the kernels, if that has not been done, and loads them. Throws SaettaError that says how to mend it when they cannot be. */
+/**
+ * Compiles the kernels, if that has not been done, and loads them. Throws SaettaError that says how
+ * to mend it when they cannot be.
+ */
 export async function prepareCpuKernels(): Promise<void> {
   await native();
 }
@@ -93,7 +100,9 @@ export async function createCpuEngine(options: CpuOptions = {}): Promise<Engine>
   );
 }
 
-/** The instruction set to use. Throws UsageError where this machine lacks the one that is asked for. */
+/**
+ * The instruction set to use. Throws UsageError where this machine lacks the one that is asked for.
+ */
 async function chosenPath(options: CpuOptions): Promise<InstructionSet> {
   const possible = await cpuPaths();
   const path = options.path ?? (process.env.SAETTA_CPU || possible[possible.length - 1]);
@@ -125,14 +134,19 @@ function openStream(calls: Native, path: InstructionSet, threads: number): numbe
   return stream;
 }
 
-/** Sums over rows of logits with `threads` threads. Rejects with SaettaError where the kernels cannot be had. */
+/**
+ * Sums over rows of logits with `threads` threads. Rejects with SaettaError where the kernels
+ * cannot be had.
+ */
 export async function openLogSums(threads: number, options: Pick<CpuOptions, "path"> = {}): Promise<LogSums> {
   const path = await chosenPath(options);
   const calls = await native();
   return logSumsOf(calls, openStream(calls, path, threads));
 }
 
-/** The kernels of this process. A failure is not kept: the compiler may have been installed since. */
+/**
+ * The kernels of this process. A failure is not kept: the compiler may have been installed since.
+ */
 function native(): Promise<Native> {
   library ??= kernelLibrary()
     .then((path) => {

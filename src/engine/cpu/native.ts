@@ -1,4 +1,7 @@
-/** The plain C functions of kernels/*.cc, as JavaScript functions. An address is a number: 47 bits on every machine that this runs on. */
+/**
+ * The plain C functions of kernels/*.cc, as JavaScript functions. An address is a number: 47 bits
+ * on every machine that this runs on.
+ */
 
 import { SaettaError } from "../../util/errors.ts";
 import { layoutOf } from "../contract/layout.ts";

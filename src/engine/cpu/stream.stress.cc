@@ -1,5 +1,6 @@
-// A million jobs of changing numbers of tiles on a pool of three threads, each tile counted: none may be done twice or left out, and none may be waited for
-// in vain. Compiled and run by stream.test.ts.
+// A million jobs of changing numbers of tiles on a pool of three threads, each tile counted: none
+// may be done twice or left out, and none may be waited for in vain. Compiled and run by
+// stream.test.ts.
 
 #include <cstdio>
 

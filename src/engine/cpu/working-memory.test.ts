@@ -1,6 +1,7 @@
 /**
- * What a step takes besides weights, moments, copies of the encoder in bf16 and the batch (raw rows and x): at most 64 MB and 5 KB a row, 16 KB with 256
- * dead latents selected. It hardly depends on n (37 bytes a latent), so a small n shows it; every list is long then, which takes the most.
+ * What a step takes besides weights, moments, copies of the encoder in bf16 and the batch (raw rows
+ * and x): at most 64 MB and 5 KB a row, 16 KB with 256 dead latents selected. It hardly depends on
+ * n (37 bytes a latent), so a small n shows it; every list is long then, which takes the most.
  */
 
 import { describe, expect, it } from "vitest";

@@ -1,7 +1,7 @@
 /**
- * What the cuda engine and its kernels agree on: kernels/contract.cuh is made from this file (npm run build). B rows, d inputs, n
- * latents; matrices are row-major; null (0) is an argument that is left out. What each kernel does with its arguments is said where
- * it is defined.
+ * What the cuda engine and its kernels agree on: kernels/contract.cuh is made from this file (npm
+ * run build). B rows, d inputs, n latents; matrices are row-major; null (0) is an argument that is
+ * left out. What each kernel does with its arguments is said where it is defined.
  */
 
 import { headerOf, parametersOf } from "../contract/header.ts";
@@ -12,16 +12,23 @@ import { SHARED_CONSTANTS, SHARED_ENUMS } from "../contract/names.ts";
 export const COMPUTE = ["f32", "bf16", "fp16"] as const;
 export type Compute = (typeof COMPUTE)[number];
 
-/** `norm_rows`: gradient rows are formed, formed and kept for the update to come, or kept already. */
+/**
+ * `norm_rows`: gradient rows are formed, formed and kept for the update to come, or kept already.
+ */
 const KEEP = ["formOnly", "formAndKeep", "kept"] as const;
 
 /** Sums of a block's rows in `partial`, before the column sums of err and of x - b_pre. */
 const PARTIAL = ["err2", "x2", "centred2", "active"] as const;
 
 export const SIZES = {
-  /** Threads of a block that works on rows: min(this, as many as take all columns at once, in whole warps), T(d). Sums depend on it. */
+  /**
+   * Threads of a block that works on rows: min(this, as many as take all columns at once, in whole
+   * warps), T(d). Sums depend on it.
+   */
   MOST_THREADS: 256,
-  /** Columns that a thread takes at a time of a gradient row, where d is a multiple of it, else 1. */
+  /**
+   * Columns that a thread takes at a time of a gradient row, where d is a multiple of it, else 1.
+   */
   ROW_WIDTH: 4,
   /** As MOST_THREADS, of gradient rows: R(d). */
   MOST_ROW_THREADS: 512,
@@ -29,11 +36,17 @@ export const SIZES = {
   CENTER_ROWS: 8,
   /** Latents that a block of dead_count and dead_list takes. */
   DEAD_BLOCK: 4096,
-  /** How many steps ahead deaths are forecast: the host's lag (dead-list.ts), and the step that is running. */
+  /**
+   * How many steps ahead deaths are forecast: the host's lag (dead-list.ts), and the step that is
+   * running.
+   */
   FORECAST_STEPS: 5,
   /** Parts that dense_bias cuts a chunk in: a lane of dense_check adds each. */
   DENSE_PARTS: 32,
-  /** Entries of a list that are brought into shared memory ahead of their use, and how many such stages there are. */
+  /**
+   * Entries of a list that are brought into shared memory ahead of their use, and how many such
+   * stages there are.
+   */
   STAGED: 64,
   STAGES: 3,
   /** Slots that list_fill places at a time. */
@@ -54,15 +67,19 @@ const STRUCTS = {
   /** Sums over a list in float64: of gradients, and of absolute factors. */
   Totals: { grad: "double", grads: "double", values: "double" },
   /**
-   * The numbers of Adam, in f32: w -= rate m / (sqrt(v) root + eps), with PyTorch's bias correction. `go`: this step is applied; `t`
-   * of Adam; `averages`: an average is kept; `firstLatent`: the number that latent 0 has among those of all shards; `rows` of the batch.
+   * The numbers of Adam, in f32: w -= rate m / (sqrt(v) root + eps), with PyTorch's bias
+   * correction. `go`: this step is applied; `t` of Adam; `averages`: an average is kept;
+   * `firstLatent`: the number that latent 0 has among those of all shards; `rows` of the batch.
    */
   Numbers: {
     ...{ factor: "float", beta1: "float", beta2: "float", rest1: "float", rest2: "float" },
     ...{ rate: "float", root: "float", eps: "float", emaRest: "float" },
     ...{ go: "u32", t: "u32", averages: "u32", firstLatent: "u32", rows: "double" },
   },
-  /** What paramGrad leaves for norm and update: the codes inverted to a list for each latent, from which gradient rows are formed. */
+  /**
+   * What paramGrad leaves for norm and update: the codes inverted to a list for each latent, from
+   * which gradient rows are formed.
+   */
   Gradients: {
     n: "u64",
     d: "u64",
@@ -71,17 +88,23 @@ const STRUCTS = {
     /** Rows of deadEncoder and deadDecoder. */
     cap: "u64",
     /**
-     * The rows that kernels over all rows go over: encoder rows are 0 to n - 1, decoder rows n to 2 n - 1. Blocks take them as they get
-     * to it: `taken`, 0 before, counts.
+     * The rows that kernels over all rows go over: encoder rows are 0 to n - 1, decoder rows n to 2
+     * n - 1. Blocks take them as they get to it: `taken`, 0 before, counts.
      */
     from: "u64",
     to: "u64",
     taken: "u32*",
-    /** [n + 1]: the list of latent j is entries [start[j], start[j + 1]), in the order of the rows, live before dead. */
+    /**
+     * [n + 1]: the list of latent j is entries [start[j], start[j + 1]), in the order of the rows,
+     * live before dead.
+     */
     start: "u32*",
     /** [n]: where in pieceRows the pieces of a long list are, or NONE. */
     pieceAt: "u32*",
-    /** {row, factor of err's row, factor of the row of x - preBias, unused}: value and grad with the factors of the loss applied, as floats. */
+    /**
+     * {row, factor of err's row, factor of the row of x - preBias, unused}: value and grad with the
+     * factors of the loss applied, as floats.
+     */
     entries: "uint4*",
     /** [piece][2][d]: encoder and decoder row of each piece of the long lists. */
     pieceRows: "float*",
@@ -89,7 +112,10 @@ const STRUCTS = {
     xc16: "const half_t*",
     liveErr16: "const half_t*",
     deadErr16: "const half_t*",
-    /** [n]: position of a latent among the dead, or NONE; null where dead rows do not come from dense products. */
+    /**
+     * [n]: position of a latent among the dead, or NONE; null where dead rows do not come from
+     * dense products.
+     */
     deadSlot: "const u32*",
     /** [cap,d], without the factor of the loss. */
     deadEncoder: "const float*",

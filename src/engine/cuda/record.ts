@@ -1,9 +1,9 @@
 /**
  * A step recorded as a CUDA graph and replayed with one call. What it takes is fixed then:
  * addresses, shapes and the room for dead latents, so there is a graph for each such room. A step
- * runs once as a normal step, which allocates what it needs and finds its products, before it is recorded.
- * Loads are queued apart, before the graph: new rows wait for them, and for no more
- * of the step.
+ * runs once as a normal step, which allocates what it needs and finds its products, before it is
+ * recorded. Loads are queued apart, before the graph: new rows wait for them, and for no more of
+ * the step.
  */
 
 import type { CudaContext } from "./context.ts";

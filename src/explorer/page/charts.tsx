@@ -13,7 +13,9 @@ interface Bar {
   readonly class: string;
 }
 
-/** `label` says in words what the picture shows; `ends`: what stands below its left and right end. */
+/**
+ * `label` says in words what the picture shows; `ends`: what stands below its left and right end.
+ */
 function Bars({
   bars,
   label,

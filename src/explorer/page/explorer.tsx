@@ -1,4 +1,7 @@
-/** The feature explorer: a list of latents and the one that is open. Everything it shows comes from a source; text is never markup. */
+/**
+ * The feature explorer: a list of latents and the one that is open. Everything it shows comes from
+ * a source; text is never markup.
+ */
 
 import { useCallback, useEffect, useState } from "preact/hooks";
 import type { FeatureSummary } from "../../run-files/feature-summary.ts";

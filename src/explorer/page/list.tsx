@@ -122,7 +122,10 @@ export function LatentList({ source, summary, route, current, go, onFailure }: S
   );
 }
 
-/** Whether one may sort by it: by ease of reading where there is text, by fit where there is a search. */
+/**
+ * Whether one may sort by it: by ease of reading where there is text, by fit where there is a
+ * search.
+ */
 function isOffered(sort: string, hasText: boolean, search: string): boolean {
   if (sort === "score") return hasText;
   return sort !== "match" || search.trim() !== "";

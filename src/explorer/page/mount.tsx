@@ -7,7 +7,10 @@ import explorerStyle from "./explorer.css?inline";
 import { Explorer } from "./explorer.tsx";
 import latentStyle from "./latent.css?inline";
 
-/** Shows the features of `source` in an element of a page, and gives back what takes them away again. `embedded`: the page has a head and a main part of its own. */
+/**
+ * Shows the features of `source` in an element of a page, and gives back what takes them away
+ * again. `embedded`: the page has a head and a main part of its own.
+ */
 export function mountExplorer(element: Element, source: ExplorerSource, embedded = false): () => void {
   // Neither the page's rules of style reach in nor those of the explorer out.
   const holder = document.createElement("div");
@@ -23,7 +26,10 @@ export function mountExplorer(element: Element, source: ExplorerSource, embedded
   };
 }
 
-/** The same inside another page, for features that a server answers with. `api`: where it does, such as "/api/features/first". */
+/**
+ * The same inside another page, for features that a server answers with. `api`: where it does, such
+ * as "/api/features/first".
+ */
 export function mountFeatures(element: Element, api: string): () => void {
   return mountExplorer(element, httpSource(api), true);
 }

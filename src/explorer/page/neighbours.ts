@@ -1,4 +1,6 @@
-/** The latents before and after the open one, in the order of the list; the arrow keys lead there. */
+/**
+ * The latents before and after the open one, in the order of the list; the arrow keys lead there.
+ */
 
 import { useEffect, useState } from "preact/hooks";
 import type { FeatureSummary } from "../../run-files/feature-summary.ts";
@@ -35,7 +37,9 @@ export function useNeighbours(
   return found.of === key ? found.neighbours : NONE;
 }
 
-/** Leads from one latent to the next by the left and right arrow keys, where nothing else uses them. */
+/**
+ * Leads from one latent to the next by the left and right arrow keys, where nothing else uses them.
+ */
 export function useKeys({ previous, next }: Neighbours): void {
   useEffect(() => {
     const onKey = (event: KeyboardEvent) => {
@@ -52,7 +56,10 @@ export function useKeys({ previous, next }: Neighbours): void {
   }, [previous, next]);
 }
 
-/** Looks at the page of the list that is shown, and one latent on either side of it. A latent that is not there has the first of the page after it. */
+/**
+ * Looks at the page of the list that is shown, and one latent on either side of it. A latent that
+ * is not there has the first of the page after it.
+ */
 export async function neighboursOf(
   source: ExplorerSource,
   route: Route,

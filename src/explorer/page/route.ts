@@ -1,4 +1,7 @@
-/** What the page shows, in its address: a link to it shows the same. "#latent=12&q=can&sort=density&order=up&page=3". */
+/**
+ * What the page shows, in its address: a link to it shows the same.
+ * "#latent=12&q=can&sort=density&order=up&page=3".
+ */
 
 import { SORTS, type Sort } from "../shared/source.ts";
 
@@ -31,7 +34,10 @@ export function parseRoute(hash: string): Route {
   };
 }
 
-/** What the list is sorted by: as chosen; else by how well latents fit the search, how easy they are to read, or, where there is no text to read, their importance. */
+/**
+ * What the list is sorted by: as chosen; else by how well latents fit the search, how easy they are
+ * to read, or, where there is no text to read, their importance.
+ */
 export function sortOf({ sort, search }: Route, hasText: boolean): Sort {
   const isSearch = search.trim() !== "";
   if (sort !== undefined && (sort !== "match" || isSearch)) return sort;

@@ -1,4 +1,6 @@
-/** The start of a page that is one file: its chunks are elements with their names as ids, in base64. */
+/**
+ * The start of a page that is one file: its chunks are elements with their names as ids, in base64.
+ */
 
 import { type FeatureIndex, inflateJson } from "../shared/format.ts";
 import { FeatureReader } from "../shared/reader.ts";

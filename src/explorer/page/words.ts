@@ -29,7 +29,10 @@ export function level(value: number, max: number): number {
   return value > 0 ? Math.min(8, Math.max(1, Math.ceil((value / max) * 8))) : 0;
 }
 
-/** The passage with each token that is a part of a character joined to the token that has the character; it has the larger of their values. */
+/**
+ * The passage with each token that is a part of a character joined to the token that has the
+ * character; it has the larger of their values.
+ */
 export function joined({ tokens, values, at, ...passage }: Passage): Passage {
   const kept: { readonly text: string; readonly value: number }[] = [];
   let place = 0;

@@ -1,5 +1,6 @@
 /**
- * The features file: what each latent of an autoencoder does, so laid out that a page need not load more of it than it shows.
+ * The features file: what each latent of an autoencoder does, so laid out that a page need not load
+ * more of it than it shows.
  *
  *     "SAETTAFT"                         8 bytes
  *     chunks                             each deflated (RFC 1951) by itself
@@ -7,9 +8,11 @@
  *     bytes of the index                 u32, little-endian
  *     "SAETTAFT"                         8 bytes
  *
- * Chunks: `table` (firings u32, max, importance, score f32, little-endian, [latents] each, in this order); `words` (JSON: LatentWords of each latent); `latents/i` (JSON: StoredLatent of latents
- * i * PER_SHARD and on); `text/i` (JSON: the text of each token, i * PER_TEXT and on, of all passages; where passages overlap their text is stored once).
- * In a page each chunk is an element with that id, in base64.
+ * Chunks: `table` (firings u32, max, importance, score f32, little-endian, [latents] each, in this
+ * order); `words` (JSON: LatentWords of each latent); `latents/i` (JSON: StoredLatent of latents i
+ * * PER_SHARD and on); `text/i` (JSON: the text of each token, i * PER_TEXT and on, of all
+ * passages; where passages overlap their text is stored once). In a page each chunk is an element
+ * with that id, in base64.
  */
 
 import type { FeatureSummary } from "../../run-files/feature-summary.ts";
@@ -28,7 +31,10 @@ export interface FeatureIndex {
   readonly chunks: Readonly<Record<string, readonly [offset: number, bytes: number]>>;
 }
 
-/** Tokens that say in a few words what a latent is about: those it fires on, with most of its energy first, and those it promotes. */
+/**
+ * Tokens that say in a few words what a latent is about: those it fires on, with most of its energy
+ * first, and those it promotes.
+ */
 export interface LatentWords {
   readonly on: readonly string[];
   /** Share of the latent's energy on each of `on`; absent in older files. */
@@ -36,7 +42,11 @@ export interface LatentWords {
   readonly up: readonly string[];
 }
 
-/** `text`: number of the first token of the passage among all texts; -1: there is no text. `at`: which token fires. `active`: pairs of a token's number in the passage and the latent's value on it. */
+/**
+ * `text`: number of the first token of the passage among all texts; -1: there is no text. `at`:
+ * which token fires. `active`: pairs of a token's number in the passage and the latent's value on
+ * it.
+ */
 export interface StoredPassage {
   readonly value: number;
   readonly row: number;
@@ -61,7 +71,10 @@ export interface TokenBar {
   readonly share: number;
 }
 
-/** How much a latent's direction, through the model's final norm and unembedding, raises (or lowers) the logit of a token. */
+/**
+ * How much a latent's direction, through the model's final norm and unembedding, raises (or lowers)
+ * the logit of a token.
+ */
 export interface TokenEffect {
   readonly text: string;
   readonly effect: number;

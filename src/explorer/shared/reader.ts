@@ -1,4 +1,7 @@
-/** A features file, of which chunks are read when they are needed: the same in a page and on a server. */
+/**
+ * A features file, of which chunks are read when they are needed: the same in a page and on a
+ * server.
+ */
 
 import type { FeatureSummary } from "../../run-files/feature-summary.ts";
 import { FormatError, UsageError } from "../../util/errors.ts";

@@ -7,8 +7,9 @@ export interface Search {
   /** The latent whose number is searched for; undefined where the search is no number. */
   readonly number: number | undefined;
   /**
-   * How well a latent fits; undefined where it does not. All words of the search must be in the tokens that it fires on or promotes. Words that are whole tokens count most, then the share of the latent's
-   * energy on the tokens that were found.
+   * How well a latent fits; undefined where it does not. All words of the search must be in the
+   * tokens that it fires on or promotes. Words that are whole tokens count most, then the share of
+   * the latent's energy on the tokens that were found.
    */
   rank(row: LatentRow): number | undefined;
 }

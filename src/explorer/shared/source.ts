@@ -37,7 +37,10 @@ export const SORTS = ["score", "match", "density", "max", "importance", "latent"
 export type Sort = (typeof SORTS)[number];
 
 export interface LatentQuery {
-  /** A latent's number, which comes first, or words that are in the tokens that it fires on or promotes: all of them. */
+  /**
+   * A latent's number, which comes first, or words that are in the tokens that it fires on or
+   * promotes: all of them.
+   */
   readonly search: string;
   readonly sort: Sort;
   /** The largest first. */

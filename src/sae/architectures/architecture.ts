@@ -1,6 +1,6 @@
 /**
- * What an architecture is: data that training, inference and the file formats read. One file per architecture;
- * `index.ts` lists them.
+ * What an architecture is: data that training, inference and the file formats read. One file per
+ * architecture; `index.ts` lists them.
  */
 
 import type { ZodType } from "zod";
@@ -12,7 +12,10 @@ import type { Rule } from "../rule.ts";
 export interface SelectionRules {
   /** In a training step, among all latents. */
   readonly live: Rule;
-  /** In a training step, among the dead latents, for the auxiliary loss (AuxK); undefined: no auxiliary loss. */
+  /**
+   * In a training step, among the dead latents, for the auxiliary loss (AuxK); undefined: no
+   * auxiliary loss.
+   */
   readonly dead?: Rule | undefined;
   /** By the trained autoencoder: on the hold-out, in eval, reports and inference. */
   readonly inference: Rule;
@@ -24,18 +27,29 @@ export type Program = "sparsify" | "saelens" | "openai" | "dictionary_learning";
 /** `S`: the numbers of one autoencoder of this architecture, besides its dimensions. */
 export interface Architecture<S extends { readonly architecture: string }> {
   readonly name: S["architecture"];
-  /** Options of `saetta train` that belong to it, by the names of the library, and their defaults. */
+  /**
+   * Options of `saetta train` that belong to it, by the names of the library, and their defaults.
+   */
   readonly options: Readonly<Record<string, ZodType>>;
   readonly defaults: Readonly<Record<string, unknown>>;
   readonly params: readonly ParamName[];
   rules(spec: S): SelectionRules;
   /** Its numbers, as state.json and reports state them. */
   numbers(spec: S): Readonly<Record<string, number>>;
-  /** What other programs call it in their files; not there: they cannot say it. sparsify's is also the `activation` of cfg.json. */
+  /**
+   * What other programs call it in their files; not there: they cannot say it. sparsify's is also
+   * the `activation` of cfg.json.
+   */
   readonly called: { readonly [P in Program]?: string } & { readonly sparsify: string };
-  /** What cfg.json says besides `activation`: keys that sparsify knows, and keys of our own object `saetta`. */
+  /**
+   * What cfg.json says besides `activation`: keys that sparsify knows, and keys of our own object
+   * `saetta`.
+   */
   readonly cfg: {
-    /** Whether sparsify computes the same from the file: then the weights are in `sae.safetensors`, which it reads. */
+    /**
+     * Whether sparsify computes the same from the file: then the weights are in `sae.safetensors`,
+     * which it reads.
+     */
     readonly isOfSparsify: boolean;
     write(spec: S): { readonly sparsify: JsonObject; readonly own: JsonObject };
     /** `own`: the object `saetta`; undefined in files of sparsify. */

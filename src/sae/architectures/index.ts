@@ -20,7 +20,10 @@ export function architectureCalled(program: Program, name: string): Architecture
   return architectureNames().find((each) => architectureNamed(each).called[program] === name);
 }
 
-/** What `program` calls the architecture in its files. Throws UsageError where it has no word for it. */
+/**
+ * What `program` calls the architecture in its files. Throws UsageError where it has no word for
+ * it.
+ */
 export function called(spec: ArchitectureSpec, program: Program): string {
   const word = architectureNamed(spec.architecture).called[program];
   if (word !== undefined) return word;
@@ -29,7 +32,10 @@ export function called(spec: ArchitectureSpec, program: Program): string {
   });
 }
 
-/** The end of a sentence that refuses a file's architecture: what Saetta computes, in the words of the file's program. */
+/**
+ * The end of a sentence that refuses a file's architecture: what Saetta computes, in the words of
+ * the file's program.
+ */
 export function computedInstead(program: Program): string {
   const words = architectureNames().flatMap((name) => architectureNamed(name).called[program] ?? []);
   return `is not computed by Saetta (it computes ${words.map((word) => JSON.stringify(word)).join(", ")})`;

@@ -1,6 +1,7 @@
 /**
- * TopK with the auxiliary loss over dead latents (AuxK): Gao et al. 2024, "Scaling and evaluating sparse autoencoders"
- * (arXiv 2406.04093). The k highest latents of a row are active; the auxk highest dead ones reconstruct the residual.
+ * TopK with the auxiliary loss over dead latents (AuxK): Gao et al. 2024, "Scaling and evaluating
+ * sparse autoencoders" (arXiv 2406.04093). The k highest latents of a row are active; the auxk
+ * highest dead ones reconstruct the residual.
  */
 
 import { z } from "zod";

@@ -1,7 +1,9 @@
-// A stand-in for the CUDA driver, NVRTC and cuBLASLt on machines without a card: memory is the host's, a kernel is a plain loop (kernels.cc), a product three loops.
+// A stand-in for the CUDA driver, NVRTC and cuBLASLt on machines without a card: memory is the
+// host's, a kernel is a plain loop (kernels.cc), a product three loops.
 //
-// It is strict where a card is not: addresses must lie inside what was allocated, launches and shared memory within a card's limits, new memory holds garbage, and
-// nothing may be allocated or waited for while a stream is captured. What fails says why on stderr.
+// It is strict where a card is not: addresses must lie inside what was allocated, launches and
+// shared memory within a card's limits, new memory holds garbage, and nothing may be allocated or
+// waited for while a stream is captured. What fails says why on stderr.
 
 #include "stand_in.h"
 
@@ -83,7 +85,12 @@ extern "C" {
 
 int cuInit(unsigned) { return 0; }
 int cuDriverGetVersion(int* to) { return *to = 13000, 0; }
-int cuGetErrorName(int code, const char** to) { return *to = code == 2 ? "CUDA_ERROR_OUT_OF_MEMORY" : code == 700 ? "CUDA_ERROR_ILLEGAL_ADDRESS" : "CUDA_ERROR_STAND_IN", 0; }
+int cuGetErrorName(int code, const char** to) {
+  return *to = code == 2     ? "CUDA_ERROR_OUT_OF_MEMORY"
+               : code == 700 ? "CUDA_ERROR_ILLEGAL_ADDRESS"
+                             : "CUDA_ERROR_STAND_IN",
+         0;
+}
 int cuDeviceGetCount(int* to) { return *to = 1, 0; }
 int cuDeviceGet(int* to, int index) { return *to = index, 0; }
 int cuDeviceGetName(char* to, int, int) { return std::strcpy(to, "Stand-in"), 0; }
@@ -107,14 +114,18 @@ int cuMemAllocAsync(Address* to, size_t bytes, Address) {
   *to = reinterpret_cast<Address>(allocate(bytes));
   return 0;
 }
-int cuMemFreeAsync(Address address, Address) { return notWhileCapturing("memory is freed") != 0 ? 900 : release(pointer(address)); }
+int cuMemFreeAsync(Address address, Address) {
+  return notWhileCapturing("memory is freed") != 0 ? 900 : release(pointer(address));
+}
 int cuMemHostAlloc(Address* to, size_t bytes, unsigned) { return *to = reinterpret_cast<Address>(allocate(bytes)), 0; }
 int cuMemFreeHost(Address address) { return release(pointer(address)); }
 
 static int copy(Address to, Address from, size_t bytes) {
   return run([=] {
-    if (!owned(pointer(to), bytes) || !owned(pointer(from), bytes)) complain("a copy of %zu bytes to or from memory that is not there", bytes);
-    else std::memcpy(pointer(to), pointer(from), bytes);
+    if (!owned(pointer(to), bytes) || !owned(pointer(from), bytes))
+      complain("a copy of %zu bytes to or from memory that is not there", bytes);
+    else
+      std::memcpy(pointer(to), pointer(from), bytes);
   });
 }
 int cuMemcpyHtoDAsync_v2(Address to, Address from, size_t bytes, Address) { return copy(to, from, bytes); }
@@ -165,20 +176,26 @@ int cuFuncSetAttribute(Address function, int which, int value) {
 }
 int cuOccupancyMaxActiveBlocksPerMultiprocessor(int* to, Address, int, size_t) { return *to = 3, 0; }
 
-int cuLaunchKernel(Address handle, unsigned x, unsigned y, unsigned z, unsigned width, unsigned height, unsigned depth, unsigned shared, Address, Address,
-                   void** extra) {
+int cuLaunchKernel(Address handle, unsigned x, unsigned y, unsigned z, unsigned width, unsigned height, unsigned depth,
+                   unsigned shared, Address, Address, void** extra) {
   const Function* f = static_cast<Function*>(pointer(handle));
-  if (x == 0 || y == 0 || z != 1 || y > 65535 || width == 0 || width * height * depth > 1024 || static_cast<int>(shared) > f->shared) {
-    complain("%s: a launch of [%u,%u,%u] blocks of [%u,%u,%u] threads with %u bytes", f->name, x, y, z, width, height, depth, shared);
+  if (x == 0 || y == 0 || z != 1 || y > 65535 || width == 0 || width * height * depth > 1024 ||
+      static_cast<int>(shared) > f->shared) {
+    complain("%s: a launch of [%u,%u,%u] blocks of [%u,%u,%u] threads with %u bytes", f->name, x, y, z, width, height,
+             depth, shared);
     return 1;
   }
   const size_t bytes = *static_cast<size_t*>(extra[3]);
-  Launch launch = {f->name, f->compute, x, y, width, height, shared, std::vector<char>(static_cast<char*>(extra[1]), static_cast<char*>(extra[1]) + bytes)};
+  Launch launch = {f->name, f->compute,
+                   x,       y,
+                   width,   height,
+                   shared,  std::vector<char>(static_cast<char*>(extra[1]), static_cast<char*>(extra[1]) + bytes)};
   const Work work = f->work;
   return run([work, launch] {
     Launch own = launch;
     work(own);
-    if (own.at != own.arguments.size()) complain("%s: %zu bytes of arguments, %zu are read", own.name, own.arguments.size(), own.at);
+    if (own.at != own.arguments.size())
+      complain("%s: %zu bytes of arguments, %zu are read", own.name, own.arguments.size(), own.at);
   });
 }
 
@@ -217,7 +234,9 @@ unsigned standin_allocations() { return static_cast<unsigned>(allocations.size()
 int nvrtcVersion(int* major, int* minor) { return *major = 0, *minor = 1, 0; }
 int nvrtcGetNumSupportedArchs(int* to) { return *to = 2, 0; }
 int nvrtcGetSupportedArchs(int* to) { return to[0] = 80, to[1] = 90, 0; }
-int nvrtcCreateProgram(Address* to, const char*, const char*, int, void*, void*) { return *to = reinterpret_cast<Address>(new char('0')), 0; }
+int nvrtcCreateProgram(Address* to, const char*, const char*, int, void*, void*) {
+  return *to = reinterpret_cast<Address>(new char('0')), 0;
+}
 int nvrtcDestroyProgram(Address* program) { return delete static_cast<char*>(pointer(*program)), 0; }
 int nvrtcCompileProgram(Address program, int count, const char** options) {
   for (int i = 0; i < count; i++) {
@@ -263,7 +282,8 @@ int cublasLtMatrixLayoutDestroy(Address it) { return delete static_cast<Layout*>
 int cublasLtMatmulPreferenceCreate(Address* to) { return *to = 1, 0; }
 int cublasLtMatmulPreferenceDestroy(Address) { return 0; }
 int cublasLtMatmulPreferenceSetAttribute(Address, int, const void*, size_t) { return 0; }
-int cublasLtMatmulAlgoGetHeuristic(Address, Address, Address, Address, Address, Address, Address, int, char* results, int* count) {
+int cublasLtMatmulAlgoGetHeuristic(Address, Address, Address, Address, Address, Address, Address, int, char* results,
+                                   int* count) {
   if (const int code = notWhileCapturing("a product is looked for")) return code;
   std::memset(results, 0, 96);
   return *count = 1, 0;
@@ -271,19 +291,23 @@ int cublasLtMatmulAlgoGetHeuristic(Address, Address, Address, Address, Address, 
 
 static int computeOf(int type) { return type == 0 ? 0 : type == 14 ? 1 : 2; }
 
-int cublasLtMatmul(Address, Address description, const float* alpha, Address a, Address layoutA, Address b, Address layoutB, const float* beta, Address c,
-                   Address layoutC, Address d, Address, const void*, Address workspace, size_t workspaceBytes, Address) {
+int cublasLtMatmul(Address, Address description, const float* alpha, Address a, Address layoutA, Address b,
+                   Address layoutB, const float* beta, Address c, Address layoutC, Address d, Address, const void*,
+                   Address workspace, size_t workspaceBytes, Address) {
   const Description* how = static_cast<Description*>(pointer(description));
-  const Layout A = *static_cast<Layout*>(pointer(layoutA)), B = *static_cast<Layout*>(pointer(layoutB)), C = *static_cast<Layout*>(pointer(layoutC));
+  const Layout A = *static_cast<Layout*>(pointer(layoutA)), B = *static_cast<Layout*>(pointer(layoutB)),
+               C = *static_cast<Layout*>(pointer(layoutC));
   const bool ta = how->transposes[0] == 1, tb = how->transposes[1] == 1;
   const size_t m = ta ? A.columns : A.rows, k = ta ? A.rows : A.columns, n = tb ? B.rows : B.columns;
-  if (C.rows != m || C.columns != n || (tb ? B.columns : B.rows) != k || A.type != B.type || *alpha != 1 || c != d || !owned(pointer(workspace), workspaceBytes)) {
+  if (C.rows != m || C.columns != n || (tb ? B.columns : B.rows) != k || A.type != B.type || *alpha != 1 || c != d ||
+      !owned(pointer(workspace), workspaceBytes)) {
     complain("a product whose matrices do not fit");
     return 7;
   }
   const bool adds = *beta == 1;
   return run([=] {
-    const Elements x = {computeOf(A.type), pointer(a)}, y = {computeOf(B.type), pointer(b)}, z = {computeOf(C.type), pointer(c)};
+    const Elements x = {computeOf(A.type), pointer(a)}, y = {computeOf(B.type), pointer(b)},
+                   z = {computeOf(C.type), pointer(c)};
     x.check("product", (A.columns - 1) * A.stride + A.rows);
     y.check("product", (B.columns - 1) * B.stride + B.rows);
     z.check("product", (C.columns - 1) * C.stride + C.rows);

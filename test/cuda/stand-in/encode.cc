@@ -94,7 +94,8 @@ static void loadRows(Launch& l) {
       continue;
     }
     float* to = x + b * d;
-    for (size_t i = 0; i < d; i++) to[i] = format == 1 ? static_cast<float>(static_cast<double*>(raw)[rows[b] * d + i]) : from.get(rows[b] * d + i);
+    for (size_t i = 0; i < d; i++)
+      to[i] = format == 1 ? static_cast<float>(static_cast<double*>(raw)[rows[b] * d + i]) : from.get(rows[b] * d + i);
     double sum = 0, squares = 0, spread = 0;
     for (size_t i = 0; i < d; i++) sum += to[i], squares += static_cast<double>(to[i]) * to[i];
     const double mean = normalization >= 2 ? sum / d : 0;
@@ -123,15 +124,20 @@ static void screenRows(Launch& l) {
   for (size_t row = first; row < first + count; row++) {
     flags[row] = 0;
     for (size_t i = row * d; i < (row + 1) * d; i++) {
-      const double value = format == 1 ? reinterpret_cast<double*>(raw)[i] : Elements{format == 0 ? 0 : format == 2 ? 2 : 1, raw}.get(i);
+      const double value = format == 1 ? reinterpret_cast<double*>(raw)[i]
+                                       : Elements{format == 0   ? 0
+                                                  : format == 2 ? 2
+                                                                : 1,
+                                                  raw}
+                                             .get(i);
       if (!std::isfinite(value)) flags[row] = 1;
     }
   }
 }
 
 /// The top k of relu(z + bias) of one row among `latents`.
-static void select(Launch& l, const Elements& z, size_t row, const float* bias, const std::vector<uint32_t>& latents, uint32_t* bad, uint32_t* latent, float* value,
-                   float* grad, size_t k) {
+static void select(Launch& l, const Elements& z, size_t row, const float* bias, const std::vector<uint32_t>& latents,
+                   uint32_t* bad, uint32_t* latent, float* value, float* grad, size_t k) {
   std::vector<std::pair<float, uint32_t>> on;
   for (const uint32_t j : latents) {
     const float v = z.get(row + j) + bias[j];
@@ -157,8 +163,10 @@ static void selectLive(Launch& l) {
   float* value = l.next<float*>();
   float* grad = l.next<float*>();
   const size_t n = l.u(), stride = l.u(), k = l.u(), capacity = l.u(), C = l.x;
-  l.expect(l.width == 128 && stride % 8 == 0 && (capacity >= 4 * k || capacity == 4096) && l.shared == 10 * capacity, "the launch is wrong");
-  l.checkedArray(bias, n), l.checkedArray(fired, n), l.checkedArray(latent, C * k), l.checkedArray(value, C * k), l.checkedArray(grad, C * k);
+  l.expect(l.width == 128 && stride % 8 == 0 && (capacity >= 4 * k || capacity == 4096) && l.shared == 10 * capacity,
+           "the launch is wrong");
+  l.checkedArray(bias, n), l.checkedArray(fired, n), l.checkedArray(latent, C * k), l.checkedArray(value, C * k),
+      l.checkedArray(grad, C * k);
   const Elements z = l.matrixAt(at, C * stride);
   std::vector<uint32_t> all(n);
   for (size_t j = 0; j < n; j++) all[j] = static_cast<uint32_t>(j);
@@ -180,11 +188,14 @@ static void selectDead(Launch& l) {
   float* value = l.next<float*>();
   float* grad = l.next<float*>();
   const size_t stride = l.u(), k = l.u(), capacity = l.u(), C = l.x;
-  l.expect(l.width == 256 && stride % 8 == 0 && (capacity >= 4 * k || capacity == 4096) && l.shared == 10 * capacity, "the launch is wrong");
-  l.checkedArray(list, counts[0]), l.checkedArray(latent, C * k), l.checkedArray(value, C * k), l.checkedArray(grad, C * k);
+  l.expect(l.width == 256 && stride % 8 == 0 && (capacity >= 4 * k || capacity == 4096) && l.shared == 10 * capacity,
+           "the launch is wrong");
+  l.checkedArray(list, counts[0]), l.checkedArray(latent, C * k), l.checkedArray(value, C * k),
+      l.checkedArray(grad, C * k);
   const Elements z = l.matrixAt(at, C * stride);
   const std::vector<uint32_t> dead(list, list + counts[0]);
-  for (size_t c = 0; c < C; c++) select(l, z, c * stride, bias, dead, bad, latent + c * k, value + c * k, grad + c * k, k);
+  for (size_t c = 0; c < C; c++)
+    select(l, z, c * stride, bias, dead, bad, latent + c * k, value + c * k, grad + c * k, k);
 }
 
 const Works ENCODE = {

@@ -15,11 +15,15 @@ static void listCount(Launch& l) {
   uint32_t* counts = l.array<uint32_t>(l.y * n);
   l.checkedArray(live, B * k);
   if (dead != nullptr) l.checkedArray(dead, B * auxk);
-  l.expect(l.y == (dead != nullptr ? 2 * P : P) && size_t{l.x} * width >= n && P * rowsPerPart >= B && rowsPerPart <= 65535, "the grid is wrong");
+  l.expect(
+      l.y == (dead != nullptr ? 2 * P : P) && size_t{l.x} * width >= n && P * rowsPerPart >= B && rowsPerPart <= 65535,
+      "the grid is wrong");
   l.expect(width % 2 == 0 && l.shared >= 2 * width && l.width == 256, "the launch is wrong");
   std::fill(counts, counts + l.y * n, 0u);
-  for (size_t s = 0; s < B * k; s++) if (live[s] != NONE && has(listed, live[s])) counts[s / k / rowsPerPart * n + live[s]]++;
-  for (size_t s = 0; dead != nullptr && s < B * auxk; s++) if (dead[s] != NONE && has(listed, dead[s])) counts[(P + s / auxk / rowsPerPart) * n + dead[s]]++;
+  for (size_t s = 0; s < B * k; s++)
+    if (live[s] != NONE && has(listed, live[s])) counts[s / k / rowsPerPart * n + live[s]]++;
+  for (size_t s = 0; dead != nullptr && s < B * auxk; s++)
+    if (dead[s] != NONE && has(listed, dead[s])) counts[(P + s / auxk / rowsPerPart) * n + dead[s]]++;
 }
 
 static void listPrefix(Launch& l) {
@@ -57,7 +61,8 @@ static void listScan(Launch& l) {
     pieceAt[j] = NONE;
     if (totals[j] <= chunk) continue;
     pieceAt[j] = *pieceCount;
-    for (size_t p = 0; p < ceilDiv(totals[j], chunk); p++) *l.checkedArray(pieceOf + (*pieceCount)++, 1) = static_cast<uint32_t>(j);
+    for (size_t p = 0; p < ceilDiv(totals[j], chunk); p++)
+      *l.checkedArray(pieceOf + (*pieceCount)++, 1) = static_cast<uint32_t>(j);
   }
   const double rows = hyper[ROWS];
   double variation = sums[ERR2];
@@ -80,16 +85,19 @@ static void listFill(Launch& l) {
   const uint32_t* start = l.array<uint32_t>(n + 1);
   const double* scales = l.array<double>(2);
   Entry* entries = l.array<Entry>(start[n]);
-  l.expect(l.y == (latents[1] != nullptr ? 2 * P : P) && size_t{l.x} * width >= n && l.shared >= 2 * width + 8192, "the launch is wrong");
+  l.expect(l.y == (latents[1] != nullptr ? 2 * P : P) && size_t{l.x} * width >= n && l.shared >= 2 * width + 8192,
+           "the launch is wrong");
   std::vector<uint32_t> at(counts, counts + l.y * n);
   for (int path = 0; path < 2; path++) {
     if (latents[path] == nullptr) continue;
-    l.checkedArray(latents[path], B * ks[path]), l.checkedArray(values[path], B * ks[path]), l.checkedArray(grads[path], B * ks[path]);
+    l.checkedArray(latents[path], B * ks[path]), l.checkedArray(values[path], B * ks[path]),
+        l.checkedArray(grads[path], B * ks[path]);
     for (size_t s = 0; s < B * ks[path]; s++) {
       const uint32_t j = latents[path][s], row = static_cast<uint32_t>(s / ks[path]);
       if (j == NONE || !has(listed, j)) continue;
       const size_t part = path * P + row / rowsPerPart;
-      entries[start[j] + at[part * n + j]++] = {row | (path == 1 ? DEAD_PATH : 0), static_cast<float>(scales[path] * values[path][s]),
+      entries[start[j] + at[part * n + j]++] = {row | (path == 1 ? DEAD_PATH : 0),
+                                                static_cast<float>(scales[path] * values[path][s]),
                                                 static_cast<float>(scales[path] * grads[path][s]), 0};
     }
   }
@@ -135,13 +143,15 @@ void rowsOf(Launch& l, const Gradients& g, size_t j, float* encoder, float* deco
 
 static Totals totalsOf(const Gradients& g, size_t first, size_t last) {
   Totals t = {};
-  for (size_t e = first; e < last; e++) t.grad += g.entries[e].grad, t.grads += std::fabs(g.entries[e].grad), t.values += std::fabs(g.entries[e].value);
+  for (size_t e = first; e < last; e++)
+    t.grad += g.entries[e].grad, t.grads += std::fabs(g.entries[e].grad), t.values += std::fabs(g.entries[e].value);
   return t;
 }
 
 Gradients gradients(Launch& l) {
   const Gradients g = l.next<Gradients>();
-  l.checkedArray(g.start, g.n + 1), l.checkedArray(g.pieceAt, g.n), l.checkedArray(g.scales, 2), l.checkedArray(g.entries, g.start[g.n]);
+  l.checkedArray(g.start, g.n + 1), l.checkedArray(g.pieceAt, g.n), l.checkedArray(g.scales, 2),
+      l.checkedArray(g.entries, g.start[g.n]);
   return g;
 }
 
@@ -151,9 +161,11 @@ static void listLong(Launch& l) {
   const uint32_t* pieceCount = l.array<uint32_t>(1);
   Totals* totals = l.next<Totals*>();
   gradientThreads(l, g.d);
-  l.checkedArray(pieceOf, *pieceCount), l.checkedArray(totals, *pieceCount), l.checkedArray(g.pieceRows, *pieceCount * 2 * g.d);
+  l.checkedArray(pieceOf, *pieceCount), l.checkedArray(totals, *pieceCount),
+      l.checkedArray(g.pieceRows, *pieceCount * 2 * g.d);
   for (size_t p = 0; p < *pieceCount; p++) {
-    const size_t j = pieceOf[p], first = g.start[j] + (p - g.pieceAt[j]) * g.chunk, last = std::min<size_t>(g.start[j + 1], first + g.chunk);
+    const size_t j = pieceOf[p], first = g.start[j] + (p - g.pieceAt[j]) * g.chunk,
+                 last = std::min<size_t>(g.start[j + 1], first + g.chunk);
     form(l, g, first, last, g.pieceRows + 2 * p * g.d, g.pieceRows + (2 * p + 1) * g.d);
     totals[p] = totalsOf(g, first, last);
   }
@@ -178,7 +190,8 @@ static void listBias(Launch& l) {
     const Totals t = totalsOf(g, g.start[j], g.start[j + 1]);
     if (!(t.grads * input < 1e18 && t.values * err < 1e18)) *bad = 1;
     double sum = t.grad;
-    if (g.deadSlot != nullptr && g.deadSlot[j] < g.cap) sum += g.scales[1] * l.checkedArray(deadBias, g.cap)[g.deadSlot[j]];
+    if (g.deadSlot != nullptr && g.deadSlot[j] < g.cap)
+      sum += g.scales[1] * l.checkedArray(deadBias, g.cap)[g.deadSlot[j]];
     latentBias[j] = static_cast<float>(sum);
     for (size_t i = 0; i < g.d && sum != 0; i++) partial[j / 32 * g.d + i] += sum * encoder.get(j * g.d + i);
   }
@@ -205,7 +218,9 @@ static void listPrebias(Launch& l) {
 
 void persistent(Launch& l, const Gradients& g, size_t more) {
   gradientThreads(l, g.d);
-  l.expect(g.from < g.to && g.to <= 2 * g.n && l.x <= g.to - g.from && *l.checkedArray(g.taken, 1) == 0 && l.shared >= 3072 + more, "the launch is wrong");
+  l.expect(g.from < g.to && g.to <= 2 * g.n && l.x <= g.to - g.from && *l.checkedArray(g.taken, 1) == 0 &&
+               l.shared >= 3072 + more,
+           "the launch is wrong");
 }
 
 static void gradientRows(Launch& l) {

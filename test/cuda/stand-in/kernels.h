@@ -1,5 +1,6 @@
-// How kernels are launched on the stand-in: what its parts share. The kernels of src/engine/cuda/kernels are plain loops here: what each takes and leaves, not how. Where a
-// launch does not cover its work it is refused, for a card would leave a part of it undone.
+// How kernels are launched on the stand-in: what its parts share. The kernels of
+// src/engine/cuda/kernels are plain loops here: what each takes and leaves, not how. Where a launch
+// does not cover its work it is refused, for a card would leave a part of it undone.
 
 #pragma once
 

@@ -6,7 +6,8 @@ namespace standin {
 
 // ---- decode, residual, codeGrad ----
 
-static void decodeRows(const Elements& decoder, const uint32_t* latent, const float* value, size_t k, float* err, size_t B, size_t d, size_t n) {
+static void decodeRows(const Elements& decoder, const uint32_t* latent, const float* value, size_t k, float* err,
+                       size_t B, size_t d, size_t n) {
   std::fill(err, err + B * d, 0.0f);
   for (size_t s = 0; s < B * k; s++) {
     if (latent[s] >= n) continue;
@@ -14,8 +15,9 @@ static void decodeRows(const Elements& decoder, const uint32_t* latent, const fl
   }
 }
 
-static void residualRows(Launch& l, const float* preBias, const float* x, float* err, const Elements& err16, const float* live, const float* value, size_t k, size_t B,
-                         size_t d, size_t R, double* partial, uint32_t* bad) {
+static void residualRows(Launch& l, const float* preBias, const float* x, float* err, const Elements& err16,
+                         const float* live, const float* value, size_t k, size_t B, size_t d, size_t R, double* partial,
+                         uint32_t* bad) {
   l.expect(l.x == ceilDiv(B, R), "the grid is wrong");
   rowThreads(l, d);
   std::fill(partial, partial + l.x * (4 + 2 * d), 0.0);
@@ -37,7 +39,8 @@ static void residualRows(Launch& l, const float* preBias, const float* x, float*
   }
 }
 
-static void gradRows(const Elements& decoder, const uint32_t* latent, float* grad, size_t k, const float* err, size_t B, size_t d, size_t n, uint32_t* bad) {
+static void gradRows(const Elements& decoder, const uint32_t* latent, float* grad, size_t k, const float* err, size_t B,
+                     size_t d, size_t n, uint32_t* bad) {
   for (size_t s = 0; s < B * k; s++) {
     float sum = 0;
     for (size_t i = 0; i < d && latent[s] < n; i++) sum += decoder.get(latent[s] * d + i) * err[s / k * d + i];
@@ -164,7 +167,8 @@ static void denseCodes(Launch& l) {
   l.expect(l.width == 256 && l.shared >= cap * to.bytes(), "the launch is wrong");
   for (size_t e = 0; e < C * cap; e++) to.set(e, 0);
   for (size_t s = 0; s < C * k; s++) {
-    if (latent[s] != NONE && *l.checkedArray(slot + latent[s], 1) < cap) to.set(s / k * cap + slot[latent[s]], number[s]);
+    if (latent[s] != NONE && *l.checkedArray(slot + latent[s], 1) < cap)
+      to.set(s / k * cap + slot[latent[s]], number[s]);
   }
 }
 
@@ -210,7 +214,8 @@ static void denseCheck(Launch& l) {
     bias[q] = 0;
     for (size_t part = 0; part < 32; part++) bias[q] += partial[part * cap + q];
     bool fits = std::fabs(scales[1] * bias[q]) < 1e18;
-    for (size_t i = q * d; i < (q + 1) * d; i++) fits = fits && std::fabs(scales[1] * encoder[i]) < 1e18 && std::fabs(scales[1] * decoder[i]) < 1e18;
+    for (size_t i = q * d; i < (q + 1) * d; i++)
+      fits = fits && std::fabs(scales[1] * encoder[i]) < 1e18 && std::fabs(scales[1] * decoder[i]) < 1e18;
     if (!fits && q < *count) *bad = 1;
   }
 }

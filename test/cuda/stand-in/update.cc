@@ -77,7 +77,8 @@ static void updateBegin(Launch& l) {
   o.beta1 = f(hyper[BETA1]), o.beta2 = f(hyper[BETA2]), o.rest1 = f(1 - hyper[BETA1]), o.rest2 = f(1 - hyper[BETA2]);
   o.rate = f(hyper[LR] / (1 - std::pow(hyper[BETA1], t))), o.root = f(1 / std::sqrt(1 - std::pow(hyper[BETA2], t)));
   o.eps = f(hyper[EPS]), o.emaRest = f(1 - hyper[EMA_DECAY]);
-  o.go = 1, o.t = static_cast<uint32_t>(t), o.averages = hasEma && hyper[EMA_DECAY] > 0, o.rows = hyper[ROWS], o.firstLatent = firstLatent;
+  o.go = 1, o.t = static_cast<uint32_t>(t), o.averages = hasEma && hyper[EMA_DECAY] > 0, o.rows = hyper[ROWS],
+  o.firstLatent = firstLatent;
   counters[EMA] += o.averages;
   *numbers = o;
 }
@@ -97,7 +98,8 @@ static uint32_t fmix32(uint32_t h) {
 }
 
 static void weights(Launch& l, const Weights& w, size_t n, size_t d) {
-  l.checkedArray(w.encoder, n * d), l.checkedArray(w.decoder, n * d), l.checkedArray(w.latentBias, n), l.checkedArray(w.preBias, d);
+  l.checkedArray(w.encoder, n * d), l.checkedArray(w.decoder, n * d), l.checkedArray(w.latentBias, n),
+      l.checkedArray(w.preBias, d);
 }
 
 static void updateRows(Launch& l) {
@@ -129,11 +131,13 @@ static void updateRows(Launch& l) {
     if (g.from > g.n + j || g.n + j >= g.to) continue;
     float* row = p.decoder + j * d;
     const float along = static_cast<float>(dot(row, w.data(), d));
-    for (size_t i = 0; i < d; i++) adam(o, row[i], m.decoder[j * d + i], v.decoder[j * d + i], w[i] - along * row[i], nullptr);
+    for (size_t i = 0; i < d; i++)
+      adam(o, row[i], m.decoder[j * d + i], v.decoder[j * d + i], w[i] - along * row[i], nullptr);
     double length = std::sqrt(dot(row, row, d));
     if (length < 1e-12) {
       for (size_t i = 0; i < d; i++) {
-        const uint32_t drawn = fmix32(fmix32(fmix32((o.firstLatent + static_cast<uint32_t>(j)) ^ 0x9e3779b9u) + o.t) + static_cast<uint32_t>(i));
+        const uint32_t drawn = fmix32(fmix32(fmix32((o.firstLatent + static_cast<uint32_t>(j)) ^ 0x9e3779b9u) + o.t) +
+                                      static_cast<uint32_t>(i));
         row[i] = static_cast<float>(drawn / 2147483648.0 - 1);
         m.decoder[j * d + i] = v.decoder[j * d + i] = 0;
       }
@@ -159,10 +163,12 @@ static void updateSmall(Launch& l) {
   weights(l, p, n, d), weights(l, m, n, d), weights(l, v, n, d);
   if (o.go == 0) return;
   for (size_t j = 0; j < n; j++) {
-    adam(o, p.latentBias[j], m.latentBias[j], v.latentBias[j], latentBias[j], o.averages ? ema.latentBias + j : nullptr);
+    adam(o, p.latentBias[j], m.latentBias[j], v.latentBias[j], latentBias[j],
+         o.averages ? ema.latentBias + j : nullptr);
     age[j] = fired[j] != 0 ? 0 : static_cast<uint32_t>(std::min(age[j] + o.rows, 4294967295.0));
   }
-  for (size_t i = 0; i < d; i++) adam(o, p.preBias[i], m.preBias[i], v.preBias[i], preBias[i], o.averages ? ema.preBias + i : nullptr);
+  for (size_t i = 0; i < d; i++)
+    adam(o, p.preBias[i], m.preBias[i], v.preBias[i], preBias[i], o.averages ? ema.preBias + i : nullptr);
 }
 
 const Works UPDATE = {

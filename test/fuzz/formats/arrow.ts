@@ -1,4 +1,7 @@
-/** Arrow streams: lists of lists, fixed-shape tensors and masks of bits, in several batches, as Apache's own library writes them. */
+/**
+ * Arrow streams: lists of lists, fixed-shape tensors and masks of bits, in several batches, as
+ * Apache's own library writes them.
+ */
 
 import { openSource } from "../../../src/data/open.ts";
 import { openArrow } from "../../../src/formats/arrow.ts";

@@ -1,4 +1,7 @@
-/** HDF5: the fixtures of the oldest and the newest version of the format, with every layout, chunk index and filter that is read. */
+/**
+ * HDF5: the fixtures of the oldest and the newest version of the format, with every layout, chunk
+ * index and filter that is read.
+ */
 
 import { readdirSync, readFileSync } from "node:fs";
 import { openSource } from "../../../src/data/open.ts";
@@ -18,7 +21,10 @@ function samples(): Sample[] {
   return names.map((name) => ({ name, file: name, bytes: readFileSync(`${FIXTURES}/${name}`) }));
 }
 
-/** Every structure that has a signature and the fields after it; every message of an object header of the old kind. */
+/**
+ * Every structure that has a signature and the fields after it; every message of an object header
+ * of the old kind.
+ */
 function boundaries(bytes: Buffer): number[] {
   const found = new Set<number>([bytes.length - 1, bytes.length]);
   for (const { index } of bytes.toString("latin1").matchAll(SIGNATURES)) {

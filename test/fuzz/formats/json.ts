@@ -1,4 +1,7 @@
-/** The JSON files of autoencoders and runs: cfg.json, config.json, and a checkpoint's manifest.json and state.json. */
+/**
+ * The JSON files of autoencoders and runs: cfg.json, config.json, and a checkpoint's manifest.json
+ * and state.json.
+ */
 
 import { createHash } from "node:crypto";
 import { readFile, writeFile } from "node:fs/promises";
@@ -48,7 +51,10 @@ const CONFIG = {
   drop_last: true,
 };
 
-/** A manifest with a right hash of itself, whatever it says: what is hashed goes up to the last brace. */
+/**
+ * A manifest with a right hash of itself, whatever it says: what is hashed goes up to the last
+ * brace.
+ */
 export function signed(manifest: Uint8Array): Buffer {
   const end = manifest.at(-1) === "}".charCodeAt(0) ? -1 : manifest.length;
   const hashed = manifest.subarray(0, end);
@@ -105,7 +111,8 @@ export const json: readonly FuzzFormat[] = [
     ...common,
     name: "manifest",
     samples: checkpoint,
-    // Its hash would tell of every change: mutations are hashed anew, so that what they say is read.
+    // Its hash would tell of every change: mutations are hashed anew, so that what they say is
+    // read.
     read: async (path) => {
       await writeFile(path, signed(await readFile(path)));
       await openCheckpoint(dirname(path));

@@ -1,4 +1,7 @@
-/** The logs of a run folder, metrics.jsonl and density.jsonl, as the dashboard reads them. It refuses nothing: what makes no sense is left out, or is the run's `problem`. */
+/**
+ * The logs of a run folder, metrics.jsonl and density.jsonl, as the dashboard reads them. It
+ * refuses nothing: what makes no sense is left out, or is the run's `problem`.
+ */
 
 import { readFile, truncate, writeFile } from "node:fs/promises";
 import { dirname } from "node:path";

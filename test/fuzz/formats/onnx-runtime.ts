@@ -1,4 +1,7 @@
-/** ONNX models as ONNX Runtime takes them after the graph was cut: what it makes of a file that our own parser accepts. */
+/**
+ * ONNX models as ONNX Runtime takes them after the graph was cut: what it makes of a file that our
+ * own parser accepts.
+ */
 
 import { readFile } from "node:fs/promises";
 import { cutAt, parseOnnx, tensorNames } from "../../../src/language-model/onnx-graph.ts";

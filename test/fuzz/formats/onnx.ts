@@ -1,4 +1,7 @@
-/** ONNX: the graph as it is parsed, searched and cut. What ONNX Runtime makes of it is `onnx-runtime`. */
+/**
+ * ONNX: the graph as it is parsed, searched and cut. What ONNX Runtime makes of it is
+ * `onnx-runtime`.
+ */
 
 import { readFile } from "node:fs/promises";
 import { cutAt, parseOnnx, tensorNames } from "../../../src/language-model/onnx-graph.ts";

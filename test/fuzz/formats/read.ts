@@ -6,7 +6,10 @@ import { SaettaError } from "../../../src/util/errors.ts";
 /** What one read may ask for; more would be the test's own doing. */
 export const MOST_BYTES = 1 << 20;
 
-/** Runs all of them, so that a refusal of one does not hide another; then throws the first refusal. What is no SaettaError goes through at once. */
+/**
+ * Runs all of them, so that a refusal of one does not hide another; then throws the first refusal.
+ * What is no SaettaError goes through at once.
+ */
 export async function all(...parts: readonly (() => unknown)[]): Promise<void> {
   let refusal: SaettaError | undefined;
   for (const part of parts) {

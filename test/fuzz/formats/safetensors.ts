@@ -1,4 +1,6 @@
-/** safetensors: the header's bytes and its JSON; what is opened as activations, and every tensor. */
+/**
+ * safetensors: the header's bytes and its JSON; what is opened as activations, and every tensor.
+ */
 
 import { openSource } from "../../../src/data/open.ts";
 import { openSafetensors, type SafetensorsPart, writeSafetensors } from "../../../src/formats/safetensors.ts";

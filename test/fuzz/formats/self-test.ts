@@ -1,4 +1,7 @@
-/** Not a format: it fails in every way that the fuzzer must see. Mutation n does what n asks for, whatever the bytes. */
+/**
+ * Not a format: it fails in every way that the fuzzer must see. Mutation n does what n asks for,
+ * whatever the bytes.
+ */
 
 import { basename, dirname } from "node:path";
 import { FormatError } from "../../../src/util/errors.ts";

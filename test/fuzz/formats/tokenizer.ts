@@ -1,4 +1,7 @@
-/** tokenizer.json of each kind of model with each kind of part, and the tokenizer_config.json beside it. */
+/**
+ * tokenizer.json of each kind of model with each kind of part, and the tokenizer_config.json beside
+ * it.
+ */
 
 import { dirname, join } from "node:path";
 import { loadTokenizer } from "../../../src/language-model/tokenizer.ts";

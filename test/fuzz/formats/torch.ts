@@ -1,4 +1,7 @@
-/** Torch's zip archives of a pickle and storages: fixtures written by PyTorch, as activations and as autoencoders. */
+/**
+ * Torch's zip archives of a pickle and storages: fixtures written by PyTorch, as activations and as
+ * autoencoders.
+ */
 
 import { readFileSync } from "node:fs";
 import { basename } from "node:path";
@@ -47,7 +50,10 @@ function entriesOf(bytes: Buffer): Entry[] {
   return entries;
 }
 
-/** Fields of the records, the opcodes of the pickle (the first entry), and where storages begin and end. */
+/**
+ * Fields of the records, the opcodes of the pickle (the first entry), and where storages begin and
+ * end.
+ */
 function boundaries(bytes: Buffer): number[] {
   const entries = entriesOf(bytes);
   const records = entries.flatMap(({ central, local }) => [

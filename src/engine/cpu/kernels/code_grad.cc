@@ -30,7 +30,8 @@ static void codeGrad(Stream& s, const CodeGrad& a) {
   }
   s.parallel(ceilDiv(a.B, ROWS_A_TILE), [&](size_t tile, unsigned) {
     float nan = 0;
-    for (size_t b = tile * ROWS_A_TILE; b < std::min(a.B, (tile + 1) * ROWS_A_TILE); b++) nan += codeGradRow(a.decoder, a.z, a.err, b, a.d, a.n, a.B, a.B);
+    for (size_t b = tile * ROWS_A_TILE; b < std::min(a.B, (tile + 1) * ROWS_A_TILE); b++)
+      nan += codeGradRow(a.decoder, a.z, a.err, b, a.d, a.n, a.B, a.B);
     if (std::isnan(nan)) markBad(a.t);
   });
 }

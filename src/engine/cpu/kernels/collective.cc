@@ -1,5 +1,7 @@
-// What ranks do together: allReduce, and merge, the top k of all shards. The stream's thread calls Open MPI through the addresses that ../../../collective/mpi.ts
-// has found. Operations are non-blocking and polled with a deadline: a rank that is gone or stopped would block a thread in MPI_Allreduce for ever.
+// What ranks do together: allReduce, and merge, the top k of all shards. The stream's thread calls
+// Open MPI through the addresses that ../../../collective/mpi.ts has found. Operations are
+// non-blocking and polled with a deadline: a rank that is gone or stopped would block a thread in
+// MPI_Allreduce for ever.
 
 #include "saetta.h"
 
@@ -37,11 +39,13 @@ constexpr size_t SMALL = size_t{1} << 16;
 class Request {
  public:
   template <class F>
-  Request(const Peers& peers, const char* what, Over over, size_t bytes, const F& begin) : peers_(peers), what_(what), over_(over), eager_(bytes < SMALL ? 2e-4 : 0.05) {
+  Request(const Peers& peers, const char* what, Over over, size_t bytes, const F& begin)
+      : peers_(peers), what_(what), over_(over), eager_(bytes < SMALL ? 2e-4 : 0.05) {
     check(begin(&handle_));
   }
 
-  /// Polls, which is what moves the numbers: without a pause at first, then with naps, for other ranks may need this processor to get here.
+  /// Polls, which is what moves the numbers: without a pause at first, then with naps, for other
+  /// ranks may need this processor to get here.
   void end() {
     using Clock = std::chrono::steady_clock;
     const auto began = Clock::now();
@@ -56,14 +60,17 @@ class Request {
       if (waited.count() > eager_) std::this_thread::sleep_for(std::chrono::microseconds(50));
       if (waited.count() > peers_.deadline) {
         throw std::runtime_error(std::string(what_) + " over " + NAMES[over_] + ": not every rank came within " +
-                                 std::to_string(static_cast<long>(peers_.deadline)) + " s; SAETTA_DEADLINE sets the seconds");
+                                 std::to_string(static_cast<long>(peers_.deadline)) +
+                                 " s; SAETTA_DEADLINE sets the seconds");
       }
     }
   }
 
  private:
   void check(int code) const {
-    if (code != 0) throw std::runtime_error(std::string(what_) + " over " + NAMES[over_] + " failed in MPI (error " + std::to_string(code) + ")");
+    if (code != 0)
+      throw std::runtime_error(std::string(what_) + " over " + NAMES[over_] + " failed in MPI (error " +
+                               std::to_string(code) + ")");
   }
 
   const Peers& peers_;
@@ -74,7 +81,8 @@ class Request {
   Handle handle_ = nullptr;
 };
 
-/// How many of this shard's codes of row b are among the k highest of all shards. Values are in order, so they are the first so many. all [shards][B][z.k].
+/// How many of this shard's codes of row b are among the k highest of all shards. Values are in
+/// order, so they are the first so many. all [shards][B][z.k].
 static size_t keptOf(const Merge& a, const float* all, size_t b, size_t* passed) {
   const size_t slots = a.z.k, shards = a.peers->shards, shard = a.peers->shard;
   const float* own = a.z.value + b * slots;
@@ -101,7 +109,8 @@ static void merge(Stream& s, const Merge& a) {
   const Handle type = a.peers->types[WIRE_F32], comm = a.peers->comms[SHARDS];
   if (count > MOST) throw std::length_error("merge: a batch of more than 2^28 codes");
   Request(*a.peers, "merge", SHARDS, count * sizeof(float), [&](Handle* request) {
-    return Mpi(*a.peers).iallgather(a.z.value, static_cast<int>(count), type, all, static_cast<int>(count), type, comm, request);
+    return Mpi(*a.peers).iallgather(a.z.value, static_cast<int>(count), type, all, static_cast<int>(count), type, comm,
+                                    request);
   }).end();
   if (a.isLive != 0) std::fill(a.t.fired, a.t.fired + a.n, 0u);
   constexpr size_t ROWS = 64;
@@ -128,7 +137,8 @@ extern "C" {
 /// Lives as long as the process.
 saetta::Peers* saetta_peers(const saetta::Peers* peers) { return new saetta::Peers(*peers); }
 
-/// Started in the order of the stream; ended before the next operation that is no allReduce, so that several of them are under way together.
+/// Started in the order of the stream; ended before the next operation that is no allReduce, so
+/// that several of them are under way together.
 void saetta_all_reduce(saetta::Stream* stream, const saetta::AllReduce* args) {
   using namespace saetta;
   for (uint64_t first = 0; first < args->count; first += MOST) {
@@ -137,7 +147,8 @@ void saetta_all_reduce(saetta::Stream* stream, const saetta::AllReduce* args) {
     stream->submitStart([=, a = *args](Stream& s) -> std::function<void()> {
       s.halves.changed(piece, bytes);
       const auto request = std::make_shared<Request>(*a.peers, "all-reduce", a.over, bytes, [&](Handle* handle) {
-        return Mpi(*a.peers).iallreduce(IN_PLACE, piece, static_cast<int>(length), a.peers->types[a.type], a.peers->ops[a.op], a.peers->comms[a.over], handle);
+        return Mpi(*a.peers).iallreduce(IN_PLACE, piece, static_cast<int>(length), a.peers->types[a.type],
+                                        a.peers->ops[a.op], a.peers->comms[a.over], handle);
       });
       return [request] { request->end(); };
     });

@@ -28,7 +28,8 @@ static void decode(Stream& s, const Decode& a) {
     return;
   }
   s.parallel(ceilDiv(a.B, ROWS_A_TILE), [&](size_t tile, unsigned) {
-    for (size_t b = tile * ROWS_A_TILE; b < std::min(a.B, (tile + 1) * ROWS_A_TILE); b++) decodeRow(a.decoder, a.z, a.err, b, a.d, a.n);
+    for (size_t b = tile * ROWS_A_TILE; b < std::min(a.B, (tile + 1) * ROWS_A_TILE); b++)
+      decodeRow(a.decoder, a.z, a.err, b, a.d, a.n);
   });
 }
 

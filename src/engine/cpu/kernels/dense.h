@@ -1,5 +1,7 @@
-// Codes in which few latents are on in many rows, as those of a few dead latents are, are multiplied as a dense matrix over just these latents: the same work in
-// whole registers. Included in the namespace of an instruction set. Which way is taken depends on the codes alone, so every operation of a step takes the same.
+// Codes in which few latents are on in many rows, as those of a few dead latents are, are
+// multiplied as a dense matrix over just these latents: the same work in whole registers. Included
+// in the namespace of an instruction set. Which way is taken depends on the codes alone, so every
+// operation of a step takes the same.
 
 #if SAETTA_WIDTH == 16
 constexpr int DENSE_VECTORS = 3;
@@ -13,12 +15,23 @@ constexpr size_t DENSE_ROWS = 4;
 #endif
 constexpr size_t DENSE_COLUMNS = DENSE_VECTORS * W;
 
-/// Above this share of slots in use among (rows x latents that occur) the dense way was measured to be the faster, for at most so many latents.
+/// Above this share of slots in use among (rows x latents that occur) the dense way was measured to
+/// be the faster, for at most so many latents.
 constexpr double DENSE_SHARE = 0.3;
 constexpr size_t DENSE_LATENTS = 1024, DENSE_LEAST = size_t{1} << 14;
 
 /// Scratch slots, apart from those of the operations.
-enum DenseScratch : size_t { DENSE_LIST = 20, DENSE_PLACE, DENSE_DECODER, DENSE_TURNED, DENSE_THREADS, DENSE_Z, DENSE_G, DENSE_X, DENSE_ERR };
+enum DenseScratch : size_t {
+  DENSE_LIST = 20,
+  DENSE_PLACE,
+  DENSE_DECODER,
+  DENSE_TURNED,
+  DENSE_THREADS,
+  DENSE_Z,
+  DENSE_G,
+  DENSE_X,
+  DENSE_ERR
+};
 
 /// The latents that occur, in order; none when the sparse way is taken.
 struct Dense {
@@ -28,7 +41,8 @@ struct Dense {
   const uint32_t* latents = nullptr;
   /// [n] where a latent is in `latents`.
   const uint32_t* place = nullptr;
-  /// Rows of the decoder as [d / DENSE_COLUMNS][count][DENSE_COLUMNS], and turned as [count / DENSE_COLUMNS][d][DENSE_COLUMNS].
+  /// Rows of the decoder as [d / DENSE_COLUMNS][count][DENSE_COLUMNS], and turned as [count /
+  /// DENSE_COLUMNS][d][DENSE_COLUMNS].
   const float *decoder = nullptr, *turned = nullptr;
 };
 
@@ -48,7 +62,9 @@ static Dense denseLatents(Stream& s, const Codes& z, size_t B, size_t n, size_t 
     latents[count++] = static_cast<uint32_t>(j);
   }
   dense.nothing = used == 0;
-  if (count * B * d < DENSE_LEAST || static_cast<double>(used) < DENSE_SHARE * static_cast<double>(count) * static_cast<double>(B)) return dense;
+  if (count * B * d < DENSE_LEAST ||
+      static_cast<double>(used) < DENSE_SHARE * static_cast<double>(count) * static_cast<double>(B))
+    return dense;
   std::sort(latents, latents + count);
   for (size_t i = 0; i < count; i++) place[latents[i]] = static_cast<uint32_t>(i);
   dense.count = count;
@@ -58,7 +74,8 @@ static Dense denseLatents(Stream& s, const Codes& z, size_t B, size_t n, size_t 
   return dense;
 }
 
-/// from [rows][d], less `minus`, as [d / DENSE_COLUMNS][rows][DENSE_COLUMNS]; `rowOf(r)` is where row r is.
+/// from [rows][d], less `minus`, as [d / DENSE_COLUMNS][rows][DENSE_COLUMNS]; `rowOf(r)` is where
+/// row r is.
 template <class F>
 static void packPanels(Stream& s, size_t rows, size_t d, const F& rowOf, const float* minus, float* to) {
   const size_t panels = ceilDiv(d, DENSE_COLUMNS);
@@ -84,13 +101,15 @@ static void turnDecoder(Stream& s, Dense& dense, const float* decoder, size_t d)
   s.parallel(dense.padded / DENSE_COLUMNS, [&](size_t panel, unsigned) {
     for (size_t c = 0; c < DENSE_COLUMNS; c++) {
       const size_t at = panel * DENSE_COLUMNS + c;
-      for (size_t i = 0; i < d; i++) turned[(panel * d + i) * DENSE_COLUMNS + c] = at < dense.count ? decoder[dense.latents[at] * d + i] : 0;
+      for (size_t i = 0; i < d; i++)
+        turned[(panel * d + i) * DENSE_COLUMNS + c] = at < dense.count ? decoder[dense.latents[at] * d + i] : 0;
     }
   });
   dense.turned = turned;
 }
 
-/// out [R][DENSE_COLUMNS] = sum over k of a[r * rowStep + k * step] b[k][DENSE_COLUMNS], in the order of k.
+/// out [R][DENSE_COLUMNS] = sum over k of a[r * rowStep + k * step] b[k][DENSE_COLUMNS], in the
+/// order of k.
 template <size_t R>
 static inline void multiply(const float* a, size_t rowStep, size_t step, const float* b, size_t K, float* out) {
   Vec sums[R][DENSE_VECTORS] = {};
@@ -107,9 +126,11 @@ static inline void multiply(const float* a, size_t rowStep, size_t step, const f
   }
 }
 
-/// use(r, product row) for `rows` rows, R at a time: the same operations for each element however many rows go together.
+/// use(r, product row) for `rows` rows, R at a time: the same operations for each element however
+/// many rows go together.
 template <class F>
-static inline void multiplyRows(size_t rows, const float* a, size_t rowStep, size_t step, const float* b, size_t K, const F& use) {
+static inline void multiplyRows(size_t rows, const float* a, size_t rowStep, size_t step, const float* b, size_t K,
+                                const F& use) {
   float out[DENSE_ROWS * DENSE_COLUMNS] __attribute__((aligned(64)));
   size_t r = 0;
   for (; r + DENSE_ROWS <= rows; r += DENSE_ROWS) {
@@ -122,8 +143,10 @@ static inline void multiplyRows(size_t rows, const float* a, size_t rowStep, siz
   }
 }
 
-/// The codes of rows [first, last) as a matrix [last - first][padded]; values or gradients, times a factor.
-static void spell(const Dense& dense, const Codes& z, const float* of, float factor, size_t first, size_t last, size_t n, float* to) {
+/// The codes of rows [first, last) as a matrix [last - first][padded]; values or gradients, times a
+/// factor.
+static void spell(const Dense& dense, const Codes& z, const float* of, float factor, size_t first, size_t last,
+                  size_t n, float* to) {
   std::fill(to, to + (last - first) * dense.padded, 0.0f);
   for (size_t slot = first * z.k; slot < last * z.k; slot++) {
     const size_t j = z.latent[slot];
@@ -132,21 +155,25 @@ static void spell(const Dense& dense, const Codes& z, const float* of, float fac
 }
 
 /// err of rows [first, last) = W z; `buffer` [last - first][padded].
-[[maybe_unused]] static void decodeDense(const Dense& dense, const Codes& z, float* err, size_t first, size_t last, size_t d, size_t n, float* buffer) {
+[[maybe_unused]] static void decodeDense(const Dense& dense, const Codes& z, float* err, size_t first, size_t last,
+                                         size_t d, size_t n, float* buffer) {
   spell(dense, z, z.value, 1, first, last, n, buffer);
   for (size_t panel = 0; panel < ceilDiv(d, DENSE_COLUMNS); panel++) {
     const size_t c = panel * DENSE_COLUMNS, columns = std::min(DENSE_COLUMNS, d - c);
-    multiplyRows(last - first, buffer, dense.padded, 1, dense.decoder + panel * dense.count * DENSE_COLUMNS, dense.count,
-                 [&](size_t r, const float* product) { std::copy(product, product + columns, err + (first + r) * d + c); });
+    multiplyRows(
+        last - first, buffer, dense.padded, 1, dense.decoder + panel * dense.count * DENSE_COLUMNS, dense.count,
+        [&](size_t r, const float* product) { std::copy(product, product + columns, err + (first + r) * d + c); });
   }
 }
 
 /// The gradients of the values of rows [first, last). NaN or 0, NaN when one is not finite.
-[[maybe_unused]] static float codeGradDense(const Dense& dense, const Codes& z, const float* err, size_t first, size_t last, size_t d, size_t n, float* buffer) {
+[[maybe_unused]] static float codeGradDense(const Dense& dense, const Codes& z, const float* err, size_t first,
+                                            size_t last, size_t d, size_t n, float* buffer) {
   for (size_t panel = 0; panel < dense.padded / DENSE_COLUMNS; panel++) {
-    multiplyRows(last - first, err + first * d, d, 1, dense.turned + panel * d * DENSE_COLUMNS, d, [&](size_t r, const float* product) {
-      std::copy(product, product + DENSE_COLUMNS, buffer + r * dense.padded + panel * DENSE_COLUMNS);
-    });
+    multiplyRows(last - first, err + first * d, d, 1, dense.turned + panel * d * DENSE_COLUMNS, d,
+                 [&](size_t r, const float* product) {
+                   std::copy(product, product + DENSE_COLUMNS, buffer + r * dense.padded + panel * DENSE_COLUMNS);
+                 });
   }
   float nan = 0;
   for (size_t slot = first * z.k; slot < last * z.k; slot++) {
@@ -158,12 +185,15 @@ static void spell(const Dense& dense, const Codes& z, const float* of, float fac
   return nan;
 }
 
-/// rows [count][2][d] of gradients: sums of g (x - preBias), and of z err, over all rows of the batch, so many at a time.
-[[maybe_unused]] static void gradientsDense(Stream& s, const Dense& dense, const Codes& z, const float* x, const float* preBias, const float* err, size_t B, size_t d,
-                                            size_t n, float factor, float* rows) {
+/// rows [count][2][d] of gradients: sums of g (x - preBias), and of z err, over all rows of the
+/// batch, so many at a time.
+[[maybe_unused]] static void gradientsDense(Stream& s, const Dense& dense, const Codes& z, const float* x,
+                                            const float* preBias, const float* err, size_t B, size_t d, size_t n,
+                                            float factor, float* rows) {
   constexpr size_t PIECE = 1024, SPELL = 64;
   const size_t piece = std::min(B, PIECE), panels = ceilDiv(d, DENSE_COLUMNS), size = panels * DENSE_COLUMNS * piece;
-  float *values = s.scratch<float>(DENSE_Z, piece * dense.padded), *grads = s.scratch<float>(DENSE_G, piece * dense.padded);
+  float *values = s.scratch<float>(DENSE_Z, piece * dense.padded),
+        *grads = s.scratch<float>(DENSE_G, piece * dense.padded);
   float *inputs = s.scratch<float>(DENSE_X, size), *errors = s.scratch<float>(DENSE_ERR, size);
   for (size_t first = 0; first < B; first += piece) {
     const size_t count = std::min(piece, B - first);
@@ -175,14 +205,17 @@ static void spell(const Dense& dense, const Codes& z, const float* of, float fac
     packPanels(s, count, d, [&](size_t r) { return x + (first + r) * d; }, preBias, inputs);
     packPanels(s, count, d, [&](size_t r) { return err + (first + r) * d; }, nullptr, errors);
     s.parallel(2 * panels, [&](size_t tile, unsigned) {
-      const size_t panel = tile / 2, side = tile % 2, c = panel * DENSE_COLUMNS, columns = std::min(DENSE_COLUMNS, d - c);
+      const size_t panel = tile / 2, side = tile % 2, c = panel * DENSE_COLUMNS,
+                   columns = std::min(DENSE_COLUMNS, d - c);
       const float* from = (side == 0 ? inputs : errors) + panel * count * DENSE_COLUMNS;
-      multiplyRows(dense.count, side == 0 ? grads : values, 1, dense.padded, from, count, [&](size_t r, const float* product) {
-        float* to = rows + (2 * r + side) * d + c;
-        if (first == 0) std::copy(product, product + columns, to);
-        else
-          for (size_t i = 0; i < columns; i++) to[i] += product[i];
-      });
+      multiplyRows(dense.count, side == 0 ? grads : values, 1, dense.padded, from, count,
+                   [&](size_t r, const float* product) {
+                     float* to = rows + (2 * r + side) * d + c;
+                     if (first == 0)
+                       std::copy(product, product + columns, to);
+                     else
+                       for (size_t i = 0; i < columns; i++) to[i] += product[i];
+                   });
     });
   }
 }

@@ -1,8 +1,10 @@
-// Compiles the lower half of SAETTA_FILE once for each instruction set, each in its own namespace, and defines SAETTA_RUN, which calls the
-// one of a stream. Function targets, not compiler flags: nothing else in the library may use an instruction that the machine lacks.
+// Compiles the lower half of SAETTA_FILE once for each instruction set, each in its own namespace,
+// and defines SAETTA_RUN, which calls the one of a stream. Function targets, not compiler flags:
+// nothing else in the library may use an instruction that the machine lacks.
 
 #if defined(__clang__)
-#define SAETTA_TARGET(features) _Pragma(SAETTA_TEXT(clang attribute push(__attribute__((target(features))), apply_to = function)))
+#define SAETTA_TARGET(features) \
+  _Pragma(SAETTA_TEXT(clang attribute push(__attribute__((target(features))), apply_to = function)))
 #define SAETTA_TARGET_END _Pragma("clang attribute pop")
 #else
 #define SAETTA_TARGET(features) _Pragma("GCC push_options") _Pragma(SAETTA_TEXT(GCC target(features)))
@@ -38,9 +40,10 @@ SAETTA_TARGET_END
 #undef SAETTA_PATH
 #undef SAETTA_WIDTH
 
-#define SAETTA_RUN(stream, operation, ...)                                                                        \
-  ((stream).path >= AVX512 ? avx512::operation(stream, __VA_ARGS__)                                               \
-                           : (stream).path == AVX2 ? avx2::operation(stream, __VA_ARGS__) : portable::operation(stream, __VA_ARGS__))
+#define SAETTA_RUN(stream, operation, ...)                          \
+  ((stream).path >= AVX512 ? avx512::operation(stream, __VA_ARGS__) \
+   : (stream).path == AVX2 ? avx2::operation(stream, __VA_ARGS__)   \
+                           : portable::operation(stream, __VA_ARGS__))
 #else
 #define SAETTA_RUN(stream, operation, ...) portable::operation(stream, __VA_ARGS__)
 #endif

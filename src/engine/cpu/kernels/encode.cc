@@ -1,21 +1,28 @@
-// encode: the product encoder (x - preBias) + latentBias with the exact top k taken in its epilogue, so that [B,n] never exists.
+// encode: the product encoder (x - preBias) + latentBias with the exact top k taken in its
+// epilogue, so that [B,n] never exists.
 //
-// x - preBias is packed into panels of ROWS rows, lanes of a vector along the rows, so that an element of the encoder meets whole vectors. A tile is a
-// group of panels and a stretch of latents. Each row keeps the candidates above its k-th value so far; the tiles of a group are done in the order of the
-// latents, by whichever thread, so what a row sees does not depend on the threads, and an equal value that comes later loses.
+// x - preBias is packed into panels of ROWS rows, lanes of a vector along the rows, so that an
+// element of the encoder meets whole vectors. A tile is a group of panels and a stretch of latents.
+// Each row keeps the candidates above its k-th value so far; the tiles of a group are done in the
+// order of the latents, by whichever thread, so what a row sees does not depend on the threads, and
+// an equal value that comes later loses.
 //
-// A tile takes its panels in parts, of so many inputs that a part stays in the L1 cache while all latents of the stretch meet it; their sums wait in memory
-// from part to part, so that a product still is one chain of fused multiply-adds over the inputs in order. For 8 latents, 48 rows and 128 inputs that is
-// 1536 cycles of two multiply-adds, with 4 KB of the encoder and 1.5 KB of sums from the L2 cache, and 1.5 KB back; without parts 24 KB of the panel come
-// besides. The stretch stays in the L2 cache, and panels pass through it: 24 KB a part, asked for while the part before is used.
+// A tile takes its panels in parts, of so many inputs that a part stays in the L1 cache while all
+// latents of the stretch meet it; their sums wait in memory from part to part, so that a product
+// still is one chain of fused multiply-adds over the inputs in order. For 8 latents, 48 rows and
+// 128 inputs that is 1536 cycles of two multiply-adds, with 4 KB of the encoder and 1.5 KB of sums
+// from the L2 cache, and 1.5 KB back; without parts 24 KB of the panel come besides. The stretch
+// stays in the L2 cache, and panels pass through it: 24 KB a part, asked for while the part before
+// is used.
 
 #ifndef SAETTA_PATH
 #include "encode.h"
 
 namespace saetta {
 
-/// The candidates of one row: at most `capacity` keys, whose order is that of the codes. A key is the bits of the value (positive floats are ordered as
-/// their bits are) above the latent's complement: higher value first, then the lower latent.
+/// The candidates of one row: at most `capacity` keys, whose order is that of the codes. A key is
+/// the bits of the value (positive floats are ordered as their bits are) above the latent's
+/// complement: higher value first, then the lower latent.
 struct Selection {
   uint64_t* keys;
   uint32_t* counts;
@@ -61,7 +68,8 @@ struct Selection {
 
 static size_t capacityOf(size_t k) { return 2 * k + 64; }
 
-/// `slot` and the two after it of the scratch. Rows are counted in whole panels; those that are only padding never have a candidate.
+/// `slot` and the two after it of the scratch. Rows are counted in whole panels; those that are
+/// only padding never have a candidate.
 static Selection makeSelection(Stream& s, size_t slot, size_t B, size_t padded, size_t k) {
   Selection z;
   z.k = k;
@@ -97,7 +105,8 @@ extern "C" void saetta_encode(saetta::Stream* stream, const saetta::Encode* args
 
 #else
 
-// Rows of a panel in vectors, latents a call of the micro-kernel: their product in accumulators, and a few registers besides.
+// Rows of a panel in vectors, latents a call of the micro-kernel: their product in accumulators,
+// and a few registers besides.
 #if SAETTA_WIDTH == 16
 constexpr int PANEL = 3, LATENTS = 8;
 #elif SAETTA_WIDTH == 8
@@ -109,7 +118,8 @@ constexpr int PANEL = 2, LATENTS = 4;
 #endif
 constexpr size_t PANEL_ROWS = PANEL * W;
 
-/// Inputs of a part of a panel: 24 KiB, so that a cache of 32 keeps it beside the encoder's rows and the sums that pass.
+/// Inputs of a part of a panel: 24 KiB, so that a cache of 32 keeps it beside the encoder's rows
+/// and the sums that pass.
 constexpr size_t PART = (size_t{24} << 10) / (PANEL_ROWS * sizeof(float));
 /// Latents of a stretch, at most.
 constexpr size_t STRETCH = 128;
@@ -128,7 +138,8 @@ struct Next {
   size_t lines;
 };
 
-/// sums [LATENTS][V * W] of encoder rows w . packed x [d][V * W], gone on with over elements [first, last); x is at the first of them.
+/// sums [LATENTS][V * W] of encoder rows w . packed x [d][V * W], gone on with over elements
+/// [first, last); x is at the first of them.
 template <int V>
 static void product(const float* x, const float* const* w, size_t first, size_t last, float* sums, Next next) {
   Vec sum[LATENTS][V] = {};
@@ -181,19 +192,25 @@ static void pack(const Encode& a, size_t first, int V, float* to) {
 /// Rows that stay in cache; `isDead` is null when no dead latent is to be selected.
 static void encodePiece(Stream& s, const Encode& a, const uint8_t* isDead) {
   const size_t panels = ceilDiv(a.B, PANEL_ROWS);
-  const auto vectors = [&](size_t panel) { return static_cast<int>(ceilDiv(std::min(PANEL_ROWS, a.B - panel * PANEL_ROWS), W)); };
+  const auto vectors = [&](size_t panel) {
+    return static_cast<int>(ceilDiv(std::min(PANEL_ROWS, a.B - panel * PANEL_ROWS), W));
+  };
   const size_t panelSize = PANEL_ROWS * a.d;
   float* packed = s.scratch<float>(PACKED, panels * panelSize);
-  s.parallel(panels, [&](size_t panel, unsigned) { pack(a, panel * PANEL_ROWS, vectors(panel), packed + panel * panelSize); });
+  s.parallel(panels,
+             [&](size_t panel, unsigned) { pack(a, panel * PANEL_ROWS, vectors(panel), packed + panel * panelSize); });
   const Selection live = makeSelection(s, LIVE_SELECTION, a.B, panels * PANEL_ROWS, a.live.k);
   const bool selectDead = isDead != nullptr;
-  const Selection dead = selectDead ? makeSelection(s, DEAD_SELECTION, a.B, panels * PANEL_ROWS, a.dead.k) : Selection{};
+  const Selection dead =
+      selectDead ? makeSelection(s, DEAD_SELECTION, a.B, panels * PANEL_ROWS, a.dead.k) : Selection{};
 
-  // Groups of many panels, as the first panel of a tile waits for the encoder, but two groups a thread, so that threads need not wait for each other;
-  // stretches of at most 512 KiB. A tile takes about a millisecond at most, so that threads end together.
+  // Groups of many panels, as the first panel of a tile waits for the encoder, but two groups a
+  // thread, so that threads need not wait for each other; stretches of at most 512 KiB. A tile
+  // takes about a millisecond at most, so that threads end together.
   const size_t groupPanels = std::min<size_t>(11, ceilDiv(panels, 2 * s.threads));
   const size_t groups = ceilDiv(panels, groupPanels);
-  const size_t stretch = std::max<size_t>(LATENTS, std::min(STRETCH, ceilDiv(size_t{1} << 17, a.d)) / LATENTS * LATENTS);
+  const size_t stretch =
+      std::max<size_t>(LATENTS, std::min(STRETCH, ceilDiv(size_t{1} << 17, a.d)) / LATENTS * LATENTS);
   const size_t stretches = ceilDiv(a.n, stretch);
   Turns turns(s, groups, stretches);
 
@@ -203,7 +220,8 @@ static void encodePiece(Stream& s, const Encode& a, const uint8_t* isDead) {
     float sums[STRETCH * PANEL_ROWS] __attribute__((aligned(64)));
     // Past the last latent it is that again, and what comes out is not used.
     const float* rows[STRETCH];
-    for (size_t j = start; j < ceilDiv(end, LATENTS) * LATENTS; j++) rows[j - start] = a.p.encoder + std::min(j, a.n - 1) * a.d;
+    for (size_t j = start; j < ceilDiv(end, LATENTS) * LATENTS; j++)
+      rows[j - start] = a.p.encoder + std::min(j, a.n - 1) * a.d;
     Vec nan = {};
     const auto codes = [&](size_t panel, int V, size_t j0, const float* out) {
       for (size_t j = j0; j < std::min(end, j0 + LATENTS); j++) {
@@ -233,7 +251,8 @@ static void encodePiece(Stream& s, const Encode& a, const uint8_t* isDead) {
         if (last < a.d || panel + 1 < lastPanel) next.lines = ceilDiv(PANEL_ROWS * LATENTS, end - start);
         for (size_t j0 = start; j0 < end; j0 += LATENTS) {
           const float* const* w = rows + (j0 - start);
-          // The first panel meets rows that were not read before: the next latents', or for the next part those of the first again.
+          // The first panel meets rows that were not read before: the next latents', or for the
+          // next part those of the first again.
           if (panel == firstPanel) {
             const bool again = j0 + LATENTS >= end && last < a.d;
             const size_t j = again ? start : j0 + LATENTS;
@@ -268,7 +287,8 @@ static void encode(Stream& s, const Encode& a) {
   const uint8_t* isDead = markDead(s, a);
   if (isDead == nullptr && a.dead.k > 0) clear(s, a.dead, a.B);
   const size_t keys = capacityOf(a.live.k) + (isDead != nullptr ? capacityOf(a.dead.k) : 0);
-  inPieces(a, a.d * sizeof(float) + keys * sizeof(uint64_t), PANEL_ROWS, [&](const Encode& part) { encodePiece(s, part, isDead); });
+  inPieces(a, a.d * sizeof(float) + keys * sizeof(uint64_t), PANEL_ROWS,
+           [&](const Encode& part) { encodePiece(s, part, isDead); });
 }
 
 #endif

@@ -1,4 +1,5 @@
-// What both ways of encoding share: their input, which latents are dead, and how rows are taken in pieces.
+// What both ways of encoding share: their input, which latents are dead, and how rows are taken in
+// pieces.
 
 #pragma once
 
@@ -9,7 +10,14 @@
 namespace saetta {
 
 /// Scratch slots: encode's own from here on.
-enum EncodeScratch : size_t { IS_DEAD, PACKED, PASSED, LIVE_SELECTION, DEAD_SELECTION = LIVE_SELECTION + 4, ENCODE_REST = DEAD_SELECTION + 4 };
+enum EncodeScratch : size_t {
+  IS_DEAD,
+  PACKED,
+  PASSED,
+  LIVE_SELECTION,
+  DEAD_SELECTION = LIVE_SELECTION + 4,
+  ENCODE_REST = DEAD_SELECTION + 4
+};
 
 /// A 1 for each dead latent; null when none is to be selected. Sets sums[DEAD].
 inline const uint8_t* markDead(Stream& s, const Encode& a) {
@@ -34,7 +42,8 @@ inline void clear(Stream& s, const Codes& z, size_t B) {
   });
 }
 
-/// f(part, first row) for pieces of the batch, so that what is kept a row takes no more than a fixed amount of memory.
+/// f(part, first row) for pieces of the batch, so that what is kept a row takes no more than a
+/// fixed amount of memory.
 template <class F>
 void inPieces(const Encode& a, size_t bytesARow, size_t multiple, const F& f) {
   constexpr size_t BYTES = size_t{24} << 20;
@@ -58,18 +67,22 @@ inline void writeCode(const Codes& to, size_t slot, uint32_t latent, float value
   to.latent[slot] = latent;
   to.value[slot] = value;
   to.grad[slot] = 0;
-  if (firing != nullptr && latent != NONE && value > firing->hyper[FIRED_ABOVE]) __atomic_store_n(&firing->fired[latent], 1u, __ATOMIC_RELAXED);
+  if (firing != nullptr && latent != NONE && value > firing->hyper[FIRED_ABOVE])
+    __atomic_store_n(&firing->fired[latent], 1u, __ATOMIC_RELAXED);
 }
 
-/// Which groups of rows are how far: a group takes the stretches of latents in order, one thread at a time. A thread that loses its processor holds up its
-/// own group only; the others go on with theirs and then catch up.
+/// Which groups of rows are how far: a group takes the stretches of latents in order, one thread at
+/// a time. A thread that loses its processor holds up its own group only; the others go on with
+/// theirs and then catch up.
 class Turns {
  public:
-  Turns(Stream& s, size_t groups, size_t stretches) : states_(s.scratch<std::atomic<uint64_t>>(PASSED, groups)), groups_(groups), stretches_(stretches) {
+  Turns(Stream& s, size_t groups, size_t stretches)
+      : states_(s.scratch<std::atomic<uint64_t>>(PASSED, groups)), groups_(groups), stretches_(stretches) {
     for (size_t g = 0; g < groups; g++) new (states_ + g) std::atomic<uint64_t>(0);
   }
 
-  /// f(group, stretch) for one of them, the group that is least far of those that nobody works on. To be called groups x stretches times.
+  /// f(group, stretch) for one of them, the group that is least far of those that nobody works on.
+  /// To be called groups x stretches times.
   template <class F>
   void one(const F& f) {
     for (int spin = 0;; spin++) {
@@ -100,7 +113,8 @@ class Turns {
 
 /// encode with the product in bf16 as a screen; see encode_bf16.cc.
 void encodeScreened(Stream& s, const Encode& a);
-/// Bits of the paths of AVX512_BF16 and AMX, where compiler, processor and kernel have them; AVX-512 is there.
+/// Bits of the paths of AVX512_BF16 and AMX, where compiler, processor and kernel have them;
+/// AVX-512 is there.
 uint32_t screenPaths();
 
 }  // namespace saetta

@@ -1,11 +1,15 @@
-// encode with the product in bfloat16, twice to many times the rate, and still the exact codes: the product is only a screen.
+// encode with the product in bfloat16, twice to many times the rate, and still the exact codes: the
+// product is only a screen.
 //
-// A rounded pre-activation is off by at most e = |x - x~| |w| + |x~| |w - w~| + what adding up costs (Cauchy-Schwarz on both roundings; the norms are those
-// of half.h). With T the k-th largest of the lower ends z - e seen so far, no latent whose upper end z + e is below T can be in the top k. All others of a
-// row are kept, and at the end computed again in float32 with the operations of encode.cc in its order: the same codes, bit for bit. A row's list that
-// fills up with what the bounds cannot tell apart is computed again early; nothing is ever dropped unseen.
+// A rounded pre-activation is off by at most e = |x - x~| |w| + |x~| |w - w~| + what adding up
+// costs (Cauchy-Schwarz on both roundings; the norms are those of half.h). With T the k-th largest
+// of the lower ends z - e seen so far, no latent whose upper end z + e is below T can be in the top
+// k. All others of a row are kept, and at the end computed again in float32 with the operations of
+// encode.cc in its order: the same codes, bit for bit. A row's list that fills up with what the
+// bounds cannot tell apart is computed again early; nothing is ever dropped unseen.
 //
-// The encoder's copy and the rows are in tiles of 1 KiB as AMX takes them: 16 latents x 32 inputs, and 16 pairs of inputs x 16 rows.
+// The encoder's copy and the rows are in tiles of 1 KiB as AMX takes them: 16 latents x 32 inputs,
+// and 16 pairs of inputs x 16 rows.
 
 #include "encode.h"
 #include "half.h"
@@ -23,7 +27,9 @@
 #ifdef SAETTA_BF16
 
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c,bmi,bmi2"))), apply_to = function)
+#pragma clang attribute push(                                                                        \
+    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c,bmi,bmi2"))), \
+    apply_to = function)
 #else
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c,bmi,bmi2")
@@ -56,8 +62,9 @@ static uint64_t keyOf(float value, uint32_t latent) {
   return uint64_t{bits} << 32 | (NONE - latent);
 }
 
-/// The k-th largest of `count` floats, 0 when it is negative or there are fewer. Bit by bit from the highest, by counting: positive floats are ordered as
-/// their bits are, and nothing here branches on the data, which costs a sorting algorithm most of its time.
+/// The k-th largest of `count` floats, 0 when it is negative or there are fewer. Bit by bit from
+/// the highest, by counting: positive floats are ordered as their bits are, and nothing here
+/// branches on the data, which costs a sorting algorithm most of its time.
 static float kthLargest(const float* of, size_t count, size_t k) {
   int32_t found = 0;
   if (count < k) return 0;
@@ -67,7 +74,8 @@ static float kthLargest(const float* of, size_t count, size_t k) {
     size_t above = 0;
     for (size_t i = 0; i < count; i += 16) {
       const __mmask16 mask = static_cast<__mmask16>(count - i >= 16 ? 0xffff : (1u << (count - i)) - 1);
-      above += static_cast<size_t>(__builtin_popcount(_mm512_mask_cmpge_epi32_mask(mask, _mm512_maskz_loadu_epi32(mask, of + i), least)));
+      above += static_cast<size_t>(
+          __builtin_popcount(_mm512_mask_cmpge_epi32_mask(mask, _mm512_maskz_loadu_epi32(mask, of + i), least)));
     }
     if (above >= k) found = asked;
   }
@@ -100,7 +108,8 @@ static void prune(const Candidates& z, size_t b) {
   z.counts[b] = static_cast<uint32_t>(kept);
 }
 
-/// Leaves the exact top k of what the row has; `work.keys` holds them in order. Sets bad when a value is not finite.
+/// Leaves the exact top k of what the row has; `work.keys` holds them in order. Sets bad when a
+/// value is not finite.
 static void settle(const Encode& a, const Candidates& z, size_t b, const Workspace& work) {
   makeExact(a, z, b, work);
   float *low = z.low + b * z.capacity, *high = z.high + b * z.capacity;
@@ -126,7 +135,8 @@ static void settle(const Encode& a, const Candidates& z, size_t b, const Workspa
   if (count == z.k) z.thresholds[b] = std::max(z.thresholds[b], low[count - 1]);
 }
 
-static inline void add(const Encode& a, const Candidates& z, size_t b, float pre, float error, uint32_t latent, const Workspace& work) {
+static inline void add(const Encode& a, const Candidates& z, size_t b, float pre, float error, uint32_t latent,
+                       const Workspace& work) {
   const size_t slot = b * z.capacity + z.counts[b]++;
   z.low[slot] = pre - error;
   z.high[slot] = pre + error;
@@ -138,8 +148,9 @@ static inline void add(const Encode& a, const Candidates& z, size_t b, float pre
 }
 
 /// Pre-activations out [latents][stride] of rows [b, b + 16 V): candidates are kept.
-static void screenOut(const Encode& a, const HalfEncoder& w, const Rows& rows, const float* out, size_t stride, size_t j0, size_t latents, size_t b, int V,
-                      const Candidates& live, const Candidates* dead, const uint8_t* isDead, const Workspace& work, Vec& nan) {
+static void screenOut(const Encode& a, const HalfEncoder& w, const Rows& rows, const float* out, size_t stride,
+                      size_t j0, size_t latents, size_t b, int V, const Candidates& live, const Candidates* dead,
+                      const uint8_t* isDead, const Workspace& work, Vec& nan) {
   for (int v = 0; v < V; v++) {
     const size_t first = b + v * PANEL;
     const Vec norms = load<Vec>(rows.norms + first), errors = load<Vec>(rows.errors + first);
@@ -164,7 +175,8 @@ static void screenOut(const Encode& a, const HalfEncoder& w, const Rows& rows, c
   }
 }
 
-/// out [8][16 V] = 8 latents . V panels of rows, over all blocks of inputs; `w` points at the first of them in its tile.
+/// out [8][16 V] = 8 latents . V panels of rows, over all blocks of inputs; `w` points at the first
+/// of them in its tile.
 template <int V>
 static void productOf8(const uint16_t* w, const uint16_t* x, size_t blocks, float* out) {
   constexpr int L = 8;
@@ -190,7 +202,8 @@ static void productOf8(const uint16_t* w, const uint16_t* x, size_t blocks, floa
 }
 
 #ifdef SAETTA_AMX
-#define SAETTA_AMX_TARGET __attribute__((target("amx-tile,amx-bf16,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c,bmi,bmi2")))
+#define SAETTA_AMX_TARGET \
+  __attribute__((target("amx-tile,amx-bf16,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c,bmi,bmi2")))
 
 /// All eight tile registers 16 rows of 64 bytes.
 SAETTA_AMX_TARGET static void configureTiles() {
@@ -245,7 +258,8 @@ static HalfEncoder& freshCopy(Stream& s, const Encode& a) {
   return w;
 }
 
-/// Rows [first, first + 16) of x - preBias rounded into pairs; those past B as zeros, which never have a candidate.
+/// Rows [first, first + 16) of x - preBias rounded into pairs; those past B as zeros, which never
+/// have a candidate.
 static void packPanel(const Encode& a, size_t panel, size_t blocks, const Rows& rows, float* centred, uint16_t* half) {
   uint16_t* tiles = rows.tiles + panel * blocks * TILE;
   for (size_t r = 0; r < PANEL; r++) {
@@ -283,7 +297,8 @@ static Candidates makeCandidates(Stream& s, size_t slot, size_t B, size_t padded
 }
 
 /// The codes of a row, from its candidates, which have been pruned.
-static void finish(const Encode& a, const Candidates& z, size_t b, const Codes& to, const Step* firing, const Workspace& work) {
+static void finish(const Encode& a, const Candidates& z, size_t b, const Codes& to, const Step* firing,
+                   const Workspace& work) {
   settle(a, z, b, work);
   const size_t first = b * z.capacity;
   for (size_t i = 0; i < z.k; i++) {
@@ -296,28 +311,36 @@ static void encodePiece(Stream& s, const Encode& a, const HalfEncoder& w, const 
   const bool amx = s.path == AMX;
   const size_t blocks = w.blocks, panels = ceilDiv(a.B, 2 * PANEL) * 2, padded = panels * PANEL;
   const size_t widest = std::max(capacityOf(a.live.k), capacityOf(a.dead.k));
-  const size_t rowBytes = ceilDiv(a.d, 16) * 64, workBytes = 2 * rowBytes + ceilDiv(widest, 16) * 64 * 2 + blocks * TILE * 2;
+  const size_t rowBytes = ceilDiv(a.d, 16) * 64,
+               workBytes = 2 * rowBytes + ceilDiv(widest, 16) * 64 * 2 + blocks * TILE * 2;
   char* works = s.scratch<char>(ENCODE_REST, s.threads * workBytes);
   const auto workOf = [&](unsigned thread) {
     char* at = works + thread * workBytes;
-    return Workspace{{reinterpret_cast<float*>(at), reinterpret_cast<float*>(at + rowBytes)}, reinterpret_cast<uint64_t*>(at + 2 * rowBytes)};
+    return Workspace{{reinterpret_cast<float*>(at), reinterpret_cast<float*>(at + rowBytes)},
+                     reinterpret_cast<uint64_t*>(at + 2 * rowBytes)};
   };
-  const auto halfOf = [&](unsigned thread) { return reinterpret_cast<uint16_t*>(works + (thread + 1) * workBytes - blocks * TILE * 2); };
+  const auto halfOf = [&](unsigned thread) {
+    return reinterpret_cast<uint16_t*>(works + (thread + 1) * workBytes - blocks * TILE * 2);
+  };
 
   Rows rows;
   rows.tiles = s.scratch<uint16_t>(PACKED, panels * blocks * TILE);
   rows.norms = s.scratch<float>(ENCODE_REST + 1, padded);
   rows.errors = s.scratch<float>(ENCODE_REST + 2, padded);
-  s.parallel(panels, [&](size_t panel, unsigned thread) { packPanel(a, panel, blocks, rows, workOf(thread).centred[0], halfOf(thread)); });
+  s.parallel(panels, [&](size_t panel, unsigned thread) {
+    packPanel(a, panel, blocks, rows, workOf(thread).centred[0], halfOf(thread));
+  });
   const Candidates live = makeCandidates(s, LIVE_SELECTION, a.B, padded, a.live.k);
   const Candidates dead = isDead != nullptr ? makeCandidates(s, DEAD_SELECTION, a.B, padded, a.dead.k) : Candidates{};
 
-  // Groups of panels of at most 640 KiB; tiles of under a millisecond, so that threads end together.
+  // Groups of panels of at most 640 KiB; tiles of under a millisecond, so that threads end
+  // together.
   const size_t step = amx ? 2 : MAX_PANELS, latents = amx ? MAX_LATENTS : 8;
   const size_t most = std::max(step, (size_t{640} << 10) / (blocks * TILE * 2) / step * step);
   const size_t groupPanels = std::min(most, ceilDiv(ceilDiv(panels, 2 * s.threads), step) * step);
   const size_t groups = ceilDiv(panels, groupPanels);
-  const size_t stretch = std::max<size_t>(MAX_LATENTS, std::min<size_t>(512, (size_t{1} << 19) / a.d) / MAX_LATENTS * MAX_LATENTS);
+  const size_t stretch =
+      std::max<size_t>(MAX_LATENTS, std::min<size_t>(512, (size_t{1} << 19) / a.d) / MAX_LATENTS * MAX_LATENTS);
   const size_t stretches = ceilDiv(a.n, stretch);
   Turns turns(s, groups, stretches);
 
@@ -337,14 +360,17 @@ static void encodePiece(Stream& s, const Encode& a, const HalfEncoder& w, const 
         else if (V == 1) productOf8<1>(wTiles, x, blocks, out);
         else if (V == 2) productOf8<2>(wTiles, x, blocks, out);
         else productOf8<3>(wTiles, x, blocks, out);
-        screenOut(a, w, rows, out, V * PANEL, j, std::min(latents, end - j), panel * PANEL, V, live, &dead, isDead, work, nan);
+        screenOut(a, w, rows, out, V * PANEL, j, std::min(latents, end - j), panel * PANEL, V, live, &dead, isDead,
+                  work, nan);
       }
     }
     if (amx) releaseTiles();
     if (std::isnan(total(nan))) markBad(a.t);
   };
   // A row's list belongs to one thread at a time.
-  s.parallel(stretches * groups, [&](size_t, unsigned thread) { turns.one([&](size_t group, size_t at) { screenTile(group, at, thread); }); });
+  s.parallel(stretches * groups, [&](size_t, unsigned thread) {
+    turns.one([&](size_t group, size_t at) { screenTile(group, at, thread); });
+  });
 
   constexpr size_t ROWS = 8;
   s.parallel(ceilDiv(a.B, ROWS), [&](size_t tile, unsigned) {
@@ -368,7 +394,8 @@ static void encode(Stream& s, const Encode& a) {
   if (isDead == nullptr && a.dead.k > 0) clear(s, a.dead, a.B);
   const HalfEncoder& w = freshCopy(s, a);
   const size_t candidates = capacityOf(a.live.k) + (isDead != nullptr ? capacityOf(a.dead.k) : 0);
-  inPieces(a, w.blocks * TILE_INPUTS * 2 + candidates * 12, 2 * PANEL * MAX_PANELS, [&](const Encode& part) { encodePiece(s, part, w, isDead); });
+  inPieces(a, w.blocks * TILE_INPUTS * 2 + candidates * 12, 2 * PANEL * MAX_PANELS,
+           [&](const Encode& part) { encodePiece(s, part, w, isDead); });
 }
 
 }  // namespace screen

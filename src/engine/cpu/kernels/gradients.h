@@ -1,6 +1,8 @@
-// What paramGrad leaves for norm and update: the codes inverted to a list for each latent, from which gradient rows are formed when they are needed, so
-// that no [n,d] gradient exists. Lists are in the order of the rows, live before dead. A list longer than `chunk` is summed at once, in chunks of fixed
-// length which threads share and whose sums are added in order, so that a latent that is on in every row does not hold up the others.
+// What paramGrad leaves for norm and update: the codes inverted to a list for each latent, from
+// which gradient rows are formed when they are needed, so that no [n,d] gradient exists. Lists are
+// in the order of the rows, live before dead. A list longer than `chunk` is summed at once, in
+// chunks of fixed length which threads share and whose sums are added in order, so that a latent
+// that is on in every row does not hold up the others.
 
 #pragma once
 
@@ -8,7 +10,8 @@
 
 namespace saetta {
 
-/// One place where a latent is on, with the factors of the loss applied: `value` times the row of err and `grad` times the row of x - preBias.
+/// One place where a latent is on, with the factors of the loss applied: `value` times the row of
+/// err and `grad` times the row of x - preBias.
 struct Entry {
   uint32_t row;
   float value, grad;

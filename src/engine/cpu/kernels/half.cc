@@ -10,19 +10,23 @@
 
 namespace saetta {
 
-HalfEncoder::HalfEncoder(const float* encoder, size_t n, size_t d) : encoder(encoder), n(n), d(d), blocks(ceilDiv(d, TILE_INPUTS)) {
+HalfEncoder::HalfEncoder(const float* encoder, size_t n, size_t d)
+    : encoder(encoder), n(n), d(d), blocks(ceilDiv(d, TILE_INPUTS)) {
   // Two panels of latents are multiplied at a time.
-  const size_t padded = ceilDiv(n, 2 * TILE_LATENTS) * 2 * TILE_LATENTS, bytes = padded * blocks * TILE_INPUTS * sizeof(uint16_t);
+  const size_t padded = ceilDiv(n, 2 * TILE_LATENTS) * 2 * TILE_LATENTS,
+               bytes = padded * blocks * TILE_INPUTS * sizeof(uint16_t);
   tiles = static_cast<uint16_t*>(allocate(bytes));
   norms = static_cast<float*>(allocate(padded * sizeof(float)));
   errors = static_cast<float*>(allocate(padded * sizeof(float)));
   if (tiles != nullptr && norms != nullptr && errors != nullptr) return;
-  for (void* address : {static_cast<void*>(tiles), static_cast<void*>(norms), static_cast<void*>(errors)}) release(address);
+  for (void* address : {static_cast<void*>(tiles), static_cast<void*>(norms), static_cast<void*>(errors)})
+    release(address);
   throw std::runtime_error("no room for " + std::to_string(bytes) + " bytes: the encoder in bf16");
 }
 
 HalfEncoder::~HalfEncoder() {
-  for (void* address : {static_cast<void*>(tiles), static_cast<void*>(norms), static_cast<void*>(errors)}) release(address);
+  for (void* address : {static_cast<void*>(tiles), static_cast<void*>(norms), static_cast<void*>(errors)})
+    release(address);
 }
 
 HalfEncoder& HalfEncoders::of(const float* encoder, size_t n, size_t d) {
@@ -54,7 +58,9 @@ void HalfEncoders::changed(const void* address, size_t bytes) {
 
 void HalfEncoders::drop(const void* encoder) {
   std::lock_guard<std::mutex> lock(mutex_);
-  copies_.erase(std::remove_if(copies_.begin(), copies_.end(), [&](const auto& copy) { return copy->encoder == encoder; }), copies_.end());
+  copies_.erase(
+      std::remove_if(copies_.begin(), copies_.end(), [&](const auto& copy) { return copy->encoder == encoder; }),
+      copies_.end());
 }
 
 }  // namespace saetta

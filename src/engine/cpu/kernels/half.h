@@ -1,5 +1,6 @@
-// Copies of encoders in bfloat16 for the screen of encode_bf16.cc, and what rounding has cost each row. A copy is made when an encoder is first
-// used; update writes the rows again as it changes them; whatever else writes to the encoder makes the copy stale.
+// Copies of encoders in bfloat16 for the screen of encode_bf16.cc, and what rounding has cost each
+// row. A copy is made when an encoder is first used; update writes the rows again as it changes
+// them; whatever else writes to the encoder makes the copy stale.
 
 #pragma once
 
@@ -11,7 +12,8 @@
 
 namespace saetta {
 
-/// Latents and inputs of a tile: 16 x 32 elements of 2 bytes, a cache line a latent, 1 KiB in all, as a tile register holds them.
+/// Latents and inputs of a tile: 16 x 32 elements of 2 bytes, a cache line a latent, 1 KiB in all,
+/// as a tile register holds them.
 constexpr size_t TILE_LATENTS = 16, TILE_INPUTS = 32, TILE = TILE_LATENTS * TILE_INPUTS;
 
 struct HalfEncoder {
@@ -21,7 +23,8 @@ struct HalfEncoder {
   size_t blocks;
   /// [n / 16][blocks][16][32]
   uint16_t* tiles;
-  /// Of each row w and its copy: the larger norm, and the norm of their difference. Never too small.
+  /// Of each row w and its copy: the larger norm, and the norm of their difference. Never too
+  /// small.
   float *norms, *errors;
   bool fresh = false;
 

@@ -15,7 +15,8 @@ static inline uint32_t roundedBits(uint32_t bits) { return (bits + 0x7fffu + (bi
 static Rounding roundingOf(double squares, double copySquares, double errorSquares) {
   // The sums themselves are rounded.
   constexpr double MARGIN = 1 + 1e-4;
-  return {static_cast<float>(std::sqrt(std::max(squares, copySquares)) * MARGIN), static_cast<float>(std::sqrt(errorSquares) * MARGIN)};
+  return {static_cast<float>(std::sqrt(std::max(squares, copySquares)) * MARGIN),
+          static_cast<float>(std::sqrt(errorSquares) * MARGIN)};
 }
 
 /// Copies `row` [d] to tiles of TILE_INPUTS elements, TILE apart, and zeros to the end of the last.
@@ -27,7 +28,8 @@ static Rounding roundingOf(double squares, double copySquares, double errorSquar
     const Bits bits = reinterpret_cast<Bits>(w);
     const Bits rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) & 0xffff0000u;
     const Vec copy = reinterpret_cast<Vec>(rounded), error = w - copy;
-    *reinterpret_cast<HalfBitsInMemory*>(to + i / TILE_INPUTS * TILE + i % TILE_INPUTS) = __builtin_convertvector(rounded >> 16, HalfBits);
+    uint16_t* at = to + i / TILE_INPUTS * TILE + i % TILE_INPUTS;
+    *reinterpret_cast<HalfBitsInMemory*>(at) = __builtin_convertvector(rounded >> 16, HalfBits);
     squares += w * w;
     copySquares += copy * copy;
     errorSquares += error * error;
@@ -60,7 +62,8 @@ static Rounding roundingOf(double squares, double copySquares, double errorSquar
   return roundingOf(all, copies, errors);
 }
 
-/// Row j of a copy. What adding up products in float32 may be off by, in both ways of doing it, counts as an error of the row.
+/// Row j of a copy. What adding up products in float32 may be off by, in both ways of doing it,
+/// counts as an error of the row.
 [[maybe_unused]] static void setRow(const HalfEncoder& half, size_t j, const float* row) {
   const Rounding rounding = roundRow(row, half.d, half.row(j));
   half.norms[j] = rounding.norm;

@@ -10,7 +10,9 @@ extern "C" void saetta_load(saetta::Stream* stream, const saetta::Load* args) {
   using namespace saetta;
   stream->submit([a = *args](Stream& s) {
     for (size_t b = 0; b < a.B; b++) {
-      if (a.rows[b] >= a.m) throw std::out_of_range("load: row " + std::to_string(a.rows[b]) + " was asked for, there are " + std::to_string(a.m));
+      if (a.rows[b] >= a.m)
+        throw std::out_of_range("load: row " + std::to_string(a.rows[b]) + " was asked for, there are " +
+                                std::to_string(a.m));
     }
     std::memset(a.t.sums, 0, (SUMS + 2 * a.d) * sizeof(double));
     std::memset(a.t.fired, 0, a.n * sizeof(uint32_t));
@@ -38,10 +40,12 @@ static void convertRow(Format format, const char* from, float* __restrict to, si
     const uint16_t* p = reinterpret_cast<const uint16_t*>(from);
     size_t i = 0;
 #if SAETTA_WIDTH > 4
-    for (; i + 8 <= d; i += 8) _mm256_storeu_ps(to + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + i))));
+    for (; i + 8 <= d; i += 8)
+      _mm256_storeu_ps(to + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + i))));
 #endif
     for (; i < d; i++) {
-      // Exponent and fraction in their places of a float, whose exponent is then 112 too small; infinities and NaN keep theirs at the top.
+      // Exponent and fraction in their places of a float, whose exponent is then 112 too small;
+      // infinities and NaN keep theirs at the top.
       const uint32_t magnitude = static_cast<uint32_t>(p[i] & 0x7fff) << 13;
       float value;
       std::memcpy(&value, &magnitude, 4);
@@ -69,7 +73,8 @@ struct Spread {
   double sum, squares;
 };
 
-/// Sums of x - from and of its square over d elements, in float64, in an order that depends on d only.
+/// Sums of x - from and of its square over d elements, in float64, in an order that depends on d
+/// only.
 static Spread spreadFrom(double from, const float* x, size_t d) {
   constexpr size_t H = W / 2;
   Wide sums[2] = {}, squares[2] = {};
@@ -105,7 +110,8 @@ static void normalizeRow(Normalization kind, double factor, float* __restrict x,
       std::fill(x, x + d, 0.0f);
       return;
     }
-    factor = 1 / (kind == NORMALIZE_UNIT ? std::sqrt(spread) : std::sqrt(spread / static_cast<double>(d - 1)) + LAYER_NORM_EPS);
+    factor = 1 / (kind == NORMALIZE_UNIT ? std::sqrt(spread)
+                                         : std::sqrt(spread / static_cast<double>(d - 1)) + LAYER_NORM_EPS);
   }
   for (size_t i = 0; i < d; i++) x[i] = static_cast<float>((x[i] - mean) * factor);
 }

@@ -1,5 +1,6 @@
-// logSums: of rows of logits [.., v], the logarithm of the sum of their exponentials, and the Kullback-Leibler divergence from other rows. In float64, one row per
-// thread at a time: a row of 262,144 words is 1 MiB, which stays in the second cache between the passes over it.
+// logSums: of rows of logits [.., v], the logarithm of the sum of their exponentials, and the
+// Kullback-Leibler divergence from other rows. In float64, one row per thread at a time: a row of
+// 262,144 words is 1 MiB, which stays in the second cache between the passes over it.
 
 #ifndef SAETTA_PATH
 #include "saetta.h"
@@ -23,16 +24,20 @@ typedef long long Bits __attribute__((vector_size(4 * W)));
 
 [[maybe_unused]] static inline Wide splat(double x) { return x - Wide{}; }
 
-static inline Wide wide(const float* p) { return __builtin_convertvector(*reinterpret_cast<const HalfInMemory*>(p), Wide); }
+static inline Wide wide(const float* p) {
+  return __builtin_convertvector(*reinterpret_cast<const HalfInMemory*>(p), Wide);
+}
 
-/// e^x for x of at most 1, to 1e-14 of itself; 0 below -700; NaN of NaN. x = k ln 2 + r, and e^r is a polynomial.
+/// e^x for x of at most 1, to 1e-14 of itself; 0 below -700; NaN of NaN. x = k ln 2 + r, and e^r is
+/// a polynomial.
 static inline Wide exponential(Wide x) {
   // Adding it leaves the nearest whole number in the low bits.
   const Wide magic = splat(6755399441055744.0);
   const Wide shifted = x * 1.4426950408889634 + magic, k = shifted - magic;
   const Wide r = (x - k * 6.93147180369123816490e-01) - k * 1.90821492927058770002e-10;
   Wide e = splat(1.0 / 479001600);
-  for (const double factor : {1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880, 1.0 / 40320, 1.0 / 5040, 1.0 / 720, 1.0 / 120, 1.0 / 24, 1.0 / 6, 0.5, 1.0, 1.0}) {
+  for (const double factor : {1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880, 1.0 / 40320, 1.0 / 5040, 1.0 / 720,
+                              1.0 / 120, 1.0 / 24, 1.0 / 6, 0.5, 1.0, 1.0}) {
     e = e * r + factor;
   }
   const Bits power = (reinterpret_cast<Bits>(shifted) + 1023) << 52;
@@ -46,7 +51,8 @@ struct Rest {
   Rest(const float* row, size_t v) { std::memcpy(at, row + v - v % H, v % H * sizeof(float)); }
 };
 
-/// The sum of f(i) over the whole vectors of a row of v, which begin at i, and of `last`, of which v % H lanes count. Its order depends on v only.
+/// The sum of f(i) over the whole vectors of a row of v, which begin at i, and of `last`, of which
+/// v % H lanes count. Its order depends on v only.
 template <class F>
 static inline double summed(size_t v, Wide last, const F& f) {
   Wide sums[FLIGHT] = {};

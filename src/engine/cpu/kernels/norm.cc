@@ -1,7 +1,9 @@
-// norm: the squared norm of the whole gradient, decoder rows projected, in float64: each latent on its own, then the latents in order.
+// norm: the squared norm of the whole gradient, decoder rows projected, in float64: each latent on
+// its own, then the latents in order.
 //
-// |g - (w . g) w|^2 = |g|^2 - (w . g)^2 for a unit row w, and w . g is known from the codes, so the decoder is not read; unless the gradient is dense: then it may
-// be the sum of several replicas', whose codes are not here.
+// |g - (w . g) w|^2 = |g|^2 - (w . g)^2 for a unit row w, and w . g is known from the codes, so the
+// decoder is not read; unless the gradient is dense: then it may be the sum of several replicas',
+// whose codes are not here.
 
 #ifndef SAETTA_PATH
 #include "gradients.h"
@@ -20,7 +22,8 @@ extern "C" void saetta_norm(saetta::Stream* stream, const saetta::Norm* args) {
 
 #include "rows.h"
 
-/// w . g of the decoder's row of latent j, without reading w: the sum of value (w . err), and w . err is the gradient of the value. Both are scaled in entries.
+/// w . g of the decoder's row of latent j, without reading w: the sum of value (w . err), and w .
+/// err is the gradient of the value. Both are scaled in entries.
 static double alongOf(const Gradients& g, size_t j) {
   const auto sum = [&](uint64_t first, uint64_t last) {
     double products = 0;
@@ -42,7 +45,8 @@ static void norm(Stream& s, const Norm& a) {
       squares[j] = static_cast<double>(g.g.latentBias[j]) * g.g.latentBias[j];
       if (rows.encoder == nullptr) continue;
       const double along = g.g.encoder != nullptr ? dot(a.decoder + j * d, rows.decoder, d) : alongOf(g, j);
-      squares[j] += dot(rows.encoder, rows.encoder, d) + std::max(0.0, dot(rows.decoder, rows.decoder, d) - along * along);
+      squares[j] +=
+          dot(rows.encoder, rows.encoder, d) + std::max(0.0, dot(rows.decoder, rows.decoder, d) - along * along);
     }
   });
   double sum = a.countsPreBias != 0 ? dot(g.g.preBias, g.g.preBias, d) : 0;

@@ -1,4 +1,5 @@
-// paramGrad: inverts the codes (see gradients.h) and sums what is small: the gradients of both biases.
+// paramGrad: inverts the codes (see gradients.h) and sums what is small: the gradients of both
+// biases.
 
 #ifndef SAETTA_PATH
 #include "gradients.h"
@@ -9,8 +10,18 @@
 namespace saetta {
 
 Gradients::Gradients(size_t n, size_t d, size_t capacity, Params g)
-    : n(n), d(d), g(g), capacity(capacity), longRows(nullptr), longCapacity(0), liveScale(0), deadScale(0), x(nullptr), liveErr(nullptr),
-      deadErr(nullptr), preBias(nullptr) {
+    : n(n),
+      d(d),
+      g(g),
+      capacity(capacity),
+      longRows(nullptr),
+      longCapacity(0),
+      liveScale(0),
+      deadScale(0),
+      x(nullptr),
+      liveErr(nullptr),
+      deadErr(nullptr),
+      preBias(nullptr) {
   start = static_cast<uint64_t*>(allocate((n + 1) * sizeof(uint64_t)));
   middle = static_cast<uint64_t*>(allocate(n * sizeof(uint64_t)));
   longAt = static_cast<uint32_t*>(allocate(n * sizeof(uint32_t)));
@@ -18,13 +29,14 @@ Gradients::Gradients(size_t n, size_t d, size_t capacity, Params g)
 }
 
 Gradients::~Gradients() {
-  for (void* address : {static_cast<void*>(start), static_cast<void*>(middle), static_cast<void*>(longAt), static_cast<void*>(entries),
-                        static_cast<void*>(longRows)}) {
+  for (void* address : {static_cast<void*>(start), static_cast<void*>(middle), static_cast<void*>(longAt),
+                        static_cast<void*>(entries), static_cast<void*>(longRows)}) {
     release(address);
   }
 }
 
-/// 2 mseScale / (rows d), and 2 auxCoef over the variation of the auxiliary target; 0 when nothing is dead or it hardly varies.
+/// 2 mseScale / (rows d), and 2 auxCoef over the variation of the auxiliary target; 0 when nothing
+/// is dead or it hardly varies.
 struct Scales {
   double live, dead;
 };
@@ -70,7 +82,8 @@ void saetta_param_grad(saetta::Stream* stream, const saetta::ParamGrad* args) {
 #include "dense.h"
 #include "rows.h"
 
-/// Counts how often latent j is on in each of a few blocks of rows, then writes the lists: wherever the borders of the blocks are, the same ones.
+/// Counts how often latent j is on in each of a few blocks of rows, then writes the lists: wherever
+/// the borders of the blocks are, the same ones.
 static void invert(Stream& s, const ParamGrad& a, const Scales& scale, bool dead) {
   Gradients& g = *a.g;
   constexpr size_t MOST_BLOCKS = 8;
@@ -112,12 +125,14 @@ static void invert(Stream& s, const ParamGrad& a, const Scales& scale, bool dead
     uint32_t* at = counts + column * n;
     const double factor = column < blocks ? scale.live : scale.dead;
     eachSlot(column, [&](size_t b, size_t j, float value, float grad) {
-      g.entries[g.start[j] + at[j]++] = {static_cast<uint32_t>(b), static_cast<float>(factor * value), static_cast<float>(factor * grad)};
+      g.entries[g.start[j] + at[j]++] = {static_cast<uint32_t>(b), static_cast<float>(factor * value),
+                                         static_cast<float>(factor * grad)};
     });
   });
 }
 
-/// The rows of latents that the dense way takes, and of every list longer than a chunk. A chunk is at least 256 entries and at most a 1024th of all, so there are at most 2048 of them.
+/// The rows of latents that the dense way takes, and of every list longer than a chunk. A chunk is
+/// at least 256 entries and at most a 1024th of all, so there are at most 2048 of them.
 static void formLong(Stream& s, const ParamGrad& a, const Scales& scale, const Dense& dense) {
   Gradients& g = *a.g;
   const uint64_t chunk = std::max<uint64_t>(256, ceilDiv(g.start[g.n], 1024));
@@ -133,18 +148,22 @@ static void formLong(Stream& s, const ParamGrad& a, const Scales& scale, const D
     if (g.start[j + 1] - g.start[j] <= chunk) continue;
     g.longAt[j] = static_cast<uint32_t>(dense.count + pieces.size());
     firstPiece.push_back(pieces.size());
-    for (uint64_t first = g.start[j]; first < g.start[j + 1]; first += chunk) pieces.push_back({j, first, std::min(first + chunk, g.start[j + 1])});
+    for (uint64_t first = g.start[j]; first < g.start[j + 1]; first += chunk)
+      pieces.push_back({j, first, std::min(first + chunk, g.start[j + 1])});
   }
   const size_t needed = (dense.count + pieces.size()) * 2 * g.d;
   if (needed > g.longCapacity) {
     release(g.longRows);
     g.longCapacity = 0;
     g.longRows = static_cast<float*>(allocate(needed * sizeof(float)));
-    if (g.longRows == nullptr) throw std::runtime_error("paramGrad: no room for " + std::to_string(needed * sizeof(float)) + " bytes of working memory");
+    if (g.longRows == nullptr)
+      throw std::runtime_error("paramGrad: no room for " + std::to_string(needed * sizeof(float)) +
+                               " bytes of working memory");
     g.longCapacity = needed;
   }
   if (dense.count > 0) {
-    gradientsDense(s, dense, a.dead, g.x, g.preBias, g.deadErr, a.B, g.d, g.n, static_cast<float>(scale.dead), g.longRows);
+    gradientsDense(s, dense, a.dead, g.x, g.preBias, g.deadErr, a.B, g.d, g.n, static_cast<float>(scale.dead),
+                   g.longRows);
     float* buffers = s.scratch<float>(2, s.threads * 2 * g.d);
     s.parallel(dense.count, [&](size_t i, unsigned thread) {
       const size_t j = dense.latents[i];
@@ -181,14 +200,16 @@ static void addWeighted(const Weighted& a, const Weighted& b, double* __restrict
   for (size_t i = 0; i < d; i++) sums[i] += a.weight * x[i] + b.weight * y[i];
 }
 
-/// Summed in float64, a list in its order: latentBias = sum of g. preBias = live factor * column sums of err - sum_j latentBias_j encoder[j].
-/// No weight may change in a step that is not finite, and rows are formed only as weights change: a bound on every element is checked here instead,
+/// Summed in float64, a list in its order: latentBias = sum of g. preBias = live factor * column
+/// sums of err - sum_j latentBias_j encoder[j]. No weight may change in a step that is not finite,
+/// and rows are formed only as weights change: a bound on every element is checked here instead,
 /// the sum of absolute factors times the norm of all that they may stand before.
 static void biases(Stream& s, const ParamGrad& a, const Scales& scale) {
   Gradients& g = *a.g;
   const size_t d = g.d, block = std::max<size_t>(64, ceilDiv(g.n, 128)), blocks = ceilDiv(g.n, block);
   double* partial = s.scratch<double>(1, blocks * d);
-  const double largestInput = std::sqrt(a.t.sums[CENTRED2]), largestErr = std::sqrt(std::max(a.t.sums[ERR2], a.t.sums[AUX_ERR2]));
+  const double largestInput = std::sqrt(a.t.sums[CENTRED2]),
+               largestErr = std::sqrt(std::max(a.t.sums[ERR2], a.t.sums[AUX_ERR2]));
   s.parallel(blocks, [&](size_t tile, unsigned) {
     double* sums = partial + tile * d;
     std::fill(sums, sums + d, 0.0);
@@ -201,12 +222,14 @@ static void biases(Stream& s, const ParamGrad& a, const Scales& scale) {
         grads += std::fabs(g.entries[e].grad);
         values += std::fabs(g.entries[e].value);
       }
-      const bool fits = grads * std::max(largestInput, 1.0) < LARGEST_GRADIENT && values * largestErr < LARGEST_GRADIENT;
+      const bool fits =
+          grads * std::max(largestInput, 1.0) < LARGEST_GRADIENT && values * largestErr < LARGEST_GRADIENT;
       if (!fits) markBad(a.t);
       g.g.latentBias[j] = static_cast<float>(sum);
       if (sum == 0) continue;
       const Weighted here = {a.p.encoder + j * d, sum};
-      for (size_t byte = 0; byte < d * sizeof(float); byte += 64) __builtin_prefetch(reinterpret_cast<const char*>(here.row) + byte, 0, 2);
+      for (size_t byte = 0; byte < d * sizeof(float); byte += 64)
+        __builtin_prefetch(reinterpret_cast<const char*>(here.row) + byte, 0, 2);
       if (waiting.row == nullptr) {
         waiting = here;
         continue;

@@ -1,5 +1,6 @@
-// decode, residual and codeGrad of one path in one pass over the rows: a row's part of the decoder (k rows of it) comes from memory once and is still in
-// the L2 cache when its products with err are taken; the next row's is asked for meanwhile.
+// decode, residual and codeGrad of one path in one pass over the rows: a row's part of the decoder
+// (k rows of it) comes from memory once and is still in the L2 cache when its products with err are
+// taken; the next row's is asked for meanwhile.
 
 #ifndef SAETTA_PATH
 #include "path.h"
@@ -38,7 +39,8 @@ static void reconstruct(Stream& s, const Reconstruct& a) {
       return;
     }
     if (dense.nothing) {
-      // As when AuxK is on and no latent is dead: what the loop below does with nothing but unused slots.
+      // As when AuxK is on and no latent is dead: what the loop below does with nothing but unused
+      // slots.
       std::fill(r.err + first * r.d, r.err + end * r.d, 0.0f);
       std::fill(a.z.grad + first * a.z.k, a.z.grad + end * a.z.k, 0.0f);
       for (size_t b = first; b < end; b++) residualRow(r, b, sums);

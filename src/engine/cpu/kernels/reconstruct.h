@@ -1,9 +1,11 @@
-// What decode, residual and codeGrad do to one row; included in the namespace of an instruction set by each of them, and by reconstruct.cc,
-// which does all three at once: the same operations in the same order, so the same bits.
+// What decode, residual and codeGrad do to one row; included in the namespace of an instruction set
+// by each of them, and by reconstruct.cc, which does all three at once: the same operations in the
+// same order, so the same bits.
 
 /// Columns [c, c + N lanes) of err = W z; unused slots have a latent that is not below n.
 template <class T, int N>
-static inline void decodeColumns(const float* decoder, const Codes& z, float* err, size_t b, size_t c, size_t d, size_t n) {
+static inline void decodeColumns(const float* decoder, const Codes& z, float* err, size_t b, size_t c, size_t d,
+                                 size_t n) {
   T sums[N] = {};
   for (size_t slot = b * z.k; slot < (b + 1) * z.k; slot++) {
     const size_t j = z.latent[slot];
@@ -27,7 +29,8 @@ static inline void decodeColumns(const float* decoder, const Codes& z, float* er
 /// Partial sums of one block of rows, an array of d for each.
 enum Column { ERR_SQUARES, ERR_SUM, X_SQUARES, CENTRED_SQUARES, CENTRED_SUM, COLUMNS };
 
-static inline void liveRow(const float* __restrict preBias, const float* __restrict x, float* __restrict err, double* __restrict sums, size_t d) {
+static inline void liveRow(const float* __restrict preBias, const float* __restrict x, float* __restrict err,
+                           double* __restrict sums, size_t d) {
   double* __restrict errSquares = sums + ERR_SQUARES * d;
   double* __restrict errSum = sums + ERR_SUM * d;
   double* __restrict xSquares = sums + X_SQUARES * d;
@@ -52,13 +55,16 @@ static inline void deadRow(const float* __restrict live, float* __restrict err, 
   }
 }
 
-/// Fixed blocks of rows are summed each on its own, then the blocks in order: the same bits for any number of threads.
+/// Fixed blocks of rows are summed each on its own, then the blocks in order: the same bits for any
+/// number of threads.
 struct Blocks {
   size_t rows, count, columns;
   double* partial;
 
   Blocks(Stream& s, const Residual& a)
-      : rows(std::max<size_t>(32, ceilDiv(a.B, 256))), count(ceilDiv(a.B, rows)), columns(a.live != nullptr ? 1 : static_cast<size_t>(COLUMNS)),
+      : rows(std::max<size_t>(32, ceilDiv(a.B, 256))),
+        count(ceilDiv(a.B, rows)),
+        columns(a.live != nullptr ? 1 : static_cast<size_t>(COLUMNS)),
         partial(s.scratch<double>(0, count * columns * a.d)) {}
 
   double* begin(size_t block, size_t d) const {
@@ -116,8 +122,10 @@ static inline float dotOfRow(const float* a, const float* b, size_t d) {
   return sum + total((sums[0] + sums[1]) + (sums[2] + sums[3]));
 }
 
-/// The gradient of every value of row b; NaN or 0, NaN when one is not finite. `ahead`: the row whose part of the decoder is asked for meanwhile, or B.
-[[maybe_unused]] static float codeGradRow(const float* decoder, const Codes& z, const float* err, size_t b, size_t d, size_t n, size_t ahead, size_t B) {
+/// The gradient of every value of row b; NaN or 0, NaN when one is not finite. `ahead`: the row
+/// whose part of the decoder is asked for meanwhile, or B.
+[[maybe_unused]] static float codeGradRow(const float* decoder, const Codes& z, const float* err, size_t b, size_t d,
+                                          size_t n, size_t ahead, size_t B) {
   float nan = 0;
   for (size_t i = 0; i < z.k; i++) {
     if (ahead < B && z.latent[ahead * z.k + i] < n) {

@@ -1,9 +1,13 @@
-// Candidates of the screen in encode_bf16.cc, and how they are computed again in float32, with the operations of encode.cc in its order; included in its namespace.
+// Candidates of the screen in encode_bf16.cc, and how they are computed again in float32, with the
+// operations of encode.cc in its order; included in its namespace.
 //
-// An encoder's row takes longer to come from memory than to be multiplied. Where a row of the batch has many candidates among few latents, as among the dead,
-// the latents are taken in stretches that stay in the L2 cache, and all rows of the batch meet them there; elsewhere each row has its own from memory.
+// An encoder's row takes longer to come from memory than to be multiplied. Where a row of the batch
+// has many candidates among few latents, as among the dead, the latents are taken in stretches that
+// stay in the L2 cache, and all rows of the batch meet them there; elsewhere each row has its own
+// from memory.
 
-/// The candidates of each row: where their pre-activation is between. Both ends are the same exactly when it is known.
+/// The candidates of each row: where their pre-activation is between. Both ends are the same
+/// exactly when it is known.
 struct Candidates {
   float *low, *high;
   uint32_t *latent, *counts;
@@ -13,7 +17,8 @@ struct Candidates {
 
 static size_t capacityOf(size_t k) { return 3 * k + 64; }
 
-/// What a thread needs to compute candidates again: two rows, and 8 bytes for each candidate of one.
+/// What a thread needs to compute candidates again: two rows, and 8 bytes for each candidate of
+/// one.
 struct Workspace {
   float* centred[2];
   uint64_t* keys;
@@ -32,7 +37,9 @@ struct Some {
 
 /// columns[c] = element i + c of w[0] to w[15], c < 8.
 static inline void transpose(const float* const* w, size_t i, __mmask8 mask, __m512 (&columns)[8]) {
-  const auto half = [&](size_t l) { return mask == 0xff ? _mm256_loadu_ps(w[l] + i) : _mm256_maskz_loadu_ps(mask, w[l] + i); };
+  const auto half = [&](size_t l) {
+    return mask == 0xff ? _mm256_loadu_ps(w[l] + i) : _mm256_maskz_loadu_ps(mask, w[l] + i);
+  };
   __m512 r[8], t[8];
   // Two rows a register, so that what follows within its halves puts every latent where it belongs.
   for (int l = 0; l < 8; l++) {
@@ -44,7 +51,8 @@ static inline void transpose(const float* const* w, size_t i, __mmask8 mask, __m
     t[l + 1] = _mm512_unpackhi_ps(r[l], r[l + 1]);
   }
   for (int l = 0; l < 8; l += 4) {
-    const __m512d a = _mm512_castps_pd(t[l]), b = _mm512_castps_pd(t[l + 1]), c = _mm512_castps_pd(t[l + 2]), e = _mm512_castps_pd(t[l + 3]);
+    const __m512d a = _mm512_castps_pd(t[l]), b = _mm512_castps_pd(t[l + 1]), c = _mm512_castps_pd(t[l + 2]),
+                  e = _mm512_castps_pd(t[l + 3]);
     r[l] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
     r[l + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
     r[l + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, e));
@@ -56,7 +64,8 @@ static inline void transpose(const float* const* w, size_t i, __mmask8 mask, __m
   }
 }
 
-/// w[l] . x in the order of encode.cc: element after element, each with one fused multiply-add. All w are there; TWO: some belong to the second row.
+/// w[l] . x in the order of encode.cc: element after element, each with one fused multiply-add. All
+/// w are there; TWO: some belong to the second row.
 template <bool TWO>
 static __m512 products(const Some& some, size_t d) {
   __m512 sums = _mm512_setzero_ps(), columns[8];
@@ -110,7 +119,8 @@ static void makeExact(const Encode& a, const Candidates& z, size_t b, const Work
     if (some.count == 0) return;
     if (!centred) centre(a, b, work.centred[0]);
     centred = true;
-    // The rows come from anywhere in the encoder: ask for the next sixteen while these are added up.
+    // The rows come from anywhere in the encoder: ask for the next sixteen while these are added
+    // up.
     for (size_t ahead = next, asked = 0; ahead < end && asked < 16; ahead++) {
       if (z.low[ahead] == z.high[ahead]) continue;
       asked++;
@@ -133,14 +143,17 @@ static size_t candidatesIn(const Candidates& z, size_t b, size_t j0, size_t j1, 
     const __m512i offset = _mm512_sub_epi32(_mm512_maskz_loadu_epi32(there, latent + i), from);
     const __mmask16 in = _mm512_mask_cmplt_epu32_mask(there, offset, length);
     const auto some = static_cast<unsigned>(__builtin_popcount(in));
-    _mm512_mask_storeu_epi32(places + found, static_cast<__mmask16>((1u << some) - 1), _mm512_maskz_compress_epi32(in, place));
+    _mm512_mask_storeu_epi32(places + found, static_cast<__mmask16>((1u << some) - 1),
+                             _mm512_maskz_compress_epi32(in, place));
     found += some;
   }
   return found;
 }
 
-/// Computes the candidates of rows [first, last) among latents [j0, j1). What is known already comes out the same.
-static void makeExactAmong(const Encode& a, const Candidates& z, size_t first, size_t last, size_t j0, size_t j1, const Workspace& work) {
+/// Computes the candidates of rows [first, last) among latents [j0, j1). What is known already
+/// comes out the same.
+static void makeExactAmong(const Encode& a, const Candidates& z, size_t first, size_t last, size_t j0, size_t j1,
+                           const Workspace& work) {
   auto* places = reinterpret_cast<uint32_t*>(work.keys);
   Some some;
   for (size_t b = first, buffer = 0; b < last; b++) {
@@ -174,7 +187,8 @@ static size_t cacheBytes() {
   return size_t{1} << 20;
 }
 
-/// Computes the candidates of all rows among the dead latents, where that is quicker by stretches of latents than by rows; `workOf(thread)`.
+/// Computes the candidates of all rows among the dead latents, where that is quicker by stretches
+/// of latents than by rows; `workOf(thread)`.
 template <class F>
 static void makeExactByLatent(Stream& s, const Encode& a, const Candidates& z, const uint8_t* isDead, const F& workOf) {
   // So many of a row in a stretch that registers are filled.

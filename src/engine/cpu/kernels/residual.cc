@@ -1,4 +1,5 @@
-// residual: err becomes reconstruction minus target, and the sums that the losses are made of, in float64.
+// residual: err becomes reconstruction minus target, and the sums that the losses are made of, in
+// float64.
 
 #ifndef SAETTA_PATH
 #include "path.h"

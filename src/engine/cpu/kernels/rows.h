@@ -1,17 +1,20 @@
-// Gradient rows of a latent; included in the namespace of an instruction set by the operations that need them.
+// Gradient rows of a latent; included in the namespace of an instruction set by the operations that
+// need them.
 
 /// Asks for N whole vectors of floats at p.
 template <class T, int N>
 static inline void fetch(const float* p) {
   if (lanes<T> == 1) return;
-  for (size_t byte = 0; byte < N * sizeof(T); byte += 64) __builtin_prefetch(reinterpret_cast<const char*>(p) + byte, 0, 2);
+  for (size_t byte = 0; byte < N * sizeof(T); byte += 64)
+    __builtin_prefetch(reinterpret_cast<const char*>(p) + byte, 0, 2);
 }
 
-/// sums += entries [first, last): columns [c, c + N lanes) of from[row], less `minus` where there is one, times the factor. What the entry ENTRIES_AHEAD
-/// later, of this list or another, will need of `from` is asked for meanwhile.
+/// sums += entries [first, last): columns [c, c + N lanes) of from[row], less `minus` where there
+/// is one, times the factor. What the entry ENTRIES_AHEAD later, of this list or another, will need
+/// of `from` is asked for meanwhile.
 template <class T, int N>
-static inline void addEntries(T (&sums)[N], const Entry* first, const Entry* last, float Entry::*factor, const float* from, const float* minus, size_t d,
-                              size_t c) {
+static inline void addEntries(T (&sums)[N], const Entry* first, const Entry* last, float Entry::*factor,
+                              const float* from, const float* minus, size_t d, size_t c) {
   // In runs, so that rounding does not grow with the length of the list.
   constexpr ptrdiff_t RUN = 64;
   while (first < last) {
@@ -32,7 +35,8 @@ static inline void addEntries(T (&sums)[N], const Entry* first, const Entry* las
 }
 
 template <class T, int N>
-static inline void formColumns(const Gradients& g, uint64_t first, uint64_t middle, uint64_t last, float* encoder, float* decoder, size_t c) {
+static inline void formColumns(const Gradients& g, uint64_t first, uint64_t middle, uint64_t last, float* encoder,
+                               float* decoder, size_t c) {
   T sums[N] = {};
   addEntries<T, N>(sums, g.entries + first, g.entries + last, &Entry::grad, g.x, g.preBias, g.d, c);
   for (int u = 0; u < N; u++) store(encoder + c + u * lanes<T>, sums[u]);
@@ -57,7 +61,8 @@ struct Rows {
   const float *encoder, *decoder;
 };
 
-/// The gradient rows of latent j: the dense ones, the sums of a long list, or formed now in `buffer` [2,d].
+/// The gradient rows of latent j: the dense ones, the sums of a long list, or formed now in
+/// `buffer` [2,d].
 [[maybe_unused]] static Rows rowsOf(const Gradients& g, size_t j, float* buffer) {
   if (g.g.encoder != nullptr) return {g.g.encoder + j * g.d, g.g.decoder + j * g.d};
   if (g.start[j] == g.start[j + 1]) return {nullptr, nullptr};

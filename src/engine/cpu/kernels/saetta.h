@@ -1,7 +1,9 @@
-// What every kernel file sees: the stream that runs operations in order over a pool of threads, and the choice of instruction set.
+// What every kernel file sees: the stream that runs operations in order over a pool of threads, and
+// the choice of instruction set.
 //
-// One operation a file. Its upper half (SAETTA_PATH not defined) holds the plain C entry, which queues the operation; its lower half is
-// compiled once for each instruction set by each_path.h. B rows, d inputs, n latents; matrices are row-major; see ../../engine.ts for what each does.
+// One operation a file. Its upper half (SAETTA_PATH not defined) holds the plain C entry, which
+// queues the operation; its lower half is compiled once for each instruction set by each_path.h. B
+// rows, d inputs, n latents; matrices are row-major; see ../../engine.ts for what each does.
 
 #pragma once
 
@@ -45,7 +47,8 @@ inline void pause() {
 void* allocate(size_t bytes);
 void release(void* address);
 
-/// Operations in the order of their submission, run by one dispatcher thread, which shares the tiles of each with a pool.
+/// Operations in the order of their submission, run by one dispatcher thread, which shares the
+/// tiles of each with a pool.
 class Stream {
  public:
   const InstructionSet path;
@@ -56,9 +59,11 @@ class Stream {
   /// After everything submitted.
   ~Stream();
 
-  /// Queues an operation; its ticket is passed when it is done. An exception in it fails the stream: later operations do nothing, unless they are `always`.
+  /// Queues an operation; its ticket is passed when it is done. An exception in it fails the
+  /// stream: later operations do nothing, unless they are `always`.
   uint64_t submit(std::function<void(Stream&)> operation, bool always = false);
-  /// The same for one that only starts something. What `start` returns ends it, and is called before the next operation that is not of this kind, or when there is nothing else to do.
+  /// The same for one that only starts something. What `start` returns ends it, and is called
+  /// before the next operation that is not of this kind, or when there is nothing else to do.
   uint64_t submitStart(std::function<std::function<void()>(Stream&)> start);
   uint64_t done() const { return done_.load(std::memory_order_acquire); }
   bool idle() const { return done() == submitted_ && !underWay_.load(std::memory_order_acquire); }
@@ -67,17 +72,22 @@ class Stream {
   /// What went wrong, "" when nothing did.
   const char* error() const { return failed_.load() ? error_.c_str() : ""; }
 
-  /// f(tile, thread) for every tile, in no order, on all threads; from within an operation only. What f computes for a tile must not depend on `thread`.
+  /// f(tile, thread) for every tile, in no order, on all threads; from within an operation only.
+  /// What f computes for a tile must not depend on `thread`.
   template <class F>
   void parallel(size_t tiles, const F& f) {
     if (tiles == 1 || threads == 1) {
       for (size_t tile = 0; tile < tiles; tile++) f(tile, 0u);
     } else if (tiles > 0) {
-      share(tiles, [](const void* context, size_t tile, unsigned thread) { (*static_cast<const F*>(context))(tile, thread); }, &f);
+      share(
+          tiles,
+          [](const void* context, size_t tile, unsigned thread) { (*static_cast<const F*>(context))(tile, thread); },
+          &f);
     }
   }
 
-  /// Memory for the time of an operation, not cleared; `slot` tells the pieces that one operation uses at once from each other.
+  /// Memory for the time of an operation, not cleared; `slot` tells the pieces that one operation
+  /// uses at once from each other.
   template <class T>
   T* scratch(size_t slot, size_t count) {
     return static_cast<T*>(scratchBytes(slot, count * sizeof(T)));
@@ -113,8 +123,9 @@ class Stream {
   std::vector<std::function<void()>> started_;
   std::atomic<bool> underWay_{false};
 
-  // The job that the pool works on. `next_` holds its generation (high half) and how many of its tiles nobody has taken. A thread that comes late finds
-  // another generation or no tile left; were tiles counted up to `tiles_`, it could find a tile in the number of the next job's.
+  // The job that the pool works on. `next_` holds its generation (high half) and how many of its
+  // tiles nobody has taken. A thread that comes late finds another generation or no tile left; were
+  // tiles counted up to `tiles_`, it could find a tile in the number of the next job's.
   std::atomic<uint64_t> next_{0};
   std::atomic<size_t> tiles_{0}, finished_{0};
   std::atomic<Call> call_{nullptr};

@@ -1,5 +1,5 @@
-// Vectors of one instruction set; included inside its namespace by each_path.h. Kernels are templates over T: Vec for whole vectors, float for
-// what is left of a row.
+// Vectors of one instruction set; included inside its namespace by each_path.h. Kernels are
+// templates over T: Vec for whole vectors, float for what is left of a row.
 
 constexpr int W = SAETTA_WIDTH;
 typedef float Vec __attribute__((vector_size(4 * W)));
@@ -36,7 +36,8 @@ template <>
 #if SAETTA_WIDTH == 16
   return _mm512_cmp_ps_mask(reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b), _CMP_GT_OQ);
 #elif SAETTA_WIDTH == 8
-  return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b), _CMP_GT_OQ)));
+  return static_cast<uint32_t>(
+      _mm256_movemask_ps(_mm256_cmp_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b), _CMP_GT_OQ)));
 #elif defined(__SSE2__)
   return static_cast<uint32_t>(_mm_movemask_ps(_mm_cmpgt_ps(reinterpret_cast<__m128>(a), reinterpret_cast<__m128>(b))));
 #else

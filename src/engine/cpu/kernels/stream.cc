@@ -21,7 +21,8 @@ namespace {
 
 constexpr size_t HUGE_PAGE = size_t{2} << 20;
 #if defined(__SANITIZE_ADDRESS__)
-// AddressSanitizer guards what malloc gives, to the byte: no slack, and no pages of our own but for what is too large to be touched.
+// AddressSanitizer guards what malloc gives, to the byte: no slack, and no pages of our own but for
+// what is too large to be touched.
 constexpr size_t SLACK = 0, OWN_PAGES = size_t{1} << 30;
 #else
 constexpr size_t SLACK = 64, OWN_PAGES = 2 * HUGE_PAGE;
@@ -92,11 +93,13 @@ void* Stream::scratchBytes(size_t slot, size_t bytes) {
     release(piece.address);
     piece = {};
     piece.address = allocate(bytes);
-    if (piece.address == nullptr) throw std::runtime_error("no room for " + std::to_string(bytes) + " bytes of working memory");
+    if (piece.address == nullptr)
+      throw std::runtime_error("no room for " + std::to_string(bytes) + " bytes of working memory");
     piece.bytes = bytes;
   }
 #if defined(__SANITIZE_ADDRESS__)
-  // What an earlier operation left is no more to be read than what lies beyond: NaN, and out of bounds.
+  // What an earlier operation left is no more to be read than what lies beyond: NaN, and out of
+  // bounds.
   ASAN_UNPOISON_MEMORY_REGION(piece.address, piece.bytes);
   if (bytes > 0) std::memset(piece.address, 0xff, bytes);
   ASAN_POISON_MEMORY_REGION(static_cast<char*>(piece.address) + bytes, piece.bytes - bytes);
@@ -111,7 +114,8 @@ namespace {
 /// About 50 us: shorter than a thread takes to fall asleep and be woken, and nothing to a machine.
 constexpr int SPINS = 1500;
 
-/// Results too small for a normal float become 0. Adam's moments of unused latents would otherwise end there and make every step slow.
+/// Results too small for a normal float become 0. Adam's moments of unused latents would otherwise
+/// end there and make every step slow.
 void flushToZero() {
 #if defined(__x86_64__)
   _mm_setcsr(_mm_getcsr() | 0x8000);
@@ -122,14 +126,16 @@ void flushToZero() {
 #endif
 }
 
-/// The cpu of each of a stream's threads; empty: they go where the kernel puts them. Only a stream with a thread for every cpu of the process is pinned:
-/// two processes of one thread each would otherwise share the first cpu and leave the others idle.
+/// The cpu of each of a stream's threads; empty: they go where the kernel puts them. Only a stream
+/// with a thread for every cpu of the process is pinned: two processes of one thread each would
+/// otherwise share the first cpu and leave the others idle.
 std::vector<int> cpusOf(unsigned threads) {
   std::vector<int> cpus;
 #if defined(__linux__)
   cpu_set_t mask;
   // Fails where the machine has more cpus than the mask has bits.
-  if (threads < 2 || sched_getaffinity(0, sizeof mask, &mask) != 0 || CPU_COUNT(&mask) != static_cast<int>(threads)) return cpus;
+  if (threads < 2 || sched_getaffinity(0, sizeof mask, &mask) != 0 || CPU_COUNT(&mask) != static_cast<int>(threads))
+    return cpus;
   for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
     if (CPU_ISSET(cpu, &mask)) cpus.push_back(cpu);
   }
@@ -137,7 +143,8 @@ std::vector<int> cpusOf(unsigned threads) {
   return cpus;
 }
 
-/// The calling thread stays on that cpu. It runs all the same where that is refused, for the cpu may have been taken away since.
+/// The calling thread stays on that cpu. It runs all the same where that is refused, for the cpu
+/// may have been taken away since.
 void pinTo(int cpu) {
 #if defined(__linux__)
   cpu_set_t mask;
@@ -159,7 +166,8 @@ void Stream::work(uint32_t generation, unsigned thread) {
     const Call call = call_.load(std::memory_order_relaxed);
     const void* context = context_.load(std::memory_order_relaxed);
     if (next >> 32 != generation || left == 0) return;
-    // Succeeds only while a tile of this job was to be done from the first line on: then share() had not begun the next, and what was read belongs to this one.
+    // Succeeds only while a tile of this job was to be done from the first line on: then share()
+    // had not begun the next, and what was read belongs to this one.
     if (!next_.compare_exchange_weak(next, next - 1, std::memory_order_acq_rel)) continue;
     call(context, tiles - left, thread);
     if (finished_.fetch_add(1) + 1 == tiles && waiting_.load()) {
@@ -330,8 +338,8 @@ uint32_t saetta_paths() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
-  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-                      __builtin_cpu_supports("avx512vl");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   if (avx2) paths |= 1u << saetta::AVX2;
   if (avx512) paths |= 1u << saetta::AVX512;
   if (avx512) paths |= saetta::screenPaths();
@@ -341,7 +349,8 @@ uint32_t saetta_paths() {
 
 /// Null when the threads cannot be started.
 Stream* saetta_open(uint32_t path, uint32_t threads) {
-  // The threads live in this library: it must stay mapped, whatever becomes of the handle that loaded it.
+  // The threads live in this library: it must stay mapped, whatever becomes of the handle that
+  // loaded it.
   Dl_info info;
   if (dladdr(reinterpret_cast<void*>(&saetta_open), &info) != 0) dlopen(info.dli_fname, RTLD_NOW | RTLD_NODELETE);
   try {
@@ -354,7 +363,8 @@ Stream* saetta_open(uint32_t path, uint32_t threads) {
 /// Blocks until everything submitted is done and all threads have ended.
 void saetta_close(Stream* stream) { delete stream; }
 
-/// Bytes that this process has allocated here and not given back, of all streams; the most there have been since saetta_reset_peak.
+/// Bytes that this process has allocated here and not given back, of all streams; the most there
+/// have been since saetta_reset_peak.
 uint64_t saetta_held() { return saetta::heldBytes.load(); }
 uint64_t saetta_peak() { return saetta::peakBytes.load(); }
 void saetta_reset_peak() {

@@ -1,4 +1,5 @@
-// update: one pass over memory for each latent: its gradient rows, projection, clipping, Adam, unit norm, EMA and age.
+// update: one pass over memory for each latent: its gradient rows, projection, clipping, Adam, unit
+// norm, EMA and age.
 
 #ifndef SAETTA_PATH
 #include "gradients.h"
@@ -69,13 +70,15 @@ static inline Vec rootOf(Vec v) {
 #endif
 }
 
-/// Asks for what comes `ahead` elements later, a cache line at a time; past the end of an array this does nothing. The hardware alone stops at the border of
-/// a page and knows nothing of the next row while it works on other arrays: with this the pass took two thirds of the time.
+/// Asks for what comes `ahead` elements later, a cache line at a time; past the end of an array
+/// this does nothing. The hardware alone stops at the border of a page and knows nothing of the
+/// next row while it works on other arrays: with this the pass took two thirds of the time.
 static inline void fetchLine(const float* p, size_t i, size_t ahead) {
   if (i % 16 == 0) __builtin_prefetch(p + i + ahead, 0, 2);
 }
 
-/// Adam on elements [i, i + lanes) of a row; `along` times w is taken out of the gradient first. GRADIENT false: it is 0.
+/// Adam on elements [i, i + lanes) of a row; `along` times w is taken out of the gradient first.
+/// GRADIENT false: it is 0.
 template <class T, bool GRADIENT>
 static inline void adamStep(const Adam& o, float* w, float* m, float* v, const float* gradient, float along, size_t i) {
   T weight = load<T>(w + i), first = o.beta1 * load<T>(m + i), second = o.beta2 * load<T>(v + i);
@@ -157,7 +160,8 @@ static void update(Stream& s, const Update& a) {
       adam(o, encoder, a.m.encoder + row, a.v.encoder + row, gradient.encoder, 0, d);
       const float along = gradient.decoder == nullptr ? 0 : static_cast<float>(dot(decoder, gradient.decoder, d));
       adam(o, decoder, a.m.decoder + row, a.v.decoder + row, gradient.decoder, along, d);
-      unitRow(decoder, a.m.decoder + row, a.v.decoder + row, a.firstLatent + static_cast<uint32_t>(j), static_cast<uint32_t>(t), d);
+      unitRow(decoder, a.m.decoder + row, a.v.decoder + row, a.firstLatent + static_cast<uint32_t>(j),
+              static_cast<uint32_t>(t), d);
       if (half != nullptr) setRow(*half, j, encoder);
       if (averages) {
         average(o, a.ema.encoder + row, encoder, d);
@@ -165,7 +169,8 @@ static void update(Stream& s, const Update& a) {
       }
       a.age[j] = a.t.fired[j] != 0 ? 0 : static_cast<uint32_t>(std::min(a.age[j] + rows, 4294967295.0));
     }
-    adam(o, a.p.latentBias + first, a.m.latentBias + first, a.v.latentBias + first, g.g.latentBias + first, 0, last - first);
+    adam(o, a.p.latentBias + first, a.m.latentBias + first, a.v.latentBias + first, g.g.latentBias + first, 0,
+         last - first);
     if (averages) average(o, a.ema.latentBias + first, a.p.latentBias + first, last - first);
   });
   // Last: gradient rows are formed from x - preBias.

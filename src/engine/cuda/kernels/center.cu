@@ -1,8 +1,10 @@
-// center: xc = half(x - preBias), the input of the encoder's product and of the encoder's gradients.
+// center: xc = half(x - preBias), the input of the encoder's product and of the encoder's
+// gradients.
 
 #include "saetta.cuh"
 
-/// x [B,d], preBias [d] -> xc [B,d]; bad when an element is not finite as it is stored. Block 256, grid ceil(B / 8).
+/// x [B,d], preBias [d] -> xc [B,d]; bad when an element is not finite as it is stored. Block 256,
+/// grid ceil(B / 8).
 extern "C" __global__ void __launch_bounds__(256)
     center(PARAMETERS(center)) {
   const u32 first = blockIdx.x * CENTER_ROWS;

@@ -1,6 +1,8 @@
-// dead: which latents are dead as the step begins, as an ascending list, and how many can be dead FORECAST_STEPS steps from now.
+// dead: which latents are dead as the step begins, as an ascending list, and how many can be dead
+// FORECAST_STEPS steps from now.
 //
-// dead_count, then dead_list, both with block 1024 and grid ceil(n / 4096). Counts are integers, so their order does not matter.
+// dead_count, then dead_list, both with block 1024 and grid ceil(n / 4096). Counts are integers, so
+// their order does not matter.
 
 #include "saetta.cuh"
 
@@ -15,7 +17,8 @@ __device__ static u32 blockTotal(u32 v, u32* shared) {
   return all;
 }
 
-/// age [n] -> parts [2, blocks]: of each stretch of 4096 latents the number that is dead, and the number that the forecast counts.
+/// age [n] -> parts [2, blocks]: of each stretch of 4096 latents the number that is dead, and the
+/// number that the forecast counts.
 extern "C" __global__ void __launch_bounds__(1024)
     dead_count(PARAMETERS(dead_count)) {
   __shared__ u32 shared[32];
@@ -36,8 +39,9 @@ extern "C" __global__ void __launch_bounds__(1024)
 }
 
 /**
- * age [n], parts of dead_count -> list [n]: the dead latents, ascending (what stands behind the last of them is not written); slot [n]: the
- * place of each latent in the list, or NONE; counts [2]: how many are dead, and the forecast; sums[DEAD].
+ * age [n], parts of dead_count -> list [n]: the dead latents, ascending (what stands behind the
+ * last of them is not written); slot [n]: the place of each latent in the list, or NONE; counts
+ * [2]: how many are dead, and the forecast; sums[DEAD].
  */
 extern "C" __global__ void __launch_bounds__(1024)
     dead_list(PARAMETERS(dead_list)) {
@@ -61,7 +65,8 @@ extern "C" __global__ void __launch_bounds__(1024)
     }
   }
 
-  // A thread's latents are neighbours, so that an exclusive scan over the threads gives the ascending order.
+  // A thread's latents are neighbours, so that an exclusive scan over the threads gives the
+  // ascending order.
   const u32 first = blockIdx.x * DEAD_BLOCK + threadIdx.x * DEAD_EACH;
   bool is[DEAD_EACH];
   u32 own = 0;

@@ -1,13 +1,16 @@
-// The dense dead path: where many slots of a row are dead codes, sparse gathers cost more than products over all dead latents. These
-// kernels turn the codes of the dead into matrices [C,cap] for a chunk of C rows and back; the products are the host's. Position q < cap of
-// a dead latent is its place in the list of dead latents.
+// The dense dead path: where many slots of a row are dead codes, sparse gathers cost more than
+// products over all dead latents. These kernels turn the codes of the dead into matrices [C,cap]
+// for a chunk of C rows and back; the products are the host's. Position q < cap of a dead latent is
+// its place in the list of dead latents.
 //
 //     err  = zd rows16                 zd [C,cap]: values            deadDecoder = zd^T err16
-//     G    = err16 rows16^T            rows16 [cap,d]: decoder rows  deadEncoder = gd^T xc16     gd [C,cap]: G where a code is on, else 0
+//     G    = err16 rows16^T            rows16 [cap,d]: decoder rows  deadEncoder = gd^T xc16
+//     gd [C,cap]: G where a code is on, else 0
 
 #include "saetta.cuh"
 
-/// Grid cap, block T(d). -> to [cap,d]: decoder rows of the dead, zeros behind them. More dead latents than the host made room for are bad.
+/// Grid cap, block T(d). -> to [cap,d]: decoder rows of the dead, zeros behind them. More dead
+/// latents than the host made room for are bad.
 extern "C" __global__ void dense_rows(PARAMETERS(dense_rows)) {
   const u32 q = blockIdx.x;
   const bool on = q < *count;
@@ -22,7 +25,8 @@ extern "C" __global__ void dense_rows(PARAMETERS(dense_rows)) {
   }
 }
 
-/// Grid C, block 256, shared TILE half_t. -> to [C,cap]: a number of each code in its latent's column, zeros elsewhere.
+/// Grid C, block 256, shared TILE half_t. -> to [C,cap]: a number of each code in its latent's
+/// column, zeros elsewhere.
 extern "C" __global__ void dense_codes(PARAMETERS(dense_codes)) {
   extern __shared__ uint4 shared[];
   half_t* row = reinterpret_cast<half_t*>(shared);
@@ -40,7 +44,8 @@ extern "C" __global__ void dense_codes(PARAMETERS(dense_codes)) {
   for (u32 c = threadIdx.x; c < cap / WIDE; c += blockDim.x) out[c] = shared[c];
 }
 
-/// Grid ceil(C auxk / 256), block 256. -> grad [C,auxk]: the elements of `from` [C,cap] where codes are.
+/// Grid ceil(C auxk / 256), block 256. -> grad [C,auxk]: the elements of `from` [C,cap] where codes
+/// are.
 extern "C" __global__ void dense_pick(PARAMETERS(dense_pick)) {
   const u64 i = static_cast<u64>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i >= static_cast<u64>(C) * auxk) return;
@@ -50,8 +55,8 @@ extern "C" __global__ void dense_pick(PARAMETERS(dense_pick)) {
   if (!(fabsf(g) <= 3.4028234e38f)) *bad = 1;
 }
 
-/// Grid (ceil(cap / 256), PARTS), block 256. Column sums of gd [C,cap] by parts of its rows, added to partial [PARTS][cap]; `first` begins
-/// them.
+/// Grid (ceil(cap / 256), PARTS), block 256. Column sums of gd [C,cap] by parts of its rows, added
+/// to partial [PARTS][cap]; `first` begins them.
 extern "C" __global__ void dense_bias(PARAMETERS(dense_bias)) {
   const u32 q = blockIdx.x * blockDim.x + threadIdx.x;
   if (q >= cap) return;
@@ -65,7 +70,8 @@ extern "C" __global__ void dense_bias(PARAMETERS(dense_bias)) {
 
 constexpr float LARGEST_DEAD = static_cast<float>(LARGEST_GRADIENT);
 
-/// Grid ceil(cap / 8), block 256. -> deadBias [cap], unscaled; bad where a gradient of a dead latent is too large.
+/// Grid ceil(cap / 8), block 256. -> deadBias [cap], unscaled; bad where a gradient of a dead
+/// latent is too large.
 extern "C" __global__ void dense_check(PARAMETERS(dense_check)) {
   const u32 q = blockIdx.x * 8 + (threadIdx.x >> 5), lane = threadIdx.x & 31;
   if (q >= cap) return;

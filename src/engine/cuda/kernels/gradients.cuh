@@ -1,28 +1,35 @@
-// What paramGrad leaves for norm and update: the codes inverted to a list for each latent, from which gradient rows are formed when they
-// are needed. See lists.cu for how lists come about and dense.cu for the dead rows that come out of dense products instead.
+// What paramGrad leaves for norm and update: the codes inverted to a list for each latent, from
+// which gradient rows are formed when they are needed. See lists.cu for how lists come about and
+// dense.cu for the dead rows that come out of dense products instead.
 
 #pragma once
 
 #include "saetta.cuh"
 
-__device__ __forceinline__ bool has(const Share& share, u32 j) { return (j >= share.first && j < share.end) || j >= share.rest; }
+__device__ __forceinline__ bool has(const Share& share, u32 j) {
+  return (j >= share.first && j < share.end) || j >= share.rest;
+}
 
-/// Where a block works on a gradient row, a thread takes ROW_WIDTH columns at a time where d is a multiple of it, else 1, and there are R(d) threads
-/// (MOST_ROW_THREADS). What is in f32, most of what is moved, is then read and written in whole sectors: with 8 columns a thread, each access of
-/// a warp touches the half of twice as many.
+/// Where a block works on a gradient row, a thread takes ROW_WIDTH columns at a time where d is a
+/// multiple of it, else 1, and there are R(d) threads (MOST_ROW_THREADS). What is in f32, most of
+/// what is moved, is then read and written in whole sectors: with 8 columns a thread, each access
+/// of a warp touches the half of twice as many.
 
 enum Side { ENCODER, DECODER };
 
-/// Bytes of shared memory that staged entries take: of the row at work, of the next, and of one that slower threads may still read.
+/// Bytes of shared memory that staged entries take: of the row at work, of the next, and of one
+/// that slower threads may still read.
 constexpr u32 STAGE_BYTES = STAGES * STAGED * sizeof(uint4);
 
 #ifndef BATCH_OF_ROWS
 #define BATCH_OF_ROWS 8
 #endif
 
-/// run += `BATCH` rows from entry `first` on, those before `end`; what stands for the others is read from the cache and multiplied by 0.
+/// run += `BATCH` rows from entry `first` on, those before `end`; what stands for the others is
+/// read from the cache and multiplied by 0.
 template <int V, u32 BATCH>
-__device__ __forceinline__ void addEntries(const Gradients& g, u32 side, const uint4* entries, u32 first, u32 end, u32 c, float (&run)[V]) {
+__device__ __forceinline__ void addEntries(const Gradients& g, u32 side, const uint4* entries, u32 first, u32 end,
+                                           u32 c, float (&run)[V]) {
   Raw<V> raw[BATCH];
   float factor[BATCH];
 #pragma unroll
@@ -41,9 +48,11 @@ __device__ __forceinline__ void addEntries(const Gradients& g, u32 side, const u
   }
 }
 
-/// Columns [c, c + V) summed over `count` entries: in order, in runs, so that rounding does not grow with the length of the list.
+/// Columns [c, c + V) summed over `count` entries: in order, in runs, so that rounding does not
+/// grow with the length of the list.
 template <int V>
-__device__ __forceinline__ void sumEntries(const Gradients& g, u32 side, const uint4* entries, u32 count, u32 c, float (&sums)[V]) {
+__device__ __forceinline__ void sumEntries(const Gradients& g, u32 side, const uint4* entries, u32 count, u32 c,
+                                           float (&sums)[V]) {
   constexpr u32 RUN = STAGED, BATCH = BATCH_OF_ROWS, REST = 4;
 #pragma unroll
   for (int u = 0; u < V; u++) sums[u] = 0;
@@ -58,10 +67,11 @@ __device__ __forceinline__ void sumEntries(const Gradients& g, u32 side, const u
   }
 }
 
-/// The same by a block that meets for every run, whose entries it brings into shared memory first: `stage` [STAGED].
+/// The same by a block that meets for every run, whose entries it brings into shared memory first:
+/// `stage` [STAGED].
 template <int V>
-__device__ __forceinline__ void sumStaged(const Gradients& g, u32 side, const uint4* entries, u32 count, u32 c, bool on, uint4* stage,
-                                          float (&sums)[V]) {
+__device__ __forceinline__ void sumStaged(const Gradients& g, u32 side, const uint4* entries, u32 count, u32 c, bool on,
+                                          uint4* stage, float (&sums)[V]) {
 #pragma unroll
   for (int u = 0; u < V; u++) sums[u] = 0;
   for (u32 first = 0; first < count; first += STAGED) {
@@ -82,7 +92,8 @@ struct List {
   const uint4* staged;
 };
 
-/// Columns [c, c + V) of a gradient row: from its list or the pieces of it, and from dense products where the latent is dead.
+/// Columns [c, c + V) of a gradient row: from its list or the pieces of it, and from dense products
+/// where the latent is dead.
 template <int V>
 __device__ __forceinline__ void formColumns(const Gradients& g, const List& list, u32 c, float (&sums)[V]) {
   const u32 count = list.last - list.first, d = g.d;
@@ -112,12 +123,15 @@ __device__ __forceinline__ void formColumns(const Gradients& g, const List& list
   for (int u = 0; u < V; u++) sums[u] = fmaf(scale, dead[u], sums[u]);
 }
 
-/// visit(list) for each gradient row of a persistent block, encoder rows first: while a row is at work, its successor's entries come into
-/// shared memory, and what ahead(list, stage) asks for with stage 0 or 1. All threads of the block call it; `stages`: STAGE_BYTES of shared
-/// memory. `staged`: whether entries are needed. A block's first three rows are fixed; further ones are drawn, as lists are of very different
-/// lengths, a row's time before their places in the lists are looked up. No sum depends on who forms a row.
+/// visit(list) for each gradient row of a persistent block, encoder rows first: while a row is at
+/// work, its successor's entries come into shared memory, and what ahead(list, stage) asks for with
+/// stage 0 or 1. All threads of the block call it; `stages`: STAGE_BYTES of shared memory.
+/// `staged`: whether entries are needed. A block's first three rows are fixed; further ones are
+/// drawn, as lists are of very different lengths, a row's time before their places in the lists are
+/// looked up. No sum depends on who forms a row.
 template <class Ahead, class Visit>
-__device__ __forceinline__ void eachRow(const Gradients& g, bool staged, uint4* stages, const Ahead& ahead, const Visit& visit) {
+__device__ __forceinline__ void eachRow(const Gradients& g, bool staged, uint4* stages, const Ahead& ahead,
+                                        const Visit& visit) {
   __shared__ u32 tickets[2];
   const u32 n = g.n, rows = g.to, begin = g.from + blockIdx.x, drawn = begin - blockIdx.x + 3 * gridDim.x;
   const auto listOf = [&](u32 i) -> List {
@@ -128,7 +142,8 @@ __device__ __forceinline__ void eachRow(const Gradients& g, bool staged, uint4* 
   const auto stage = [&](const List& list, u32 at) {
     const u32 count = list.last - list.first;
     if (staged && count <= STAGED) {
-      for (u32 e = threadIdx.x; e < count; e += blockDim.x) copyAhead(stages + at * STAGED + e, g.entries + list.first + e);
+      for (u32 e = threadIdx.x; e < count; e += blockDim.x)
+        copyAhead(stages + at * STAGED + e, g.entries + list.first + e);
     }
   };
   List now = listOf(begin), next = listOf(begin + gridDim.x);

@@ -1,12 +1,15 @@
-// paramGrad: inverts the codes to a list for each latent (gradients.cuh) and sums what is small: the gradients of both biases.
+// paramGrad: inverts the codes to a list for each latent (gradients.cuh) and sums what is small:
+// the gradients of both biases.
 //
-// A counting sort without exchange between blocks: rows are cut in P parts, each of which counts its latents in shared memory (list_count);
-// the counts are summed over the parts (list_prefix) and over the latents (list_scan); then each part places its entries (list_fill), row
-// after row, which no thread may overtake: within a row every latent stands once, so 32 slots of a row are placed at a time. Live parts
-// come before dead ones. No order depends on the machine.
+// A counting sort without exchange between blocks: rows are cut in P parts, each of which counts
+// its latents in shared memory (list_count); the counts are summed over the parts (list_prefix) and
+// over the latents (list_scan); then each part places its entries (list_fill), row after row, which
+// no thread may overtake: within a row every latent stands once, so 32 slots of a row are placed at
+// a time. Live parts come before dead ones. No order depends on the machine.
 //
-// Bytes at B = 16384, k = 32, n = 32768, d = 768: counts 17 MB written, read, written; slots 2 MB twice and 4 MB; entries 8 MB written in
-// sectors of 32 bytes (17 MB) and read; encoder16 50 MB for the bias of the inputs.
+// Bytes at B = 16384, k = 32, n = 32768, d = 768: counts 17 MB written, read, written; slots 2 MB
+// twice and 4 MB; entries 8 MB written in sectors of 32 bytes (17 MB) and read; encoder16 50 MB for
+// the bias of the inputs.
 
 #include "gradients.cuh"
 
@@ -17,15 +20,17 @@ struct Part {
   u32 slots, k;
 };
 
-__device__ __forceinline__ Part partOf(const u32* live, u32 k, const u32* dead, u32 auxk, u32 B, u32 rowsPerPart, u32 P) {
+__device__ __forceinline__ Part partOf(const u32* live, u32 k, const u32* dead, u32 auxk, u32 B, u32 rowsPerPart,
+                                       u32 P) {
   const bool isDead = blockIdx.y >= P;
   const u32 width = isDead ? auxk : k;
-  const u32 first = min(B, (isDead ? blockIdx.y - P : blockIdx.y) * rowsPerPart), rows = min(B, first + rowsPerPart) - first;
+  const u32 first = min(B, (isDead ? blockIdx.y - P : blockIdx.y) * rowsPerPart),
+            rows = min(B, first + rowsPerPart) - first;
   return {isDead ? dead : live, static_cast<u64>(first) * width, rows * width, width};
 }
 
-/// Grid (ranges, parts of both paths), block 256, shared 2 width: two counts in a word, for a part has fewer than 65536 rows. Only `listed`
-/// latents have lists.
+/// Grid (ranges, parts of both paths), block 256, shared 2 width: two counts in a word, for a part
+/// has fewer than 65536 rows. Only `listed` latents have lists.
 extern "C" __global__ void list_count(PARAMETERS(list_count)) {
   extern __shared__ uint4 shared[];
   u32* pairs = reinterpret_cast<u32*>(shared);
@@ -36,14 +41,17 @@ extern "C" __global__ void list_count(PARAMETERS(list_count)) {
 #pragma unroll 4
   for (u32 slot = threadIdx.x; slot < part.slots; slot += blockDim.x) {
     const u32 j = part.latent[part.first + slot];
-    if (j >= begin && j < end && has(listed, j)) atomicAdd(pairs + (j - begin) / 2, ((j - begin) & 1) != 0 ? 65536u : 1u);
+    if (j >= begin && j < end && has(listed, j))
+      atomicAdd(pairs + (j - begin) / 2, ((j - begin) & 1) != 0 ? 65536u : 1u);
   }
   __syncthreads();
   counts += static_cast<u64>(blockIdx.y) * n + begin;
-  for (u32 i = threadIdx.x; i < end - begin; i += blockDim.x) counts[i] = (i & 1) != 0 ? pairs[i / 2] >> 16 : pairs[i / 2] & 65535;
+  for (u32 i = threadIdx.x; i < end - begin; i += blockDim.x)
+    counts[i] = (i & 1) != 0 ? pairs[i / 2] >> 16 : pairs[i / 2] & 65535;
 }
 
-/// Grid ceil(n / 32), block 256 or (32, 8): for each latent, counts become the sums of the parts before; -> totals [n].
+/// Grid ceil(n / 32), block 256 or (32, 8): for each latent, counts become the sums of the parts
+/// before; -> totals [n].
 extern "C" __global__ void list_prefix(PARAMETERS(list_prefix)) {
   __shared__ u32 room[8][32];
   const u32 thread = threadIdx.y * 32 + threadIdx.x, lane = thread & 31, warp = thread / 32, j = blockIdx.x * 32 + lane;
@@ -78,7 +86,8 @@ __device__ __forceinline__ u64 sumUpTo(u64 x) {
   return x;
 }
 
-/// scalesOf of ../../cpu/kernels/param_grad.cc: 2 mseScale / (rows d), and 2 auxCoef over the variation of the auxiliary target.
+/// scalesOf of ../../cpu/kernels/param_grad.cc: 2 mseScale / (rows d), and 2 auxCoef over the
+/// variation of the auxiliary target.
 __device__ void scalesOf(const double* hyper, const double* sums, u32 d, double* scales, double* room) {
   const double rows = hyper[ROWS];
   double squares = 0;
@@ -92,7 +101,8 @@ __device__ void scalesOf(const double* hyper, const double* sums, u32 d, double*
 
 /// Grid 1, block 1024. -> start [n + 1], pieceAt [n], pieceOf [pieceCount], scales [2].
 extern "C" __global__ void list_scan(PARAMETERS(list_scan)) {
-  // A warp takes EACH * 32 latents of a tile, a lane one of each 32. Sums hold entries in the low half and pieces in the high half.
+  // A warp takes EACH * 32 latents of a tile, a lane one of each 32. Sums hold entries in the low
+  // half and pieces in the high half.
   constexpr u32 EACH = 32;
   __shared__ u64 room[32];
   __shared__ double roomOfSums[33];
@@ -133,8 +143,8 @@ extern "C" __global__ void list_scan(PARAMETERS(list_scan)) {
   *pieceCount = static_cast<u32>(before >> 32);
 }
 
-/// Grid (ranges, parts of both paths), block 256, shared 2 width + 4 LIST_TILE. The first warp numbers the slots of a tile, all warps write
-/// their entries.
+/// Grid (ranges, parts of both paths), block 256, shared 2 width + 4 LIST_TILE. The first warp
+/// numbers the slots of a tile, all warps write their entries.
 extern "C" __global__ void list_fill(PARAMETERS(list_fill)) {
   extern __shared__ uint4 shared[];
   u32* numbers = reinterpret_cast<u32*>(shared);
@@ -153,7 +163,8 @@ extern "C" __global__ void list_fill(PARAMETERS(list_fill)) {
     for (u32 i = threadIdx.x; i < slots; i += blockDim.x) numbers[i] = latent[i];
     __syncthreads();
     if (threadIdx.x < 32) {
-      // [from, to): as many slots of one row as there are lanes. A batch of these is read before the first of it is numbered.
+      // [from, to): as many slots of one row as there are lanes. A batch of these is read before
+      // the first of it is numbered.
       constexpr int BATCH = 4;
       u32 from = 0, rowEnd = (tile / part.k + 1) * part.k - tile;
       while (from < slots) {
@@ -216,7 +227,8 @@ __device__ __forceinline__ void formPiece(const Gradients& g, u32 side, u32 piec
   }
 }
 
-/// The rows and totals of each piece of the lists that are longer than a chunk. Grid any, block R(d).
+/// The rows and totals of each piece of the lists that are longer than a chunk. Grid any, block
+/// R(d).
 extern "C" __global__ void list_long(PARAMETERS(list_long)) {
   __shared__ uint4 stage[STAGED];
   const u32 count = *pieceCount * 2;
@@ -241,7 +253,8 @@ __device__ __forceinline__ double shareSum(double x) {
 
 /// -> line [d]: the biases' gradients of `count` latents times their encoder rows.
 template <int V>
-__device__ __forceinline__ void throughInput(const half_t* encoder, const double* bias, u32 count, u32 d, double* line) {
+__device__ __forceinline__ void throughInput(const half_t* encoder, const double* bias, u32 count, u32 d,
+                                             double* line) {
   for (u32 c = threadIdx.x * V; c < d; c += blockDim.x * V) {
     double through[V] = {};
 #pragma unroll 16
@@ -257,12 +270,15 @@ __device__ __forceinline__ void throughInput(const half_t* encoder, const double
   }
 }
 
-/// Grid ceil(n / BIAS_LATENTS), block BIAS_LATENTS * BIAS_SHARE. -> latentBias [n]: sums of the gradients of the codes, 0 where they are not `counted`
-/// here, and a line of biasPartial [blocks][d]: these times encoder. No weight may change in a step that is not finite, and rows are formed only as weights change: a bound
-/// on every element is checked here instead, the sum of absolute factors times the norm of all that they may stand before.
+/// Grid ceil(n / BIAS_LATENTS), block BIAS_LATENTS * BIAS_SHARE. -> latentBias [n]: sums of the
+/// gradients of the codes, 0 where they are not `counted` here, and a line of biasPartial
+/// [blocks][d]: these times encoder. No weight may change in a step that is not finite, and rows
+/// are formed only as weights change: a bound on every element is checked here instead, the sum of
+/// absolute factors times the norm of all that they may stand before.
 extern "C" __global__ void list_bias(PARAMETERS(list_bias)) {
   __shared__ double bias[BIAS_LATENTS];
-  const u32 first = blockIdx.x * BIAS_LATENTS, d = g.d, j = first + threadIdx.x / BIAS_SHARE, part = threadIdx.x % BIAS_SHARE;
+  const u32 first = blockIdx.x * BIAS_LATENTS, d = g.d, j = first + threadIdx.x / BIAS_SHARE,
+            part = threadIdx.x % BIAS_SHARE;
   const double largestInput = fmax(sqrt(sums[CENTRED2]), 1.0), largestErr = sqrt(fmax(sums[ERR2], sums[AUX_ERR2]));
   const bool counts = j < g.n && has(counted, j);
   Totals own = {};
@@ -297,8 +313,8 @@ extern "C" __global__ void list_bias(PARAMETERS(list_bias)) {
   else throughInput<1>(encoder + static_cast<u64>(first) * d, bias, count, d, line);
 }
 
-/// Grid ceil(d / 32), block 1024. -> preBias [d] = live factor * column sums of err - encoder^T latentBias; `counts`: all ranks have these column
-/// sums, and one of them counts them.
+/// Grid ceil(d / 32), block 1024. -> preBias [d] = live factor * column sums of err - encoder^T
+/// latentBias; `counts`: all ranks have these column sums, and one of them counts them.
 extern "C" __global__ void list_prebias(PARAMETERS(list_prebias)) {
   __shared__ double room[32][33];
   const u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, column = blockIdx.x * 32 + lane;
@@ -327,8 +343,8 @@ __device__ __forceinline__ void formRow(const Gradients& g, const List& list) {
   }
 }
 
-/// Where the gradient is asked for: rows as they are, not projected. Persistent: grid the blocks that fit at once, block R(d), shared
-/// STAGE_BYTES.
+/// Where the gradient is asked for: rows as they are, not projected. Persistent: grid the blocks
+/// that fit at once, block R(d), shared STAGE_BYTES.
 extern "C" __global__ void gradient_rows(PARAMETERS(gradient_rows)) {
   extern __shared__ uint4 shared[];
   eachRow(g, true, shared, [](const List&, u32) {}, [&](const List& list, u32) {

@@ -1,6 +1,8 @@
-// load: rows gathered by number, converted to f32, normalised with statistics in float64; a step's small tensors zeroed.
+// load: rows gathered by number, converted to f32, normalised with statistics in float64; a step's
+// small tensors zeroed.
 //
-// Moves B d (bytes of raw + 4): a warp a row, which reads its row again for each pass of the statistics (L1).
+// Moves B d (bytes of raw + 4): a warp a row, which reads its row again for each pass of the
+// statistics (L1).
 
 #include "saetta.cuh"
 
@@ -29,7 +31,8 @@ __device__ __forceinline__ void elements(const T* row, u32 i, bool four, float (
   }
 }
 
-/// visit(i, elements, how many) over the row, 4 at a time where rows begin on borders of 4 elements.
+/// visit(i, elements, how many) over the row, 4 at a time where rows begin on borders of 4
+/// elements.
 template <class T, class F>
 __device__ __forceinline__ void eachOf(const T* row, u32 d, const F& visit) {
   const bool four = d % 4 == 0;
@@ -66,10 +69,11 @@ __device__ void loadRow(const T* row, float* x, u32 d, u32* bad, u32 normalizati
       }
     });
     spread = warpSum(spread);
-    // A row that is constant becomes zeros. Squares of floats are finite in float64: what is not finite here was not in the row, and goes
-    // through as NaN.
+    // A row that is constant becomes zeros. Squares of floats are finite in float64: what is not
+    // finite here was not in the row, and goes through as NaN.
     const bool constant = sqrt(spread) <= CONSTANT_ROW * sqrt(squares);
-    factor = constant ? 0 : 1 / (normalization == NORMALIZE_UNIT ? sqrt(spread) : sqrt(spread / (d - 1)) + LAYER_NORM_EPS);
+    factor =
+        constant ? 0 : 1 / (normalization == NORMALIZE_UNIT ? sqrt(spread) : sqrt(spread / (d - 1)) + LAYER_NORM_EPS);
     if (constant) mean = 0;
   }
   bool finite = true;
@@ -94,20 +98,25 @@ __device__ __forceinline__ bool anyNonFinite(const Bits* row, u32 d, Bits expone
   return any;
 }
 
-/// Rows [first, first + count) of raw as they have come: flags [row] is 1 where one holds something not finite, else 0. Grid ceil(count / 8), block 256.
+/// Rows [first, first + count) of raw as they have come: flags [row] is 1 where one holds something
+/// not finite, else 0. Grid ceil(count / 8), block 256.
 extern "C" __global__ void screen_rows(PARAMETERS(screen_rows)) {
   const u32 i = blockIdx.x * 8 + (threadIdx.x >> 5);
   if (i >= count) return;
   const u64 from = static_cast<u64>(first + i) * d;
   bool any;
   if (format == FORMAT_F32) any = anyNonFinite(static_cast<const u32*>(raw) + from, d, 0x7f800000u);
-  else if (format == FORMAT_F64) any = anyNonFinite(static_cast<const u64*>(raw) + from, d, static_cast<u64>(0x7ff0000000000000ull));
-  else any = anyNonFinite(static_cast<const u16*>(raw) + from, d, static_cast<u16>(format == FORMAT_F16 ? 0x7c00 : 0x7f80));
+  else if (format == FORMAT_F64)
+    any = anyNonFinite(static_cast<const u64*>(raw) + from, d, static_cast<u64>(0x7ff0000000000000ull));
+  else
+    any =
+        anyNonFinite(static_cast<const u16*>(raw) + from, d, static_cast<u16>(format == FORMAT_F16 ? 0x7c00 : 0x7f80));
   any = __any_sync(0xffffffffu, any);
   if ((threadIdx.x & 31) == 0) flags[first + i] = any ? 1 : 0;
 }
 
-/// Grid ceil(B / 8), block 256. A row that is not there is left as it is and named in fault [2] (1, its number).
+/// Grid ceil(B / 8), block 256. A row that is not there is left as it is and named in fault [2] (1,
+/// its number).
 extern "C" __global__ void load_rows(PARAMETERS(load_rows)) {
   const u32 b = blockIdx.x * 8 + (threadIdx.x >> 5);
   if (b >= B) return;

@@ -1,5 +1,6 @@
-// merge: of each row's codes of this shard, what is among the k highest of all shards. Every shard's values are sorted, so a value's place among all of them is its own and how
-// many of each other shard come before it; among equals the lower latent does, which is the lower shard's.
+// merge: of each row's codes of this shard, what is among the k highest of all shards. Every
+// shard's values are sorted, so a value's place among all of them is its own and how many of each
+// other shard come before it; among equals the lower latent does, which is the lower shard's.
 //
 // Reads shards B slots values (L2); a thread a code.
 
@@ -16,8 +17,9 @@ __device__ __forceinline__ u32 countAbove(const float* values, u32 slots, float 
   return low;
 }
 
-/// all [shards][B][slots]: the values of all shards, 0 in unused slots. latent, value [B][slots] are this shard's. fired [n], zeroed before; null for the dead. Grid ceil(B slots / 256),
-/// block 256.
+/// all [shards][B][slots]: the values of all shards, 0 in unused slots. latent, value [B][slots]
+/// are this shard's. fired [n], zeroed before; null for the dead. Grid ceil(B slots / 256), block
+/// 256.
 extern "C" __global__ void merge_codes(PARAMETERS(merge_codes)) {
   const u64 at = static_cast<u64>(blockIdx.x) * blockDim.x + threadIdx.x, count = static_cast<u64>(B) * slots;
   if (at >= count) return;

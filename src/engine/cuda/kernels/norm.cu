@@ -1,13 +1,15 @@
-// norm: the squared norm of the whole gradient, decoder rows projected, in float64: each row on its own, then the rows in order.
+// norm: the squared norm of the whole gradient, decoder rows projected, in float64: each row on its
+// own, then the rows in order.
 //
-// Reads what update reads to form rows; keeps them (201 MB at n = 32768, d = 768) so that update need not form them again.
+// Reads what update reads to form rows; keeps them (201 MB at n = 32768, d = 768) so that update
+// need not form them again.
 
 #include "gradients.cuh"
 
 /// The squares of one row; `row` [d] in shared memory holds a decoder row's gradient.
 template <int V>
-__device__ __forceinline__ double squaresOf(const Gradients& g, const float* decoder, u32 keep, const List& list, float* row,
-                                            double* room) {
+__device__ __forceinline__ double squaresOf(const Gradients& g, const float* decoder, u32 keep, const List& list,
+                                            float* row, double* room) {
   const u32 d = g.d;
   const u64 at = static_cast<u64>(list.j) * d;
   float* kept = list.side == ENCODER ? g.formedEncoder : g.formedDecoder;
@@ -37,7 +39,8 @@ __device__ __forceinline__ double squaresOf(const Gradients& g, const float* dec
   return blockSum(squares, room);
 }
 
-/// Persistent: grid the blocks that fit at once, block R(d), shared STAGE_BYTES + 4 d. -> squares [2][n]: encoder rows, decoder rows.
+/// Persistent: grid the blocks that fit at once, block R(d), shared STAGE_BYTES + 4 d. -> squares
+/// [2][n]: encoder rows, decoder rows.
 extern "C" __global__ void norm_rows(PARAMETERS(norm_rows)) {
   extern __shared__ uint4 shared[];
   __shared__ double room[33];
@@ -50,7 +53,8 @@ extern "C" __global__ void norm_rows(PARAMETERS(norm_rows)) {
   });
 }
 
-/// Grid 1, block 1024. What other ranks count too, of latents and of preBias, is left to them: `counted` and `counts` are what this one does.
+/// Grid 1, block 1024. What other ranks count too, of latents and of preBias, is left to them:
+/// `counted` and `counts` are what this one does.
 extern "C" __global__ void norm_sum(PARAMETERS(norm_sum)) {
   __shared__ double room[33];
   if (*bad != 0) return;
@@ -58,7 +62,8 @@ extern "C" __global__ void norm_sum(PARAMETERS(norm_sum)) {
 #pragma unroll 16
   for (u32 j = threadIdx.x; j < 2 * n; j += blockDim.x) sum += has(counted, j < n ? j : j - n) ? squares[j] : 0;
 #pragma unroll 16
-  for (u32 j = threadIdx.x; j < n; j += blockDim.x) sum += has(counted, j) ? static_cast<double>(latentBias[j]) * latentBias[j] : 0;
+  for (u32 j = threadIdx.x; j < n; j += blockDim.x)
+    sum += has(counted, j) ? static_cast<double>(latentBias[j]) * latentBias[j] : 0;
   for (u32 i = threadIdx.x; i < d && counts != 0; i += blockDim.x) sum += static_cast<double>(preBias[i]) * preBias[i];
   sum = blockSum(sum, room);
   if (threadIdx.x > 0) return;

@@ -1,17 +1,20 @@
-// decode, residual and codeGrad, each on its own and in one kernel, with the same bits: sums over slots go in their order, sums over
-// columns in an order that depends on d only (a thread's columns, the lanes, the warps).
+// decode, residual and codeGrad, each on its own and in one kernel, with the same bits: sums over
+// slots go in their order, sums over columns in an order that depends on d only (a thread's
+// columns, the lanes, the warps).
 //
-// Where a row of codes has at most HELD slots, the one kernel reads their decoder rows once, to shared memory, and the next row's while it
-// works: B k d elements from L2 (0.81 GB at B = 16384, k = 32, d = 768, 16 bits), and B d (4 of x + 4 of err + 2 of err16) bytes of memory.
-// A block takes R rows, whose sums in float64 are its line of `partial` [blocks][4 + 2 d]: squares of err, of x, of x - b, the active
-// latents, columns of err, columns of x - b. residual_sums adds the lines in order.
+// Where a row of codes has at most HELD slots, the one kernel reads their decoder rows once, to
+// shared memory, and the next row's while it works: B k d elements from L2 (0.81 GB at B = 16384, k
+// = 32, d = 768, 16 bits), and B d (4 of x + 4 of err + 2 of err16) bytes of memory. A block takes
+// R rows, whose sums in float64 are its line of `partial` [blocks][4 + 2 d]: squares of err, of x,
+// of x - b, the active latents, columns of err, columns of x - b. residual_sums adds the lines in
+// order.
 
 #include "saetta.cuh"
 
 /// Columns [c, c + V) of W z for one row. Unused slots have a latent that is not below n.
 template <int V>
-__device__ __forceinline__ void decodeColumns(const half_t* decoder, const u32* latent, const float* value, u32 k, u32 d, u32 n, u32 c,
-                                              float (&sums)[V]) {
+__device__ __forceinline__ void decodeColumns(const half_t* decoder, const u32* latent, const float* value, u32 k,
+                                              u32 d, u32 n, u32 c, float (&sums)[V]) {
   constexpr u32 BATCH = 8;
 #pragma unroll
   for (int u = 0; u < V; u++) sums[u] = 0;
@@ -35,7 +38,8 @@ __device__ __forceinline__ void decodeColumns(const half_t* decoder, const u32* 
 }
 
 template <int V>
-__device__ __forceinline__ void decodeRow(const half_t* decoder, const u32* latent, const float* value, u32 k, u32 d, u32 n, float* err) {
+__device__ __forceinline__ void decodeRow(const half_t* decoder, const u32* latent, const float* value, u32 k, u32 d,
+                                          u32 n, float* err) {
   for (u32 c = threadIdx.x * V; c < d; c += blockDim.x * V) {
     float e[V];
     decodeColumns(decoder, latent, value, k, d, n, c, e);
@@ -43,7 +47,8 @@ __device__ __forceinline__ void decodeRow(const half_t* decoder, const u32* late
   }
 }
 
-/// The sum over the lanes of sums[i] in lane i: halves are exchanged, so that each sum is a tree over the lanes, the same as warpSum.
+/// The sum over the lanes of sums[i] in lane i: halves are exchanged, so that each sum is a tree
+/// over the lanes, the same as warpSum.
 template <int COUNT>
 __device__ __forceinline__ float turnedSum(const float (&sums)[COUNT]) {
   if constexpr (COUNT == 1) {
@@ -61,9 +66,11 @@ __device__ __forceinline__ float turnedSum(const float (&sums)[COUNT]) {
   }
 }
 
-/// Of `slots` <= HELD slots the sums over a block of a thread's parts -> grad; `latent` in shared memory, room [warps][HELD]. True when one
-/// is not finite. All threads call it; `room` may be used again when they have met once more.
-__device__ __forceinline__ bool writeGradients(float (&parts)[HELD], const u32* latent, u32 slots, u32 n, float* grad, float* room) {
+/// Of `slots` <= HELD slots the sums over a block of a thread's parts -> grad; `latent` in shared
+/// memory, room [warps][HELD]. True when one is not finite. All threads call it; `room` may be used
+/// again when they have met once more.
+__device__ __forceinline__ bool writeGradients(float (&parts)[HELD], const u32* latent, u32 slots, u32 n, float* grad,
+                                               float* room) {
   const float sum = turnedSum(parts);
   room[threadIdx.x] = sum;
   __syncthreads();
@@ -77,8 +84,8 @@ __device__ __forceinline__ bool writeGradients(float (&parts)[HELD], const u32* 
 
 /// The gradients of the codes of one row; `latent` and `err` in shared memory.
 template <int V>
-__device__ __forceinline__ bool gradientsOfRow(const half_t* decoder, const u32* latent, float* grad, u32 k, const float* err, u32 d, u32 n,
-                                               float* room) {
+__device__ __forceinline__ bool gradientsOfRow(const half_t* decoder, const u32* latent, float* grad, u32 k,
+                                               const float* err, u32 d, u32 n, float* room) {
   constexpr u32 BATCH = 8;
   bool bad = false;
   for (u32 first = 0; first < k; first += HELD) {
@@ -147,10 +154,11 @@ __device__ __forceinline__ Target<V> targetOf(const Residual& a, u64 b, u32 d, u
   return target;
 }
 
-/// `e` holds columns [c, c + V) of W z of row b and becomes err, which is written. True when it does not fit half_t.
+/// `e` holds columns [c, c + V) of W z of row b and becomes err, which is written. True when it
+/// does not fit half_t.
 template <int V, class Sums>
-__device__ __forceinline__ bool residualColumns(const Residual& a, const Target<V>& target, u64 b, u32 d, u32 c, float (&e)[V],
-                                                Sums& columns, Squares& squares) {
+__device__ __forceinline__ bool residualColumns(const Residual& a, const Target<V>& target, u64 b, u32 d, u32 c,
+                                                float (&e)[V], Sums& columns, Squares& squares) {
   const u64 at = b * d + c;
   bool bad = false;
 #pragma unroll
@@ -179,7 +187,8 @@ __device__ __forceinline__ bool residualColumns(const Residual& a, const Target<
 
 /// A block's line of partial sums; `active` counts in each thread.
 __device__ __forceinline__ void writeSquares(double* line, const Squares& squares, u32 active, double* room) {
-  const double err = blockSum(squares.err, room), x = blockSum(squares.x, room), centred = blockSum(squares.centred, room);
+  const double err = blockSum(squares.err, room), x = blockSum(squares.x, room),
+               centred = blockSum(squares.centred, room);
   const double on = blockSum(static_cast<double>(active), room);
   if (threadIdx.x > 0) return;
   line[P_ERR2] = err;
@@ -188,7 +197,8 @@ __device__ __forceinline__ void writeSquares(double* line, const Squares& square
   line[P_ACTIVE] = on;
 }
 
-/// Adds a thread's columns of one row to the block's line, whose columns are this thread's own; begins them with the first row.
+/// Adds a thread's columns of one row to the block's line, whose columns are this thread's own;
+/// begins them with the first row.
 template <int V>
 __device__ __forceinline__ void addColumns(double* line, u32 d, u32 c, const Columns<V>& columns, bool first) {
 #pragma unroll
@@ -214,9 +224,11 @@ extern "C" __global__ void decode(PARAMETERS(decode)) {
   else decodeRow<1>(decoder, latents, values, k, d, n, err + b * d);
 }
 
-/// Rows [first, last) of a block. Where one round of the threads covers a row, sums of the columns stay in registers.
+/// Rows [first, last) of a block. Where one round of the threads covers a row, sums of the columns
+/// stay in registers.
 template <int V>
-__device__ __forceinline__ void residualRows(const Residual& a, u32 first, u32 last, u32 d, double* line, Squares& squares, bool& bad) {
+__device__ __forceinline__ void residualRows(const Residual& a, u32 first, u32 last, u32 d, double* line,
+                                             Squares& squares, bool& bad) {
   const bool once = d <= blockDim.x * V;
   Columns<V> all = {};
   for (u32 b = first; b < last; b++) {
@@ -269,17 +281,23 @@ struct HeldCodes {
   float value[HELD];
 };
 
-/// Rows [first, last) of a block, all three operations, for k <= HELD and rows that the threads cover at once. Decoder rows are in shared
-/// memory from decode to codeGrad, `held` [HELD][thread], a thread's columns for itself alone; as codeGrad is done with a slot, the next
-/// row's takes its place.
+/// Rows [first, last) of a block, all three operations, for k <= HELD and rows that the threads
+/// cover at once. Decoder rows are in shared memory from decode to codeGrad, `held` [HELD][thread],
+/// a thread's columns for itself alone; as codeGrad is done with a slot, the next row's takes its
+/// place.
 template <int V>
-__device__ __forceinline__ void reconstructHeld(const half_t* decoder, const u32* latent, const float* value, float* grad, u32 k,
-                                                const Residual& a, u32 first, u32 last, u32 d, u32 n, double* line, HeldCodes* codes,
-                                                uint4* held, float (*room)[MOST_THREADS], Squares& squares, u32& active, bool& bad) {
+__device__ __forceinline__ void reconstructHeld(const half_t* decoder, const u32* latent, const float* value,
+                                                float* grad, u32 k, const Residual& a, u32 first, u32 last, u32 d,
+                                                u32 n, double* line, HeldCodes* codes, uint4* held,
+                                                float (*room)[MOST_THREADS], Squares& squares, u32& active, bool& bad) {
   const u32 c = threadIdx.x * V;
   const bool on = c < d, isSlot = threadIdx.x < HELD;
-  const auto latentOf = [&](u32 b) { return threadIdx.x < k && b < last ? latent[static_cast<u64>(b) * k + threadIdx.x] : NONE; };
-  const auto valueOf = [&](u32 b) { return threadIdx.x < k && b < last ? value[static_cast<u64>(b) * k + threadIdx.x] : 0; };
+  const auto latentOf = [&](u32 b) {
+    return threadIdx.x < k && b < last ? latent[static_cast<u64>(b) * k + threadIdx.x] : NONE;
+  };
+  const auto valueOf = [&](u32 b) {
+    return threadIdx.x < k && b < last ? value[static_cast<u64>(b) * k + threadIdx.x] : 0;
+  };
   const auto ask = [&](const HeldCodes& row, int i) {
     const u32 j = row.latent[i];
     copyAheadIf(j < n, held + i * blockDim.x + threadIdx.x, decoder + (j < n ? static_cast<u64>(j) * d + c : 0));
@@ -345,8 +363,8 @@ __device__ __forceinline__ void reconstructHeld(const half_t* decoder, const u32
 #define HELD_REGISTERS (SAETTA_COMPUTE == 0 ? 168 : 128)
 #endif
 
-/// decode, residual and code_grad where k <= HELD, d is a multiple of WIDE and d <= MOST_THREADS WIDE. Grid ceil(B / R), block T(d), shared
-/// 512 T(d).
+/// decode, residual and code_grad where k <= HELD, d is a multiple of WIDE and d <= MOST_THREADS
+/// WIDE. Grid ceil(B / R), block T(d), shared 512 T(d).
 extern "C" __global__ void __maxnreg__(HELD_REGISTERS)
     reconstruct(PARAMETERS(reconstruct)) {
   extern __shared__ uint4 shared[];
@@ -359,15 +377,18 @@ extern "C" __global__ void __maxnreg__(HELD_REGISTERS)
   Squares squares = {};
   u32 active = 0;
   bool notFinite = false;
-  reconstructHeld<WIDE>(decoder, latent, value, grad, k, a, first, last, d, n, line, codes, shared, parts, squares, active, notFinite);
+  reconstructHeld<WIDE>(decoder, latent, value, grad, k, a, first, last, d, n, line, codes, shared, parts, squares,
+                        active, notFinite);
   if (notFinite) *bad = 1;
   writeSquares(line, squares, active, room);
 }
 
-/// Grid ceil((4 + 2 d) / 32), block 1024: 32 columns, over each of which 32 warps add a part of the lines, then the parts in order.
+/// Grid ceil((4 + 2 d) / 32), block 1024: 32 columns, over each of which 32 warps add a part of the
+/// lines, then the parts in order.
 extern "C" __global__ void residual_sums(PARAMETERS(residual_sums)) {
   __shared__ double room[32][33];
-  const u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, width = P_COLUMNS + 2 * d, column = blockIdx.x * 32 + lane;
+  const u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, width = P_COLUMNS + 2 * d,
+            column = blockIdx.x * 32 + lane;
   const u32 lines = (blocks + 31) / 32, first = warp * lines, last = min(blocks, first + lines);
   double sum = 0;
   if (column < (dead != 0 ? 1 : width)) {

@@ -1,8 +1,9 @@
-// What every kernel file sees: the element that matrices are computed in, the numbers of a step by name, 16-byte loads and sums over a warp
-// or a block.
+// What every kernel file sees: the element that matrices are computed in, the numbers of a step by
+// name, 16-byte loads and sums over a warp or a block.
 //
-// Compiled by NVRTC, so no header of the host may be included. -DSAETTA_COMPUTE: 0 f32, 1 bf16, 2 f16. B rows, d inputs, n latents;
-// matrices are row-major. Sums are added in a fixed order and no float is added atomically: the same bits on every run.
+// Compiled by NVRTC, so no header of the host may be included. -DSAETTA_COMPUTE: 0 f32, 1 bf16, 2
+// f16. B rows, d inputs, n latents; matrices are row-major. Sums are added in a fixed order and no
+// float is added atomically: the same bits on every run.
 
 #pragma once
 
@@ -30,11 +31,12 @@ typedef __half half_t;
 
 #include "contract.cuh"
 
-/// Elements of half_t in 16 bytes. Rows of d elements begin on 16-byte borders where d is a multiple of it.
+/// Elements of half_t in 16 bytes. Rows of d elements begin on 16-byte borders where d is a
+/// multiple of it.
 constexpr int WIDE = 16 / sizeof(half_t);
 
-/// Where a block works on a row, a thread takes WIDE columns at a time where d is a multiple of it, else 1, and there are T(d) threads
-/// (MOST_THREADS).
+/// Where a block works on a row, a thread takes WIDE columns at a time where d is a multiple of it,
+/// else 1, and there are T(d) threads (MOST_THREADS).
 
 __device__ __forceinline__ float toFloat(float x) { return x; }
 __device__ __forceinline__ float toFloat(__nv_bfloat16 x) { return __bfloat162float(x); }
@@ -88,8 +90,8 @@ __device__ __forceinline__ Raw<V> fetch(const half_t* p) {
   return raw;
 }
 
-/// The same, 16 bytes or one element, of memory that the kernel does not write: zeros where `on` is false. Loads stay in their order, which
-/// keeps few addresses alive.
+/// The same, 16 bytes or one element, of memory that the kernel does not write: zeros where `on` is
+/// false. Loads stay in their order, which keeps few addresses alive.
 template <int V>
 __device__ __forceinline__ Raw<V> fetchIf(bool on, const half_t* p) {
   Raw<V> raw;
@@ -98,7 +100,8 @@ __device__ __forceinline__ Raw<V> fetchIf(bool on, const half_t* p) {
   } else {
     static_assert(sizeof(raw) == 16, "");
     asm volatile(
-        "{\n .reg .pred on;\n setp.ne.u32 on, %5, 0;\n mov.u32 %0, 0;\n mov.u32 %1, 0;\n mov.u32 %2, 0;\n mov.u32 %3, 0;\n"
+        "{\n .reg .pred on;\n setp.ne.u32 on, %5, 0;\n mov.u32 %0, 0;\n mov.u32 %1, 0;\n mov.u32 %2, 0;\n mov.u32 %3, "
+        "0;\n"
         " @on ld.global.nc.v4.u32 {%0, %1, %2, %3}, [%4];\n}"
         : "=&r"(raw.words[0]), "=&r"(raw.words[1]), "=&r"(raw.words[2]), "=&r"(raw.words[3])
         : "l"(p), "r"(static_cast<u32>(on)));
@@ -150,7 +153,8 @@ __device__ __forceinline__ void storeHalf(half_t* p, const float (&from)[V]) {
       words[i] = *reinterpret_cast<const u32*>(&pair);
 #endif
     }
-    if constexpr (sizeof(words) == 16) *reinterpret_cast<uint4*>(p) = make_uint4(words[0], words[1], words[2], words[3]);
+    if constexpr (sizeof(words) == 16)
+      *reinterpret_cast<uint4*>(p) = make_uint4(words[0], words[1], words[2], words[3]);
     else *reinterpret_cast<uint2*>(p) = make_uint2(words[0], words[1]);
   }
 }
@@ -175,7 +179,8 @@ __device__ __forceinline__ void storeFloats(float* p, const float (&from)[V]) {
     *p = from[0];
   } else {
 #pragma unroll
-    for (int i = 0; i < V; i += 4) *reinterpret_cast<float4*>(p + i) = make_float4(from[i], from[i + 1], from[i + 2], from[i + 3]);
+    for (int i = 0; i < V; i += 4)
+      *reinterpret_cast<float4*>(p + i) = make_float4(from[i], from[i + 1], from[i + 2], from[i + 3]);
   }
 }
 
@@ -199,7 +204,8 @@ __device__ __forceinline__ void storeStreamed(float* p, const float (&from)[V]) 
     __stcs(p, from[0]);
   } else {
 #pragma unroll
-    for (int i = 0; i < V; i += 4) __stcs(reinterpret_cast<float4*>(p + i), make_float4(from[i], from[i + 1], from[i + 2], from[i + 3]));
+    for (int i = 0; i < V; i += 4)
+      __stcs(reinterpret_cast<float4*>(p + i), make_float4(from[i], from[i + 1], from[i + 2], from[i + 3]));
   }
 }
 
@@ -211,8 +217,8 @@ __device__ __forceinline__ T warpSum(T x) {
   return x;
 }
 
-/// The sum over a block of whole warps, the same in every thread: lanes first, then warps in order. `room`: 33 elements of shared memory.
-/// All threads call it.
+/// The sum over a block of whole warps, the same in every thread: lanes first, then warps in order.
+/// `room`: 33 elements of shared memory. All threads call it.
 template <class T>
 __device__ __forceinline__ T blockSum(T x, T* room) {
   x = warpSum(x);
@@ -225,7 +231,8 @@ __device__ __forceinline__ T blockSum(T x, T* room) {
   return sum;
 }
 
-/// A thread's part of a sum of products that goes on in float64: V products in f32. Conversions to float64 are slow.
+/// A thread's part of a sum of products that goes on in float64: V products in f32. Conversions to
+/// float64 are slow.
 template <int V>
 __device__ __forceinline__ double dotOf(const float (&a)[V], const float (&b)[V]) {
   float sum = 0;
@@ -236,7 +243,9 @@ __device__ __forceinline__ double dotOf(const float (&a)[V], const float (&b)[V]
 
 /// 16 bytes to shared memory without waiting.
 __device__ __forceinline__ void copyAhead(void* to, const void* from) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(static_cast<u32>(__cvta_generic_to_shared(to))), "l"(from) : "memory");
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(static_cast<u32>(__cvta_generic_to_shared(to))),
+               "l"(from)
+               : "memory");
 }
 
 /// The same, or zeros where `on` is false.
@@ -248,7 +257,8 @@ __device__ __forceinline__ void copyAheadIf(bool on, void* to, const void* from)
 /// The same by a policy of `readOnce`: they leave the L2 cache first.
 __device__ __forceinline__ void copyAheadOnce(void* to, const void* from, u64 policy) {
   const u32 at = static_cast<u32>(__cvta_generic_to_shared(to));
-  asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "l"(policy) : "memory");
+  asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2;" ::"r"(at), "l"(from), "l"(policy)
+               : "memory");
 }
 
 __device__ __forceinline__ u64 readOnce() {

@@ -1,12 +1,16 @@
-// select: the exact top k of relu(z + latentBias) of each row of a chunk of pre-activations z [C,n], in one pass over z.
+// select: the exact top k of relu(z + latentBias) of each row of a chunk of pre-activations z
+// [C,n], in one pass over z.
 //
-// A block takes a row. It goes over the row, or over tiles of it one after the other, in groups of elements of which only the maxima are
-// kept, in registers. Where k groups have a maximum of at least b, the k-th value is not below b: a bound which leaves a few candidates.
-// They are read again and sorted. Each warp finds a b for its share of k, and the bound is the lowest of these. Where more values pass
-// than there is room for (many equal ones, or all high ones side by side) the cut is found by bisection over the row.
+// A block takes a row. It goes over the row, or over tiles of it one after the other, in groups of
+// elements of which only the maxima are kept, in registers. Where k groups have a maximum of at
+// least b, the k-th value is not below b: a bound which leaves a few candidates. They are read
+// again and sorted. Each warp finds a b for its share of k, and the bound is the lowest of these.
+// Where more values pass than there is room for (many equal ones, or all high ones side by side)
+// the cut is found by bisection over the row.
 //
-// A candidate is a key: the bits of the value (positive floats are ordered as their bits are) above the complement of its position. Keys
-// differ, so the result does not depend on the order in which they arrive. Values below the smallest normal number count as 0 (-ftz=true).
+// A candidate is a key: the bits of the value (positive floats are ordered as their bits are) above
+// the complement of its position. Keys differ, so the result does not depend on the order in which
+// they arrive. Values below the smallest normal number count as 0 (-ftz=true).
 
 #include "saetta.cuh"
 
@@ -16,7 +20,9 @@ constexpr u32 INFINITE = 0x7f800000u;
 /// Is v at least the float with the bits `bound` (not 0)? False for NaN.
 __device__ __forceinline__ bool reaches(float v, u32 bound) { return __float_as_uint(v) - bound <= INFINITE - bound; }
 
-__device__ __forceinline__ u64 keyOf(float v, u32 position) { return static_cast<u64>(__float_as_uint(v)) << 32 | (NONE - position); }
+__device__ __forceinline__ u64 keyOf(float v, u32 position) {
+  return static_cast<u64>(__float_as_uint(v)) << 32 | (NONE - position);
+}
 
 /// A load that leaves the L1 cache to the biases.
 __device__ __forceinline__ uint4 loadPast(const half_t* p) {
@@ -29,8 +35,8 @@ struct Shared {
   u32 bounds[8], partial[2][8], count, hits[2];
 };
 
-/// The maxima of a thread's groups, two a word: the upper halves of their bits, as if rounded down to bf16; 0 where no value of the group is
-/// above 0.
+/// The maxima of a thread's groups, two a word: the upper halves of their bits, as if rounded down
+/// to bf16; 0 where no value of the group is above 0.
 template <u32 GROUPS>
 struct Maxima {
   u32 pairs[GROUPS / 2];
@@ -41,9 +47,13 @@ struct Maxima {
     else pairs[group / 2] = __byte_perm(pairs[group / 2], bits, 0x7610);
   }
   /// The lower end of what the maximum may be.
-  __device__ __forceinline__ u32 at(u32 group) const { return group % 2 == 0 ? pairs[group / 2] << 16 : pairs[group / 2] & 0xffff0000u; }
+  __device__ __forceinline__ u32 at(u32 group) const {
+    return group % 2 == 0 ? pairs[group / 2] << 16 : pairs[group / 2] & 0xffff0000u;
+  }
   /// False only when no value of the group is above 0 and reaches the bound.
-  __device__ __forceinline__ bool mayReach(u32 group, u32 bound) const { return at(group) >= max(bound & 0xffff0000u, 0x10000u); }
+  __device__ __forceinline__ bool mayReach(u32 group, u32 bound) const {
+    return at(group) >= max(bound & 0xffff0000u, 0x10000u);
+  }
 
   __device__ __forceinline__ u32 highest() const {
     u32 top = 0;
@@ -53,11 +63,12 @@ struct Maxima {
   }
 };
 
-/// A tile of a row of z with its biases, of all latents. A group is RUNS runs of eight neighbours. Blocks are small, so that some load while
-/// others are at what comes after.
+/// A tile of a row of z with its biases, of all latents. A group is RUNS runs of eight neighbours.
+/// Blocks are small, so that some load while others are at what comes after.
 struct LiveTile {
   /// BATCH: groups that are loaded before the first is used.
-  static constexpr u32 THREADS = 128, RUN = 8, PARTS = RUN / WIDE, RUNS = 2, EACH = RUNS * RUN, GROUPS = 16 / PARTS, BATCH = 2 / PARTS;
+  static constexpr u32 THREADS = 128, RUN = 8, PARTS = RUN / WIDE, RUNS = 2, EACH = RUNS * RUN, GROUPS = 16 / PARTS,
+                       BATCH = 2 / PARTS;
   static constexpr u32 SIZE = THREADS * GROUPS * EACH;
   const float* bias;
   const u32* list;
@@ -106,7 +117,8 @@ struct LiveTile {
     }
   }
 
-  /// -> the bits of each group's maximum, 0 where nothing is above 0; false when something is not finite.
+  /// -> the bits of each group's maximum, 0 where nothing is above 0; false when something is not
+  /// finite.
   __device__ __forceinline__ bool load(const half_t* z, u32 base, Maxima<GROUPS>& maxima) const {
     float zero = 0;
     if (base + SIZE <= n) maximaOf<true>(z, base + threadIdx.x * RUN, maxima, zero);
@@ -114,10 +126,11 @@ struct LiveTile {
     return zero == 0;
   }
 
-  /// add(value, position, number) for each value of the tile that reaches the bound; numbers go on from shared.count. All threads call it.
+  /// add(value, position, number) for each value of the tile that reaches the bound; numbers go on
+  /// from shared.count. All threads call it.
   template <class Add>
-  __device__ __forceinline__ void each(const half_t* z, u32 base, const Maxima<GROUPS>& maxima, u32 bound, u16* hits, u32 room,
-                                       Shared& shared, const Add& add) const {
+  __device__ __forceinline__ void each(const half_t* z, u32 base, const Maxima<GROUPS>& maxima, u32 bound, u16* hits,
+                                       u32 room, Shared& shared, const Add& add) const {
     u32 mask = 0;
 #pragma unroll
     for (u32 group = 0; group < GROUPS; group++) mask |= maxima.mayReach(group, bound) ? 1u << group : 0;
@@ -130,7 +143,8 @@ struct LiveTile {
       }
     }
     __syncthreads();
-    // A thread an element: few groups are hit, and in one thread their elements would come one after the other.
+    // A thread an element: few groups are hit, and in one thread their elements would come one
+    // after the other.
     const u32 elements = min(found, room) * EACH;
     if (found > room && threadIdx.x == 0) atomicMax(&shared.count, room + 1);
     for (u32 i = threadIdx.x; i < elements; i += THREADS) {
@@ -143,14 +157,17 @@ struct LiveTile {
   }
 
   /// The value at a position, from memory.
-  __device__ __forceinline__ float single(const half_t* z, u32 position) const { return toFloat(z[position]) + bias[position]; }
+  __device__ __forceinline__ float single(const half_t* z, u32 position) const {
+    return toFloat(z[position]) + bias[position];
+  }
 
   /// Warps of which every lane has something of this tile.
   __device__ __forceinline__ u32 wholeWarps(u32 base) const { return min(THREADS / 32, (n - base) / (32 * RUN)); }
   __device__ __forceinline__ u32 latent(u32 position) const { return position; }
 };
 
-/// A tile of the dead latents of a row of z with their biases. Positions are places in the list, which is ascending.
+/// A tile of the dead latents of a row of z with their biases. Positions are places in the list,
+/// which is ascending.
 struct DeadTile {
   static constexpr u32 THREADS = 256, EACH = 4, GROUPS = 8, SIZE = THREADS * GROUPS * EACH;
   float data[GROUPS][EACH];
@@ -160,7 +177,9 @@ struct DeadTile {
 
   __device__ __forceinline__ DeadTile(const float* bias, const u32* list, u32 n) : bias(bias), list(list), n(n) {}
 
-  __device__ __forceinline__ u32 position(u32 group, u32 e) const { return base + (group * EACH + e) * THREADS + threadIdx.x; }
+  __device__ __forceinline__ u32 position(u32 group, u32 e) const {
+    return base + (group * EACH + e) * THREADS + threadIdx.x;
+  }
 
   template <class Add>
   __device__ __forceinline__ void each(const half_t*, u32, const Maxima<GROUPS>&, u32 bound, u16*, u32, Shared& shared,
@@ -204,12 +223,15 @@ struct DeadTile {
     return zero == 0;
   }
 
-  __device__ __forceinline__ float single(const half_t* z, u32 position) const { return toFloat(z[list[position]]) + bias[list[position]]; }
+  __device__ __forceinline__ float single(const half_t* z, u32 position) const {
+    return toFloat(z[list[position]]) + bias[list[position]];
+  }
   __device__ __forceinline__ u32 wholeWarps(u32 base) const { return min(THREADS / 32, (n - base) / 32); }
   __device__ __forceinline__ u32 latent(u32 position) const { return __ldg(list + position); }
 };
 
-/// A number that at least r of the warp's maxima reach, and few more; 0 when not so many are above 0.
+/// A number that at least r of the warp's maxima reach, and few more; 0 when not so many are above
+/// 0.
 template <u32 GROUPS>
 __device__ __forceinline__ u32 warpBound(const Maxima<GROUPS>& maxima, u32 r) {
   u32 own = maxima.highest();
@@ -234,7 +256,8 @@ __device__ __forceinline__ u32 warpBound(const Maxima<GROUPS>& maxima, u32 r) {
   return low << 16;
 }
 
-/// The sum over the block, the same in every thread. `turn` alternates, so that one barrier is enough.
+/// The sum over the block, the same in every thread. `turn` alternates, so that one barrier is
+/// enough.
 template <u32 THREADS>
 __device__ __forceinline__ u32 blockTotal(u32 v, Shared& shared, u32& turn) {
   const u32 sum = __reduce_add_sync(ALL_LANES, v);
@@ -246,19 +269,21 @@ __device__ __forceinline__ u32 blockTotal(u32 v, Shared& shared, u32& turn) {
 }
 
 /**
- * When more candidates pass than fit: leaves exactly the k highest of the row as keys; more than k of its values reach `low`, none reaches
- * `high`. It goes over the row once for every bit in question.
+ * When more candidates pass than fit: leaves exactly the k highest of the row as keys; more than k
+ * of its values reach `low`, none reaches `high`. It goes over the row once for every bit in
+ * question.
  */
 template <class Tile>
-__device__ __noinline__ void bisect(const float* bias, const u32* list, u32 n, const half_t* z, u64* keys, u32 k, u32 low, u32 high,
-                                    Shared& shared) {
+__device__ __noinline__ void bisect(const float* bias, const u32* list, u32 n, const half_t* z, u64* keys, u32 k,
+                                    u32 low, u32 high, Shared& shared) {
   const Tile tile(bias, list, n);
   u32 turn = 0;
   // Of the value: at least k reach `low`, fewer than k reach `high`.
   while (high - low > 1) {
     const u32 middle = low + (high - low) / 2;
     u32 own = 0;
-    for (u32 position = threadIdx.x; position < n; position += Tile::THREADS) own += reaches(tile.single(z, position), middle);
+    for (u32 position = threadIdx.x; position < n; position += Tile::THREADS)
+      own += reaches(tile.single(z, position), middle);
     if (blockTotal<Tile::THREADS>(own, shared, turn) >= k) low = middle;
     else high = middle;
   }
@@ -273,7 +298,8 @@ __device__ __noinline__ void bisect(const float* bias, const u32* list, u32 n, c
   while (first < last) {
     const u32 middle = first + (last - first) / 2;
     u32 own = 0;
-    for (u32 position = threadIdx.x; position <= middle; position += Tile::THREADS) own += __float_as_uint(tile.single(z, position)) == low;
+    for (u32 position = threadIdx.x; position <= middle; position += Tile::THREADS)
+      own += __float_as_uint(tile.single(z, position)) == low;
     if (blockTotal<Tile::THREADS>(own, shared, turn) >= equal) last = middle;
     else first = middle + 1;
   }
@@ -287,8 +313,8 @@ __device__ __noinline__ void bisect(const float* bias, const u32* list, u32 n, c
   __syncthreads();
 }
 
-/// The steps of a bitonic sort by which runs of `run` keys are merged, from FROM apart on, all within a warp. Key e of a thread has number
-/// THREADS e + thread.
+/// The steps of a bitonic sort by which runs of `run` keys are merged, from FROM apart on, all
+/// within a warp. Key e of a thread has number THREADS e + thread.
 template <u32 THREADS, u32 E, u32 FROM>
 __device__ __forceinline__ void mergeInWarp(u64 (&own)[E], u32 run) {
 #pragma unroll
@@ -302,7 +328,8 @@ __device__ __forceinline__ void mergeInWarp(u64 (&own)[E], u32 run) {
   }
 }
 
-/// Sorts keys [0, size), highest first, E keys a thread; size is a power of two, at least 64, and THREADS E where E is not 1.
+/// Sorts keys [0, size), highest first, E keys a thread; size is a power of two, at least 64, and
+/// THREADS E where E is not 1.
 template <u32 THREADS, u32 E>
 __device__ __noinline__ void sortPowerOfTwo(u64* keys, u32 size) {
   const bool in = threadIdx.x < size;
@@ -405,7 +432,8 @@ __device__ __forceinline__ void put(const Out& out, const Tile& tile, u32 slot, 
   if (on && out.fired != nullptr && value > out.firedAbove) out.fired[latent] = 1;
 }
 
-/// The candidates for the top k of a row, of tile.n positions of z, as keys in any order; returns their number.
+/// The candidates for the top k of a row, of tile.n positions of z, as keys in any order; returns
+/// their number.
 template <class Tile>
 __device__ __forceinline__ u32 gather(Tile& tile, const half_t* z, u32* bad, u64* keys, u32 k, u32 capacity) {
   __shared__ Shared shared;
@@ -455,9 +483,11 @@ __device__ __forceinline__ void finish(const Tile& tile, u64* keys, u32 kept, u3
 }
 
 /**
- * z [C,ldz] without biases (columns from n on are ignored), latentBias [n] -> latent, value, grad (0) [C,k]; fired: 1 where a value is above
- * hyper[FIRED_ABOVE]; bad when an element of z + latentBias is not finite. ldz is a multiple of 8, z on 16 bytes.
- * Block 128, grid C, dynamic shared memory 10 capacity; capacity: the power of two from 4 k up, but 1024 to 4096, so k is at most 1024.
+ * z [C,ldz] without biases (columns from n on are ignored), latentBias [n] -> latent, value, grad
+ * (0) [C,k]; fired: 1 where a value is above hyper[FIRED_ABOVE]; bad when an element of z +
+ * latentBias is not finite. ldz is a multiple of 8, z on 16 bytes. Block 128, grid C, dynamic
+ * shared memory 10 capacity; capacity: the power of two from 4 k up, but 1024 to 4096, so k is at
+ * most 1024.
  */
 extern "C" __global__ void __launch_bounds__(128, 8)
     select_live(PARAMETERS(select_live)) {
@@ -470,8 +500,9 @@ extern "C" __global__ void __launch_bounds__(128, 8)
 }
 
 /**
- * The same among the dead latents: list, counts[0] of them, as dead_list leaves them -> latent, value, grad (0) [C,auxk].
- * Block 256, grid C, dynamic shared memory 10 capacity; capacity: the power of two from 4 auxk up, but 1024 to 4096, so auxk is at most 2048.
+ * The same among the dead latents: list, counts[0] of them, as dead_list leaves them -> latent,
+ * value, grad (0) [C,auxk]. Block 256, grid C, dynamic shared memory 10 capacity; capacity: the
+ * power of two from 4 auxk up, but 1024 to 4096, so auxk is at most 2048.
  */
 extern "C" __global__ void __launch_bounds__(256, 4)
     select_dead(PARAMETERS(select_dead)) {

@@ -1,9 +1,10 @@
-// update: one pass over memory for each row of the encoder and the decoder: its gradient, projection, clipping, Adam, unit norm, EMA and
-// the copies in half_t.
+// update: one pass over memory for each row of the encoder and the decoder: its gradient,
+// projection, clipping, Adam, unit norm, EMA and the copies in half_t.
 //
-// Bytes at n = 32768, d = 768, 16 bits: Adam 24 a parameter and 2 of the copy, 1.31 GB; rows of x - b and err from L2, 1.6 GB at B = 16384,
-// k = 32. Encoder rows come first, then decoder rows, so that only one of x - b and err (25 MB each) must stay in L2 at a time; weights and
-// moments are streamed past it.
+// Bytes at n = 32768, d = 768, 16 bits: Adam 24 a parameter and 2 of the copy, 1.31 GB; rows of x -
+// b and err from L2, 1.6 GB at B = 16384, k = 32. Encoder rows come first, then decoder rows, so
+// that only one of x - b and err (25 MB each) must stay in L2 at a time; weights and moments are
+// streamed past it.
 
 #include "gradients.cuh"
 
@@ -80,12 +81,16 @@ __device__ __forceinline__ void writeWeights(const Numbers& o, const Row& row, u
 }
 
 template <int V>
-__device__ __forceinline__ void gradientOf(const Gradients& g, u32 formed, const List& list, u32 c, float (&gradient)[V]) {
-  if (formed != 0) loadStreamed((list.side == ENCODER ? g.formedEncoder : g.formedDecoder) + static_cast<u64>(list.j) * g.d + c, gradient);
+__device__ __forceinline__ void gradientOf(const Gradients& g, u32 formed, const List& list, u32 c,
+                                           float (&gradient)[V]) {
+  if (formed != 0)
+    loadStreamed((list.side == ENCODER ? g.formedEncoder : g.formedDecoder) + static_cast<u64>(list.j) * g.d + c,
+                 gradient);
   else formColumns(g, list, c, gradient);
 }
 
-/// Weights and moments of a thread's columns, as they come into shared memory ahead: [stage][w, m, v][V / 4][thread].
+/// Weights and moments of a thread's columns, as they come into shared memory ahead: [stage][w, m,
+/// v][V / 4][thread].
 template <int V>
 struct Ahead {
   uint4* room;
@@ -98,7 +103,8 @@ struct Ahead {
 #pragma unroll
     for (u32 array = 0; array < 3; array++) {
 #pragma unroll
-      for (u32 quarter = 0; quarter < V / 4; quarter++) copyAheadOnce(at(stage, array, quarter), arrays[array] + c + quarter * 4, policy);
+      for (u32 quarter = 0; quarter < V / 4; quarter++)
+        copyAheadOnce(at(stage, array, quarter), arrays[array] + c + quarter * 4, policy);
     }
   }
   __device__ __forceinline__ void take(u32 stage, u32 array, float (&to)[V]) const {
@@ -113,8 +119,8 @@ struct Ahead {
 
 /// Columns [c, c + V) of w, m, v: from shared memory where they were asked for.
 template <int V, bool AHEAD>
-__device__ __forceinline__ void loadColumns(const Row& row, u32 c, const Ahead<V>& ahead, u32 stage, float (&w)[V], float (&m)[V],
-                                            float (&v)[V]) {
+__device__ __forceinline__ void loadColumns(const Row& row, u32 c, const Ahead<V>& ahead, u32 stage, float (&w)[V],
+                                            float (&m)[V], float (&v)[V]) {
   if constexpr (AHEAD) {
     ahead.take(stage, 0, w);
     ahead.take(stage, 1, m);
@@ -128,8 +134,8 @@ __device__ __forceinline__ void loadColumns(const Row& row, u32 c, const Ahead<V
 
 /// Columns [c, c + V) of an encoder row.
 template <int V, bool AHEAD>
-__device__ __forceinline__ void encoderColumns(const Gradients& g, u32 formed, const List& list, const Numbers& o, const Row& row, u32 c,
-                                               const Ahead<V>& ahead, u32 stage) {
+__device__ __forceinline__ void encoderColumns(const Gradients& g, u32 formed, const List& list, const Numbers& o,
+                                               const Row& row, u32 c, const Ahead<V>& ahead, u32 stage) {
   float w[V], m[V], v[V], gradient[V];
   gradientOf(g, formed, list, c, gradient);
   loadColumns<V, AHEAD>(row, c, ahead, stage, w, m, v);
@@ -147,8 +153,9 @@ __device__ __forceinline__ float scaleOf(double squares) {
 
 /// A decoder row of which each thread holds its columns [c, c + V); `on`: it has some.
 template <int V, bool AHEAD>
-__device__ __forceinline__ void decoderRow(const Gradients& g, u32 formed, const List& list, const Numbers& o, const Row& row, u32 c,
-                                           bool on, const Ahead<V>& ahead, u32 stage, double* room) {
+__device__ __forceinline__ void decoderRow(const Gradients& g, u32 formed, const List& list, const Numbers& o,
+                                           const Row& row, u32 c, bool on, const Ahead<V>& ahead, u32 stage,
+                                           double* room) {
   float w[V] = {}, m[V] = {}, v[V] = {}, gradient[V] = {};
   double along = 0, squares = 0;
   if (on) {
@@ -181,10 +188,11 @@ __device__ __forceinline__ void decoderRow(const Gradients& g, u32 formed, const
   writeWeights(o, row, c, w);
 }
 
-/// The same for a row that the block does not cover at once; `kept` [d] in shared memory holds the gradient, then the weights.
+/// The same for a row that the block does not cover at once; `kept` [d] in shared memory holds the
+/// gradient, then the weights.
 template <int V>
-__device__ __forceinline__ void longDecoderRow(const Gradients& g, u32 formed, const List& list, const Numbers& o, const Row& row,
-                                               float* kept, double* room) {
+__device__ __forceinline__ void longDecoderRow(const Gradients& g, u32 formed, const List& list, const Numbers& o,
+                                               const Row& row, float* kept, double* room) {
   const u32 d = g.d, first = threadIdx.x * V, step = blockDim.x * V;
   double along = 0, squares = 0;
   for (u32 c = first; c < d; c += step) {
@@ -239,13 +247,15 @@ struct Update {
 };
 
 __device__ __forceinline__ Row rowOf(const Update& a, u32 side, u64 at) {
-  if (side == ENCODER) return {a.p.encoder + at, a.m.encoder + at, a.v.encoder + at, a.ema.encoder + at, a.encoder16 + at};
+  if (side == ENCODER)
+    return {a.p.encoder + at, a.m.encoder + at, a.v.encoder + at, a.ema.encoder + at, a.encoder16 + at};
   return {a.p.decoder + at, a.m.decoder + at, a.v.decoder + at, a.ema.decoder + at, a.decoder16 + at};
 }
 
 /// All rows; AHEAD: a thread has V columns at most, and they come ahead.
 template <int V, bool AHEAD>
-__device__ __forceinline__ void updateAll(const Gradients& g, const Update& a, const Numbers& o, uint4* shared, double* room) {
+__device__ __forceinline__ void updateAll(const Gradients& g, const Update& a, const Numbers& o, uint4* shared,
+                                          double* room) {
   const u32 d = g.d, c = threadIdx.x * V;
   const Ahead<V> columns = {shared + STAGES * STAGED};
   float* kept = reinterpret_cast<float*>(shared + STAGES * STAGED);
@@ -258,7 +268,8 @@ __device__ __forceinline__ void updateAll(const Gradients& g, const Update& a, c
   eachRow(g, a.formed == 0, shared, ask, [&](const List& list, u32 stage) {
     const Row row = rowOf(a, list.side, static_cast<u64>(list.j) * d);
     if (list.side == ENCODER) {
-      for (u32 i = c; i < d; i += blockDim.x * V) encoderColumns<V, AHEAD>(g, a.formed, list, o, row, i, columns, stage);
+      for (u32 i = c; i < d; i += blockDim.x * V)
+        encoderColumns<V, AHEAD>(g, a.formed, list, o, row, i, columns, stage);
     } else if (d <= blockDim.x * V) {
       decoderRow<V, AHEAD>(g, a.formed, list, o, row, c, c < d, columns, stage, room);
     } else if constexpr (!AHEAD) {
@@ -271,8 +282,8 @@ __device__ __forceinline__ void updateAll(const Gradients& g, const Update& a, c
 #define UPDATE_REGISTERS 80
 #endif
 
-/// Persistent: grid the blocks that fit at once, block R(d), shared STAGE_BYTES and 24 ROW_WIDTH R(d) where d is a multiple of ROW_WIDTH and
-/// <= R(d) ROW_WIDTH, else 4 d.
+/// Persistent: grid the blocks that fit at once, block R(d), shared STAGE_BYTES and 24 ROW_WIDTH
+/// R(d) where d is a multiple of ROW_WIDTH and <= R(d) ROW_WIDTH, else 4 d.
 extern "C" __global__ void __maxnreg__(UPDATE_REGISTERS) update_rows(PARAMETERS(update_rows)) {
   extern __shared__ uint4 shared[];
   __shared__ double room[33];
