@@ -9,6 +9,7 @@
  */
 
 import { type Elements, groupOf } from "../../../collective/collective.ts";
+import { CORE_PARAMS, PARAMS } from "../../../sae/params.ts";
 import type { SelectionPlan, State } from "../../engine.ts";
 import { slotsOf } from "../../selections.ts";
 import type { CudaContext } from "../context.ts";
@@ -23,7 +24,10 @@ export type Share = StructOf<"Share">;
 export type Replication = "alone" | "rows" | "gradients";
 
 /** In the order of their rows in kernels. */
-export const MATRICES = ["encoder", "decoder"] as const;
+export const MATRICES = CORE_PARAMS.filter(
+  (name): name is "encoder" | "decoder" =>
+    PARAMS[name].sharded && PARAMS[name].shape({ dIn: 1, n: 1, dOut: 1 }).length === 2,
+);
 
 /**
  * The latents that this rank updates. What is left over where the replicas do not divide them, all
