@@ -303,7 +303,7 @@ describe("what may not be", () => {
 
   it("a folder that is no run, or has lost what it logged, is refused", async () => {
     await expect(resume(join(folder, "nowhere"))).rejects.toThrow("nowhere: there is no such folder");
-    await expect(resume(data)).rejects.toThrow("acts.h5: is not a run folder");
+    await expect(resume(data)).rejects.toThrow("acts.h5: not a folder");
     const shorn = await killedAfter("step-00000014");
     await truncate(join(shorn, "metrics.jsonl"), 10);
     const going = await resume(shorn);
