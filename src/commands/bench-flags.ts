@@ -95,8 +95,10 @@ export function checkPlace(command: Command, synthetic: boolean): void {
 }
 
 function parseRange(text: string): readonly [number, number] {
-  const [low, high = low, ...more] = text.split("..").map(numberOf);
-  if (low === undefined || high === undefined || more.length > 0 || low < 0 || high < low)
+  const numbers = text.split("..").map(numberOf);
+  const [low, high = low] = numbers;
+  const isRange = numbers.length <= 2 && !numbers.includes(undefined);
+  if (!isRange || low === undefined || high === undefined || low < 0 || high < low)
     throw new UsageError(mustBe("--amplitude", "a range of numbers from 0 up, such as 0.5..1.5", text));
   return [low, high];
 }

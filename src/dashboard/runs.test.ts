@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { linesOf, writeRun } from "../../test/support/run-folder.ts";
-import { UsageError } from "../util/errors.ts";
+import { SaettaError } from "../util/errors.ts";
 import { Runs } from "./runs.ts";
 
 let folder: string;
@@ -59,7 +59,7 @@ describe("runs are found", () => {
 
   it("nowhere but in folders", async () => {
     writeFileSync(join(folder, "file"), "");
-    for (const name of ["file", "nothing"]) await expect(Runs.open([join(folder, name)])).rejects.toThrow(UsageError);
+    for (const name of ["file", "nothing"]) await expect(Runs.open([join(folder, name)])).rejects.toThrow(SaettaError);
   });
 });
 

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { whyNoCpu } from "../../test/support/engines.ts";
-import { UsageError } from "../util/errors.ts";
+import { SaettaError, UsageError } from "../util/errors.ts";
 import { cpuPaths } from "./cpu/index.ts";
 import { ENGINE_NAMES, ENGINES } from "./registry.ts";
 import { collectiveKind, selectEngine } from "./select.ts";
@@ -11,9 +11,13 @@ afterEach(() => vi.unstubAllEnvs());
 
 describe("auto", () => {
   it("falls back where the cpu engine cannot run, and says why", async () => {
-    vi.stubEnv("CXX", "no-such-compiler");
+    // Not by a missing compiler: kernels that are compiled already are used without one.
+    vi.doMock("./cpu/index.ts", () => ({
+      createCpuEngine: () => Promise.reject(new SaettaError("no-such-compiler cannot be run")),
+    }));
     const notes: string[] = [];
     await using engine = await selectEngine("auto", { dtype: "bf16", onNote: (note) => notes.push(note) });
+    vi.doUnmock("./cpu/index.ts");
     expect(engine).toMatchObject({ name: "reference", real: "f64" });
     expect(notes).toEqual([
       expect.stringMatching(/^the cpu engine cannot run \(.*no-such-compiler.*\); the reference engine is used/),

@@ -9,6 +9,7 @@ import { countRows } from "../data/holdout.ts";
 import { openSource } from "../data/open.ts";
 import type { Source } from "../data/source.ts";
 import { SaettaError, UsageError } from "../util/errors.ts";
+import { counted } from "../util/format.ts";
 import type { JsonObject } from "../util/json.ts";
 import { formatCount } from "../util/progress.ts";
 import { factsOf, type RunPlan } from "./plan.ts";
@@ -141,8 +142,8 @@ export function extend(planned: RunPlan, step: number, before: RunConfig, onNote
 function rateWords(schedule: Schedule, step: number, rises: boolean): string {
   const { lr, decay, legs = [] } = schedule;
   const figure = (rate: number) => rate.toExponential(1);
-  const falls = decay > 0 ? ` and falls over the last ${formatCount(decaySteps(schedule))} steps` : "";
+  const falls = decay > 0 ? ` and falls over the last ${counted(decaySteps(schedule), "step")}` : "";
   if (!rises) return `the learning rate continues from ${figure(learningRate(schedule, step))}${falls}`;
-  const rise = formatCount(legs.at(-1)!.rise);
-  return `the learning rate rises from ${figure(learningRate(schedule, step - 1))} to ${figure(lr)} over ${rise} steps${falls}`;
+  const rise = counted(legs.at(-1)!.rise, "step");
+  return `the learning rate rises from ${figure(learningRate(schedule, step - 1))} to ${figure(lr)} over ${rise}${falls}`;
 }

@@ -65,7 +65,7 @@ describe("--json prints one JSON value on stdout and nothing else", () => {
     ],
   ])("%s %s", async (...argv) => {
     const { code, out, err } = await saetta(folder, ...argv, "--json");
-    expect({ code, err: err.replace(/^(harvest|train|eval): .*\n/gm, "") }).toEqual({ code: 0, err: "" });
+    expect({ code, err: err.replace(/^(harvest|train|eval|saetta: note): .*\n/gm, "") }).toEqual({ code: 0, err: "" });
     expect(typeof JSON.parse(out)).toBe("object");
   });
 });
