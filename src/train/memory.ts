@@ -3,6 +3,7 @@
 import { readFileSync } from "node:fs";
 import { freemem } from "node:os";
 import type { Dims, Real, SelectionPlan } from "../engine/engine.ts";
+import { slotsOf } from "../engine/selections.ts";
 import { type ParamName, parameterCount } from "../sae/params.ts";
 import { BYTES, formatBytes } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
@@ -46,7 +47,7 @@ export function bytesNeeded({ dims, params, selections, real, ema, dense = false
   const weights = parameters * BYTES[real] * ((ema ? 4 : 3) + (dense ? 1 : 0));
   // x and an error a path; latent, value and gradient of each code, and the inverted lists with the
   // count and place of each latent.
-  const slots = selections.reduce((sum, each) => sum + each.slots, 0);
+  const slots = slotsOf(selections);
   const ofBatch = batch * ((1 + selections.length) * d * BYTES[real] + slots * (4 + 2 * BYTES[real] + ENTRY)) + 40 * n;
   // The sample, which nobody may have collected when the first window comes. At the start also the
   // parameters as drawn and as kept while steps are timed; later raw rows, and the largest tensor

@@ -5,7 +5,6 @@ import { withRoom } from "../checkpoint/room.ts";
 import { checkpointBytes, pruneCheckpoints, saveCheckpoint, sayingNeeds } from "../checkpoint/save.ts";
 import { saveTogether } from "../checkpoint/together.ts";
 import { configToJson } from "../config.ts";
-import type { Source } from "../data/source.ts";
 import type { RunLog } from "../logs/run-log.ts";
 import { openRunLogs } from "../logs/run-logs.ts";
 import type { Report } from "../run-files/metrics.ts";
@@ -36,8 +35,8 @@ export class HoldoutObserver implements RunObserver {
   }
 
   /** undefined where no rows are held out. */
-  static async open(plan: RunPlan, start: StartState, source: Source): Promise<HoldoutObserver | undefined> {
-    const { engine, shard, choice, config } = plan;
+  static async open(plan: RunPlan, start: StartState): Promise<HoldoutObserver | undefined> {
+    const { engine, shard, source, choice, config } = plan;
     const held = spread(choice.holdout, MOST_ROWS);
     if (held.length === 0) return undefined;
     const hyper = { ...start.hyper, lr: 0, rows: 0 };

@@ -76,7 +76,7 @@ async function runSession(
   let exitCode = 1;
   try {
     const ring = engine.alloc(source.dtype, [ringRows(order), source.dIn]);
-    const holdout = await HoldoutObserver.open(plan, start, source).catch((thrown: unknown) => {
+    const holdout = await HoldoutObserver.open(plan, start).catch((thrown: unknown) => {
       if (!signal.aborted || thrown !== signal.reason) throw thrown;
       return undefined;
     });
