@@ -4,7 +4,7 @@
  */
 
 import { allocStep, writeHyper } from "../engine/allocate.ts";
-import type { Engine, Path, Selection, SelectionPlan } from "../engine/engine.ts";
+import type { Branch, Engine, Selection, SelectionPlan } from "../engine/engine.ts";
 import { tiedStart } from "../sae/init.ts";
 import { CORE_PARAMS } from "../sae/params.ts";
 import { trainingSelections } from "../train/rank-shard.ts";
@@ -68,17 +68,17 @@ export class OperationBench {
     const x = engine.alloc(engine.real, [batch, d]);
     const t = allocStep(engine, shard.dims);
     writeHyper(engine, t, { ...BENCH_HYPER, rows: batch });
-    const path = (active: number): Path => ({
+    const branch = (active: number): Branch => ({
       codes: engine.codes(batch, active),
       err: engine.alloc(engine.real, [batch, d]),
     });
-    const live = path(k);
-    const dead = path(auxk);
+    const live = branch(k);
+    const dead = branch(auxk);
     const g = engine.grads(shard.dims, batch, trainingSelections(shard), false);
-    const select = ({ rule, among }: SelectionPlan, { codes }: Path): Selection => ({ rule, among, codes });
+    const select = ({ rule, among }: SelectionPlan, { codes }: Branch): Selection => ({ rule, among, codes });
     const ofLive = [select(shard.live, live)];
     const ofBoth = [...ofLive, select(shard.dead!, dead)];
-    const through = (each: Path, of?: Path) => () => {
+    const through = (each: Branch, of?: Branch) => () => {
       engine.decode(p, each.codes, each.err);
       engine.residual(p, x, t, each, of);
       engine.codeGrad(p, each, t);

@@ -30,7 +30,7 @@ describe("the situations that a step is timed in", () => {
 });
 
 describe("the operations of a step", () => {
-  it("are each measured, in a world in which they can run", async () => {
+  it("are each measured, in a setup in which they can run", async () => {
     await using engine = createReferenceEngine();
     const bench = new OperationBench(engine, { d: 8, n: 96, k: 2, auxk: 4 }, 5);
     await bench.enter();

@@ -3,10 +3,10 @@
 import { hostname, networkInterfaces } from "node:os";
 import { SaettaError } from "../util/errors.ts";
 import type { Collective } from "./collective.ts";
+import { chooseGrid, deadlineOf, type LaunchEnv } from "./launch-env.ts";
 import { Mpi } from "./mpi.ts";
 import { Nccl } from "./nccl.ts";
 import { Rendezvous } from "./rendezvous.ts";
-import { chooseGrid, deadlineOf, type World } from "./world.ts";
 
 /** Seconds in which all ranks must have come. Pods and jobs can start minutes apart. */
 const PATIENCE = 600;
@@ -24,8 +24,12 @@ export interface Asked {
  * Joins the other ranks. Throws UsageError when the grid does not fit, SaettaError when a part is
  * missing or the others do not come.
  */
-export async function join(world: World, asked: Asked, env: NodeJS.ProcessEnv = process.env): Promise<Collective> {
-  const { rank, size, launcher } = world;
+export async function join(
+  launched: LaunchEnv,
+  asked: Asked,
+  env: NodeJS.ProcessEnv = process.env,
+): Promise<Collective> {
+  const { rank, size, launcher } = launched;
   const grid = chooseGrid(rank, size, asked);
   const deadline = deadlineOf(env);
   const started = env.SAETTA_HUB; // "host:port" of the process that started the ranks
@@ -35,21 +39,21 @@ export async function join(world: World, asked: Asked, env: NodeJS.ProcessEnv = 
     });
   }
   const mpi =
-    asked.kind === "mpi" || (started === undefined && world.master === undefined)
+    asked.kind === "mpi" || (started === undefined && launched.master === undefined)
       ? await Mpi.init(WAIT * deadline)
       : undefined;
   const here = rank === 0 && started === undefined;
   const rendezvous = await Rendezvous.open({
     rank,
     size,
-    token: world.token,
+    token: launched.token,
     deadline,
     patience: PATIENCE,
     // Where MPI tells the others, any port will do.
-    listen: here ? (mpi !== undefined && !env.SAETTA_PORT ? 0 : (world.master?.port ?? 0)) : undefined,
+    listen: here ? (mpi !== undefined && !env.SAETTA_PORT ? 0 : (launched.master?.port ?? 0)) : undefined,
     hub: started === undefined ? "rank 0" : "the process that started the ranks",
   });
-  await rendezvous.connect(...address(world, started, rendezvous.port, mpi));
+  await rendezvous.connect(...address(launched, started, rendezvous.port, mpi));
   mpi?.join(grid);
   const barrier = async () => {
     await rendezvous.exchange(null);
@@ -93,7 +97,7 @@ function operationsOf(library: Operations): Operations {
 
 /** Hosts and port of the hub. Where nobody has given them, MPI tells them to all. */
 function address(
-  world: World,
+  launched: LaunchEnv,
   started: string | undefined,
   port: number,
   mpi: Mpi | undefined,
@@ -102,12 +106,12 @@ function address(
     const at = started.lastIndexOf(":");
     return [[started.slice(0, at)], Number(started.slice(at + 1))];
   }
-  if (world.master !== undefined && mpi === undefined)
-    return [[world.rank === 0 ? "localhost" : world.master.host], world.master.port];
+  if (launched.master !== undefined && mpi === undefined)
+    return [[launched.rank === 0 ? "localhost" : launched.master.host], launched.master.port];
   const addresses = Object.values(networkInterfaces()).flatMap((list) =>
     (list ?? []).filter(({ internal }) => !internal).map((each) => each.address),
   );
   const mine = JSON.stringify({ host: hostname(), hosts: [...new Set([hostname(), ...addresses])].slice(0, 16), port });
-  const first = JSON.parse(mpi!.tell(world.rank, mine)) as { host: string; hosts: string[]; port: number };
+  const first = JSON.parse(mpi!.tell(launched.rank, mine)) as { host: string; hosts: string[]; port: number };
   return [first.host === hostname() ? ["127.0.0.1", ...first.hosts] : first.hosts, first.port];
 }

@@ -12,7 +12,7 @@ import type { Readable } from "node:stream";
 import { hasCode, messageOf, SaettaError, UsageError } from "../util/errors.ts";
 import { EXIT_CODES, onSignals } from "../util/signals.ts";
 import { Hub } from "./hub.ts";
-import { chooseGrid, deadlineOf, MAX_RANKS, type World } from "./world.ts";
+import { chooseGrid, deadlineOf, type LaunchEnv, MAX_RANKS } from "./launch-env.ts";
 
 /** Seconds in which the ranks of one host must have come. */
 const PATIENCE = 300;
@@ -34,13 +34,13 @@ export function ranksToStart(
     readonly shards?: number | undefined;
     readonly replicas?: number | undefined;
   },
-  world: World | undefined,
+  launched: LaunchEnv | undefined,
   env: NodeJS.ProcessEnv = process.env,
 ): number {
-  if (world !== undefined) {
+  if (launched !== undefined) {
     // The ranks that are started here are given the same arguments.
     if (asked.nproc !== undefined && env.SAETTA_HUB === undefined)
-      throw new UsageError(`--nproc starts ranks, but ${world.launcher} has started ${world.size} already`, {
+      throw new UsageError(`--nproc starts ranks, but ${launched.launcher} has started ${launched.size} already`, {
         mend: "leave out --nproc",
       });
     return 1;

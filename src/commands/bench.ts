@@ -5,7 +5,7 @@ import { benchSynthetic, DICTIONARY } from "../bench/synthetic.ts";
 import type { TrainOptions } from "../config.ts";
 import type { Report } from "../run-files/metrics.ts";
 import { snakeCase } from "../util/json.ts";
-import { createProgress } from "../util/progress.ts";
+import { createProgressLine } from "../util/progress.ts";
 import { type BenchFlags, checkPlace, defineBench, STEP } from "./bench-flags.ts";
 import { givenOptions } from "./flags.ts";
 import { note } from "./note.ts";
@@ -17,7 +17,7 @@ export function benchCommand(program: Command): void {
     checkPlace(command, flags.synthetic === true);
     const asked = givenOptions(command);
     const found = await (flags.synthetic ? synthetic(flags, asked) : timing(flags, asked));
-    process.stdout.write(`${flags.json ? JSON.stringify(snakeCase(found.findings)) : found.text}\n`);
+    process.stdout.write(`${flags.json ? JSON.stringify(snakeCase(found.result)) : found.text}\n`);
   });
 }
 
@@ -25,8 +25,8 @@ async function timing(flags: BenchFlags, asked: TrainOptions) {
   const { latents: n, k, auxk, batch } = { ...STEP, ...asked };
   const sizes = { d: flags.width ?? STEP.width, n, k, auxk: Math.min(auxk, n) };
   const { engine, threads, dtype } = asked;
-  const findings = await timeStep({ sizes, batch, seconds: flags.seconds, engine, threads, dtype, onNote: note });
-  return { findings, text: `${findings.engine}\n${stepText(findings)}` };
+  const result = await timeStep({ sizes, batch, seconds: flags.seconds, engine, threads, dtype, onNote: note });
+  return { result, text: `${result.engine}\n${stepText(result)}` };
 }
 
 async function synthetic(
@@ -36,14 +36,14 @@ async function synthetic(
   const { seed = DICTIONARY.seed, ...training } = asked;
   const dictionary = { directions, width: width ?? DICTIONARY.width, active, amplitude, noise, together, rows, seed };
   const ending = catchSignals("finishing the step; what was found so far follows");
-  const progress = createProgress({ label: "train", total: rows, unit: "rows" });
+  const progress = createProgressLine({ label: "train", total: rows, unit: "rows" });
   try {
     const onReport = ({ tokens, fvu, dead }: Report) =>
       progress.update(tokens, `FVU ${fvu.toPrecision(3)}, ${dead} dead`);
-    const findings = await benchSynthetic({ dictionary, training, signal: ending.signal, onNote: note, onReport });
+    const result = await benchSynthetic({ dictionary, training, signal: ending.signal, onNote: note, onReport });
     progress.done();
     process.exitCode = ending.exitCode();
-    return { findings, text: syntheticText(findings) };
+    return { result, text: syntheticText(result) };
   } finally {
     ending.close();
   }

@@ -8,9 +8,9 @@ export function doctorCommand(program: Command): void {
     .option("--json", "print the findings as one JSON object")
     .addHelpText("after", "\nExample:\n  saetta doctor\n")
     .action(async (flags: { readonly json?: boolean }) => {
-      const findings = await examine();
-      if (flags.json === true) process.stdout.write(`${JSON.stringify(findings)}\n`);
-      else for (const { line } of findings.checks) process.stdout.write(`${line}\n`);
-      if (!findings.sound) process.exitCode = 1;
+      const examination = await examine();
+      if (flags.json === true) process.stdout.write(`${JSON.stringify(examination)}\n`);
+      else for (const { line } of examination.checks) process.stdout.write(`${line}\n`);
+      if (!examination.sound) process.exitCode = 1;
     });
 }

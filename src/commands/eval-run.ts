@@ -9,7 +9,7 @@ import { loadSae, type Sae } from "../inference/sae.ts";
 import { namesSae, type WeightsKind } from "../inference/weights.ts";
 import { otherOrigin } from "../sae/origin.ts";
 import { UsageError } from "../util/errors.ts";
-import { createProgress, type Progress } from "../util/progress.ts";
+import { createProgressLine, type ProgressLine } from "../util/progress.ts";
 import { type EvalData, sharedData } from "./eval-data.ts";
 import { type LossFlags, lossesOf } from "./eval-loss.ts";
 import type { Judged } from "./eval-text.ts";
@@ -58,14 +58,14 @@ export async function judgeAll(
     const { source, ranges, nonFinite } = data;
     const judged: Judged[] = [];
     for (const sae of saes) {
-      const progress = createProgress({ label: "eval", unit: "rows" });
+      const progress = createProgressLine({ label: "eval", unit: "rows" });
       const onProgress = (done: number) => progress.update(done);
       const options = { features, tokenizer, maxRows, nonFinite, onNote: note, onProgress };
       judged.push({ ...(await reportWithFeatures(sae, source, ranges, options)), loss: null });
       progress.done();
       noteOddities(sae, source, judged.at(-1)!.metrics.fvu);
     }
-    let progress: Progress | undefined;
+    let progress: ProgressLine | undefined;
     const losses = await lossesOf(
       saes,
       data,
@@ -73,7 +73,7 @@ export async function judgeAll(
       {
         onNote: note,
         onProgress: (done, total) => {
-          progress ??= createProgress({ label: "loss", total, unit: "tokens" });
+          progress ??= createProgressLine({ label: "loss", total, unit: "tokens" });
           progress.update(done);
         },
       },

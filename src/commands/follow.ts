@@ -7,7 +7,7 @@ import type { TrainRun } from "../train/run.ts";
 import { formatBytes } from "../util/bytes.ts";
 import { counted } from "../util/format.ts";
 import { type Point, plot } from "../util/plot.ts";
-import { createProgress, formatCount, formatDuration } from "../util/progress.ts";
+import { createProgressLine, formatCount, formatDuration } from "../util/progress.ts";
 import type { Ending } from "./signals.ts";
 
 /** Follows a run to its end and sets the exit code. */
@@ -44,7 +44,7 @@ export async function follow(run: TrainRun, ending: Ending, as: "text" | "json" 
       seconds === undefined ? "" : seconds < 1 ? ", less than a second" : `, about ${formatDuration(seconds)}`;
     say(`needs        ${formatBytes(memory.needed)} of memory, ${formatBytes(memory.free)} are free${time}`);
   }
-  const progress = createProgress({ label: "train", total: run.budget, unit: "rows", start: run.trainedBefore });
+  const progress = createProgressLine({ label: "train", total: run.budget, unit: "rows", start: run.trainedBefore });
   const curve: Point[] = [];
   for await (const report of run) {
     progress.update(report.tokens, brief(report));

@@ -4,7 +4,7 @@ import { loadModel } from "../language-model/load.ts";
 import { listTensors } from "../language-model/tensors.ts";
 import { messageOf, UsageError } from "../util/errors.ts";
 import { parseCount } from "../util/numbers.ts";
-import { createProgress, formatCount, formatDuration, type Progress } from "../util/progress.ts";
+import { createProgressLine, formatCount, formatDuration, type ProgressLine } from "../util/progress.ts";
 import { choice } from "./flags.ts";
 import { note } from "./note.ts";
 import { catchSignals } from "./signals.ts";
@@ -64,7 +64,7 @@ async function run({ text, tensor, out, json, ...flags }: Flags): Promise<void> 
     });
   }
   const ending = catchSignals("stopping; nothing is kept");
-  let shown: { readonly stage: string; readonly line: Progress } | undefined;
+  let shown: { readonly stage: string; readonly line: ProgressLine } | undefined;
   try {
     const result = await harvest({
       ...flags,
@@ -76,7 +76,7 @@ async function run({ text, tensor, out, json, ...flags }: Flags): Promise<void> 
       onProgress: ({ stage, done, total }) => {
         if (shown?.stage !== stage) {
           shown?.line.done();
-          shown = { stage, line: createProgress({ label: stage, total, unit: "tokens" }) };
+          shown = { stage, line: createProgressLine({ label: stage, total, unit: "tokens" }) };
         }
         shown.line.update(done);
       },

@@ -1,5 +1,5 @@
 import { Option } from "commander";
-import { MAX_RANKS } from "../collective/world.ts";
+import { MAX_RANKS } from "../collective/launch-env.ts";
 import { parseCount } from "../util/numbers.ts";
 
 /** How many ranks to start on this host: no choice of the run, so it is not in its config. */

@@ -3,8 +3,8 @@
  */
 
 import type { Collective } from "../collective/collective.ts";
+import type { LaunchEnv } from "../collective/launch-env.ts";
 import { solo } from "../collective/solo.ts";
-import type { World } from "../collective/world.ts";
 import type { TrainOptions } from "../config.ts";
 import { messageOf, SaettaError, UsageError } from "../util/errors.ts";
 
@@ -20,19 +20,19 @@ export interface Ranks {
  * theirs.
  */
 export async function inRanks(asked: Ranks, body: (collective: Collective) => Promise<void>): Promise<void> {
-  const { worldOf } = await import("../collective/world.ts");
-  const world = worldOf(process.env);
+  const { launchEnvOf } = await import("../collective/launch-env.ts");
+  const launched = launchEnvOf(process.env);
   const { launch, ranksToStart } = await import("../collective/launch.ts");
-  const ranks = await onceSaid(world, async () => ranksToStart(asked, world));
-  if (world === undefined && ranks === 1) return body(solo());
+  const ranks = await onceSaid(launched, async () => ranksToStart(asked, launched));
+  if (launched === undefined && ranks === 1) return body(solo());
   const { collectiveKind } = await import("../engine/select.ts");
   const kind = await collectiveKind(asked.engine ?? "auto");
-  if (world === undefined) {
+  if (launched === undefined) {
     process.exitCode = await launch(ranks, kind, process.argv.slice(1));
     return;
   }
   const { join } = await import("../collective/join.ts");
-  const collective = await onceSaid(world, () => join(world, { ...asked, kind }));
+  const collective = await onceSaid(launched, () => join(launched, { ...asked, kind }));
   try {
     await body(collective);
     await collective.close();
@@ -42,9 +42,9 @@ export async function inRanks(asked: Ranks, body: (collective: Collective) => Pr
 }
 
 /** What makes no sense makes none in any rank; the first says so. */
-function onceSaid<T>(world: World | undefined, attempt: () => Promise<T>): Promise<T> {
+function onceSaid<T>(launched: LaunchEnv | undefined, attempt: () => Promise<T>): Promise<T> {
   return attempt().catch((thrown: unknown) => {
-    if (thrown instanceof UsageError && world !== undefined && world.rank > 0) process.exit(thrown.exitCode);
+    if (thrown instanceof UsageError && launched !== undefined && launched.rank > 0) process.exit(thrown.exitCode);
     throw thrown;
   });
 }
@@ -66,9 +66,9 @@ async function giveUp({ grid, abort }: Collective, thrown: unknown): Promise<nev
  * there are; else they are chosen anew.
  */
 export async function gridFrom<T extends Ranks>(file: T, given: Ranks): Promise<T> {
-  const { worldOf } = await import("../collective/world.ts");
+  const { launchEnvOf } = await import("../collective/launch-env.ts");
   const { shards = 1, replicas = 1 } = file;
-  const size = worldOf(process.env)?.size ?? given.nproc;
+  const size = launchEnvOf(process.env)?.size ?? given.nproc;
   const asked = given.shards !== undefined || given.replicas !== undefined;
   if (!asked && (size === undefined || size === shards * replicas)) return file;
   const keep = !asked && size !== undefined && size % shards === 0;

@@ -12,7 +12,7 @@ import type { FeatureSummary } from "../run-files/feature-summary.ts";
 import { SaettaError } from "../util/errors.ts";
 import { counted } from "../util/format.ts";
 import { parseCount } from "../util/numbers.ts";
-import { createProgress, type Progress } from "../util/progress.ts";
+import { createProgressLine, type ProgressLine } from "../util/progress.ts";
 import { evalData } from "./eval-data.ts";
 import { noteOddities } from "./eval-run.ts";
 import { addFlags, givenOptions, ROW_OPTIONS, weightsFlag } from "./flags.ts";
@@ -81,12 +81,12 @@ export function reportCommand(program: Command): void {
       mend: "name the activations with --data",
       onNote: note,
     });
-    const line: { stage?: Stage; progress?: Progress } = {};
+    const line: { stage?: Stage; progress?: ProgressLine } = {};
     try {
       const onProgress = (stage: Stage, done: number, total: number) => {
         if (line.stage !== stage) line.progress?.done();
         if (line.stage !== stage)
-          line.progress = createProgress({
+          line.progress = createProgressLine({
             label: stage,
             total,
             unit: stage === "read" || stage === "count" ? "rows" : "latents",

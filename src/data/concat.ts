@@ -6,14 +6,14 @@ import { checkRoom, checkRows } from "../util/rows.ts";
 import type { Origin, Source } from "./source.ts";
 
 /** Something with rows that is followed by more of its kind. */
-interface Part {
+interface HasRows {
   readonly rows: number;
 }
 
 /**
  * What a range of rows is of one part: its first row there, how many, and its place in the range.
  */
-interface Piece<P extends Part> {
+interface Piece<P extends HasRows> {
   readonly part: P;
   readonly at: number;
   readonly length: number;
@@ -21,7 +21,7 @@ interface Piece<P extends Part> {
 }
 
 /** Finds rows in parts that follow one another. */
-class Joined<P extends Part> {
+class Joined<P extends HasRows> {
   readonly rows: number;
   readonly #parts: readonly P[];
   readonly #starts: readonly number[];
@@ -64,7 +64,7 @@ class Joined<P extends Part> {
 }
 
 /** Reads the rows of the first part, then those of the second, and so on. */
-export function rowReader(parts: readonly (Part & Pick<Source, "read">)[], rowBytes: number): Source["read"] {
+export function rowReader(parts: readonly (HasRows & Pick<Source, "read">)[], rowBytes: number): Source["read"] {
   const joined = new Joined(parts);
   return async (from, count, into) => {
     checkRoom(into, count, rowBytes);

@@ -18,11 +18,15 @@ beforeAll(async () => {
 });
 afterAll(() => rm(folder, { recursive: true }));
 
-type Part = [name: string, dtype: "f16" | "f32" | "i32", shape: readonly number[]];
+type DatasetSpec = [name: string, dtype: "f16" | "f32" | "i32", shape: readonly number[]];
 
 let files = 0;
 /** A file whose numbers count up from `from`: f32 and i32 as values, f16 as bits. */
-async function make(parts: readonly Part[], attributes: Hdf5Layout["attributes"] = {}, from = 0): Promise<string> {
+async function make(
+  parts: readonly DatasetSpec[],
+  attributes: Hdf5Layout["attributes"] = {},
+  from = 0,
+): Promise<string> {
   const path = join(folder, `${files++}.h5`);
   const writer = await createHdf5(path, {
     datasets: parts.map(([name, dtype, shape]) => ({ name, dtype, shape })),
@@ -151,7 +155,7 @@ describe("openSource", () => {
   });
 
   it("joins files in the order given", async () => {
-    const shape = (n: number): Part[] => [
+    const shape = (n: number): DatasetSpec[] => [
       ["hidden_states", "f32", [n, 2, 3]],
       ["tokens", "i32", [n, 2]],
     ];

@@ -16,7 +16,7 @@ export function freeParams(engine: Engine, params: Params): void {
   for (const [, , tensor] of paramEntries(params)) engine.free(tensor);
 }
 
-/** The small tensors that every step writes its findings to. */
+/** The small tensors that every step writes its numbers to. */
 export function allocStep(engine: Engine, { dOut, n }: Dims): Step {
   return {
     hyper: allocNumbers(engine, HYPER.length),

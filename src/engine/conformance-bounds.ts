@@ -5,7 +5,7 @@
  */
 
 import * as maths from "../sae/math.ts";
-import type { World } from "./conformance-world.ts";
+import type { GuardedStep } from "./conformance-guarded-step.ts";
 
 /**
  * Units of rounding allowed for each absolute value summed. Long sums stay far below: their errors
@@ -69,25 +69,25 @@ export function preActivations(
   return { pre, magnitude };
 }
 
-/** The codes of a path, with absolute gradients. */
-export function absolutePairs(world: World, path: "live" | "dead"): maths.Pairs {
+/** The codes of a branch, with absolute gradients. */
+export function absolutePairs(guarded: GuardedStep, branch: "live" | "dead"): maths.Pairs {
   return {
-    capacity: world.setup[path]?.slots ?? 0,
-    latent: Uint32Array.from(world.get(`${path}.latent`)),
-    value: world.get(`${path}.value`),
-    grad: absolute(world.get(`${path}.grad`)),
+    capacity: guarded.setup[branch]?.slots ?? 0,
+    latent: Uint32Array.from(guarded.get(`${branch}.latent`)),
+    value: guarded.get(`${branch}.value`),
+    grad: absolute(guarded.get(`${branch}.grad`)),
   };
 }
 
 /** Sums of absolute values behind each element of the gradients, not projected. */
-export function gradientMagnitudes(world: World, sums: maths.Sums): maths.Weights {
-  const { hyper } = world.setup;
-  const w = world.weights();
+export function gradientMagnitudes(guarded: GuardedStep, sums: maths.Sums): maths.Weights {
+  const { hyper } = guarded.setup;
+  const w = guarded.weights();
   const scales = maths.lossScales(sums, hyper.rows, hyper.mseScale, hyper.auxCoef);
-  const scaled = (path: "live" | "dead") => ({
-    codes: absolutePairs(world, path),
-    err: absolute(world.get(`${path}.err`)),
-    scale: scales[path],
+  const scaled = (branch: "live" | "dead") => ({
+    codes: absolutePairs(guarded, branch),
+    err: absolute(guarded.get(`${branch}.err`)),
+    scale: scales[branch],
   });
   const g: maths.Weights = {
     encoder: new Float64Array(w.encoder.length),
@@ -98,8 +98,8 @@ export function gradientMagnitudes(world: World, sums: maths.Sums): maths.Weight
   // The gradient of b_pre is a difference; with a negative encoder it is the sum of both parts.
   const aw = absoluteWeights(w);
   const turned = { ...aw, encoder: aw.encoder.map((value) => -value) };
-  const x = centred(world.get("x"), w.preBias);
-  maths.gradients(turned, x, absolute(sums.errColumns), scaled("live"), world.dead && scaled("dead"), g);
+  const x = centred(guarded.get("x"), w.preBias);
+  maths.gradients(turned, x, absolute(sums.errColumns), scaled("live"), guarded.dead && scaled("dead"), g);
   return g;
 }
 

@@ -9,11 +9,11 @@ import { bytesOf, uint32Of } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
 import { type Case, type Result, SMALL, within } from "./conformance-case.ts";
 import { type Draw, draw, selectionsOf } from "./conformance-draw.ts";
+import { FUSED } from "./conformance-fused.ts";
+import { GuardedStep, type Setup } from "./conformance-guarded-step.ts";
 import { LOADS, NORMALIZED } from "./conformance-rows.ts";
 import { checkSteps, type Options, Tally } from "./conformance-step.ts";
-import { TOGETHER } from "./conformance-together.ts";
 import { UPLOAD } from "./conformance-upload.ts";
-import { type Setup, World } from "./conformance-world.ts";
 import { COUNTERS, type Engine } from "./engine.ts";
 
 /** Each draw as a whole step on both engines. */
@@ -43,16 +43,16 @@ function steps(
 function alone(
   name: string,
   setup: () => Setup,
-  body: (world: World, engine: Engine) => Promise<Result | undefined>,
+  body: (guarded: GuardedStep, engine: Engine) => Promise<Result | undefined>,
 ): Case {
   return {
     name,
     run: async (engine) => {
-      const world = await World.create(engine, setup());
+      const guarded = await GuardedStep.create(engine, setup());
       try {
-        return (await body(world, engine)) ?? { worst: 0 };
+        return (await body(guarded, engine)) ?? { worst: 0 };
       } finally {
-        world.free();
+        guarded.free();
       }
     },
   };
@@ -195,20 +195,21 @@ function badStep(
   return alone(
     `bad step: ${what}`,
     () => draw({ ...SMALL, ema: true, ...options, hyper: { emaDecay: 0.9, ...options.hyper } }),
-    async (world, engine) => {
+    async (guarded, engine) => {
       if (engine.real === "f64" && Number.isFinite(value))
         return { skipped: "float64 holds what overflows in float32" };
-      const values = world.get(name);
+      const values = guarded.get(name);
       for (const at of where) values[at] = value;
-      await world.set(name, values);
-      await world.whole();
-      if (world.get("bad")[0] === 0) throw new SaettaError(`${name} held ${value}, but the step was not marked as bad`);
-      const counters = world.get("counters");
+      await guarded.set(name, values);
+      await guarded.whole();
+      if (guarded.get("bad")[0] === 0)
+        throw new SaettaError(`${name} held ${value}, but the step was not marked as bad`);
+      const counters = guarded.get("counters");
       const expected = COUNTERS.map((counter) => (counter === "skipped" ? 1 : 0));
       new Tally().same("counters", counters, expected);
       // The next step is judged anew.
-      await world.load();
-      if (name !== "raw") new Tally().same("bad after the next load", world.get("bad"), [0]);
+      await guarded.load();
+      if (name !== "raw") new Tally().same("bad after the next load", guarded.get("bad"), [0]);
       return undefined;
     },
   );
@@ -241,50 +242,50 @@ const APART: readonly Case[] = [
   alone(
     "load: a row beyond float32 once it is scaled is bad",
     () => draw({ ...SMALL, normalization: { kind: "scale", factor: 2 } }),
-    async (world, engine) => {
+    async (guarded, engine) => {
       if (engine.real === "f64") return { skipped: "float64 holds what overflows in float32" };
-      await world.set("raw", world.get("raw").fill(3e38, SMALL.d + 4, SMALL.d + 5));
-      await world.load();
-      new Tally().same("bad", world.get("bad"), [1]);
+      await guarded.set("raw", guarded.get("raw").fill(3e38, SMALL.d + 4, SMALL.d + 5));
+      await guarded.load();
+      new Tally().same("bad", guarded.get("bad"), [1]);
       return undefined;
     },
   ),
   alone(
     "bad step: any mark is enough to change nothing but the counters",
     () => draw({ ...SMALL, ema: true, hyper: { emaDecay: 0.9 } }),
-    async (world) => {
-      await world.whole();
-      await world.set("bad", [2]);
-      await world.update();
-      new Tally().same("counters", world.get("counters"), [1, 1, 1]);
+    async (guarded) => {
+      await guarded.whole();
+      await guarded.set("bad", [2]);
+      await guarded.update();
+      new Tally().same("counters", guarded.get("counters"), [1, 1, 1]);
       return undefined;
     },
   ),
   alone(
     "ages: saturate, and are 0 after a firing",
     () => draw({ ...SMALL, age: (j) => 0xffff_ffff - (j % 15) }),
-    async (world) => {
-      await world.whole();
-      const fired = world.get("fired");
+    async (guarded) => {
+      await guarded.whole();
+      const fired = guarded.get("fired");
       const expected = Array.from(fired, (f, j) => (f ? 0 : Math.min(0xffff_ffff - (j % 15) + SMALL.B, 0xffff_ffff)));
       if (!fired.includes(1) || !fired.includes(0)) throw new SaettaError("the case is badly drawn");
-      new Tally().same("age", world.get("age"), expected);
+      new Tally().same("age", guarded.get("age"), expected);
       return undefined;
     },
   ),
   alone(
     "fired: only above the threshold",
     () => draw({ ...SMALL, exact: true, hyper: { firedAbove: 2 }, age: () => 0 }),
-    async (world) => {
-      await world.load();
-      await world.encode();
-      const [latent, value] = [world.get("live.latent"), world.get("live.value")];
+    async (guarded) => {
+      await guarded.load();
+      await guarded.encode();
+      const [latent, value] = [guarded.get("live.latent"), guarded.get("live.value")];
       const expected = new Float64Array(SMALL.n);
       latent.forEach((j, slot) => {
         if (value[slot] > 2) expected[j] = 1;
       });
       if (!value.some((v) => v > 0 && v <= 2)) throw new SaettaError("the case is badly drawn");
-      new Tally().same("fired", world.get("fired"), expected);
+      new Tally().same("fired", guarded.get("fired"), expected);
       return undefined;
     },
   ),
@@ -313,7 +314,7 @@ const SAME_BITS: Case = {
       { ...SMALL, d: 65, n: 129, B: 100, dense: true },
       { d: 17, n: 40, k: 4, auxk: 3, B: 1500, bias: () => 3 },
     ]) {
-      const [a, b] = [await World.create(engine, draw(o)), await World.create(engine, draw(o))];
+      const [a, b] = [await GuardedStep.create(engine, draw(o)), await GuardedStep.create(engine, draw(o))];
       await a.whole();
       await b.whole();
       for (const name of a.names) new Tally().same(name, b.get(name), a.get(name));
@@ -329,7 +330,10 @@ const DENSE_OR_NOT: Case = {
   run: async (engine) => {
     const tally = new Tally();
     const setup = draw({ ...SMALL, B: 40, hyper: { clip: 0.5 } });
-    const [lazy, dense] = [await World.create(engine, setup, false), await World.create(engine, setup, true)];
+    const [lazy, dense] = [
+      await GuardedStep.create(engine, setup, false),
+      await GuardedStep.create(engine, setup, true),
+    ];
     await lazy.whole();
     await dense.whole();
     const eps = engine.real === "f32" ? 2 ** -24 : 2 ** -53;
@@ -346,7 +350,7 @@ const DENSE_OR_NOT: Case = {
 
 export const CASES: readonly Case[] = [
   SAME_BITS,
-  TOGETHER,
+  FUSED,
   UPLOAD,
   ...LOADS,
   ...NORMALIZED,

@@ -8,7 +8,7 @@ import type { Weights } from "../sae/math.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { Rng } from "../util/rng.ts";
 import { absoluteWeights, preActivations, SLACK } from "./conformance-bounds.ts";
-import type { Setup } from "./conformance-world.ts";
+import type { Setup } from "./conformance-guarded-step.ts";
 import type { Hyper, Normalization, SelectionPlan } from "./engine.ts";
 import { ROUNDING } from "./numbers.ts";
 

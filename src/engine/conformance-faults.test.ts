@@ -110,7 +110,7 @@ const FAULTS: Readonly<Record<string, Partial<Maths>>> = {
       });
     },
   },
-  "no gradient from the dead path": {
+  "no gradient from the dead branch": {
     gradients: (w, x, errColumns, live, _, g) => maths.gradients(w, x, errColumns, live, undefined, g),
   },
   "the decoder's gradient not projected": { project: () => undefined },

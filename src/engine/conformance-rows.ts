@@ -5,8 +5,8 @@ import { bytesOf } from "../util/bytes.ts";
 import { Rng } from "../util/rng.ts";
 import { type Case, SMALL, within } from "./conformance-case.ts";
 import { draw } from "./conformance-draw.ts";
+import { GuardedStep, type Setup } from "./conformance-guarded-step.ts";
 import { Tally } from "./conformance-step.ts";
-import { type Setup, World } from "./conformance-world.ts";
 import type { Engine } from "./engine.ts";
 import { ROUNDING } from "./numbers.ts";
 
@@ -16,7 +16,7 @@ export const LOADS: readonly Case[] = (["f16", "bf16", "f32", "f64"] as const).m
     const tally = new Tally();
     for (const d of [1, 5, 16, 61]) {
       const setup = { ...draw({ ...SMALL, d, B: 200 }), ...rawRows(dtype, d, 200) };
-      const [e, r] = [await World.create(engine, setup), await World.create(reference, setup)];
+      const [e, r] = [await GuardedStep.create(engine, setup), await GuardedStep.create(reference, setup)];
       await e.load();
       await r.load();
       const round = engine.real === "f32" ? Math.fround : (value: number) => value;
@@ -64,7 +64,7 @@ export const NORMALIZED: readonly Case[] = (["scale", "unit", "layer_norm"] as c
         const bytes = bytesOf(raw === "f32" ? values : Float64Array.from(values));
         const rows = Uint32Array.from({ length: B }, (_, i) => B - 1 - i);
         const setup = { ...draw({ ...SMALL, d, B }), raw: { dtype: raw, bytes }, rows, normalization };
-        const [e, r] = [await World.create(engine, setup), await World.create(reference, setup)];
+        const [e, r] = [await GuardedStep.create(engine, setup), await GuardedStep.create(reference, setup)];
         await e.load();
         await r.load();
         // The statistics are in float64, where the mean takes digits; then the result is rounded
@@ -79,7 +79,7 @@ export const NORMALIZED: readonly Case[] = (["scale", "unit", "layer_norm"] as c
         const expected = r.get("x");
         const bound = (i: number) => ROUNDING[engine.real] * Math.abs(expected[i]) * (1 + ROUNDING.f32) + lost(i);
         await within(`d=${d} ${raw}`, async () => tally.compare("x", e.get("x"), expected, bound));
-        for (const world of [e, r]) tally.same("bad", world.get("bad"), [0]);
+        for (const guarded of [e, r]) tally.same("bad", guarded.get("bad"), [0]);
         e.free();
         r.free();
       }

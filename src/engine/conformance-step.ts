@@ -16,7 +16,7 @@ import {
   projectedMagnitudes,
   SLACK,
 } from "./conformance-bounds.ts";
-import { type PathName, type Setup, World } from "./conformance-world.ts";
+import { type BranchName, GuardedStep, type Setup } from "./conformance-guarded-step.ts";
 import { COUNTERS, type Engine, HYPER, type Hyper, NONE, SUMS } from "./engine.ts";
 import { ROUNDING, storedNumber } from "./numbers.ts";
 import { namedSums } from "./sums.ts";
@@ -73,8 +73,8 @@ export async function checkSteps(
   options: Options = {},
 ): Promise<void> {
   const setup = { ...drawn, hyper: storedHyper(engine, drawn.hyper) };
-  const e = await World.create(engine, setup);
-  const r = await World.create(reference, setup, true);
+  const e = await GuardedStep.create(engine, setup);
+  const r = await GuardedStep.create(reference, setup, true);
   try {
     for (let step = 0; step < (options.steps ?? 1); step++)
       await new Comparison(tally, e, r, options.exact ?? false).step();
@@ -91,8 +91,8 @@ function storedHyper(engine: Engine, hyper: Hyper): Hyper {
 
 class Comparison {
   readonly #tally: Tally;
-  readonly #e: World;
-  readonly #r: World;
+  readonly #e: GuardedStep;
+  readonly #r: GuardedStep;
   readonly #exact: boolean;
   /**
    * What a product may be off by, as a part of the sum of absolute values, because its factors are
@@ -106,7 +106,7 @@ class Comparison {
    */
   readonly #stored: number;
 
-  constructor(tally: Tally, e: World, r: World, exact: boolean) {
+  constructor(tally: Tally, e: GuardedStep, r: GuardedStep, exact: boolean) {
     this.#tally = tally;
     this.#e = e;
     this.#r = r;
@@ -125,18 +125,18 @@ class Comparison {
     await this.#sync(
       "sums",
       "fired",
-      ...this.#r.paths.flatMap((path) => [`${path}.latent`, `${path}.value`, `${path}.grad`]),
+      ...this.#r.branches.flatMap((branch) => [`${branch}.latent`, `${branch}.value`, `${branch}.grad`]),
     );
-    for (const path of this.#r.paths) {
-      await this.#both((w) => w.decode(path));
-      this.#decode(path);
-      await this.#sync(`${path}.err`);
-      await this.#both((w) => w.residual(path));
-      this.#residual(path);
-      await this.#sync(`${path}.err`, "sums");
-      await this.#both((w) => w.codeGrad(path));
-      this.#codeGrad(path);
-      await this.#sync(`${path}.grad`);
+    for (const branch of this.#r.branches) {
+      await this.#both((w) => w.decode(branch));
+      this.#decode(branch);
+      await this.#sync(`${branch}.err`);
+      await this.#both((w) => w.residual(branch));
+      this.#residual(branch);
+      await this.#sync(`${branch}.err`, "sums");
+      await this.#both((w) => w.codeGrad(branch));
+      this.#codeGrad(branch);
+      await this.#sync(`${branch}.grad`);
     }
     const magnitudes = gradientMagnitudes(this.#r, namedSums(this.#r.get("sums")));
     await this.#both((w) => w.paramGrad());
@@ -159,7 +159,7 @@ class Comparison {
     return this.#r.setup.dims.dIn;
   }
 
-  async #both(operation: (w: World) => Promise<void>): Promise<void> {
+  async #both(operation: (w: GuardedStep) => Promise<void>): Promise<void> {
     await operation(this.#e);
     await operation(this.#r);
   }
@@ -191,13 +191,13 @@ class Comparison {
       this.#narrow === 0 ? this.#r.get("fired") : this.#firings(),
     );
     const { pre, magnitude } = preActivations(this.#r.weights(), this.#r.get("x"));
-    for (const path of this.#r.paths) {
+    for (const branch of this.#r.branches) {
       if (this.#exact) {
-        for (const name of [`${path}.latent`, `${path}.value`])
+        for (const name of [`${branch}.latent`, `${branch}.value`])
           this.#tally.same(name, this.#e.get(name), this.#r.get(name));
       }
-      if (this.#narrow === 0) this.#selection(path, magnitude);
-      else this.#nearSelection(path, pre, magnitude);
+      if (this.#narrow === 0) this.#selection(branch, magnitude);
+      else this.#nearSelection(branch, pre, magnitude);
     }
     this.#unusedGradients();
   }
@@ -206,11 +206,11 @@ class Comparison {
    * The same latents in each row as the reference, in the order of the engine's own values, each
    * value near the reference's.
    */
-  #selection(path: PathName, magnitude: Float64Array): void {
+  #selection(branch: BranchName, magnitude: Float64Array): void {
     const { n } = this.#r.setup.dims;
-    const slots = this.#r.setup[path]!.slots;
-    const [latent, value] = [this.#e.get(`${path}.latent`), this.#e.get(`${path}.value`)];
-    const [latents, values] = [this.#r.get(`${path}.latent`), this.#r.get(`${path}.value`)];
+    const slots = this.#r.setup[branch]!.slots;
+    const [latent, value] = [this.#e.get(`${branch}.latent`), this.#e.get(`${branch}.value`)];
+    const [latents, values] = [this.#r.get(`${branch}.latent`), this.#r.get(`${branch}.value`)];
     const expected = new Float64Array(value.length);
     for (let first = 0; first < latent.length; first += slots) {
       const row = first / slots;
@@ -219,7 +219,7 @@ class Comparison {
         if (latents[slot] !== NONE) left.set(latents[slot], values[slot]);
       const on = left.size;
       for (let slot = first; slot < first + on; slot++) {
-        const where = `${path} codes, row ${row}, slot ${slot - first}`;
+        const where = `${branch} codes, row ${row}, slot ${slot - first}`;
         const j = latent[slot];
         const reference = left.get(j);
         if (reference === undefined)
@@ -237,10 +237,10 @@ class Comparison {
       const surplus = latent.subarray(first + on, first + slots).findIndex((j) => j !== NONE);
       if (surplus !== -1)
         throw new SaettaError(
-          `${path} codes, row ${row}: latent ${latent[first + on + surplus]} is on, the reference has ${on} others`,
+          `${branch} codes, row ${row}: latent ${latent[first + on + surplus]} is on, the reference has ${on} others`,
         );
     }
-    this.#tally.compare(`${path}.value`, value, expected, (slot) =>
+    this.#tally.compare(`${branch}.value`, value, expected, (slot) =>
       latent[slot] === NONE ? 0 : this.#unit * magnitude[Math.floor(slot / slots) * n + latent[slot]],
     );
   }
@@ -258,20 +258,20 @@ class Comparison {
    * The same for products in a narrower type: latents may change places with the reference's where
    * their values are that near.
    */
-  #nearSelection(path: PathName, pre: Float64Array, magnitude: Float64Array): void {
+  #nearSelection(branch: BranchName, pre: Float64Array, magnitude: Float64Array): void {
     const { n } = this.#r.setup.dims;
-    const slots = this.#r.setup[path]!.slots;
-    const [latent, value] = [this.#e.get(`${path}.latent`), this.#e.get(`${path}.value`)];
+    const slots = this.#r.setup[branch]!.slots;
+    const [latent, value] = [this.#e.get(`${branch}.latent`), this.#e.get(`${branch}.value`)];
     const { age, hyper } = { age: this.#r.get("age"), hyper: this.#r.setup.hyper };
     const expected = new Float64Array(value.length);
     for (let first = 0; first < latent.length; first += slots) {
       const row = first / slots;
       const candidates = Array.from({ length: n }, (_, j) => j).filter(
-        (j) => path === "live" || maths.isDead(age[j], hyper.deadAfter),
+        (j) => branch === "live" || maths.isDead(age[j], hyper.deadAfter),
       );
       const near = (j: number) => this.#unit * magnitude[row * n + j];
       const chosen = latent.subarray(first, first + slots).filter((j) => j !== NONE);
-      const where = `${path} codes, row ${row}`;
+      const where = `${branch} codes, row ${row}`;
       if (new Set(chosen).size < chosen.length || !chosen.every((j) => candidates.includes(j)))
         throw new SaettaError(`${where}: a latent is here twice or cannot be selected`);
       // Whoever is left out is at most as high as the lowest that is on, or as 0 where there is
@@ -289,41 +289,41 @@ class Comparison {
           throw new SaettaError(`${where}: slot ${i} is out of order`);
       });
     }
-    this.#tally.compare(`${path}.value`, value, expected, (slot) =>
+    this.#tally.compare(`${branch}.value`, value, expected, (slot) =>
       latent[slot] === NONE ? 0 : this.#unit * magnitude[Math.floor(slot / slots) * n + latent[slot]],
     );
   }
 
   #unusedGradients(): void {
-    for (const path of this.#r.paths) {
-      const [latent, grad] = [this.#e.get(`${path}.latent`), this.#e.get(`${path}.grad`)];
+    for (const branch of this.#r.branches) {
+      const [latent, grad] = [this.#e.get(`${branch}.latent`), this.#e.get(`${branch}.grad`)];
       const slot = latent.findIndex((j, s) => j === NONE && grad[s] !== 0);
-      if (slot !== -1) throw new SaettaError(`${path}.grad[${slot}] is ${grad[slot]} in an unused slot`);
+      if (slot !== -1) throw new SaettaError(`${branch}.grad[${slot}] is ${grad[slot]} in an unused slot`);
     }
   }
 
-  #decode(path: PathName): void {
-    const magnitude = this.#magnitudeOfSum(path);
-    this.#near(`${path}.err`, (i) => magnitude[i]);
+  #decode(branch: BranchName): void {
+    const magnitude = this.#magnitudeOfSum(branch);
+    this.#near(`${branch}.err`, (i) => magnitude[i]);
   }
 
-  #magnitudeOfSum(path: PathName): Float64Array {
-    const magnitude = new Float64Array(this.#r.get(`${path}.err`).length);
-    maths.decode(absolute(this.#r.get("decoder")), absolutePairs(this.#r, path), magnitude);
+  #magnitudeOfSum(branch: BranchName): Float64Array {
+    const magnitude = new Float64Array(this.#r.get(`${branch}.err`).length);
+    maths.decode(absolute(this.#r.get("decoder")), absolutePairs(this.#r, branch), magnitude);
     return magnitude;
   }
 
-  #residual(path: PathName): void {
+  #residual(branch: BranchName): void {
     const [x, b, liveErr, err] = [
       this.#r.get("x"),
       this.#r.get("preBias"),
       this.#r.get("live.err"),
-      this.#e.get(`${path}.err`),
+      this.#e.get(`${branch}.err`),
     ];
-    const magnitude = this.#magnitudeOfSum(path);
+    const magnitude = this.#magnitudeOfSum(branch);
     this.#near(
-      `${path}.err`,
-      (i) => magnitude[i] + (path === "live" ? Math.abs(x[i]) + Math.abs(b[i % this.#d]) : Math.abs(liveErr[i])),
+      `${branch}.err`,
+      (i) => magnitude[i] + (branch === "live" ? Math.abs(x[i]) + Math.abs(b[i % this.#d]) : Math.abs(liveErr[i])),
     );
     const [actual, expected] = [this.#e.get("sums"), this.#r.get("sums")];
     const own = namedSums(expected.slice());
@@ -335,7 +335,7 @@ class Comparison {
     // square is rounded.
     const slackOf = (i: number) => magnitude[i] + Math.abs(x[i]) + Math.abs(b[i % this.#d]) + Math.abs(liveErr[i]);
     const squaresSlack = err.reduce((sum, value, i) => sum + 2 * Math.abs(value) * slackOf(i) + value * value, 0);
-    if (path === "dead") allow("auxErr2", squaresSlack);
+    if (branch === "dead") allow("auxErr2", squaresSlack);
     else {
       allow("err2", squaresSlack);
       allow("x2", own.x2);
@@ -349,10 +349,13 @@ class Comparison {
     this.#tally.compare("sums", actual, expected, (i) => tolerance[i] + this.#stored * Math.abs(expected[i]));
   }
 
-  #codeGrad(path: PathName): void {
-    const magnitudes = { ...absolutePairs(this.#r, path), grad: new Float64Array(this.#r.get(`${path}.grad`).length) };
-    maths.codeGradients(absolute(this.#r.get("decoder")), magnitudes, absolute(this.#r.get(`${path}.err`)));
-    this.#near(`${path}.grad`, (i) => magnitudes.grad[i]);
+  #codeGrad(branch: BranchName): void {
+    const magnitudes = {
+      ...absolutePairs(this.#r, branch),
+      grad: new Float64Array(this.#r.get(`${branch}.grad`).length),
+    };
+    maths.codeGradients(absolute(this.#r.get("decoder")), magnitudes, absolute(this.#r.get(`${branch}.err`)));
+    this.#near(`${branch}.grad`, (i) => magnitudes.grad[i]);
     this.#unusedGradients();
   }
 
@@ -386,7 +389,7 @@ class Comparison {
     const [w, m, v] = [this.#r.weights(), this.#r.weights("m."), this.#r.weights("v.")];
     const ema = this.#r.names.includes("ema.encoder") ? this.#r.weights("ema.") : undefined;
     const factor = maths.clipFactor(Math.sqrt(this.#r.get("sq")[0]), hyper.clip);
-    await this.#both((world) => world.update());
+    await this.#both((guarded) => guarded.update());
     for (const name of ["age", "counters"]) this.#tally.same(name, this.#e.get(name), this.#r.get(name));
     const t = this.#r.get("counters")[COUNTERS.indexOf("adam")];
     for (const name of CORE_PARAMS) {
@@ -396,8 +399,8 @@ class Comparison {
         const doubled = 2 * factor * Math.abs(gradient[name][i]) * g(i) + this.#unit * g(i) ** 2;
         return hyper.beta2 * v[name][i] + (1 - hyper.beta2) * doubled + TINY / this.#unit;
       });
-      const move = (world: World) => {
-        const [mNow, vNow] = [world.get(`m.${name}`), world.get(`v.${name}`)];
+      const move = (guarded: GuardedStep) => {
+        const [mNow, vNow] = [guarded.get(`m.${name}`), guarded.get(`v.${name}`)];
         const root = (i: number) => Math.sqrt(vNow[i] / (1 - hyper.beta2 ** t)) + hyper.eps;
         return mNow.map((value, i) => (hyper.lr * (value / (1 - hyper.beta1 ** t))) / root(i));
       };

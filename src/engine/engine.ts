@@ -54,7 +54,7 @@ export interface Codes {
  * codes' gradient = decoder[latent] . err are stored unscaled; the factors of the loss are applied
  * by `paramGrad`.
  */
-export interface Path {
+export interface Branch {
   readonly codes: Codes;
   readonly err: Tensor;
 }
@@ -91,7 +91,7 @@ export interface Step {
 /**
  * The gradient of a step. `preBias` and `latentBias` always exist; encoder and decoder gradients
  * (unprojected) only where they were asked for: else `norm` and `update` form each row as they need
- * it from what `paramGrad` left in here (opaque), so x and the paths must stay as they were until
+ * it from what `paramGrad` left in here (opaque), so x and the branches must not change until
  * `update`.
  */
 export interface Grads {
@@ -210,14 +210,14 @@ export interface Engine extends AsyncDisposable {
   /** -> err: W z, without bias; the shards' are to be summed. */
   decode(p: Params, z: Codes, err: Tensor): void;
   /**
-   * -> path.err, sums (added to), bad. `target` [B,dOut] is what is reconstructed, x in an
-   * autoencoder. With `live`, path is the dead one. All shards have the same err and so the same
+   * -> branch.err, sums (added to), bad. `target` [B,dOut] is what is reconstructed, x in an
+   * autoencoder. With `live`, branch is the dead one. All shards have the same err and so the same
    * sums, but `active` and `dead`, which are of their own latents; `dead` is the same on all
    * replicas.
    */
-  residual(p: Params, target: Tensor, t: Step, path: Path, live?: Path): void;
+  residual(p: Params, target: Tensor, t: Step, branch: Branch, live?: Branch): void;
   /** -> the codes' gradient, bad. */
-  codeGrad(p: Params, path: Path, t: Step): void;
+  codeGrad(p: Params, branch: Branch, t: Step): void;
   /**
    * -> g, scaled: the true gradient of loss = mseScale mse + auxCoef auxk_loss, in a fixed order of
    * summation, without float atomics; bad, when an element (or a bound on it) is so large that its
@@ -225,7 +225,7 @@ export interface Engine extends AsyncDisposable {
    * rank's part of the sum over all ranks (preBias) or replicas (the others): the sum of err, which
    * all ranks have, counts in rank 0.
    */
-  paramGrad(p: Params, x: Tensor, t: Step, live: Path, dead: Path | undefined, g: Grads): void;
+  paramGrad(p: Params, x: Tensor, t: Step, live: Branch, dead: Branch | undefined, g: Grads): void;
   /**
    * -> t.sq; bad. Needed when clipping, or to report the norm. The part of this shard: preBias
    * counts in shard 0.

@@ -20,7 +20,7 @@ export interface Check {
   readonly line: string;
 }
 
-export interface Findings {
+export interface Examination {
   /** False when an engine that runs computes wrongly. */
   readonly sound: boolean;
   readonly checks: readonly Check[];
@@ -33,7 +33,7 @@ export interface Findings {
 const LARGEST_ERROR = { f32: 1e-4, f64: 1e-9 } as const;
 const ROUNDINGS = 8;
 
-export async function examine(): Promise<Findings> {
+export async function examine(): Promise<Examination> {
   const checks: Check[] = [];
   const add = (name: string, ok: boolean, found: string) =>
     checks.push({ name, ok, found, line: `${ok ? "ok  " : "no  "}${name.padEnd(18)}${found}` });

@@ -7,6 +7,7 @@
 import { bytesOf } from "../util/bytes.ts";
 import { allocStep, freeStep, writeHyper } from "./allocate.ts";
 import type {
+  Branch,
   Codes,
   Dims,
   DType,
@@ -14,7 +15,6 @@ import type {
   Hyper,
   Normalization,
   Params,
-  Path,
   Selection,
   SelectionPlan,
   Step,
@@ -45,9 +45,9 @@ export class ForwardPass {
   readonly index: Tensor;
   /** The batch, normalised [rows, dIn]. */
   readonly x: Tensor;
-  readonly live: Path;
-  /** Path of the auxiliary loss. */
-  readonly dead: Path | undefined;
+  readonly live: Branch;
+  /** Branch of the auxiliary loss. */
+  readonly dead: Branch | undefined;
   readonly raw: Tensor | undefined;
   readonly #engine: Engine;
   readonly #normalization: Normalization | undefined;
@@ -61,13 +61,13 @@ export class ForwardPass {
     this.index = engine.alloc("u32", [rows]);
     this.x = engine.alloc(engine.real, [rows, dims.dIn]);
     this.raw = raw && engine.alloc(raw, [rows, dims.dIn]);
-    const path = ({ slots }: SelectionPlan): Path => ({
+    const branch = ({ slots }: SelectionPlan): Branch => ({
       codes: engine.codes(rows, slots),
       err: engine.alloc(engine.real, [rows, dims.dOut]),
     });
-    this.live = path(live);
-    this.dead = dead && path(dead);
-    const select = ({ rule, among }: SelectionPlan, { codes }: Path): Selection => ({ rule, among, codes });
+    this.live = branch(live);
+    this.dead = dead && branch(dead);
+    const select = ({ rule, among }: SelectionPlan, { codes }: Branch): Selection => ({ rule, among, codes });
     this.#selections = [
       select(live, this.live),
       ...(dead === undefined || this.dead === undefined ? [] : [select(dead, this.dead)]),
@@ -82,7 +82,7 @@ export class ForwardPass {
   }
 
   /**
-   * -> x, the codes of all paths, t. `age` decides which latents are dead (engine.ts, `encode`).
+   * -> x, the codes of all branches, t. `age` decides which latents are dead (engine.ts, `encode`).
    */
   encode(p: Params, raw: Tensor, age?: Tensor): void {
     const engine = this.#engine;
@@ -93,23 +93,23 @@ export class ForwardPass {
     }
   }
 
-  /** -> err of the path: the reconstruction by all shards, without a bias. */
+  /** -> err of the branch: the reconstruction by all shards, without a bias. */
   decode(p: Params, { codes, err }: { readonly codes: Codes; readonly err: Tensor } = this.live): void {
     this.#engine.decode(p, codes, err);
     this.#engine.allReduce(err, "sum", "shards");
   }
 
-  /** -> err and sums of the path, which `decode` has filled. */
-  residual(p: Params, path: Path = this.live): void {
-    this.#engine.residual(p, this.x, this.step, path, path === this.dead ? this.live : undefined);
+  /** -> err and sums of the branch, which `decode` has filled. */
+  residual(p: Params, branch: Branch = this.live): void {
+    this.#engine.residual(p, this.x, this.step, branch, branch === this.dead ? this.live : undefined);
   }
 
   close(): void {
     const engine = this.#engine;
-    for (const path of [this.live, this.dead]) {
-      if (path === undefined) continue;
-      engine.free(path.codes);
-      engine.free(path.err);
+    for (const branch of [this.live, this.dead]) {
+      if (branch === undefined) continue;
+      engine.free(branch.codes);
+      engine.free(branch.err);
     }
     for (const tensor of [this.x, this.raw, this.index]) if (tensor !== undefined) engine.free(tensor);
     freeStep(engine, this.step);

@@ -1,19 +1,19 @@
 import { beforeEach, describe, expect, it } from "vitest";
-import type { Codes, Params, Path, Step, Tensor } from "./engine.ts";
+import type { Branch, Codes, Params, Step, Tensor } from "./engine.ts";
 import { Fusion } from "./fuse.ts";
 
 const tensor = (): Tensor => ({ dtype: "f32", shape: [1] });
 const codes = (): Codes => ({ rows: 1, capacity: 1 });
 const params = (): Params => ({ encoder: tensor(), latentBias: tensor(), decoder: tensor(), preBias: tensor() });
 const step = (): Step => ({ hyper: tensor(), sums: tensor(), fired: tensor(), bad: tensor(), sq: tensor() });
-const path = (): Path => ({ codes: codes(), err: tensor() });
+const branch = (): Branch => ({ codes: codes(), err: tensor() });
 
 describe("fusion of decode, residual and codeGrad", () => {
   let log: string[] = [];
   let fusion = new Fusion();
-  const [p, t, live, dead, x] = [params(), step(), path(), path(), tensor()];
+  const [p, t, live, dead, x] = [params(), step(), branch(), branch(), tensor()];
   const decode = (of = live, with_ = p) => fusion.decode(with_, of.codes, of.err, () => log.push("decode"));
-  const residual = (of = live, before?: Path, with_ = p) =>
+  const residual = (of = live, before?: Branch, with_ = p) =>
     fusion.residual(with_, x, t, of, before, () => log.push("residual"));
   const codeGrad = (of = live, at = t, with_ = p) =>
     fusion.codeGrad(
@@ -38,7 +38,7 @@ describe("fusion of decode, residual and codeGrad", () => {
     expect(log).toEqual(["all"]);
   });
 
-  it("both paths, the dead one after the live one", () => {
+  it("both branches, the dead one after the live one", () => {
     decode();
     residual();
     codeGrad();
@@ -80,7 +80,7 @@ describe("fusion of decode, residual and codeGrad", () => {
 
   it.for<[string, () => void]>([
     ["of another step", () => codeGrad(live, step())],
-    ["of the other path", () => codeGrad(dead)],
+    ["of the other branch", () => codeGrad(dead)],
     ["of another pre-bias", () => codeGrad(live, t, { ...p, preBias: tensor() })],
   ])("a codeGrad %s is not part of it", ([, call]) => {
     decode();

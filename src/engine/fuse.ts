@@ -1,11 +1,11 @@
 /**
- * Puts decode, residual and codeGrad of one path together for engines that can do the three in one
- * pass. An operation is held back until the next call shows whether it belongs to the three;
+ * Puts decode, residual and codeGrad of one branch together for engines that can do the three in
+ * one pass. An operation is held back until the next call shows whether it belongs to the three;
  * anything else lets it go first. What an operation does, and the order of all operations, stay as
  * they are.
  */
 
-import type { Codes, Params, Path, Step, Tensor } from "./engine.ts";
+import type { Branch, Codes, Params, Step, Tensor } from "./engine.ts";
 
 interface Held {
   readonly decoder: Tensor;
@@ -18,7 +18,7 @@ interface Held {
     readonly target: Tensor;
     readonly step: Step;
     readonly preBias: Tensor;
-    readonly live: Path | undefined;
+    readonly live: Branch | undefined;
     readonly run: () => void;
   };
 }
@@ -26,7 +26,7 @@ interface Held {
 /** What the three have in common, for the operation that does all of them. */
 export interface Reconstruct {
   readonly target: Tensor;
-  readonly live: Path | undefined;
+  readonly live: Branch | undefined;
 }
 
 export class Fusion {
@@ -39,9 +39,9 @@ export class Fusion {
   }
 
   /** `run` queues the residual alone. */
-  residual(p: Params, target: Tensor, step: Step, path: Path, live: Path | undefined, run: () => void): void {
+  residual(p: Params, target: Tensor, step: Step, branch: Branch, live: Branch | undefined, run: () => void): void {
     const held = this.#held;
-    if (held !== undefined && held.residual === undefined && belongs(held, p, path) && live?.err !== path.err) {
+    if (held !== undefined && held.residual === undefined && belongs(held, p, branch) && live?.err !== branch.err) {
       held.residual = { target, step, preBias: p.preBias, live, run };
       return;
     }
@@ -50,10 +50,10 @@ export class Fusion {
   }
 
   /** `run` queues the codes' gradient alone, `all` the three operations at once. */
-  codeGrad(p: Params, path: Path, step: Step, run: () => void, all: (it: Reconstruct) => void): void {
+  codeGrad(p: Params, branch: Branch, step: Step, run: () => void, all: (it: Reconstruct) => void): void {
     const held = this.#held;
     const residual = held?.residual;
-    if (held !== undefined && residual?.step === step && residual.preBias === p.preBias && belongs(held, p, path)) {
+    if (held !== undefined && residual?.step === step && residual.preBias === p.preBias && belongs(held, p, branch)) {
       this.#held = undefined;
       all({ target: residual.target, live: residual.live });
       return;
@@ -71,6 +71,6 @@ export class Fusion {
   }
 }
 
-function belongs(held: Held, p: Params, path: Path): boolean {
-  return held.decoder === p.decoder && held.codes === path.codes && held.err === path.err;
+function belongs(held: Held, p: Params, branch: Branch): boolean {
+  return held.decoder === p.decoder && held.codes === branch.codes && held.err === branch.err;
 }

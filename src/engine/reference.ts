@@ -13,6 +13,7 @@ import { bytesOf } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
 import { decodeBfloat16, decodeFloat16 } from "../util/float16.ts";
 import {
+  type Branch,
   COUNTERS,
   type Codes,
   type Dims,
@@ -24,7 +25,6 @@ import {
   NONE,
   type Over,
   type Params,
-  type Path,
   type ReduceOp,
   type Selection,
   type SelectionPlan,
@@ -189,13 +189,13 @@ class ReferenceEngine implements Engine {
     this.#run(() => maths.decode(own(p.decoder).f64, ownCodes(z), own(err).f64));
   }
 
-  residual(p: Params, target: Tensor, t: Step, path: Path, live?: Path): void {
+  residual(p: Params, target: Tensor, t: Step, branch: Branch, live?: Branch): void {
     this.#run(() => {
       const sums = own(t.sums).f64;
       const add = (name: (typeof SUMS)[number], amount: number) => {
         sums[SUMS.indexOf(name)] += amount;
       };
-      const err = own(path.err).f64;
+      const err = own(branch.err).f64;
       if (live) {
         maths.deadResidual(own(live.err).f64, err);
         add("auxErr2", maths.squares(err));
@@ -208,7 +208,7 @@ class ReferenceEngine implements Engine {
         add("err2", maths.squares(err));
         add("x2", maths.squares(rows));
         add("centred2", maths.squares(centred));
-        add("active", ownCodes(path.codes).value.filter((value) => value > 0).length);
+        add("active", ownCodes(branch.codes).value.filter((value) => value > 0).length);
         const { errColumns, centredColumns } = namedSums(sums);
         err.forEach((value, e) => {
           errColumns[e % d] += value;
@@ -219,20 +219,24 @@ class ReferenceEngine implements Engine {
     });
   }
 
-  codeGrad(p: Params, path: Path, t: Step): void {
+  codeGrad(p: Params, branch: Branch, t: Step): void {
     this.#run(() => {
-      const codes = ownCodes(path.codes);
-      maths.codeGradients(own(p.decoder).f64, codes, own(path.err).f64);
+      const codes = ownCodes(branch.codes);
+      maths.codeGradients(own(p.decoder).f64, codes, own(branch.err).f64);
       checkFinite(codes.grad, t);
     });
   }
 
-  paramGrad(p: Params, x: Tensor, t: Step, live: Path, dead: Path | undefined, g: Grads): void {
+  paramGrad(p: Params, x: Tensor, t: Step, live: Branch, dead: Branch | undefined, g: Grads): void {
     this.#run(() => {
       const { rows, mseScale, auxCoef } = hyperOf(t);
       const sums = namedSums(own(t.sums).f64);
       const scales = maths.lossScales(sums, rows, mseScale, auxCoef);
-      const scaled = (path: Path, scale: number) => ({ codes: ownCodes(path.codes), err: own(path.err).f64, scale });
+      const scaled = (branch: Branch, scale: number) => ({
+        codes: ownCodes(branch.codes),
+        err: own(branch.err).f64,
+        scale,
+      });
       const deadPath = dead && scaled(dead, scales.dead);
       const gradient = weightsOf(ownGrads(g).all);
       const errColumns = this.#collective.grid.rank === 0 ? sums.errColumns : new Float64Array(sums.errColumns.length);

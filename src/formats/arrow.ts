@@ -66,7 +66,7 @@ export async function openArrow(path: string): Promise<ArrowFile> {
   });
 }
 
-interface Batch {
+interface RecordBatch {
   /** Where its body starts. */
   readonly body: number;
   /** Length and nulls of each node; place and length of each buffer within the body. */
@@ -78,7 +78,7 @@ async function messages(
   handle: FileHandle,
   size: number,
   path: string,
-): Promise<{ fields: readonly ArrowField[]; batches: readonly Batch[] }> {
+): Promise<{ fields: readonly ArrowField[]; batches: readonly RecordBatch[] }> {
   const refuse = (what: string, at: number): never => {
     throw new FormatError(`byte ${at}: ${what}`, { where: path });
   };
@@ -90,7 +90,7 @@ async function messages(
   }
   let at = 0;
   let fields: readonly ArrowField[] | undefined;
-  const batches: Batch[] = [];
+  const batches: RecordBatch[] = [];
   while (at + 8 <= size) {
     const head = await piece(handle, at, 8, path);
     if (head.readUInt32LE(0) !== CONTINUED) refuse("no message of an Arrow stream starts here", at);
@@ -123,7 +123,7 @@ function batchOf(
   length: number,
   fields: readonly ArrowField[],
   refuse: (what: string) => never,
-): Batch {
+): RecordBatch {
   if (header.has(3)) refuse("a compressed batch, which is not read");
   const [nodes, buffers] = [header.pairs(1), header.pairs(2)];
   const needed = { nodes: sum(fields, "nodes"), buffers: sum(fields, "buffers") };
@@ -154,7 +154,7 @@ async function arrayOf(
   path: string,
   fields: readonly ArrowField[],
   index: number,
-  batches: readonly Batch[],
+  batches: readonly RecordBatch[],
   single: boolean,
 ): Promise<ArrowArray> {
   const field = fields[index]!;
@@ -190,7 +190,7 @@ async function arrayOf(
 async function batchArray(
   handle: FileHandle,
   path: string,
-  { body, nodes, buffers }: Batch,
+  { body, nodes, buffers }: RecordBatch,
   { lists, column }: ArrowField,
   [firstNode, firstBuffer]: readonly [number, number],
   inner: (number | undefined)[],

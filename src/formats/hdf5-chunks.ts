@@ -8,7 +8,7 @@ import { type Hdf5Bytes, readBlock } from "./hdf5-bytes.ts";
 import { readChunkIndex } from "./hdf5-chunk-index.ts";
 import type { ChunkLayout, StoredChunk } from "./hdf5-chunk-layout.ts";
 import { type Filter, unfiltered } from "./hdf5-filters.ts";
-import { type Grid, type Slab, slabs } from "./hdf5-slabs.ts";
+import { type Slab, type SlabLayout, slabs } from "./hdf5-slabs.ts";
 
 export interface ChunkedData {
   readonly layout: ChunkLayout;
@@ -32,21 +32,21 @@ export class ChunkReader {
   readonly #file: Hdf5Bytes;
   readonly #name: string;
   readonly #data: ChunkedData;
-  readonly #grid: Grid;
+  readonly #slabLayout: SlabLayout;
   /** Shape and chunks as [outer, inner, width], whatever the rank. */
   readonly #shape: Three;
   readonly #chunk: Three;
   readonly #kept = new Map<string, Uint8Array>();
   #index: ReturnType<typeof readChunkIndex> | undefined;
 
-  constructor(file: Hdf5Bytes, name: string, data: ChunkedData, grid: Grid) {
+  constructor(file: Hdf5Bytes, name: string, data: ChunkedData, slabLayout: SlabLayout) {
     this.#file = file;
     this.#name = name;
     this.#data = data;
-    this.#grid = grid;
+    this.#slabLayout = slabLayout;
     const three = (sizes: readonly number[]): Three => {
-      const before = Array<number>(3 - grid.unused - sizes.length).fill(1);
-      return [...before, ...sizes, ...(grid.unused === 1 ? [1] : [])] as unknown as Three;
+      const before = Array<number>(3 - slabLayout.unused - sizes.length).fill(1);
+      return [...before, ...sizes, ...(slabLayout.unused === 1 ? [1] : [])] as unknown as Three;
     };
     this.#shape = three(data.layout.shape);
     this.#chunk = three(data.layout.chunk);
@@ -56,7 +56,7 @@ export class ChunkReader {
   async read(first: number, count: number, into: Uint8Array): Promise<void> {
     this.#index ??= readChunkIndex(this.#file, this.#data.layout);
     const at = await this.#index;
-    for (const slab of slabs(this.#grid, first, count)) {
+    for (const slab of slabs(this.#slabLayout, first, count)) {
       const places = [...this.#placesIn(slab)];
       const atOnce = Math.max(1, Math.min(AT_ONCE, Math.floor(AT_ONCE_BYTES / this.#data.layout.bytes)));
       for (let i = 0; i < places.length; i += atOnce) {
@@ -85,7 +85,7 @@ export class ChunkReader {
   /** The place with as many axes as the dataset has. */
   #indexOf(place: Three): number[] {
     const rank = this.#data.layout.shape.length;
-    return place.slice(3 - this.#grid.unused - rank, 3 - this.#grid.unused);
+    return place.slice(3 - this.#slabLayout.unused - rank, 3 - this.#slabLayout.unused);
   }
 
   async #unpacked(index: readonly number[], { position, bytes, mask }: StoredChunk): Promise<Uint8Array> {
@@ -147,7 +147,7 @@ export class ChunkReader {
     const isZero = fill.every((byte) => byte === 0);
     for (let y = Math.max(outer[0], o * co); y < Math.min(outer[1], (o + 1) * co); y++) {
       for (let x = Math.max(inner[0], i * ci); x < Math.min(inner[1], (i + 1) * ci); x++) {
-        const to = ((y * this.#grid.inner + x - first) * width + w * cw) * size;
+        const to = ((y * this.#slabLayout.inner + x - first) * width + w * cw) * size;
         const from = ((y - o * co) * ci + (x - i * ci)) * cw * size;
         if (chunk !== undefined) into.set(chunk.subarray(from, from + length), to);
         else if (isZero) into.fill(0, to, to + length);

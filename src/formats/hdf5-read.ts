@@ -13,7 +13,7 @@ import { ChunkReader } from "./hdf5-chunks.ts";
 import type { Hdf5DType } from "./hdf5-datatype.ts";
 import { type DatasetHeader, type Hdf5Storage, readDatasetHeader, readSuperblock } from "./hdf5-header.ts";
 import { listHdf5 } from "./hdf5-library.ts";
-import { gridOf } from "./hdf5-slabs.ts";
+import { slabLayout } from "./hdf5-slabs.ts";
 import type { Hdf5Listing } from "./hdf5-worker.ts";
 import { cannotOpen, openToRead } from "./open-file.ts";
 
@@ -236,9 +236,9 @@ export class Hdf5File {
         mend: "write it with chunks of a few MiB",
       });
     }
-    const grid = gridOf(shape, chunk, axes, BYTES[dtype]);
-    const reader = new ChunkReader(this.#bytes, name, storage, grid);
-    return { ...view, grain: grid.grain, read: checked((first, count, into) => reader.read(first, count, into)) };
+    const layout = slabLayout(shape, chunk, axes, BYTES[dtype]);
+    const reader = new ChunkReader(this.#bytes, name, storage, layout);
+    return { ...view, grain: layout.grain, read: checked((first, count, into) => reader.read(first, count, into)) };
   }
 
   async close(): Promise<void> {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { gridOf, slabs } from "./hdf5-slabs.ts";
+import { slabLayout, slabs } from "./hdf5-slabs.ts";
 
 const MIB = 1 << 20;
 
@@ -10,20 +10,20 @@ function spelled(
   first: number,
   count: number,
 ): { rows: number[]; chunks: Set<string>[]; most: number } {
-  const grid = gridOf(shape, chunk, 2, 4);
+  const layout = slabLayout(shape, chunk, 2, 4);
   const rows: number[] = [];
   const chunks: Set<string>[] = [];
   let most = 0;
-  for (const { outer, inner } of slabs(grid, first, count)) {
+  for (const { outer, inner } of slabs(layout, first, count)) {
     const touched = new Set<string>();
     for (let o = outer[0]; o < outer[1]; o++) {
       for (let i = inner[0]; i < inner[1]; i++) {
-        rows.push(o * grid.inner + i);
+        rows.push(o * layout.inner + i);
         touched.add(`${Math.floor(o / (chunk[0] as number))},${Math.floor(i / (chunk[1] as number))}`);
       }
     }
     chunks.push(touched);
-    most = Math.max(most, (outer[1] - outer[0]) * (inner[1] - inner[0]) * grid.width * 4);
+    most = Math.max(most, (outer[1] - outer[0]) * (inner[1] - inner[0]) * layout.width * 4);
   }
   return { rows: rows.sort((a, b) => a - b), chunks, most };
 }
@@ -85,6 +85,6 @@ describe("slabs", () => {
     [[100, 8], [7, 8], 1, 7],
     [[9, 40], [2, 5], 2, 80],
   ] as const)("give shape %j in chunks of %j the right grain", (shape, chunk, axes, grain) => {
-    expect(gridOf(shape, chunk, axes, 4).grain).toBe(grain);
+    expect(slabLayout(shape, chunk, axes, 4).grain).toBe(grain);
   });
 });

@@ -15,7 +15,7 @@ const MAX_SLAB_BYTES = 256 << 20;
  * The axes that number the rows: row = outer index * inner + inner index. A single axis is the
  * inner one.
  */
-export interface Grid {
+export interface SlabLayout {
   readonly rank: number;
   /** 1 where no axis is left for the width. */
   readonly unused: 0 | 1;
@@ -31,7 +31,12 @@ export interface Grid {
 }
 
 /** How to read a dataset of this shape and these chunks whose first `axes` axes number the rows. */
-export function gridOf(shape: readonly number[], chunk: readonly number[], axes: 1 | 2, elementBytes: number): Grid {
+export function slabLayout(
+  shape: readonly number[],
+  chunk: readonly number[],
+  axes: 1 | 2,
+  elementBytes: number,
+): SlabLayout {
   const inner = shape[axes - 1] as number;
   const width = shape[axes] ?? 1;
   const innerChunk = Math.max(1, Math.min(inner, chunk[axes - 1] as number));
@@ -58,10 +63,10 @@ export interface Slab {
 }
 
 /**
- * Slabs of the grid that together are the rows [first, first + count). Each ends at a multiple of
+ * Slabs of the layout that together are the rows [first, first + count). Each ends at a multiple of
  * the steps where it can, so that a chunk is read once.
  */
-export function* slabs({ inner, outerStep, innerStep }: Grid, first: number, count: number): Generator<Slab> {
+export function* slabs({ inner, outerStep, innerStep }: SlabLayout, first: number, count: number): Generator<Slab> {
   const end = first + count;
   for (let row = first; row < end; ) {
     const o = Math.floor(row / inner);

@@ -7,7 +7,7 @@ import { messageOf, SaettaError } from "../util/errors.ts";
 import { snakeCase } from "../util/json.ts";
 import type { Facts, Inspection } from "./inspection.ts";
 
-interface Found {
+interface ActivationFacts {
   readonly activations?: Facts;
   readonly advice?: readonly string[];
 }
@@ -16,7 +16,7 @@ interface Found {
  * The activations of a file. Where it has none that can be trained on, the reason is the advice,
  * or, with `others`, nothing is said; where `options.dataset` names them it is thrown.
  */
-export async function activationsIn(path: string, options: OpenOptions, others: boolean): Promise<Found> {
+export async function activationsIn(path: string, options: OpenOptions, others: boolean): Promise<ActivationFacts> {
   try {
     const { files: _, ...found } = await look(path, options);
     return found;
@@ -39,7 +39,7 @@ export async function activationShards(path: string, options: OpenOptions): Prom
 async function look(
   path: string,
   options: OpenOptions,
-): Promise<Required<Found> & { readonly files: readonly string[] }> {
+): Promise<Required<ActivationFacts> & { readonly files: readonly string[] }> {
   const source = await openSource([path], options);
   try {
     const found = await preflightOf(source);

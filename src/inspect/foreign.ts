@@ -7,15 +7,13 @@ import { inWords } from "../interchange/description.ts";
 import { findForeign, isAutoencoder, openForeign } from "../interchange/index.ts";
 import { UsageError } from "../util/errors.ts";
 import { snakeCase } from "../util/json.ts";
-import type { Facts, Inspection } from "./inspection.ts";
-
-type Found = Pick<Inspection, "kind" | "facts" | "advice">;
+import type { Facts, FileContents } from "./inspection.ts";
 
 /**
  * undefined where the folder, or the file, is no autoencoder of another program. `names`: those in
  * the folder.
  */
-export async function inspectForeign(path: string, names: ReadonlySet<string>): Promise<Found | undefined> {
+export async function inspectForeign(path: string, names: ReadonlySet<string>): Promise<FileContents | undefined> {
   const found = await findForeign(path, names);
   if (found === undefined) return undefined;
   const kind = `autoencoder of ${found.format.name}`;
@@ -42,7 +40,7 @@ export async function inspectForeign(path: string, names: ReadonlySet<string>): 
 }
 
 /** A torch file that is no autoencoder: its tensors, and what else its dict holds. */
-export async function inspectTorch(path: string): Promise<Found & { readonly autoencoder: boolean }> {
+export async function inspectTorch(path: string): Promise<FileContents & { readonly autoencoder: boolean }> {
   const file = await openTorch(path);
   await file.close();
   const { root } = file;

@@ -38,7 +38,7 @@ import { FormatError, hasCode, messageOf, SaettaError } from "../util/errors.ts"
 import { asObject, type Json, type JsonObject, readJsonFile, snakeCase } from "../util/json.ts";
 import { activationShards, activationsIn } from "./activations.ts";
 import { inspectForeign, inspectTorch } from "./foreign.ts";
-import type { Fact, Facts, Inspection } from "./inspection.ts";
+import type { Fact, Facts, FileContents, Inspection } from "./inspection.ts";
 
 /**
  * Looks at one file or folder, or at the shards of a folder or a quoted pattern together.
@@ -79,8 +79,6 @@ async function inspectShards(path: string, options: OpenOptions): Promise<Inspec
   return { path, ...(await activationShards(path, options)) };
 }
 
-type Found = Pick<Inspection, "kind" | "facts">;
-
 /** A protobuf message ends here. */
 const MOST_ONNX = 2 ** 31 - 1;
 const OPENING = "{".charCodeAt(0);
@@ -90,7 +88,7 @@ const SAFETENSORS = "safetensors file";
 const TORCH = "torch file";
 const ARROW = "Arrow stream";
 
-function readerOf(path: string, first: Uint8Array): ((path: string) => Promise<Found>) | undefined {
+function readerOf(path: string, first: Uint8Array): ((path: string) => Promise<FileContents>) | undefined {
   const extension = extname(path).toLowerCase();
   const format = formatOf(first);
   if (format === "hdf5" || [".h5", ".hdf5"].includes(extension)) return hdf5;
@@ -104,7 +102,7 @@ function readerOf(path: string, first: Uint8Array): ((path: string) => Promise<F
   return undefined;
 }
 
-async function hdf5(path: string): Promise<Found> {
+async function hdf5(path: string): Promise<FileContents> {
   const file = await openHdf5(path);
   try {
     const datasets = file.datasets.map(({ name, shape, type, layout, chunk, problem, link }) => ({
@@ -121,13 +119,13 @@ async function hdf5(path: string): Promise<Found> {
   }
 }
 
-async function npy(path: string): Promise<Found> {
+async function npy(path: string): Promise<FileContents> {
   const { handle, shape, type, problem } = await openNpy(path);
   await handle.close();
   return { kind: NPY, facts: { shape: [...shape], dtype: type, problem: problem?.what } };
 }
 
-async function safetensors(path: string): Promise<Found> {
+async function safetensors(path: string): Promise<FileContents> {
   const file = await openSafetensors(path);
   await file.close();
   const tensors = [...file.tensors].map(([name, { dtype, shape, begin, end }]) => ({
@@ -139,7 +137,7 @@ async function safetensors(path: string): Promise<Found> {
   return { kind: SAFETENSORS, facts: { tensors, metadata: Object.fromEntries(file.metadata) } };
 }
 
-async function arrow(path: string): Promise<Found> {
+async function arrow(path: string): Promise<FileContents> {
   const file = await openArrow(path);
   await file.close();
   return { kind: ARROW, facts: { columns: file.columns.map(({ name, type }) => ({ name, type })) } };
@@ -154,7 +152,7 @@ async function torch(path: string, options: OpenOptions): Promise<Omit<Inspectio
   return { ...found, facts: { ...found.facts, ...(activations && { activations }) }, ...(advice && { advice }) };
 }
 
-async function onnx(path: string): Promise<Found> {
+async function onnx(path: string): Promise<FileContents> {
   const { size } = await stat(path);
   if (size > MOST_ONNX)
     throw new FormatError(`${size} bytes, more than the ${MOST_ONNX} that an ONNX file can have`, { where: path });
@@ -164,7 +162,7 @@ async function onnx(path: string): Promise<Found> {
   return { kind: "ONNX model", facts: { inputs: [...inputs], outputs: [...outputs], nodes: nodes.length, parameters } };
 }
 
-async function json(path: string): Promise<Found> {
+async function json(path: string): Promise<FileContents> {
   const object = asObject(await readJsonFile(path, 256 * 1024 * 1024), "the file", path);
   if (object.model !== undefined && basename(path).startsWith("tokenizer")) return tokenizer(path, object);
   if (object.d_in !== undefined && object.k !== undefined)
@@ -175,7 +173,7 @@ async function json(path: string): Promise<Found> {
   return { kind: "JSON file", facts: Object.fromEntries(plain) };
 }
 
-async function tokenizer(path: string, object: JsonObject): Promise<Found> {
+async function tokenizer(path: string, object: JsonObject): Promise<FileContents> {
   const { vocabSize, startToken, pieces } = await loadTokenizer(path);
   const { type } = asObject(object.model, '"model"', path);
   const facts = { model: typeof type === "string" ? type : undefined, vocabulary: vocabSize, start_token: startToken };

@@ -9,6 +9,8 @@ export interface Inspection {
   readonly facts: Facts;
   readonly advice?: readonly string[];
 }
+/** What a reader of one kind of file says of it. */
+export type FileContents = Omit<Inspection, "path" | "bytes">;
 export type Fact = string | number | boolean | undefined | readonly (string | number)[];
 export interface Facts {
   readonly [name: string]: Fact | Facts | readonly Facts[];

@@ -309,9 +309,9 @@ export interface ScaledPath {
 }
 
 /**
- * -> g: the gradient of the loss with respect to every weight, from the live path and, where there
- * is one, the dead path. relu and top-k let the gradient through where a value is on and nowhere
- * else. x [B,d].
+ * -> g: the gradient of the loss with respect to every weight, from the live branch and, where
+ * there is one, the dead branch. relu and top-k let the gradient through where a value is on and
+ * nowhere else. x [B,d].
  */
 export function gradients(
   w: Weights,

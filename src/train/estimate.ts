@@ -12,7 +12,7 @@ import { createTrainStep } from "./step.ts";
 
 /** Seconds on the machine as it is now. */
 export interface Pace {
-  /** Of a step, without dead latents (each auxiliary path costs more once there are some). */
+  /** Of a step, without dead latents (each auxiliary branch costs more once there are some). */
   readonly step: number;
   /** Of a batch that is only encoded and decoded, as in an evaluation. */
   readonly forward: number;

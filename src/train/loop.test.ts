@@ -11,7 +11,7 @@ import { createReferenceEngine } from "../engine/reference.ts";
 import { CORE_PARAMS } from "../sae/params.ts";
 import { float64Of, uint32Of } from "../util/bytes.ts";
 import { trainLoop } from "./loop.ts";
-import type { Findings } from "./report.ts";
+import type { StepMetrics } from "./report.ts";
 import type { Progress } from "./start-state.ts";
 import { startParams } from "./state.ts";
 
@@ -20,7 +20,7 @@ const shape: TopkSizes = { d: D, n: 20, k: 3, auxk: 5 };
 const values = learnableRows(900, D, 10);
 const BATCH = 24;
 
-interface Logged extends Partial<Findings> {
+interface Logged extends Partial<StepMetrics> {
   readonly step: number;
   readonly lr: number;
   readonly holdout_fvu?: number | null;
@@ -87,7 +87,7 @@ async function start(
       logEvery: 1,
       saveEvery: 0,
       signal: new AbortController().signal,
-      onLog: ({ step }, lr, findings) => logged.push({ step, lr, ...findings }),
+      onLog: ({ step }, lr, metrics) => logged.push({ step, lr, ...metrics }),
       onSave: async ({ step }) => {
         saved.push(step);
         expect(logged.at(-1)?.step).toBe(step);

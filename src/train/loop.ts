@@ -5,7 +5,7 @@ import type { Engine, Hyper, Tensor } from "../engine/engine.ts";
 import { SaettaError } from "../util/errors.ts";
 import type { RunPlan } from "./plan.ts";
 import { rowsOfReplica } from "./rank-shard.ts";
-import { type Findings, type HeldOut, readFindings } from "./report.ts";
+import { type HeldOut, readStepMetrics, type StepMetrics } from "./report.ts";
 import { learningRate, type Schedule } from "./schedule.ts";
 import type { Progress, StartState } from "./start-state.ts";
 import { createTrainStep, type TrainStep } from "./step.ts";
@@ -15,7 +15,7 @@ export interface StepSeen {
   readonly progress: Progress;
   readonly lr: number;
   /** What the engine knows of the step; undefined where no observer that is due reads it. */
-  readonly findings: Findings | undefined;
+  readonly metrics: StepMetrics | undefined;
   /** Filled by the observer that evaluates; later observers find it here. */
   heldOut: HeldOut;
 }
@@ -27,7 +27,7 @@ export interface StepSeen {
 export interface RunObserver {
   /** Whether it sees this step. `last`: of the schedule. */
   due(step: number, last: boolean): boolean;
-  /** Whether it reads the findings. */
+  /** Whether it reads the metrics. */
   readonly reads: boolean;
   /**
    * Whether the state must stay as this step left it until `see` is done: the next step is then not
@@ -112,13 +112,13 @@ export async function trainLoop({ plan, start, schedule, ring, observers, signal
     due: readonly RunObserver[],
     reads: boolean,
   ): Promise<boolean> {
-    const [{ bad, stop }, findings] = await Promise.all([
+    const [{ bad, stop }, metrics] = await Promise.all([
       of.verdict(),
-      reads ? readFindings(engine, of, state, step.mseScale, step.auxCoef, step.rows, collective) : undefined,
+      reads ? readStepMetrics(engine, of, state, step.mseScale, step.auxCoef, step.rows, collective) : undefined,
     ]);
     skippedInARow = bad ? skippedInARow + 1 : 0;
     if (bad && (config.nonFinite === "stop" || skippedInARow >= MOST_SKIPPED)) throw diverged(at.step, skippedInARow);
-    const seen: StepSeen = { progress: at, lr: step.lr, findings, heldOut: {} };
+    const seen: StepSeen = { progress: at, lr: step.lr, metrics, heldOut: {} };
     for (const observer of due) await observer.see(seen);
     return stop;
   }

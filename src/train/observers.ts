@@ -1,9 +1,9 @@
 /** What watches the steps of a run: the hold-out, the log, the checkpoints. */
 
 import { basename, resolve } from "node:path";
-import { withRoom } from "../checkpoint/room.ts";
 import { checkpointBytes, pruneCheckpoints, saveCheckpoint, sayingNeeds } from "../checkpoint/save.ts";
-import { saveTogether } from "../checkpoint/together.ts";
+import { saveSharded } from "../checkpoint/save-sharded.ts";
+import { retryWhenFull } from "../checkpoint/wait-for-disk.ts";
 import { configToJson } from "../config.ts";
 import type { RunLog } from "../logs/run-log.ts";
 import { openRunLogs } from "../logs/run-logs.ts";
@@ -118,8 +118,8 @@ export class LogObserver implements RunObserver {
     return last || this.#holdout?.due(step, last) === true || step % this.#plan.config.logEvery === 0;
   }
 
-  see({ progress: { step, tokens, position }, lr, findings, heldOut }: StepSeen): void {
-    if (findings === undefined) return;
+  see({ progress: { step, tokens, position }, lr, metrics, heldOut }: StepSeen): void {
+    if (metrics === undefined) return;
     const now = this.#clock.elapsed();
     const { holdout_fvu, holdout_mse, holdout_fvu_ema, holdout_mse_ema } = heldOut;
     const report: Report = {
@@ -127,7 +127,7 @@ export class LogObserver implements RunObserver {
       tokens,
       epoch: position.epoch + position.row / this.#plan.order.rowsIn(position.epoch),
       elapsed_s: now,
-      ...findings,
+      ...metrics,
       lr,
       loss_scale: 1,
       skipped_rows: position.skipped,
@@ -168,7 +168,7 @@ export class CheckpointObserver implements RunObserver {
   readonly #out: string;
   readonly #log: LogObserver;
   readonly #clock: RunClock;
-  readonly #waiting: Omit<Parameters<typeof withRoom>[1], "needed">;
+  readonly #waiting: Omit<Parameters<typeof retryWhenFull>[1], "needed">;
 
   constructor(
     plan: RunPlan,
@@ -202,7 +202,7 @@ export class CheckpointObserver implements RunObserver {
     const { engine, collective, shard, source, choice, config } = this.#plan;
     const { state, hyper, normalization } = this.#start;
     const out = this.#out;
-    this.path = await withRoom(
+    this.path = await retryWhenFull(
       async () => {
         const progress: JsonObject = {
           tokens: at.tokens,
@@ -216,12 +216,12 @@ export class CheckpointObserver implements RunObserver {
         engine.complete(state);
         const description = describe(this.#plan, normalization);
         const snapshot = { engine, state, step: at.step, description, progress };
-        return shard.grid.size === 1 ? saveCheckpoint(out, snapshot) : saveTogether(out, snapshot, collective);
+        return shard.grid.size === 1 ? saveCheckpoint(out, snapshot) : saveSharded(out, snapshot, collective);
       },
       { ...this.#waiting, needed: checkpointBytes(state) },
     );
     if (shard.grid.rank !== 0) return;
-    await withRoom(() => pruneCheckpoints(out, config.keep), { ...this.#waiting, needed: 0 });
+    await retryWhenFull(() => pruneCheckpoints(out, config.keep), { ...this.#waiting, needed: 0 });
   }
 }
 

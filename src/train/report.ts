@@ -13,7 +13,7 @@ import type { TrainStep } from "./step.ts";
 export type HeldOut = Pick<Report, "holdout_fvu" | "holdout_mse" | "holdout_fvu_ema" | "holdout_mse_ema">;
 
 /** What the engine knows of a step. */
-export type Findings = Pick<
+export type StepMetrics = Pick<
   Report,
   "loss" | "mse" | "fvu" | "auxk_loss" | "l0" | "dead" | "dead_fraction" | "grad_norm" | "skipped"
 >;
@@ -22,7 +22,7 @@ export type Findings = Pick<
  * Reads what a step on `rows` rows, those of all replicas, found, as of this call. Every rank of
  * `collective` calls it; default: there is one.
  */
-export async function readFindings(
+export async function readStepMetrics(
   engine: Engine,
   { step: t, rows: own }: TrainStep,
   state: State,
@@ -30,7 +30,7 @@ export async function readFindings(
   auxkCoef: number,
   rows = own,
   collective = solo(),
-): Promise<Findings> {
+): Promise<StepMetrics> {
   const [sums, sq, counters] = await Promise.all([t.sums, t.sq, state.counters].map((it) => readNumbers(engine, it)));
   const ofShard = namedSums(sums!);
   const { shards, replicas } = collective.grid;

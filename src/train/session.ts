@@ -2,8 +2,8 @@
 
 import { newestCheckpoint } from "../checkpoint/load.ts";
 import type { RunLock } from "../checkpoint/lock.ts";
-import { waitForRoom } from "../checkpoint/room.ts";
 import { checkpointBytes } from "../checkpoint/save.ts";
+import { waitForDisk } from "../checkpoint/wait-for-disk.ts";
 import { ringRows } from "../data/batches.ts";
 import { countRows } from "../data/holdout.ts";
 import { stoppable } from "../data/rows-source.ts";
@@ -54,7 +54,7 @@ export async function roomToSave(
   { signal = new AbortController().signal, onNote }: RunContext,
 ): Promise<void> {
   const needed = checkpointBytes(state) * shard.grid.shards;
-  await waitForRoom({ runDir, needed, onDiskFull: config.onDiskFull, signal, onNote });
+  await waitForDisk({ runDir, needed, onDiskFull: config.onDiskFull, signal, onNote });
 }
 
 /**

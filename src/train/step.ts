@@ -3,7 +3,7 @@
  * here; each operation is spelled out in `sae/math.ts`.
  */
 
-import type { Engine, Grads, Hyper, Normalization, Path, State, Step, Tensor } from "../engine/engine.ts";
+import type { Branch, Engine, Grads, Hyper, Normalization, State, Step, Tensor } from "../engine/engine.ts";
 import { ForwardPass } from "../engine/forward.ts";
 import { bytesOf, uint32Of } from "../util/bytes.ts";
 import { type RankShard, trainingSelections } from "./rank-shard.ts";
@@ -12,9 +12,9 @@ export interface TrainStep {
   /** Rows of a batch, or of this replica's share of it. */
   readonly rows: number;
   readonly step: Step;
-  readonly live: Path;
-  /** The auxiliary path; undefined without an auxiliary loss. */
-  readonly dead: Path | undefined;
+  readonly live: Branch;
+  /** The auxiliary branch; undefined without an auxiliary loss. */
+  readonly dead: Branch | undefined;
   readonly grads: Grads;
   /**
    * One step on rows `index` (u32, `rows` of them) of `raw`. `norm`: also compute the gradient's
@@ -57,10 +57,10 @@ export function createTrainStep(
   const operations = (s: State, raw: Tensor, norm: boolean) => {
     const p = s.params;
     pass.encode(p, raw, s.age);
-    for (const path of dead === undefined ? [live] : [live, dead]) {
-      pass.decode(p, path);
-      pass.residual(p, path);
-      engine.codeGrad(p, path, t);
+    for (const branch of dead === undefined ? [live] : [live, dead]) {
+      pass.decode(p, branch);
+      pass.residual(p, branch);
+      engine.codeGrad(p, branch, t);
     }
 
     // The loss is of the whole batch, and so are its factors; a latent has fired when it has in any

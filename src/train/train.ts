@@ -3,8 +3,8 @@
 import { basename, join } from "node:path";
 import type { RunLock } from "../checkpoint/lock.ts";
 import type { Collective } from "../collective/collective.ts";
+import { chooseGrid } from "../collective/launch-env.ts";
 import { solo } from "../collective/solo.ts";
-import { chooseGrid } from "../collective/world.ts";
 import { checkOptions, type TrainOptions } from "../config.ts";
 import { stoppable } from "../data/rows-source.ts";
 import type { Source } from "../data/source.ts";

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { createProgress, formatDuration, type Stream } from "./progress.ts";
+import { createProgressLine, formatDuration, type Stream } from "./progress.ts";
 
 function recorder(isTTY: boolean, columns = 80): Stream & { text: string; listeners: (() => void)[] } {
   return {
@@ -16,11 +16,11 @@ function recorder(isTTY: boolean, columns = 80): Stream & { text: string; listen
   };
 }
 
-describe("createProgress", () => {
+describe("createProgressLine", () => {
   it("rewrites one line on a terminal, at most ten times a second, and takes it away", () => {
     const stream = recorder(true);
     let at = 0;
-    const progress = createProgress({ label: "harvest", total: 10_000, unit: "tokens", stream, now: () => at });
+    const progress = createProgressLine({ label: "harvest", total: 10_000, unit: "tokens", stream, now: () => at });
     at = 1000;
     progress.update(2000);
     at = 1050;
@@ -33,7 +33,7 @@ describe("createProgress", () => {
   it("writes a plain line every ten seconds elsewhere", () => {
     const stream = recorder(false);
     let at = 0;
-    const progress = createProgress({ label: "train", unit: "rows", stream, now: () => at });
+    const progress = createProgressLine({ label: "train", unit: "rows", stream, now: () => at });
     for (at = 0; at <= 20_000; at += 500) progress.update(at / 10, "loss 0.5");
     progress.done();
     expect(stream.text).toBe("train: 1,000 rows, 100 rows/s, loss 0.5\ntrain: 2,000 rows, 100 rows/s, loss 0.5\n");
@@ -42,7 +42,14 @@ describe("createProgress", () => {
   it("forgets a slow start and does not count what a resumed run had done", () => {
     const stream = recorder(false);
     let at = 0;
-    const progress = createProgress({ label: "train", total: 5000, unit: "rows", start: 900, stream, now: () => at });
+    const progress = createProgressLine({
+      label: "train",
+      total: 5000,
+      unit: "rows",
+      start: 900,
+      stream,
+      now: () => at,
+    });
     at = 10_000;
     progress.update(1000);
     at = 20_000;
@@ -53,14 +60,14 @@ describe("createProgress", () => {
 
   it("never writes more than a terminal's line holds", () => {
     const stream = recorder(true, 20);
-    createProgress({ label: "harvest", unit: "tokens", stream, now: () => 0 }).update(123_456_789);
+    createProgressLine({ label: "harvest", unit: "tokens", stream, now: () => 0 }).update(123_456_789);
     expect(stream.text).toBe("\r\u001b[2Kharvest: 123,456,78");
   });
 
   it("tells no rate before it can be known", () => {
     const stream = recorder(true);
     let at = 0;
-    const progress = createProgress({ label: "harvest", total: 10, unit: "tokens", stream, now: () => at });
+    const progress = createProgressLine({ label: "harvest", total: 10, unit: "tokens", stream, now: () => at });
     at = 1;
     progress.update(5);
     expect(stream.text).toBe("\r\u001b[2Kharvest: 5 of 10 tokens");
@@ -68,14 +75,14 @@ describe("createProgress", () => {
 
   it("takes a terminal that does not know its width for a usual one", () => {
     const stream = recorder(true, 0);
-    createProgress({ label: "harvest", unit: "tokens", stream, now: () => 0 }).update(123_456_789);
+    createProgressLine({ label: "harvest", unit: "tokens", stream, now: () => 0 }).update(123_456_789);
     expect(stream.text).toBe("\r\u001b[2Kharvest: 123,456,789 tokens");
   });
 
   it("listens once for a stream's errors", () => {
     const stream = recorder(false);
-    createProgress({ label: "a", unit: "b", stream });
-    createProgress({ label: "a", unit: "b", stream });
+    createProgressLine({ label: "a", unit: "b", stream });
+    createProgressLine({ label: "a", unit: "b", stream });
     expect(stream.listeners).toHaveLength(1);
   });
 });

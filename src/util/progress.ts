@@ -36,7 +36,7 @@ export interface Stream {
   on(event: "error", listener: () => void): unknown;
 }
 
-export interface Progress {
+export interface ProgressLine {
   /**
    * `done` units so far; `note` is put at the end of the line ("loss 0.31"). Cheap: may be called
    * at every step.
@@ -48,7 +48,7 @@ export interface Progress {
 
 const watched = new WeakSet<Stream>();
 
-export function createProgress(options: ProgressOptions): Progress {
+export function createProgressLine(options: ProgressOptions): ProgressLine {
   const { label, total, unit, start = 0, stream = process.stderr, now = () => performance.now() } = options;
   const terminal = stream.isTTY === true && process.env.TERM !== "dumb";
   if (!watched.has(stream)) {

@@ -11,7 +11,7 @@ import koffi from "koffi";
 import { afterAll, describe, expect, it } from "vitest";
 import { CASES, selfTest } from "../../src/engine/conformance.ts";
 import { draw } from "../../src/engine/conformance-draw.ts";
-import { World } from "../../src/engine/conformance-world.ts";
+import { GuardedStep } from "../../src/engine/conformance-guarded-step.ts";
 import { type CudaOptions, createCudaEngine } from "../../src/engine/cuda/index.ts";
 import type { Engine } from "../../src/engine/engine.ts";
 import { createReferenceEngine } from "../../src/engine/reference.ts";
@@ -62,8 +62,8 @@ describe.skipIf(why !== undefined)("over a stand-in for CUDA", () => {
   it("gives all memory back when it is closed, also what nobody freed", async () => {
     const engine = await make({ dtype: "bf16" });
     const held = ask("standin_allocations");
-    const world = await World.create(engine, draw({ d: 24, n: 90, k: 5, auxk: 40, B: 33, age: () => 5000 }));
-    await world.whole();
+    const guarded = await GuardedStep.create(engine, draw({ d: 24, n: 90, k: 5, auxk: 40, B: 33, age: () => 5000 }));
+    await guarded.whole();
     expect(ask("standin_allocations")).toBeGreaterThan(held);
     await engine.close();
     expect(ask("standin_allocations")).toBe(0);
@@ -81,9 +81,9 @@ describe.skipIf(why !== undefined)("over a stand-in for CUDA", () => {
 
   it("reports a row that is not there when something is read", async () => {
     await using engine = await make({ dtype: "f32" });
-    const world = await World.create(engine, draw({ d: 3, n: 5, k: 2, auxk: 0, B: 4 }));
-    await world.set("rows", [0, 1, 4000, 2]);
-    await expect(world.load()).rejects.toThrow(/cuda engine: load: row 4000 was asked for/);
+    const guarded = await GuardedStep.create(engine, draw({ d: 3, n: 5, k: 2, auxk: 0, B: 4 }));
+    await guarded.set("rows", [0, 1, 4000, 2]);
+    await expect(guarded.load()).rejects.toThrow(/cuda engine: load: row 4000 was asked for/);
   });
 
   it("refuses shapes in words", async () => {

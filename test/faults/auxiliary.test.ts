@@ -49,9 +49,9 @@ describe("row 12", () => {
       // All dead latents are below 0, so t_hat = 0 whatever the weights are.
       const silent = { ...w, latentBias: w.latentBias.map((b, j) => (dead[j] ? -100 : b)) };
       const trainer = Trainer.of(engine, { shape, w: silent, age, hyper: { mseScale: 0 } });
-      const { gradient, findings, sums } = await trainer.step(x);
+      const { gradient, metrics, sums } = await trainer.step(x);
       expect(sums.dead).toBe(5);
-      expect(findings.auxk_loss).toBeGreaterThan(0);
+      expect(metrics.auxk_loss).toBeGreaterThan(0);
       for (const part of Object.values(gradient))
         expect(flat(part).map(Math.abs)).toEqual(Array(flat(part).length).fill(0));
     },
@@ -74,8 +74,8 @@ describe("row 13", () => {
     const { target } = holdAt(w, x, options);
     const uncentred = sumOf(target.flat().map((value) => value ** 2));
     expect(uncentred, "the draw tells both normalisers apart").toBeGreaterThan(1.2 * variationOf(target));
-    const { findings } = await Trainer.of(engine, { shape, w, age }).step(x);
-    expectClose(engine, [findings.auxk_loss ?? Number.NaN], [plainLosses(w, x, options).auxkLoss], "auxk_loss");
+    const { metrics } = await Trainer.of(engine, { shape, w, age }).step(x);
+    expectClose(engine, [metrics.auxk_loss ?? Number.NaN], [plainLosses(w, x, options).auxkLoss], "auxk_loss");
   });
 
   onEveryEngine("row 13: target and denominator are held fixed in the gradient", async (engine) => {
@@ -85,11 +85,11 @@ describe("row 13", () => {
 
   onEveryEngine("row 13: loss and gradient are 0 when nothing is dead", async (engine) => {
     const trainer = Trainer.of(engine, { shape, w, age: age.map(() => 100), hyper: { auxCoef: 1e6 } });
-    const { findings, gradient, bad } = await trainer.step(x);
+    const { metrics, gradient, bad } = await trainer.step(x);
     expect(bad).toBe(0);
-    expect(findings.auxk_loss).toBe(0);
+    expect(metrics.auxk_loss).toBe(0);
     const nothing = { ...options, dead: dead.map(() => false) };
-    expectClose(engine, [findings.loss ?? Number.NaN], [plainLosses(w, x, nothing).mse], "loss");
+    expectClose(engine, [metrics.loss ?? Number.NaN], [plainLosses(w, x, nothing).mse], "loss");
     expectWeights(engine, gradient, slopes(w, x, { ...nothing, auxCoef: 0 }), "gradient", SLOPE);
   });
 
@@ -127,10 +127,10 @@ describe("row 13", () => {
       // 2^-19 and 2^-18.
       for (const delta of [0, 2 ** -20, 2 ** -19]) {
         const { start, rows } = nearlyConstant(delta);
-        const { findings, gradient, sums, bad } = await Trainer.of(engine, { ...start, hyper: { mseScale: 0 } }).step(
+        const { metrics, gradient, sums, bad } = await Trainer.of(engine, { ...start, hyper: { mseScale: 0 } }).step(
           rows,
         );
-        expect({ delta, bad, dead: sums.dead, auxk_loss: findings.auxk_loss }).toEqual({
+        expect({ delta, bad, dead: sums.dead, auxk_loss: metrics.auxk_loss }).toEqual({
           delta,
           bad: 0,
           dead: 1,
@@ -140,9 +140,9 @@ describe("row 13", () => {
       }
       const delta = 2 ** -18;
       const { start, rows } = nearlyConstant(delta);
-      const { findings, gradient } = await Trainer.of(engine, { ...start, hyper: { mseScale: 0 } }).step(rows);
+      const { metrics, gradient } = await Trainer.of(engine, { ...start, hyper: { mseScale: 0 } }).step(rows);
       const expected = (0.5 ** 2 + (0.5 - delta) ** 2) / (delta ** 2 / 2);
-      expectClose(engine, [findings.auxk_loss ?? Number.NaN], [expected], "auxk_loss");
+      expectClose(engine, [metrics.auxk_loss ?? Number.NaN], [expected], "auxk_loss");
       expectClose(
         engine,
         [gradient.latentBias[1]],
@@ -169,7 +169,7 @@ describe("row 13", () => {
     onEveryEngine(
       `row 13: what is not finite makes the step bad, and is not turned into 0, in a step that is ${which}`,
       async (engine) => {
-        // Only the dead path touches decoder row 1, which is never among the live.
+        // Only the dead branch touches decoder row 1, which is never among the live.
         const { start } = nearlyConstant(0);
         const broken = { ...start.w, decoder: [start.w.decoder[0], [Number.NaN, 0]] };
         const trainer = Trainer.of(engine, { ...start, w: broken });
@@ -177,9 +177,9 @@ describe("row 13", () => {
           [1, 1],
           [3, 1],
         ];
-        const { bad, findings } = await trainer.step(apart, {}, logged);
+        const { bad, metrics } = await trainer.step(apart, {}, logged);
         expect(bad).not.toBe(0);
-        expect({ auxk_loss: findings.auxk_loss, loss: findings.loss }).toEqual({
+        expect({ auxk_loss: metrics.auxk_loss, loss: metrics.loss }).toEqual({
           auxk_loss: Number.NaN,
           loss: Number.NaN,
         });

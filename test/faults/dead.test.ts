@@ -116,7 +116,7 @@ describe("row 16", () => {
       const trainer = Trainer.of(engine, axes(4, [100, 101, 99, 0], { deadAfter: 100 }, 4, 4));
       const first = await trainer.step(rows);
       expect(first.dead?.latents).toEqual([[1], [1], [1]]);
-      expect({ dead: first.findings.dead, dead_fraction: first.findings.dead_fraction }).toEqual({
+      expect({ dead: first.metrics.dead, dead_fraction: first.metrics.dead_fraction }).toEqual({
         dead: 1,
         dead_fraction: 0.25,
       });

@@ -173,10 +173,10 @@ describe("row 19", () => {
       const dead = Array.from({ length: shape.n }, (_, j) => j % 3 === 0);
       const hyper = { mseScale: 7, auxCoef: 0.25 };
       const trainer = Trainer.of(engine, { shape, w, age: dead.map((is) => (is ? 101 : 0)), hyper });
-      const { findings } = await trainer.step(rows.slice(0, 20));
+      const { metrics } = await trainer.step(rows.slice(0, 20));
       const { mse, auxkLoss, loss } = plainLosses(w, rows.slice(0, 20), { shape, dead, ...hyper });
       expect(auxkLoss).toBeGreaterThan(0.1);
-      const numbers = [findings.mse, findings.auxk_loss, findings.loss].map((value) => value ?? Number.NaN);
+      const numbers = [metrics.mse, metrics.auxk_loss, metrics.loss].map((value) => value ?? Number.NaN);
       expectClose(engine, numbers, [mse, auxkLoss, loss], "mse, auxk_loss, loss");
       expect(loss).toBeCloseTo(7 * mse + 0.25 * auxkLoss, 12);
     },

@@ -18,7 +18,7 @@ import {
 } from "../../src/engine/engine.ts";
 import { createReferenceEngine } from "../../src/engine/reference.ts";
 import { CORE_PARAMS, type CoreParam } from "../../src/sae/params.ts";
-import { type Findings, readFindings } from "../../src/train/report.ts";
+import { readStepMetrics, type StepMetrics } from "../../src/train/report.ts";
 import { readReals, writeReals } from "../../src/train/state.ts";
 import type { TrainStep } from "../../src/train/step.ts";
 import { bytesOf, float64Of, uint32Of } from "../../src/util/bytes.ts";
@@ -329,12 +329,12 @@ export class Trainer {
     engine.write(raw, bytesOf(Float32Array.from(x.flat())));
     const all = { ...this.hyper, rows, ...hyper };
     step.run(state, raw, Uint32Array.from(x.keys()), all, logged);
-    const findings: Findings = await readFindings(engine, step, state, all.mseScale, all.auxCoef);
+    const metrics: StepMetrics = await readStepMetrics(engine, step, state, all.mseScale, all.auxCoef);
     const sums = float64Of(await engine.read(step.step.sums));
     const grad = async (t: Tensor | undefined) => (t === undefined ? [] : Array.from(await readReals(engine, t)));
     const { preBias, latentBias, encoder, decoder } = step.grads;
     const found = {
-      findings,
+      metrics,
       sums: Object.fromEntries(SUMS.map((name, i) => [name, sums[i]])) as Record<(typeof SUMS)[number], number>,
       bad: uint32Of(await engine.read(step.step.bad))[0],
       fired: Array.from(uint32Of(await engine.read(step.step.fired))),

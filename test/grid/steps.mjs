@@ -4,7 +4,7 @@
 import { paramsOf, rulesOf } from "../../dist/sae/architectures/index.js";
 import { autoencoderDims } from "../../dist/sae/dims.js";
 import { rankShard, rowsOfReplica } from "../../dist/train/rank-shard.js";
-import { readFindings } from "../../dist/train/report.js";
+import { readStepMetrics } from "../../dist/train/report.js";
 import { allocState, shareState, startParams } from "../../dist/train/state.js";
 import { createTrainStep } from "../../dist/train/step.js";
 import { bytesOf, float32Of, float64Of, uint32Of } from "../../dist/util/bytes.js";
@@ -98,8 +98,8 @@ export async function steps(engine, collective, asked) {
         values[slot] > 0 ? [[first + Math.floor(slot / codes.capacity), shard.firstLatent + j]] : [],
       );
     };
-    const findings = await readFindings(engine, ops, state, HYPER.mseScale, HYPER.auxCoef, B, collective);
-    kept.push({ ...findings, live: await selected(ops.live), dead_pairs: await selected(ops.dead) });
+    const metrics = await readStepMetrics(engine, ops, state, HYPER.mseScale, HYPER.auxCoef, B, collective);
+    kept.push({ ...metrics, live: await selected(ops.live), dead_pairs: await selected(ops.dead) });
   }
   ops.close();
   engine.complete(state);

@@ -5,8 +5,8 @@
 import { writeFileSync } from "node:fs";
 import { join as joinPath } from "node:path";
 import { join } from "../../dist/collective/join.js";
+import { launchEnvOf } from "../../dist/collective/launch-env.js";
 import { solo } from "../../dist/collective/solo.js";
-import { worldOf } from "../../dist/collective/world.js";
 import { operations } from "./operations.mjs";
 import { steps } from "./steps.mjs";
 
@@ -41,9 +41,11 @@ async function variants(engine, collective) {
   return found;
 }
 
-const world = worldOf(process.env);
+const launched = launchEnvOf(process.env);
 const collective =
-  world === undefined ? solo() : await join(world, { shards: Number(shards), replicas: Number(replicas), kind: "mpi" });
+  launched === undefined
+    ? solo()
+    : await join(launched, { shards: Number(shards), replicas: Number(replicas), kind: "mpi" });
 const found = {};
 for (const name of engines.split(",")) {
   const engine = await engineOf(name, collective);

@@ -16,7 +16,7 @@ import { cpuEngine, whyNoCpu } from "../support/engines.ts";
 import { newState, newStep, paramShapes } from "../topk.ts";
 import { fixture, hyperOf, KINDS, near, precision, runs, shape, states } from "./fixtures.ts";
 
-interface Found {
+interface StepRecord {
   readonly loss: number;
   /** "kind/parameter". */
   readonly arrays: ReadonlyMap<string, Float32Array | Float64Array>;
@@ -28,7 +28,7 @@ const sae = { d, n, k: config.k, auxk: config.auxk };
 const QUANTITIES = KINDS.flatMap((kind) => CORE_PARAMS.map((name) => `${kind}/${name}`));
 
 /** One step from each state. */
-async function steps(engine: Engine): Promise<Found[]> {
+async function steps(engine: Engine): Promise<StepRecord[]> {
   const state = newState(engine, sae, false);
   const step = newStep(engine, sae, B, { dense: true });
   const data = Float32Array.from(fixture("data"));
@@ -45,7 +45,7 @@ async function steps(engine: Engine): Promise<Found[]> {
   const tensors: [string, Tensor][] = KINDS.flatMap((kind) =>
     CORE_PARAMS.map((name): [string, Tensor] => [`${kind}/${name}`, groups[kind][name]]),
   );
-  const found: Found[] = [];
+  const found: StepRecord[] = [];
   let at = 0;
   for (const [i, { age, updates }] of precision.states.entries()) {
     for (const kind of ["weights", "m", "v"] as const) {
@@ -80,7 +80,7 @@ const middle = (values: readonly number[]): number => {
 };
 
 /** The median error of the elements whose truth is not 0, as make_fixtures.py has it. */
-function errorOf(name: string, found: Found, truth: Found): number {
+function errorOf(name: string, found: StepRecord, truth: StepRecord): number {
   if (name === "loss") return Math.abs(found.loss - truth.loss);
   const expected = truth.arrays.get(name) ?? [];
   const actual = found.arrays.get(name) ?? [];

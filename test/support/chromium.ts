@@ -51,7 +51,7 @@ export async function watchedPage(
 
 const AXE = createRequire(import.meta.url).resolve("axe-core/axe.min.js");
 
-interface Found {
+interface AxeResult {
   readonly violations: readonly {
     readonly id: string;
     readonly nodes: readonly { readonly html: string; readonly failureSummary?: string }[];
@@ -65,7 +65,7 @@ interface Found {
 export async function accessibilityFaults(page: Page): Promise<string[]> {
   await page.addScriptTag({ path: AXE });
   // What a rule finds right is not gone into beyond one element, which takes half the time.
-  const { violations } = (await page.evaluate(`axe.run({ resultTypes: ["violations"] })`)) as Found;
+  const { violations } = (await page.evaluate(`axe.run({ resultTypes: ["violations"] })`)) as AxeResult;
   return violations.flatMap(({ id, nodes }) =>
     nodes.map(({ html, failureSummary }) => `${id}: ${html} ${failureSummary ?? ""}`),
   );

@@ -3,7 +3,7 @@
 import { solo } from "../../src/collective/solo.ts";
 import type { Hyper, Normalization, State } from "../../src/engine/engine.ts";
 import type { LoopInput, RunObserver } from "../../src/train/loop.ts";
-import type { Findings, HeldOut } from "../../src/train/report.ts";
+import type { HeldOut, StepMetrics } from "../../src/train/report.ts";
 import type { Progress } from "../../src/train/start-state.ts";
 
 export interface LoopValues
@@ -16,7 +16,7 @@ export interface LoopValues
   readonly normalization?: Normalization;
   readonly from: Progress;
   readonly logEvery: number;
-  readonly onLog: (progress: Progress, lr: number, findings: Findings & HeldOut) => void;
+  readonly onLog: (progress: Progress, lr: number, metrics: StepMetrics & HeldOut) => void;
   /** Steps between evaluations; 0: only at the end. */
   readonly evalEvery?: number;
   readonly evaluate?: () => Promise<HeldOut>;
@@ -40,8 +40,8 @@ export function loopInput(values: LoopValues): LoopInput {
     reads: true,
     holds: false,
     due: (step, last) => last || step % logEvery === 0 || holdout.due(step, last),
-    see: ({ progress, lr, findings, heldOut }) => {
-      if (findings !== undefined) onLog(progress, lr, { ...findings, ...heldOut });
+    see: ({ progress, lr, metrics, heldOut }) => {
+      if (metrics !== undefined) onLog(progress, lr, { ...metrics, ...heldOut });
     },
   };
   const save: RunObserver = {

@@ -61,7 +61,7 @@ const STRUCTS = {
   Merge: { peers: "const Peers*", z: "Codes", B: "size_t", k: "size_t", n: "size_t", t: "Step", isLive: "u32" },
   AllReduce: { peers: "const Peers*", over: "Over", type: "WireType", op: "ReduceOp", at: "void*", count: "size_t" },
   Decode: { decoder: "const float*", z: "Codes", err: "float*", B: "size_t", d: "size_t", n: "size_t" },
-  /** `live`: the live err where this is the dead path, else null. */
+  /** `live`: the live err where this is the dead branch, else null. */
   Residual: {
     preBias: "const float*",
     x: "const float*",
@@ -89,9 +89,7 @@ const STRUCTS = {
    * kept.
    */
   NewGradients: { n: "size_t", d: "size_t", capacity: "size_t", g: "Params" },
-  /**
-   * dead.k of 0: no dead path. `countsErr`: this rank counts the sum of err, which all ranks have.
-   */
+  /** dead.k of 0: no dead branch. `countsErr`: this rank counts err's sum, which all ranks have. */
   ParamGrad: {
     p: "Params",
     x: "const float*",

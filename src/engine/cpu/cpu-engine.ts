@@ -10,6 +10,7 @@ import { CORE_PARAMS, parameterCount } from "../../sae/params.ts";
 import { SaettaError } from "../../util/errors.ts";
 import { formatOf, NORMALIZATIONS } from "../contract/names.ts";
 import {
+  type Branch,
   COUNTERS,
   type Codes,
   type Dims,
@@ -18,7 +19,6 @@ import {
   type Grads,
   type Over,
   type Params,
-  type Path,
   type ReduceOp,
   type Rule,
   type Selection,
@@ -247,30 +247,30 @@ export class CpuEngine extends EngineBase<CpuTensor, CpuCodes, CpuGrads> impleme
     this.fusion.decode(p, z, err, () => this.#native.decode(this.#stream, args));
   }
 
-  residual(p: Params, target: Tensor, t: Step, path: Path, live?: Path): void {
+  residual(p: Params, target: Tensor, t: Step, branch: Branch, live?: Branch): void {
     this.checkOpen();
-    const args = residualOf(p, target, t, path, live);
-    this.fusion.residual(p, target, t, path, live, () => this.#native.residual(this.#stream, args));
+    const args = residualOf(p, target, t, branch, live);
+    this.fusion.residual(p, target, t, branch, live, () => this.#native.residual(this.#stream, args));
   }
 
-  codeGrad(p: Params, path: Path, t: Step): void {
+  codeGrad(p: Params, branch: Branch, t: Step): void {
     this.checkOpen();
     const [n, d] = p.decoder.shape;
-    const [B] = path.err.shape;
-    const [decoder, z] = [at(p.decoder, "f32", n, d), ownCodes(path.codes).addresses(B)];
-    const args = { decoder, z, err: at(path.err, "f32", B, d), ...{ B, d, n }, t: stepAddresses(t) };
+    const [B] = branch.err.shape;
+    const [decoder, z] = [at(p.decoder, "f32", n, d), ownCodes(branch.codes).addresses(B)];
+    const args = { decoder, z, err: at(branch.err, "f32", B, d), ...{ B, d, n }, t: stepAddresses(t) };
     this.fusion.codeGrad(
       p,
-      path,
+      branch,
       t,
       () => this.#native.codeGrad(this.#stream, args),
       ({ target, live }) => {
-        this.#native.reconstruct(this.#stream, { decoder, z, n, residual: residualOf(p, target, t, path, live) });
+        this.#native.reconstruct(this.#stream, { decoder, z, n, residual: residualOf(p, target, t, branch, live) });
       },
     );
   }
 
-  paramGrad(p: Params, x: Tensor, t: Step, live: Path, dead: Path | undefined, g: Grads): void {
+  paramGrad(p: Params, x: Tensor, t: Step, live: Branch, dead: Branch | undefined, g: Grads): void {
     this.#open();
     const [n, d] = p.encoder.shape;
     const [B] = x.shape;
@@ -392,14 +392,14 @@ export class CpuEngine extends EngineBase<CpuTensor, CpuCodes, CpuGrads> impleme
   }
 }
 
-function residualOf(p: Params, x: Tensor, t: Step, path: Path, live: Path | undefined): StructOf<"Residual"> {
+function residualOf(p: Params, x: Tensor, t: Step, branch: Branch, live: Branch | undefined): StructOf<"Residual"> {
   const [B, d] = x.shape;
   at(t.sums, "f64", sumsLength(d));
-  const { value, k } = ownCodes(path.codes).addresses(B);
+  const { value, k } = ownCodes(branch.codes).addresses(B);
   return {
     preBias: at(p.preBias, "f32", d),
     x: at(x, "f32", B, d),
-    err: at(path.err, "f32", B, d),
+    err: at(branch.err, "f32", B, d),
     live: live === undefined ? 0 : at(live.err, "f32", B, d),
     ...{ value, k, B, d },
     t: stepAddresses(t),

@@ -4,7 +4,7 @@ import { describe, expect, it } from "vitest";
 import { refusal } from "../../../test/topk.ts";
 import { bytesOf } from "../../util/bytes.ts";
 import { draw } from "../conformance-draw.ts";
-import { World } from "../conformance-world.ts";
+import { GuardedStep } from "../conformance-guarded-step.ts";
 import { createReferenceEngine } from "../reference.ts";
 import { cpuPaths, createCpuEngine, type InstructionSet } from "./index.ts";
 
@@ -19,13 +19,13 @@ async function hashAfterSteps(path: InstructionSet, threads: number): Promise<st
   await using engine = await createCpuEngine({ threads, path });
   const bias = (j: number) => (j === 7 ? 12 : undefined);
   const normalization = { kind: "layer_norm", factor: 1 } as const;
-  const world = await World.create(
+  const guarded = await GuardedStep.create(
     engine,
     draw({ d: 35, n: 600, k: 9, auxk: 13, B: 300, bias, ema: true, normalization, hyper: { emaDecay: 0.9, clip: 1 } }),
   );
-  for (let step = 0; step < 2; step++) await world.whole();
+  for (let step = 0; step < 2; step++) await guarded.whole();
   const hash = createHash("sha256");
-  for (const name of world.names) hash.update(bytesOf(world.get(name)));
+  for (const name of guarded.names) hash.update(bytesOf(guarded.get(name)));
   return hash.digest("hex");
 }
 
@@ -81,9 +81,9 @@ describe.skipIf(paths.length === 0)("the engine", () => {
 
   it("reports what failed in an operation when something is read", async () => {
     await using engine = await createCpuEngine({ threads: 2 });
-    const world = await World.create(engine, draw({ d: 3, n: 5, k: 2, auxk: 0, B: 4 }));
-    await world.set("rows", [0, 1, 4000, 2]);
-    await expect(world.load()).rejects.toThrow(/cpu engine: load: row 4000 was asked for/);
+    const guarded = await GuardedStep.create(engine, draw({ d: 3, n: 5, k: 2, auxk: 0, B: 4 }));
+    await guarded.set("rows", [0, 1, 4000, 2]);
+    await expect(guarded.load()).rejects.toThrow(/cpu engine: load: row 4000 was asked for/);
   });
 
   it("answers reads under way when it is closed, and nothing after", async () => {

@@ -56,7 +56,7 @@ export const SIZES = {
   BIAS_SHARE: 8,
   /** Slots whose decoder rows `reconstruct` keeps. */
   HELD: 32,
-  /** Set in the row of an entry of the dead path. */
+  /** Set in the row of an entry of the dead branch. */
   DEAD_PATH: 0x8000_0000,
 } as const;
 

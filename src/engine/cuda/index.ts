@@ -9,6 +9,7 @@ import { solo } from "../../collective/solo.ts";
 import { NO_NORMALIZATION } from "../../sae/math.ts";
 import { SaettaError } from "../../util/errors.ts";
 import type {
+  Branch,
   Codes,
   Dims,
   DType,
@@ -17,7 +18,6 @@ import type {
   Normalization,
   Over,
   Params,
-  Path,
   ReduceOp,
   Rule,
   Selection,
@@ -44,7 +44,7 @@ import { RowUploads } from "./memory/upload-rows.ts";
 import { restartForecast } from "./ops/dead-list.ts";
 import { encode, load } from "./ops/encode.ts";
 import { CudaGrads, ownGrads } from "./ops/gradients.ts";
-import * as paths from "./ops/reconstruct.ts";
+import * as branchOps from "./ops/reconstruct.ts";
 import { RecordedStep, type StepUse } from "./record.ts";
 import { merge } from "./replicas/merge.ts";
 import { complete } from "./replicas/owned-rows.ts";
@@ -237,15 +237,15 @@ class CudaEngine extends EngineBase<CudaTensor, CudaCodes, CudaGrads> implements
   }
 
   decode(p: Params, z: Codes, err: Tensor): void {
-    this.#holdable(() => this.fusion.decode(p, z, err, () => paths.decode(this.#cuda, p, z, err)));
+    this.#holdable(() => this.fusion.decode(p, z, err, () => branchOps.decode(this.#cuda, p, z, err)));
   }
 
-  residual(p: Params, target: Tensor, t: Step, path: Path, live?: Path): void {
+  residual(p: Params, target: Tensor, t: Step, branch: Branch, live?: Branch): void {
     this.#holdable(() => {
       const cuda = this.#cuda;
-      const alone = () => paths.residual(cuda, p, target, t, path, live);
-      if (paths.canReconstruct(cuda, path, p)) {
-        this.fusion.residual(p, target, t, path, live, alone);
+      const alone = () => branchOps.residual(cuda, p, target, t, branch, live);
+      if (branchOps.canReconstruct(cuda, branch, p)) {
+        this.fusion.residual(p, target, t, branch, live, alone);
       } else {
         this.fusion.flush();
         alone();
@@ -253,15 +253,15 @@ class CudaEngine extends EngineBase<CudaTensor, CudaCodes, CudaGrads> implements
     });
   }
 
-  codeGrad(p: Params, path: Path, t: Step): void {
+  codeGrad(p: Params, branch: Branch, t: Step): void {
     this.#holdable(() => {
       const cuda = this.#cuda;
-      const all = ({ target, live }: Reconstruct) => paths.reconstruct(cuda, p, target, t, path, live);
-      this.fusion.codeGrad(p, path, t, () => paths.codeGrad(cuda, p, path, t), all);
+      const all = ({ target, live }: Reconstruct) => branchOps.reconstruct(cuda, p, target, t, branch, live);
+      this.fusion.codeGrad(p, branch, t, () => branchOps.codeGrad(cuda, p, branch, t), all);
     });
   }
 
-  paramGrad(p: Params, x: Tensor, t: Step, live: Path, dead: Path | undefined, g: Grads): void {
+  paramGrad(p: Params, x: Tensor, t: Step, live: Branch, dead: Branch | undefined, g: Grads): void {
     this.#operation(() => ownGrads(g).paramGrad(this.#cuda, p, x, t, live, dead));
   }
 

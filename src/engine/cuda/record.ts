@@ -34,14 +34,14 @@ function nothing(): StepUse {
 export class RecordedStep {
   readonly #cuda: CudaContext;
   readonly #step: () => void;
-  /** Calls the step and queues what it held back. `findings` are told of. */
-  readonly #watched: (step: () => void, findings: StepUse) => void;
+  /** Calls the step and queues what it held back. `use` records what it used. */
+  readonly #watched: (step: () => void, use: StepUse) => void;
   #use: StepUse | undefined;
   #generation = 0;
   /** Rooms that the step has run with; the graph, once it has been recorded. */
   readonly #graphs = new Map<string, number | undefined>();
 
-  constructor(cuda: CudaContext, step: () => void, watched: (step: () => void, findings: StepUse) => void) {
+  constructor(cuda: CudaContext, step: () => void, watched: (step: () => void, use: StepUse) => void) {
     this.#cuda = cuda;
     this.#step = step;
     this.#watched = watched;

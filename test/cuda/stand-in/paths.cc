@@ -136,7 +136,7 @@ static void residualSums(Launch& l) {
   for (size_t i = 0; i < 2 * d; i++) sums[SUMS + i] += all(4 + i);
 }
 
-// ---- the dense dead path ----
+// ---- the dense dead branch ----
 
 static void denseRows(Launch& l) {
   void* weights = l.next<void*>();

@@ -1,7 +1,7 @@
 // codeGrad: the gradient of each value that is on, decoder[latent] . err.
 
 #ifndef SAETTA_PATH
-#include "path.h"
+#include "branch.h"
 
 #define SAETTA_FILE "code_grad.cc"
 #include "each_path.h"

@@ -1,7 +1,7 @@
 // decode: err = W z, a sum of the decoder rows that are on.
 
 #ifndef SAETTA_PATH
-#include "path.h"
+#include "branch.h"
 
 #define SAETTA_FILE "decode.cc"
 #include "each_path.h"

@@ -21,7 +21,7 @@ struct Gradients {
   size_t n, d;
   /// Tensors of the caller; encoder and decoder are null unless dense gradients were asked for.
   Params g;
-  /// List of latent j: entries [start[j], start[j + 1]), those from middle[j] on of the dead path.
+  /// List of latent j: entries [start[j], start[j + 1]), those from middle[j] on of the dead one.
   uint64_t *start, *middle;
   Entry* entries;
   size_t capacity;
@@ -29,7 +29,7 @@ struct Gradients {
   uint32_t* longAt;
   float* longRows;
   size_t longCapacity;
-  /// Of the last paramGrad; the factors of the loss are 0 where a path has no entries.
+  /// Of the last paramGrad; the factors of the loss are 0 where a branch has no entries.
   double liveScale, deadScale;
   const float *x, *liveErr, *deadErr, *preBias;
 

@@ -1,9 +1,9 @@
-// decode, residual and codeGrad of one path in one pass over the rows: a row's part of the decoder
-// (k rows of it) comes from memory once and is still in the L2 cache when its products with err are
-// taken; the next row's is asked for meanwhile.
+// decode, residual and codeGrad of one branch in one pass over the rows: a row's part of the
+// decoder (k rows of it) comes from memory once and is still in the L2 cache when its products with
+// err are taken; the next row's is asked for meanwhile.
 
 #ifndef SAETTA_PATH
-#include "path.h"
+#include "branch.h"
 
 #define SAETTA_FILE "reconstruct.cc"
 #include "each_path.h"

@@ -2,7 +2,7 @@
 // float64.
 
 #ifndef SAETTA_PATH
-#include "path.h"
+#include "branch.h"
 
 #define SAETTA_FILE "residual.cc"
 #include "each_path.h"

@@ -9,7 +9,7 @@ import { CONTRACT, type Compute, FILES, type Kernel, type KernelArguments } from
 import type { Address, Driver } from "./driver.ts";
 import { WHERE } from "./libraries.ts";
 
-export interface Grid {
+export interface Launch {
   readonly blocks: number | readonly [number, number];
   readonly threads: number | readonly [number, number];
   /** Bytes of dynamic shared memory. */
@@ -82,7 +82,7 @@ export class Kernels {
   /** Queues a kernel. Throws CudaError with its name when it cannot be launched. */
   launch<K extends Kernel>(
     kernel: K,
-    { blocks, threads, shared = 0, stream = this.#stream }: Grid,
+    { blocks, threads, shared = 0, stream = this.#stream }: Launch,
     args: KernelArguments<K>,
   ): void {
     const loaded = this.#of(kernel);

@@ -1,4 +1,4 @@
-// The dense dead path: where many slots of a row are dead codes, sparse gathers cost more than
+// The dense dead branch: where many slots of a row are dead codes, sparse gathers cost more than
 // products over all dead latents. These kernels turn the codes of the dead into matrices [C,cap]
 // for a chunk of C rows and back; the products are the host's. Position q < cap of a dead latent is
 // its place in the list of dead latents.

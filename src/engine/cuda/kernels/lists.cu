@@ -13,7 +13,7 @@
 
 #include "gradients.cuh"
 
-/// The codes of one path that fall to a part.
+/// The codes of one branch that fall to a part.
 struct Part {
   const u32* latent;
   u64 first;
@@ -29,8 +29,8 @@ __device__ __forceinline__ Part partOf(const u32* live, u32 k, const u32* dead, 
   return {isDead ? dead : live, static_cast<u64>(first) * width, rows * width, width};
 }
 
-/// Grid (ranges, parts of both paths), block 256, shared 2 width: two counts in a word, for a part
-/// has fewer than 65536 rows. Only `listed` latents have lists.
+/// Grid (ranges, parts of both branches), block 256, shared 2 width: two counts in a word, for a
+/// part has fewer than 65536 rows. Only `listed` latents have lists.
 extern "C" __global__ void list_count(PARAMETERS(list_count)) {
   extern __shared__ uint4 shared[];
   u32* pairs = reinterpret_cast<u32*>(shared);
@@ -143,7 +143,7 @@ extern "C" __global__ void list_scan(PARAMETERS(list_scan)) {
   *pieceCount = static_cast<u32>(before >> 32);
 }
 
-/// Grid (ranges, parts of both paths), block 256, shared 2 width + 4 LIST_TILE. The first warp
+/// Grid (ranges, parts of both branches), block 256, shared 2 width + 4 LIST_TILE. The first warp
 /// numbers the slots of a tile, all warps write their entries.
 extern "C" __global__ void list_fill(PARAMETERS(list_fill)) {
   extern __shared__ uint4 shared[];

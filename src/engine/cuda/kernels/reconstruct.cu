@@ -136,7 +136,7 @@ struct Residual {
   const float *preBias, *x;
   half_t* err16;
   float* err;
-  /// The live err when this is the dead path, else null.
+  /// The live err when this is the dead branch, else null.
   const float* live;
 };
 

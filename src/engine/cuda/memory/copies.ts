@@ -6,7 +6,7 @@
 import type { CudaContext } from "../context.ts";
 import { SIZES } from "../contract.ts";
 import type { Address } from "../driver/driver.ts";
-import type { Grid } from "../driver/kernels.ts";
+import type { Launch } from "../driver/kernels.ts";
 import { PerTensor } from "./per-tensor.ts";
 import type { CudaTensor } from "./tensor.ts";
 
@@ -73,7 +73,7 @@ export function centredRows(
   const from = `${x.state} ${preBias.state} ${cuda.replays}`;
   if (reuse && rows.from === from) return rows.address;
   const [B, d] = x.shape as [number, number];
-  cuda.kernels.launch("center", gridOf(B), {
+  cuda.kernels.launch("center", launchOf(B), {
     ...{ x: x.address, preBias: preBias.address, xc: rows.address, bad },
     ...{ B, d },
   });
@@ -91,9 +91,9 @@ function convert(cuda: CudaContext, t: CudaTensor, to: Address): void {
   const rows = t.size / 4 / d;
   // x - 0. Nobody reads whether it is finite: the next step finds out.
   const [zeros, unread] = [cuda.scratch.get("zeros", 4 * d), cuda.scratch.get("nobody", 16)];
-  cuda.kernels.launch("center", gridOf(rows), { x: t.address, preBias: zeros, xc: to, bad: unread, B: rows, d });
+  cuda.kernels.launch("center", launchOf(rows), { x: t.address, preBias: zeros, xc: to, bad: unread, B: rows, d });
 }
 
-function gridOf(rows: number): Grid {
+function launchOf(rows: number): Launch {
   return { blocks: Math.ceil(rows / SIZES.CENTER_ROWS), threads: 256 };
 }

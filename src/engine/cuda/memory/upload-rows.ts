@@ -55,9 +55,9 @@ export class RowUploads {
     if (pinned === undefined) this.#uploads.send(stream, to, bytes);
     else
       driver.call("copying to the card", "cuMemcpyHtoDAsync_v2", to, pinned + bytes.byteOffset, bytes.length, stream);
-    const grid = { blocks: Math.ceil(rows / 8), threads: 256, stream };
+    const launch = { blocks: Math.ceil(rows / 8), threads: 256, stream };
     const format = formatOf(raw.dtype);
-    this.#kernels.launch("screen_rows", grid, {
+    this.#kernels.launch("screen_rows", launch, {
       ...{ format, raw: raw.address, first: row, count: rows, d },
       flags,
     });

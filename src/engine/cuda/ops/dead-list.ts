@@ -112,11 +112,11 @@ export class DeadList implements DeadAddresses {
   /** Queues the count and the list; sums[DEAD]. */
   queue(ages: Address, hyper: Address, sums: Address): void {
     const { kernels } = this.#cuda;
-    const grid = { blocks: Math.ceil(this.#n / SIZES.DEAD_BLOCK), threads: 1024 };
+    const launch = { blocks: Math.ceil(this.#n / SIZES.DEAD_BLOCK), threads: 1024 };
     const of = { age: ages, hyper, parts: this.#parts, n: this.#n };
-    kernels.launch("dead_count", grid, of);
+    kernels.launch("dead_count", launch, of);
     const { list, slot, counts } = this;
-    kernels.launch("dead_list", grid, { ...of, sums, list, slot, counts });
+    kernels.launch("dead_list", launch, { ...of, sums, list, slot, counts });
   }
 
   /** The step's count is queued: it is sent on its way, for the step that is LAG later. */

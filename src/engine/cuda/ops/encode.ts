@@ -60,9 +60,9 @@ export function load(
     { sums, fired, bad, sq, n, d },
   );
   waitForRows(device, from);
-  const grid = { blocks: Math.ceil(B / 8), threads: 256 };
+  const launch = { blocks: Math.ceil(B / 8), threads: 256 };
   const normalization = NORMALIZATIONS.indexOf(kind);
-  kernels.launch("load_rows", grid, {
+  kernels.launch("load_rows", launch, {
     ...{ format, raw: from.address, m: rawRows, rows: numbers },
     ...{ x: own.address, B, d, bad },
     ...{ normalization, factor, fault },

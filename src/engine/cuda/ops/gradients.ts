@@ -7,11 +7,11 @@
 
 import { SaettaError } from "../../../util/errors.ts";
 import {
+  type Branch,
   COUNTERS,
   type Dims,
   type Grads,
   type Params,
-  type Path,
   type SelectionPlan,
   type State,
   type Step,
@@ -109,7 +109,7 @@ export class CudaGrads extends HeldGrads<CudaTensor> {
     return [this.latentBias.shape[0]!, this.preBias.shape[0]!];
   }
 
-  paramGrad(cuda: CudaContext, p: Params, x: Tensor, t: Step, live: Path, dead: Path | undefined): void {
+  paramGrad(cuda: CudaContext, p: Params, x: Tensor, t: Step, live: Branch, dead: Branch | undefined): void {
     const [n, d] = this.#shape;
     const [B] = x.shape as [number];
     this.checkRows(B, WHERE);
@@ -332,10 +332,11 @@ export class CudaGrads extends HeldGrads<CudaTensor> {
   }
 
   /** This replica's rows and codes. `dead`: where they go by lists. */
-  #ownRows(cuda: CudaContext, x: Tensor, inputs: Address, live: Path, dead: Path | undefined): Listed {
+  #ownRows(cuda: CudaContext, x: Tensor, inputs: Address, live: Branch, dead: Branch | undefined): Listed {
     const [B, d] = x.shape as [number, number];
-    const err = (path: Path | undefined) => (path === undefined ? 0 : copyOf(cuda, checked(path.err, "f32", B, d)));
-    const codes = ({ codes: z }: Path) => ({ ...ownCodes(z, B).from(), k: z.capacity });
+    const err = (branch: Branch | undefined) =>
+      branch === undefined ? 0 : copyOf(cuda, checked(branch.err, "f32", B, d));
+    const codes = ({ codes: z }: Branch) => ({ ...ownCodes(z, B).from(), k: z.capacity });
     return { B, inputs, live: codes(live), liveErr: err(live), dead: dead && codes(dead), deadErr: err(dead) };
   }
 
@@ -343,11 +344,11 @@ export class CudaGrads extends HeldGrads<CudaTensor> {
   #rowsOfAll(cuda: CudaContext, own: Listed): Listed {
     const [, d] = this.#shape;
     const row = d * cuda.bytes;
-    const partsOf = (path: string, { latent, value, grad, k }: CodesAt, err: Address): RowMatrix[] => [
-      { name: `${path} residuals`, at: err, width: row },
-      { name: `${path} latents`, at: latent, width: 4 * k, filler: 0xff },
-      { name: `${path} values`, at: value, width: 4 * k },
-      { name: `${path} gradients`, at: grad, width: 4 * k },
+    const partsOf = (branch: string, { latent, value, grad, k }: CodesAt, err: Address): RowMatrix[] => [
+      { name: `${branch} residuals`, at: err, width: row },
+      { name: `${branch} latents`, at: latent, width: 4 * k, filler: 0xff },
+      { name: `${branch} values`, at: value, width: 4 * k },
+      { name: `${branch} gradients`, at: grad, width: 4 * k },
     ];
     const parts = [
       { name: "centred rows", at: own.inputs, width: row },
@@ -375,13 +376,13 @@ export class CudaGrads extends HeldGrads<CudaTensor> {
    * Gradient rows of the dead without the factor of the loss: decoder = zd^T err, encoder = gd^T (x
    * - preBias).
    */
-  #products(cuda: CudaContext, path: Path, codes: CudaCodes, B: number, inputs: number, bad: number) {
+  #products(cuda: CudaContext, branch: Branch, codes: CudaCodes, B: number, inputs: number, bad: number) {
     const [, d] = this.#shape;
     if (codes.strategy.kind !== "dense")
       throw new SaettaError("these codes have no list of the dead", { where: WHERE });
     const { strategy } = codes;
     const { capacity, dead } = strategy;
-    const err = copyOf(cuda, checked(path.err, "f32", B, d));
+    const err = copyOf(cuda, checked(branch.err, "f32", B, d));
     const decoder = this.#buffers.get("decoder gradients of the dead", 4 * capacity * d);
     const encoder = this.#buffers.get("encoder gradients of the dead", 4 * capacity * d);
     const bias = this.#buffers.get("bias gradients of the dead", 8 * capacity);
@@ -392,12 +393,12 @@ export class CudaGrads extends HeldGrads<CudaTensor> {
       cuda.cublas.multiply({ ...shape, a: values, b: err + first * d * cuda.bytes, c: decoder });
       const grads = denseCodes(cuda, codes, strategy, "grad", first, C);
       cuda.cublas.multiply({ ...shape, a: grads, b: inputs + first * d * cuda.bytes, c: encoder });
-      const grid = { blocks: [Math.ceil(capacity / 256), SIZES.DENSE_PARTS] as const, threads: 256 };
-      cuda.kernels.launch("dense_bias", grid, { gd: grads, C, cap: capacity, first: first === 0 ? 1 : 0, partial });
+      const launch = { blocks: [Math.ceil(capacity / 256), SIZES.DENSE_PARTS] as const, threads: 256 };
+      cuda.kernels.launch("dense_bias", launch, { gd: grads, C, cap: capacity, first: first === 0 ? 1 : 0, partial });
     });
     const scales = this.#buffers.get("factors of the loss", 16);
-    const grid = { blocks: Math.ceil(capacity / 8), threads: 256 };
-    cuda.kernels.launch("dense_check", grid, {
+    const launch = { blocks: Math.ceil(capacity / 8), threads: 256 };
+    cuda.kernels.launch("dense_check", launch, {
       ...{ deadEncoder: encoder, deadDecoder: decoder, partial, cap: capacity, d },
       ...{ count: dead.counts, scales, deadBias: bias, bad },
     });

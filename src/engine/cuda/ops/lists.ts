@@ -49,7 +49,7 @@ export function chunkOf(entries: number): number {
   return Math.max(SHORTEST_PIECE, Math.ceil(entries / PIECES));
 }
 
-export interface Batch {
+export interface ListedBatch {
   /** Rows, and how many there can be, of all replicas whose rows these are. */
   readonly B: number;
   readonly most: number;
@@ -69,7 +69,7 @@ export function invert(
   cuda: CudaContext,
   kept: Buffers,
   t: Step,
-  batch: Batch,
+  batch: ListedBatch,
   live: CodesAt,
   dead: CodesAt | undefined,
 ): Lists {
@@ -97,12 +97,12 @@ export function invert(
     pieceCount: cuda.scratch.get("number of pieces", 4),
     totals: cuda.scratch.get("totals of pieces", sizeOf("Totals") * pieces),
   };
-  const grid = { blocks: [ranges, allParts] as const, threads: 256 };
+  const launch = { blocks: [ranges, allParts] as const, threads: 256 };
   const parted = {
     ...{ live: live.latent, k: live.k, dead: dead?.latent ?? 0, auxk: dead?.k ?? 0 },
     ...{ B, rowsPerPart, P: parts, n, width, listed, counts },
   };
-  cuda.kernels.launch("list_count", { ...grid, shared: 2 * width }, parted);
+  cuda.kernels.launch("list_count", { ...launch, shared: 2 * width }, parted);
   const prefix = { blocks: Math.ceil(n / 32), threads: [32, 8] as const };
   cuda.kernels.launch("list_prefix", prefix, { counts, parts: allParts, n, totals });
   const { start, pieceAt, pieceOf, pieceCount, scales, entries } = lists;
@@ -113,7 +113,7 @@ export function invert(
   );
   cuda.kernels.launch(
     "list_fill",
-    { ...grid, shared: 2 * width + FILL_BYTES },
+    { ...launch, shared: 2 * width + FILL_BYTES },
     {
       ...parted,
       ...{ liveValue: live.value, liveGrad: live.grad, deadValue: dead?.value ?? 0, deadGrad: dead?.grad ?? 0 },

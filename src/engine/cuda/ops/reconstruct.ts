@@ -3,7 +3,7 @@
  * with products over all dead latents.
  */
 
-import type { Codes, Params, Path, Step, Tensor } from "../../engine.ts";
+import type { Branch, Codes, Params, Step, Tensor } from "../../engine.ts";
 import { sumsLength } from "../../sums.ts";
 import type { CudaContext } from "../context.ts";
 import { PARTIAL_COLUMNS, SIZES } from "../contract.ts";
@@ -42,32 +42,39 @@ export function decode(cuda: CudaContext, p: Params, z: Codes, err: Tensor): voi
     });
   } else {
     const { latent, value } = codes.from();
-    const grid = { blocks: B, threads: cuda.threads(d), shared: 8 * codes.capacity };
-    cuda.kernels.launch("decode", grid, { decoder, latent, value, k: codes.capacity, err: out.address, B, d, n });
+    const launch = { blocks: B, threads: cuda.threads(d), shared: 8 * codes.capacity };
+    cuda.kernels.launch("decode", launch, { decoder, latent, value, k: codes.capacity, err: out.address, B, d, n });
   }
   out.wrote();
 }
 
-export function residual(cuda: CudaContext, p: Params, x: Tensor, t: Step, path: Path, live: Path | undefined): void {
-  const { err, blocks, args } = residualOf(cuda, p, x, t, path, live);
-  const { value } = ownCodes(path.codes, args.B).from();
+export function residual(
+  cuda: CudaContext,
+  p: Params,
+  x: Tensor,
+  t: Step,
+  branch: Branch,
+  live: Branch | undefined,
+): void {
+  const { err, blocks, args } = residualOf(cuda, p, x, t, branch, live);
+  const { value } = ownCodes(branch.codes, args.B).from();
   cuda.kernels.launch("residual", { blocks, threads: cuda.threads(args.d) }, { ...args, value });
   addSums(cuda, t, args, blocks, live !== undefined);
   wroteWithCopy(err);
 }
 
-export function codeGrad(cuda: CudaContext, p: Params, path: Path, t: Step): void {
+export function codeGrad(cuda: CudaContext, p: Params, branch: Branch, t: Step): void {
   const [n, d] = p.decoder.shape as [number, number];
-  const [B] = path.err.shape as [number];
-  const codes = ownCodes(path.codes, B);
+  const [B] = branch.err.shape as [number];
+  const codes = ownCodes(branch.codes, B);
   const { bad } = stepAddresses(t);
-  const err = checked(path.err, "f32", B, d);
+  const err = checked(branch.err, "f32", B, d);
   const decoder = copyOf(cuda, checked(p.decoder, "f32", n, d));
   const { latent, grad } = codes.from();
   if (codes.strategy.kind === "empty") return;
   if (codes.strategy.kind === "pairs") {
-    const grid = { blocks: B, threads: cuda.threads(d), shared: 4 * (d + codes.capacity) };
-    cuda.kernels.launch("code_grad", grid, {
+    const launch = { blocks: B, threads: cuda.threads(d), shared: 4 * (d + codes.capacity) };
+    cuda.kernels.launch("code_grad", launch, {
       decoder,
       latent,
       grad,
@@ -88,8 +95,8 @@ export function codeGrad(cuda: CudaContext, p: Params, path: Path, t: Step): voi
     const a = err16 + first * d * cuda.bytes;
     cuda.cublas.multiply({ m: C, n: capacity, k: d, a, b: rows, bTransposed: true, c, out: "compute" });
     const at = codes.from(first);
-    const grid = { blocks: Math.ceil((C * codes.capacity) / 256), threads: 256 };
-    cuda.kernels.launch("dense_pick", grid, {
+    const launch = { blocks: Math.ceil((C * codes.capacity) / 256), threads: 256 };
+    cuda.kernels.launch("dense_pick", launch, {
       ...{ latent: at.latent, C, auxk: codes.capacity, slot: dead.slot, cap: capacity },
       ...{ from: c, grad: at.grad, bad },
     });
@@ -97,11 +104,11 @@ export function codeGrad(cuda: CudaContext, p: Params, path: Path, t: Step): voi
 }
 
 /**
- * Whether the three operations of this path can be one kernel. It gives the same bits as they do.
+ * Whether the three operations of this branch can be one kernel. It gives the same bits as they do.
  */
-export function canReconstruct(cuda: CudaContext, path: Path, p: Params): boolean {
+export function canReconstruct(cuda: CudaContext, branch: Branch, p: Params): boolean {
   const [, d] = p.decoder.shape as [number, number];
-  const codes = ownCodes(path.codes, path.codes.rows);
+  const codes = ownCodes(branch.codes, branch.codes.rows);
   return (
     codes.strategy.kind === "pairs" &&
     codes.capacity <= SIZES.HELD &&
@@ -116,26 +123,26 @@ export function reconstruct(
   p: Params,
   x: Tensor,
   t: Step,
-  path: Path,
-  live: Path | undefined,
+  branch: Branch,
+  live: Branch | undefined,
 ): void {
   const [n] = p.decoder.shape as [number, number];
-  const { err, blocks, args } = residualOf(cuda, p, x, t, path, live);
+  const { err, blocks, args } = residualOf(cuda, p, x, t, branch, live);
   const { d } = args;
   const decoder = copyOf(cuda, checked(p.decoder, "f32", n, d));
   cuda.kernels.launch(
     "reconstruct",
     { blocks, threads: cuda.threads(d), shared: HELD_BYTES * cuda.threads(d) },
-    { ...args, decoder, ...ownCodes(path.codes, args.B).from(), n },
+    { ...args, decoder, ...ownCodes(branch.codes, args.B).from(), n },
   );
   addSums(cuda, t, args, blocks, live !== undefined);
   wroteWithCopy(err);
 }
 
-function residualOf(cuda: CudaContext, p: Params, x: Tensor, t: Step, path: Path, live: Path | undefined) {
+function residualOf(cuda: CudaContext, p: Params, x: Tensor, t: Step, branch: Branch, live: Branch | undefined) {
   const [B, d] = x.shape as [number, number];
   at(t.sums, "f64", sumsLength(d));
-  const err = checked(path.err, "f32", B, d);
+  const err = checked(branch.err, "f32", B, d);
   const R = Math.min(MOST_ROWS_A_BLOCK, Math.max(1, Math.ceil(B / BLOCKS)));
   const blocks = Math.ceil(B / R);
   const args = {
@@ -144,7 +151,7 @@ function residualOf(cuda: CudaContext, p: Params, x: Tensor, t: Step, path: Path
     err: err.address,
     err16: copyToWrite(cuda, err),
     live: live === undefined ? 0 : at(live.err, "f32", B, d),
-    k: path.codes.capacity,
+    k: branch.codes.capacity,
     ...{ B, d, R },
     partial: cuda.scratch.get("sums of rows", 8 * blocks * (PARTIAL_COLUMNS + 2 * d)),
     bad: stepAddresses(t).bad,
@@ -160,9 +167,9 @@ function addSums(
   blocks: number,
   isDead: boolean,
 ): void {
-  const grid = { blocks: Math.ceil((PARTIAL_COLUMNS + 2 * d) / 32), threads: 1024 };
+  const launch = { blocks: Math.ceil((PARTIAL_COLUMNS + 2 * d) / 32), threads: 1024 };
   const { sums } = stepAddresses(t);
-  cuda.kernels.launch("residual_sums", grid, { partial, blocks, d, dead: isDead ? 1 : 0, sums, bad });
+  cuda.kernels.launch("residual_sums", launch, { partial, blocks, d, dead: isDead ? 1 : 0, sums, bad });
 }
 
 // ---- products over all dead latents ----
@@ -201,8 +208,8 @@ export function denseCodes(
 ): number {
   const to = cuda.scratch.get("dead codes", denseChunk(cuda, codes.rows, capacity) * capacity * cuda.bytes);
   const at = codes.from(first);
-  const grid = { blocks: C, threads: 256, shared: capacity * cuda.bytes };
-  cuda.kernels.launch("dense_codes", grid, {
+  const launch = { blocks: C, threads: 256, shared: capacity * cuda.bytes };
+  cuda.kernels.launch("dense_codes", launch, {
     ...{ latent: at.latent, number: at[what], auxk: codes.capacity, slot: dead.slot },
     ...{ cap: capacity, to },
   });

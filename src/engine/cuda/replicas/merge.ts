@@ -21,8 +21,8 @@ export function merge(cuda: CudaContext, z: Codes, k: number, t: Step | undefine
   );
   const step = t && stepAddresses(t);
   if (t !== undefined && step !== undefined) cuda.device.fill(at(t.fired, "u32"), 0, 4 * t.fired.shape[0]!);
-  const grid = { blocks: Math.ceil(count / 256), threads: 256 };
-  cuda.kernels.launch("merge_codes", grid, {
+  const launch = { blocks: Math.ceil(count / 256), threads: 256 };
+  cuda.kernels.launch("merge_codes", launch, {
     ...{ all, shards, shard, B, slots, k },
     ...{ latent, value },
     fired: step?.fired ?? 0,

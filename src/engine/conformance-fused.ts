@@ -5,8 +5,8 @@
 
 import type { Case } from "./conformance-case.ts";
 import { draw } from "./conformance-draw.ts";
+import { GuardedStep } from "./conformance-guarded-step.ts";
 import { Tally } from "./conformance-step.ts";
-import { World } from "./conformance-world.ts";
 
 const SHAPES = [
   { d: 1, n: 3, k: 2, auxk: 1, B: 1 },
@@ -16,12 +16,12 @@ const SHAPES = [
   { d: 300, n: 64, k: 64, auxk: 20, B: 67 },
 ];
 
-export const TOGETHER: Case = {
+export const FUSED: Case = {
   name: "decode, residual and codeGrad in a row: the bits of one by one",
   run: async (engine) => {
     for (const shape of SHAPES) {
       const setup = draw({ ...shape, hyper: { clip: 1 } });
-      const [apart, together] = [await World.create(engine, setup), await World.create(engine, setup)];
+      const [apart, together] = [await GuardedStep.create(engine, setup), await GuardedStep.create(engine, setup)];
       await apart.whole();
       await together.whole(true);
       for (const name of apart.names)

@@ -27,7 +27,7 @@ export interface Waiting {
  * What `attempt` resolves to. It is called again after a call found no room, so it must be able to
  * begin anew.
  */
-export async function withRoom<T>(
+export async function retryWhenFull<T>(
   attempt: () => Promise<T>,
   { onDiskFull, runDir, needed, signal, onNote }: Waiting,
   storage: Storage = disk,
@@ -51,7 +51,7 @@ export async function withRoom<T>(
  * Otherwise throws SaettaError with both numbers, or waits, as `onDiskFull` says; waiting ends when
  * the signal is aborted, too.
  */
-export async function waitForRoom(
+export async function waitForDisk(
   { onDiskFull, runDir, needed, signal, onNote }: Waiting,
   storage: Pick<Storage, "later"> = disk,
   free: (path: string) => Promise<number | undefined> = freeBytes,

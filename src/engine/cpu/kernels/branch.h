@@ -1,4 +1,4 @@
-// One path through the autoencoder: decode, residual and codeGrad.
+// One branch through the autoencoder: decode, residual and codeGrad.
 
 #pragma once
 

@@ -19,7 +19,7 @@ import { disk, type Storage } from "./storage.ts";
  * Saves as `saveCheckpoint` does; every rank calls it, with the same step. A rank that cannot write
  * throws, and is to end the run of all.
  */
-export async function saveTogether(
+export async function saveSharded(
   runDir: string,
   snapshot: Snapshot,
   collective: Collective,

@@ -9,6 +9,7 @@ import { CORE_PARAMS, paramEntries, perParam } from "../sae/params.ts";
 import { bytesOf, float32Of, float64Of, uint32Of } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
 import {
+  type Branch,
   COUNTERS,
   type Codes,
   type Dims,
@@ -19,7 +20,6 @@ import {
   type Hyper,
   type Normalization,
   type Params,
-  type Path,
   type Selection,
   type SelectionPlan,
   type State,
@@ -49,15 +49,15 @@ export interface Setup {
   readonly dense: boolean;
 }
 
-export type PathName = "live" | "dead";
+export type BranchName = "live" | "dead";
 
-export class World {
+export class GuardedStep {
   readonly engine: Engine;
   readonly setup: Setup;
   readonly state: State;
   readonly step: Step;
-  readonly live: Path;
-  readonly dead: Path | undefined;
+  readonly live: Branch;
+  readonly dead: Branch | undefined;
   readonly g: Grads;
   readonly #raw: Tensor;
   readonly #rows: Tensor;
@@ -92,8 +92,8 @@ export class World {
       bad: this.#alloc("bad", "u32", [1]),
       sq: this.#alloc("sq", engine.numbers, [1]),
     };
-    this.live = this.#path("live", live.slots);
-    this.dead = dead && this.#path("dead", dead.slots);
+    this.live = this.#branch("live", live.slots);
+    this.dead = dead && this.#branch("dead", dead.slots);
     this.g = engine.grads(dims, B + 3, dead === undefined ? [live] : [live, dead], dense);
     for (const name of CORE_PARAMS) {
       const tensor = this.g[name];
@@ -101,12 +101,12 @@ export class World {
     }
   }
 
-  static async create(engine: Engine, setup: Setup, dense = setup.dense): Promise<World> {
-    const world = new World(engine, setup, dense);
-    world.#write("raw", setup.raw.bytes);
-    world.#put("rows", setup.rows);
-    world.#put("age", setup.age);
-    world.#put(
+  static async create(engine: Engine, setup: Setup, dense = setup.dense): Promise<GuardedStep> {
+    const guarded = new GuardedStep(engine, setup, dense);
+    guarded.#write("raw", setup.raw.bytes);
+    guarded.#put("rows", setup.rows);
+    guarded.#put("age", setup.age);
+    guarded.#put(
       "hyper",
       Float64Array.from(HYPER, (name) => setup.hyper[name]),
     );
@@ -116,11 +116,11 @@ export class World {
       "v.": setup.v,
       "ema.": setup.ema,
     })) {
-      if (weights) for (const [name, , values] of paramEntries(weights)) world.#put(`${prefix}${name}`, values);
+      if (weights) for (const [name, , values] of paramEntries(weights)) guarded.#put(`${prefix}${name}`, values);
     }
-    for (const name of world.#tensors.keys()) if (name.startsWith("guard")) world.#write(name, GUARD);
-    await world.#snapshot();
-    return world;
+    for (const name of guarded.#tensors.keys()) if (name.startsWith("guard")) guarded.#write(name, GUARD);
+    await guarded.#snapshot();
+    return guarded;
   }
 
   get names(): readonly string[] {
@@ -162,23 +162,23 @@ export class World {
     );
   }
 
-  decode(name: PathName): Promise<void> {
-    const path = this.#named(name);
-    return this.#run("decode", [`${name}.err`], () => this.engine.decode(this.state.params, path.codes, path.err));
+  decode(name: BranchName): Promise<void> {
+    const branch = this.#named(name);
+    return this.#run("decode", [`${name}.err`], () => this.engine.decode(this.state.params, branch.codes, branch.err));
   }
 
-  residual(name: PathName): Promise<void> {
-    const path = this.#named(name);
+  residual(name: BranchName): Promise<void> {
+    const branch = this.#named(name);
     const live = name === "dead" ? this.live : undefined;
     return this.#run("residual", [`${name}.err`, "sums", "bad"], () =>
-      this.engine.residual(this.state.params, this.#x, this.step, path, live),
+      this.engine.residual(this.state.params, this.#x, this.step, branch, live),
     );
   }
 
-  codeGrad(name: PathName): Promise<void> {
-    const path = this.#named(name);
+  codeGrad(name: BranchName): Promise<void> {
+    const branch = this.#named(name);
     return this.#run("codeGrad", [`${name}.grad`, "bad"], () =>
-      this.engine.codeGrad(this.state.params, path, this.step),
+      this.engine.codeGrad(this.state.params, branch, this.step),
     );
   }
 
@@ -202,14 +202,14 @@ export class World {
   }
 
   /** decode, residual and codeGrad with nothing between them, as a step calls them. */
-  reconstruct(name: PathName): Promise<void> {
-    const path = this.#named(name);
+  reconstruct(name: BranchName): Promise<void> {
+    const branch = this.#named(name);
     const live = name === "dead" ? this.live : undefined;
     const params = this.state.params;
     return this.#run("decode, residual and codeGrad", [`${name}.err`, `${name}.grad`, "sums", "bad"], () => {
-      this.engine.decode(params, path.codes, path.err);
-      this.engine.residual(params, this.#x, this.step, path, live);
-      this.engine.codeGrad(params, path, this.step);
+      this.engine.decode(params, branch.codes, branch.err);
+      this.engine.residual(params, this.#x, this.step, branch, live);
+      this.engine.codeGrad(params, branch, this.step);
     });
   }
 
@@ -220,26 +220,26 @@ export class World {
   async whole(together = false): Promise<void> {
     await this.load();
     await this.encode();
-    for (const path of this.paths) {
+    for (const branch of this.branches) {
       if (together) {
-        await this.reconstruct(path);
+        await this.reconstruct(branch);
         continue;
       }
-      await this.decode(path);
-      await this.residual(path);
-      await this.codeGrad(path);
+      await this.decode(branch);
+      await this.residual(branch);
+      await this.codeGrad(branch);
     }
     await this.paramGrad();
     await this.norm();
     await this.update();
   }
 
-  get paths(): readonly PathName[] {
+  get branches(): readonly BranchName[] {
     return this.dead === undefined ? ["live"] : ["live", "dead"];
   }
 
-  /** Takes over the other world's numbers, so that the next operation starts from the same ones. */
-  async takeFrom(other: World, names: readonly string[]): Promise<void> {
+  /** Takes over the other step's numbers, so that the next operation starts from the same ones. */
+  async takeFrom(other: GuardedStep, names: readonly string[]): Promise<void> {
     for (const name of names) if (this.#tensors.has(name) && other.#tensors.has(name)) this.#put(name, other.get(name));
     await this.#snapshot();
   }
@@ -249,21 +249,21 @@ export class World {
       const tensor = this.#tensors.get(name);
       if (tensor !== undefined && !/^g\.|^(live|dead)\.(latent|value|grad)$/.test(name)) this.engine.free(tensor);
     }
-    for (const path of [this.live, this.dead]) if (path !== undefined) this.engine.free(path.codes);
+    for (const branch of [this.live, this.dead]) if (branch !== undefined) this.engine.free(branch.codes);
     this.engine.free(this.g);
   }
 
-  #path(name: PathName, slots: number): Path {
+  #branch(name: BranchName, slots: number): Branch {
     const { dims, B } = this.setup;
     const codes: Codes = this.engine.codes(B, slots);
     for (const [part, tensor] of Object.entries(this.engine.pairs(codes))) this.#tensors.set(`${name}.${part}`, tensor);
     return { codes, err: this.#alloc(`${name}.err`, this.engine.real, [B, dims.dOut]) };
   }
 
-  #named(name: PathName): Path {
-    const path = name === "live" ? this.live : this.dead;
-    if (path === undefined) throw new Error(`no ${name} path`);
-    return path;
+  #named(name: BranchName): Branch {
+    const branch = name === "live" ? this.live : this.dead;
+    if (branch === undefined) throw new Error(`no ${name} branch`);
+    return branch;
   }
 
   #alloc(name: string, dtype: DType, shape: readonly number[]): Tensor {
@@ -309,7 +309,7 @@ export class World {
 const BYTES_OF_ROW = { f64: 8, f32: 4, bf16: 2, f16: 2 } as const;
 const GUARD = new Uint8Array(52).fill(0xa5);
 const GRADS = CORE_PARAMS.map((name) => `g.${name}`);
-const CODES = (path: PathName) => [`${path}.latent`, `${path}.value`, `${path}.grad`];
+const CODES = (branch: BranchName) => [`${branch}.latent`, `${branch}.value`, `${branch}.grad`];
 
 function elements(bytes: Uint8Array, dtype: DType): Float64Array {
   if (dtype === "f64") return float64Of(bytes);

@@ -1,7 +1,7 @@
 import { tmpdir } from "node:os";
 import { describe, expect, it } from "vitest";
-import { type OnDiskFull, waitForRoom, withRoom } from "./room.ts";
 import { disk, failure } from "./storage.ts";
+import { type OnDiskFull, retryWhenFull, waitForDisk } from "./wait-for-disk.ts";
 
 const error = (code: string) => failure(Object.assign(new Error(`${code}: as the system says it`), { code }), "a/file");
 
@@ -32,7 +32,7 @@ async function tried(
     signal: stopping.signal,
     onNote: (note: string) => notes.push(note),
   };
-  const result = await withRoom(attempt, waiting, { ...disk, later }).catch((thrown: Error) => thrown.message);
+  const result = await retryWhenFull(attempt, waiting, { ...disk, later }).catch((thrown: Error) => thrown.message);
   return { result, tries, waits, notes };
 }
 
@@ -80,14 +80,14 @@ describe("room for the first checkpoint", () => {
     for (const free of [1000, 5000, undefined]) {
       const notes: string[] = [];
       const stop = { ...waiting, onDiskFull: "stop", onNote: (note: string) => notes.push(note) } as const;
-      await waitForRoom(stop, later, sizes(free));
+      await waitForDisk(stop, later, sizes(free));
       expect(notes).toEqual([]);
     }
   });
 
   it("stops the run with both numbers where there is not", async () => {
     const stop = { ...waiting, onDiskFull: "stop", onNote: () => undefined } as const;
-    await expect(waitForRoom(stop, later, sizes(10))).rejects.toThrow(
+    await expect(waitForDisk(stop, later, sizes(10))).rejects.toThrow(
       /^run: no room on the disk: a checkpoint needs 1000 bytes \(.*\), 10 B are free; make room, choose another --out, or pass --on-disk-full wait$/,
     );
   });
@@ -95,10 +95,10 @@ describe("room for the first checkpoint", () => {
   it("or is waited for", async () => {
     const notes: string[] = [];
     const wait = { ...waiting, onDiskFull: "wait", onNote: (note: string) => notes.push(note) } as const;
-    await waitForRoom(wait, later, sizes(10, 20, 500, 2000));
+    await waitForDisk(wait, later, sizes(10, 20, 500, 2000));
     expect(notes.join("\n")).toMatch(
       /the run waits \(--on-disk-full wait\)\nthere is room on the disk now, and the run starts$/,
     );
-    await waitForRoom({ ...wait, signal: AbortSignal.abort() }, later, sizes(10));
+    await waitForDisk({ ...wait, signal: AbortSignal.abort() }, later, sizes(10));
   });
 });

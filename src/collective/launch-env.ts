@@ -7,7 +7,7 @@ import { UsageError } from "../util/errors.ts";
 import { mustBe, numberInWords } from "../util/must.ts";
 import { type Grid, gridOf } from "./collective.ts";
 
-export interface World {
+export interface LaunchEnv {
   readonly rank: number;
   readonly size: number;
   /** Among the ranks of this host: which card is this one's. */
@@ -54,7 +54,7 @@ const DEFAULT_PORT = 29500;
  * What the environment says; undefined for a process that was started alone. Throws UsageError for
  * what contradicts itself.
  */
-export function worldOf(env: Environment): World | undefined {
+export function launchEnvOf(env: Environment): LaunchEnv | undefined {
   for (const [launcher, rankName, sizeName, localRankName, localSizeName] of LAUNCHERS) {
     if (env[rankName] === undefined || env[sizeName] === undefined) continue;
     const [rank, size] = [whole(env, rankName), whole(env, sizeName)];
@@ -69,7 +69,7 @@ export function worldOf(env: Environment): World | undefined {
   return undefined;
 }
 
-function masterOf(env: Environment, launcher: string): World["master"] {
+function masterOf(env: Environment, launcher: string): LaunchEnv["master"] {
   const host = env.MASTER_ADDR || (launcher === "srun" ? firstNode(env.SLURM_STEP_NODELIST) : undefined);
   if (host === undefined) {
     if (launcher === "mpirun") return undefined;

@@ -1,12 +1,12 @@
 import { describe, expect, it } from "vitest";
-import { chooseGrid, deadlineOf, worldOf } from "./world.ts";
+import { chooseGrid, deadlineOf, launchEnvOf } from "./launch-env.ts";
 
 describe("the environment says which rank this is", () => {
   it("nobody has started others", () => {
-    expect(worldOf({})).toBeUndefined();
-    expect(worldOf({ RANK: "0", WORLD_SIZE: "1" })).toBeUndefined();
+    expect(launchEnvOf({})).toBeUndefined();
+    expect(launchEnvOf({ RANK: "0", WORLD_SIZE: "1" })).toBeUndefined();
     // A batch script of Slurm knows of tasks, but is none of them.
-    expect(worldOf({ SLURM_PROCID: "0", SLURM_NTASKS: "4", SLURM_JOB_ID: "7" })).toBeUndefined();
+    expect(launchEnvOf({ SLURM_PROCID: "0", SLURM_NTASKS: "4", SLURM_JOB_ID: "7" })).toBeUndefined();
   });
 
   it("mpirun, also beside what a batch system has set", () => {
@@ -19,7 +19,7 @@ describe("the environment says which rank this is", () => {
       WORLD_SIZE: "2",
       SLURM_JOB_ID: "77",
     };
-    expect(worldOf(env)).toEqual({
+    expect(launchEnvOf(env)).toEqual({
       rank: 3,
       size: 8,
       localRank: 1,
@@ -39,7 +39,7 @@ describe("the environment says which rank this is", () => {
       MASTER_ADDR: "n1",
       MASTER_PORT: "29400",
     };
-    expect(worldOf(env)).toMatchObject({
+    expect(launchEnvOf(env)).toMatchObject({
       rank: 1,
       size: 2,
       localRank: 1,
@@ -48,8 +48,8 @@ describe("the environment says which rank this is", () => {
       token: "",
     });
     const torchrun = { ...env, TORCHELASTIC_RUN_ID: "abc" };
-    expect(worldOf(torchrun)).toMatchObject({ master: { host: "n1", port: 29401 }, token: "abc" });
-    expect(worldOf({ ...torchrun, SAETTA_PORT: "5000" })).toMatchObject({ master: { port: 5000 } });
+    expect(launchEnvOf(torchrun)).toMatchObject({ master: { host: "n1", port: 29401 }, token: "abc" });
+    expect(launchEnvOf({ ...torchrun, SAETTA_PORT: "5000" })).toMatchObject({ master: { port: 5000 } });
   });
 
   it("srun, whose first node is the master unless another is named", () => {
@@ -60,7 +60,7 @@ describe("the environment says which rank this is", () => {
       SLURM_STEP_NODELIST: "node[03-04,9],other",
       SLURM_JOB_ID: "7",
     };
-    expect(worldOf(env)).toMatchObject({
+    expect(launchEnvOf(env)).toMatchObject({
       rank: 5,
       size: 6,
       localRank: 2,
@@ -68,8 +68,8 @@ describe("the environment says which rank this is", () => {
       master: { host: "node03", port: 29500 },
       token: "7",
     });
-    expect(worldOf({ ...env, SLURM_STEP_NODELIST: "big" })).toMatchObject({ master: { host: "big" } });
-    expect(worldOf({ ...env, MASTER_ADDR: "login", MASTER_PORT: "1234" })).toMatchObject({
+    expect(launchEnvOf({ ...env, SLURM_STEP_NODELIST: "big" })).toMatchObject({ master: { host: "big" } });
+    expect(launchEnvOf({ ...env, MASTER_ADDR: "login", MASTER_PORT: "1234" })).toMatchObject({
       master: { host: "login", port: 1234 },
     });
   });
@@ -93,7 +93,7 @@ describe("the environment says which rank this is", () => {
       /environment: MASTER_PORT must be a whole number of at least 0, but is "x"$/,
     ],
   ])("%o is refused", (env, message) => {
-    expect(() => worldOf(env)).toThrow(message);
+    expect(() => launchEnvOf(env)).toThrow(message);
   });
 });
 
