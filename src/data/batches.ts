@@ -4,11 +4,10 @@
  * it is.
  */
 
-import { BYTES } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
 import type { Range } from "./holdout.ts";
 import type { RowOrder, Window } from "./order.ts";
-import type { Source } from "./source.ts";
+import { bytesPerRow, type Source } from "./source.ts";
 
 /** The ring, as an engine holds it. */
 export interface Ring {
@@ -188,7 +187,7 @@ class WindowReader {
     // The other half of the ring; a window of which nothing is used gives up its own.
     const half = this.#order.windowRows;
     const at = before === undefined ? 0 : isBarren(before) ? before.at : half - before.at;
-    const rowBytes = this.#source.dIn * BYTES[this.#source.dtype];
+    const rowBytes = bytesPerRow(this.#source);
     this.#memory ??= this.#ring.memory(half * rowBytes);
     const memory = this.#memory;
     const blocks: Block[] = [];
@@ -230,8 +229,7 @@ class WindowReader {
 
   /** Begins to read a block, whose rows that are not excluded go to row `at` of memory. */
   #begin({ first, count }: Range, memory: Uint8Array, at: number, slot: number): Block {
-    const { dIn, dtype } = this.#source;
-    const rowBytes = dIn * BYTES[dtype];
+    const rowBytes = bytesPerRow(this.#source);
     const runs = this.#order.visited(first, count);
     const rows = runs.reduce((sum, run) => sum + run.count, 0);
     if (rows === count) {

@@ -3,7 +3,6 @@
  * and what was appended.
  */
 
-import { BYTES } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
 import { type Appended, heldOutOf } from "./epochs.ts";
 import { type Range, without } from "./holdout.ts";
@@ -17,7 +16,7 @@ import {
   RowSet,
 } from "./mask.ts";
 import { STATISTICS_ROWS, samplePlaces } from "./sample-places.ts";
-import type { Source } from "./source.ts";
+import { bytesPerRow, type Source } from "./source.ts";
 
 export interface RowOptions {
   readonly excludeTokens: ExcludeTokens;
@@ -95,7 +94,7 @@ export async function chooseRows(
   const sample = sampled ? await normsOfSample(first, untrained, options) : undefined;
   const normLimit = maxNorm > 0 ? (options.normLimit ?? maxNorm * sample!.median) : undefined;
   const rule = { zeros: findsZeros, most: normLimit ?? Number.POSITIVE_INFINITY };
-  const small = first.rows * source.dIn * BYTES[source.dtype] <= LOOKED_THROUGH;
+  const small = first.rows * bytesPerRow(source) <= LOOKED_THROUGH;
   const all = [{ first: 0, count: source.rows }];
   const whole =
     !once && ((findsZeros && (small || sample!.zeros > 0)) || (normLimit !== undefined && only === undefined));
@@ -133,7 +132,7 @@ export async function chooseRows(
 /** The source with what the choice left to be found when rows are read. */
 export function leavingOut(source: Source, { onRead }: Choice): Source {
   if (onRead === undefined) return source;
-  return { ...source, leftOut: (raw, count) => rowsLeftOut(onRead, raw, source.dtype, source.dIn, count) };
+  return { ...source, leftOut: (raw, count) => rowsLeftOut(onRead, raw, source, count) };
 }
 
 function addAll(rows: RowSet, to: RowSet): void {
@@ -149,7 +148,6 @@ async function normsOfSample(
   skip: RowSet,
   { seed, maxNorm = 0, statisticsRows = STATISTICS_ROWS }: RowOptions,
 ): Promise<{ readonly zeros: number; readonly median: number }> {
-  const { dIn, dtype } = source;
   const found: number[] = [];
   let zeros = 0;
   for (const { first, count } of samplePlaces(
@@ -158,10 +156,10 @@ async function normsOfSample(
     source.rows - skip.countIn(0, source.rows) <= statisticsRows,
     seed,
   )) {
-    const raw = new Uint8Array(count * dIn * BYTES[dtype]);
+    const raw = new Uint8Array(count * bytesPerRow(source));
     await source.read(first, count, raw);
-    const zero = new Set(zeroRowsIn(raw, dtype, dIn, count));
-    for (const [i, norm] of rowNorms(raw, dtype, dIn, count).entries()) {
+    const zero = new Set(zeroRowsIn(raw, source, count));
+    for (const [i, norm] of rowNorms(raw, source, count).entries()) {
       if (skip.has(first + i)) continue;
       if (zero.has(i)) zeros++;
       else if (Number.isFinite(norm)) found.push(norm);

@@ -1,16 +1,19 @@
 /** Chosen rows of a source, in chunks for evaluation. */
 
-import { BYTES } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
 import { firstNonFinite } from "../util/float16.ts";
 import type { NonFinite } from "./batches.ts";
 import { countRows, type Range } from "./holdout.ts";
-import type { Source } from "./source.ts";
+import { splitPairs } from "./pair.ts";
+import { bytesPerRow, rowWidth, type Source } from "./source.ts";
 
 /** `rows` rows as little-endian elements, and the number of each in the source. */
 export interface Chunk {
   readonly rows: number;
+  /** The inputs [rows, dIn]. */
   readonly raw: Uint8Array;
+  /** The targets [rows, dOut], of a source of pairs. */
+  readonly target?: Uint8Array;
   readonly numbers: Float64Array;
 }
 
@@ -26,7 +29,7 @@ export async function* rowsOf(
   nonFinite: NonFinite = "stop",
   chunkRows = CHUNK_ROWS,
 ): AsyncGenerator<Chunk> {
-  const rowBytes = source.dIn * BYTES[source.dtype];
+  const rowBytes = bytesPerRow(source);
   let raw = new Uint8Array(chunkRows * rowBytes);
   let numbers = new Float64Array(chunkRows);
   let rows = 0;
@@ -39,13 +42,19 @@ export async function* rowsOf(
       rows = withoutNonFinite(source, raw, numbers, rows, rows + count, nonFinite);
       done += count;
       if (rows < chunkRows) continue;
-      yield { rows, raw, numbers };
+      yield chunkOf(source, rows, raw, numbers);
       raw = new Uint8Array(chunkRows * rowBytes);
       numbers = new Float64Array(chunkRows);
       rows = 0;
     }
   }
-  if (rows > 0) yield { rows, raw: raw.subarray(0, rows * rowBytes), numbers: numbers.subarray(0, rows) };
+  if (rows > 0) yield chunkOf(source, rows, raw.subarray(0, rows * rowBytes), numbers.subarray(0, rows));
+}
+
+function chunkOf(source: Source, rows: number, raw: Uint8Array, numbers: Float64Array): Chunk {
+  if (source.dOut === undefined) return { rows, raw, numbers };
+  const { x, y } = splitPairs(raw, source, rows);
+  return { rows, raw: x, target: y, numbers };
 }
 
 /** Takes rows that are not finite out of [begin, end); returns the new end. */
@@ -57,13 +66,13 @@ function withoutNonFinite(
   end: number,
   nonFinite: NonFinite,
 ): number {
-  const { dIn, dtype } = source;
-  const rowBytes = dIn * BYTES[dtype];
+  const { dtype } = source;
+  const [width, rowBytes] = [rowWidth(source), bytesPerRow(source)];
   let left = end;
   for (let from = begin; from < left; ) {
-    const element = firstNonFinite(raw, dtype, from * dIn, (left - from) * dIn);
+    const element = firstNonFinite(raw, dtype, from * width, (left - from) * width);
     if (element < 0) break;
-    const row = Math.floor(element / dIn);
+    const row = Math.floor(element / width);
     if (nonFinite === "stop") {
       throw new SaettaError("holds NaN or Inf", {
         where: source.locate(numbers[row]),

@@ -1,9 +1,8 @@
 /** Several sources, one after the other, as one. */
 
-import { BYTES } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
 import { checkRoom, checkRows } from "../util/rows.ts";
-import type { Origin, Source } from "./source.ts";
+import { bytesPerRow, type Origin, type Source } from "./source.ts";
 
 /** Something with rows that is followed by more of its kind. */
 interface HasRows {
@@ -119,7 +118,7 @@ export function concatSources(sources: readonly Source[], notes: readonly string
     origin: common(sources.map(({ origin }) => origin)),
     notes: all,
     tokensProblem,
-    read: rowReader(sources, dIn * BYTES[dtype]),
+    read: rowReader(sources, bytesPerRow(first)),
     tokens: first.tokens === undefined || tokensProblem !== undefined ? undefined : tokens,
     ...(sources.some((source) => source.mask !== undefined) ? { mask } : {}),
     locate(row) {

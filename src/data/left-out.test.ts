@@ -21,13 +21,15 @@ const untrainedOf = ({ untrained }: Choice) =>
 
 describe("zero rows", () => {
   it("are found in every dtype, -0 among them", () => {
-    expect(zeroRows(new Uint8Array(Float32Array.of(0, -0, 0, 1e-45).buffer), "f32", 2, 2)).toEqual([0]);
-    expect(zeroRows(new Uint8Array(Float64Array.of(0, -0, 1e-320, 0).buffer), "f64", 2, 2)).toEqual([0]);
+    expect(zeroRows(new Uint8Array(Float32Array.of(0, -0, 0, 1e-45).buffer), { dtype: "f32", dIn: 2 }, 2)).toEqual([0]);
+    expect(zeroRows(new Uint8Array(Float64Array.of(0, -0, 1e-320, 0).buffer), { dtype: "f64", dIn: 2 }, 2)).toEqual([
+      0,
+    ]);
     // The smallest subnormal is a value.
-    expect(zeroRows(new Uint8Array(Uint16Array.of(0, 0x8000, 1, 0).buffer), "f16", 2, 2)).toEqual([0]);
-    expect(zeroRows(new Uint8Array(Uint16Array.of(0, 0x8000, 1, 0).buffer), "bf16", 2, 2)).toEqual([0]);
+    expect(zeroRows(new Uint8Array(Uint16Array.of(0, 0x8000, 1, 0).buffer), { dtype: "f16", dIn: 2 }, 2)).toEqual([0]);
+    expect(zeroRows(new Uint8Array(Uint16Array.of(0, 0x8000, 1, 0).buffer), { dtype: "bf16", dIn: 2 }, 2)).toEqual([0]);
     const shifted = new Uint8Array(9);
-    expect(zeroRows(shifted.subarray(1), "f32", 1, 2)).toEqual([0, 1]);
+    expect(zeroRows(shifted.subarray(1), { dtype: "f32", dIn: 1 }, 2)).toEqual([0, 1]);
   });
 
   it("are left out of training and hold-out, and the hold-out has rows that are there", async () => {
@@ -82,7 +84,7 @@ describe("the largest norm", () => {
 
   it("does not decide on rows that are not finite", () => {
     const raw = new Uint8Array(Float32Array.of(1, Number.POSITIVE_INFINITY, Number.NaN, 3).buffer);
-    expect(rowsLeftOut({ zeros: true, most: 2 }, raw, "f32", 1, 4)).toEqual([3]);
+    expect(rowsLeftOut({ zeros: true, most: 2 }, raw, { dtype: "f32", dIn: 1 }, 4)).toEqual([3]);
   });
 
   it("is looked for when rows are read, where they are read once", async () => {

@@ -1,13 +1,13 @@
 /**
  * Rows that are left out for their values: all-zero rows, which were allocated and never written,
- * and rows beyond a largest norm.
+ * and rows beyond a largest norm. Of pairs the input decides.
  */
 
 import { BYTES, float64Of } from "../util/bytes.ts";
 import { rowsToFloat32 } from "./convert.ts";
 import type { Range } from "./holdout.ts";
 import { RowSet } from "./mask.ts";
-import type { RowDType, Source } from "./source.ts";
+import { bytesPerRow, type RowFormat, rowWidth, type Source } from "./source.ts";
 
 export interface ValueRule {
   /** Whether all-zero rows are left out. */
@@ -16,66 +16,71 @@ export interface ValueRule {
   readonly most: number;
 }
 
-/** Euclidean norms of raw rows [count, d]; NaN or Infinity for rows that are not finite. */
-export function rowNorms(raw: Uint8Array, dtype: RowDType, d: number, count: number): Float64Array {
-  const size = count * d;
+/** Euclidean norms of `count` raw rows; NaN or Infinity for rows that are not finite. */
+export function rowNorms(raw: Uint8Array, format: RowFormat, count: number): Float64Array {
+  const { dIn, dtype } = format;
+  const width = rowWidth(format);
+  const size = count * width;
   const values = dtype === "f64" ? float64Of(raw.subarray(0, size * BYTES.f64)) : rowsToFloat32(raw, dtype, size);
   const norms = new Float64Array(count);
   for (let row = 0; row < count; row++) {
     let square = 0;
-    for (let at = row * d; at < (row + 1) * d; at++) square += values[at]! * values[at]!;
+    for (let at = row * width; at < row * width + dIn; at++) square += values[at]! * values[at]!;
     norms[row] = Math.sqrt(square);
   }
   return norms;
 }
 
 /**
- * The rows of raw [count, d] that the rule leaves out, in order. Rows that are not finite are not
+ * Which of `count` raw rows the rule leaves out, in order. Rows that are not finite are not
  * among them: `--non-finite` decides on those.
  */
-export function rowsLeftOut(rule: ValueRule, raw: Uint8Array, dtype: RowDType, d: number, count: number): number[] {
-  const { zeros, above } = sorted(rule, raw, dtype, d, count);
+export function rowsLeftOut(rule: ValueRule, raw: Uint8Array, format: RowFormat, count: number): number[] {
+  const { zeros, above } = sorted(rule, raw, format, count);
   return above.length === 0 ? zeros : [...zeros, ...above].sort((a, b) => a - b);
 }
 
 function sorted(
   { zeros: leaveZeros, most }: ValueRule,
   raw: Uint8Array,
-  dtype: RowDType,
-  d: number,
+  format: RowFormat,
   count: number,
 ): { readonly zeros: number[]; readonly above: number[] } {
-  const zeros = leaveZeros ? zeroRows(raw, dtype, d, count) : [];
+  const zeros = leaveZeros ? zeroRows(raw, format, count) : [];
   if (most === Number.POSITIVE_INFINITY) return { zeros, above: [] };
   const above: number[] = [];
-  for (const [row, norm] of rowNorms(raw, dtype, d, count).entries())
+  for (const [row, norm] of rowNorms(raw, format, count).entries())
     if (norm > most && Number.isFinite(norm)) above.push(row);
   return { zeros, above };
 }
 
 /**
- * The all-zero rows of raw [count, d], in order. Looks no further into a row than to its first
+ * Which of `count` raw rows are all zero, in order. Looks no further into a row than to its first
  * other element.
  */
-export function zeroRows(raw: Uint8Array, dtype: RowDType, d: number, count: number): number[] {
-  const bytes = BYTES[dtype];
-  const part = raw.subarray(0, count * d * bytes);
+export function zeroRows(raw: Uint8Array, format: RowFormat, count: number): number[] {
+  const { dIn, dtype } = format;
+  const [width, bytes] = [rowWidth(format), BYTES[dtype]];
+  const part = raw.subarray(0, count * width * bytes);
   const { buffer, byteOffset } = part.byteOffset % bytes === 0 ? part : part.slice();
   const found: number[] = [];
   const collect = (isZero: (at: number) => boolean): number[] => {
     for (let row = 0; row < count; row++) {
-      let at = row * d;
-      while (at < (row + 1) * d && isZero(at)) at++;
-      if (at === (row + 1) * d) found.push(row);
+      const end = row * width + dIn;
+      let at = row * width;
+      while (at < end && isZero(at)) at++;
+      if (at === end) found.push(row);
     }
     return found;
   };
   if (bytes === 2) {
-    const bits = new Uint16Array(buffer, byteOffset, count * d);
+    const bits = new Uint16Array(buffer, byteOffset, count * width);
     return collect((at) => (bits[at]! & 0x7fff) === 0); // -0 is 0
   }
   const values =
-    dtype === "f64" ? new Float64Array(buffer, byteOffset, count * d) : new Float32Array(buffer, byteOffset, count * d);
+    dtype === "f64"
+      ? new Float64Array(buffer, byteOffset, count * width)
+      : new Float32Array(buffer, byteOffset, count * width);
   return collect((at) => values[at] === 0);
 }
 
@@ -91,8 +96,8 @@ export async function scanRows(
   skip: RowSet,
   rule: ValueRule,
 ): Promise<{ readonly zeros: RowSet; readonly above: RowSet }> {
-  const { dIn, dtype, rows, grain } = source;
-  const rowBytes = dIn * BYTES[dtype];
+  const { rows, grain } = source;
+  const rowBytes = bytesPerRow(source);
   const piece = grain * Math.max(1, Math.floor(BYTES_PER_READ / (rowBytes * grain)));
   const found = { zeros: new RowSet(rows), above: new RowSet(rows) };
   const raw = new Uint8Array(Math.min(piece, rows) * rowBytes);
@@ -101,7 +106,7 @@ export async function scanRows(
     for (let first = range.first; first < end; ) {
       const count = Math.min(piece - (first % piece), end - first); // pieces end where the file's chunks do
       await source.read(first, count, raw);
-      const { zeros, above } = sorted(rule, raw, dtype, dIn, count);
+      const { zeros, above } = sorted(rule, raw, source, count);
       for (const row of zeros) if (!skip.has(first + row)) found.zeros.add(first + row);
       for (const row of above) if (!skip.has(first + row)) found.above.add(first + row);
       first += count;

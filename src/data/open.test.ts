@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { createHdf5, type Hdf5Layout } from "../formats/hdf5-write.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { SaettaError, UsageError } from "../util/errors.ts";
-import { type OpenOptions, openSource } from "./open.ts";
+import { type OpenOptions, openData, openSource } from "./open.ts";
 import type { Source } from "./source.ts";
 
 const fixture = (name: string): string =>
@@ -241,5 +241,37 @@ describe("openSource", () => {
     );
     expect(await refusal([fixture("oldest")], { dataset: "empty" })).toContain("empty (f32 [0, 5]) has no rows");
     await expect(openSource([])).rejects.toThrow(UsageError);
+  });
+});
+
+describe("inputs with targets", () => {
+  it("are paired over files, and of two datasets of one file", async () => {
+    const wide = await make([["hidden_states", "f32", [6, 2]]], {}, 100);
+    const [first, second] = [
+      await make([["hidden_states", "f32", [2, 1]]]),
+      await make([["hidden_states", "f32", [4, 1]]], {}, 2),
+    ];
+    const pair = await openData([first, second], { target: [wide] });
+    expect(pair).toMatchObject({ paths: [first, second], targetPaths: [wide], dIn: 1, dOut: 2, rows: 6 });
+    const bytes = new Uint8Array(2 * 12);
+    await pair.read(1, 2, bytes);
+    expect([...new Float32Array(bytes.buffer)]).toEqual([1, 102, 103, 2, 104, 105]);
+    await pair.close();
+
+    const both = await make([
+      ["in", "f32", [3, 2]],
+      ["out", "f32", [3, 4]],
+    ]);
+    const one = await openData([both], { dataset: "in", target: [both], targetDataset: "out" });
+    expect(one).toMatchObject({ dIn: 2, dOut: 4, rows: 3 });
+    await one.close();
+    await expect(openData([both], { dataset: "in", target: [both] })).rejects.toThrow(/the targets are the inputs/);
+    await expect(openData([both], { dataset: "in", target: ["none.h5"] })).rejects.toThrow(/^none\.h5: /);
+  });
+
+  it("are plain rows without a target", async () => {
+    const source = await openData([await make([["hidden_states", "f32", [2, 1]]])]);
+    expect(source.dOut).toBeUndefined();
+    await source.close();
   });
 });

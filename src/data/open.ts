@@ -8,6 +8,7 @@ import { openArrowSource } from "./arrow-source.ts";
 import { concatSources } from "./concat.ts";
 import { openHdf5Source } from "./hdf5-source.ts";
 import { openNpySource } from "./npy-source.ts";
+import { pairSources } from "./pair.ts";
 import { repeatsOf } from "./repeats.ts";
 import { openSafetensorsSource } from "./safetensors-source.ts";
 import { filesOf } from "./shards.ts";
@@ -18,6 +19,35 @@ export type { OpenOptions };
 
 const NO_REPEATS = { repeated: [], notes: [] } as const;
 
+/** How data is opened that may be inputs with targets. */
+export interface DataOptions extends OpenOptions {
+  /** The files of the targets; undefined for an autoencoder. */
+  readonly target?: readonly string[] | undefined;
+  /** Name of the dataset in the files of the targets; default: `dataset`. */
+  readonly targetDataset?: string | undefined;
+  /** "keep": files that repeat an earlier one are not left out. */
+  readonly repeats?: "keep" | undefined;
+}
+
+/**
+ * The files `paths` as one Source; with `target` the pairs of their rows and those of `target`.
+ * Throws what `openSource` and `pairSources` throw.
+ */
+export async function openData(paths: readonly string[], options: DataOptions = {}): Promise<Source> {
+  const { target, targetDataset, ...rest } = options;
+  const x = await openSource(paths, rest);
+  if (target === undefined) return x;
+  let y: Source | undefined;
+  try {
+    y = await openSource(target, { ...rest, dataset: targetDataset ?? rest.dataset });
+    return await pairSources(x, y);
+  } catch (thrown) {
+    await x.close();
+    await y?.close();
+    throw thrown;
+  }
+}
+
 /**
  * One or many files as one Source, in the order given; a folder means the files in it, and a name
  * with * or ? those that match. A file without rows is left out, with a note, where others have
@@ -27,7 +57,7 @@ const NO_REPEATS = { repeated: [], notes: [] } as const;
  */
 export async function openSource(
   paths: readonly string[],
-  options: OpenOptions & { readonly repeats?: "keep" } = {},
+  options: OpenOptions & Pick<DataOptions, "repeats"> = {},
 ): Promise<Source> {
   if (paths.length === 0)
     throw new UsageError("no data given", { mend: "name one or more HDF5, npy, safetensors, Arrow or torch files" });

@@ -3,7 +3,6 @@
  * outlier dimensions, duplicates, rows that are not finite, zero rows, start tokens, sinks.
  */
 
-import { BYTES } from "../util/bytes.ts";
 import { nonFiniteRows } from "../util/float16.ts";
 import { fmix32 } from "../util/rng.ts";
 import { rowsToFloat32 } from "./convert.ts";
@@ -11,7 +10,7 @@ import { zeroRows } from "./left-out.ts";
 import { contextStart, maskedRows, type RowSet } from "./mask.ts";
 import { STATISTICS_ROWS, samplePlaces } from "./sample-places.ts";
 import { type ElementScales, elementScales } from "./scales.ts";
-import type { Source } from "./source.ts";
+import { bytesPerRow, rowWidth, type Source } from "./source.ts";
 
 export interface Norms {
   readonly mean: number;
@@ -249,6 +248,7 @@ const ALL_BYTES = 2 ** 26;
  */
 export async function preflightOf(source: Source, seed = 0, wanted?: number): Promise<SourcePreflight> {
   const { dIn, dtype, rows, tokens, origin } = source;
+  const width = rowWidth(source);
   const fits = wanted ?? Math.max(STATISTICS_ROWS, Math.floor(ALL_BYTES / (4 * dIn)));
   const everything = rows <= Math.min(fits, Math.floor(MOST_BYTES / (4 * dIn)));
   const most = Math.max(16, Math.min(wanted ?? STATISTICS_ROWS, Math.floor(MOST_BYTES / (4 * dIn))));
@@ -262,15 +262,15 @@ export async function preflightOf(source: Source, seed = 0, wanted?: number): Pr
   let [kept, sampled, nonFinite, zeros] = [0, 0, 0, 0];
   let firstBad: string | undefined;
   for (const { first, count } of places) {
-    const bytes = new Uint8Array(count * dIn * BYTES[dtype]);
+    const bytes = new Uint8Array(count * bytesPerRow(source));
     await source.read(first, count, bytes);
-    const bad = new Set(nonFiniteRows(bytes, dtype, dIn, 0, count));
-    const zero = new Set(zeroRows(bytes, dtype, dIn, count));
+    const bad = new Set(nonFiniteRows(bytes, dtype, width, 0, count));
+    const zero = new Set(zeroRows(bytes, source, count));
     const ids = tokens === undefined || origin.startToken === undefined ? undefined : await tokens(first, count);
-    const values = rowsToFloat32(bytes, dtype, count * dIn);
+    const values = rowsToFloat32(bytes, dtype, count * width);
     for (let i = 0; i < count; i++) {
       if (masked.has(first + i)) continue;
-      const row = values.subarray(i * dIn, (i + 1) * dIn);
+      const row = values.subarray(i * width, i * width + dIn);
       const norm = Math.sqrt(row.reduce((sum, value) => sum + value * value, 0));
       sampled++;
       // Also what is beyond f32.

@@ -4,8 +4,7 @@
  */
 
 import { stat } from "node:fs/promises";
-import { BYTES } from "../util/bytes.ts";
-import type { Source } from "./source.ts";
+import { bytesPerRow, type Source } from "./source.ts";
 
 /**
  * The sources without those that repeat an earlier one, and a note for each that is left out. A
@@ -65,7 +64,7 @@ async function signatureOf(source: Source): Promise<string | undefined> {
   const { rows, dIn, dtype } = source;
   const parts: Uint8Array[] = [];
   for (const row of [0, Math.floor(rows / 2), rows - 1]) {
-    const bytes = new Uint8Array(dIn * BYTES[dtype]);
+    const bytes = new Uint8Array(bytesPerRow(source));
     await source.read(row, 1, bytes);
     parts.push(bytes);
   }
@@ -80,8 +79,9 @@ async function firstEqual(source: Source, alike: readonly Source[]): Promise<Sou
 
 const BYTES_PER_READ = 4 * 2 ** 20;
 
-async function sameRows(a: Source, b: Source): Promise<boolean> {
-  const rowBytes = a.dIn * BYTES[a.dtype];
+/** Whether sources of one shape and dtype have the same rows, bit by bit. */
+export async function sameRows(a: Source, b: Source): Promise<boolean> {
+  const rowBytes = bytesPerRow(a);
   const piece = Math.max(1, Math.floor(BYTES_PER_READ / rowBytes));
   for (let first = 0; first < a.rows; first += piece) {
     const count = Math.min(piece, a.rows - first);

@@ -7,7 +7,7 @@ import { BYTES, bytesOf } from "../util/bytes.ts";
 import { SaettaError, UsageError } from "../util/errors.ts";
 import { mustBe, numberInWords } from "../util/must.ts";
 import { checkRows } from "../util/rows.ts";
-import type { Source } from "./source.ts";
+import { bytesPerRow, type Source } from "./source.ts";
 
 /** One or more whole rows: [m*dIn] numbers. Stored as f32. */
 export type RowChunk = Float32Array | Float64Array | readonly number[];
@@ -67,7 +67,7 @@ export function fromRows(rows: Rows | (() => Rows), options: RowsOptions): Sourc
  * stream that is read once serve twice.
  */
 export function keepingHead(source: Source, rows: number): Source {
-  const rowBytes = source.dIn * BYTES[source.dtype];
+  const rowBytes = bytesPerRow(source);
   const kept = Math.min(rows, source.rows);
   let head: Uint8Array | undefined = new Uint8Array(kept * rowBytes);
   let have = 0;

@@ -1,8 +1,11 @@
 /**
  * WHERE DATA ENTERS. A source is rows on demand: `rows` activations of width `dIn`, in one dtype,
  * numbered from 0. Training knows nothing else about files; a new kind of input is a new Source and
- * nothing more.
+ * nothing more. The rows of a transcoder are pairs: an input of `dIn` numbers followed by its
+ * target of `dOut` numbers (`pair.ts`).
  */
+
+import { BYTES } from "../util/bytes.ts";
 
 export type RowDType = "f64" | "f32" | "bf16" | "f16";
 
@@ -17,7 +20,12 @@ export interface Source {
    * The files behind it, as the user named them (recorded in config.json, used by resume and eval).
    */
   readonly paths: readonly string[];
+  /** The files of the targets, of a source of pairs. */
+  readonly targetPaths?: readonly string[];
+  /** Columns of the input. */
   readonly dIn: number;
+  /** Columns of the target that follows each input in memory; undefined for an autoencoder. */
+  readonly dOut?: number | undefined;
   readonly rows: number;
   readonly dtype: RowDType;
   /**
@@ -63,10 +71,25 @@ export interface Source {
   close(): Promise<void>;
 }
 
+/** How rows lie in memory, one after the other. */
+export type RowFormat = Pick<Source, "dIn" | "dOut" | "dtype">;
+
+/** Elements of a row in memory: the input, and the target of a pair. */
+export function rowWidth({ dIn, dOut = 0 }: Pick<Source, "dIn" | "dOut">): number {
+  return dIn + dOut;
+}
+
+/** Bytes of a row in memory. */
+export function bytesPerRow(format: RowFormat): number {
+  return rowWidth(format) * BYTES[format.dtype];
+}
+
 export interface Origin {
   readonly model?: string;
   readonly modelSha256?: string;
   readonly tensor?: string;
+  /** The tensor of the targets, of a source of pairs. */
+  readonly targetTensor?: string;
   /** Path of the tokenizer.json used. */
   readonly tokenizer?: string;
   /** Where else the model is looked for: folders may have been moved since. */

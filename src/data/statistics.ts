@@ -4,14 +4,13 @@
  */
 
 import { type Normalization, normalizeRow } from "../sae/math.ts";
-import { BYTES } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
 import { firstNonFinite } from "../util/float16.ts";
 import { type NonFinite, notFinite } from "./batches.ts";
 import { rowsToFloat32 } from "./convert.ts";
 import type { RowSet } from "./mask.ts";
 import { samplePlaces } from "./sample-places.ts";
-import type { Source } from "./source.ts";
+import { bytesPerRow, rowWidth, type Source } from "./source.ts";
 
 export interface SampleOptions {
   /** Rows that are not in the sample. */
@@ -21,12 +20,12 @@ export interface SampleOptions {
   readonly seed: number;
   /** Default "stop". */
   readonly nonFinite?: NonFinite;
-  /** Called with each row that is passed over because it is excluded or not finite. */
+  /** Called with each input [dIn] that is passed over because its row is excluded or not finite. */
   readonly passedOver?: (row: number, values: Float32Array) => void;
 }
 
 export interface Sample {
-  /** The rows [rows, dIn]. */
+  /** The rows [rows, dIn], or pairs [rows, dIn + dOut]. */
   readonly values: Float32Array;
   /** The number of each row in the source. */
   readonly numbers: Float64Array;
@@ -45,30 +44,32 @@ export async function strideSample(
   { excluded, wanted, seed, nonFinite = "stop", passedOver = () => undefined }: SampleOptions,
 ): Promise<Sample> {
   const { dIn, dtype } = source;
+  const width = rowWidth(source);
   const rows = source.stream === "once" ? Math.min(source.rows, wanted) : source.rows; // keepingHead has the first ones
   const everything = rows - excluded.size <= wanted;
-  const sample = new Float32Array(Math.min(wanted, rows) * dIn);
+  const sample = new Float32Array(Math.min(wanted, rows) * width);
   const numbers = new Float64Array(Math.min(wanted, rows));
   let kept = 0;
   for (const { first, count } of samplePlaces(source, wanted, everything, seed)) {
-    const bytes = new Uint8Array(count * dIn * BYTES[dtype]);
+    const bytes = new Uint8Array(count * bytesPerRow(source));
     await source.read(first, count, bytes);
     const leftOut = new Set(source.leftOut?.(bytes, count));
-    const values = rowsToFloat32(bytes, dtype, count * dIn);
+    const values = rowsToFloat32(bytes, dtype, count * width);
     for (let i = 0; i < count && kept < wanted; i++) {
       if (leftOut.has(i)) continue;
-      const row = values.subarray(i * dIn, (i + 1) * dIn);
+      const row = values.subarray(i * width, (i + 1) * width);
       if (excluded.has(first + i)) {
-        passedOver(first + i, row);
+        passedOver(first + i, row.subarray(0, dIn));
         continue;
       }
-      if (nonFinite === "stop" && firstNonFinite(bytes, dtype, i * dIn, dIn) >= 0) throw notFinite(source, first + i);
+      if (nonFinite === "stop" && firstNonFinite(bytes, dtype, i * width, width) >= 0)
+        throw notFinite(source, first + i);
       // Also what is beyond f32.
       if (!row.every(Number.isFinite)) {
-        passedOver(first + i, row);
+        passedOver(first + i, row.subarray(0, dIn));
         continue;
       }
-      sample.set(row, kept * dIn);
+      sample.set(row, kept * width);
       numbers[kept++] = first + i;
     }
   }
@@ -79,7 +80,7 @@ export async function strideSample(
     });
   }
   return {
-    values: sample.subarray(0, kept * dIn),
+    values: sample.subarray(0, kept * width),
     numbers: numbers.subarray(0, kept),
     everything: everything && rows === source.rows,
   };

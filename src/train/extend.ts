@@ -31,7 +31,7 @@ export async function appendedTo(
   const now = factsOf(source);
   const { appended } = record;
   if (JSON.stringify(now) === JSON.stringify(then)) return appended;
-  const names = ["d_in", "dtype", "sequence", "stream"];
+  const names = ["d_in", "d_out", "dtype", "sequence", "stream"];
   const { rows, grain } = then;
   const alike = names.every((name) => now[name] === then[name]);
   if (!alike || typeof rows !== "number" || typeof grain !== "number" || source.rows <= rows)
@@ -50,6 +50,7 @@ export async function appendedTo(
 const FACTS: Readonly<Record<string, string>> = {
   rows: "rows",
   d_in: "numbers per row",
+  d_out: "numbers per target",
   dtype: "as its type",
   sequence: "rows per sequence",
   grain: "rows stored together",
@@ -58,7 +59,7 @@ const FACTS: Readonly<Record<string, string>> = {
 function otherData({ paths }: Source, now: JsonObject, then: JsonObject): SaettaError {
   const differing = Object.keys(FACTS).filter((name) => now[name] !== then[name]);
   const words = (facts: JsonObject) =>
-    differing.map((name) => `${facts[name] === null ? "no" : String(facts[name])} ${FACTS[name]}`).join(", ");
+    differing.map((name) => `${String(facts[name] ?? "no")} ${FACTS[name]}`).join(", ");
   return new SaettaError(`the data is not what the run was trained on: ${words(now)} now, ${words(then)} then`, {
     where: paths.join(", "),
     mend: "name the same files in the same order; more files may follow them",

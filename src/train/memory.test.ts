@@ -35,7 +35,7 @@ describe("the memory that a run needs", () => {
     expect(bytesNeeded({ ...needs, rowBytes: 2 ** 32 }).rows).toBe(2 ** 32 + tensor);
     // The parameters twice, and the sample.
     expect(bytesNeeded({ ...needs, rowBytes: 0 }).rows).toBe(2 * 4 * parameters);
-    expect(bytesNeeded({ ...needs, rowBytes: 0, sampled: 1000 }).rows).toBe(2 * 4 * parameters + 4 * 768 * 1000);
+    expect(bytesNeeded({ ...needs, rowBytes: 0, sampled: 1000 * 768 }).rows).toBe(2 * 4 * parameters + 4 * 768 * 1000);
   });
 
   it("is refused with the numbers when there is less", () => {

@@ -20,7 +20,7 @@ export interface Needs {
   readonly batch: number;
   /** Bytes of raw rows: the ring, a window that is being read, and one on its way into the ring. */
   readonly rowBytes: number;
-  /** Rows sampled before the start, as f32. */
+  /** Numbers sampled before the start, as f32. */
   readonly sampled: number;
 }
 
@@ -52,7 +52,7 @@ export function bytesNeeded({ dims, params, selections, real, ema, dense = false
   // The sample, which nobody may have collected when the first window comes. At the start also the
   // parameters as drawn and as kept while steps are timed; later raw rows, and the largest tensor
   // as a checkpoint reads it.
-  const rows = sampled * d * BYTES.f32 + Math.max(2 * parameters * BYTES[real], rowBytes + n * d * BYTES[real]);
+  const rows = sampled * BYTES.f32 + Math.max(2 * parameters * BYTES[real], rowBytes + n * d * BYTES[real]);
   return { weights, batch: ofBatch, rows, total: PROGRAM + weights + ofBatch + rows };
 }
 

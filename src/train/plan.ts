@@ -19,13 +19,12 @@ import { type Choice, chooseRows, leavingOut } from "../data/choose.ts";
 import { orderOf } from "../data/epochs.ts";
 import { countRows } from "../data/holdout.ts";
 import { keepingHead } from "../data/rows-source.ts";
-import type { Source } from "../data/source.ts";
+import { bytesPerRow, rowWidth, type Source } from "../data/source.ts";
 import type { Engine, Hyper, Normalization } from "../engine/engine.ts";
 import { prepareEngine, selectEngine } from "../engine/select.ts";
 import { type ArchitectureSpec, paramsOf, rulesOf } from "../sae/architectures/index.ts";
 import type { SaeDescription } from "../sae/description.ts";
 import { autoencoderDims } from "../sae/dims.ts";
-import { BYTES } from "../util/bytes.ts";
 import { SaettaError, UsageError } from "../util/errors.ts";
 import type { JsonObject } from "../util/json.ts";
 import { VERSION } from "../util/version.ts";
@@ -89,7 +88,7 @@ export async function planRun(
   const dims = autoencoderDims(source.dIn, config.latents);
   const shard = rankShard(dims, rulesOf(spec), grid, config.capacityFactor);
   const selections = trainingSelections(shard);
-  const rowBytes = source.dIn * BYTES[source.dtype];
+  const rowBytes = bytesPerRow(source);
   const order = orderOf(
     { rows: source.rows, rowBytes, grain: source.grain, stream: source.stream },
     choice.untrained,
@@ -114,7 +113,7 @@ export async function planRun(
     const held = Math.min(MOST_ROWS, countRows(choice.holdout));
     const raw = (ringRows(order) + 2 * order.windowRows + held) * rowBytes;
     const free = Math.floor(availableMemory() / here);
-    const sampled = Math.min(config.statisticsRows, rowsPerEpoch);
+    const sampled = Math.min(config.statisticsRows, rowsPerEpoch) * rowWidth(source);
     const batch = Math.ceil(Math.min(config.batch, budget) / grid.replicas);
     memory = {
       free,
@@ -192,10 +191,11 @@ export function scheduleOf({ config: { lr, warmup, decay }, steps, record: { leg
 }
 
 /** What must be the same when a run is resumed. */
-export function factsOf({ rows, dIn, dtype, sequence, grain, stream }: Source): JsonObject {
+export function factsOf({ rows, dIn, dOut, dtype, sequence, grain, stream }: Source): JsonObject {
   return {
     rows,
     d_in: dIn,
+    ...(dOut === undefined ? {} : { d_out: dOut }),
     dtype,
     sequence: sequence ?? null,
     grain,

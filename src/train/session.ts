@@ -7,6 +7,7 @@ import { waitForDisk } from "../checkpoint/wait-for-disk.ts";
 import { ringRows } from "../data/batches.ts";
 import { countRows } from "../data/holdout.ts";
 import { stoppable } from "../data/rows-source.ts";
+import { rowWidth } from "../data/source.ts";
 import { trainedSae } from "../inference/trained.ts";
 import { runAdvice } from "./advice.ts";
 import { trainLoop } from "./loop.ts";
@@ -75,7 +76,7 @@ async function runSession(
   let log: LogObserver | undefined;
   let exitCode = 1;
   try {
-    const ring = engine.alloc(source.dtype, [ringRows(order), source.dIn]);
+    const ring = engine.alloc(source.dtype, [ringRows(order), rowWidth(source)]);
     const holdout = await HoldoutObserver.open(plan, start).catch((thrown: unknown) => {
       if (!signal.aborted || thrown !== signal.reason) throw thrown;
       return undefined;

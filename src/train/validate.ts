@@ -3,14 +3,14 @@
 import type { Collective } from "../collective/collective.ts";
 import { type NonFinite, notFinite } from "../data/batches.ts";
 import { countRows, type Range } from "../data/holdout.ts";
-import type { Source } from "../data/source.ts";
+import { bytesPerRow, rowWidth, type Source } from "../data/source.ts";
 import { type Engine, type Hyper, NONE, type Normalization, type Params } from "../engine/engine.ts";
 import { ForwardPass } from "../engine/forward.ts";
 import { readNumbers } from "../engine/numbers.ts";
 import { namedSums, sumsLength } from "../engine/sums.ts";
 import { type DensityLine, densityBins } from "../run-files/density.ts";
 import { losses } from "../sae/math.ts";
-import { BYTES, uint32Of } from "../util/bytes.ts";
+import { uint32Of } from "../util/bytes.ts";
 import { nonFiniteRows } from "../util/float16.ts";
 import { type RankShard, sumOverShards } from "./rank-shard.ts";
 import type { HeldOut } from "./report.ts";
@@ -98,13 +98,13 @@ export class Validator {
     nonFinite: NonFinite = "stop",
     normalization?: Normalization,
   ): Promise<Validator> {
-    const rowBytes = source.dIn * BYTES[source.dtype];
+    const rowBytes = bytesPerRow(source);
     const all = new Uint8Array(countRows(ranges) * rowBytes);
     let rows = 0;
     for (const { first, count } of ranges) {
       await source.read(first, count, all.subarray(rows * rowBytes, (rows + count) * rowBytes));
       const begin = rows;
-      const bad = nonFiniteRows(all, source.dtype, source.dIn, begin, begin + count);
+      const bad = nonFiniteRows(all, source.dtype, rowWidth(source), begin, begin + count);
       if (bad.length > 0 && nonFinite === "stop") throw notFinite(source, first + bad[0]! - begin);
       const raw = all.subarray(begin * rowBytes, (begin + count) * rowBytes);
       const unwanted = new Set([...bad, ...(source.leftOut?.(raw, count) ?? []).map((row) => begin + row)]);
