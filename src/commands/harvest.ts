@@ -12,8 +12,8 @@ import { catchSignals } from "./signals.ts";
 interface Flags {
   readonly model: string;
   readonly text?: string;
-  readonly tensor?: string;
-  readonly out?: string;
+  readonly tensor?: readonly string[];
+  readonly out?: readonly string[];
   readonly tokens?: number;
   readonly context?: number;
   readonly dtype: "f16" | "f32";
@@ -33,8 +33,16 @@ export function harvestCommand(program: Command): void {
       "--text <file>",
       'UTF-8 text, documents separated by blank lines; or .jsonl with a "text" a line; either may be .gz',
     )
-    .option("--tensor <name>", "the tensor [batch, sequence, width] inside the model to harvest")
-    .option("--out <file>", "the HDF5 file to write")
+    .option(
+      "--tensor <name>",
+      "the tensor [batch, sequence, width] inside the model to harvest; several: --tensor A --tensor B",
+      appended,
+    )
+    .option(
+      "--out <path>",
+      "the HDF5 file to write, one per tensor in the same order; or a folder, with files named after the tensors",
+      appended,
+    )
     .option("--tokens <n>", "how many tokens, rounded up to whole contexts (default: all)", (text) =>
       parseCount(text, "--tokens"),
     )
@@ -44,8 +52,16 @@ export function harvestCommand(program: Command): void {
     .addOption(choice("--dtype <dtype>", "how values are stored", ["f16", "f32"]).default("f16"))
     .option("--list-tensors", "print the tensors of the model that can be harvested, and stop")
     .option("--json", "print the result as JSON")
-    .addHelpText("after", "\nExample:\n  saetta harvest --model gpt2 --text my.txt --tensor NAME --out acts.h5\n")
+    .addHelpText(
+      "after",
+      "\nExamples:\n  saetta harvest --model gpt2 --text my.txt --tensor NAME --out acts.h5\n" +
+        "  saetta harvest --model gpt2 --text my.txt --tensor A --tensor B --out a.h5 --out b.h5\n",
+    )
     .action((flags: Flags) => (flags.listTensors ? list(flags) : run(flags)));
+}
+
+function appended(value: string, before: readonly string[] = []): readonly string[] {
+  return [...before, value];
 }
 
 async function list({ model, json }: Flags): Promise<void> {
@@ -81,9 +97,11 @@ async function run({ text, tensor, out, json, ...flags }: Flags): Promise<void> 
         shown.line.update(done);
       },
     }).finally(() => shown?.line.done());
-    const { rows, width, seconds, sequences, context } = result;
+    const { rows, files, seconds, sequences, context } = result;
     const speed = `${formatDuration(seconds)} (${formatCount(rows / seconds)} tokens/s)`;
-    const line = `harvested    ${formatCount(rows)} rows of width ${width}, ${sequences} contexts of ${context}, in ${speed}: ${out}`;
+    const widths = files.map(({ width }) => width).join(" and ");
+    const names = files.map((file) => file.out).join(", ");
+    const line = `harvested    ${formatCount(rows)} rows of width ${widths}, ${sequences} contexts of ${context}, in ${speed}: ${names}`;
     process.stdout.write(`${json ? JSON.stringify(result) : line}\n`);
   } catch (thrown) {
     if (!ending.signal.aborted) throw thrown;

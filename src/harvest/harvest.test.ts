@@ -120,6 +120,55 @@ describe("harvest", () => {
     expect(readdirSync(dirname(out))).toEqual(["acts.h5"]);
   });
 
+  it("writes several tensors in one pass, each as a harvest of it alone does", async () => {
+    const names = [BLOCK_3, "/transformer/Add_output_0", "logits"];
+    const options = { model: EXAMPLE, text: TEXT, context: 32, tokens: 700 };
+    const alone = names.map((_, i) => join(folder, `alone-${i}.h5`));
+    for (const [i, tensor] of names.entries()) await harvest({ ...options, tensor, out: alone[i]! });
+    const together = names.map((_, i) => join(folder, `together-${i}.h5`));
+    const progress: HarvestProgress[] = [];
+    const onProgress = (it: HarvestProgress) => progress.push(it);
+    const result = await harvest({ ...options, tensor: names, out: together, onProgress });
+    expect(result.files.map(({ width }) => width)).toEqual([256, 256, 8192]);
+    expect(result).toMatchObject({ out: together[0], width: 256, rows: 704 });
+    expect(progress.filter(({ done, total }) => done === total)).toHaveLength(2); // tokenized, harvested
+    for (const [i, tensor] of names.entries()) {
+      expect(result.files[i]).toMatchObject({ tensor, out: together[i] });
+      const { bytes, ...said } = await contents(together[i]!);
+      const { bytes: expected, ...other } = await contents(alone[i]!);
+      expect(said).toEqual(other);
+      expect(said.origin.tensor).toBe(tensor);
+      expect(Buffer.from(bytes).equals(Buffer.from(expected))).toBe(true);
+    }
+  });
+
+  it("names files in a folder after their tensors", async () => {
+    const model = tiny(PLAIN);
+    const out = join(folder, "new", "acts");
+    const document = text("abcd");
+    const result = await run({ model, text: document, tensor: ["embedded", "doubled"], out });
+    expect(result.files.map((file) => file.out)).toEqual([join(out, "embedded.h5"), join(out, "doubled.h5")]);
+    expect(readdirSync(out).sort()).toEqual(["doubled.h5", "embedded.h5"]);
+    rmSync(join(out, "doubled.h5"));
+    expect((await run({ model, text: document, out })).out).toBe(join(out, "doubled.h5"));
+    const both = run({ model, text: document, tensor: ["embedded", "doubled"], out });
+    await expect(both).rejects.toThrow(/embedded\.h5: exists already; remove it or choose another --out/);
+    const nested = await harvest({ model: EXAMPLE, text: TEXT, context: 8, tokens: 8, tensor: BLOCK_3, out: folder });
+    expect(nested.out).toBe(join(folder, "transformer-h.3-Add_1_output_0.h5"));
+  });
+
+  it("leaves no file where one of several tensors cannot be written", async () => {
+    const model = tiny([0, 0, 1, 10, 2, 20, 3, 40_000, 4, 5]);
+    const out = ["embedded.h5", "doubled.h5"].map((name) => join(folder, name));
+    const options = { model, text: text("abababcba"), tensor: ["embedded", "doubled"], out };
+    await expect(run(options)).rejects.toThrow(/80000 is too large for float16 in tensor 'doubled', sequence 2/);
+    expect(readdirSync(folder).sort()).toEqual(["model", "text.txt"]);
+    // The name of the second file is taken after the harvest began: the first is complete by then.
+    const onProgress = ({ stage }: HarvestProgress) => stage === "harvest" && mkdirSync(out[1]!, { recursive: true });
+    await expect(run({ ...options, dtype: "f32", onProgress })).rejects.toThrow(/doubled\.h5/);
+    expect(readdirSync(folder).sort()).toEqual(["doubled.h5", "model", "text.txt"]);
+  });
+
   it("packs documents into contexts that begin with the start token, and drops what does not fill one", async () => {
     const progress: HarvestProgress[] = [];
     const result = await run({
@@ -184,6 +233,25 @@ describe("harvest", () => {
 });
 
 describe("harvest refuses", () => {
+  it("tensors and files that do not go together", async () => {
+    const options = { model: tiny(PLAIN), text: text("abcd"), tensor: ["embedded", "doubled"] };
+    const [a, b] = [join(folder, "a.h5"), join(folder, "b.h5")];
+    await expect(run({ ...options, out: a })).rejects.toThrow(
+      /^2 tensors and 1 file were named with --tensor and --out; give an --out per --tensor/,
+    );
+    await expect(run({ ...options, out: [a, b, join(folder, "c.h5")] })).rejects.toThrow(/^2 tensors and 3 files/);
+    await expect(run({ ...options, out: [a, `${folder}/./a.h5`] })).rejects.toThrow(
+      /a\.h5: the tensors embedded and doubled would be written to the same file; give an --out per --tensor/,
+    );
+    await expect(run({ ...options, tensor: ["doubled", "doubled"], out: [a, b] })).rejects.toThrow(
+      /^--tensor doubled is given twice/,
+    );
+    await expect(run({ ...options, tensor: ["doubled", "dubbled"], out: [a, b] })).rejects.toThrow(
+      /no tensor 'dubbled'; did you mean/,
+    );
+    expect(readdirSync(folder).sort()).toEqual(["model", "text.txt"]);
+  });
+
   it("a tokenizer of another model, before any work", async () => {
     const letters = [..."abcdefgh"];
     await expect(run({ model: tiny(PLAIN, ["<s>", ...letters]), text: text("abc") })).rejects.toThrow(

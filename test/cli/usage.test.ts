@@ -113,6 +113,10 @@ describe("wrong usage exits 2 with one line on stderr", () => {
       ["harvest", "--model", "m", "--hook_point", "x"],
       "saetta: unknown option '--hook_point'; here it is --tensor; saetta harvest --help tells more",
     ],
+    [
+      ["harvest", "--model", "m", "--text", "t", "--tensor", "a", "--tensor", "b", "--out", "x.h5"],
+      "saetta: 2 tensors and 1 file were named with --tensor and --out; give an --out per --tensor, in the same order, or a folder as the only --out",
+    ],
     [["doctor", "me"], /^saetta: too many arguments for 'doctor'/],
   ])("%j", async (argv, line) => {
     const { code, out, err } = await saetta(folder, ...argv);
