@@ -87,14 +87,14 @@ export async function chooseRows(
 
   const findsZeros = zeroRows === "skip";
   const once = source.stream === "once";
-  const sampled = (findsZeros && !once) || (maxNorm > 0 && options.normLimit === undefined);
   // How rows are found must not change with what was appended, or the rows before would change
   // their order.
   const first = { ...source, rows: appended[0]?.rows ?? source.rows };
+  const small = first.rows * bytesPerRow(source) <= LOOKED_THROUGH;
+  const sampled = (findsZeros && !once && !small) || (maxNorm > 0 && options.normLimit === undefined);
   const sample = sampled ? await normsOfSample(first, untrained, options) : undefined;
   const normLimit = maxNorm > 0 ? (options.normLimit ?? maxNorm * sample!.median) : undefined;
   const rule = { zeros: findsZeros, most: normLimit ?? Number.POSITIVE_INFINITY };
-  const small = first.rows * bytesPerRow(source) <= LOOKED_THROUGH;
   const all = [{ first: 0, count: source.rows }];
   const whole =
     !once && ((findsZeros && (small || sample!.zeros > 0)) || (normLimit !== undefined && only === undefined));
@@ -140,8 +140,8 @@ function addAll(rows: RowSet, to: RowSet): void {
 }
 
 /**
- * Of a sample of the rows that are not in `skip`: how many are zero, and the median norm of those
- * that are finite and not zero.
+ * Of a sample of the rows that are not in `skip`: how many are zero, and, for `maxNorm`, the median
+ * norm of those that are finite and not zero.
  */
 async function normsOfSample(
   source: Source,
@@ -159,11 +159,10 @@ async function normsOfSample(
     const raw = new Uint8Array(count * bytesPerRow(source));
     await source.read(first, count, raw);
     const zero = new Set(zeroRowsIn(raw, source, count));
-    for (const [i, norm] of rowNorms(raw, source, count).entries()) {
-      if (skip.has(first + i)) continue;
-      if (zero.has(i)) zeros++;
-      else if (Number.isFinite(norm)) found.push(norm);
-    }
+    for (const i of zero) if (!skip.has(first + i)) zeros++;
+    if (maxNorm === 0) continue;
+    for (const [i, norm] of rowNorms(raw, source, count).entries())
+      if (!skip.has(first + i) && !zero.has(i) && Number.isFinite(norm)) found.push(norm);
   }
   const median = Float64Array.from(found).sort()[Math.floor(found.length / 2)];
   if (median === undefined && maxNorm > 0) {

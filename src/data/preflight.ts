@@ -97,7 +97,8 @@ export function preflight(sample: Float32Array, d: number, positions?: ArrayLike
   }
   for (let i = 0; i < d; i++) mean[i]! /= rows;
   const variance = new Float64Array(d);
-  const { median } = normsOf(norms);
+  const summary = normsOf(norms);
+  const { median } = summary;
   const large = { rows: 0, spread: 0 };
   for (let row = 0; row < rows; row++) {
     let square = 0;
@@ -122,7 +123,7 @@ export function preflight(sample: Float32Array, d: number, positions?: ArrayLike
   const middle = Math.sqrt(mean.reduce((sum, value) => sum + value * value, 0));
   return {
     rows,
-    norms: normsOf(norms),
+    norms: summary,
     meanToSpread: middle === 0 ? 0 : middle / Math.sqrt(spread),
     outliers,
     duplicates: rows === 0 ? 0 : duplicates / rows,

@@ -4,8 +4,9 @@
  */
 
 import { type Normalization, normalizeRow } from "../sae/math.ts";
+import { bytesOf } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
-import { firstNonFinite } from "../util/float16.ts";
+import { firstNonFinite, nonFiniteRows } from "../util/float16.ts";
 import { type NonFinite, notFinite } from "./batches.ts";
 import { rowsToFloat32 } from "./convert.ts";
 import type { RowSet } from "./mask.ts";
@@ -55,6 +56,8 @@ export async function strideSample(
     await source.read(first, count, bytes);
     const leftOut = new Set(source.leftOut?.(bytes, count));
     const values = rowsToFloat32(bytes, dtype, count * width);
+    // Also what is beyond f32.
+    const bad = new Set(nonFiniteRows(bytesOf(values), "f32", width, 0, count));
     for (let i = 0; i < count && kept < wanted; i++) {
       if (leftOut.has(i)) continue;
       const row = values.subarray(i * width, (i + 1) * width);
@@ -62,10 +65,9 @@ export async function strideSample(
         passedOver(first + i, row.subarray(0, dIn));
         continue;
       }
-      if (nonFinite === "stop" && firstNonFinite(bytes, dtype, i * width, width) >= 0)
-        throw notFinite(source, first + i);
-      // Also what is beyond f32.
-      if (!row.every(Number.isFinite)) {
+      if (bad.has(i)) {
+        if (nonFinite === "stop" && firstNonFinite(bytes, dtype, i * width, width) >= 0)
+          throw notFinite(source, first + i);
         passedOver(first + i, row.subarray(0, dIn));
         continue;
       }
