@@ -4,16 +4,11 @@ import { extname } from "node:path";
 import { firstBytes, formatOf, noParquet } from "../formats/open-file.ts";
 import { UsageError } from "../util/errors.ts";
 import { NoRowsError, type OpenOptions } from "./array-source.ts";
-import { openArrowSource } from "./arrow-source.ts";
 import { concatSources } from "./concat.ts";
-import { openHdf5Source } from "./hdf5-source.ts";
-import { openNpySource } from "./npy-source.ts";
 import { pairSources } from "./pair.ts";
 import { repeatsOf } from "./repeats.ts";
-import { openSafetensorsSource } from "./safetensors-source.ts";
 import { filesOf } from "./shards.ts";
 import type { Source } from "./source.ts";
-import { openTorchSource } from "./torch-source.ts";
 
 export type { OpenOptions };
 
@@ -92,15 +87,19 @@ export async function openSource(
   }
 }
 
-/** By what the file begins with, else by its name; an HDF5 file may begin with anything. */
+/**
+ * By what the file begins with, else by its name; an HDF5 file may begin with anything. Only the
+ * reader of its format is loaded.
+ */
 async function openFileSource(path: string, options: OpenOptions): Promise<Source> {
   const first = await firstBytes(path);
   if (first.length === 0) throw new NoRowsError("the file is empty", { where: path, mend: "write or copy it again" });
   const format = formatOf(first) ?? extname(path).toLowerCase().slice(1);
   if (format === "parquet") throw noParquet(path);
-  if (format === "npy") return openNpySource(path, options);
-  if (format === "safetensors") return openSafetensorsSource(path, options);
-  if (format === "arrow") return openArrowSource(path, options);
-  if (format === "zip" || format === "pt" || format === "pth") return openTorchSource(path, options);
-  return openHdf5Source(path, options);
+  if (format === "npy") return (await import("./npy-source.ts")).openNpySource(path, options);
+  if (format === "safetensors") return (await import("./safetensors-source.ts")).openSafetensorsSource(path, options);
+  if (format === "arrow") return (await import("./arrow-source.ts")).openArrowSource(path, options);
+  if (format === "zip" || format === "pt" || format === "pth")
+    return (await import("./torch-source.ts")).openTorchSource(path, options);
+  return (await import("./hdf5-source.ts")).openHdf5Source(path, options);
 }

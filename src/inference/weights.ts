@@ -11,8 +11,7 @@ import { disk } from "../checkpoint/storage.ts";
 import type { Engine, Params } from "../engine/engine.ts";
 import { openSafetensors, type Safetensors } from "../formats/safetensors.ts";
 import type { Told } from "../interchange/format.ts";
-import { type FoundForeign, findForeign, isForeign, openForeign } from "../interchange/index.ts";
-import { refuseTranscoder } from "../interchange/sparsify.ts";
+import type { FoundForeign } from "../interchange/index.ts";
 import { checkShape, safetensorsFloats } from "../interchange/tensors.ts";
 import { AVERAGE, CFG, CHECKPOINTS, MANIFEST, OWN_WEIGHTS, WEIGHTS } from "../run-files/names.ts";
 import { paramsOf } from "../sae/architectures/index.ts";
@@ -21,7 +20,9 @@ import { isCoreParam, PARAMS, type ParamName, paramEntries } from "../sae/params
 import { bytesOf } from "../util/bytes.ts";
 import { FormatError, SaettaError, UsageError } from "../util/errors.ts";
 import { readJsonFile } from "../util/json.ts";
-import { refuseFolderOfSaes } from "./find-below.ts";
+
+// The readers of other formats take time to load, and most runs have none.
+const interchange = () => import("../interchange/index.ts");
 
 export type WeightsKind = "ema" | "raw";
 
@@ -63,10 +64,10 @@ export async function findSae(path: string, weights?: WeightsKind, told: Told = 
   const own = found.isDirectory() || [WEIGHTS, OWN_WEIGHTS, CFG].includes(basename(path));
   const weightsThere = own && names.has(CFG) && (names.has(WEIGHTS) || names.has(OWN_WEIGHTS));
   const isRun = found.isDirectory() && !weightsThere && (await isRunFolder(path, names));
-  const foreign = weightsThere || isRun ? undefined : await findForeign(path, names);
+  const foreign = weightsThere || isRun ? undefined : await (await interchange()).findForeign(path, names);
   if (foreign !== undefined) return fromForeign(foreign, folder, weights, told);
   if (!weightsThere && !isRun && !(own && names.has(CHECKPOINTS))) {
-    if (found.isDirectory()) await refuseFolderOfSaes(path);
+    if (found.isDirectory()) await (await import("./find-below.ts")).refuseFolderOfSaes(path);
     const what = found.isDirectory()
       ? "holds no autoencoder: no checkpoints, and"
       : "is no autoencoder that Saetta reads:";
@@ -91,7 +92,7 @@ export async function findSae(path: string, weights?: WeightsKind, told: Told = 
   }
   const where = join(folder, CFG);
   const description = parseDescription(await readJsonFile(where), where);
-  if (description.saetta === undefined) await refuseTranscoder(folder);
+  if (description.saetta === undefined) await (await import("../interchange/sparsify.ts")).refuseTranscoder(folder);
   const file = weightsFile(description);
   if (!names.has(file)) {
     const { kind } = normalizationOf(description);
@@ -120,7 +121,7 @@ export async function namesSae(path: string): Promise<boolean> {
   const own = found.isDirectory()
     ? names.has(CFG) || names.has(CHECKPOINTS)
     : [WEIGHTS, OWN_WEIGHTS, CFG].includes(basename(path));
-  return own || isForeign(path, names);
+  return own || (await interchange()).isForeign(path, names);
 }
 
 const FORMATS_IN_WORDS = `no ${CFG} with ${WEIGHTS} (Saetta, sparsify) or sae_weights.safetensors (SAELens), no torch file (OpenAI, dictionary_learning)`;
@@ -131,7 +132,7 @@ async function fromForeign(
   weights: WeightsKind | undefined,
   told: Told,
 ): Promise<FoundSae> {
-  const { description, notes, close } = await openForeign(foreign, told);
+  const { description, notes, close } = await (await interchange()).openForeign(foreign, told);
   await close();
   const about = { description, weights: chosen(path, false, weights), step: undefined, refusals: [] };
   return { path, ...about, notes, foreign: { ...foreign, told } };
@@ -184,7 +185,7 @@ type ReadParam = (name: ParamName, unitDecoder: boolean) => Promise<Float32Array
 /** Opens the files of the weights once, for as long as `use` runs. */
 async function withParams<T>(found: FoundSae, use: (read: ReadParam) => Promise<T>): Promise<T> {
   if (found.foreign !== undefined) {
-    const foreign = await openForeign(found.foreign, found.foreign.told);
+    const foreign = await (await interchange()).openForeign(found.foreign, found.foreign.told);
     try {
       return await use((name) => {
         if (isCoreParam(name)) return foreign.read(name);
