@@ -1,4 +1,4 @@
-/** The scripts outside src/ are not type-checked: that the build has what they import is tested here. */
+/** Scripts outside src/ are not type-checked. Tests that the build exports each name they import. */
 
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
