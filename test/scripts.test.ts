@@ -1,4 +1,4 @@
-/** Scripts outside src/ are not type-checked. Tests that the build exports each name they import. */
+/** Scripts outside src/ are not type-checked. Tests that the build exports what they import. */
 
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
