@@ -4,7 +4,8 @@
     saetta train acts.h5 --latents 16384 --k 32 --out runs/first
 
 The file: hidden_states [contexts, tokens, width] (float16, or --dtype float32), the residual stream after that layer; tokens int32 [contexts, tokens]; attributes start_token (the id that
-begins each document, whose rows training leaves out by default), model, tensor and tokenizer (the path of a tokenizer.json, for `saetta eval --features`).
+begins each document, whose rows training leaves out by default), model, tensor and tokenizer (the path of a tokenizer.json, for `saetta eval --features`). tokenizer_relative, and model_relative where the model is a folder, are paths from the folder of the file, so that all
+can be moved together.
 Documents, which blank lines separate, are packed one after the other into contexts of the same length, each document after a start token, so that no row is padding; a context begins
 with a start token too.
 """
@@ -32,6 +33,12 @@ def contexts(documents, start, length):
             row = [start]
     if len(row) == length:
         yield row
+
+
+def located(name, path, out):
+    """The attributes that say where a file or folder is: its path, and its path from the folder of `out`."""
+    near = os.path.relpath(os.path.realpath(path), os.path.realpath(os.path.dirname(out) or "."))
+    return {name: os.path.abspath(path), f"{name}_relative": near.replace(os.sep, "/")}
 
 
 def checked(values, dtype):
@@ -83,10 +90,12 @@ def main():
     if start is None:
         raise SystemExit("the tokenizer has neither a bos nor an eos token to begin documents with")
     attributes = {"start_token": start, "model": args.model, "tensor": f"hidden_states[{args.layer}]"}
+    if os.path.isdir(args.model):
+        attributes |= located("model", args.model, args.out)
     folder = f"{args.out}.tokenizer"
     tokenizer.save_pretrained(folder)
     if os.path.exists(os.path.join(folder, "tokenizer.json")):
-        attributes["tokenizer"] = os.path.abspath(os.path.join(folder, "tokenizer.json"))
+        attributes |= located("tokenizer", os.path.join(folder, "tokenizer.json"), args.out)
 
     def documents():
         with open(args.text, encoding="utf-8") as f:

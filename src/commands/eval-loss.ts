@@ -15,6 +15,7 @@ export interface LossFlags {
   readonly model?: string;
   readonly tensor?: string;
   readonly text?: string;
+  readonly tokenizer?: string;
   readonly lossTokens?: number;
   readonly ablate?: Ablate;
   readonly threads?: number | undefined;
@@ -55,11 +56,11 @@ export async function lossesOf(
 async function contextsFor(
   model: LanguageModel,
   { source, ranges, excludeTokens, excludePositions }: EvalData,
-  { text, lossTokens = LOSS_TOKENS }: LossFlags,
+  { text, tokenizer: asked, lossTokens = LOSS_TOKENS }: LossFlags,
   onNote: (note: string) => void,
 ): Promise<Contexts> {
   if (text === undefined) return contextsOfSource(source, ranges, lossTokens);
-  const tokenizer = await loadTokenizerOf(model);
+  const tokenizer = await loadTokenizerOf(model, asked);
   const context = source.sequence ?? (await contextOf(model)).byDefault;
   const ids = await tokenize({ text, tokens: lossTokens, onNote }, tokenizer, context);
   const left = { excludeTokens, excludePositions, startToken: tokenizer.startToken };

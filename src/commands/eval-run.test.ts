@@ -1,7 +1,9 @@
-import { copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
+import { start } from "../../test/cli/saetta.ts";
+import { tinyTokenizer } from "../../test/support/onnx.ts";
 import { openSource } from "../data/open.ts";
 import type { Engine } from "../engine/engine.ts";
 import { createReferenceEngine } from "../engine/reference.ts";
@@ -82,6 +84,61 @@ describe("one autoencoder in its model", () => {
     const [found] = await judge(run("none"), [acts], { text, lossTokens: 100 });
     expect(found!.loss!.text).toBe(`${Math.ceil(100 / CONTEXT)} contexts of ${CONTEXT} tokens of ${text}`);
     expect(found!.loss!.splicedRows).toBeLessThan(7 * CONTEXT - 6);
+  });
+
+  it("reads other text with the tokenizer that is named, a file or its folder, and not with the model's", async () => {
+    const [text, other] = [join(folder, "held-out-too.txt"), join(folder, "tokenizer")];
+    writeFileSync(text, "The jury praised the administration of the city. ".repeat(20));
+    mkdirSync(other);
+    // The ids of "The" and "Ġthe" change places.
+    const own = JSON.parse(readFileSync(join(MODEL, "tokenizer.json"), "utf8"));
+    const vocab = own.model.vocab as Record<string, number>;
+    [vocab.The, vocab.Ġthe] = [vocab.Ġthe!, vocab.The!];
+    writeFileSync(join(other, "tokenizer.json"), JSON.stringify(own));
+    const asked = { text, lossTokens: 100 };
+    const [usual] = await judge(run("none"), [acts], asked);
+    const [byFolder] = await judge(run("none"), [acts], { ...asked, tokenizer: other });
+    const [byFile] = await judge(run("none"), [acts], { ...asked, tokenizer: join(other, "tokenizer.json") });
+    expect(byFolder!.loss).toEqual(byFile!.loss);
+    expect(byFolder!.loss!.predictions).toBe(usual!.loss!.predictions);
+    expect(byFolder!.loss!.crossEntropy.original).toBeGreaterThan(usual!.loss!.crossEntropy.original + 0.1);
+    writeFileSync(join(other, "tokenizer.json"), tinyTokenizer(["<s>", "a"]));
+    await expect(judge(run("none"), [acts], { ...asked, tokenizer: other })).rejects.toThrow(
+      /tokenizer\.json: the tokenizer has 2 tokens but the model 8192/,
+    );
+  });
+
+  it("shows how far it is, of how many tokens, and the time left", async () => {
+    const lines: string[] = [];
+    const write = vi.spyOn(process.stderr, "write").mockImplementation((text) => lines.push(String(text)) > 0);
+    let clock = performance.now();
+    const now = vi.spyOn(performance, "now").mockImplementation(() => {
+      clock += 20_000;
+      return clock;
+    });
+    try {
+      await judge(run("a"), [], { loss: true, lossTokens: 4 * CONTEXT });
+    } finally {
+      now.mockRestore();
+      write.mockRestore();
+    }
+    const losses = lines.filter((line) => line.includes("loss: "));
+    expect(losses[0]).toMatch(/loss: 0 of 64 tokens/);
+    expect(losses.at(-1)).toMatch(/loss: 64 of 64 tokens, .*tokens\/s, 0 s left/);
+  });
+
+  it("is the same without a compiler and without kernels compiled before, with a note", async () => {
+    const [usual] = await judge(run("a"), [], { loss: true, lossTokens: 4 * CONTEXT });
+    // Kernels that were compiled before had other flags.
+    const env = { CXX: join(folder, "no-such-compiler"), SAETTA_CXXFLAGS: "-DNEVER_COMPILED" };
+    const flags = ["--loss-tokens", String(4 * CONTEXT), "--engine", "reference", "--json"];
+    const { out, err } = await start(folder, env, "eval", run("a"), "--loss", ...flags).ended;
+    expect(err).toMatch(/note: losses are summed in JavaScript, many times slower .*no-such-compiler/);
+    const { cross_entropy: crossEntropy, kl_divergence: divergence } = JSON.parse(out).loss;
+    for (const place of ["original", "reconstruction", "zero", "mean"] as const)
+      expect(crossEntropy[place]).toBeCloseTo(usual!.loss!.crossEntropy[place], 9);
+    for (const place of ["reconstruction", "zero", "mean"] as const)
+      expect(divergence[place]).toBeCloseTo(usual!.loss!.klDivergence[place], 9);
   });
 
   it("needs a model that is there, and is the one of the activations unless named", async () => {

@@ -17,7 +17,6 @@ import { note } from "./note.ts";
 
 export interface EvalFlags extends LossFlags {
   readonly features?: number;
-  readonly tokenizer?: string;
   readonly weights?: WeightsKind;
   readonly maxRows?: number;
   readonly data?: readonly string[];

@@ -25,7 +25,7 @@ export function evalCommand(program: Command): void {
     .option("--features <N>", "show N latents in their text (default: 0)", (text) => parseCount(text, "--features", 0))
     .option(
       "--tokenizer <path>",
-      "tokenizer.json to show them with (default: the one that the activations were made with)",
+      "tokenizer.json to show them and to read --text with (default: the activations' own; for --text the model's)",
     )
     .addOption(weightsFlag())
     .option("--max-rows <N>", "look at no more than N rows, evenly spread", (text) => parseCount(text, "--max-rows"))

@@ -1,7 +1,5 @@
 /** The language model and the tokenizer that activations are of, where they can be found. */
 
-import { stat } from "node:fs/promises";
-import { join } from "node:path";
 import type { Source } from "../data/source.ts";
 import { type LanguageModel, loadModel } from "../language-model/load.ts";
 import { loadTokenizer, type Tokenizer } from "../language-model/tokenizer.ts";
@@ -78,10 +76,7 @@ export async function tokenizerOf(
   { asked, others = [] }: TokenizerPaths,
   onNote: OnNote,
 ): Promise<Tokenizer | undefined> {
-  if (asked !== undefined) {
-    const isFolder = (await stat(asked).catch(() => undefined))?.isDirectory() === true;
-    return loadTokenizer(isFolder ? join(asked, "tokenizer.json") : asked);
-  }
+  if (asked !== undefined) return loadTokenizer(asked);
   const named = origin.tokenizer === undefined ? [] : [origin.tokenizer, ...(origin.tokenizerPlaces ?? [])];
   const places = [...named, ...others.filter((path) => path !== undefined)];
   if (places[0] === undefined) return undefined;

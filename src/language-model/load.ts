@@ -40,11 +40,11 @@ export async function loadModel(path: string): Promise<LanguageModel> {
 }
 
 /**
- * The tokenizer.json beside the model. Throws SaettaError when its vocabulary is not that of the
- * model.
+ * The tokenizer at `asked`, a tokenizer.json or its folder; without it the one next to the model.
+ * Throws SaettaError when its vocabulary is not that of the model.
  */
-export async function loadTokenizerOf(model: LanguageModel): Promise<Tokenizer> {
-  const tokenizer = await loadTokenizer(join(dirname(model.path), "tokenizer.json"));
+export async function loadTokenizerOf(model: LanguageModel, asked = dirname(model.path)): Promise<Tokenizer> {
+  const tokenizer = await loadTokenizer(asked);
   const { tokens } = model.structure;
   if (tokens === undefined) return tokenizer;
   // Embeddings are often padded to a round number of rows, but not by a quarter.
@@ -53,7 +53,7 @@ export async function loadTokenizerOf(model: LanguageModel): Promise<Tokenizer> 
       `the tokenizer has ${tokenizer.vocabSize} tokens but the model ${tokens}: they do not belong together`,
       {
         where: tokenizer.path,
-        mend: `put the tokenizer.json that was trained with ${basename(model.path)} beside it`,
+        mend: `use the tokenizer.json that was trained with ${basename(model.path)}`,
       },
     );
   }

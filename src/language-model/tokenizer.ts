@@ -1,6 +1,6 @@
 /** A Hugging Face tokenizer.json, and the start token of its model. */
 
-import { access } from "node:fs/promises";
+import { access, stat } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { Tokenizer as Library } from "@huggingface/tokenizers";
 import { DeadlineError, within } from "../util/deadline.ts";
@@ -50,11 +50,12 @@ const CALL_MS = 1000;
 const CHARACTER_MS = 0.05;
 
 /**
- * Reads a tokenizer.json, and the tokenizer_config.json beside it where there is one. Throws
- * FormatError when they are not that.
+ * Reads a tokenizer.json, or the one in a folder, and the tokenizer_config.json next to it where
+ * there is one. Throws FormatError when they are not that.
  */
 export async function loadTokenizer(path: string): Promise<Tokenizer> {
-  const file = resolve(path);
+  const isFolder = (await stat(path).catch(() => undefined))?.isDirectory() === true;
+  const file = resolve(path, isFolder ? "tokenizer.json" : "");
   const json = new Fields(await readJsonFile(file, MAX_BYTES), "the file", file);
   const beside = join(dirname(file), "tokenizer_config.json");
   const hasConfig = await access(beside).then(

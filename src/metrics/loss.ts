@@ -8,6 +8,7 @@ import { availableParallelism } from "node:os";
 import type { LogSums } from "../engine/log-sums.ts";
 import { openLogSums } from "../engine/registry.ts";
 import type { Sae } from "../inference/sae.ts";
+import { keepFreedMemory } from "../language-model/keep-memory.ts";
 import type { LanguageModel } from "../language-model/load.ts";
 import { openHead, openSpliced, type SplicedModel } from "../language-model/spliced.ts";
 import { bytesOf } from "../util/bytes.ts";
@@ -114,6 +115,7 @@ export async function measureLoss(
     });
   const trial = (await contexts.read(0, 1)).ids;
   const spliced = await openSpliced(model, tensor, threads, trial);
+  const giveBack = keepFreedMemory();
   let logSums: LogSums | undefined;
   try {
     for (const sae of saes) {
@@ -189,6 +191,7 @@ export async function measureLoss(
   } finally {
     await logSums?.close();
     await spliced.close();
+    giveBack();
   }
 }
 

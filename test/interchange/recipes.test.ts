@@ -77,6 +77,32 @@ for wrong in (lambda: harvest(lambda ids: table[ids] * 1e5, rows, "never.h5", {}
       await wide.close();
     });
 
+    it("says where the tokenizer and a model's folder are from the file's own folder, so that all can be moved", async () => {
+      const code = `
+import os, sys
+sys.path.insert(0, sys.argv[1])
+import torch
+from harvest import harvest, located
+os.makedirs("here/acts.h5.tokenizer")
+os.makedirs("model")
+open("here/acts.h5.tokenizer/tokenizer.json", "w").close()
+where = located("model", "model", "here/acts.h5") | located("tokenizer", "here/acts.h5.tokenizer/tokenizer.json", "here/acts.h5")
+harvest(lambda ids: ids[..., None].float(), [[0, 1]], "here/acts.h5", where)
+assert located("tokenizer", "model", "acts.h5")["tokenizer_relative"] == "model"
+os.mkdir("there")
+os.rename("here", "there/here")
+os.rename("model", "there/model")
+`;
+      await promisify(execFile)(PYTHON, ["-c", code, RECIPES], { cwd: folder });
+      const source = await openSource([join(folder, "there/here/acts.h5")]);
+      const { model, modelPlaces, tokenizer, tokenizerPlaces } = source.origin;
+      await source.close();
+      expect(model).toBe(join(folder, "model"));
+      expect(modelPlaces![0]).toBe(`${folder}/there/here/../model`);
+      expect(tokenizer).toBe(join(folder, "here/acts.h5.tokenizer/tokenizer.json"));
+      expect(tokenizerPlaces![0]).toBe(join(folder, "there/here/acts.h5.tokenizer/tokenizer.json"));
+    });
+
     it("reads rows of the dataset that is named, as train does, or of the only one that can be meant", async () => {
       const code = `
 import sys
