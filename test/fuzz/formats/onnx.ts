@@ -4,9 +4,11 @@
  */
 
 import { readFile } from "node:fs/promises";
+import { hashModel } from "../../../src/language-model/external-data.ts";
 import { cutAt, parseOnnx, tensorNames } from "../../../src/language-model/onnx-graph.ts";
 import { fieldsOf, type Message } from "../../../src/language-model/protobuf.ts";
 import { structureOf } from "../../../src/language-model/structure.ts";
+import { bytesOf } from "../../../src/util/bytes.ts";
 import {
   attribute,
   BOOL,
@@ -71,13 +73,37 @@ function samples(): Sample[] {
     field(7, field(13, valueInfo("s", FLOAT, ["b", "s", 2]))),
   ]);
   const external = tinyModel([1, 2], { initializers: [tensor("w", [2], Float32Array.of(), {})] });
+  const data = Float32Array.of(1, 2, 3, 4, 5, 6, 7, 8);
+  const part = (offset: number, length: number) => ({
+    location: "model.onnx_data",
+    offset: String(offset),
+    length: String(length),
+  });
+  const weights = model({
+    nodes: [
+      node("Gather", ["table", "input_ids"], ["embedded"]),
+      node("Add", ["embedded", "shift"], ["shifted"]),
+      node("Identity", ["shifted"], ["logits"]),
+    ],
+    initializers: [
+      tensor("table", [3, 2], Float32Array.of(), part(0, 24)),
+      tensor("shift", [2], Float32Array.of(), part(24, 8)),
+    ],
+    inputs: [valueInfo("input_ids", INT64, ["b", "s"])],
+    outputs: [valueInfo("logits", FLOAT, ["b", "s", 2])],
+  });
   const named = (name: string, bytes: Buffer, refused = false): Sample => ({
     name,
     file: "model.onnx",
     bytes,
     refused,
   });
-  return [named("layers", whole), named("branches", branches), named("external", external, true)];
+  return [
+    named("layers", whole),
+    named("branches", branches),
+    named("external", external, true),
+    { ...named("weights elsewhere", weights), beside: { "model.onnx_data": bytesOf(data) } },
+  ];
 }
 
 const MAX_DEPTH = 8;
@@ -106,7 +132,9 @@ export const onnx: FuzzFormat = {
   samples,
   boundaries: onnxBoundaries,
   async read(path) {
-    const parsed = parseOnnx(await readFile(path), path);
+    const bytes = await readFile(path);
+    const parsed = parseOnnx(bytes, path);
+    await hashModel(bytes, parsed.initializers.values(), path);
     structureOf(parsed);
     const names = tensorNames(parsed);
     parseOnnx(cutAt(parsed, names), path);

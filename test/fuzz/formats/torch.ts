@@ -11,7 +11,9 @@ import { isRowDType } from "../../../src/data/source.ts";
 import { openTorch } from "../../../src/formats/torch-read.ts";
 import { isContiguous, TorchTensor } from "../../../src/formats/torch-tensor.ts";
 import { arraysOf } from "../../../src/formats/torch-tree.ts";
+import { type TorchPart, writeTorch } from "../../../src/formats/torch-write.ts";
 import { findForeign, openForeign } from "../../../src/interchange/index.ts";
+import { bytesOf } from "../../../src/util/bytes.ts";
 import type { FuzzFormat, Sample } from "../format.ts";
 import { all, readSource } from "./read.ts";
 
@@ -24,8 +26,23 @@ const FIXTURES = [
   "test/interchange/fixtures/dictionary_learning/ae.pt",
 ];
 
-function samples(): Sample[] {
-  return FIXTURES.map((path) => ({ name: basename(path), file: "a.pt", bytes: readFileSync(path) }));
+async function samples(): Promise<Sample[]> {
+  const fixtures = FIXTURES.map((path) => ({ name: basename(path), file: "a.pt", bytes: readFileSync(path) }));
+  return [...fixtures, { name: "Qwen-Scope", file: "layer0.sae.pt", bytes: await qwenScope() }];
+}
+
+/** 8 latents of rows of 3 numbers, as Qwen-Scope words them. */
+async function qwenScope(): Promise<Buffer> {
+  const chunks: Uint8Array[] = [];
+  const part = (...shape: readonly number[]): TorchPart => {
+    const values = Float32Array.from({ length: shape.reduce((a, b) => a * b, 1) }, (_, i) => Math.sin(i));
+    return { dtype: "f32", shape, bytes: () => Promise.resolve(bytesOf(values)) };
+  };
+  const parts = { W_enc: part(8, 3), b_enc: part(8), W_dec: part(3, 8), b_dec: part(3) };
+  await writeTorch(async (bytes) => {
+    chunks.push(Buffer.from(bytes));
+  }, parts);
+  return Buffer.concat(chunks);
 }
 
 interface Entry {
@@ -80,7 +97,8 @@ export async function readTensors(path: string): Promise<boolean> {
   try {
     const values = file.root instanceof Map ? [...file.root.values()] : [file.root];
     for (const value of values) if (value instanceof TorchTensor) await file.read(value);
-    return file.root instanceof Map && file.root.has("encoder.weight");
+    const { root } = file;
+    return root instanceof Map && ["encoder.weight", "W_enc"].some((name) => root.has(name));
   } finally {
     await file.close();
   }
