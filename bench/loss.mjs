@@ -1,8 +1,8 @@
 // What `saetta eval --loss` does in a second with a vocabulary of 262,144 words: the whole command,
 // in turn with a plain PyTorch computation of the same losses (loss_torch.py). The language model
 // is a table of embeddings that is its head, too, so that the time is that of the losses.
-// Usage: npm run build && node bench/loss.mjs [--rounds N] [--rows N]. Takes a minute or two and 3 GB;
-// a run with the default options is kept in bench/results/.
+// Usage: npm run build && node bench/loss.mjs [--rounds N] [--rows N]. Takes a minute or two and
+// 3 GB; a run with the default options is kept in bench/results/.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";

@@ -23,7 +23,8 @@ export interface TrainResult {
   /**
    * The autoencoder, ready to use: the average of the weights where one was kept. It is the run's
    * own memory, now with the weights alone, and its engine: close it when done (`sae.close()`, or
-   * `run.close()`).
+   * `run.close()`). It computes products as training did, on a card in bfloat16 unless `dtype` says
+   * otherwise, so near ties can select other latents; `loadSae(checkpoint)` computes in float32.
    */
   readonly sae: Sae;
 }
