@@ -72,14 +72,14 @@ export class OperationBench {
       codes: engine.codes(batch, active),
       err: engine.alloc(engine.real, [batch, d]),
     });
-    const live = branch(k);
-    const dead = branch(auxk);
-    const g = engine.grads(shard.dims, batch, trainingSelections(shard), false);
-    const select = ({ rule, among }: SelectionPlan, { codes }: Branch): Selection => ({ rule, among, codes });
+    const live = path(k);
+    const dead = path(auxk);
+    const g = engine.grads({ dims: shard.dims, rows: batch, selections: trainingSelections(shard), dense: false });
+    const select = ({ rule, among }: SelectionPlan, { codes }: Path): Selection => ({ rule, among, codes });
     const ofLive = [select(shard.live, live)];
     const ofBoth = [...ofLive, select(shard.dead!, dead)];
-    const through = (each: Branch, of?: Branch) => () => {
-      engine.decode(p, each.codes, each.err);
+    const through = (each: Path, of?: Path) => () => {
+      engine.decode(p, each);
       engine.residual(p, x, t, each, of);
       engine.codeGrad(p, each, t);
     };
@@ -111,14 +111,14 @@ export class OperationBench {
       },
       { name: "decode + residual + codeGrad", bound: "read", work: gathered(k), call: through(live) },
       { name: "the same of the dead", bound: "read", work: gathered(auxk), call: through(dead, live) },
-      { name: "paramGrad", bound: "neither", work: 0, call: () => engine.paramGrad(p, x, t, live, undefined, g) },
+      { name: "paramGrad", bound: "neither", work: 0, call: () => engine.paramGrad({ p, x, t, live, g }) },
       { name: "norm", bound: "read", work: 4 * n * d, call: () => engine.norm(p, g, t) },
       { name: "update", bound: "update", work: 24 * 2 * n * d, call: () => engine.update(s, g, t) },
       {
         name: "paramGrad, live and dead",
         bound: "neither",
         work: 0,
-        call: () => engine.paramGrad(p, x, t, live, dead, g),
+        call: () => engine.paramGrad({ p, x, t, live, dead, g }),
       },
       { name: "norm, live and dead", bound: "read", work: 4 * n * d, call: () => engine.norm(p, g, t) },
       { name: "update, live and dead", bound: "update", work: 24 * 2 * n * d, call: () => engine.update(s, g, t) },

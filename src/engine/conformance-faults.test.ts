@@ -67,18 +67,18 @@ const FAULTS: Readonly<Record<string, Partial<Maths>>> = {
     normalizeRow: (x, by) => maths.normalizeRow(x, { ...by, factor: 1 / by.factor }),
   },
   "the inputs are not centred": {
-    preActivations: (w, x, pre) => maths.preActivations({ ...w, preBias: new Float64Array(x.length) }, x, pre),
+    preActivations: (w, x, pre) => maths.preActivations(w, x, pre, true),
   },
   "a decoder row too few": {
-    decode: (decoder, z, out) =>
-      maths.decode(decoder, { ...z, value: z.value.map((v, slot) => (slot % z.capacity === 2 ? 0 : v)) }, out),
+    decode: (decoder, z, ...rest) =>
+      maths.decode(decoder, { ...z, value: z.value.map((v, slot) => (slot % z.capacity === 2 ? 0 : v)) }, ...rest),
   },
   "no bias in the reconstruction": {
-    liveResidual: (bias, x, err) =>
-      maths.liveResidual(
+    prefixResiduals: (prefixes, bias, ...rest) =>
+      maths.prefixResiduals(
+        prefixes,
         bias.map(() => 0),
-        x,
-        err,
+        ...rest,
       ),
   },
   "the auxiliary target with the wrong sign": {
@@ -95,23 +95,24 @@ const FAULTS: Readonly<Record<string, Partial<Maths>>> = {
     lossScales: (s, rows, mseScale, auxCoef) => maths.lossScales(s, rows, mseScale * s.errColumns.length, auxCoef),
   },
   "half of the gradient of a code": {
-    codeGradients: (decoder, z, err) =>
+    codeGradients: (decoder, z, err, prefixes) =>
       maths.codeGradients(
         decoder,
         z,
         err.map((e) => e / 2),
+        prefixes,
       ),
   },
   "no gradient of b_pre through the inputs": {
-    gradients: (w, x, errColumns, live, dead, g) => {
-      maths.gradients(w, x, errColumns, live, dead, g);
+    gradients: (input, g) => {
+      maths.gradients(input, g);
       g.preBias.forEach((_, i) => {
-        g.preBias[i] = live.scale * errColumns[i];
+        g.preBias[i] = input.live.scale * input.planeColumns[i];
       });
     },
   },
-  "no gradient from the dead branch": {
-    gradients: (w, x, errColumns, live, _, g) => maths.gradients(w, x, errColumns, live, undefined, g),
+  "no gradient from the dead path": {
+    gradients: (input, g) => maths.gradients({ ...input, dead: undefined }, g),
   },
   "the decoder's gradient not projected": { project: () => undefined },
   "clipping by c / (norm + 1e-6)": { clipFactor: (norm, clip) => (clip > 0 ? Math.min(1, clip / (norm + 1e-6)) : 1) },

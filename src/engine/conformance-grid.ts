@@ -195,8 +195,7 @@ const RECONCILE: readonly GridCase[] = RECONCILED.map((draw, i) => ({
         each((row, slot) => at(row, slot)?.value ?? 0),
       );
       engine.write(t.fired, bytesOf(new Uint32Array(n).fill(1)));
-      if (live) engine.reconcile({ kind: "topk", k }, z, t);
-      else engine.reconcile({ kind: "topk", k }, z);
+      engine.reconcile({ kind: "topk", k }, z, t, live);
 
       // By value, then the lower shard, then the lower latent.
       const kept = Array.from({ length: B }, (_, row) => {

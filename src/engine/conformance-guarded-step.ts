@@ -8,6 +8,7 @@ import type { Weights } from "../sae/math.ts";
 import { CORE_PARAMS, paramEntries, perParam } from "../sae/params.ts";
 import { bytesOf, float32Of, float64Of, uint32Of } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
+import { hyperValues } from "./contract/names.ts";
 import {
   type Branch,
   COUNTERS,
@@ -91,25 +92,24 @@ export class GuardedStep {
       fired: this.#alloc("fired", "u32", [dims.n]),
       bad: this.#alloc("bad", "u32", [1]),
       sq: this.#alloc("sq", engine.numbers, [1]),
+      cut: this.#alloc("cut of the step", engine.real, [1]),
+      active: this.#alloc("active", engine.numbers, [1]),
     };
-    this.live = this.#branch("live", live.slots);
-    this.dead = dead && this.#branch("dead", dead.slots);
-    this.g = engine.grads(dims, B + 3, dead === undefined ? [live] : [live, dead], dense);
+    this.live = this.#path("live", live.slots);
+    this.dead = dead && this.#path("dead", dead.slots);
+    this.g = engine.grads({ dims, rows: B + 3, selections: dead === undefined ? [live] : [live, dead], dense });
     for (const name of CORE_PARAMS) {
       const tensor = this.g[name];
       if (tensor !== undefined) this.#tensors.set(`g.${name}`, tensor);
     }
   }
 
-  static async create(engine: Engine, setup: Setup, dense = setup.dense): Promise<GuardedStep> {
-    const guarded = new GuardedStep(engine, setup, dense);
-    guarded.#write("raw", setup.raw.bytes);
-    guarded.#put("rows", setup.rows);
-    guarded.#put("age", setup.age);
-    guarded.#put(
-      "hyper",
-      Float64Array.from(HYPER, (name) => setup.hyper[name]),
-    );
+  static async create(engine: Engine, setup: Setup, dense = setup.dense): Promise<World> {
+    const world = new World(engine, setup, dense);
+    world.#write("raw", setup.raw.bytes);
+    world.#put("rows", setup.rows);
+    world.#put("age", setup.age);
+    world.#put("hyper", hyperValues(setup.hyper));
     for (const [prefix, weights] of Object.entries({
       "": setup.params,
       "m.": setup.m,
@@ -162,9 +162,9 @@ export class GuardedStep {
     );
   }
 
-  decode(name: BranchName): Promise<void> {
-    const branch = this.#named(name);
-    return this.#run("decode", [`${name}.err`], () => this.engine.decode(this.state.params, branch.codes, branch.err));
+  decode(name: PathName): Promise<void> {
+    const path = this.#named(name);
+    return this.#run("decode", [`${name}.err`], () => this.engine.decode(this.state.params, path));
   }
 
   residual(name: BranchName): Promise<void> {
@@ -184,7 +184,10 @@ export class GuardedStep {
 
   paramGrad(): Promise<void> {
     return this.#run("paramGrad", [...GRADS, "bad"], () =>
-      this.engine.paramGrad(this.state.params, this.#x, this.step, this.live, this.dead, this.g),
+      this.engine.paramGrad({
+        ...{ p: this.state.params, x: this.#x, t: this.step },
+        ...{ live: this.live, dead: this.dead, g: this.g, age: this.state.age },
+      }),
     );
   }
 
@@ -207,9 +210,9 @@ export class GuardedStep {
     const live = name === "dead" ? this.live : undefined;
     const params = this.state.params;
     return this.#run("decode, residual and codeGrad", [`${name}.err`, `${name}.grad`, "sums", "bad"], () => {
-      this.engine.decode(params, branch.codes, branch.err);
-      this.engine.residual(params, this.#x, this.step, branch, live);
-      this.engine.codeGrad(params, branch, this.step);
+      this.engine.decode(params, path);
+      this.engine.residual(params, this.#x, this.step, path, live);
+      this.engine.codeGrad(params, path, this.step);
     });
   }
 

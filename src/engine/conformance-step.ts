@@ -16,7 +16,8 @@ import {
   projectedMagnitudes,
   SLACK,
 } from "./conformance-bounds.ts";
-import { type BranchName, GuardedStep, type Setup } from "./conformance-guarded-step.ts";
+import { type PathName, type Setup, World } from "./conformance-world.ts";
+import { hyperValues } from "./contract/names.ts";
 import { COUNTERS, type Engine, HYPER, type Hyper, NONE, SUMS } from "./engine.ts";
 import { ROUNDING, storedNumber } from "./numbers.ts";
 import { namedSums } from "./sums.ts";
@@ -86,7 +87,8 @@ export async function checkSteps(
 
 /** Both engines are given the numbers that the one to be tried can store. */
 function storedHyper(engine: Engine, hyper: Hyper): Hyper {
-  return Object.fromEntries(HYPER.map((name) => [name, storedNumber(engine, hyper[name])])) as Hyper;
+  const values = hyperValues(hyper);
+  return Object.fromEntries(HYPER.map((name, i) => [name, storedNumber(engine, values[i]!)])) as Required<Hyper>;
 }
 
 class Comparison {

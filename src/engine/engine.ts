@@ -16,15 +16,15 @@
 
 import type { Over, ReduceOp } from "../collective/collective.ts";
 import type { Dims } from "../sae/dims.ts";
-import type { Normalization } from "../sae/math.ts";
+import type { Normalization, Prefix } from "../sae/math.ts";
 import type { PerParam } from "../sae/params.ts";
 import type { Rule } from "../sae/rule.ts";
 
 export type { Over, ReduceOp } from "../collective/collective.ts";
 export type { Dims } from "../sae/dims.ts";
-export type { Normalization } from "../sae/math.ts";
+export type { Normalization, Prefix } from "../sae/math.ts";
 export type { Rule } from "../sae/rule.ts";
-export { COUNTERS, HYPER, type Hyper, NONE, SUMS } from "./contract/names.ts";
+export { COUNTERS, FULL, HYPER, type Hyper, NONE, SUMS } from "./contract/names.ts";
 
 export type DType = "f64" | "f32" | "bf16" | "f16" | "u32" | "u8";
 
@@ -38,10 +38,10 @@ export interface Tensor {
 }
 
 /**
- * At most `capacity` pairs (latent, value > 0) per row, highest value first, the lower latent first
- * among equals, and the gradient of each value. Opaque; `pairs` spells them out. A row may use
- * fewer slots than there are: an unused slot has latent NONE, value 0 and gradient 0, comes after
- * the used ones, and no operation touches a weight for it.
+ * At most `capacity` pairs (latent, value) per row, in the order of their rule (sae/rule.ts), and
+ * the gradient of each value. Opaque; `pairs` spells them out. A row may use fewer slots than there
+ * are: an unused slot has latent NONE, value 0 and gradient 0, comes after the used ones, and no
+ * operation touches a weight for it.
  */
 export interface Codes {
   readonly rows: number;
@@ -49,18 +49,26 @@ export interface Codes {
 }
 
 /**
- * One of the two ways through the autoencoder. `err` [B,d] holds first the decoder's sum W z, then
- * (after `residual`) reconstruction minus target: live W z + b - x; dead W z + live.err. It and the
+ * One of the ways through the autoencoder. `err` [B,dOut] holds first the decoder's sum W z, then
+ * (after `residual`) reconstruction minus target: live W z + b - y; dead W z + live.err. It and the
  * codes' gradient = decoder[latent] . err are stored unscaled; the factors of the loss are applied
  * by `paramGrad`.
+ *
+ * With G > 1 `prefixes` (of this shard's latents; Matryoshka) err is [G,B,dOut] with the planes of
+ * math.ts, `prefixResiduals`. The last plane is the residual of the whole autoencoder, which the
+ * auxiliary loss and `sums` use.
  */
 export interface Branch {
   readonly codes: Codes;
   readonly err: Tensor;
+  readonly prefixes?: readonly Prefix[] | undefined;
 }
 
 /** The parameters (sae/params.ts), all in the engine's `real`. */
-export type Params = PerParam<Tensor>;
+export interface Params extends PerParam<Tensor> {
+  /** b_dec is not subtracted from the input. */
+  readonly untied?: boolean | undefined;
+}
 
 /**
  * All that training changes. `m`, `v`: Adam's moments. `ema`: the running average, not
@@ -78,7 +86,9 @@ export interface State {
 
 /**
  * One step's small tensors: `fired` u32 [n], 1 where the latent fired; `bad` u32 [1], not 0 when
- * something is not finite; `sq` [1]: squared norm of the gradient after projection.
+ * something is not finite, with the bit FULL when a row needed more slots than there are; `sq` [1]:
+ * squared norm of the gradient after projection; `cut` [1]: the lowest value that "batchtopk" kept,
+ * 0 for none; `active` [1]: values that "threshold" selected, of this rank until it is reduced.
  */
 export interface Step {
   readonly hyper: Tensor;
@@ -86,6 +96,8 @@ export interface Step {
   readonly fired: Tensor;
   readonly bad: Tensor;
   readonly sq: Tensor;
+  readonly cut: Tensor;
+  readonly active: Tensor;
 }
 
 /**
@@ -99,6 +111,39 @@ export interface Grads {
   readonly latentBias: Tensor;
   readonly encoder?: Tensor;
   readonly decoder?: Tensor;
+  /** Where there is a selection by "band". */
+  readonly threshold?: Tensor;
+  /** Where a skip connection was asked for. */
+  readonly skip?: Tensor;
+}
+
+/** What `grads` needs to know. */
+export interface GradsPlan {
+  readonly dims: Dims;
+  /** Of the largest batch, the same number on all replicas. */
+  readonly rows: number;
+  /** Where the codes come from. */
+  readonly selections: readonly SelectionPlan[];
+  /**
+   * Asks for whole encoder and decoder gradients, which an engine may also keep unasked where
+   * replicas sum them.
+   */
+  readonly dense: boolean;
+  readonly skip?: boolean | undefined;
+}
+
+/** What `paramGrad` is given. */
+export interface ParamGradInput {
+  readonly p: Params;
+  readonly x: Tensor;
+  readonly t: Step;
+  readonly live: Path;
+  readonly dead?: Path | undefined;
+  /** Codes of the rule "band", whose gradients `codeGrad` has found with the live err. */
+  readonly band?: Codes | undefined;
+  /** Needed where hyper.deadPenalty may be above 0. */
+  readonly age?: Tensor | undefined;
+  readonly g: Grads;
 }
 
 /** A selection before there is memory for it: `slots` is the capacity of its codes. */
@@ -153,12 +198,8 @@ export interface Engine extends AsyncDisposable {
   /** Zero-filled. Throws SaettaError with the bytes needed when there is no room. */
   alloc(dtype: DType, shape: readonly number[]): Tensor;
   codes(rows: number, capacity: number): Codes;
-  /**
-   * Memory for the gradient of batches of at most `rows` rows, the same number on all replicas,
-   * whose codes come from these selections. `dense` asks for whole encoder and decoder gradients,
-   * which an engine may also keep unasked where replicas sum them.
-   */
-  grads(dims: Dims, rows: number, selections: readonly SelectionPlan[], dense: boolean): Grads;
+  /** Memory for the gradient of batches. */
+  grads(plan: GradsPlan): Grads;
   /** Gives memory back, after every operation already called. */
   free(it: Tensor | Codes | Grads): void;
   /**
@@ -187,55 +228,70 @@ export interface Engine extends AsyncDisposable {
   pairs(z: Codes): { readonly latent: Tensor; readonly value: Tensor; readonly grad: Tensor };
 
   /**
-   * -> x [B,d]: the rows of raw [m,d] (f16, bf16, f32 or f64) numbered by `rows` u32 [B], converted
-   * to `real`, then normalised with statistics of each row in float64 (default: as they are); t
-   * (not hyper) zeroed; bad. The normalisation is one for a whole run, so a recorded step may hold
-   * it.
+   * -> x [B,d]: columns `column` (default 0) to column + d of the rows of raw [m,w] (f16, bf16, f32
+   * or f64) numbered by `rows` u32 [B], converted to `real`, then normalised with statistics of
+   * each row in float64 (default: as they are); with `column` 0 t (not hyper) zeroed; bad. Where
+   * bad has FULL: nothing, so that the step can be run again from its x. The normalisation is one
+   * for a whole run, so a recorded step may hold it.
    */
-  load(raw: Tensor, rows: Tensor, x: Tensor, t: Step, normalization?: Normalization): void;
+  load(raw: Tensor, rows: Tensor, x: Tensor, t: Step, normalization?: Normalization, column?: number): void;
   /**
-   * -> the codes of each selection; t.fired, from the selections among all; t.sums.dead; t.bad. The
-   * pre-activations are encoder (x - preBias) + latentBias, computed once for all selections, and a
-   * selected value is its relu, exact. At most one selection is among all and at most one among the
-   * dead. `age` [n] decides which latents are dead; it is needed for a selection among the dead,
-   * and without it sums.dead is 0.
+   * -> the codes of each selection; t.fired, from the live selection; t.sums.dead; t.active, of
+   * "threshold"; t.bad. The pre-activations are encoder (x - preBias) + latentBias (untied: encoder
+   * x + latentBias), computed once for all selections, and a selected value is exact. The live
+   * selection is among all; there may be one more among the dead, and one by "band". `age` [n]
+   * decides which latents are dead; it is needed for a selection among the dead, and without it
+   * sums.dead is 0. "topk" keeps at most hyper.rowK among all. Of "batchtopk" this writes the
+   * `capacity` highest of each row, which `reconcile` then cuts. Rules that may need more slots
+   * than there are mark FULL; the codes are then incomplete.
    */
   encode(p: Params, x: Tensor, t: Step, selections: readonly Selection[], age?: Tensor): void;
   /**
-   * -> z: what `rule` keeps of it when all shards are compared (topk: of each row the k highest of
-   * all shards; the lower shard's latents are the lower ones). With `t`, whose live codes these
-   * are: t.fired of what is left. One shard, or a rule that looks at one latent at a time: nothing.
+   * -> z: what `rule` keeps of it when all ranks are compared: topk, of each row the k (`live`: at
+   * most hyper.rowK) highest of all shards, the lower shard's latents being the lower ones;
+   * batchtopk, the hyper.kept highest of all rows and shards, and t.cut; FULL where a row would
+   * have needed more slots. `live`: these are the live codes, and t.fired is found from what is
+   * left. A rule that looks at one latent at a time, or topk on one shard: nothing.
    */
-  reconcile(rule: Rule, z: Codes, t?: Step): void;
-  /** -> err: W z, without bias; the shards' are to be summed. */
-  decode(p: Params, z: Codes, err: Tensor): void;
+  reconcile(rule: Rule, z: Codes, t: Step, live: boolean): void;
   /**
-   * -> branch.err, sums (added to), bad. `target` [B,dOut] is what is reconstructed, x in an
-   * autoencoder. With `live`, branch is the dead one. All shards have the same err and so the same
-   * sums, but `active` and `dead`, which are of their own latents; `dead` is the same on all
-   * replicas.
+   * -> path.err: W z, without bias; the shards' are to be summed. With a skip connection and `x`,
+   * shard 0 adds skip x to plane 0.
    */
-  residual(p: Params, target: Tensor, t: Step, branch: Branch, live?: Branch): void;
-  /** -> the codes' gradient, bad. */
-  codeGrad(p: Params, branch: Branch, t: Step): void;
+  decode(p: Params, path: Path, x?: Tensor): void;
   /**
-   * -> g, scaled: the true gradient of loss = mseScale mse + auxCoef auxk_loss, in a fixed order of
+   * -> path.err, sums (added to), bad. `target` [B,dOut] is what is reconstructed, x in an
+   * autoencoder. With `live`, path is the dead one. All shards have the same err and so the same
+   * sums, but `active`, `tanh` and `dead`, which are of their own latents; `dead` is the same on
+   * all replicas.
+   */
+  residual(p: Params, target: Tensor, t: Step, path: Path, live?: Path): void;
+  /**
+   * -> the codes' gradient, bad. A latent reads the err plane of its first prefix. For the codes of
+   * a band: a path of them and the live err.
+   */
+  codeGrad(p: Params, path: Path, t: Step): void;
+  /**
+   * -> g, scaled: the true gradient of loss = mseScale sum weight_g mse_g + auxCoef auxk_loss +
+   * sparsity loss (of which t.active is reduced over all ranks by now), in a fixed order of
    * summation, without float atomics; bad, when an element (or a bound on it) is so large that its
    * square does not fit `real`. Sums and `rows` are of all replicas, and the gradient is this
    * rank's part of the sum over all ranks (preBias) or replicas (the others): the sum of err, which
-   * all ranks have, counts in rank 0.
+   * all ranks have, counts in rank 0; the pre-activation loss of the dead in replica 0. skip is the
+   * same on all shards.
    */
-  paramGrad(p: Params, x: Tensor, t: Step, live: Branch, dead: Branch | undefined, g: Grads): void;
+  paramGrad(input: ParamGradInput): void;
   /**
    * -> t.sq; bad. Needed when clipping, or to report the norm. The part of this shard: preBias
    * counts in shard 0.
    */
   norm(p: Params, g: Grads, t: Step): void;
   /**
-   * -> s. If bad: counters.skipped only. Else project, clip, Adam (every row, also of unused
-   * latents), unit decoder rows, EMA, ages. Of replicas, each may update a part of the rows of
-   * encoder and decoder: operations on s find all as they must be, but who reads s calls `complete`
-   * before.
+   * -> s. If bad has FULL: nothing. If bad: counters.skipped only. Else project (hyper.unitRows),
+   * clip, Adam (every row, also of unused latents), unit decoder rows (hyper.unitRows), the running
+   * mean `cut` (towards t.cut), the controller `sparsity` (by t.active), EMA (of what Adam moved;
+   * the others are copied), ages. Of replicas, each may update a part of the rows of encoder and
+   * decoder: operations on s find all as they must be, but who reads s calls `complete` before.
    */
   update(s: State, g: Grads, t: Step): void;
   /** -> s: every number of it as the updates have left it, on every replica. All ranks call it. */

@@ -4,21 +4,24 @@
  * needs and gives it back in `close`.
  */
 
-import { bytesOf } from "../util/bytes.ts";
+import { mayOverflow } from "../sae/rule.ts";
+import { BYTES, bytesOf, uint32Of } from "../util/bytes.ts";
 import { allocStep, freeStep, writeHyper } from "./allocate.ts";
-import type {
-  Branch,
-  Codes,
-  Dims,
-  DType,
-  Engine,
-  Hyper,
-  Normalization,
-  Params,
-  Selection,
-  SelectionPlan,
-  Step,
-  Tensor,
+import {
+  type Codes,
+  type Dims,
+  type DType,
+  type Engine,
+  FULL,
+  type Hyper,
+  type Normalization,
+  type Params,
+  type Path,
+  type Prefix,
+  type Selection,
+  type SelectionPlan,
+  type Step,
+  type Tensor,
 } from "./engine.ts";
 
 export interface ForwardOptions {
@@ -29,11 +32,19 @@ export interface ForwardOptions {
   readonly live: SelectionPlan;
   /** Among the dead latents, for the auxiliary loss; default: none. */
   readonly dead?: SelectionPlan | undefined;
+  /** For the gradient of thresholds; default: none. */
+  readonly band?: SelectionPlan | undefined;
+  /** Of this shard's latents; default: one reconstruction by all. */
+  readonly prefixes?: readonly Prefix[] | undefined;
   /** Applied to each row as it is loaded; default: rows stay as they are. */
   readonly normalization?: Normalization | undefined;
   /**
-   * Raw rows of the pass itself: it then has a tensor `raw` [rows, dIn] of this dtype. Default: the
-   * caller's.
+   * Of a transcoder that is given targets: rows of raw are those of x, followed by the target's, to
+   * which this normalisation is applied.
+   */
+  readonly target?: Normalization | undefined;
+  /**
+   * Raw rows of the pass itself: it then has a tensor `raw` of this dtype. Default: the caller's.
    */
   readonly raw?: DType | undefined;
 }
@@ -45,33 +56,52 @@ export class ForwardPass {
   readonly index: Tensor;
   /** The batch, normalised [rows, dIn]. */
   readonly x: Tensor;
-  readonly live: Branch;
-  /** Branch of the auxiliary loss. */
-  readonly dead: Branch | undefined;
+  /** What is reconstructed [rows, dOut]: x, but for a transcoder. */
+  readonly target: Tensor;
   readonly raw: Tensor | undefined;
   readonly #engine: Engine;
-  readonly #normalization: Normalization | undefined;
-  readonly #selections: readonly Selection[];
+  readonly #options: ForwardOptions;
+  #live: Path;
+  #dead: Path | undefined;
+  #band: Codes | undefined;
+  /** How often the slots were doubled. */
+  #doublings = 0;
 
-  constructor(engine: Engine, { rows, dims, live, dead, normalization, raw }: ForwardOptions) {
+  constructor(engine: Engine, options: ForwardOptions) {
+    const { rows, dims, live, dead, band, prefixes, target, raw } = options;
     this.#engine = engine;
-    this.#normalization = normalization;
+    this.#options = options;
     this.rows = rows;
-    this.step = allocStep(engine, dims);
+    this.step = allocStep(engine, dims, prefixes?.length);
     this.index = engine.alloc("u32", [rows]);
     this.x = engine.alloc(engine.real, [rows, dims.dIn]);
-    this.raw = raw && engine.alloc(raw, [rows, dims.dIn]);
-    const branch = ({ slots }: SelectionPlan): Branch => ({
-      codes: engine.codes(rows, slots),
+    this.target = target === undefined ? this.x : engine.alloc(engine.real, [rows, dims.dOut]);
+    this.raw = raw && engine.alloc(raw, [rows, dims.dIn + (target === undefined ? 0 : dims.dOut)]);
+    const planes = prefixes === undefined || prefixes.length === 1 ? [] : [prefixes.length];
+    this.#live = {
+      codes: engine.codes(rows, live.slots),
+      err: engine.alloc(engine.real, [...planes, rows, dims.dOut]),
+      prefixes: planes.length === 0 ? undefined : prefixes,
+    };
+    this.#dead = dead && {
+      codes: engine.codes(rows, dead.slots),
       err: engine.alloc(engine.real, [rows, dims.dOut]),
-    });
-    this.live = branch(live);
-    this.dead = dead && branch(dead);
-    const select = ({ rule, among }: SelectionPlan, { codes }: Branch): Selection => ({ rule, among, codes });
-    this.#selections = [
-      select(live, this.live),
-      ...(dead === undefined || this.dead === undefined ? [] : [select(dead, this.dead)]),
-    ];
+    };
+    this.#band = band && engine.codes(rows, band.slots);
+  }
+
+  get live(): Path {
+    return this.#live;
+  }
+
+  /** Path of the auxiliary loss. */
+  get dead(): Path | undefined {
+    return this.#dead;
+  }
+
+  /** Path of the thresholds' gradients: the codes in the band, and the err of the live path. */
+  get band(): Path | undefined {
+    return this.#band && { ...this.#live, codes: this.#band };
   }
 
   /** Writes the numbers of the next pass. `index` default: row i of the batch is row i of raw. */
@@ -81,37 +111,98 @@ export class ForwardPass {
     this.#engine.write(this.index, bytesOf(rows));
   }
 
+  /** -> x, the target. */
+  load(raw: Tensor): void {
+    const { normalization, target, dims } = this.#options;
+    this.#engine.load(raw, this.index, this.x, this.step, normalization);
+    if (target !== undefined) this.#engine.load(raw, this.index, this.target, this.step, target, dims.dIn);
+  }
+
   /**
-   * -> x, the codes of all branches, t. `age` decides which latents are dead (engine.ts, `encode`).
+   * -> the codes of all paths, t, from x. `age` decides which latents are dead (engine.ts,
+   * `encode`).
    */
-  encode(p: Params, raw: Tensor, age?: Tensor): void {
+  select(p: Params, age?: Tensor): void {
     const engine = this.#engine;
-    engine.load(raw, this.index, this.x, this.step, this.#normalization);
-    engine.encode(p, this.x, this.step, this.#selections, age);
-    for (const { rule, among, codes } of this.#selections) {
-      engine.reconcile(rule, codes, among === "all" ? this.step : undefined);
+    const selections = this.#selections();
+    engine.encode(p, this.x, this.step, selections, age);
+    for (const { rule, among, codes } of selections) {
+      engine.reconcile(rule, codes, this.step, among === "all" && rule.kind !== "band");
     }
   }
 
-  /** -> err of the branch: the reconstruction by all shards, without a bias. */
-  decode(p: Params, { codes, err }: { readonly codes: Codes; readonly err: Tensor } = this.live): void {
-    this.#engine.decode(p, codes, err);
-    this.#engine.allReduce(err, "sum", "shards");
+  /** `load` and `select`. */
+  encode(p: Params, raw: Tensor, age?: Tensor): void {
+    this.load(raw);
+    this.select(p, age);
   }
 
-  /** -> err and sums of the branch, which `decode` has filled. */
-  residual(p: Params, branch: Branch = this.live): void {
-    this.#engine.residual(p, this.x, this.step, branch, branch === this.dead ? this.live : undefined);
+  /** -> err of the path: the reconstruction by all shards, without a bias. */
+  decode(p: Params, path: Path = this.#live): void {
+    this.#engine.decode(p, path, path === this.#live ? this.x : undefined);
+    this.#engine.allReduce(path.err, "sum", "shards");
+  }
+
+  /** -> err and sums of the path, which `decode` has filled. */
+  residual(p: Params, path: Path = this.#live): void {
+    this.#engine.residual(p, this.target, this.step, path, path === this.#dead ? this.#live : undefined);
+  }
+
+  /**
+   * Whether the rows that were loaded last fitted their codes. Where not, there are now twice as
+   * many slots, and everything from `select` on is to be called again; what was done since has
+   * changed nothing. Rows past a rule that cannot overflow always fit.
+   */
+  async fits(): Promise<boolean> {
+    const [bad] = uint32Of(await this.#engine.read(this.step.bad));
+    if ((bad! & FULL) === 0) return true;
+    this.grow();
+    return false;
+  }
+
+  /** Doubles the slots of codes that may overflow, and clears what the step has found. */
+  grow(): void {
+    const engine = this.#engine;
+    const { live, band, dims } = this.#options;
+    this.#doublings++;
+    const larger = (codes: Codes, plan: SelectionPlan): Codes => {
+      const capacity = Math.min(dims.n, plan.slots * 2 ** this.#doublings);
+      if (!mayOverflow(plan.rule) || capacity === codes.capacity) return codes;
+      engine.free(codes);
+      return engine.codes(this.rows, capacity);
+    };
+    this.#live = { ...this.#live, codes: larger(this.#live.codes, live) };
+    this.#band = this.#band && larger(this.#band, band!);
+    const { sums, fired, bad, sq, cut, active } = this.step;
+    for (const tensor of [sums, fired, bad, sq, cut, active])
+      engine.write(tensor, new Uint8Array(tensor.shape.reduce((a, b) => a * b, BYTES[tensor.dtype])));
+  }
+
+  /** The selections with the slots that there are now. */
+  plans(): readonly SelectionPlan[] {
+    return this.#selections().map(({ rule, among, codes }) => ({ rule, among, slots: codes.capacity }));
   }
 
   close(): void {
     const engine = this.#engine;
-    for (const branch of [this.live, this.dead]) {
-      if (branch === undefined) continue;
-      engine.free(branch.codes);
-      engine.free(branch.err);
+    for (const path of [this.#live, this.#dead]) {
+      if (path === undefined) continue;
+      engine.free(path.codes);
+      engine.free(path.err);
     }
+    if (this.#band !== undefined) engine.free(this.#band);
+    if (this.target !== this.x) engine.free(this.target);
     for (const tensor of [this.x, this.raw, this.index]) if (tensor !== undefined) engine.free(tensor);
     freeStep(engine, this.step);
+  }
+
+  #selections(): readonly Selection[] {
+    const { live, dead, band } = this.#options;
+    const select = ({ rule, among }: SelectionPlan, codes: Codes): Selection => ({ rule, among, codes });
+    return [
+      select(live, this.#live.codes),
+      ...(dead === undefined || this.#dead === undefined ? [] : [select(dead, this.#dead.codes)]),
+      ...(band === undefined || this.#band === undefined ? [] : [select(band, this.#band)]),
+    ];
   }
 }

@@ -5,8 +5,16 @@ import { Fusion } from "./fuse.ts";
 const tensor = (): Tensor => ({ dtype: "f32", shape: [1] });
 const codes = (): Codes => ({ rows: 1, capacity: 1 });
 const params = (): Params => ({ encoder: tensor(), latentBias: tensor(), decoder: tensor(), preBias: tensor() });
-const step = (): Step => ({ hyper: tensor(), sums: tensor(), fired: tensor(), bad: tensor(), sq: tensor() });
-const branch = (): Branch => ({ codes: codes(), err: tensor() });
+const step = (): Step => ({
+  hyper: tensor(),
+  sums: tensor(),
+  fired: tensor(),
+  bad: tensor(),
+  sq: tensor(),
+  cut: tensor(),
+  active: tensor(),
+});
+const path = (): Path => ({ codes: codes(), err: tensor() });
 
 describe("fusion of decode, residual and codeGrad", () => {
   let log: string[] = [];

@@ -1,10 +1,21 @@
 /** The reference engine's memory: bytes with typed views. */
 
+import type { Elements } from "../collective/collective.ts";
 import type { Pairs } from "../sae/math.ts";
-import { CORE_PARAMS, type CoreParam, perParam } from "../sae/params.ts";
-import { BYTES } from "../util/bytes.ts";
+import { CORE_PARAMS, type ParamName, type PerParam, perParam } from "../sae/params.ts";
+import { BYTES, bytesOf } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
-import { type Codes, type Dims, type DType, type Grads, NONE, type Tensor } from "./engine.ts";
+import {
+  type Codes,
+  type DType,
+  FULL,
+  type Grads,
+  type GradsPlan,
+  HYPER,
+  NONE,
+  type Step,
+  type Tensor,
+} from "./engine.ts";
 
 const FREED = new Uint8Array(0);
 
@@ -89,20 +100,27 @@ export class ReferenceCodes implements Codes, Pairs {
 
 /** Always dense inside; `encoder` and `decoder` are shown only to those who asked for them. */
 export class ReferenceGrads implements Grads {
-  readonly all: { readonly [N in CoreParam]: ReferenceTensor };
+  readonly all: PerParam<ReferenceTensor>;
   readonly preBias: Tensor;
   readonly latentBias: Tensor;
   readonly encoder?: Tensor;
   readonly decoder?: Tensor;
+  readonly threshold?: Tensor;
+  readonly skip?: Tensor;
 
-  constructor(dims: Dims, dense: boolean) {
-    this.all = perParam(CORE_PARAMS, (_, { shape }) => new ReferenceTensor("f64", shape(dims)));
+  constructor({ dims, selections, skip = false }: GradsPlan, dense: boolean) {
+    const names: ParamName[] = [...CORE_PARAMS];
+    if (selections.some(({ rule }) => rule.kind === "band")) names.push("threshold");
+    if (skip) names.push("skip");
+    this.all = perParam(names, (_, { shape }) => new ReferenceTensor("f64", shape(dims)));
     this.preBias = this.all.preBias;
     this.latentBias = this.all.latentBias;
     if (dense) {
       this.encoder = this.all.encoder;
       this.decoder = this.all.decoder;
     }
+    if (this.all.threshold !== undefined) this.threshold = this.all.threshold;
+    if (this.all.skip !== undefined) this.skip = this.all.skip;
   }
 }
 
@@ -119,4 +137,28 @@ export function ownCodes(z: Codes): ReferenceCodes {
 export function ownGrads(g: Grads): ReferenceGrads {
   if (g instanceof ReferenceGrads) return g;
   throw new SaettaError("gradients of another engine were given to the reference engine");
+}
+
+/** Numbers of JavaScript for a collective. */
+export function elementsOf(values: Float64Array | Uint32Array): Elements {
+  return { at: bytesOf(values), count: values.length, dtype: values instanceof Float64Array ? "f64" : "u32" };
+}
+
+export type AllHyper = Readonly<Record<(typeof HYPER)[number], number>>;
+
+export function hyperOf(t: Step): AllHyper {
+  const values = own(t.hyper).f64;
+  return Object.fromEntries(HYPER.map((name, i) => [name, values[i]])) as AllHyper;
+}
+
+export function isFull(t: Step): boolean {
+  return (own(t.bad).u32[0]! & FULL) !== 0;
+}
+
+export function markFull(t: Step): void {
+  own(t.bad).u32[0]! |= FULL;
+}
+
+export function markBad(t: Step): void {
+  own(t.bad).u32[0]! |= 1;
 }

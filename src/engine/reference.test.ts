@@ -15,6 +15,8 @@ function stepOf(d: number, n: number): Step {
     fired: engine.alloc("u32", [n]),
     bad: engine.alloc("u32", [1]),
     sq: engine.alloc("f64", [1]),
+    cut: engine.alloc("f64", [1]),
+    active: engine.alloc("f64", [1]),
   };
 }
 
@@ -52,7 +54,7 @@ describe("reference engine", () => {
     const broken = createReferenceEngine();
     const z = broken.codes(1, 1);
     const wrong = broken.alloc("f32", [1, 1]);
-    broken.decode({ encoder: wrong, latentBias: wrong, decoder: wrong, preBias: wrong }, z, wrong);
+    broken.decode({ encoder: wrong, latentBias: wrong, decoder: wrong, preBias: wrong }, { codes: z, err: wrong });
     await expect(broken.read(wrong)).rejects.toThrow("a tensor of f64 is needed here, this one is f32");
   });
 

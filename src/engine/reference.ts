@@ -4,12 +4,11 @@
  * nothing to be fast.
  */
 
-import { type Collective, type Elements, groupOf } from "../collective/collective.ts";
+import { type Collective, groupOf } from "../collective/collective.ts";
 import { solo } from "../collective/solo.ts";
 import * as maths from "../sae/math.ts";
 import { CORE_PARAMS, paramEntries, parameterCount } from "../sae/params.ts";
 import type { Rule } from "../sae/rule.ts";
-import { bytesOf } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
 import { decodeBfloat16, decodeFloat16 } from "../util/float16.ts";
 import {
@@ -20,21 +19,35 @@ import {
   type DType,
   type Engine,
   type Grads,
-  HYPER,
-  type Hyper,
+  type GradsPlan,
   NONE,
   type Over,
+  type ParamGradInput,
   type Params,
   type ReduceOp,
   type Selection,
-  type SelectionPlan,
   type State,
   type Step,
   SUMS,
   type Tensor,
 } from "./engine.ts";
 import { hostMemory, writeRows } from "./host-rows.ts";
-import { own, ownCodes, ownGrads, ReferenceCodes, ReferenceGrads, ReferenceTensor } from "./reference-memory.ts";
+import {
+  type AllHyper,
+  elementsOf,
+  hyperOf,
+  isFull,
+  markBad,
+  markFull,
+  own,
+  ownCodes,
+  ownGrads,
+  ReferenceCodes,
+  ReferenceGrads,
+  ReferenceTensor,
+} from "./reference-memory.ts";
+import { ANY, fire, keepOfBatch, keepOfShards, selectRow } from "./reference-select.ts";
+import { sidesOf } from "./selections.ts";
 import { namedSums } from "./sums.ts";
 
 /** Elements above which an array is no longer certain to be allocated. */
@@ -70,9 +83,9 @@ class ReferenceEngine implements Engine {
     return new ReferenceCodes(rows, capacity);
   }
 
-  grads(dims: Dims, _rows: number, _selections: readonly SelectionPlan[], dense: boolean): Grads {
+  grads(plan: GradsPlan): Grads {
     // Replicas sum whole gradients.
-    return new ReferenceGrads(dims, dense || this.#collective.grid.replicas > 1);
+    return new ReferenceGrads(plan, plan.dense || this.#collective.grid.replicas > 1);
   }
 
   free(it: Tensor | Codes | Grads): void {
@@ -112,17 +125,19 @@ class ReferenceEngine implements Engine {
     return ownCodes(z).tensors;
   }
 
-  load(raw: Tensor, rows: Tensor, x: Tensor, t: Step, normalization = maths.NO_NORMALIZATION): void {
+  load(raw: Tensor, rows: Tensor, x: Tensor, t: Step, normalization = maths.NO_NORMALIZATION, column = 0): void {
     this.#run(() => {
-      for (const tensor of [t.sums, t.fired, t.bad, t.sq]) own(tensor).bytes.fill(0);
-      const [m, d] = raw.shape;
+      if (isFull(t)) return;
+      if (column === 0) for (const tensor of [t.sums, t.fired, t.bad, t.sq, t.cut, t.active]) own(tensor).bytes.fill(0);
+      const [m] = raw.shape;
+      const [B, d] = x.shape;
       const into = own(x).f64;
       const numbers = own(rows).u32;
       const rowOf = rowsOf(own(raw));
-      for (let b = 0; b < x.shape[0]; b++) {
+      for (let b = 0; b < B; b++) {
         if (numbers[b] >= m)
           throw new SaettaError(`row ${numbers[b]} was asked for, there are ${m}`, { where: "reference engine, load" });
-        into.set(rowOf(numbers[b]), b * d);
+        into.set(Array.prototype.slice.call(rowOf(numbers[b]), column, column + d), b * d);
         maths.normalizeRow(into.subarray(b * d, (b + 1) * d), normalization);
       }
       checkFinite(into, t);
@@ -131,6 +146,7 @@ class ReferenceEngine implements Engine {
 
   encode(p: Params, x: Tensor, t: Step, selections: readonly Selection[], age?: Tensor): void {
     this.#run(() => {
+      const { live } = sidesOf(selections, "reference engine");
       const w = weightsOf(p);
       const [B, d] = x.shape;
       const hyper = hyperOf(t);
@@ -141,38 +157,24 @@ class ReferenceEngine implements Engine {
 
       const pre = new Float64Array(w.latentBias.length);
       for (let row = 0; row < B; row++) {
-        maths.preActivations(w, own(x).f64.subarray(row * d, (row + 1) * d), pre);
+        maths.preActivations(w, own(x).f64.subarray(row * d, (row + 1) * d), pre, p.untied);
         checkFinite(pre, t);
-        for (const { rule, among, codes } of selections) {
-          const on = selectRow(rule, ownCodes(codes), row, pre, w, among === "dead" ? isDead : () => true);
-          if (among === "all") for (const { latent, value } of on) if (value > hyper.firedAbove) fired[latent] = 1;
+        for (const selection of selections) {
+          const { rule, among, codes } = selection;
+          const on = selectRow(rule, ownCodes(codes), row, pre, w, hyper, among === "dead" ? isDead : ANY);
+          if (on > codes.capacity) markFull(t);
+          if (selection === live) fire(ownCodes(codes), row, hyper.firedAbove, fired);
+          if (rule.kind === "threshold") own(t.active).f64[0]! += on;
         }
       }
     });
   }
 
-  reconcile(rule: Rule, z: Codes, t?: Step): void {
-    const { shards, shard } = this.#collective.grid;
-    if (shards === 1 || rule.kind !== "topk") return;
-    this.#run(() => {
-      const codes = ownCodes(z);
-      const { value } = codes;
-      const all = new Float64Array(shards * value.length);
-      this.#collective.allGather(elementsOf(value), elementsOf(all), "shards");
-      const fired = t && own(t.fired).u32;
-      const above = t && hyperOf(t).firedAbove;
-      fired?.fill(0);
-      for (let row = 0; row < z.rows; row++) {
-        const first = row * z.capacity;
-        const values = Array.from({ length: shards }, (_, s) =>
-          all.subarray(s * value.length + first, s * value.length + first + z.capacity),
-        );
-        const kept = first + maths.keptOfShard(values, shard, rule.k);
-        for (let slot = first; slot < kept; slot++) if (fired && value[slot] > above!) fired[codes.latent[slot]] = 1;
-        codes.latent.fill(NONE, kept, first + z.capacity);
-        value.fill(0, kept, first + z.capacity);
-      }
-    });
+  reconcile(rule: Rule, z: Codes, t: Step, live: boolean): void {
+    const { shards } = this.#collective.grid;
+    if (rule.kind === "topk" && shards > 1)
+      this.#run(() => keepOfShards(this.#collective, rule.k, ownCodes(z), t, live));
+    if (rule.kind === "batchtopk") this.#run(() => keepOfBatch(this.#collective, ownCodes(z), t));
   }
 
   allReduce(t: Tensor, op: ReduceOp, over: Over): void {
@@ -185,8 +187,14 @@ class ReferenceEngine implements Engine {
     });
   }
 
-  decode(p: Params, z: Codes, err: Tensor): void {
-    this.#run(() => maths.decode(own(p.decoder).f64, ownCodes(z), own(err).f64));
+  decode(p: Params, { codes, err, prefixes }: Path, x?: Tensor): void {
+    this.#run(() => {
+      const out = own(err).f64;
+      maths.decode(own(p.decoder).f64, ownCodes(codes), out, prefixes);
+      if (p.skip === undefined || x === undefined || this.#collective.grid.shard > 0) return;
+      const size = codes.rows * p.preBias.shape[0];
+      maths.addSkip(own(p.skip).f64, own(x).f64, out.subarray(0, size), x.shape[1]!);
+    });
   }
 
   residual(p: Params, target: Tensor, t: Step, branch: Branch, live?: Branch): void {
@@ -195,24 +203,36 @@ class ReferenceEngine implements Engine {
       const add = (name: (typeof SUMS)[number], amount: number) => {
         sums[SUMS.indexOf(name)] += amount;
       };
-      const err = own(branch.err).f64;
+      const err = own(path.err).f64;
+      const rows = own(target).f64;
       if (live) {
-        maths.deadResidual(own(live.err).f64, err);
+        maths.deadResidual(lastPlane(live, rows.length), err);
         add("auxErr2", maths.squares(err));
       } else {
-        const rows = own(target).f64;
         const preBias = own(p.preBias).f64;
         const d = preBias.length;
-        maths.liveResidual(preBias, rows, err);
+        const prefixes = path.prefixes ?? maths.wholePrefix(NONE);
+        const named = namedSums(sums, prefixes.length);
+        maths.prefixResiduals(prefixes, preBias, rows, err).forEach((err2, g) => {
+          named.prefixErr2[g]! += err2;
+        });
+        const residual = lastPlane(path, rows.length);
         const centred = rows.map((value, e) => value - preBias[e % d]);
-        add("err2", maths.squares(err));
+        add("err2", maths.squares(residual));
         add("x2", maths.squares(rows));
         add("centred2", maths.squares(centred));
-        add("active", ownCodes(branch.codes).value.filter((value) => value > 0).length);
-        const { errColumns, centredColumns } = namedSums(sums);
-        err.forEach((value, e) => {
-          errColumns[e % d] += value;
-          centredColumns[e % d] += centred[e];
+        const { latent, value } = ownCodes(path.codes);
+        add("active", latent.filter((j) => j !== NONE).length);
+        const { penalty, tanhScale } = hyperOf(t);
+        if (maths.PENALTIES[penalty] === "tanh")
+          add(
+            "tanh",
+            value.reduce((sum, f) => sum + Math.tanh(tanhScale * f), 0),
+          );
+        residual.forEach((each, e) => {
+          named.errColumns[e % d] += each;
+          named.centredColumns[e % d] += centred[e];
+          if (prefixes.length > 1) named.planeColumns[e % d]! += err[e]!;
         });
       }
       checkFinite(err, t);
@@ -221,28 +241,42 @@ class ReferenceEngine implements Engine {
 
   codeGrad(p: Params, branch: Branch, t: Step): void {
     this.#run(() => {
-      const codes = ownCodes(branch.codes);
-      maths.codeGradients(own(p.decoder).f64, codes, own(branch.err).f64);
+      const codes = ownCodes(path.codes);
+      maths.codeGradients(own(p.decoder).f64, codes, own(path.err).f64, path.prefixes);
       checkFinite(codes.grad, t);
     });
   }
 
-  paramGrad(p: Params, x: Tensor, t: Step, live: Branch, dead: Branch | undefined, g: Grads): void {
+  paramGrad({ p, x, t, live, dead, band, age, g }: ParamGradInput): void {
     this.#run(() => {
-      const { rows, mseScale, auxCoef } = hyperOf(t);
-      const sums = namedSums(own(t.sums).f64);
-      const scales = maths.lossScales(sums, rows, mseScale, auxCoef);
-      const scaled = (branch: Branch, scale: number) => ({
-        codes: ownCodes(branch.codes),
-        err: own(branch.err).f64,
-        scale,
+      const hyper = hyperOf(t);
+      const { rank, replica } = this.#collective.grid;
+      const sums = namedSums(own(t.sums).f64, live.prefixes?.length);
+      const scales = maths.lossScales(sums, hyper.rows, hyper.mseScale, hyper.auxCoef);
+      const scaled = ({ codes, err, prefixes }: Path, scale: number) => ({
+        ...{ codes: ownCodes(codes), err: own(err).f64, scale, prefixes },
       });
-      const deadPath = dead && scaled(dead, scales.dead);
+      const { planeColumns, centredColumns } = sums;
+      const ages = age && own(age).u32;
       const gradient = weightsOf(ownGrads(g).all);
-      const errColumns = this.#collective.grid.rank === 0 ? sums.errColumns : new Float64Array(sums.errColumns.length);
-      maths.gradients(weightsOf(p), own(x).f64, errColumns, scaled(live, scales.live), deadPath, gradient);
+      maths.gradients(
+        {
+          w: weightsOf(p),
+          x: own(x).f64,
+          planeColumns: rank === 0 ? planeColumns : new Float64Array(planeColumns.length),
+          live: scaled(live, scales.live),
+          dead: dead && scaled(dead, scales.dead),
+          untied: p.untied,
+          band: band && ownCodes(band),
+          sparsity: p.sparsity && sparsityOf(hyper, own(p.sparsity).f64[0]!, own(t.active).f64[0]!),
+          isDead: ages && ((j) => maths.isDead(ages[j]!, hyper.deadAfter)),
+          centredColumns: replica === 0 ? centredColumns : new Float64Array(centredColumns.length),
+          countedRows: replica === 0 ? hyper.rows : 0,
+        },
+        gradient,
+      );
       for (const [, , values] of paramEntries(gradient))
-        if (!values.every((each) => Number.isFinite(each * each))) own(t.bad).u32[0] = 1;
+        if (!values.every((each) => Number.isFinite(each * each))) markBad(t);
     });
   }
 
@@ -250,7 +284,7 @@ class ReferenceEngine implements Engine {
     this.#run(() => {
       const gradient = weightsOf(ownGrads(g).all);
       const decoder = gradient.decoder.slice();
-      maths.project(own(p.decoder).f64, decoder, p.preBias.shape[0]);
+      if (hyperOf(t).unitRows) maths.project(own(p.decoder).f64, decoder, p.preBias.shape[0]);
       const sq = own(t.sq).f64;
       const counted = paramEntries(gradient).filter(([, { sharded }]) => sharded || this.#collective.grid.shard === 0);
       sq[0] = counted.reduce((sum, [name, , g]) => sum + maths.squares(name === "decoder" ? decoder : g), 0);
@@ -260,6 +294,7 @@ class ReferenceEngine implements Engine {
 
   update(s: State, g: Grads, t: Step): void {
     this.#run(() => {
+      if (isFull(t)) return;
       const counters = own(s.counters).f64;
       const count = (name: (typeof COUNTERS)[number]) => ++counters[COUNTERS.indexOf(name)];
       if (own(t.bad).u32[0] !== 0) {
@@ -269,18 +304,24 @@ class ReferenceEngine implements Engine {
       const hyper = hyperOf(t);
       const d = s.params.preBias.shape[0];
       const [w, m, v, gradient] = [weightsOf(s.params), weightsOf(s.m), weightsOf(s.v), weightsOf(ownGrads(g).all)];
-      const decoderGradient = gradient.decoder.slice();
-      maths.project(w.decoder, decoderGradient, d);
+      const decoder = gradient.decoder.slice();
+      if (hyper.unitRows) maths.project(w.decoder, decoder, d);
       const factor = maths.clipFactor(Math.sqrt(own(t.sq).f64[0]), hyper.clip);
       const step = { ...hyper, t: count("adam") };
-      for (const [name, , g] of paramEntries({ ...gradient, decoder: decoderGradient })) {
+      for (const [name, , g] of paramEntries({ ...gradient, decoder })) {
         maths.adam(step, w[name]!, m[name]!, v[name]!, g, factor);
       }
       const firstLatent = this.#collective.grid.shard * s.age.shape[0];
-      maths.unitRows(w.decoder, m.decoder, v.decoder, d, step.t, firstLatent);
+      if (hyper.unitRows) maths.unitRows(w.decoder, m.decoder, v.decoder, d, step.t, firstLatent);
+      if (w.cut !== undefined) maths.moveCut(w.cut, own(t.cut).f64[0]!, hyper.cutDecay);
+      if (w.sparsity !== undefined)
+        maths.control(w.sparsity, own(t.active).f64[0]! / hyper.rows, hyper.targetL0, hyper.gain);
       if (s.ema !== undefined && hyper.emaDecay > 0) {
         const ema = weightsOf(s.ema);
-        for (const [name, , weights] of paramEntries(w)) maths.average(ema[name]!, weights, hyper.emaDecay);
+        for (const [name, { update }, weights] of paramEntries(w)) {
+          if (update === "adam" || update === "adam, unit rows") maths.average(ema[name]!, weights, hyper.emaDecay);
+          else ema[name]!.set(weights);
+        }
         count("ema");
       }
       const fired = own(t.fired).u32;
@@ -315,41 +356,25 @@ class ReferenceEngine implements Engine {
   }
 }
 
-/** Applies the rule to one row; slots left over are unused. Returns the pairs. */
-function selectRow(
-  rule: Rule,
-  z: maths.Pairs,
-  row: number,
-  pre: Float64Array,
-  w: maths.Weights,
-  isCandidate: (j: number) => boolean,
-): { latent: number; value: number }[] {
-  const part = <A extends Uint32Array | Float64Array>(a: A) =>
-    a.subarray(row * z.capacity, (row + 1) * z.capacity) as A;
-  const latent = part(z.latent);
-  const value = part(z.value);
-  const on =
-    rule.kind === "topk"
-      ? maths.topK(pre, z.capacity, latent, value, isCandidate)
-      : maths.aboveThreshold(pre, w.threshold!, latent, value, isCandidate);
-  latent.fill(NONE, on);
-  value.fill(0, on);
-  part(z.grad).fill(0);
-  return Array.from(value.subarray(0, on), (v, slot) => ({ latent: latent[slot], value: v }));
+/** The residual of the whole autoencoder, of `size` numbers. */
+function lastPlane({ err }: Path, size: number): Float64Array {
+  const all = own(err).f64;
+  return all.subarray(all.length - size);
 }
 
-/** Numbers of JavaScript for a collective. */
-function elementsOf(values: Float64Array | Uint32Array): Elements {
-  return { at: bytesOf(values), count: values.length, dtype: values instanceof Float64Array ? "f64" : "u32" };
+function sparsityOf(hyper: AllHyper, multiplier: number, active: number): maths.Sparsity {
+  const { penalty, sparsity, tanhScale, targetL0, deadPenalty, bandwidth, rows } = hyper;
+  return {
+    kind: maths.PENALTIES[penalty]!,
+    coefficient: sparsity * multiplier,
+    scale: tanhScale,
+    target: targetL0,
+    ...{ deadPenalty, bandwidth, rows, l0: active / rows },
+  };
 }
 
 function checkFinite(values: Float64Array, t: Step): void {
-  if (!values.every(Number.isFinite)) own(t.bad).u32[0] = 1;
-}
-
-function hyperOf(t: Step): Hyper {
-  const values = own(t.hyper).f64;
-  return Object.fromEntries(HYPER.map((name, i) => [name, values[i]])) as Hyper;
+  if (!values.every(Number.isFinite)) markBad(t);
 }
 
 function weightsOf(p: Params): maths.Weights {

@@ -6,15 +6,17 @@
 import type { Sums } from "../sae/math.ts";
 import { SUMS } from "./engine.ts";
 
-/** Numbers in a sums tensor of an autoencoder with `dOut` outputs. */
-export function sumsLength(dOut: number): number {
-  return SUMS.length + 2 * dOut;
+/** Numbers in a sums tensor of an autoencoder with `dOut` outputs and so many prefixes. */
+export function sumsLength(dOut: number, prefixes = 1): number {
+  return SUMS.length + 2 * dOut + (prefixes > 1 ? dOut + prefixes - 1 : 0);
 }
 
-/** The named sums of f64 [sumsLength(d)]; the columns are views, not copies. */
-export function namedSums(all: Float64Array): Sums {
-  const d = (all.length - SUMS.length) / 2;
+/** The named sums of f64 [sumsLength(d, prefixes)]; the columns are views, not copies. */
+export function namedSums(all: Float64Array, prefixes = 1): Sums & { readonly tanh: number } {
+  const inner = prefixes - 1;
+  const d = (all.length - SUMS.length - inner) / (prefixes > 1 ? 3 : 2);
   const at = (name: (typeof SUMS)[number]) => all[SUMS.indexOf(name)];
+  const columns = (block: number) => all.subarray(SUMS.length + block * d, SUMS.length + (block + 1) * d);
   return {
     err2: at("err2"),
     auxErr2: at("auxErr2"),
@@ -22,7 +24,10 @@ export function namedSums(all: Float64Array): Sums {
     centred2: at("centred2"),
     active: at("active"),
     dead: at("dead"),
-    errColumns: all.subarray(SUMS.length, SUMS.length + d),
-    centredColumns: all.subarray(SUMS.length + d),
+    tanh: at("tanh"),
+    errColumns: columns(0),
+    centredColumns: columns(1),
+    planeColumns: columns(prefixes > 1 ? 2 : 0),
+    prefixErr2: all.subarray(all.length - inner),
   };
 }

@@ -102,6 +102,8 @@ const sums: maths.Sums = {
   dead: 1,
   errColumns: Float64Array.of(4, -4),
   centredColumns: Float64Array.of(2, 6),
+  planeColumns: Float64Array.of(4, -4),
+  prefixErr2: new Float64Array(0),
 };
 
 describe("losses", () => {

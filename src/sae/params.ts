@@ -20,10 +20,11 @@ export interface ParamSpec {
    */
   readonly folds: boolean;
   /**
-   * How `update` changes it. "adam, unit rows": the gradient is projected, and rows have norm 1
-   * after the update.
+   * How `update` changes it. "adam, unit rows": where hyper.unitRows is 1 the gradient is
+   * projected, and rows have norm 1 after the update. A parameter without a gradient stays as it
+   * is.
    */
-  readonly update: "adam" | "adam, unit rows" | "fixed";
+  readonly update: "adam" | "adam, unit rows" | "running mean" | "controller";
 }
 
 /** In the order in which files hold them. An architecture lists those that it has. */
@@ -34,8 +35,19 @@ export const PARAMS = {
   decoder: { file: "W_dec", shape: ({ n, dOut }) => [n, dOut], sharded: true, folds: false, update: "adam, unit rows" },
   /** Added to the output and, in an autoencoder, subtracted from the input. */
   preBias: { file: "b_dec", shape: ({ dOut }) => [dOut], sharded: false, folds: true, update: "adam" },
-  /** Of the rule "threshold": a latent is on where its pre-activation is above it. */
-  threshold: { file: "threshold", shape: ({ n }) => [n], sharded: true, folds: true, update: "fixed" },
+  /** Of JumpReLU: a latent is on where its pre-activation is above it. */
+  threshold: { file: "threshold", shape: ({ n }) => [n], sharded: true, folds: true, update: "adam" },
+  /**
+   * Of BatchTopK: running mean of the lowest value kept, the threshold of inference (math.ts,
+   * `moveCut`).
+   */
+  cut: { file: "cut", shape: () => [1], sharded: false, folds: true, update: "running mean" },
+  /**
+   * Multiplier of the sparsity coefficient, and the smoothed L0 that moves it (math.ts, `control`).
+   */
+  sparsity: { file: "sparsity", shape: () => [2], sharded: false, folds: false, update: "controller" },
+  /** Of a transcoder: a linear map from input to output next to the latents. */
+  skip: { file: "W_skip", shape: ({ dIn, dOut }) => [dOut, dIn], sharded: false, folds: false, update: "adam" },
 } as const satisfies Readonly<Record<string, ParamSpec>>;
 
 export type ParamName = keyof typeof PARAMS;

@@ -8,7 +8,7 @@ import { rowsOfReplica } from "./rank-shard.ts";
 import { type HeldOut, readStepMetrics, type StepMetrics } from "./report.ts";
 import { learningRate, type Schedule } from "./schedule.ts";
 import type { Progress, StartState } from "./start-state.ts";
-import { createTrainStep, type TrainStep } from "./step.ts";
+import { createTrainStep, type TrainStep, type Verdict } from "./step.ts";
 
 /** A step as observers see it, once it is known that it was not bad. */
 export interface StepSeen {
@@ -40,6 +40,8 @@ export interface RunObserver {
 export interface LoopInput {
   readonly plan: Pick<RunPlan, "engine" | "collective" | "shard" | "source" | "order" | "budget"> & {
     readonly config: Pick<RunPlan["config"], "batch" | "nonFinite">;
+    /** Numbers of the architecture that change from step to step; `step` counts from 0. */
+    readonly numbers?: ((step: number, rows: number) => Partial<Hyper>) | undefined;
   };
   readonly start: Pick<StartState, "state" | "progress" | "hyper" | "normalization">;
   readonly schedule: Schedule;
@@ -59,7 +61,7 @@ const MOST_SKIPPED = 100;
  */
 export async function trainLoop({ plan, start, schedule, ring, observers, signal }: LoopInput): Promise<Progress> {
   const { engine, collective, shard, source, order, budget, config } = plan;
-  const { state, hyper, normalization } = start;
+  const { state, normalization } = start;
   const alone = shard.grid.size === 1;
   let progress = start.progress;
   // Ranks end after the same step: they agree in each step whether to go on, and all learn it one
@@ -68,7 +70,7 @@ export async function trainLoop({ plan, start, schedule, ring, observers, signal
   const ends = () => progress.step === schedule.steps || (alone ? signal.aborted : agreed);
   const size = () => (ends() ? 0 : Math.min(config.batch, budget - progress.tokens));
   let ops: TrainStep | undefined;
-  let before: Promise<boolean> | undefined;
+  let before: QueuedStep | undefined;
   let skippedInARow = 0;
   try {
     const rowsInto = ringOf(engine, ring);
@@ -77,6 +79,8 @@ export async function trainLoop({ plan, start, schedule, ring, observers, signal
       const rows = batch.rows.length;
       const own = rowsOfReplica(shard.grid, rows);
       if (ops?.rows !== own.end - own.first) {
+        if (before !== undefined) agreed = (await settled(before)) || agreed;
+        before = undefined;
         ops?.close();
         ops = createTrainStep(engine, {
           shard,
@@ -85,43 +89,78 @@ export async function trainLoop({ plan, start, schedule, ring, observers, signal
           normalization,
         });
       }
-      const step: Hyper = { ...hyper, lr: learningRate(schedule, progress.step), rows };
-      progress = { step: progress.step + 1, tokens: progress.tokens + rows, position: batch.next };
+      const { step } = progress;
+      const hyper: Hyper = { ...start.hyper, ...plan.numbers?.(step, rows), lr: learningRate(schedule, step), rows };
+      progress = { step: step + 1, tokens: progress.tokens + rows, position: batch.next };
       const due = observers.filter((each) => each.due(progress.step, progress.step === schedule.steps));
       const reads = due.some((each) => each.reads);
-      ops.run(state, ring, batch.rows.subarray(own.first, own.end), step, reads, signal.aborted);
+      const queue = (of: TrainStep) =>
+        of.run(state, ring, batch.rows.subarray(own.first, own.end), hyper, reads, signal.aborted);
+      queue(ops);
       // One step is in flight while the next batch is prepared; a bad one is found then, and has
       // changed nothing.
-      agreed ||= (await before) ?? false;
-      before = settle(ops, progress, step, due, reads);
-      before.catch(() => undefined);
-      if (due.some((each) => each.holds)) agreed ||= await before;
+      if (before !== undefined) {
+        const repeated: boolean = (await before.verdict).full;
+        agreed = (await settled(before)) || agreed;
+        if (repeated) queue(ops);
+      }
+      before = { ops, progress, hyper, due, reads, verdict: ops.verdict(), seen: undefined };
+      before.seen = see(before);
+      before.seen.catch(() => undefined);
+      if (due.some((each) => each.holds)) {
+        agreed = (await settled(before)) || agreed;
+        before = undefined;
+      }
       await macrotask();
     }
-    await before;
+    if (before !== undefined) await settled(before);
     return progress;
   } finally {
     ops?.close();
   }
 
-  /** Shows the step to the observers. Returns whether a rank wants to end. */
-  async function settle(
-    of: TrainStep,
-    at: Progress,
-    step: Hyper,
-    due: readonly RunObserver[],
-    reads: boolean,
-  ): Promise<boolean> {
-    const [{ bad, stop }, metrics] = await Promise.all([
-      of.verdict(),
-      reads ? readStepMetrics(engine, of, state, step.mseScale, step.auxCoef, step.rows, collective) : undefined,
+  /**
+   * Waits until the step is done and was shown to its observers. One whose rows did not fit is run
+   * again with more slots until they do. Returns whether a rank wants to end.
+   */
+  async function settled(queued: QueuedStep): Promise<boolean> {
+    for (;;) {
+      const { full, stop } = await queued.verdict;
+      if (!full) {
+        await queued.seen;
+        return stop;
+      }
+      queued.ops.again(state, queued.hyper, queued.reads, signal.aborted);
+      queued.verdict = queued.ops.verdict();
+      queued.seen = see(queued);
+      queued.seen.catch(() => undefined);
+    }
+  }
+
+  /** Shows the step to the observers, unless it has to be run again. */
+  async function see({ ops: of, progress: at, hyper, due, reads, verdict }: QueuedStep): Promise<void> {
+    const [{ bad, full }, findings] = await Promise.all([
+      verdict,
+      reads ? readFindings(engine, of, state, hyper, shard.prefixes, collective) : undefined,
     ]);
+    if (full) return;
     skippedInARow = bad ? skippedInARow + 1 : 0;
     if (bad && (config.nonFinite === "stop" || skippedInARow >= MOST_SKIPPED)) throw diverged(at.step, skippedInARow);
-    const seen: StepSeen = { progress: at, lr: step.lr, metrics, heldOut: {} };
+    const seen: StepSeen = { progress: at, lr: hyper.lr, findings, heldOut: {} };
     for (const observer of due) await observer.see(seen);
-    return stop;
   }
+}
+
+/** A step whose operations are called. */
+interface QueuedStep {
+  readonly ops: TrainStep;
+  readonly progress: Progress;
+  readonly hyper: Hyper;
+  readonly due: readonly RunObserver[];
+  readonly reads: boolean;
+  verdict: Promise<Verdict>;
+  /** Done when the observers have seen it. */
+  seen: Promise<void> | undefined;
 }
 
 /**

@@ -5,7 +5,7 @@
 
 import type { Collective, Grid } from "../collective/collective.ts";
 import { solo } from "../collective/solo.ts";
-import type { SelectionPlan } from "../engine/engine.ts";
+import type { Prefix, SelectionPlan } from "../engine/engine.ts";
 import type { SelectionRules } from "../sae/architectures/architecture.ts";
 import type { Dims } from "../sae/dims.ts";
 import { type Rule, slotsFor } from "../sae/rule.ts";
@@ -25,7 +25,10 @@ export interface RankShard {
    */
   readonly live: SelectionPlan;
   readonly dead: SelectionPlan | undefined;
+  readonly band: SelectionPlan | undefined;
   readonly inference: SelectionPlan;
+  /** Of a Matryoshka autoencoder, as they are in this shard. */
+  readonly prefixes: readonly Prefix[] | undefined;
 }
 
 /**
@@ -57,13 +60,22 @@ export function rankShard(
     firstLatent: shard * n,
     live: plan(rules.live, "all"),
     dead: rules.dead && plan(rules.dead, "dead"),
+    band: rules.band && plan(rules.band, "all"),
     inference: plan(rules.inference, "all"),
+    prefixes: rules.prefixes?.map(({ end, weight }) => ({
+      end: Math.max(0, Math.min(n, end - shard * n)),
+      weight,
+    })),
   };
 }
 
 /** The selections of a training step. */
-export function trainingSelections({ live, dead }: Pick<RankShard, "live" | "dead">): readonly SelectionPlan[] {
-  return dead === undefined ? [live] : [live, dead];
+export function trainingSelections({
+  live,
+  dead,
+  band,
+}: Pick<RankShard, "live" | "dead" | "band">): readonly SelectionPlan[] {
+  return [live, dead, band].filter((each) => each !== undefined);
 }
 
 /**

@@ -1,7 +1,7 @@
 /** What a step found, for metrics.jsonl. */
 
 import { solo } from "../collective/solo.ts";
-import { COUNTERS, type Engine, type State } from "../engine/engine.ts";
+import { COUNTERS, type Engine, type Hyper, type Prefix, type State } from "../engine/engine.ts";
 import { readNumbers } from "../engine/numbers.ts";
 import { namedSums } from "../engine/sums.ts";
 import type { Report } from "../run-files/metrics.ts";
@@ -19,25 +19,24 @@ export type StepMetrics = Pick<
 >;
 
 /**
- * Reads what a step on `rows` rows, those of all replicas, found, as of this call. Every rank of
- * `collective` calls it; default: there is one.
+ * Reads what a step found, as of this call. Every rank of `collective` calls it; default: there is
+ * one.
  */
 export async function readStepMetrics(
   engine: Engine,
-  { step: t, rows: own }: TrainStep,
+  { step: t }: TrainStep,
   state: State,
-  mseScale: number,
-  auxkCoef: number,
-  rows = own,
+  { mseScale, auxCoef, rows }: Pick<Hyper, "mseScale" | "auxCoef" | "rows">,
+  prefixes?: readonly Prefix[],
   collective = solo(),
 ): Promise<StepMetrics> {
   const [sums, sq, counters] = await Promise.all([t.sums, t.sq, state.counters].map((it) => readNumbers(engine, it)));
-  const ofShard = namedSums(sums!);
+  const ofShard = namedSums(sums!, prefixes?.length);
   const { shards, replicas } = collective.grid;
   // Every replica has counted the same dead latents.
   const [active, dead] = await sumOverShards(collective, [ofShard.active, ofShard.dead / replicas]);
   const named = { ...ofShard, active: active!, dead: dead! };
-  const found = losses(named, rows, mseScale, auxkCoef);
+  const found = losses(named, rows, mseScale, auxCoef, prefixes);
   return {
     loss: found.loss,
     mse: found.mse,

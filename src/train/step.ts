@@ -3,10 +3,21 @@
  * here; each operation is spelled out in `sae/math.ts`.
  */
 
-import type { Branch, Engine, Grads, Hyper, Normalization, State, Step, Tensor } from "../engine/engine.ts";
+import { writeHyper } from "../engine/allocate.ts";
+import {
+  type Engine,
+  FULL,
+  type Grads,
+  type Hyper,
+  type Normalization,
+  type Path,
+  type State,
+  type Step,
+  type Tensor,
+} from "../engine/engine.ts";
 import { ForwardPass } from "../engine/forward.ts";
 import { bytesOf, uint32Of } from "../util/bytes.ts";
-import { type RankShard, trainingSelections } from "./rank-shard.ts";
+import type { RankShard } from "./rank-shard.ts";
 
 export interface TrainStep {
   /** Rows of a batch, or of this replica's share of it. */
@@ -23,12 +34,23 @@ export interface TrainStep {
    */
   run(state: State, raw: Tensor, index: Uint32Array, hyper: Hyper, norm: boolean, stop?: boolean): void;
   /**
-   * Of the last step: whether anything in it was not finite, and whether a rank asks to end. The
-   * same on all ranks.
+   * The step whose verdict was `full`, once more with more slots, on the rows that it has loaded.
+   * Steps that were queued after it have changed nothing.
    */
-  verdict(): Promise<{ readonly bad: boolean; readonly stop: boolean }>;
+  again(state: State, hyper: Hyper, norm: boolean, stop?: boolean): void;
+  /** Of the last step. The same on all ranks. */
+  verdict(): Promise<Verdict>;
   /** Gives the memory back. */
   close(): void;
+}
+
+export interface Verdict {
+  /** Something in it was not finite. */
+  readonly bad: boolean;
+  /** A row needed more slots than there are: the step is to be run `again`. */
+  readonly full: boolean;
+  /** A rank asks to end. */
+  readonly stop: boolean;
 }
 
 export interface StepOptions {
@@ -42,34 +64,43 @@ export interface StepOptions {
   readonly dense?: boolean;
   /** Of the rows; default: they stay as they are. */
   readonly normalization?: Normalization | undefined;
+  /** Of a transcoder: of the targets, which follow x in the rows of raw. */
+  readonly target?: Normalization | undefined;
+  /** Whether there is a skip connection. */
+  readonly skip?: boolean | undefined;
 }
 
 export function createTrainStep(
   engine: Engine,
-  { shard, rows, most = rows, dense = false, normalization }: StepOptions,
+  { shard, rows, most = rows, dense = false, normalization, target, skip }: StepOptions,
 ): TrainStep {
-  const { grid, dims } = shard;
-  const pass = new ForwardPass(engine, { rows, dims, live: shard.live, dead: shard.dead, normalization });
-  const { step: t, x, live, dead } = pass;
-  const g = engine.grads(dims, most, trainingSelections(shard), dense);
+  const { grid, dims, live, dead, band, prefixes } = shard;
+  const pass = new ForwardPass(engine, { rows, dims, live, dead, band, prefixes, normalization, target });
+  const { step: t, x } = pass;
+  const newGrads = () => engine.grads({ dims, rows: most, selections: pass.plans(), dense, skip });
+  let g = newGrads();
   const stop = engine.alloc("u32", [1]);
 
-  const operations = (s: State, raw: Tensor, norm: boolean) => {
+  const operations = (s: State, norm: boolean) => {
     const p = s.params;
-    pass.encode(p, raw, s.age);
-    for (const branch of dead === undefined ? [live] : [live, dead]) {
-      pass.decode(p, branch);
-      pass.residual(p, branch);
-      engine.codeGrad(p, branch, t);
+    pass.select(p, s.age);
+    for (const path of pass.dead === undefined ? [pass.live] : [pass.live, pass.dead]) {
+      pass.decode(p, path);
+      pass.residual(p, path);
+      engine.codeGrad(p, path, t);
     }
+    if (pass.band !== undefined) engine.codeGrad(p, pass.band, t);
 
     // The loss is of the whole batch, and so are its factors; a latent has fired when it has in any
     // part of it.
     engine.allReduce(t.sums, "sum", "replicas");
     engine.allReduce(t.fired, "max", "replicas");
+    if (live.rule.kind === "threshold") engine.allReduce(t.active, "sum", "all");
 
-    engine.paramGrad(p, x, t, live, dead, g);
-    for (const each of [g.latentBias, g.encoder, g.decoder]) if (each) engine.allReduce(each, "sum", "replicas");
+    const band = pass.band?.codes;
+    engine.paramGrad({ p, x, t, live: pass.live, dead: pass.dead, band, age: s.age, g });
+    for (const each of [g.latentBias, g.encoder, g.decoder, g.threshold, g.skip])
+      if (each) engine.allReduce(each, "sum", "replicas");
     engine.allReduce(g.preBias, "sum", "all");
     if (norm) {
       engine.norm(p, g, t);
@@ -87,25 +118,46 @@ export function createTrainStep(
   return {
     rows,
     step: t,
-    live,
-    dead,
-    grads: g,
+    get live() {
+      return pass.live;
+    },
+    get dead() {
+      return pass.dead;
+    },
+    get grads() {
+      return g;
+    },
 
     run(s, raw, index, hyper, norm, stopping = false) {
       if (last?.[0] !== s || last[1] !== raw) recorded.clear();
       last = [s, raw];
       const withNorm = norm || hyper.clip > 0;
-      const replay = recorded.get(withNorm) ?? engine.record(() => operations(s, raw, withNorm));
+      const replay =
+        recorded.get(withNorm) ??
+        engine.record(() => {
+          pass.load(raw);
+          operations(s, withNorm);
+        });
       recorded.set(withNorm, replay);
       pass.prepare(hyper, index);
       if (grid.size > 1) engine.write(stop, bytesOf(Uint32Array.of(stopping ? 1 : 0)));
       replay();
     },
 
+    again(s, hyper, norm, stopping = false) {
+      pass.grow();
+      engine.free(g);
+      g = newGrads();
+      recorded.clear();
+      writeHyper(engine, t, hyper);
+      if (grid.size > 1) engine.write(stop, bytesOf(Uint32Array.of(stopping ? 1 : 0)));
+      operations(s, norm || hyper.clip > 0);
+    },
+
     async verdict() {
       const flags = await Promise.all((grid.size > 1 ? [t.bad, stop] : [t.bad]).map((each) => engine.read(each)));
-      const [bad = false, stopping = false] = flags.map((bytes) => uint32Of(bytes)[0] !== 0);
-      return { bad, stop: stopping };
+      const [bad = 0, stopping = 0] = flags.map((bytes) => uint32Of(bytes)[0]!);
+      return { bad: bad !== 0, full: (bad & FULL) !== 0, stop: stopping !== 0 };
     },
 
     close() {

@@ -14,7 +14,10 @@ export const relu: Architecture<ReluSpec> = {
   options: {},
   defaults: {},
   params: ["encoder", "latentBias", "decoder", "preBias", "threshold"],
-  rules: () => ({ live: { kind: "threshold" }, inference: { kind: "threshold" } }),
+  rules: () => ({
+    live: { kind: "threshold", param: "threshold" },
+    inference: { kind: "threshold", param: "threshold" },
+  }),
   numbers: () => ({}),
   called: { sparsify: "relu" },
   cfg: {

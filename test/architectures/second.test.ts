@@ -57,8 +57,8 @@ it("is saved, loaded and computes, from its own file and a line of the table", a
   // Values 0.5 (not above 0.5), 2.5, 1, -26: and 11, 14.5, 20, 15.5.
   const codes = await sae.encode(Float32Array.of(10.5, 22.5, 31, 21, 34.5, 50));
   expect(codes.k).toBe(4);
-  expect([...codes.latent]).toEqual([1, 2, NONE, NONE, 2, 3, 1, 0]);
-  expect([...codes.value]).toEqual([2.5, 1, 0, 0, 20, 15.5, 14.5, 11]);
+  expect([...codes.latent]).toEqual([1, 2, NONE, NONE, 0, 1, 2, 3]);
+  expect([...codes.value]).toEqual([2.5, 1, 0, 0, 11, 14.5, 20, 15.5]);
   const back = await sae.decode(codes);
   const expected = [10, 22.5, 31, 21 + 0.6 * 15.5, 34.5 + 0.8 * 15.5, 50];
   for (const [i, value] of expected.entries()) expect(back[i]).toBeCloseTo(value, 5);

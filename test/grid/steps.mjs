@@ -98,8 +98,8 @@ export async function steps(engine, collective, asked) {
         values[slot] > 0 ? [[first + Math.floor(slot / codes.capacity), shard.firstLatent + j]] : [],
       );
     };
-    const metrics = await readStepMetrics(engine, ops, state, HYPER.mseScale, HYPER.auxCoef, B, collective);
-    kept.push({ ...metrics, live: await selected(ops.live), dead_pairs: await selected(ops.dead) });
+    const findings = await readFindings(engine, ops, state, { ...HYPER, rows: B }, undefined, collective);
+    kept.push({ ...findings, live: await selected(ops.live), dead_pairs: await selected(ops.dead) });
   }
   ops.close();
   engine.complete(state);

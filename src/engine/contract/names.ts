@@ -4,12 +4,28 @@
  * compile.
  */
 
-import { CONSTANT_ROW, LAYER_NORM_EPS, LEAST_VARIATION, type Normalization, SHORTEST_ROW } from "../../sae/math.ts";
+import {
+  CONSTANT_ROW,
+  CONTROLLER_RANGE,
+  CONTROLLER_SMOOTHING,
+  CONTROLLER_STEP,
+  LAYER_NORM_EPS,
+  LEAST_VARIATION,
+  NO_LATENT,
+  type Normalization,
+  PENALTIES,
+  SHORTEST_ROW,
+} from "../../sae/math.ts";
 
 /**
  * Numbers of a step that change from step to step. `clip`, `emaDecay`: 0 is off. `rows`: rows of
  * the global batch. `deadAfter`: a latent is dead when its age as the step begins is above it.
- * `firedAbove`: a selected value above it is a firing.
+ * `firedAbove`: a selected value above it is a firing. `unitRows`: 1 keeps decoder rows at norm 1.
+ * `rowK`: codes that "topk" among all keeps per row, at most the capacity. `kept`: codes that
+ * "batchtopk" keeps of the global batch. `cutDecay`: of `cut`; 1 leaves it. `bandwidth`, `penalty`
+ * (number of PENALTIES), `sparsity` (lambda, which the multiplier of the parameter `sparsity` is
+ * applied to), `tanhScale`, `targetL0`, `deadPenalty`: of the sparsity loss (math.ts, Sparsity).
+ * `gain`: of the controller; 0 is off.
  */
 export const HYPER = [
   "lr",
@@ -23,15 +39,51 @@ export const HYPER = [
   "rows",
   "deadAfter",
   "firedAbove",
+  "unitRows",
+  "rowK",
+  "kept",
+  "cutDecay",
+  "bandwidth",
+  "penalty",
+  "sparsity",
+  "tanhScale",
+  "targetL0",
+  "deadPenalty",
+  "gain",
 ] as const;
-export type Hyper = { readonly [K in (typeof HYPER)[number]]: number };
+/** What those numbers are that TopK has no use for. */
+export const HYPER_DEFAULTS = {
+  unitRows: 1,
+  rowK: 2 ** 31,
+  kept: 0,
+  cutDecay: 1,
+  bandwidth: 0,
+  penalty: 0,
+  sparsity: 0,
+  tanhScale: 0,
+  targetL0: 0,
+  deadPenalty: 0,
+  gain: 0,
+} as const satisfies { readonly [K in (typeof HYPER)[number]]?: number };
+
+export type Hyper = { readonly [K in Exclude<(typeof HYPER)[number], keyof typeof HYPER_DEFAULTS>]: number } & {
+  readonly [K in keyof typeof HYPER_DEFAULTS]?: number;
+};
+
+/** In the order of HYPER. */
+export function hyperValues(hyper: Hyper): readonly number[] {
+  const all: Readonly<Record<(typeof HYPER)[number], number>> = { ...HYPER_DEFAULTS, ...hyper };
+  return HYPER.map((name) => all[name]);
+}
 
 /**
  * The order of `sums`, each summed over the batch: squares of err, of the auxiliary err, of x, of x
- * - b_pre; the active latents (L0); the number of dead latents. Then follow d column sums of err
- * and d column sums of x - b_pre.
+ * - b_pre; the active latents (L0); the number of dead latents; tanh(tanhScale f) of the live
+ *   values where the penalty is "tanh". Then follow d column sums of the residual and d column sums
+ *   of the target - b_dec; with G > 1 prefixes also d column sums of err plane 0, and the squares
+ *   of the residual of each prefix but the last.
  */
-export const SUMS = ["err2", "auxErr2", "x2", "centred2", "active", "dead"] as const;
+export const SUMS = ["err2", "auxErr2", "x2", "centred2", "active", "dead", "tanh"] as const;
 
 /**
  * `adam`: updates applied (Adam's t). `ema`: updates averaged. `skipped`: bad steps, which changed
@@ -56,7 +108,13 @@ export const NORMALIZATIONS = [
 ] as const satisfies readonly Normalization["kind"][];
 
 /** The latent of an unused slot of codes. */
-export const NONE = 0xffff_ffff;
+export const NONE = NO_LATENT;
+
+/**
+ * Bit of `bad`: a row needs more slots than its codes have. The step changes nothing, and all
+ * operations after it change nothing either until `bad` is written.
+ */
+export const FULL = 0x4000_0000;
 
 /**
  * Gradients beyond this are bad: their squares, which Adam and the norm need, would not fit an f32.
@@ -78,11 +136,17 @@ export const SHARED_ENUMS = {
   Counter: { values: COUNTERS, count: "COUNTERS" },
   Format: { values: FORMATS, prefix: "FORMAT_" },
   Normalization: { values: NORMALIZATIONS, prefix: "NORMALIZE_" },
+  Penalty: { values: PENALTIES, prefix: "PENALTY_" },
 } as const satisfies Readonly<Record<string, Enum>>;
 
 /** Whole numbers below 2^32 are unsigned there, others float64. */
 export const SHARED_CONSTANTS = {
   NONE,
+  FULL,
+  CONTROLLER_SMOOTHING,
+  CONTROLLER_STEP,
+  CONTROLLER_LEAST: CONTROLLER_RANGE[0],
+  CONTROLLER_MOST: CONTROLLER_RANGE[1],
   CONSTANT_ROW,
   LAYER_NORM_EPS,
   SHORTEST_ROW,

@@ -17,7 +17,9 @@ import {
   type DType,
   type Engine,
   type Grads,
+  type GradsPlan,
   type Over,
+  type ParamGradInput,
   type Params,
   type ReduceOp,
   type Rule,
@@ -41,7 +43,6 @@ import {
   CpuTensor,
   checkStep,
   NO_CODES,
-  NO_STEP,
   ownCodes,
   ownGrads,
   ownTensor,
@@ -55,6 +56,8 @@ import { peersOf, reduction } from "./peers.ts";
 /** Rows of a batch are u32 in the lists of the gradients, as latents are in the codes. */
 const MAX_COUNT = 2 ** 32 - 2;
 const ENTRY_BYTES = 12;
+/** The selection rules that its kernels know. */
+const RULES = ["topk"] as const;
 
 interface Pending {
   readonly ticket: number;
@@ -97,7 +100,7 @@ export class CpuEngine extends EngineBase<CpuTensor, CpuCodes, CpuGrads> impleme
   }
 
   refuses(dims: Dims, selections: readonly SelectionPlan[]): string | undefined {
-    const refused = refusedPlan(dims, selections);
+    const refused = refusedPlan(dims, selections, RULES);
     if (refused !== undefined) return refused;
     if (dims.n > MAX_COUNT) return `at most ${MAX_COUNT} latents can be numbered`;
     const needed = 3 * 4 * parameterCount(dims, CORE_PARAMS);
@@ -119,7 +122,7 @@ export class CpuEngine extends EngineBase<CpuTensor, CpuCodes, CpuGrads> impleme
     this.write(t, new Uint8Array(t.size).fill(byte));
   }
 
-  grads({ dIn: d, n }: Dims, rows: number, selections: readonly SelectionPlan[], dense: boolean): Grads {
+  grads({ dims: { dIn: d, n }, rows, selections, dense }: GradsPlan): Grads {
     const capacity = rows * slotsOf(selections);
     const latentBias = this.alloc("f32", [n]);
     const preBias = this.alloc("f32", [d]);
@@ -208,13 +211,13 @@ export class CpuEngine extends EngineBase<CpuTensor, CpuCodes, CpuGrads> impleme
       x: at(x, "f32", B, d),
       ...{ B, d, n },
       t: stepAddresses(t),
-      live: ownCodes(live).addresses(B),
+      live: ownCodes(live.codes).addresses(B),
       dead: dead === undefined ? NO_CODES : ownCodes(dead).addresses(B),
       age: age === undefined ? 0 : at(age, "u32", n),
     });
   }
 
-  reconcile(rule: Rule, z: Codes, t?: Step): void {
+  reconcile(rule: Rule, z: Codes, t: Step, live: boolean): void {
     if (this.#collective.grid.shards === 1 || rule.kind !== "topk") return;
     this.#open();
     this.#native.merge(this.#stream, {
@@ -222,9 +225,9 @@ export class CpuEngine extends EngineBase<CpuTensor, CpuCodes, CpuGrads> impleme
       z: ownCodes(z).addresses(z.rows),
       B: z.rows,
       k: rule.k,
-      n: t?.fired.shape[0] ?? 0,
-      t: t === undefined ? NO_STEP : stepAddresses(t),
-      isLive: t === undefined ? 0 : 1,
+      n: t.fired.shape[0],
+      t: stepAddresses(t),
+      isLive: live ? 1 : 0,
     });
   }
 
@@ -234,7 +237,7 @@ export class CpuEngine extends EngineBase<CpuTensor, CpuCodes, CpuGrads> impleme
     this.#native.allReduce(this.#stream, { peers: this.#peers, ...reduction(t, op, over) });
   }
 
-  decode(p: Params, z: Codes, err: Tensor): void {
+  decode(p: Params, { codes: z, err }: Path): void {
     this.#open();
     const [n, d] = p.decoder.shape;
     const [B] = err.shape;
@@ -270,7 +273,7 @@ export class CpuEngine extends EngineBase<CpuTensor, CpuCodes, CpuGrads> impleme
     );
   }
 
-  paramGrad(p: Params, x: Tensor, t: Step, live: Branch, dead: Branch | undefined, g: Grads): void {
+  paramGrad({ p, x, t, live, dead, g }: ParamGradInput): void {
     this.#open();
     const [n, d] = p.encoder.shape;
     const [B] = x.shape;

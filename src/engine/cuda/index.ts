@@ -15,8 +15,10 @@ import type {
   DType,
   Engine,
   Grads,
+  GradsPlan,
   Normalization,
   Over,
+  ParamGradInput,
   Params,
   ReduceOp,
   Rule,
@@ -144,7 +146,7 @@ class CudaEngine extends EngineBase<CudaTensor, CudaCodes, CudaGrads> implements
     this.#cuda.device.fill(address, byte, size);
   }
 
-  grads(dims: Dims, rows: number, selections: readonly SelectionPlan[], dense: boolean): Grads {
+  grads({ dims, rows, selections, dense }: GradsPlan): Grads {
     const { dIn: d, n } = dims;
     if (rows > MOST_ROWS)
       throw new SaettaError(`a batch can have ${MOST_ROWS} rows at most, not ${rows}`, { where: WHERE });
@@ -216,14 +218,15 @@ class CudaEngine extends EngineBase<CudaTensor, CudaCodes, CudaGrads> implements
   encode(p: Params, x: Tensor, t: Step, selections: readonly Selection[], age?: Tensor): void {
     const { live, dead } = sidesOf(selections, WHERE);
     this.#operation(() => {
-      const use = encode(this.#cuda, p, x, t, live, dead, age);
+      const use = encode(this.#cuda, p, x, t, live.codes, dead, age);
       if (use !== undefined) this.#use?.dead.add(use);
     });
   }
 
-  reconcile(rule: Rule, z: Codes, t?: Step): void {
+  reconcile(rule: Rule, z: Codes, t: Step, live: boolean): void {
     const cuda = this.#cuda;
-    if (cuda.exchange.sizeOf("shards") > 1 && rule.kind === "topk") this.#operation(() => merge(cuda, z, rule.k, t));
+    if (cuda.exchange.sizeOf("shards") > 1 && rule.kind === "topk")
+      this.#operation(() => merge(cuda, z, rule.k, live ? t : undefined));
   }
 
   allReduce(t: Tensor, op: ReduceOp, over: Over): void {
@@ -236,8 +239,8 @@ class CudaEngine extends EngineBase<CudaTensor, CudaCodes, CudaGrads> implements
     });
   }
 
-  decode(p: Params, z: Codes, err: Tensor): void {
-    this.#holdable(() => this.fusion.decode(p, z, err, () => branchOps.decode(this.#cuda, p, z, err)));
+  decode(p: Params, { codes: z, err }: Path): void {
+    this.#holdable(() => this.fusion.decode(p, z, err, () => paths.decode(this.#cuda, p, z, err)));
   }
 
   residual(p: Params, target: Tensor, t: Step, branch: Branch, live?: Branch): void {
@@ -261,7 +264,7 @@ class CudaEngine extends EngineBase<CudaTensor, CudaCodes, CudaGrads> implements
     });
   }
 
-  paramGrad(p: Params, x: Tensor, t: Step, live: Branch, dead: Branch | undefined, g: Grads): void {
+  paramGrad({ p, x, t, live, dead, g }: ParamGradInput): void {
     this.#operation(() => ownGrads(g).paramGrad(this.#cuda, p, x, t, live, dead));
   }
 

@@ -10,10 +10,12 @@ import { MOST_DEAD, MOST_LIVE } from "./ops/encode.ts";
 export const MOST_ROWS = 2 ** 31 - 1;
 const MOST_LATENTS = 2 ** 30;
 const MOST_INPUTS = 8192;
+/** The selection rules that the kernels know. */
+const RULES = ["topk"] as const;
 
 /** Why these dimensions and selections cannot be computed, in words. */
 export function refusal(dims: Dims, selections: readonly SelectionPlan[], cuda: CudaContext): string | undefined {
-  const refused = refusedPlan(dims, selections);
+  const refused = refusedPlan(dims, selections, RULES);
   if (refused !== undefined) return refused;
   for (const { among, slots } of selections) {
     const [name, most] = among === "all" ? ["k", MOST_LIVE] : ["auxk", MOST_DEAD];

@@ -5,6 +5,7 @@
 
 import type { ZodType } from "zod";
 import type { Fields, JsonObject } from "../../util/json.ts";
+import type { Prefix } from "../math.ts";
 import type { ParamName } from "../params.ts";
 import type { Rule } from "../rule.ts";
 
@@ -17,6 +18,12 @@ export interface SelectionRules {
    * auxiliary loss.
    */
   readonly dead?: Rule | undefined;
+  /** In a training step, for the gradient of thresholds. */
+  readonly band?: Rule | undefined;
+  /**
+   * Reconstructions by a part of the latents that the loss is summed over; undefined: only by all.
+   */
+  readonly prefixes?: readonly Prefix[] | undefined;
   /** By the trained autoencoder: on the hold-out, in eval, reports and inference. */
   readonly inference: Rule;
 }
