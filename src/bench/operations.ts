@@ -72,13 +72,13 @@ export class OperationBench {
       codes: engine.codes(batch, active),
       err: engine.alloc(engine.real, [batch, d]),
     });
-    const live = path(k);
-    const dead = path(auxk);
+    const live = branch(k);
+    const dead = branch(auxk);
     const g = engine.grads({ dims: shard.dims, rows: batch, selections: trainingSelections(shard), dense: false });
-    const select = ({ rule, among }: SelectionPlan, { codes }: Path): Selection => ({ rule, among, codes });
+    const select = ({ rule, among }: SelectionPlan, { codes }: Branch): Selection => ({ rule, among, codes });
     const ofLive = [select(shard.live, live)];
     const ofBoth = [...ofLive, select(shard.dead!, dead)];
-    const through = (each: Path, of?: Path) => () => {
+    const through = (each: Branch, of?: Branch) => () => {
       engine.decode(p, each);
       engine.residual(p, x, t, each, of);
       engine.codeGrad(p, each, t);

@@ -98,8 +98,8 @@ export function gradientMagnitudes(guarded: GuardedStep, sums: maths.Sums): math
   // The gradient of b_pre is a difference; with a negative encoder it is the sum of both parts.
   const aw = absoluteWeights(w);
   const turned = { ...aw, encoder: aw.encoder.map((value) => -value) };
-  const x = centred(world.get("x"), w.preBias);
-  const dead = world.dead && scaled("dead");
+  const x = centred(guarded.get("x"), w.preBias);
+  const dead = guarded.dead && scaled("dead");
   maths.gradients({ w: turned, x, planeColumns: absolute(sums.errColumns), live: scaled("live"), dead }, g);
   return g;
 }

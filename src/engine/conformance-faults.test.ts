@@ -111,7 +111,7 @@ const FAULTS: Readonly<Record<string, Partial<Maths>>> = {
       });
     },
   },
-  "no gradient from the dead path": {
+  "no gradient from the dead branch": {
     gradients: (input, g) => maths.gradients({ ...input, dead: undefined }, g),
   },
   "the decoder's gradient not projected": { project: () => undefined },

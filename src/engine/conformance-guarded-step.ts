@@ -95,8 +95,8 @@ export class GuardedStep {
       cut: this.#alloc("cut of the step", engine.real, [1]),
       active: this.#alloc("active", engine.numbers, [1]),
     };
-    this.live = this.#path("live", live.slots);
-    this.dead = dead && this.#path("dead", dead.slots);
+    this.live = this.#branch("live", live.slots);
+    this.dead = dead && this.#branch("dead", dead.slots);
     this.g = engine.grads({ dims, rows: B + 3, selections: dead === undefined ? [live] : [live, dead], dense });
     for (const name of CORE_PARAMS) {
       const tensor = this.g[name];
@@ -104,12 +104,12 @@ export class GuardedStep {
     }
   }
 
-  static async create(engine: Engine, setup: Setup, dense = setup.dense): Promise<World> {
-    const world = new World(engine, setup, dense);
-    world.#write("raw", setup.raw.bytes);
-    world.#put("rows", setup.rows);
-    world.#put("age", setup.age);
-    world.#put("hyper", hyperValues(setup.hyper));
+  static async create(engine: Engine, setup: Setup, dense = setup.dense): Promise<GuardedStep> {
+    const guarded = new GuardedStep(engine, setup, dense);
+    guarded.#write("raw", setup.raw.bytes);
+    guarded.#put("rows", setup.rows);
+    guarded.#put("age", setup.age);
+    guarded.#put("hyper", hyperValues(setup.hyper));
     for (const [prefix, weights] of Object.entries({
       "": setup.params,
       "m.": setup.m,
@@ -162,9 +162,9 @@ export class GuardedStep {
     );
   }
 
-  decode(name: PathName): Promise<void> {
-    const path = this.#named(name);
-    return this.#run("decode", [`${name}.err`], () => this.engine.decode(this.state.params, path));
+  decode(name: BranchName): Promise<void> {
+    const branch = this.#named(name);
+    return this.#run("decode", [`${name}.err`], () => this.engine.decode(this.state.params, branch));
   }
 
   residual(name: BranchName): Promise<void> {
@@ -210,9 +210,9 @@ export class GuardedStep {
     const live = name === "dead" ? this.live : undefined;
     const params = this.state.params;
     return this.#run("decode, residual and codeGrad", [`${name}.err`, `${name}.grad`, "sums", "bad"], () => {
-      this.engine.decode(params, path);
-      this.engine.residual(params, this.#x, this.step, path, live);
-      this.engine.codeGrad(params, path, this.step);
+      this.engine.decode(params, branch);
+      this.engine.residual(params, this.#x, this.step, branch, live);
+      this.engine.codeGrad(params, branch, this.step);
     });
   }
 

@@ -16,7 +16,7 @@ import {
   projectedMagnitudes,
   SLACK,
 } from "./conformance-bounds.ts";
-import { type PathName, type Setup, World } from "./conformance-world.ts";
+import { type BranchName, GuardedStep, type Setup } from "./conformance-guarded-step.ts";
 import { hyperValues } from "./contract/names.ts";
 import { COUNTERS, type Engine, HYPER, type Hyper, NONE, SUMS } from "./engine.ts";
 import { ROUNDING, storedNumber } from "./numbers.ts";

@@ -24,7 +24,7 @@ export type { Over, ReduceOp } from "../collective/collective.ts";
 export type { Dims } from "../sae/dims.ts";
 export type { Normalization, Prefix } from "../sae/math.ts";
 export type { Rule } from "../sae/rule.ts";
-export { COUNTERS, FULL, HYPER, type Hyper, NONE, SUMS } from "./contract/names.ts";
+export { COUNTERS, FULL, HYPER, HYPER_DEFAULTS, type Hyper, NONE, SUMS } from "./contract/names.ts";
 
 export type DType = "f64" | "f32" | "bf16" | "f16" | "u32" | "u8";
 
@@ -137,8 +137,8 @@ export interface ParamGradInput {
   readonly p: Params;
   readonly x: Tensor;
   readonly t: Step;
-  readonly live: Path;
-  readonly dead?: Path | undefined;
+  readonly live: Branch;
+  readonly dead?: Branch | undefined;
   /** Codes of the rule "band", whose gradients `codeGrad` has found with the live err. */
   readonly band?: Codes | undefined;
   /** Needed where hyper.deadPenalty may be above 0. */
@@ -255,22 +255,22 @@ export interface Engine extends AsyncDisposable {
    */
   reconcile(rule: Rule, z: Codes, t: Step, live: boolean): void;
   /**
-   * -> path.err: W z, without bias; the shards' are to be summed. With a skip connection and `x`,
+   * -> branch.err: W z, without bias; the shards' are to be summed. With a skip connection and `x`,
    * shard 0 adds skip x to plane 0.
    */
-  decode(p: Params, path: Path, x?: Tensor): void;
+  decode(p: Params, branch: Branch, x?: Tensor): void;
   /**
-   * -> path.err, sums (added to), bad. `target` [B,dOut] is what is reconstructed, x in an
-   * autoencoder. With `live`, path is the dead one. All shards have the same err and so the same
+   * -> branch.err, sums (added to), bad. `target` [B,dOut] is what is reconstructed, x in an
+   * autoencoder. With `live`, branch is the dead one. All shards have the same err and so the same
    * sums, but `active`, `tanh` and `dead`, which are of their own latents; `dead` is the same on
    * all replicas.
    */
-  residual(p: Params, target: Tensor, t: Step, path: Path, live?: Path): void;
+  residual(p: Params, target: Tensor, t: Step, branch: Branch, live?: Branch): void;
   /**
    * -> the codes' gradient, bad. A latent reads the err plane of its first prefix. For the codes of
-   * a band: a path of them and the live err.
+   * a band: a branch of them and the live err.
    */
-  codeGrad(p: Params, path: Path, t: Step): void;
+  codeGrad(p: Params, branch: Branch, t: Step): void;
   /**
    * -> g, scaled: the true gradient of loss = mseScale sum weight_g mse_g + auxCoef auxk_loss +
    * sparsity loss (of which t.active is reduced over all ranks by now), in a fixed order of

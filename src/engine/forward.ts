@@ -8,6 +8,7 @@ import { mayOverflow } from "../sae/rule.ts";
 import { BYTES, bytesOf, uint32Of } from "../util/bytes.ts";
 import { allocStep, freeStep, writeHyper } from "./allocate.ts";
 import {
+  type Branch,
   type Codes,
   type Dims,
   type DType,
@@ -16,7 +17,6 @@ import {
   type Hyper,
   type Normalization,
   type Params,
-  type Path,
   type Prefix,
   type Selection,
   type SelectionPlan,
@@ -61,8 +61,8 @@ export class ForwardPass {
   readonly raw: Tensor | undefined;
   readonly #engine: Engine;
   readonly #options: ForwardOptions;
-  #live: Path;
-  #dead: Path | undefined;
+  #live: Branch;
+  #dead: Branch | undefined;
   #band: Codes | undefined;
   /** How often the slots were doubled. */
   #doublings = 0;
@@ -90,17 +90,17 @@ export class ForwardPass {
     this.#band = band && engine.codes(rows, band.slots);
   }
 
-  get live(): Path {
+  get live(): Branch {
     return this.#live;
   }
 
-  /** Path of the auxiliary loss. */
-  get dead(): Path | undefined {
+  /** Branch of the auxiliary loss. */
+  get dead(): Branch | undefined {
     return this.#dead;
   }
 
-  /** Path of the thresholds' gradients: the codes in the band, and the err of the live path. */
-  get band(): Path | undefined {
+  /** Branch of the thresholds' gradients: the codes in the band, and the err of the live branch. */
+  get band(): Branch | undefined {
     return this.#band && { ...this.#live, codes: this.#band };
   }
 
@@ -119,7 +119,7 @@ export class ForwardPass {
   }
 
   /**
-   * -> the codes of all paths, t, from x. `age` decides which latents are dead (engine.ts,
+   * -> the codes of all branches, t, from x. `age` decides which latents are dead (engine.ts,
    * `encode`).
    */
   select(p: Params, age?: Tensor): void {
@@ -137,15 +137,15 @@ export class ForwardPass {
     this.select(p, age);
   }
 
-  /** -> err of the path: the reconstruction by all shards, without a bias. */
-  decode(p: Params, path: Path = this.#live): void {
-    this.#engine.decode(p, path, path === this.#live ? this.x : undefined);
-    this.#engine.allReduce(path.err, "sum", "shards");
+  /** -> err of the branch: the reconstruction by all shards, without a bias. */
+  decode(p: Params, branch: Branch = this.#live): void {
+    this.#engine.decode(p, branch, branch === this.#live ? this.x : undefined);
+    this.#engine.allReduce(branch.err, "sum", "shards");
   }
 
-  /** -> err and sums of the path, which `decode` has filled. */
-  residual(p: Params, path: Path = this.#live): void {
-    this.#engine.residual(p, this.target, this.step, path, path === this.#dead ? this.#live : undefined);
+  /** -> err and sums of the branch, which `decode` has filled. */
+  residual(p: Params, branch: Branch = this.#live): void {
+    this.#engine.residual(p, this.target, this.step, branch, branch === this.#dead ? this.#live : undefined);
   }
 
   /**
@@ -185,10 +185,10 @@ export class ForwardPass {
 
   close(): void {
     const engine = this.#engine;
-    for (const path of [this.#live, this.#dead]) {
-      if (path === undefined) continue;
-      engine.free(path.codes);
-      engine.free(path.err);
+    for (const branch of [this.#live, this.#dead]) {
+      if (branch === undefined) continue;
+      engine.free(branch.codes);
+      engine.free(branch.err);
     }
     if (this.#band !== undefined) engine.free(this.#band);
     if (this.target !== this.x) engine.free(this.target);

@@ -14,7 +14,7 @@ const step = (): Step => ({
   cut: tensor(),
   active: tensor(),
 });
-const path = (): Path => ({ codes: codes(), err: tensor() });
+const branch = (): Branch => ({ codes: codes(), err: tensor() });
 
 describe("fusion of decode, residual and codeGrad", () => {
   let log: string[] = [];

@@ -187,7 +187,7 @@ class ReferenceEngine implements Engine {
     });
   }
 
-  decode(p: Params, { codes, err, prefixes }: Path, x?: Tensor): void {
+  decode(p: Params, { codes, err, prefixes }: Branch, x?: Tensor): void {
     this.#run(() => {
       const out = own(err).f64;
       maths.decode(own(p.decoder).f64, ownCodes(codes), out, prefixes);
@@ -203,7 +203,7 @@ class ReferenceEngine implements Engine {
       const add = (name: (typeof SUMS)[number], amount: number) => {
         sums[SUMS.indexOf(name)] += amount;
       };
-      const err = own(path.err).f64;
+      const err = own(branch.err).f64;
       const rows = own(target).f64;
       if (live) {
         maths.deadResidual(lastPlane(live, rows.length), err);
@@ -211,17 +211,17 @@ class ReferenceEngine implements Engine {
       } else {
         const preBias = own(p.preBias).f64;
         const d = preBias.length;
-        const prefixes = path.prefixes ?? maths.wholePrefix(NONE);
+        const prefixes = branch.prefixes ?? maths.wholePrefix(NONE);
         const named = namedSums(sums, prefixes.length);
         maths.prefixResiduals(prefixes, preBias, rows, err).forEach((err2, g) => {
           named.prefixErr2[g]! += err2;
         });
-        const residual = lastPlane(path, rows.length);
+        const residual = lastPlane(branch, rows.length);
         const centred = rows.map((value, e) => value - preBias[e % d]);
         add("err2", maths.squares(residual));
         add("x2", maths.squares(rows));
         add("centred2", maths.squares(centred));
-        const { latent, value } = ownCodes(path.codes);
+        const { latent, value } = ownCodes(branch.codes);
         add("active", latent.filter((j) => j !== NONE).length);
         const { penalty, tanhScale } = hyperOf(t);
         if (maths.PENALTIES[penalty] === "tanh")
@@ -241,8 +241,8 @@ class ReferenceEngine implements Engine {
 
   codeGrad(p: Params, branch: Branch, t: Step): void {
     this.#run(() => {
-      const codes = ownCodes(path.codes);
-      maths.codeGradients(own(p.decoder).f64, codes, own(path.err).f64, path.prefixes);
+      const codes = ownCodes(branch.codes);
+      maths.codeGradients(own(p.decoder).f64, codes, own(branch.err).f64, branch.prefixes);
       checkFinite(codes.grad, t);
     });
   }
@@ -253,7 +253,7 @@ class ReferenceEngine implements Engine {
       const { rank, replica } = this.#collective.grid;
       const sums = namedSums(own(t.sums).f64, live.prefixes?.length);
       const scales = maths.lossScales(sums, hyper.rows, hyper.mseScale, hyper.auxCoef);
-      const scaled = ({ codes, err, prefixes }: Path, scale: number) => ({
+      const scaled = ({ codes, err, prefixes }: Branch, scale: number) => ({
         ...{ codes: ownCodes(codes), err: own(err).f64, scale, prefixes },
       });
       const { planeColumns, centredColumns } = sums;
@@ -357,7 +357,7 @@ class ReferenceEngine implements Engine {
 }
 
 /** The residual of the whole autoencoder, of `size` numbers. */
-function lastPlane({ err }: Path, size: number): Float64Array {
+function lastPlane({ err }: Branch, size: number): Float64Array {
   const all = own(err).f64;
   return all.subarray(all.length - size);
 }

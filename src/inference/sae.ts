@@ -6,6 +6,7 @@ import { allocParams, freeParams } from "../engine/allocate.ts";
 import {
   type Engine,
   HYPER,
+  HYPER_DEFAULTS,
   type Hyper,
   type Normalization,
   type Params,
@@ -70,7 +71,10 @@ export interface LoadOptions {
 }
 
 /** The numbers of a step that inference does not need. */
-const NO_TRAINING = Object.fromEntries(HYPER.map((name) => [name, 0])) as Hyper;
+const NO_TRAINING: Hyper = {
+  ...(Object.fromEntries(HYPER.map((name) => [name, 0])) as Required<Hyper>),
+  ...HYPER_DEFAULTS,
+};
 
 /** Rows that go through the engine at once. */
 const CAPACITY = 2048;

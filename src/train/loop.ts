@@ -139,14 +139,14 @@ export async function trainLoop({ plan, start, schedule, ring, observers, signal
 
   /** Shows the step to the observers, unless it has to be run again. */
   async function see({ ops: of, progress: at, hyper, due, reads, verdict }: QueuedStep): Promise<void> {
-    const [{ bad, full }, findings] = await Promise.all([
+    const [{ bad, full }, metrics] = await Promise.all([
       verdict,
-      reads ? readFindings(engine, of, state, hyper, shard.prefixes, collective) : undefined,
+      reads ? readStepMetrics(engine, of, state, hyper, shard.prefixes, collective) : undefined,
     ]);
     if (full) return;
     skippedInARow = bad ? skippedInARow + 1 : 0;
     if (bad && (config.nonFinite === "stop" || skippedInARow >= MOST_SKIPPED)) throw diverged(at.step, skippedInARow);
-    const seen: StepSeen = { progress: at, lr: hyper.lr, findings, heldOut: {} };
+    const seen: StepSeen = { progress: at, lr: hyper.lr, metrics, heldOut: {} };
     for (const observer of due) await observer.see(seen);
   }
 }

@@ -5,12 +5,12 @@
 
 import { writeHyper } from "../engine/allocate.ts";
 import {
+  type Branch,
   type Engine,
   FULL,
   type Grads,
   type Hyper,
   type Normalization,
-  type Path,
   type State,
   type Step,
   type Tensor,
@@ -84,10 +84,10 @@ export function createTrainStep(
   const operations = (s: State, norm: boolean) => {
     const p = s.params;
     pass.select(p, s.age);
-    for (const path of pass.dead === undefined ? [pass.live] : [pass.live, pass.dead]) {
-      pass.decode(p, path);
-      pass.residual(p, path);
-      engine.codeGrad(p, path, t);
+    for (const branch of pass.dead === undefined ? [pass.live] : [pass.live, pass.dead]) {
+      pass.decode(p, branch);
+      pass.residual(p, branch);
+      engine.codeGrad(p, branch, t);
     }
     if (pass.band !== undefined) engine.codeGrad(p, pass.band, t);
 

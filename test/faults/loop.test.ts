@@ -98,7 +98,7 @@ describe("row 9", () => {
       // codes or rows.
       const others = reads.flat().filter((read) => read !== "u32[1]");
       expect(others.toSorted()).toEqual(
-        [...Array(3).fill("f64[14]"), ...Array(3).fill("f64[1]"), ...Array(3).fill("f64[3]")].toSorted(),
+        [...Array(3).fill("f64[15]"), ...Array(3).fill("f64[1]"), ...Array(3).fill("f64[3]")].toSorted(),
       );
       expect(norms).toBe(3);
     },

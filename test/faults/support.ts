@@ -329,7 +329,7 @@ export class Trainer {
     engine.write(raw, bytesOf(Float32Array.from(x.flat())));
     const all = { ...this.hyper, rows, ...hyper };
     step.run(state, raw, Uint32Array.from(x.keys()), all, logged);
-    const findings: Findings = await readFindings(engine, step, state, { ...all, rows: step.rows });
+    const metrics: StepMetrics = await readStepMetrics(engine, step, state, { ...all, rows: step.rows });
     const sums = float64Of(await engine.read(step.step.sums));
     const grad = async (t: Tensor | undefined) => (t === undefined ? [] : Array.from(await readReals(engine, t)));
     const { preBias, latentBias, encoder, decoder } = step.grads;

@@ -98,7 +98,7 @@ export async function steps(engine, collective, asked) {
         values[slot] > 0 ? [[first + Math.floor(slot / codes.capacity), shard.firstLatent + j]] : [],
       );
     };
-    const findings = await readFindings(engine, ops, state, { ...HYPER, rows: B }, undefined, collective);
+    const findings = await readStepMetrics(engine, ops, state, { ...HYPER, rows: B }, undefined, collective);
     kept.push({ ...findings, live: await selected(ops.live), dead_pairs: await selected(ops.dead) });
   }
   ops.close();

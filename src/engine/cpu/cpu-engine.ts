@@ -237,7 +237,7 @@ export class CpuEngine extends EngineBase<CpuTensor, CpuCodes, CpuGrads> impleme
     this.#native.allReduce(this.#stream, { peers: this.#peers, ...reduction(t, op, over) });
   }
 
-  decode(p: Params, { codes: z, err }: Path): void {
+  decode(p: Params, { codes: z, err }: Branch): void {
     this.#open();
     const [n, d] = p.decoder.shape;
     const [B] = err.shape;

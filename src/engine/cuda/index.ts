@@ -239,8 +239,8 @@ class CudaEngine extends EngineBase<CudaTensor, CudaCodes, CudaGrads> implements
     });
   }
 
-  decode(p: Params, { codes: z, err }: Path): void {
-    this.#holdable(() => this.fusion.decode(p, z, err, () => paths.decode(this.#cuda, p, z, err)));
+  decode(p: Params, { codes: z, err }: Branch): void {
+    this.#holdable(() => this.fusion.decode(p, z, err, () => branchOps.decode(this.#cuda, p, z, err)));
   }
 
   residual(p: Params, target: Tensor, t: Step, branch: Branch, live?: Branch): void {

@@ -38,7 +38,7 @@ export function codeGradients(
 }
 
 /** One way through the autoencoder, with the factor of its loss (`lossScales`). err [G,B,d]. */
-export interface ScaledPath {
+export interface ScaledBranch {
   readonly codes: Pairs;
   readonly err: Float64Array;
   readonly scale: number;
@@ -52,8 +52,8 @@ export interface GradientInput {
   readonly x: Float64Array;
   /** Column sums of err plane 0 [dOut], of all replicas; zeros on ranks where they do not count. */
   readonly planeColumns: Float64Array;
-  readonly live: ScaledPath;
-  readonly dead?: ScaledPath | undefined;
+  readonly live: ScaledBranch;
+  readonly dead?: ScaledBranch | undefined;
   /** Whether b_dec is not subtracted from the input. */
   readonly untied?: boolean | undefined;
   /** Of JumpReLU: its band, whose codes' gradients are of the live err, and its sparsity loss. */
@@ -83,13 +83,13 @@ export function gradients(input: GradientInput, g: Weights): void {
   g.latentBias.fill(0);
   const isDead = sparsity !== undefined && sparsity.deadPenalty > 0 ? input.isDead : undefined;
   const deadSlope = sparsity === undefined ? 0 : sparsity.deadPenalty / sparsity.rows;
-  for (const path of dead ? [live, dead] : [live]) {
-    const { codes, err, scale, prefixes = wholePrefix(NO_LATENT) } = path;
+  for (const branch of dead ? [live, dead] : [live]) {
+    const { codes, err, scale, prefixes = wholePrefix(NO_LATENT) } = branch;
     const size = err.length / prefixes.length;
     eachPair(codes, (row, j, slot) => {
       const value = codes.value[slot];
       let dPre = scale * codes.grad[slot];
-      if (path === live && sparsity !== undefined) {
+      if (branch === live && sparsity !== undefined) {
         dPre += penaltySlope(sparsity, value);
         // Above its threshold it has no part in the pre-activation loss, which is added for all
         // rows.
@@ -106,7 +106,7 @@ export function gradients(input: GradientInput, g: Weights): void {
   if (isDead !== undefined) addDeadPenalty(input, isDead, deadSlope, g);
   if (g.skip !== undefined) skipGradient(x, live, dIn, dOut, g.skip);
   // b_dec is added to the live reconstruction (E5) and, where it is tied, subtracted from every
-  // input (E1): two paths, and the auxiliary target is held fixed.
+  // input (E1): two branches, and the auxiliary target is held fixed.
   for (let i = 0; i < dOut; i++) {
     let throughInput = 0;
     if (!untied) for (let j = 0; j < g.latentBias.length; j++) throughInput += g.latentBias[j] * w.encoder[j * dIn + i];
@@ -139,7 +139,7 @@ function addDeadPenalty(
 }
 
 /** -> [dOut,dIn]: scale times the sum over rows of err plane 0 by x. */
-function skipGradient(x: Float64Array, { err, scale }: ScaledPath, dIn: number, dOut: number, g: Float64Array): void {
+function skipGradient(x: Float64Array, { err, scale }: ScaledBranch, dIn: number, dOut: number, g: Float64Array): void {
   g.fill(0);
   for (let row = 0; row * dIn < x.length; row++)
     for (let o = 0; o < dOut; o++)
