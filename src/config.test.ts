@@ -224,6 +224,41 @@ describe("config.json", () => {
   });
 });
 
+describe("targets", () => {
+  const facts = { dIn: 8, rowsPerEpoch: 10_000 };
+
+  it("are one path or several, from flags, config files and the library", () => {
+    expect(checkOptions({ target: "y.h5" }, undefined, flagOf)).toEqual({ target: "y.h5" });
+    expect(checkOptions({ target: "12" }, undefined, flagOf)).toEqual({ target: "12" });
+    expect(checkOptions({ target: ["a.h5", "b.h5"] }, undefined, flagOf)).toEqual({ target: ["a.h5", "b.h5"] });
+    for (const target of ["", [], 3, [""]])
+      expect(() => checkOptions({ target }, undefined, flagOf)).toThrow(/--target/);
+  });
+
+  it("are kept as the files that they are, and a transcoder has a skip connection only when asked", () => {
+    const config = resolveConfig({ target: "acts/*.h5" }, ["/x.h5"], { ...facts, target: ["/acts/y.h5"] });
+    expect(config).toMatchObject({ target: ["/acts/y.h5"], skip: false });
+    const json = configToJson({ ...config, skip: true, targetDataset: "out" });
+    expect(json).toMatchObject({ target: ["/acts/y.h5"], target_dataset: "out", skip: true });
+    const { options } = configFromJson(JSON.stringify(json), "config.json");
+    expect(options).toMatchObject({ target: ["/acts/y.h5"], targetDataset: "out", skip: true });
+    expect(configToJson(resolveConfig({}, ["/x.h5"], facts))).not.toHaveProperty("target");
+  });
+
+  it("refuse what is only of a transcoder, or never of one", () => {
+    const refused = (options: TrainOptions, target?: string[]) =>
+      usage(() => resolveConfig(options, ["/x.h5"], { ...facts, target }));
+    expect(refused({ skip: true })).toBe(
+      "--skip is of a transcoder, which --target trains; give --target, or leave out --skip",
+    );
+    expect(refused({ targetDataset: "out" })).toMatch(/^--target-dataset is of a transcoder/);
+    for (const normalize of ["unit", "layer_norm"] as const)
+      expect(refused({ normalize }, ["/y.h5"])).toMatch(
+        new RegExp(`^--normalize ${normalize} and --target exclude each other: .*; give --normalize scale or none$`),
+      );
+  });
+});
+
 it("what is undefined was not given", () => {
   expect(checkOptions({ k: undefined, lr: 1 }, undefined, flagOf)).toEqual({ lr: 1 });
   expect(usage(() => checkOptions({ kk: 1 }, undefined, flagOf))).toBe("unknown option --kk; did you mean --k?");

@@ -11,6 +11,7 @@ import { allowedValues, type Field, valueOfText, wordsOfField } from "./option-v
 import { ourWord } from "./other-words.ts";
 import type { ArchitectureSpec } from "./sae/architectures/index.ts";
 import { topk } from "./sae/architectures/topk.ts";
+import { checkTarget, transcoderOptions } from "./transcoder-options.ts";
 import { didYouMean } from "./util/closest.ts";
 import { messageOf, UsageError } from "./util/errors.ts";
 import { type Json, parseJsonText } from "./util/json.ts";
@@ -123,6 +124,7 @@ export const trainOptions = z.strictObject({
     .min(1)
     .describe("name of the dataset (HDF5), tensor (safetensors, torch) or column (Arrow)")
     .meta({ default: "hidden_states", placeholder: "NAME" }),
+  ...transcoderOptions,
   as: z
     .enum(["bf16", "f16"])
     .describe("what the 2-byte elements of the activations are, in files that have no name for bfloat16")
@@ -132,16 +134,27 @@ export const trainOptions = z.strictObject({
 /** What may be asked for, by the names of the library. */
 export type TrainOptions = Partial<z.infer<typeof trainOptions>>;
 
+/** Options that a run may be without. */
+type OptionalName =
+  | "tokens"
+  | "epochs"
+  | "init"
+  | "threads"
+  | "wandb"
+  | "dataset"
+  | "targetDataset"
+  | "as"
+  | "capacityFactor";
+
 /**
  * What a run does: every choice made. Stored as config.json, from which any run can be repeated.
  */
 export type Config = Readonly<
-  Omit<
-    Required<TrainOptions>,
-    "expansion" | "tokens" | "epochs" | "init" | "threads" | "wandb" | "dataset" | "as" | "capacityFactor"
-  > &
-    Pick<TrainOptions, "tokens" | "epochs" | "init" | "threads" | "wandb" | "dataset" | "as" | "capacityFactor"> & {
+  Omit<Required<TrainOptions>, "expansion" | "target" | OptionalName> &
+    Pick<TrainOptions, OptionalName> & {
       data: readonly string[];
+      /** The files of the targets of a transcoder. */
+      target?: readonly string[] | undefined;
       /**
        * The largest norm of a row that is kept: maxNorm times the median norm that the run found.
        */
@@ -173,6 +186,7 @@ export const DEFAULTS = {
   dropLast: true,
   statisticsRows: 32768,
   seed: 0,
+  skip: false,
   normalize: "scale",
   engine: "auto",
   dtype: "auto",
@@ -253,6 +267,8 @@ export function derivedOptions(asked: TrainOptions): (typeof BUDGET_OPTIONS)[num
 /** What the data says when a config is resolved. */
 export interface DataFacts {
   readonly dIn: number;
+  /** The files of the targets, of rows that are pairs; empty where a program made them. */
+  readonly target?: readonly string[] | undefined;
   /** Rows that an epoch visits. */
   readonly rowsPerEpoch: number;
 }
@@ -268,14 +284,19 @@ export function withDefaults(asked: TrainOptions): TrainOptions & Required<Pick<
 export type FoundOptions = TrainOptions & Pick<Config, "normLimit">;
 
 /** Fills in what depends on the data. Throws UsageError for values that contradict each other. */
-export function resolveConfig(asked: FoundOptions, data: readonly string[], { dIn, rowsPerEpoch }: DataFacts): Config {
+export function resolveConfig(
+  asked: FoundOptions,
+  data: readonly string[],
+  { dIn, target, rowsPerEpoch }: DataFacts,
+): Config {
+  checkTarget(asked, target !== undefined);
   if (asked.latents !== undefined && asked.expansion !== undefined) {
     throw new UsageError("--latents and --expansion exclude each other", { mend: "give one of them" });
   }
   if (asked.tokens !== undefined && asked.epochs !== undefined) {
     throw new UsageError("--tokens and --epochs exclude each other", { mend: "give one of them" });
   }
-  const { expansion, tokens, epochs, ...given } = withDefaults(asked);
+  const { expansion, tokens, epochs, target: _, ...given } = withDefaults(asked);
   const budget = budgetRows({ tokens, epochs }, rowsPerEpoch);
   if (!Number.isSafeInteger(budget))
     throw new UsageError(`--epochs ${epochs} is more rows than can be counted`, { mend: "lower --epochs" });
@@ -295,6 +316,7 @@ export function resolveConfig(asked: FoundOptions, data: readonly string[], { dI
   return {
     ...given,
     data,
+    ...(target === undefined || target.length === 0 ? {} : { target }),
     latents,
     k,
     batch,

@@ -17,10 +17,11 @@
 
 export type { Report } from "./run-files/metrics.ts";
 
-import { type OpenOptions, openSource } from "./data/open.ts";
+import { type OpenOptions, openData } from "./data/open.ts";
 import type { Source } from "./data/source.ts";
 
 export type { Config, TrainOptions } from "./config.ts";
+export { pairSources } from "./data/pair.ts";
 export { fromRows, type RowChunk, type Rows, type RowsOptions } from "./data/rows-source.ts";
 export type { Origin, RowDType, Source } from "./data/source.ts";
 export { type Dims, type Engine, NONE } from "./engine/engine.ts";
@@ -42,18 +43,28 @@ export { FormatError, SaettaError, UsageError } from "./util/errors.ts";
  */
 export type Activations = Source & AsyncDisposable;
 
+/** How `openActivations` opens files. */
+export interface ActivationsOptions extends OpenOptions {
+  /** Files of the targets of a transcoder, with the same rows. */
+  readonly target?: string | readonly string[] | undefined;
+  /** Name of their array; default: `dataset`. */
+  readonly targetDataset?: string | undefined;
+}
+
 /**
  * Opens files of activations as one source of rows [rows, d]: 3-D arrays [n_seq, T, d] or 2-D ones
  * [n, d], of one width and dtype, in HDF5, npy, safetensors, Arrow (Hugging Face datasets) or torch
  * files. `dataset` names the array in files that name theirs, `as` the type of 2-byte elements that
- * the file gives no float type. The result's `notes` say what was taken for granted or left out.
- * Rejects with SaettaError or FormatError, naming the file, when one cannot be read. Close it when
- * done.
+ * the file gives no float type. With `target` rows are pairs (data/pair.ts). The result's `notes`
+ * say what was taken for granted or left out. Rejects with SaettaError or FormatError, naming the
+ * file, when one cannot be read. Close it when done.
  */
 export async function openActivations(
   paths: string | readonly string[],
-  options: OpenOptions = {},
+  options: ActivationsOptions = {},
 ): Promise<Activations> {
-  const source = await openSource(typeof paths === "string" ? [paths] : paths, options);
+  const list = (files: string | readonly string[]) => (typeof files === "string" ? [files] : files);
+  const { target, ...rest } = options;
+  const source = await openData(list(paths), { ...rest, target: target === undefined ? undefined : list(target) });
   return { ...source, [Symbol.asyncDispose]: () => source.close() };
 }

@@ -32,13 +32,13 @@ export function wordsOfField(field: Field): readonly string[] {
 export function valueOfText(field: Field, text: string): unknown {
   const kinds = field.anyOf ?? [field];
   if (wordsOfField(field).includes(text)) return text;
-  for (const { type } of kinds) {
+  for (const { type, items } of kinds) {
     const value =
       type === "integer"
         ? countOf(text)
         : type === "number"
           ? numberOf(text)
-          : type === "array"
+          : type === "array" && items?.type !== "string"
             ? listOf(text)
             : undefined;
     if (value !== undefined) return value;
@@ -84,6 +84,7 @@ function ofType(field: Field): string {
 
 function listed(items: Field | undefined): string {
   if (items?.anyOf) return items.anyOf.map(listed).join(" and ");
+  if (items?.type === "string" && wordsOfField(items).length === 0) return "texts";
   if (items?.type === "integer") return `whole numbers of at least ${leastWhole(items)}`;
   return items === undefined ? "values" : wordsOfField(items).join(", ");
 }

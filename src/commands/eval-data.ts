@@ -7,11 +7,12 @@ import { type TrainOptions, withDefaults } from "../config.ts";
 import { chooseRows } from "../data/choose.ts";
 import { common, type Range, without } from "../data/holdout.ts";
 import type { ExcludePositions, ExcludeTokens } from "../data/mask.ts";
-import { openSource } from "../data/open.ts";
+import { openData } from "../data/open.ts";
 import type { Source } from "../data/source.ts";
 import { CONFIG } from "../run-files/names.ts";
 import { readRunConfig } from "../train/run-folder.ts";
-import { locateData } from "../train/run-record.ts";
+import { locateData, locateTarget } from "../train/run-record.ts";
+import { targetPaths } from "../transcoder-options.ts";
 import { SaettaError, UsageError } from "../util/errors.ts";
 
 export interface EvalData {
@@ -58,9 +59,19 @@ export async function evalData(
     paths.length > 0 || run === undefined || config === undefined
       ? paths
       : (moved ?? (await locateData(run, config, mend, onNote)));
+  const givenTarget = targetPaths(asked);
+  if (paths.length > 0 && givenTarget === undefined && config?.options.target !== undefined) {
+    throw new UsageError("belongs to a run with targets, so the activations need theirs", {
+      where: saePath,
+      mend: "name them with --target",
+    });
+  }
+  const ofRun = paths.length === 0 && run !== undefined ? config : undefined;
+  const target =
+    givenTarget ?? (ofRun && (await locateTarget(run!, ofRun, "name where they are now with --target", onNote)));
   // A run's own files are what it was trained on, whatever repeats there are.
-  const repeats = paths.length === 0 && moved === undefined ? ({ repeats: "keep" } as const) : {};
-  const source = await openSource(files, { ...options, ...repeats });
+  const isOwn = paths.length === 0 && moved === undefined && givenTarget === undefined;
+  const source = await openData(files, { ...options, target, ...(isOwn ? ({ repeats: "keep" } as const) : {}) });
   for (const each of source.notes ?? []) onNote(each);
   try {
     const rows = { ...options, normLimit: limitFor(asked, config) };
@@ -112,8 +123,7 @@ export async function sharedData(
     }
     await next.source.close();
     const ranges = common(shared.ranges, next.ranges);
-    const sameFiles =
-      JSON.stringify(shared.source.paths.map(absolute)) === JSON.stringify(next.source.paths.map(absolute));
+    const sameFiles = filesOf(shared.source) === filesOf(next.source);
     if (sameFiles && ranges.length > 0) {
       shared = { ...shared, ranges };
       continue;
@@ -153,7 +163,10 @@ function limitFor(
   return (asked / options!.maxNorm!) * normLimit;
 }
 
-const absolute = (path: string): string => resolve(path);
+/** The files of the data and of the targets, in one text. */
+function filesOf({ paths, targetPaths: targets = [] }: Source): string {
+  return JSON.stringify([paths, targets].map((files) => files.map((path) => resolve(path))));
+}
 
 /** The run folder around a checkpoint folder, if it has a config. */
 async function runOf(saePath: string): Promise<string | undefined> {

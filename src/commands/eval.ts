@@ -53,9 +53,13 @@ export function evalCommand(program: Command): void {
       "after",
       "\nExamples:\n  saetta eval runs/first --features 5\n  saetta eval runs/a runs/b --loss --markdown\n",
     );
-  addFlags(command, ["engine", "dtype", "threads", "dataset", "as", "nonFinite", ...ROW_OPTIONS], {
-    dtype: INFERENCE_DTYPE,
-  });
+  addFlags(
+    command,
+    ["engine", "dtype", "threads", "dataset", "target", "targetDataset", "as", "nonFinite", ...ROW_OPTIONS],
+    {
+      dtype: INFERENCE_DTYPE,
+    },
+  );
   command.action(async (path: string, more: readonly string[], flags: Flags) => {
     const asked = givenOptions(command);
     await using engine = await inferenceEngine(asked);

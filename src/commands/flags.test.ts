@@ -34,6 +34,12 @@ describe("flags", () => {
     expect(help).not.toContain("undefined");
   });
 
+  it("of paths may be given several times", () => {
+    expect(command().helpInformation()).toContain("--target <DATA>");
+    expect(given("--target", "a.h5")).toEqual({ target: ["a.h5"] });
+    expect(given("--target", "a.h5", "--skip", "--target", "b.h5")).toEqual({ target: ["a.h5", "b.h5"], skip: true });
+  });
+
   it("that were not given are not there", () => {
     expect(given()).toEqual({});
   });

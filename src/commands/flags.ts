@@ -43,6 +43,9 @@ const HEADING: Readonly<Record<keyof TrainOptions, (typeof HEADINGS)[number]>> =
   statisticsRows: "Data:",
   normalize: "Data:",
   dataset: "Data:",
+  target: "Data:",
+  targetDataset: "Data:",
+  skip: "Autoencoder:",
   as: "Data:",
   evalEvery: "Run:",
   seed: "Run:",
@@ -110,10 +113,16 @@ export function addFlags(
       command.addOption(new Option(flag.replace("--", "--no-")).hideHelp());
     } else {
       WORDS.set(option, wordsOfField(field));
+      if (isOfTexts(field)) option.argParser((text, before: readonly string[] = []) => [...before, text]);
     }
     command.addOption(option);
   }
   return command;
+}
+
+/** Whether the option is a list of texts: its flag may be given several times. */
+function isOfTexts(field: Field): boolean {
+  return field.anyOf?.some(({ items }) => items?.type === "string") ?? false;
 }
 
 /** The options that were given, checked. */
@@ -137,5 +146,5 @@ function placeholder(field: Field): string {
       ? []
       : [field.placeholder ?? { integer: "N", number: "X", array: "IDS" }[each.type ?? ""] ?? "TEXT"];
   };
-  return `<${[...wordsOfField(field), ...rest(field)].join("|")}>`;
+  return `<${[...new Set([...wordsOfField(field), ...rest(field)])].join("|")}>`;
 }

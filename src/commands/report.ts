@@ -69,9 +69,13 @@ export function reportCommand(program: Command): void {
     .addOption(weightsFlag())
     .option("--max-rows <N>", "look at no more than N rows, evenly spread", (text) => parseCount(text, "--max-rows"))
     .addHelpText("after", "\nExample:\n  saetta report runs/first --data acts.h5 --out features.html\n");
-  addFlags(command, ["engine", "dtype", "threads", "dataset", "as", "nonFinite", ...ROW_OPTIONS], {
-    dtype: INFERENCE_DTYPE,
-  });
+  addFlags(
+    command,
+    ["engine", "dtype", "threads", "dataset", "target", "targetDataset", "as", "nonFinite", ...ROW_OPTIONS],
+    {
+      dtype: INFERENCE_DTYPE,
+    },
+  );
   command.action(async (path: string, { data = [], out, force, model, tokenizer, weights, maxRows }: Flags) => {
     if (force !== true) await refuseTaken(out);
     const asked = givenOptions(command);

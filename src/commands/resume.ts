@@ -36,6 +36,7 @@ export function resumeCommand(program: Command): void {
   // The others are understood too, to say what they are fixed at.
   for (const option of command.options) {
     option.description = option.description.replace(/ \(default: .*\)$/, ""); // here it is what the run has
-    if (![...CHANGEABLE, "data", "json", "nproc", "serve", "port"].includes(option.attributeName())) option.hideHelp();
+    if (![...CHANGEABLE, "data", "target", "json", "nproc", "serve", "port"].includes(option.attributeName()))
+      option.hideHelp();
   }
 }

@@ -1,5 +1,6 @@
 import type { Command } from "commander";
 import { configFromJson } from "../config.ts";
+import { checkTarget, targetPaths } from "../transcoder-options.ts";
 import { messageOf, SaettaError, UsageError } from "../util/errors.ts";
 import { readTextFile } from "../util/json.ts";
 import { addFlags, givenOptions } from "./flags.ts";
@@ -37,14 +38,15 @@ export function trainCommand(program: Command): void {
       const data = paths.length > 0 ? paths : file?.data;
       if (data === undefined)
         throw new UsageError("no data: name the files of activations", { mend: "saetta train acts.h5" });
+      checkTarget(options, options.target !== undefined);
       await inRanks({ ...options, nproc }, async (collective) => {
         // What --help does without is loaded here.
-        const [{ openSource }, { train }, { runToEnd }] = await Promise.all([
+        const [{ openData }, { train }, { runToEnd }] = await Promise.all([
           import("../data/open.ts"),
           import("../train/train.ts"),
           import("./run-to-end.ts"),
         ]);
-        const source = await openSource(data, options);
+        const source = await openData(data, { ...options, target: targetPaths(options) });
         try {
           await runToEnd((about) => train(source, { ...options, out: flags.out, ...about }), collective, flags);
         } finally {

@@ -70,9 +70,14 @@ export async function evalReport(
   };
 }
 
-/** Throws SaettaError where the rows are not as wide as the autoencoder. */
+/** Throws SaettaError where rows or targets are not as wide as the autoencoder. */
 export function refuseWidth(sae: Sae, source: Source): void {
-  const { dIn: d } = sae.dims;
+  const { dIn: d, dOut } = sae.dims;
+  if (source.dOut !== undefined && source.dOut !== dOut) {
+    throw new SaettaError(`targets have ${source.dOut} numbers, but the transcoder writes ${dOut}`, {
+      where: source.targetPaths?.join(", ") ?? "",
+    });
+  }
   if (source.dIn !== d) {
     throw new SaettaError(
       `rows have ${source.dIn} numbers, but the autoencoder${sae.path === undefined ? "" : ` in ${sae.path}`} takes ${d}`,

@@ -6,8 +6,9 @@ import { BUDGET_OPTIONS, budgetRows, flagOf, sensibleWarmup, type TrainOptions, 
 import type { Position } from "../data/batches.ts";
 import type { Appended } from "../data/epochs.ts";
 import { countRows } from "../data/holdout.ts";
-import { openSource } from "../data/open.ts";
+import { openData } from "../data/open.ts";
 import type { Source } from "../data/source.ts";
+import { targetPaths } from "../transcoder-options.ts";
 import { SaettaError, UsageError } from "../util/errors.ts";
 import { counted } from "../util/format.ts";
 import type { JsonObject } from "../util/json.ts";
@@ -38,13 +39,19 @@ export async function appendedTo(
     throw otherData(source, now, then);
   if (appended.some((part) => part.rows === rows)) return appended; // no checkpoint was saved since
   const before = source.paths.slice(0, data.length);
-  if (source.paths.length <= data.length || fileNames(before).join("/") !== fileNames(data).join("/"))
+  const oldTarget = targetPaths(options) ?? [];
+  const target = source.targetPaths?.slice(0, oldTarget.length);
+  if (source.paths.length <= data.length || !sameNames(before, data) || !sameNames(target ?? [], oldTarget))
     throw otherData(source, now, then);
-  const old = await openSource(before, options);
+  const old = await openData(before, { ...options, target });
   await old.close();
   if (old.rows !== rows) throw otherData(old, factsOf(old), then);
   const epoch = Math.max(position.epoch, appended.at(-1)?.epoch ?? 0) + 1;
   return [...appended, { rows, grain, epoch }];
+}
+
+function sameNames(paths: readonly string[], others: readonly string[]): boolean {
+  return fileNames(paths).join("/") === fileNames(others).join("/");
 }
 
 const FACTS: Readonly<Record<string, string>> = {

@@ -32,7 +32,7 @@ import type { Forecast } from "./estimate.ts";
 import { availableMemory, checkMemory } from "./memory.ts";
 import { checkBatch, type RankShard, rankShard, trainingSelections } from "./rank-shard.ts";
 import type { RunContext } from "./run.ts";
-import { NO_RECORD, type RunRecord } from "./run-record.ts";
+import { NO_RECORD, type PlannedRecord } from "./run-record.ts";
 import type { Schedule } from "./schedule.ts";
 import { MOST_ROWS } from "./validate.ts";
 
@@ -43,7 +43,7 @@ export interface RunPlan {
   readonly choice: Choice;
   readonly order: ReturnType<typeof orderOf>;
   /** What config.json records of the run besides its options. */
-  readonly record: Omit<RunRecord, "data">;
+  readonly record: PlannedRecord;
   readonly engine: Engine;
   readonly collective: Collective;
   readonly spec: ArchitectureSpec;
@@ -62,7 +62,7 @@ export async function planRun(
   wanted: FoundOptions,
   collective: Collective,
   { onNote }: RunContext,
-  before: Omit<RunRecord, "data"> = { ...NO_RECORD, derived: derivedOptions(wanted) },
+  before: PlannedRecord = { ...NO_RECORD, derived: derivedOptions(wanted) },
 ): Promise<RunPlan> {
   const { grid } = collective;
   if (grid.size > 1 && given.stream !== undefined)
@@ -82,8 +82,10 @@ export async function planRun(
   const config = resolveConfig(
     { ...asked, normLimit: choice.normLimit, shards: grid.shards, replicas: grid.replicas },
     source.paths.map((path) => resolve(path)),
-    { dIn: source.dIn, rowsPerEpoch },
+    { dIn: source.dIn, target: source.targetPaths?.map((path) => resolve(path)), rowsPerEpoch },
   );
+  if (source.dOut !== undefined)
+    throw new UsageError("--target: this version trains autoencoders only", { mend: "leave out --target" });
   const spec = specOf(config);
   const dims = autoencoderDims(source.dIn, config.latents);
   const shard = rankShard(dims, rulesOf(spec), grid, config.capacityFactor);

@@ -7,13 +7,14 @@ import { computedBy } from "../checkpoint/save.ts";
 import type { Collective } from "../collective/collective.ts";
 import { solo } from "../collective/solo.ts";
 import { CHANGEABLE, checkOptions, flagOf, type TrainOptions, totalSteps } from "../config.ts";
-import { openSource } from "../data/open.ts";
+import { openData } from "../data/open.ts";
 import { stoppable } from "../data/rows-source.ts";
 import type { Source } from "../data/source.ts";
 import { findSae } from "../inference/weights.ts";
 import { STATE } from "../run-files/names.ts";
 import { normalizationOf } from "../sae/description.ts";
 import { otherOrigin } from "../sae/origin.ts";
+import { targetPaths } from "../transcoder-options.ts";
 import { FormatError, SaettaError, UsageError } from "../util/errors.ts";
 import { Fields, type JsonObject } from "../util/json.ts";
 import { appendedTo, extend, resumedOptions } from "./extend.ts";
@@ -21,7 +22,7 @@ import { hyperOf, planRun, type RunPlan } from "./plan.ts";
 import { fromFirst } from "./rank-shard.ts";
 import type { TrainRun } from "./run.ts";
 import { type RunConfig, readRunConfig, writeConfig } from "./run-folder.ts";
-import { locateData } from "./run-record.ts";
+import { locateData, locateTarget } from "./run-record.ts";
 import { launch, roomToSave } from "./session.ts";
 import type { Progress } from "./start-state.ts";
 import { newState, type StartState, startState } from "./start-state.ts";
@@ -30,8 +31,8 @@ import type { RunOptions } from "./train.ts";
 /** What a run may be given when it is resumed; everything else is fixed. */
 export interface ResumeArguments extends RunOptions {
   /**
-   * Where the files are now, with appended ones after them; or the source of rows that came from
-   * the program. The caller closes a source.
+   * Where the files are now, with appended ones after them (those of the targets: `target`); or the
+   * source of rows that came from the program. The caller closes a source.
    */
   readonly data?: readonly string[] | Source;
 }
@@ -55,7 +56,7 @@ export async function resume(dir: string, changes: TrainOptions & ResumeArgument
   let plan: RunPlan | undefined;
   try {
     const checkpoint = await commonCheckpoint(dir, collective, onNote);
-    source = stoppable(await sourceToResume(dir, before, moved, onNote), signal);
+    source = stoppable(await sourceToResume(dir, before, moved, targetPaths(changed), onNote), signal);
     const saved = checkpoint && savedStart(checkpoint);
     const appended = saved === undefined ? [] : await appendedTo(source, saved.facts, before, saved.progress.position);
     const wanted = resumedOptions(before, changed, saved !== undefined, appended);
@@ -95,6 +96,7 @@ async function sourceToResume(
   dir: string,
   before: RunConfig,
   given: readonly string[] | Source | undefined,
+  givenTarget: readonly string[] | undefined,
   onNote: (note: string) => void,
 ): Promise<Source> {
   if (isSource(given)) {
@@ -111,14 +113,17 @@ async function sourceToResume(
     });
   }
   const paths = given ?? (await locateData(dir, before, "name it with --data", onNote));
-  const repeats = given === undefined ? ({ repeats: "keep" } as const) : {}; // what the run was trained on
-  return openSource(paths, { ...before.options, ...repeats });
+  const target = givenTarget ?? (await locateTarget(dir, before, "name it with --target", onNote));
+  // What the run was trained on.
+  const repeats = given === undefined && givenTarget === undefined ? ({ repeats: "keep" } as const) : {};
+  return openData(paths, { ...before.options, target, ...repeats });
 }
 
 function checkChanges(dir: string, options: TrainOptions, changed: TrainOptions): void {
   for (const [name, value] of Object.entries(changed) as [keyof TrainOptions, unknown][]) {
     const fixed = options[name];
-    if (CHANGEABLE.includes(name) || JSON.stringify(value) === JSON.stringify(fixed)) continue;
+    const isMoved = name === "target" && fixed !== undefined;
+    if (CHANGEABLE.includes(name) || isMoved || JSON.stringify(value) === JSON.stringify(fixed)) continue;
     throw new UsageError(
       `${flagOf(name)} is ${fixed === undefined ? "not set" : JSON.stringify(fixed)} in this run and cannot be changed`,
       {

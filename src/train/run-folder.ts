@@ -10,7 +10,7 @@ import { CONFIG, DENSITY, LOCK, METRICS } from "../run-files/names.ts";
 import { hasCode, SaettaError } from "../util/errors.ts";
 import { readTextFile } from "../util/json.ts";
 import { relativeTo } from "../util/moved.ts";
-import { type RunRecord, recordFromJson, recordToJson } from "./run-record.ts";
+import { type PlannedRecord, type RunRecord, recordFromJson, recordToJson } from "./run-record.ts";
 
 const TEMPORARY = `${CONFIG}.tmp`;
 
@@ -18,7 +18,7 @@ const TEMPORARY = `${CONFIG}.tmp`;
  * Makes the folder, locks it and writes config.json. Throws SaettaError when a run is in it, or it
  * cannot be written. Of several that do this at once one gets the folder: the lock decides.
  */
-export async function createRunFolder(dir: string, config: Config, record: Omit<RunRecord, "data">): Promise<RunLock> {
+export async function createRunFolder(dir: string, config: Config, record: PlannedRecord): Promise<RunLock> {
   await makeLasting(dir);
   await refuseTaken(dir);
   const lock = lockRun(dir);
@@ -91,9 +91,10 @@ export async function discardRunFolder(dir: string, lock: RunLock): Promise<void
  * Replaces config.json in one step, where it is to change: a run that goes on as it was needs no
  * room for it.
  */
-export async function writeConfig(dir: string, config: Config, record: Omit<RunRecord, "data">): Promise<void> {
+export async function writeConfig(dir: string, config: Config, record: PlannedRecord): Promise<void> {
   const [path, temporary] = [join(dir, CONFIG), join(dir, TEMPORARY)];
-  const run = recordToJson({ ...record, data: await relativeTo(dir, config.data) });
+  const near = { data: await relativeTo(dir, config.data), target: await relativeTo(dir, config.target ?? []) };
+  const run = recordToJson({ ...record, ...near });
   const text = `${JSON.stringify({ ...configToJson(config), run }, undefined, 2)}\n`;
   const before = await readFile(path, "utf8").catch(() => undefined);
   if (before !== text) {

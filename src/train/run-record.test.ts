@@ -122,6 +122,7 @@ describe("the record", () => {
       legs: [{ from: 10, before: 10, rise: 2 }],
       appended: [{ rows: 640, grain: 32, epoch: 2 }],
       data: ["../a.h5"],
+      target: ["../b.h5", "../c.h5"],
     };
     expect(recordFromJson(recordToJson(record), "config.json")).toEqual(record);
     expect(recordFromJson(recordToJson(NO_RECORD), "config.json")).toEqual(NO_RECORD);

@@ -7,6 +7,7 @@ import { realpath } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { BUDGET_OPTIONS, type TrainOptions } from "../config.ts";
 import type { Appended } from "../data/epochs.ts";
+import { targetPaths } from "../transcoder-options.ts";
 import { FormatError, SaettaError } from "../util/errors.ts";
 import { Fields, type Json } from "../util/json.ts";
 import { firstThere } from "../util/moved.ts";
@@ -21,15 +22,21 @@ export interface RunRecord {
   readonly appended: readonly Appended[];
   /** The data files as paths relative to the run folder, in the order of `data`. */
   readonly data: readonly string[];
+  /** The files of the targets, likewise. */
+  readonly target: readonly string[];
 }
 
+/** What config.json records of a run besides its options and where its files are. */
+export type PlannedRecord = Omit<RunRecord, "data" | "target">;
+
 /** What is not there. */
-export const NO_RECORD: RunRecord = { derived: [], steps: undefined, legs: [], appended: [], data: [] };
+export const NO_RECORD: RunRecord = { derived: [], steps: undefined, legs: [], appended: [], data: [], target: [] };
 
 /** The record as JSON; lists with nothing in them are left out. */
-export function recordToJson({ derived, steps, legs, appended, data }: RunRecord): Json {
+export function recordToJson({ derived, steps, legs, appended, data, target }: RunRecord): Json {
   const named = {
     data,
+    target,
     steps,
     derived,
     legs: legs.map(({ from, before, rise }) => ({ from, before, rise })),
@@ -66,6 +73,7 @@ export function recordFromJson(json: Json | undefined, where: string): RunRecord
       return { rows: part.integer("rows", 1), grain: part.integer("grain", 1), epoch: part.integer("epoch", 1) };
     }),
     data: texts("data"),
+    target: texts("target"),
   };
 }
 
@@ -95,6 +103,20 @@ export async function locateData(
   }
   if (moved !== undefined) onNote(moved);
   return found;
+}
+
+/**
+ * Where the targets of the run are now, as `locateData` finds the data; undefined where it has
+ * none.
+ */
+export async function locateTarget(
+  dir: string,
+  { options, record }: { readonly options: TrainOptions; readonly record: Pick<RunRecord, "target"> },
+  mend: string,
+  onNote: (note: string) => void,
+): Promise<string[] | undefined> {
+  const data = targetPaths(options);
+  return data && locateData(dir, { data, record: { data: record.target } }, mend, onNote);
 }
 
 /** The names of files, without their folders. */

@@ -45,6 +45,8 @@ export async function train(given: Source, options: TrainOptions & TrainArgument
   const { out, signal, onNote = () => undefined, collective = solo(), ...rest } = options;
   const source = stoppable(given, signal);
   const asked = checkOptions(rest, undefined, (name) => name);
+  if (asked.target !== undefined && source.dOut === undefined)
+    throw new UsageError("target: the source has no targets", { mend: "give openActivations the target, too" });
   chooseGrid(0, collective.grid.size, asked);
   const initial = asked.init === undefined ? undefined : await findSae(asked.init, undefined, { otherwiseK: asked.k });
   const context = { signal, onNote };
@@ -89,10 +91,15 @@ function startNotes(
  */
 function likeInitial(asked: TrainOptions, initial: FoundSae, source: Source): TrainOptions {
   const { dims, spec } = initial.description;
-  const { dIn: d, n } = dims;
+  const { dIn: d, n, dOut } = dims;
   const where = asked.init ?? "";
   if (d !== source.dIn)
     throw new UsageError(`reads rows of width ${d}, but the data has width ${source.dIn}`, {
+      where,
+      mend: "choose another --init",
+    });
+  if (source.dOut !== undefined && dOut !== source.dOut)
+    throw new UsageError(`writes rows of width ${dOut}, but the targets have width ${source.dOut}`, {
       where,
       mend: "choose another --init",
     });

@@ -14,6 +14,7 @@ beforeAll(async () => {
   const good = learnableRows(640, D, 12);
   await writeActivations(at("good.h5"), good, [32, 20, D]);
   await writeActivations(at("other-width.h5"), learnableRows(64, D + 2, 12), [64, D + 2]);
+  await writeActivations(at("target.h5"), learnableRows(640, D + 2, 12), [32, 20, D + 2]);
   await writeActivations(at("rank-1.h5"), good, [good.length]);
   await writeActivations(at("rank-4.h5"), good, [4, 8, 20, D]);
   await writeActivations(at("constant.h5"), new Float32Array(640 * D).fill(3), [640, D]);
@@ -60,6 +61,31 @@ describe("bad input exits 1 or 2 with one line that says what, where and how to 
       1,
       ["good.h5", "other-width.h5"],
       /^saetta: good\.h5 and other-width\.h5 do not go together: rows of 8 and of 10 numbers; /,
+    ],
+    [
+      "targets of other rows",
+      1,
+      ["good.h5", "--target", "other-width.h5"],
+      /^saetta: other-width\.h5: does not go with good\.h5: 64 rows for 640 inputs; harvest both/,
+    ],
+    [
+      "targets that are the inputs",
+      1,
+      ["good.h5", "--target", "good.h5"],
+      /^saetta: good\.h5: does not go with good\.h5: the targets are the inputs; leave out --target/,
+    ],
+    ["targets that are not there", 1, ["good.h5", "--target", "nowhere.h5"], /^saetta: nowhere\.h5: no such file; /],
+    [
+      "a skip connection without targets",
+      2,
+      ["good.h5", "--skip"],
+      /^saetta: --skip is of a transcoder, which --target trains; give --target, or leave out --skip$/,
+    ],
+    [
+      "targets with a normalisation of rows",
+      2,
+      ["good.h5", "--target", "target.h5", "--normalize", "unit"],
+      /^saetta: --normalize unit and --target exclude each other: .*; give --normalize scale or none$/,
     ],
     [
       "a row with NaN",
