@@ -12,11 +12,12 @@ import { disk, type Storage } from "./storage.ts";
  */
 export const TRAINED = "train.";
 
-/** The file that holds the weights of an autoencoder. */
+/** The file that holds the weights: sparsify's, where it computes the same from them. */
 export function weightsFile(description: SaeDescription): string {
   const { kind } = normalizationOf(description);
   const { isOfSparsify } = architectureNamed(description.spec.architecture).cfg;
-  return isOfSparsify && (kind === "none" || kind === "scale") ? WEIGHTS : OWN_WEIGHTS;
+  const { dIn, dOut } = description.dims; // its transcoders write as many numbers as they read
+  return isOfSparsify && dIn === dOut && (kind === "none" || kind === "scale") ? WEIGHTS : OWN_WEIGHTS;
 }
 
 export function checkpointsFolder(runDir: string): string {

@@ -8,11 +8,12 @@ import { basename, join } from "node:path";
 import { COUNTERS, type Engine, type Params, type Real, type State, type Tensor } from "../engine/engine.ts";
 import { openSafetensors, type Safetensors } from "../formats/safetensors.ts";
 import { AVERAGE, CFG, MANIFEST, OPTIMIZER, OWN_WEIGHTS, STATE, stepName, WEIGHTS } from "../run-files/names.ts";
-import { normalizationOf, parseDescription, type SaeDescription } from "../sae/description.ts";
-import { type ParamSpec, paramEntries } from "../sae/params.ts";
+import { parseAnyDescription, type SaeDescription } from "../sae/description.ts";
+import { type ParamName, type ParamSpec, paramEntries } from "../sae/params.ts";
 import { bytesOf, float32Of, float64Of, readFully } from "../util/bytes.ts";
 import { FormatError, hasCode, messageOf, SaettaError } from "../util/errors.ts";
 import { Fields, type JsonObject, readJsonFile } from "../util/json.ts";
+import { foldOf } from "./fold.ts";
 import { checkpointsFolder, savedSteps, TRAINED, weightsFile } from "./layout.ts";
 import { entryOf, type ManifestEntry, readManifest } from "./manifest.ts";
 import { disk, type Storage } from "./storage.ts";
@@ -51,7 +52,7 @@ export async function openCheckpoint(path: string, hashed?: readonly string[]): 
   for (const name of [CFG, OPTIMIZER, STATE]) mustList(name);
   for (const [name, entry] of files)
     await compare(join(path, name), entry, hashed === undefined || hashed.includes(name));
-  const description = parseDescription(await readJsonFile(join(path, CFG)), join(path, CFG));
+  const description = parseAnyDescription(await readJsonFile(join(path, CFG)), join(path, CFG));
   mustList(weightsFile(description));
   const where = join(path, STATE);
   const state = new Fields(await readJsonFile(where), STATE, where);
@@ -137,10 +138,10 @@ export async function restoreState(
     file: Safetensors,
     params: Params,
     prefix = "",
-    isWanted: (spec: ParamSpec) => boolean = () => true,
+    isWanted: (name: ParamName) => boolean = () => true,
   ): Promise<void> => {
-    for (const [, spec, tensor] of paramEntries(params)) {
-      if (isWanted(spec)) engine.write(tensor, await readAs(file, prefix + spec.file, tensor, spec));
+    for (const [name, spec, tensor] of paramEntries(params)) {
+      if (isWanted(name)) engine.write(tensor, await readAs(file, prefix + spec.file, tensor, spec));
     }
   };
   const restoreParams = (path: string, params: Params): Promise<void> =>
@@ -162,11 +163,9 @@ export async function restoreState(
     }
     engine.write(state.counters, await readAs(file, "counters", state.counters, { sharded: false }));
     engine.write(state.age, await readAs(file, "age", state.age, { sharded: true }));
-    const isFolded = ({ folds }: ParamSpec) => folds;
-    if (normalizationOf(checkpoint.description).kind === "scale") {
-      await restore(file, state.params, TRAINED, isFolded);
-      if (state.ema !== undefined) await restore(file, state.ema, `${TRAINED}ema.`, isFolded);
-    }
+    const { folds } = foldOf(checkpoint.description);
+    await restore(file, state.params, TRAINED, folds);
+    if (state.ema !== undefined) await restore(file, state.ema, `${TRAINED}ema.`, folds);
     await restore(file, state.m, "m.");
     await restore(file, state.v, "v.");
   });

@@ -15,7 +15,7 @@ import { firstNonFinite } from "../util/float16.ts";
 import type { JsonObject } from "../util/json.ts";
 import { VERSION } from "../util/version.ts";
 import { type Content, commitFolder, removeFolder } from "./commit.ts";
-import { divided } from "./fold.ts";
+import { divided, foldOf, mayFold } from "./fold.ts";
 import { checkpointsFolder, savedSteps, TRAINED, weightsFile } from "./layout.ts";
 import { disk, freeBytes, isDiskFull, type Storage } from "./storage.ts";
 
@@ -80,7 +80,8 @@ export async function filesOf(
   runDir: string,
   { engine, state, step, description, progress, grid }: Snapshot,
 ): Promise<readonly (TensorFile | (Content & { readonly json: true }))[]> {
-  const { kind, factor } = normalizationOf(description);
+  const { kind } = normalizationOf(description);
+  const fold = foldOf(description);
   const part = (name: string, t: Tensor, { sharded }: Pick<ParamSpec, "sharded">, by = 1): TensorPart => ({
     name,
     sharded,
@@ -97,9 +98,11 @@ export async function filesOf(
   const parts = (params: Params, prefix: string) =>
     paramEntries(params).map(([, spec, tensor]) => part(prefix + spec.file, tensor, spec));
   const weights = (params: Params) =>
-    paramEntries(params).map(([, spec, tensor]) => part(spec.file, tensor, spec, spec.folds ? factor : 1));
+    paramEntries(params).map(([name, spec, tensor]) => part(spec.file, tensor, spec, fold.divisor(name)));
   const trained = (params: Params, prefix: string) =>
-    paramEntries(params).flatMap(([, spec, tensor]) => (spec.folds ? [part(prefix + spec.file, tensor, spec)] : []));
+    paramEntries(params).flatMap(([name, spec, tensor]) =>
+      fold.folds(name) ? [part(prefix + spec.file, tensor, spec)] : [],
+    );
   const optimizer = [
     part("counters", state.counters, { sharded: false }),
     ...parts(state.m, "m."),
@@ -126,7 +129,12 @@ export async function filesOf(
     json(STATE, {
       format_version: FORMAT_VERSION,
       step,
-      shape: { d: dims.dIn, n: dims.n, ...architectureNamed(spec.architecture).numbers(spec) },
+      shape: {
+        d: dims.dIn,
+        ...(dims.untied === true ? { d_out: dims.dOut } : {}),
+        n: dims.n,
+        ...architectureNamed(spec.architecture).numbers(spec),
+      },
       real: engine.real,
       computed: computedBy(engine, grid),
       progress,
@@ -146,7 +154,10 @@ export function checkpointBytes({ params, m, v, ema, age, counters }: State): nu
   const tensors = [...groups.flatMap((group) => paramEntries(group).map(([, , tensor]) => tensor)), age, counters];
   const folded =
     (ema === undefined ? 1 : 2) *
-    paramEntries(params).reduce((sum, [, { folds }, tensor]) => sum + (folds ? bytes(tensor) : 0), 0);
+    paramEntries(params).reduce(
+      (sum, [name, , tensor]) => sum + (mayFold(name, params.untied === true) ? bytes(tensor) : 0),
+      0,
+    );
   return tensors.reduce((sum, tensor) => sum + bytes(tensor), folded) + 6 * REST;
 }
 

@@ -7,11 +7,11 @@ import { join } from "node:path";
 import type { Real } from "../engine/engine.ts";
 import { openSafetensors, type Safetensors } from "../formats/safetensors.ts";
 import { AVERAGE, OPTIMIZER } from "../run-files/names.ts";
-import { paramsOf } from "../sae/architectures/index.ts";
-import { normalizationOf } from "../sae/description.ts";
+import { normalizationOf, paramNames } from "../sae/description.ts";
 import { PARAMS } from "../sae/params.ts";
 import { FormatError, messageOf } from "../util/errors.ts";
 import { firstNonFinite } from "../util/float16.ts";
+import { foldOf } from "./fold.ts";
 import { TRAINED, weightsFile } from "./layout.ts";
 import { type Checkpoint, openCheckpoint } from "./load.ts";
 
@@ -41,10 +41,10 @@ export async function verifyCheckpoint(path: string): Promise<CheckpointVerdict>
 }
 
 async function checkTensors({ path, description, files, real }: Checkpoint): Promise<void> {
-  const all = paramsOf(description.spec);
+  const all = paramNames(description);
   const params = (prefix: string, names = all) =>
     names.map((name) => ({ name: prefix + PARAMS[name].file, shape: PARAMS[name].shape(description.dims) }));
-  const folded = all.filter((name) => PARAMS[name].folds);
+  const folded = all.filter(foldOf(description).folds);
   const average = files.has(AVERAGE);
   const trained =
     normalizationOf(description).kind === "scale" ? [TRAINED, ...(average ? [`${TRAINED}ema.`] : [])] : [];

@@ -90,9 +90,14 @@ export async function strideSample(
 
 /**
  * The normalisation of a run. The factor of "scale" brings the mean norm of the sampled rows [rows,
- * d] to sqrt(d). Throws when that is 0.
+ * d] to sqrt(d). Throws when that is 0. `noun`: what errors call the rows.
  */
-export function normalizationFor(kind: Normalization["kind"], sample: Float32Array, d: number): Normalization {
+export function normalizationFor(
+  kind: Normalization["kind"],
+  sample: Float32Array,
+  d: number,
+  noun = "rows",
+): Normalization {
   if (kind !== "scale") return { kind, factor: 1 };
   const rows = sample.length / d;
   const origin = new Float64Array(d);
@@ -100,7 +105,7 @@ export function normalizationFor(kind: Normalization["kind"], sample: Float32Arr
   for (let start = 0; start < sample.length; start += d) norms += distanceTo(sample, start, origin);
   const factor = (Math.sqrt(d) * rows) / norms;
   if (Number.isFinite(factor)) return { kind, factor };
-  throw new SaettaError(`all ${rows} sampled rows are 0, so they have no scale`, {
+  throw new SaettaError(`all ${rows} sampled ${noun} are 0, so they have no scale`, {
     mend: "look at the file with saetta inspect",
   });
 }
@@ -114,7 +119,7 @@ export function normalizeRows(sample: Float32Array, d: number, by: Normalization
  * Mean over the columns of the biased (1/N) variance, by Welford's recurrence in float64. mse_scale
  * is its inverse. Throws when it is 0: rows that are all the same cannot be learned from.
  */
-export function meanVariance(sample: Float32Array, d: number): number {
+export function meanVariance(sample: Float32Array, d: number, noun = "rows"): number {
   const mean = new Float64Array(d);
   const squares = new Float64Array(d);
   const rows = sample.length / d;
@@ -128,7 +133,7 @@ export function meanVariance(sample: Float32Array, d: number): number {
   }
   const variance = squares.reduce((sum, square) => sum + square, 0) / (rows * d);
   if (!(variance > 0)) {
-    throw new SaettaError(`the variance of ${rows} sampled rows is 0: all rows are the same`, {
+    throw new SaettaError(`the variance of ${rows} sampled ${noun} is 0: all ${noun} are the same`, {
       mend: "look at the file with saetta inspect",
     });
   }
@@ -196,7 +201,8 @@ function distanceTo(sample: Float32Array, start: number, point: Float64Array): n
   return Math.sqrt(square);
 }
 
-function columnMeans(sample: Float32Array, d: number): Float64Array {
+/** The mean row [d] of rows [rows, d]. */
+export function columnMeans(sample: Float32Array, d: number): Float64Array {
   const mean = new Float64Array(d);
   for (let at = 0; at < sample.length; at++) mean[at % d]! += sample[at]!;
   const rows = sample.length / d;

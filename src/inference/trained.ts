@@ -1,10 +1,10 @@
 /** The autoencoder that training leaves in its engine's memory. */
 
-import { divided } from "../checkpoint/fold.ts";
+import { divided, foldOf } from "../checkpoint/fold.ts";
 import { freeParams } from "../engine/allocate.ts";
 import { COUNTERS, type Dims, type Engine, type State } from "../engine/engine.ts";
 import { readNumbers } from "../engine/numbers.ts";
-import { normalizationOf, type SaeDescription } from "../sae/description.ts";
+import type { SaeDescription } from "../sae/description.ts";
 import { paramEntries } from "../sae/params.ts";
 import { bytesOf, float32Of, float64Of } from "../util/bytes.ts";
 import { UsageError } from "../util/errors.ts";
@@ -34,12 +34,11 @@ export async function trainedSae(
   engine.free(age);
   engine.free(counters);
   // As a checkpoint does when it saves, and a reader when it loads.
-  const { kind, factor } = normalizationOf(description);
-  for (const [name, spec, tensor] of paramEntries(weights)) {
-    const folds = kind === "scale" && spec.folds;
-    if (!folds && average === undefined) continue;
+  const fold = foldOf(description);
+  for (const [name, , tensor] of paramEntries(weights)) {
+    if (!fold.folds(name) && average === undefined) continue;
     const bytes = await engine.read(tensor);
-    const folded = folds ? divided(bytes, engine.real, factor) : bytes;
+    const folded = fold.folds(name) ? divided(bytes, engine.real, fold.divisor(name)) : bytes;
     const values = engine.real === "f64" ? float64Of(folded) : float32Of(folded);
     engine.write(tensor, bytesOf(average === undefined ? values : corrected(name, values, dims.dOut, average)));
   }

@@ -14,8 +14,13 @@ import type { Told } from "../interchange/format.ts";
 import type { FoundForeign } from "../interchange/index.ts";
 import { checkShape, safetensorsFloats } from "../interchange/tensors.ts";
 import { AVERAGE, CFG, CHECKPOINTS, MANIFEST, OWN_WEIGHTS, WEIGHTS } from "../run-files/names.ts";
-import { paramsOf } from "../sae/architectures/index.ts";
-import { normalizationOf, parseDescription, type SaeDescription } from "../sae/description.ts";
+import {
+  normalizationOf,
+  notOfTranscoder,
+  paramNames,
+  parseDescription,
+  type SaeDescription,
+} from "../sae/description.ts";
 import { isCoreParam, PARAMS, type ParamName, paramEntries } from "../sae/params.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { FormatError, SaettaError, UsageError } from "../util/errors.ts";
@@ -80,7 +85,7 @@ export async function findSae(path: string, weights?: WeightsKind, told: Told = 
     const { step, description, files } = checkpoint;
     return {
       path: checkpoint.path,
-      description,
+      description: notOfTranscoder(description, join(checkpoint.path, CFG)),
       weights: chosen(checkpoint.path, files.has(AVERAGE), weights),
       step,
       refusals,
@@ -88,7 +93,13 @@ export async function findSae(path: string, weights?: WeightsKind, told: Told = 
   }
   if (names.has(MANIFEST)) {
     const { step, description, files } = await openCheckpoint(folder, INFERENCE_FILES);
-    return { path: folder, description, weights: chosen(folder, files.has(AVERAGE), weights), step, refusals: [] };
+    return {
+      path: folder,
+      description: notOfTranscoder(description, join(folder, CFG)),
+      weights: chosen(folder, files.has(AVERAGE), weights),
+      step,
+      refusals: [],
+    };
   }
   const where = join(folder, CFG);
   const description = parseDescription(await readJsonFile(where), where);
@@ -258,10 +269,10 @@ export async function checkWeights(found: FoundSae): Promise<void> {
   if (found.foreign !== undefined) return;
   const file = await openWeights(found);
   try {
-    const { dims, spec } = found.description;
-    for (const name of paramsOf(spec)) {
+    const { description } = found;
+    for (const name of paramNames(description)) {
       const { file: tensor, shape } = PARAMS[name];
-      checkShape(tensor, file.entry(tensor).shape, shape(dims), CFG, file.path);
+      checkShape(tensor, file.entry(tensor).shape, shape(description.dims), CFG, file.path);
     }
   } finally {
     await file.close();

@@ -1,6 +1,15 @@
 import { describe, expect, it } from "vitest";
 import { described } from "../../test/topk.ts";
-import { descriptionJson, normalizationOf, parseDescription, type SaeDescription } from "./description.ts";
+import {
+  descriptionJson,
+  normalizationOf,
+  paramNames,
+  parseAnyDescription,
+  parseDescription,
+  type SaeDescription,
+  targetNormalizationOf,
+} from "./description.ts";
+import { transcoderDims } from "./dims.ts";
 
 const full: SaeDescription = {
   ...described({ d: 4, n: 10, k: 3, auxk: 2 }),
@@ -36,6 +45,30 @@ describe("cfg.json", () => {
     }
   });
 
+  it("of a transcoder is read back as it was written", () => {
+    const saetta = { version: "0.1.0", engine: "cpu", tensor: "in", targetTensor: "out" } as const;
+    const scaled = { normalization: "scale", normalizationFactor: 2, targetFactor: 0.5 } as const;
+    const wide: SaeDescription = { ...full, dims: transcoderDims(4, 10, 6), saetta: { ...saetta, ...scaled } };
+    const skipping: SaeDescription = { ...wide, skip: true, saetta: { ...saetta, normalization: "none" } };
+    for (const each of [wide, skipping])
+      expect(parseAnyDescription(JSON.parse(JSON.stringify(descriptionJson(each))), "cfg.json")).toEqual(each);
+    expect(targetNormalizationOf(wide)).toEqual({ kind: "scale", factor: 0.5 });
+    expect(targetNormalizationOf(skipping)).toEqual({ kind: "none", factor: 1 });
+    expect(paramNames(wide)).toEqual(["encoder", "latentBias", "decoder", "preBias"]);
+    expect(paramNames(skipping)).toEqual(["encoder", "latentBias", "decoder", "preBias", "skip"]);
+    const json = descriptionJson(wide);
+    for (const [change, message] of [
+      [{ normalization: "unit" }, 'cfg.json: normalization "unit" means nothing for a transcoder'],
+      [{ target_normalization_factor: 0 }, 'cfg.json: "target_normalization_factor" must be above 0, but is 0'],
+      [{ target_normalization_factor: undefined }, '"target_normalization_factor" must be a finite number'],
+      [{ d_out: 0 }, 'cfg.json: "d_out" must be a whole number of at least 1, but is 0'],
+      [{ d_out: 2 ** 52 }, "cfg.json: 10 latents x 4 inputs and 4503599627370496 outputs are too many"],
+    ] as const) {
+      const changed = JSON.parse(JSON.stringify({ ...json, saetta: { ...Object(json.saetta), ...change } }));
+      expect(() => parseAnyDescription(changed, "cfg.json")).toThrow(message);
+    }
+  });
+
   it("has sparsify's keys", () => {
     expect(descriptionJson({ ...full, saetta: undefined })).toEqual({
       activation: "topk",
@@ -67,7 +100,7 @@ describe("cfg.json", () => {
     [
       "a skip connection",
       { skip_connection: true },
-      'cfg.json: "skip_connection" is true, which Saetta does not compute',
+      'cfg.json: "skip_connection" is true without "transcode", which Saetta does not compute',
     ],
     ["a transcoder", { transcode: true }, 'cfg.json: "transcode" is true, which Saetta does not compute'],
     ["signed latents", { signed: true }, 'cfg.json: "signed" is true, which Saetta does not compute'],

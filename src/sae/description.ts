@@ -13,10 +13,12 @@ import {
   architectureCalled,
   architectureNamed,
   computedInstead,
+  paramsOf,
   rulesOf,
 } from "./architectures/index.ts";
-import { autoencoderDims, type Dims } from "./dims.ts";
+import { autoencoderDims, type Dims, transcoderDims } from "./dims.ts";
 import { NO_NORMALIZATION, type Normalization } from "./math.ts";
+import type { ParamName } from "./params.ts";
 
 /** The version of the files in a checkpoint folder; a reader refuses a later one. */
 export const FORMAT_VERSION = 1;
@@ -34,6 +36,8 @@ export interface Provenance {
    * are.
    */
   readonly normalizationFactor?: number;
+  /** What "scale" multiplied the targets of a transcoder by; it is folded, too. */
+  readonly targetFactor?: number;
   /**
    * "layer_norm" is undone with the size that rows were divided by; "std": with their standard
    * deviation alone, without the 1e-5, as OpenAI's and SAELens' loaders do.
@@ -49,11 +53,15 @@ export interface Provenance {
    */
   readonly model?: string;
   readonly tensor?: string;
+  /** The tensor of the targets of a transcoder. */
+  readonly targetTensor?: string;
   readonly tokenizer?: string;
 }
 
 export interface SaeDescription {
   readonly dims: Dims;
+  /** Whether a transcoder has a linear map from input to output next to the latents. */
+  readonly skip?: boolean;
   readonly spec: ArchitectureSpec;
   /** undefined in files of others. */
   readonly saetta: Provenance | undefined;
@@ -66,19 +74,31 @@ export function normalizationOf({ saetta }: SaeDescription): Normalization {
     : { kind: saetta.normalization, factor: saetta.normalizationFactor ?? 1 };
 }
 
+/** How the targets were; an autoencoder's are its inputs. */
+export function targetNormalizationOf(description: SaeDescription): Normalization {
+  const { kind, factor } = normalizationOf(description);
+  if (description.dims.untied !== true) return { kind, factor };
+  return { kind, factor: description.saetta?.targetFactor ?? 1 };
+}
+
+/** The parameters of an autoencoder or transcoder. */
+export function paramNames({ spec, skip = false }: SaeDescription): readonly ParamName[] {
+  return skip ? [...paramsOf(spec), "skip"] : paramsOf(spec);
+}
+
 /** The object to write as cfg.json; keys in a fixed order. */
-export function descriptionJson({ dims, spec, saetta }: SaeDescription): JsonObject {
-  const { dIn, n } = dims;
+export function descriptionJson({ dims, skip = false, spec, saetta }: SaeDescription): JsonObject {
+  const { dIn, n, dOut, untied = false } = dims;
   const { cfg, called } = architectureNamed(spec.architecture);
   const written = cfg.write(spec);
   const sparsify = {
     activation: called.sparsify,
     expansion_factor: Math.ceil(n / dIn), // whole, as sparsify declares it; num_latents is what counts
-    normalize_decoder: true,
+    normalize_decoder: !untied,
     num_latents: n,
     ...written.sparsify,
-    skip_connection: false,
-    transcode: false,
+    skip_connection: skip,
+    transcode: untied,
     d_in: dIn,
   };
   if (saetta === undefined) return sparsify;
@@ -87,48 +107,76 @@ export function descriptionJson({ dims, spec, saetta }: SaeDescription): JsonObj
     engine,
     normalization,
     normalizationFactor,
+    targetFactor,
     undoneWith,
     importedFrom,
     emaDecay,
     model,
     tensor,
+    targetTensor,
     tokenizer,
   } = saetta;
   const prepared = {
     normalization_factor: normalizationFactor,
+    target_normalization_factor: targetFactor,
     undone_with: undoneWith,
     imported_from: importedFrom,
     ema_decay: emaDecay,
   };
-  const optional = { ...prepared, model, tensor, tokenizer };
+  const optional = { ...prepared, model, tensor, target_tensor: targetTensor, tokenizer };
   const given = Object.fromEntries(
     Object.entries(optional).filter((entry): entry is [string, string | number] => entry[1] !== undefined),
   );
   return {
     ...sparsify,
-    saetta: { format_version: FORMAT_VERSION, version, engine, ...written.own, normalization, ...given },
+    saetta: {
+      format_version: FORMAT_VERSION,
+      version,
+      engine,
+      ...(untied ? { d_out: dOut } : {}),
+      ...written.own,
+      normalization,
+      ...given,
+    },
   };
 }
 
-/**
- * Parses cfg.json strictly: what would make the autoencoder compute something else than Saetta does
- * is refused, not ignored. `where` names the file in errors.
- */
+/** As `parseAnyDescription`, and refuses transcoders, which nothing computes yet. */
 export function parseDescription(json: Json, where: string): SaeDescription {
+  return notOfTranscoder(parseAnyDescription(json, where), where);
+}
+
+/** Refuses the description of a transcoder. */
+export function notOfTranscoder(description: SaeDescription, where: string): SaeDescription {
+  if (description.dims.untied !== true) return description;
+  throw new FormatError('"transcode" is true, which Saetta does not compute', { where });
+}
+
+/**
+ * Parses cfg.json strictly: what would make the autoencoder or transcoder compute something else
+ * than Saetta does is refused, not ignored. `where` names the file in errors.
+ */
+export function parseAnyDescription(json: Json, where: string): SaeDescription {
   const cfg = new Fields(json, CFG, where);
   const activation = cfg.has("activation") ? cfg.string("activation") : "topk"; // the first versions of sparsify had no other
   const architecture = architectureCalled("sparsify", activation);
   if (architecture === undefined)
     throw new FormatError(`activation "${activation}" ${computedInstead("sparsify")}`, { where });
-  for (const key of ["skip_connection", "transcode", "signed"]) {
-    if (cfg.boolean(key, false)) throw new FormatError(`"${key}" is true, which Saetta does not compute`, { where });
+  if (cfg.boolean("signed", false)) throw new FormatError('"signed" is true, which Saetta does not compute', { where });
+  const untied = cfg.boolean("transcode", false);
+  const skip = cfg.boolean("skip_connection", false);
+  if (skip && !untied) {
+    throw new FormatError('"skip_connection" is true without "transcode", which Saetta does not compute', { where });
   }
   const d = cfg.integer("d_in", 1);
   const stated = cfg.has("num_latents") ? cfg.integer("num_latents") : 0;
   const n = stated > 0 ? stated : d * cfg.integer("expansion_factor", 1);
-  if (!Number.isSafeInteger(n * d) || n >= 0xffff_ffff)
-    throw new FormatError(`${n} latents x ${d} inputs are too many`, { where });
   const own = cfg.has("saetta") ? cfg.fields("saetta") : undefined;
+  const dOut = untied && own?.has("d_out") ? own.integer("d_out", 1) : d; // sparsify's are as wide as their inputs
+  if (!Number.isSafeInteger(n * d) || !Number.isSafeInteger(n * dOut) || n >= 0xffff_ffff) {
+    const widths = untied ? `${d} inputs and ${dOut} outputs` : `${d} inputs`;
+    throw new FormatError(`${n} latents x ${widths} are too many`, { where });
+  }
   const version = own?.integer("format_version", 1) ?? FORMAT_VERSION;
   if (version > FORMAT_VERSION) {
     throw new FormatError(
@@ -143,19 +191,28 @@ export function parseDescription(json: Json, where: string): SaeDescription {
   const { inference } = rulesOf(spec);
   if (inference.kind === "topk" && inference.k > n)
     throw new FormatError(`k is ${inference.k}, but there are only ${n} latents`, { where });
-  return { dims: autoencoderDims(d, n), spec, saetta: own && parseProvenance(own) };
+  return {
+    dims: untied ? transcoderDims(d, n, dOut) : autoencoderDims(d, n),
+    ...(skip ? { skip } : {}),
+    spec,
+    saetta: own && parseProvenance(own, untied),
+  };
 }
 
 const NORMALIZATIONS: readonly Normalization["kind"][] = ["none", "scale", "unit", "layer_norm"];
 
-function parseProvenance(own: Fields): Provenance {
+function parseProvenance(own: Fields, untied: boolean): Provenance {
   const stated = own.string("normalization");
   const normalization = NORMALIZATIONS.find((kind) => kind === stated);
   if (normalization === undefined) throw new FormatError(`normalization "${stated}" is unknown`, { where: own.where });
-  const factor = normalization === "scale" ? own.number("normalization_factor") : undefined;
-  if (factor !== undefined && !(factor > 0)) {
-    throw new FormatError(`"normalization_factor" must be above 0, but is ${factor}`, { where: own.where });
-  }
+  if (untied && (normalization === "unit" || normalization === "layer_norm"))
+    throw new FormatError(`normalization "${normalization}" means nothing for a transcoder`, { where: own.where });
+  const factorOf = (name: string): number => {
+    const factor = own.number(name);
+    if (factor > 0) return factor;
+    throw new FormatError(`"${name}" must be above 0, but is ${factor}`, { where: own.where });
+  };
+  const scaled = normalization === "scale";
   const text = (name: string, as = name) => (own.has(name) ? { [as]: own.string(name) } : {});
   const undoneWith = own.has("undone_with") ? own.string("undone_with") : undefined;
   if (undoneWith !== undefined && (undoneWith !== "std" || normalization !== "layer_norm")) {
@@ -174,12 +231,14 @@ function parseProvenance(own: Fields): Provenance {
     version: own.string("version"),
     engine: own.string("engine"),
     normalization,
-    ...(factor === undefined ? {} : { normalizationFactor: factor }),
+    ...(scaled ? { normalizationFactor: factorOf("normalization_factor") } : {}),
+    ...(scaled && untied ? { targetFactor: factorOf("target_normalization_factor") } : {}),
     ...(undoneWith === undefined ? {} : { undoneWith }),
     ...text("imported_from", "importedFrom"),
     ...(emaDecay === undefined ? {} : { emaDecay }),
     ...text("model"),
     ...text("tensor"),
+    ...text("target_tensor", "targetTensor"),
     ...text("tokenizer"),
   };
 }

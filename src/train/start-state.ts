@@ -1,5 +1,6 @@
 /** A run before its next step: new, or as a checkpoint left it. */
 
+import { foldOf } from "../checkpoint/fold.ts";
 import { type Position, START } from "../data/batches.ts";
 import { countRows, isIn } from "../data/holdout.ts";
 import { PassedOver, positionsIn, preflight, type RunPreflight } from "../data/preflight.ts";
@@ -108,7 +109,7 @@ export async function startState(
       onNote(`the geometric median still moved after ${iterations} iterations; the run starts from where it was`);
     return { mseScale: scale, normalization: by, median: [...middle] };
   });
-  const { kind, factor } = normalization;
+  const { kind } = normalization;
   if (kind === "unit" || kind === "layer_norm")
     onNote(`rows are normalised (${kind}); losses and FVU are of normalised rows`);
   const hyper = { ...hyperOf(config, mseScale), lr: config.lr };
@@ -124,7 +125,7 @@ export async function startState(
         `rows of the decoder of ${config.init} have norms from ${least.toPrecision(3)} to ${most.toPrecision(3)}; training keeps them at 1, so its first step changes what it says`,
       );
     }
-    if (kind === "scale") await unfold(engine, state.params, factor);
+    await unfold(engine, state.params, foldOf(initial.description));
   }
   // Several ranks would not agree on how many steps to time.
   if (shard.grid.size > 1) shareState(engine, state, shard);

@@ -1,5 +1,6 @@
 /** All that training changes: its memory, and its start. */
 
+import type { Fold } from "../checkpoint/fold.ts";
 import { allocParams, freeParams } from "../engine/allocate.ts";
 import {
   COUNTERS,
@@ -74,14 +75,15 @@ export function startParams(
 /**
  * Weights as saved -> as trained: what `scale` divided is multiplied again (checkpoint/fold.ts).
  */
-export async function unfold(engine: Engine, params: Params, factor: number): Promise<void> {
-  for (const [, { folds }, tensor] of paramEntries(params)) {
-    if (!folds) continue;
+export async function unfold(engine: Engine, params: Params, fold: Fold): Promise<void> {
+  for (const [name, , tensor] of paramEntries(params)) {
+    if (!fold.folds(name)) continue;
+    const divisor = fold.divisor(name);
     const values = await readReals(engine, tensor);
     writeReals(
       engine,
       tensor,
-      Float64Array.from(values, (value) => value * factor),
+      Float64Array.from(values, (value) => value * divisor),
     );
   }
 }
