@@ -38,27 +38,35 @@ export class HeldCodes<T extends HeldTensor> implements Codes {
   }
 }
 
-export type GradTensors<T extends HeldTensor> = Pick<HeldGrads<T>, "preBias" | "latentBias" | "encoder" | "decoder">;
+export type GradTensors<T extends HeldTensor> = Pick<
+  HeldGrads<T>,
+  "preBias" | "latentBias" | "encoder" | "decoder" | "threshold" | "skip"
+>;
 
 export class HeldGrads<T extends HeldTensor> implements Grads {
   readonly preBias: T;
   readonly latentBias: T;
   readonly encoder?: T;
   readonly decoder?: T;
+  readonly threshold?: T;
+  readonly skip?: T;
   /** Of the largest batch: of this replica, or of the one that has the most rows. */
   readonly rows: number;
   freed = false;
 
-  constructor({ preBias, latentBias, encoder, decoder }: GradTensors<T>, rows: number) {
+  constructor({ preBias, latentBias, encoder, decoder, threshold, skip }: GradTensors<T>, rows: number) {
     this.preBias = preBias;
     this.latentBias = latentBias;
     if (encoder !== undefined) this.encoder = encoder;
     if (decoder !== undefined) this.decoder = decoder;
+    if (threshold !== undefined) this.threshold = threshold;
+    if (skip !== undefined) this.skip = skip;
     this.rows = rows;
   }
 
   get tensors(): T[] {
-    return [this.preBias, this.latentBias, this.encoder, this.decoder].filter((t) => t !== undefined);
+    const { preBias, latentBias, encoder, decoder, threshold, skip } = this;
+    return [preBias, latentBias, encoder, decoder, threshold, skip].filter((t) => t !== undefined);
   }
 
   /** Throws SaettaError for a batch that is larger than the gradients have room for. */
@@ -96,12 +104,18 @@ export function checksOf<T extends HeldTensor>(engine: string, isOwn: (t: object
     return checked(t, dtype, ...shape).address;
   }
 
-  function paramAddresses(p: Params, n: number, d: number) {
+  /** 0 where there is no such parameter. */
+  function paramAddresses(p: Params, n: number, dIn: number, dOut = dIn) {
+    const optional = (t: Tensor | undefined, ...shape: number[]) => (t === undefined ? 0 : at(t, "f32", ...shape));
     return {
-      encoder: at(p.encoder, "f32", n, d),
+      encoder: at(p.encoder, "f32", n, dIn),
       latentBias: at(p.latentBias, "f32", n),
-      decoder: at(p.decoder, "f32", n, d),
-      preBias: at(p.preBias, "f32", d),
+      decoder: at(p.decoder, "f32", n, dOut),
+      preBias: at(p.preBias, "f32", dOut),
+      threshold: optional(p.threshold, n),
+      cut: optional(p.cut, 1),
+      sparsity: optional(p.sparsity, 2),
+      skip: optional(p.skip, dOut, dIn),
     };
   }
 
@@ -112,16 +126,22 @@ export function checksOf<T extends HeldTensor>(engine: string, isOwn: (t: object
       fired: at(t.fired, "u32"),
       bad: at(t.bad, "u32"),
       sq: at(t.sq, "f64"),
+      cut: at(t.cut, "f32"),
+      active: at(t.active, "f64"),
     };
   }
 
-  /** The small tensors of a step, checked to be those of n latents and d inputs. */
-  function checkStep(t: Step, n: number, d: number): void {
+  /**
+   * The small tensors of a step, checked to be those of n latents, dOut outputs and the prefixes.
+   */
+  function checkStep(t: Step, n: number, dOut: number, prefixes = 1): void {
     at(t.hyper, "f64", HYPER.length);
-    at(t.sums, "f64", sumsLength(d));
+    at(t.sums, "f64", sumsLength(dOut, prefixes));
     at(t.fired, "u32", n);
     at(t.bad, "u32", 1);
     at(t.sq, "f64", 1);
+    at(t.cut, "f32", 1);
+    at(t.active, "f64", 1);
   }
 
   return { isOwn, ownTensor, checked, at, paramAddresses, stepAddresses, checkStep };
@@ -130,4 +150,7 @@ export function checksOf<T extends HeldTensor>(engine: string, isOwn: (t: object
 export type Checks<T extends HeldTensor> = ReturnType<typeof checksOf<T>>;
 
 /** Where parameters would be that are left out. */
-export const NO_PARAMS = { encoder: 0, latentBias: 0, decoder: 0, preBias: 0 } as const;
+export const NO_PARAMS = {
+  ...{ encoder: 0, latentBias: 0, decoder: 0, preBias: 0 },
+  ...{ threshold: 0, cut: 0, sparsity: 0, skip: 0 },
+} as const;

@@ -16,9 +16,27 @@ import { SHARED_CONSTANTS, SHARED_ENUMS } from "../contract/names.ts";
 export const INSTRUCTION_SETS = ["portable", "avx2", "avx512", "avx512_bf16", "amx"] as const;
 
 const STRUCTS = {
-  Params: { encoder: "float*", latentBias: "float*", decoder: "float*", preBias: "float*" },
+  /** Null where there is no such parameter. */
+  Params: {
+    encoder: "float*",
+    latentBias: "float*",
+    decoder: "float*",
+    preBias: "float*",
+    threshold: "float*",
+    cut: "float*",
+    sparsity: "float*",
+    skip: "float*",
+  },
   Codes: { latent: "u32*", value: "float*", grad: "float*", k: "size_t" },
-  Step: { hyper: "const double*", sums: "double*", fired: "u32*", bad: "u32*", sq: "double*" },
+  Step: {
+    hyper: "const double*",
+    sums: "double*",
+    fired: "u32*",
+    bad: "u32*",
+    sq: "double*",
+    cut: "float*",
+    active: "double*",
+  },
   /** Open MPI's functions and handles, and this rank's place in the grid. `deadline`: seconds. */
   Peers: {
     iallreduce: "void*",

@@ -134,6 +134,7 @@ export class CpuEngine extends EngineBase<CpuTensor, CpuCodes, CpuGrads> impleme
       this.#native.gradients({
         ...{ n, d, capacity },
         g: {
+          ...NO_PARAMS,
           encoder: rowsOf?.encoder.address ?? 0,
           latentBias: latentBias.address,
           decoder: rowsOf?.decoder.address ?? 0,

@@ -44,7 +44,7 @@ export const { ownTensor, at, paramAddresses, stepAddresses, checkStep } = CHECK
 
 /** Where codes and steps would be that are left out. */
 export const NO_CODES: StructOf<"Codes"> = { latent: 0, value: 0, grad: 0, k: 0 };
-export const NO_STEP: StructOf<"Step"> = { hyper: 0, sums: 0, fired: 0, bad: 0, sq: 0 };
+export const NO_STEP: StructOf<"Step"> = { hyper: 0, sums: 0, fired: 0, bad: 0, sq: 0, cut: 0, active: 0 };
 
 export function ownCodes(z: Codes): CpuCodes {
   if (!(z instanceof CpuCodes)) throw new SaettaError("codes of another engine were given to the cpu engine");

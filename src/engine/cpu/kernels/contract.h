@@ -42,8 +42,12 @@ struct Params {
   float* latentBias;
   float* decoder;
   float* preBias;
+  float* threshold;
+  float* cut;
+  float* sparsity;
+  float* skip;
 };
-static_assert(sizeof(Params) == 32, "");
+static_assert(sizeof(Params) == 64, "");
 
 struct Codes {
   u32* latent;
@@ -59,8 +63,10 @@ struct Step {
   u32* fired;
   u32* bad;
   double* sq;
+  float* cut;
+  double* active;
 };
-static_assert(sizeof(Step) == 40, "");
+static_assert(sizeof(Step) == 56, "");
 
 struct Peers {
   void* iallreduce;
@@ -88,7 +94,7 @@ struct Load {
   Normalization normalization;
   double factor;
 };
-static_assert(sizeof(Load) == 120, "");
+static_assert(sizeof(Load) == 136, "");
 
 struct Encode {
   Params p;
@@ -101,7 +107,7 @@ struct Encode {
   Codes dead;
   const u32* age;
 };
-static_assert(sizeof(Encode) == 176, "");
+static_assert(sizeof(Encode) == 224, "");
 
 struct Merge {
   const Peers* peers;
@@ -112,7 +118,7 @@ struct Merge {
   Step t;
   u32 isLive;
 };
-static_assert(sizeof(Merge) == 112, "");
+static_assert(sizeof(Merge) == 128, "");
 
 struct AllReduce {
   const Peers* peers;
@@ -145,7 +151,7 @@ struct Residual {
   size_t d;
   Step t;
 };
-static_assert(sizeof(Residual) == 104, "");
+static_assert(sizeof(Residual) == 120, "");
 
 struct CodeGrad {
   const float* decoder;
@@ -156,7 +162,7 @@ struct CodeGrad {
   size_t n;
   Step t;
 };
-static_assert(sizeof(CodeGrad) == 112, "");
+static_assert(sizeof(CodeGrad) == 128, "");
 
 struct Reconstruct {
   const float* decoder;
@@ -164,7 +170,7 @@ struct Reconstruct {
   size_t n;
   Residual residual;
 };
-static_assert(sizeof(Reconstruct) == 152, "");
+static_assert(sizeof(Reconstruct) == 168, "");
 
 struct NewGradients {
   size_t n;
@@ -172,7 +178,7 @@ struct NewGradients {
   size_t capacity;
   Params g;
 };
-static_assert(sizeof(NewGradients) == 56, "");
+static_assert(sizeof(NewGradients) == 88, "");
 
 struct ParamGrad {
   Params p;
@@ -186,7 +192,7 @@ struct ParamGrad {
   Gradients* g;
   u32 countsErr;
 };
-static_assert(sizeof(ParamGrad) == 184, "");
+static_assert(sizeof(ParamGrad) == 232, "");
 
 struct Norm {
   const float* decoder;
@@ -194,7 +200,7 @@ struct Norm {
   Step t;
   u32 countsPreBias;
 };
-static_assert(sizeof(Norm) == 64, "");
+static_assert(sizeof(Norm) == 80, "");
 
 struct Update {
   Params p;
@@ -207,7 +213,7 @@ struct Update {
   Step t;
   u32 firstLatent;
 };
-static_assert(sizeof(Update) == 200, "");
+static_assert(sizeof(Update) == 344, "");
 
 struct LogSums {
   const float* logits;

@@ -33,7 +33,7 @@
 namespace saetta {
 
 /// Any thread may say that something is not finite.
-inline void markBad(const Step& t) { __atomic_store_n(t.bad, 1u, __ATOMIC_RELAXED); }
+inline void markBad(const Step& t) { __atomic_fetch_or(t.bad, 1u, __ATOMIC_RELAXED); }
 
 inline void pause() {
 #if defined(__x86_64__)

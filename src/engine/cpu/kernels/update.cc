@@ -137,6 +137,7 @@ static void unitRow(float* w, float* m, float* v, uint32_t latent, uint32_t t, s
 }
 
 static void update(Stream& s, const Update& a) {
+  if ((*a.t.bad & FULL) != 0) return;
   if (*a.t.bad != 0) {
     a.counters[SKIPPED]++;
     return;
