@@ -9,8 +9,7 @@ import { z } from "zod";
 import { ENGINE_NAMES } from "./engine/registry.ts";
 import { allowedValues, type Field, valueOfText, wordsOfField } from "./option-values.ts";
 import { ourWord } from "./other-words.ts";
-import type { ArchitectureSpec } from "./sae/architectures/index.ts";
-import { topk } from "./sae/architectures/topk.ts";
+import * as architectures from "./sae/architectures/index.ts";
 import { checkTarget, transcoderOptions } from "./transcoder-options.ts";
 import { didYouMean } from "./util/closest.ts";
 import { messageOf, UsageError } from "./util/errors.ts";
@@ -30,7 +29,8 @@ export const trainOptions = z.strictObject({
   preset: z.enum(["default", "openai", "simple"]).describe("the values that everything not given starts from"),
   latents: count.describe("number of latents n").meta({ default: "about 16 x width, less for little data" }),
   expansion: positive.describe("number of latents as a multiple of the width, instead of --latents"),
-  ...topk.options,
+  architecture: z.enum(architectures.architectureNames()).describe("kind of the autoencoder"),
+  ...architectures.ARCHITECTURE_OPTIONS,
   batch: count.describe("rows a step").meta({ default: "256 to 4096, from the budget" }),
   tokens: count.describe("budget in rows, such as 10M; past the end of the data a new epoch starts"),
   epochs: positive.describe("budget in passes over the data").meta({ default: 1 }),
@@ -134,8 +134,12 @@ export const trainOptions = z.strictObject({
 /** What may be asked for, by the names of the library. */
 export type TrainOptions = Partial<z.infer<typeof trainOptions>>;
 
+/** Options that only some architectures have. */
+type ArchitectureOption = keyof typeof architectures.ARCHITECTURE_OPTIONS;
+
 /** Options that a run may be without. */
 type OptionalName =
+  | ArchitectureOption
   | "tokens"
   | "epochs"
   | "init"
@@ -168,7 +172,7 @@ export type Config = Readonly<
  */
 export const DEFAULTS = {
   preset: "default",
-  ...topk.defaults,
+  architecture: "topk",
   decay: 0.2,
   eps: 6.25e-10,
   clip: 0,
@@ -276,8 +280,26 @@ export interface DataFacts {
 /** What was asked for over its preset over the defaults; what is still open depends on the data. */
 export function withDefaults(asked: TrainOptions): TrainOptions & Required<Pick<TrainOptions, keyof typeof DEFAULTS>> {
   const preset = PRESETS[asked.preset ?? "default"];
+  const { defaults } = architectures.architectureNamed(
+    asked.architecture ?? preset.architecture ?? DEFAULTS.architecture,
+  );
   // A width given as an expansion replaces the preset's.
-  return { ...DEFAULTS, ...preset, ...(asked.expansion === undefined ? {} : { latents: undefined }), ...asked };
+  const latents = asked.expansion === undefined ? {} : { latents: undefined };
+  return { ...DEFAULTS, ...(defaults as TrainOptions), ...preset, ...latents, ...asked };
+}
+
+/** Throws UsageError for an option that the architecture does not have. */
+function checkArchitecture(asked: TrainOptions, architecture: architectures.ArchitectureSpec["architecture"]): void {
+  const { options } = architectures.architectureNamed(architecture);
+  for (const name of Object.keys(architectures.ARCHITECTURE_OPTIONS) as ArchitectureOption[]) {
+    if (asked[name] === undefined || Object.hasOwn(options, name)) continue;
+    const has = architectures
+      .architectureNames()
+      .filter((each) => Object.hasOwn(architectures.architectureNamed(each).options, name));
+    throw new UsageError(`${flagOf(name)} is not an option of --architecture ${architecture}`, {
+      mend: `leave it out, or use --architecture ${has.join(" or ")}`,
+    });
+  }
 }
 
 /** Options, and what a run found that is kept with them. */
@@ -303,9 +325,9 @@ export function resolveConfig(
   const latents =
     given.latents ??
     (expansion === undefined ? sensibleLatents(dIn, budget) : Math.max(1, Math.round(expansion * dIn)));
-  const k = asked.k ?? Math.min(given.k, latents);
-  if (k > latents)
-    throw new UsageError(`--k ${k} is more than the ${latents} latents`, { mend: "lower --k or raise --latents" });
+  checkArchitecture(asked, given.architecture);
+  const atMost = (name: "k" | "auxk", value: number | undefined) =>
+    value === undefined ? {} : { [name]: asked.k === value && name === "k" ? value : Math.min(value, latents) };
   const batch = given.batch ?? sensibleBatch(budget);
   const steps = totalSteps(budget, batch, given.dropLast);
   if (steps === 0) {
@@ -313,17 +335,17 @@ export function resolveConfig(
       mend: "lower --batch, raise --tokens or --epochs, or pass --no-drop-last",
     });
   }
-  return {
+  const config: Config = {
     ...given,
     data,
     ...(target === undefined || target.length === 0 ? {} : { target }),
     latents,
-    k,
+    ...atMost("k", given.k),
+    ...atMost("auxk", given.auxk),
     batch,
     shards: given.shards ?? 1,
     replicas: given.replicas ?? 1,
     ...(tokens === undefined ? { epochs: epochs ?? 1 } : { tokens }),
-    auxk: Math.min(given.auxk, latents),
     lr: given.lr ?? 2e-4 / Math.sqrt(latents / 16384),
     warmup: given.warmup ?? sensibleWarmup(steps),
     deadTokens: given.deadTokens ?? Math.max(1, Math.min(10_000_000, Math.round(budget / 10))),
@@ -331,6 +353,8 @@ export function resolveConfig(
     checkpointEvery: given.checkpointEvery ?? Math.min(1000, Math.ceil(steps / 10)),
     logEvery: given.logEvery ?? Math.ceil(steps / 1000),
   };
+  specOf(config);
+  return config;
 }
 
 /** 5 % of the steps, at most 1000. */
@@ -338,9 +362,9 @@ export function sensibleWarmup(steps: number): number {
   return Math.min(1000, Math.round(steps * 0.05));
 }
 
-/** The architecture of the run with its numbers. */
-export function specOf({ k, auxk }: Pick<Config, "k" | "auxk">): ArchitectureSpec {
-  return { architecture: "topk", k, auxk };
+/** The autoencoder of a run. Throws UsageError for options that contradict each other. */
+export function specOf(config: Config): architectures.ArchitectureSpec {
+  return architectures.architectureNamed(config.architecture).spec(config, config.latents);
 }
 
 /** Rows that the run is to train on. */

@@ -1,4 +1,5 @@
 import type { Exchange } from "../inference/exchange.ts";
+import { kOf } from "../sae/architectures/index.ts";
 import { snakeCase } from "../util/json.ts";
 import { formatCount } from "../util/progress.ts";
 
@@ -6,7 +7,7 @@ import { formatCount } from "../util/progress.ts";
 export function exchangeText(done: Exchange, json: boolean, averaged: boolean): string {
   if (json) return `${JSON.stringify(snakeCase(done), undefined, 2)}\n`;
   const { out, files, format, description, weights, verified } = done;
-  const { k } = description.spec;
+  const k = kOf(description.spec);
   const { dIn: d, n } = description.dims;
   const lines = [
     `written      ${out}: ${files.join(", ")}`,

@@ -86,9 +86,9 @@ describe("flags", () => {
   });
 
   it.each([
-    [["--k", "0"], '--k must be a whole number of at least 1, such as 1000, 10k or 1.5M, but is "0"'],
-    [["--k", "-1"], '--k must be a whole number of at least 1, such as 1000, 10k or 1.5M, but is "-1"'],
-    [["--k", "ten"], '--k must be a whole number of at least 1, such as 1000, 10k or 1.5M, but is "ten"'],
+    [["--k", "0"], '--k must be a number above 0, but is "0"'],
+    [["--k", "-1"], '--k must be a number above 0, but is "-1"'],
+    [["--k", "ten"], '--k must be a number above 0, but is "ten"'],
     [["--lr", "fast"], '--lr must be a number above 0, but is "fast"'],
     [["--lr", ""], '--lr must be a number above 0, but is ""'],
     [["--lr", "-1"], '--lr must be a number above 0, but is "-1"'],

@@ -3,6 +3,7 @@
 import { type Command, Option } from "commander";
 import { checkOptions, DEFAULTS, FIELDS, flagOf, type TrainOptions } from "../config.ts";
 import { type Field, wordsOfField } from "../option-values.ts";
+import { ARCHITECTURE_DEFAULTS } from "../sae/architectures/index.ts";
 import { UsageError } from "../util/errors.ts";
 import { eitherOf, mustBe } from "../util/must.ts";
 
@@ -15,8 +16,23 @@ const HEADING: Readonly<Record<keyof TrainOptions, (typeof HEADINGS)[number]>> =
   preset: "Autoencoder:",
   latents: "Autoencoder:",
   expansion: "Autoencoder:",
+  architecture: "Autoencoder:",
   k: "Autoencoder:",
+  kAnneal: "Autoencoder:",
   auxk: "Autoencoder:",
+  thresholdDecay: "Autoencoder:",
+  thresholdStart: "Autoencoder:",
+  prefixes: "Autoencoder:",
+  prefixWeights: "Autoencoder:",
+  prefixSelection: "Autoencoder:",
+  targetL0: "Autoencoder:",
+  sparsityPenalty: "Autoencoder:",
+  sparsityCoef: "Autoencoder:",
+  sparsityWarmup: "Autoencoder:",
+  bandwidth: "Autoencoder:",
+  initialThreshold: "Autoencoder:",
+  tanhScale: "Autoencoder:",
+  deadPenalty: "Autoencoder:",
   deadTokens: "Autoencoder:",
   firedThreshold: "Autoencoder:",
   init: "Autoencoder:",
@@ -104,7 +120,7 @@ export function addFlags(
   ).map((name) => [name, FIELDS[name]] as const);
   for (const [name, field] of chosen) {
     const flag = flagOf(name);
-    const fixed = defaults[name] ?? field.default ?? (DEFAULTS as TrainOptions)[name];
+    const fixed = defaults[name] ?? field.default ?? (DEFAULTS as TrainOptions)[name] ?? ARCHITECTURE_DEFAULTS[name];
     const help = `${field.description}${fixed === undefined ? "" : ` (default: ${shown(fixed)})`}`;
     const option = new Option(field.type === "boolean" ? flag : `${flag} ${placeholder(field)}`, help);
     if (names === undefined) command.optionsGroup(HEADING[name]);

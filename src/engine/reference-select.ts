@@ -1,6 +1,6 @@
 /** What the reference engine selects: the rules of sae/rule.ts over the plain loops of sae/math. */
 
-import type { Collective } from "../collective/collective.ts";
+import { type Collective, groupOf } from "../collective/collective.ts";
 import * as maths from "../sae/math.ts";
 import type { Rule } from "../sae/rule.ts";
 import { NONE, type Step } from "./engine.ts";
@@ -91,18 +91,14 @@ export function keepOfShards(collective: Collective, k: number, codes: Reference
 
 /** "batchtopk": the highest of all rows and shards. */
 export function keepOfBatch(collective: Collective, codes: ReferenceCodes, t: Step): void {
-  const { shards, shard, replica, replicas } = collective.grid;
+  const { shards, shard, replica } = collective.grid;
   const { kept, firedAbove } = hyperOf(t);
-  // Replicas may have different numbers of rows: the others' values are taken as they come.
-  const ofReplica = new Float64Array(shards * codes.value.length);
-  collective.allGather(elementsOf(codes.value), elementsOf(ofReplica), "shards");
-  const lengths = new Float64Array(replicas);
-  collective.allGather(elementsOf(Float64Array.of(ofReplica.length)), elementsOf(lengths), "replicas");
-  const longest = lengths.reduce((a, b) => Math.max(a, b), 0);
+  const ofReplica = gathered(collective, codes.value, "shards");
+  // Replicas may have different numbers of rows.
+  const longest = Math.max(...gathered(collective, Float64Array.of(ofReplica.length), "replicas"));
   const padded = new Float64Array(longest);
   padded.set(ofReplica);
-  const all = new Float64Array(replicas * longest);
-  collective.allGather(elementsOf(padded), elementsOf(all), "replicas");
+  const all = gathered(collective, padded, "replicas");
   const { lowest, equal } = maths.batchCut(all, kept);
   own(t.cut).f64[0] = lowest;
   // Rows of earlier replicas come first, and in a row the latents of earlier shards.
@@ -112,15 +108,23 @@ export function keepOfBatch(collective: Collective, codes: ReferenceCodes, t: St
     for (let s = 0; s < shards; s++) {
       const first = (s * codes.rows + row) * codes.capacity;
       let on = 0;
-      for (let slot = first; slot < first + codes.capacity; slot++) {
-        const value = ofReplica[slot]!;
-        if (value > lowest || (value === lowest && lowest > 0 && left > 0)) on++;
-        if (value === lowest && lowest > 0 && left > 0) left--;
+      for (const value of ofReplica.subarray(first, first + codes.capacity)) {
+        const ties = value === lowest && lowest > 0;
+        if ((lowest > 0 && value > lowest) || (ties && left > 0)) on++;
+        if (ties) left--;
       }
       if (s !== shard) continue;
-      if (on === codes.capacity && codes.capacity < t.fired.shape[0]) markFull(t);
+      if (on === codes.capacity && codes.capacity < t.fired.shape[0]!) markFull(t);
       keepFirst(codes, row, on);
     }
   }
   fireAll(codes, firedAbove, t);
+}
+
+function gathered(collective: Collective, values: Float64Array, over: "shards" | "replicas"): Float64Array {
+  const { size } = groupOf(collective.grid, over);
+  if (size === 1) return values.slice();
+  const all = new Float64Array(size * values.length);
+  collective.allGather(elementsOf(values), elementsOf(all), over);
+  return all;
 }

@@ -10,6 +10,7 @@ import { findForeign, formatNamed, openForeign } from "../interchange/index.ts";
 import { sparsifyWeights } from "../interchange/sparsify.ts";
 import { jsonFile } from "../interchange/tensors.ts";
 import { CFG, MANIFEST } from "../run-files/names.ts";
+import { kOf } from "../sae/architectures/index.ts";
 import { descriptionJson, type SaeDescription } from "../sae/description.ts";
 import { CORE_PARAMS } from "../sae/params.ts";
 import { hasCode, messageOf, SaettaError, UsageError } from "../util/errors.ts";
@@ -70,7 +71,7 @@ export async function exportSae(path: string, options: ExportOptions): Promise<E
   await writeFolder(out, files, async (folder) => {
     if (!verify) return;
     const there = await findForeign(folder, new Set(done.files));
-    const told = { k: bare ? description.spec.k : undefined };
+    const told = { k: bare ? kOf(description.spec) : undefined };
     const rules = await formatNamed(format).rules(
       there?.place ?? { folder, names: new Set(done.files), file: undefined },
       told,
@@ -89,7 +90,7 @@ async function dtypeOf(sae: Exchanged): Promise<"f32" | "f64"> {
 
 function exportNotes({ spec }: SaeDescription, bare: boolean): string[] {
   return bare
-    ? [`the file does not say that k is ${spec.k}, nor that rows are taken as they are: tell whoever reads it`]
+    ? [`the file does not say that k is ${kOf(spec)}, nor that rows are taken as they are: tell whoever reads it`]
     : [];
 }
 

@@ -8,6 +8,7 @@ import {
   HYPER,
   HYPER_DEFAULTS,
   type Hyper,
+  NONE,
   type Normalization,
   type Params,
   type SelectionPlan,
@@ -20,14 +21,15 @@ import { normalizationOf, type SaeDescription } from "../sae/description.ts";
 import type { Dims } from "../sae/dims.ts";
 import { LAYER_NORM_EPS, NO_NORMALIZATION, rowStatistics } from "../sae/math.ts";
 import type { ParamName } from "../sae/params.ts";
-import { slotsFor } from "../sae/rule.ts";
+import { mayOverflow, slotsFor } from "../sae/rule.ts";
 import { BYTES, bytesOf, float32Of, float64Of, uint32Of } from "../util/bytes.ts";
 import { SaettaError, UsageError } from "../util/errors.ts";
 import { checkWeights, type FoundSae, findSae, type SaeOrigin, type WeightsKind, writeParams } from "./weights.ts";
 
 /**
- * At most k active latents a row, the strongest first: [B,k] each. An unused slot has latent NONE
- * (2^32 - 1) and value 0.
+ * At most k active latents per row: [B,k] each, in the order of the rule (sae/rule.ts): the
+ * strongest first where k is fixed, by latent where a threshold decides, and k is then that of the
+ * row with the most. An unused slot has latent NONE (2^32 - 1) and value 0.
  */
 export interface SparseCodes {
   readonly k: number;
@@ -107,11 +109,24 @@ export async function loadFound(
     await checkWeights(found);
     const params = allocParams(engine, dims, paramsOf(spec));
     await writeParams(engine, found, params, options.unitDecoder);
+    await checkCut(engine, params, where);
     return (await saeOver(found, engine, params, close)) as Sae & { readonly path: string };
   } catch (thrown) {
     await close();
     throw thrown;
   }
+}
+
+/** Throws SaettaError where the threshold of BatchTopK was never set. */
+async function checkCut(engine: Engine, { cut }: Params, where: string): Promise<void> {
+  if (cut === undefined) return;
+  const bytes = await engine.read(cut);
+  const [threshold] = engine.real === "f64" ? float64Of(bytes) : float32Of(bytes);
+  if (!(threshold! > 0))
+    throw new SaettaError("its threshold was never set, so no latent can be told active", {
+      where,
+      mend: "train it past --threshold-start",
+    });
 }
 
 /** The selection of inference. */
@@ -146,7 +161,10 @@ export class Sae implements AsyncDisposable {
   readonly path: string | undefined;
   readonly description: SaeDescription;
   readonly dims: Dims;
-  /** Slots per row of the codes that `encode` returns: the most latents that can be active. */
+  /**
+   * Slots per row of the codes that `encode` returns; where a threshold decides, those that it
+   * starts with.
+   */
   readonly k: number;
   /** Which weights these are: the running average ("ema") or those of the last step ("raw"). */
   readonly weights: WeightsKind;
@@ -266,20 +284,17 @@ export class Sae implements AsyncDisposable {
     count: number,
     decode: "rows" | "normalized" | undefined,
   ): Promise<{ codes: SparseCodes; output: Float32Array }> {
-    const { k } = this;
     const { dIn: d, dOut } = this.dims;
     const rowBytes = d * BYTES[dtype];
     if (raw.byteLength !== count * rowBytes) {
       throw new UsageError(`${raw.byteLength} bytes are not ${count} rows of ${d} ${dtype}, the autoencoder's inputs`);
     }
-    const latent = new Uint32Array(count * k);
-    const value = new Float32Array(count * k);
+    const parts: CodesOfRows[] = [];
     const output = new Float32Array(decode ? count * dOut : 0);
     const statistics = this.#statisticsOf(raw, dtype, count);
     for (let first = 0; first < count; first += CAPACITY) {
       const rows = Math.min(CAPACITY, count - first);
-      const pass = this.#pass(rows, dtype, k);
-      const { codes, err: out } = pass.live;
+      const pass = this.#pass(rows, dtype, this.k);
       const { engine } = this;
       engine.write(pass.raw!, raw.subarray(first * rowBytes, (first + rows) * rowBytes));
       // A pass is used whole: what it holds past the last row repeats that row, and is not looked
@@ -288,16 +303,21 @@ export class Sae implements AsyncDisposable {
         NO_TRAINING,
         Uint32Array.from({ length: pass.rows }, (_, row) => Math.min(row, rows - 1)),
       );
-      pass.encode(this.#params, pass.raw!);
+      pass.load(pass.raw!);
+      do pass.select(this.#params);
+      while (!(await pass.fits()));
+      const { codes, err: out } = pass.live;
       if (decode) pass.decode(this.#params);
       const pairs = engine.pairs(codes);
-      latent.set(uint32Of(await engine.read(pairs.latent)).subarray(0, rows * k), first * k);
-      value.set((await this.#reals(pairs.value)).subarray(0, rows * k), first * k);
+      const k = codes.capacity;
+      const latent = uint32Of(await engine.read(pairs.latent)).subarray(0, rows * k);
+      parts.push({ k, latent, value: (await this.#reals(pairs.value)).subarray(0, rows * k) });
       if (decode) this.#finish(await this.#reals(out), output, first, rows, decode === "rows" ? statistics : undefined);
       if (uint32Of(await engine.read(pass.step.bad))[0] !== 0)
         throw new SaettaError("a row that was to be encoded is not finite");
     }
-    return { codes: { k, latent, value, ...(statistics && { rows: statistics }) }, output };
+    const codes = together(parts, count, mayOverflow(this.#plan.rule) ? undefined : this.k);
+    return { codes: { ...codes, ...(statistics && { rows: statistics }) }, output };
   }
 
   /**
@@ -383,4 +403,38 @@ export class Sae implements AsyncDisposable {
     this.#turn = result.catch(() => undefined);
     return result;
   }
+}
+
+interface CodesOfRows {
+  readonly k: number;
+  readonly latent: Uint32Array;
+  readonly value: Float32Array | Float64Array;
+}
+
+/** All rows with the same number of slots: `k`, or what the row with the most uses, at least 1. */
+function together(
+  parts: readonly CodesOfRows[],
+  rows: number,
+  k?: number,
+): Pick<SparseCodes, "k" | "latent" | "value"> {
+  const slots = k ?? Math.max(1, ...parts.map(mostUsed));
+  const latent = new Uint32Array(rows * slots).fill(NONE);
+  const value = new Float32Array(rows * slots);
+  let row = 0;
+  for (const part of parts) {
+    for (let first = 0; first < part.latent.length; first += part.k, row++) {
+      const end = first + Math.min(slots, part.k);
+      latent.set(part.latent.subarray(first, end), row * slots);
+      value.set(part.value.subarray(first, end), row * slots);
+    }
+  }
+  return { k: slots, latent, value };
+}
+
+function mostUsed({ k, latent }: CodesOfRows): number {
+  let most = 0;
+  for (let first = 0; first < latent.length; first += k) {
+    while (most < k && latent[first + most] !== NONE) most++;
+  }
+  return most;
 }

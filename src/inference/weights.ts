@@ -164,7 +164,8 @@ function chosen(path: string, hasAverage: boolean, asked: WeightsKind | undefine
  * factor, they take rows as they are (checkpoint/fold.ts). The average is bias-corrected by 1 - m^t
  * (Adam's correction, Kingma and Ba 2015) and, unless `unitDecoder` is false, its decoder rows are
  * brought back to norm 1, which averaging shortens. `params` may be a shard's, from `firstLatent`
- * on. Throws when a shape is wrong or a weight is not finite.
+ * on; parameters that the autoencoder does not have stay as they are. Throws when a shape is wrong
+ * or a weight is not finite.
  */
 export async function writeParams(
   engine: Engine,
@@ -174,7 +175,9 @@ export async function writeParams(
   firstLatent = 0,
 ): Promise<void> {
   await withParams(found, async (read) => {
+    const there = paramsOf(found.description.spec);
     for (const [name, { sharded }, tensor] of paramEntries(params)) {
+      if (!there.includes(name)) continue;
       const all = await read(name, unitDecoder);
       const values = sharded ? partOf(all, firstLatent, tensor.shape) : all;
       const same = (values instanceof Float32Array ? "f32" : "f64") === engine.real;
@@ -244,6 +247,8 @@ export function corrected<T extends Float32Array | Float64Array>(
   { decay, updates }: Average,
   unitDecoder = true,
 ): T {
+  // The others are copies of the last step's.
+  if (!PARAMS[name].update.startsWith("adam")) return values;
   const factor = -1 / Math.expm1(updates * Math.log(decay));
   for (let i = 0; i < values.length; i++) values[i] = values[i]! * factor;
   if (name === "decoder" && unitDecoder) unitRows(values, d);

@@ -5,6 +5,7 @@ import { TorchTensor } from "../formats/torch-tensor.ts";
 import { ALONE, arraysOf } from "../formats/torch-tree.ts";
 import { inWords } from "../interchange/description.ts";
 import { findForeign, isAutoencoder, openForeign } from "../interchange/index.ts";
+import { kOf } from "../sae/architectures/index.ts";
 import { UsageError } from "../util/errors.ts";
 import { snakeCase } from "../util/json.ts";
 import type { Facts, FileContents } from "./inspection.ts";
@@ -20,7 +21,7 @@ export async function inspectForeign(path: string, names: ReadonlySet<string>): 
   try {
     const { description, files, notes, close } = await openForeign(found, {});
     await close();
-    const { k } = description.spec;
+    const k = kOf(description.spec);
     const { dIn: d, n } = description.dims;
     const { version: _, engine: __, importedFrom: ___, ...about } = description.saetta!;
     const facts = {

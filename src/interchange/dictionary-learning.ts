@@ -10,7 +10,7 @@ import type { TorchValue } from "../formats/torch-pickle.ts";
 import type { TorchFile } from "../formats/torch-read.ts";
 import { TorchTensor } from "../formats/torch-tensor.ts";
 import { type TorchPart, writeTorch } from "../formats/torch-write.ts";
-import { architectureCalled, called, computedInstead } from "../sae/architectures/index.ts";
+import { architectureCalled, called, computedInstead, topkSpecOf } from "../sae/architectures/index.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { closedOnFailure } from "../util/closing.ts";
 import { FormatError, SaettaError, UsageError } from "../util/errors.ts";
@@ -121,7 +121,7 @@ function write(sae: Exchanged, dtype: "f32" | "f64", options: WriteOptions): Ret
   sayable(sae.description, "dictionary_learning", false, options);
   const { dims, spec, saetta } = sae.description;
   const { dIn: d, n } = dims;
-  const { k } = spec;
+  const { k } = topkSpecOf(spec, "dictionary_learning");
   const one = (values: Int32Array | Float32Array, of: "i32" | "f32"): TorchPart => ({
     dtype: of,
     shape: [],

@@ -10,7 +10,7 @@ import { join } from "node:path";
 import type { TorchValue } from "../formats/torch-pickle.ts";
 import { itemsOf } from "../formats/torch-read.ts";
 import { type TorchDict, type TorchPart, writeTorch } from "../formats/torch-write.ts";
-import { architectureCalled, called, computedInstead } from "../sae/architectures/index.ts";
+import { architectureCalled, called, computedInstead, topkSpecOf } from "../sae/architectures/index.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { closedOnFailure } from "../util/closing.ts";
 import { FormatError, UsageError } from "../util/errors.ts";
@@ -88,7 +88,7 @@ async function open(place: Place, told: Told): Promise<Foreign> {
 }
 
 function write(sae: Exchanged, dtype: "f32" | "f64", options: WriteOptions): ReturnType<ForeignFormat["write"]> {
-  const { k } = sae.description.spec;
+  const { k } = topkSpecOf(sae.description.spec, "openai");
   const { n } = sae.description.dims;
   const title = "a file of OpenAI's loader";
   const plain = rowNormalization(sae.description) === "none";

@@ -6,7 +6,7 @@
 
 import { join } from "node:path";
 import { openSafetensors, type Safetensors } from "../formats/safetensors.ts";
-import { architectureCalled, called, computedInstead } from "../sae/architectures/index.ts";
+import { architectureCalled, called, computedInstead, topkSpecOf } from "../sae/architectures/index.ts";
 import { closedOnFailure } from "../util/closing.ts";
 import { FormatError } from "../util/errors.ts";
 import { Fields, type JsonObject, readJsonFile } from "../util/json.ts";
@@ -158,7 +158,7 @@ const WRITTEN_AS = "6.49.2";
 function write(sae: Exchanged, dtype: "f32" | "f64", options: WriteOptions): ReturnType<ForeignFormat["write"]> {
   const { dims, spec, saetta } = sae.description;
   const { dIn: d, n } = dims;
-  const { k } = spec;
+  const { k } = topkSpecOf(spec, "saelens");
   const layerNorm = sayable(sae.description, "SAELens", true, options);
   const cfg: JsonObject = {
     architecture: called(sae.description.spec, "saelens"),

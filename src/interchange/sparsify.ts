@@ -6,6 +6,7 @@
 
 import { basename, dirname, join, resolve } from "node:path";
 import { openSafetensors, type Safetensors } from "../formats/safetensors.ts";
+import { topkSpecOf } from "../sae/architectures/index.ts";
 import { descriptionJson, type Provenance, parseDescription, type SaeDescription } from "../sae/description.ts";
 import { CORE_PARAMS, PARAMS } from "../sae/params.ts";
 import { closedOnFailure } from "../util/closing.ts";
@@ -44,7 +45,7 @@ async function open(place: Place): Promise<Foreign> {
         description.saetta === undefined
           ? describeForeign(
               "sparsify",
-              { d: dims.dIn, n: dims.n, k: spec.k, ...(await hookpointOf(place)) },
+              { d: dims.dIn, n: dims.n, k: topkSpecOf(spec, "sparsify").k, ...(await hookpointOf(place)) },
               join(place.folder, CFG),
             )
           : description,
@@ -123,7 +124,7 @@ export const sparsify: ForeignFormat = {
     const { description, file } = await opened(place);
     try {
       const { dIn: d, n } = description.dims;
-      const { k } = description.spec;
+      const { k } = topkSpecOf(description.spec, "sparsify");
       const [weight, encoderBias, wDec, decoderBias] = [
         await safetensorsFloats(file, "encoder.weight", [n, d]),
         await safetensorsFloats(file, "encoder.bias", [n]),

@@ -38,7 +38,28 @@ export interface Report {
   /** On held-out rows, at evaluations. */
   readonly holdout_fvu?: number;
   readonly holdout_mse?: number;
+  /** Mean active latents by the threshold of inference, where that is not the rule of training. */
+  readonly holdout_l0?: number;
+  /** FVU of each prefix of a Matryoshka autoencoder, the last of all latents. */
+  readonly prefix_fvu?: readonly number[];
+  readonly holdout_prefix_fvu?: readonly number[];
+  /** Threshold of inference of BatchTopK; 0 before it is set. */
+  readonly threshold?: number;
+  /** Of JumpReLU: lowest, quartiles and highest of the thresholds. */
+  readonly threshold_quantiles?: readonly number[];
+  /** Coefficient of the sparsity loss, and that loss. */
+  readonly sparsity_coef?: number;
+  readonly sparsity_loss?: number;
   /** The same of the running average of the weights, at the end of a run that keeps one. */
   readonly holdout_fvu_ema?: number;
   readonly holdout_mse_ema?: number;
+}
+
+/** Every number by its name; those of a list by the list's name and their place from 0. */
+export function flat(report: Report): Readonly<Record<string, number>> {
+  return Object.fromEntries(
+    Object.entries(report).flatMap(([name, value]: [string, number | readonly number[]]) =>
+      typeof value === "number" ? [[name, value]] : value.map((each, i) => [`${name}_${i}`, each]),
+    ),
+  );
 }

@@ -95,7 +95,7 @@ describe("cfg.json", () => {
     [
       "another activation",
       { activation: "groupmax" },
-      'cfg.json: activation "groupmax" is not computed by Saetta (it computes "topk")',
+      'cfg.json: activation "groupmax" is not computed by Saetta (it computes "topk", "batchtopk", "matryoshka", "jumprelu")',
     ],
     [
       "a skip connection",

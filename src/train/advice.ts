@@ -38,7 +38,7 @@ export function runAdvice(report: Report, config: Config, steps: number): string
   }
   if (l0 === 0) {
     said.push("no latent is on in the last batch (L0 0): lower --lr, or look at the data with saetta inspect");
-  } else if (l0 < Math.min(1, config.k / 2)) {
+  } else if (config.k !== undefined && l0 < Math.min(1, config.k / 2)) {
     said.push(`a row has ${l0.toPrecision(2)} latents on, of k ${config.k}: lower --lr, or look at the data`);
   }
   if (fvu >= 1) {

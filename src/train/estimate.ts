@@ -80,7 +80,9 @@ async function timeBatch(
   const kept = Math.min(sample.length / d, batch);
   const index = Uint32Array.from({ length: batch }, (_, row) => row % kept);
   const raw = engine.alloc("f32", [kept, d]);
-  const pass = new ForwardPass(engine, { rows: batch, dims, live: inference });
+  // A threshold that is not set yet would let every latent through.
+  const live = state.params.cut === undefined ? inference : shard.live;
+  const pass = new ForwardPass(engine, { rows: batch, dims, live });
   const step = createTrainStep(engine, { shard, rows: batch });
   const numbers = { ...hyper, rows: batch };
   engine.write(raw, bytesOf(sample.subarray(0, kept * d)));
@@ -96,7 +98,11 @@ async function timeBatch(
     const times: number[] = [];
     for (let spent = 0; times.length <= STEPS && 1000 * spent < MOST_MS; spent += times.at(-1)!) {
       times.push(await took(step.step, () => step.run(state, raw, index, numbers, hyper.clip > 0)));
+      while ((await step.verdict()).full) step.again(state, numbers, hyper.clip > 0);
     }
+    pass.load(raw);
+    do pass.select(state.params);
+    while (!(await pass.fits()));
     const forward = await took(pass.step, () => {
       pass.encode(state.params, raw);
       pass.decode(state.params);

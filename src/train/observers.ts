@@ -7,7 +7,7 @@ import { retryWhenFull } from "../checkpoint/wait-for-disk.ts";
 import { configToJson } from "../config.ts";
 import type { RunLog } from "../logs/run-log.ts";
 import { openRunLogs } from "../logs/run-logs.ts";
-import type { Report } from "../run-files/metrics.ts";
+import { flat, type Report } from "../run-files/metrics.ts";
 import type { JsonObject } from "../util/json.ts";
 import { evaluateAverage } from "./average.ts";
 import { DensityFile } from "./density-file.ts";
@@ -121,7 +121,7 @@ export class LogObserver implements RunObserver {
   see({ progress: { step, tokens, position }, lr, metrics, heldOut }: StepSeen): void {
     if (metrics === undefined) return;
     const now = this.#clock.elapsed();
-    const { holdout_fvu, holdout_mse, holdout_fvu_ema, holdout_mse_ema } = heldOut;
+    const { holdout_fvu, holdout_mse, holdout_fvu_ema, holdout_mse_ema, holdout_l0, holdout_prefix_fvu } = heldOut;
     const report: Report = {
       step,
       tokens,
@@ -134,11 +134,13 @@ export class LogObserver implements RunObserver {
       tokens_per_second: (tokens - this.#before.tokens) / Math.max(1e-9, now - this.#before.at),
       ...(holdout_fvu === undefined ? {} : { holdout_fvu, holdout_mse }),
       ...(holdout_fvu_ema === undefined ? {} : { holdout_fvu_ema, holdout_mse_ema }),
+      ...(holdout_l0 === undefined ? {} : { holdout_l0 }),
+      ...(holdout_prefix_fvu === undefined ? {} : { holdout_prefix_fvu }),
     };
     this.last = report;
     this.#before = { at: now, tokens };
     this.#metrics?.append(report);
-    this.#logs?.append({ step, wallTime: this.#clock.startTime + now, values: { ...report } });
+    this.#logs?.append({ step, wallTime: this.#clock.startTime + now, values: flat(report) });
     const density = this.#holdout?.density;
     if (holdout_fvu !== undefined && density !== undefined) this.#densities?.append(step, density);
     this.#publish(report);

@@ -22,7 +22,7 @@ import { keepingHead } from "../data/rows-source.ts";
 import { bytesPerRow, rowWidth, type Source } from "../data/source.ts";
 import type { Engine, Hyper, Normalization } from "../engine/engine.ts";
 import { prepareEngine, selectEngine } from "../engine/select.ts";
-import { type ArchitectureSpec, paramsOf, rulesOf } from "../sae/architectures/index.ts";
+import { type ArchitectureSpec, architectureNamed, paramsOf, rulesOf } from "../sae/architectures/index.ts";
 import type { SaeDescription } from "../sae/description.ts";
 import { autoencoderDims } from "../sae/dims.ts";
 import { SaettaError, UsageError } from "../util/errors.ts";
@@ -51,6 +51,8 @@ export interface RunPlan {
   readonly budget: number;
   readonly steps: number;
   readonly memory: Forecast["memory"];
+  /** Numbers of the architecture that change from step to step; `step` counts from 0. */
+  readonly numbers: (step: number, rows: number) => Partial<Hyper>;
 }
 
 /**
@@ -140,7 +142,23 @@ export async function planRun(
   }
   const steps = totalSteps(budget, config.batch, config.dropLast);
   const record = { ...before, steps };
-  return { source, config, choice, order, record, engine, collective, spec, shard, budget, memory, steps };
+  const numbers = (step: number, rows: number) =>
+    architectureNamed(spec.architecture).stepHyper?.(config, { step, steps, rows }) ?? {};
+  return {
+    numbers,
+    source,
+    config,
+    choice,
+    order,
+    record,
+    engine,
+    collective,
+    spec,
+    shard,
+    budget,
+    memory,
+    steps,
+  };
 }
 
 /** What rows that are read once allow: their own order, and none kept for evaluation. */
@@ -174,16 +192,19 @@ function excludable(source: Source, given: TrainOptions, onNote: (note: string) 
 
 /** The numbers of every step but the learning rate and the rows. */
 export function hyperOf(config: Config, mseScale: number): Omit<Hyper, "lr" | "rows"> {
+  const spec = specOf(config);
+  const { hyper, lossWeight } = architectureNamed(spec.architecture);
   return {
     beta1: 0.9,
     beta2: 0.999,
     eps: config.eps,
     clip: config.clip,
     emaDecay: config.ema,
-    mseScale,
-    auxCoef: config.auxkCoef,
+    mseScale: mseScale * (lossWeight?.(spec as never) ?? 1),
+    auxCoef: config.auxkCoef ?? 0,
     deadAfter: config.deadTokens,
     firedAbove: config.firedThreshold,
+    ...hyper?.(config, spec as never),
   };
 }
 

@@ -266,7 +266,7 @@ describe("what may not be", () => {
       { tokens: 100 },
       "the run has trained on 1280 rows already, more than the budget of 100; raise --tokens or --epochs",
     ],
-    [{ k: -1 }, "k must be a whole number of at least 1"],
+    [{ k: -1 }, "k must be a number above 0"],
   ])("%j is refused and changes nothing", async (changes, message) => {
     const before = await readFile(join(whole, "config.json"), "utf8");
     const refused = await resume(whole, changes as TrainOptions).catch((thrown: unknown) => thrown);

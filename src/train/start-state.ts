@@ -8,14 +8,24 @@ import { notesOf, zeroRowsNote } from "../data/preflight-words.ts";
 import { geometricMedian, meanVariance, normalizationFor, normalizeRows, strideSample } from "../data/statistics.ts";
 import type { Hyper, Normalization, State } from "../engine/engine.ts";
 import { type FoundSae, writeParams } from "../inference/weights.ts";
-import { paramsOf } from "../sae/architectures/index.ts";
+import { architectureNamed, paramsOf } from "../sae/architectures/index.ts";
 import { normalizationOf } from "../sae/description.ts";
+import { paramEntries } from "../sae/params.ts";
 import { type Pace, secondsFor, timeSteps } from "./estimate.ts";
 import { hyperOf, type RunPlan } from "./plan.ts";
 import { fromFirst } from "./rank-shard.ts";
 import { scaleNotes } from "./recipe-notes.ts";
 import type { RunContext } from "./run.ts";
-import { allocState, readReals, rescaleEncoder, shareState, startParams, unfold } from "./state.ts";
+import {
+  allocState,
+  calibratedThreshold,
+  readReals,
+  rescaleEncoder,
+  shareState,
+  startParams,
+  unfold,
+  writeReals,
+} from "./state.ts";
 import { MOST_ROWS } from "./validate.ts";
 
 /** How far a run is; with the state of the engine, all that it needs to continue. */
@@ -127,11 +137,13 @@ export async function startState(
     }
     await unfold(engine, state.params, foldOf(initial.description));
   }
+  await startThresholds(plan, state, initial, sample, hyper);
   // Several ranks would not agree on how many steps to time.
   if (shard.grid.size > 1) shareState(engine, state, shard);
   const timed = found !== undefined && shard.grid.size === 1;
   const batch = Math.min(config.batch, budget);
-  const seconds = timed ? secondsOf(plan, await timeSteps(engine, shard, state, sample, batch, hyper)) : undefined;
+  const paced = { ...hyper, ...plan.numbers(0, Math.min(batch, MOST_PROBED)) };
+  const seconds = timed ? secondsOf(plan, await timeSteps(engine, shard, state, sample, batch, paced)) : undefined;
   return {
     state,
     progress: { step: 0, tokens: 0, position: START },
@@ -143,6 +155,52 @@ export async function startState(
     preflight: found,
   };
 }
+
+/** Rows of the largest batch that is timed (estimate.ts). */
+const MOST_PROBED = 1024;
+
+/**
+ * The architecture's own parameters: its start, and thresholds that give the L0 of the run on the
+ * sample, where no other start was asked for or found in the autoencoder to start from.
+ */
+async function startThresholds(
+  { engine, collective, config, spec, shard }: RunPlan,
+  { params }: State,
+  initial: FoundSae | undefined,
+  sample: Float32Array,
+  hyper: Hyper0,
+): Promise<void> {
+  const there = initial === undefined ? [] : paramsOf(initial.description.spec);
+  const begin = architectureNamed(spec.architecture).start?.(config) ?? {};
+  for (const [name, , tensor] of paramEntries(params)) {
+    const value = begin[name];
+    if (value !== undefined) writeReals(engine, tensor, new Float64Array(tensor.shape[0]!).fill(value));
+  }
+  const { dims } = shard;
+  const rows = await fromFirst(collective, async () =>
+    Array.from(sample.subarray(0, Math.min(CALIBRATION_ROWS * dims.dIn, sample.length))),
+  );
+  for (const name of ["threshold", "cut"] as const) {
+    const tensor = params[name];
+    if (tensor === undefined || there.includes(name)) continue;
+    const fixed = name === "threshold" ? config.initialThreshold : undefined;
+    const l0 = spec.architecture === "jumprelu" ? spec.targetL0 || DEFAULT_L0 : spec.k;
+    // A new BatchTopK run sets its own threshold in the first step.
+    if (name === "cut" && initial === undefined) continue;
+    const value =
+      typeof fixed === "number"
+        ? fixed
+        : await calibratedThreshold(engine, params, shard, Float32Array.from(rows), l0, { ...hyper, rows: 0 });
+    writeReals(engine, tensor, new Float64Array(tensor.shape[0]!).fill(value));
+  }
+}
+
+type Hyper0 = Omit<Hyper, "rows">;
+
+/** Rows of the sample that thresholds are calibrated on. */
+const CALIBRATION_ROWS = 1024;
+/** Where no L0 is asked for. */
+const DEFAULT_L0 = 64;
 
 /** What rounding to 16 bits may do to a norm of 1. */
 const UNIT = 0.01;

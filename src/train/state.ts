@@ -16,6 +16,7 @@ import { allocNumbers } from "../engine/numbers.ts";
 import type { Dims } from "../sae/dims.ts";
 import { tiedStart, unitProbes } from "../sae/init.ts";
 import { type ParamName, paramEntries } from "../sae/params.ts";
+import { slotsFor } from "../sae/rule.ts";
 import { BYTES, bytesOf, float32Of, float64Of } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
 import type { RankShard } from "./rank-shard.ts";
@@ -150,4 +151,30 @@ export async function rescaleEncoder(
   const encoder = await readReals(engine, params.encoder);
   writeReals(engine, params.encoder, encoder.map((weight: number) => weight / mean) as Float32Array | Float64Array);
   return mean;
+}
+
+/**
+ * The threshold above which rows [*, dIn] of the sample, the same on all ranks, have `l0` active
+ * latents on average: what BatchTopK would cut at.
+ */
+export async function calibratedThreshold(
+  engine: Engine,
+  params: Params,
+  { dims, grid }: RankShard,
+  sample: Float32Array,
+  l0: number,
+  hyper: Hyper,
+): Promise<number> {
+  const rows = sample.length / dims.dIn;
+  const rule = { kind: "batchtopk", k: l0 } as const;
+  const live = { rule, among: "all", slots: slotsFor(rule, dims.n) } as const;
+  const pass = new ForwardPass(engine, { rows, dims, live, raw: "f32" });
+  pass.prepare({ ...hyper, rows, kept: Math.floor(l0 * rows * grid.replicas) });
+  engine.write(pass.raw!, bytesOf(sample));
+  pass.load(pass.raw!);
+  do pass.select(params);
+  while (!(await pass.fits()));
+  const [threshold] = await readReals(engine, pass.step.cut);
+  pass.close();
+  return threshold!;
 }

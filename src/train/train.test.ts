@@ -370,7 +370,7 @@ describe("what cannot be run is refused", () => {
 
   it("naming the option, also where JavaScript let it through", async () => {
     await refused({ k: 25 }).toThrow("--k 25 is more than the 24 latents");
-    await refused({ k: 0 }).toThrow(/^k must be a whole number of at least 1, .*but is 0$/);
+    await refused({ k: 0 }).toThrow(/^k must be a number above 0, .*but is 0$/);
     await refused({ batch: 0.5 }).toThrow(/^batch must be a whole number of at least 1, .*but is 0.5$/);
     await refused({ latent: 3 } as TrainOptions).toThrow("unknown option latent");
     const undefinedIsNothing: Record<string, unknown> = { seed: undefined, k: undefined };

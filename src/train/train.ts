@@ -9,6 +9,7 @@ import { checkOptions, type TrainOptions } from "../config.ts";
 import { stoppable } from "../data/rows-source.ts";
 import type { Source } from "../data/source.ts";
 import { type FoundSae, findSae } from "../inference/weights.ts";
+import { architectureNamed, kOf } from "../sae/architectures/index.ts";
 import { normalizationOf } from "../sae/description.ts";
 import { otherOrigin } from "../sae/origin.ts";
 import { UsageError } from "../util/errors.ts";
@@ -120,7 +121,10 @@ function likeInitial(asked: TrainOptions, initial: FoundSae, source: Source): Tr
   // The weights already have their scale; rescaling them would not be starting from them.
   if (asked.encoderRescale)
     throw new UsageError("--encoder-rescale and --init exclude each other", { mend: "leave one of them out" });
-  return { ...rest, latents: n, k: asked.k ?? spec.k, normalize: kind, encoderRescale: false };
+  const architecture = asked.architecture ?? spec.architecture;
+  const k = asked.k ?? kOf(spec);
+  const hasK = Object.hasOwn(architectureNamed(architecture).options, "k") && k !== undefined;
+  return { ...rest, architecture, latents: n, ...(hasK ? { k } : {}), normalize: kind, encoderRescale: false };
 }
 
 function defaultOut({ paths }: Source, now: Date): string {

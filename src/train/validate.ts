@@ -14,6 +14,7 @@ import { uint32Of } from "../util/bytes.ts";
 import { nonFiniteRows } from "../util/float16.ts";
 import { type RankShard, sumOverShards } from "./rank-shard.ts";
 import type { HeldOut } from "./report.ts";
+import { readReals } from "./state.ts";
 
 /** Rows of an evaluation during training; `saetta eval` uses all of them. */
 export const MOST_ROWS = 16_384;
@@ -124,16 +125,21 @@ export class Validator {
 
   async run(params: Params): Promise<HeldOut> {
     const engine = this.#engine;
-    const total = new Float64Array(sumsLength(this.#shard.whole.dOut));
+    const { prefixes, inference } = this.#shard;
+    if (params.cut !== undefined && !((await readReals(engine, params.cut))[0]! > 0)) return {};
+    const total = new Float64Array(sumsLength(this.#shard.whole.dOut, prefixes?.length));
     const firings = new Float64Array(this.#shard.dims.n);
     let rows = 0;
     for (const chunk of this.#chunks) {
       const pass = this.#pass(chunk.rows);
       pass.prepare({ ...this.#hyper, rows: chunk.rows });
       engine.write(pass.raw!, chunk.bytes);
-      pass.encode(params, pass.raw!);
-      pass.decode(params);
-      pass.residual(params);
+      pass.load(pass.raw!);
+      do {
+        pass.select(params);
+        pass.decode(params);
+        pass.residual(params);
+      } while (!(await pass.fits()));
       const [sums, latents] = await Promise.all([
         readNumbers(engine, pass.step.sums),
         engine.read(engine.pairs(pass.live.codes).latent),
@@ -144,8 +150,13 @@ export class Validator {
     }
     const never = firings.reduce((count, times) => count + (times === 0 ? 1 : 0), 0);
     this.density = { rows, latents: firings.length, never, density: densityBins(firings, rows, BINS_PER_DECADE) };
-    const { fvu, mse } = losses(namedSums(total), rows, 1, 0);
-    return { holdout_fvu: fvu, holdout_mse: mse };
+    const { fvu, mse, l0, prefixFvu } = losses(namedSums(total, prefixes?.length), rows, 1, 0, prefixes);
+    return {
+      holdout_fvu: fvu,
+      holdout_mse: mse,
+      ...(inference.rule.kind === "threshold" ? { holdout_l0: l0 } : {}),
+      ...(prefixFvu.length === 0 ? {} : { holdout_prefix_fvu: [...prefixFvu, fvu] }),
+    };
   }
 
   /** Gives the engine's memory back. */
@@ -155,13 +166,14 @@ export class Validator {
   }
 
   #pass(rows: number): ForwardPass {
-    const { dims, inference } = this.#shard;
+    const { dims, inference, prefixes } = this.#shard;
     const pass =
       this.#passes.get(rows) ??
       new ForwardPass(this.#engine, {
         rows,
         dims,
         live: inference,
+        prefixes,
         raw: this.#dtype,
         normalization: this.#normalization,
       });

@@ -162,6 +162,21 @@ export class Fields {
     return value;
   }
 
+  /** A list of finite numbers. */
+  numbers(name: string): readonly number[] {
+    const value = this.get(name);
+    if (Array.isArray(value) && value.every((each) => typeof each === "number" && Number.isFinite(each)))
+      return value as readonly number[];
+    this.#refuse(name, "a list of numbers");
+  }
+
+  /** A list of whole numbers of at least 0. */
+  integers(name: string): readonly number[] {
+    const value = this.numbers(name);
+    if (value.every((each) => Number.isSafeInteger(each) && each >= 0)) return value;
+    this.#refuse(name, "a list of whole numbers");
+  }
+
   boolean(name: string, byDefault?: boolean): boolean {
     const value = this.get(name) ?? byDefault;
     if (typeof value !== "boolean") this.#refuse(name, "true or false");

@@ -4,6 +4,7 @@
  */
 
 import type { Architecture } from "../../src/sae/architectures/architecture.ts";
+import { CORE_PARAMS } from "../../src/sae/params.ts";
 
 export interface ReluSpec {
   readonly architecture: "relu";
@@ -13,7 +14,8 @@ export const relu: Architecture<ReluSpec> = {
   name: "relu",
   options: {},
   defaults: {},
-  params: ["encoder", "latentBias", "decoder", "preBias", "threshold"],
+  params: () => [...CORE_PARAMS, "threshold"],
+  spec: () => ({ architecture: "relu" }),
   rules: () => ({
     live: { kind: "threshold", param: "threshold" },
     inference: { kind: "threshold", param: "threshold" },

@@ -32,7 +32,7 @@ afterEach(() => rm(folder, { recursive: true }));
 it("is saved, loaded and computes, from its own file and a line of the table", async () => {
   await using engine = createReferenceEngine();
   const dims = autoencoderDims(3, 4);
-  const state = allocState(engine, dims, relu.params, false);
+  const state = allocState(engine, dims, relu.params({ architecture: "relu" }), false);
   const weights = {
     encoder: [1, 0, 0, 0, 1, 0, 0, 0, 1, 1, 1, 1],
     latentBias: [0, 0, 0, -30],

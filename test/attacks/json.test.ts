@@ -52,7 +52,7 @@ describe("cfg.json is refused", () => {
     [
       "with a name that a terminal would obey",
       cfg({ activation: "\u001b]0;mine\u0007" }),
-      'FILE: activation "\\u001b]0;mine\\u0007" is not computed by Saetta (it computes "topk")',
+      'FILE: activation "\\u001b]0;mine\\u0007" is not computed by Saetta (it computes "topk", "batchtopk", "matryoshka", "jumprelu")',
     ],
   ])("%s", async (_, text, line) => {
     const read = async (path: string) => parseDescription(await readJsonFile(path), path);

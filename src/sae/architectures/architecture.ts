@@ -31,6 +31,31 @@ export interface SelectionRules {
 /** Programs whose files name an architecture. */
 export type Program = "sparsify" | "saelens" | "openai" | "dictionary_learning";
 
+/** Options of a run by their names; an architecture reads its own, which are there by then. */
+export type ArchitectureOptions = Readonly<Record<string, unknown>>;
+
+/** Numbers of a step that an architecture decides, by their names in the engine's HYPER. */
+export type StepNumbers = {
+  readonly [N in
+    | "rowK"
+    | "kept"
+    | "cutDecay"
+    | "bandwidth"
+    | "penalty"
+    | "sparsity"
+    | "tanhScale"
+    | "targetL0"
+    | "deadPenalty"
+    | "gain"]?: number;
+};
+
+export interface StepOf {
+  readonly step: number;
+  readonly steps: number;
+  /** Rows of the global batch. */
+  readonly rows: number;
+}
+
 /** `S`: the numbers of one autoencoder of this architecture, besides its dimensions. */
 export interface Architecture<S extends { readonly architecture: string }> {
   readonly name: S["architecture"];
@@ -39,8 +64,22 @@ export interface Architecture<S extends { readonly architecture: string }> {
    */
   readonly options: Readonly<Record<string, ZodType>>;
   readonly defaults: Readonly<Record<string, unknown>>;
-  readonly params: readonly ParamName[];
+  params(spec: S): readonly ParamName[];
+
   rules(spec: S): SelectionRules;
+  /**
+   * The autoencoder of a run, of which all options are known. Throws UsageError for values that
+   * contradict each other, with the flag.
+   */
+  spec(options: ArchitectureOptions, latents: number): S;
+  /** Numbers of a run's steps that only it has. */
+  hyper?(options: ArchitectureOptions, spec: S): StepNumbers;
+  /** Those that change from step to step; `step` counts from 0, `steps` is how many there are. */
+  stepHyper?(options: ArchitectureOptions, at: StepOf): StepNumbers;
+  /** Weight of the reconstruction loss by all latents, where there are prefixes; default 1. */
+  lossWeight?(spec: S): number;
+  /** What its own parameters start from, where that is not 0. */
+  start?(options: ArchitectureOptions): { readonly [N in ParamName]?: number };
   /** Its numbers, as state.json and reports state them. */
   numbers(spec: S): Readonly<Record<string, number>>;
   /**

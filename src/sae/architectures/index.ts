@@ -3,16 +3,20 @@
 import { UsageError } from "../../util/errors.ts";
 import type { ParamName } from "../params.ts";
 import type { Architecture, Program, SelectionRules } from "./architecture.ts";
+import { batchtopk } from "./batchtopk.ts";
+import { jumprelu } from "./jumprelu.ts";
+import { matryoshka } from "./matryoshka.ts";
 import { type ArchitectureName, type ArchitectureSpec, TABLE } from "./table.ts";
+import { type TopkSpec, topk } from "./topk.ts";
 
 export type { ArchitectureName, ArchitectureSpec } from "./table.ts";
 
-export function architectureNames(): readonly ArchitectureName[] {
-  return Object.keys(TABLE) as ArchitectureName[];
+export function architectureNames(): [ArchitectureName, ...ArchitectureName[]] {
+  return Object.keys(TABLE) as [ArchitectureName, ...ArchitectureName[]];
 }
 
 export function architectureNamed<S extends ArchitectureSpec>(name: S["architecture"]): Architecture<S> {
-  return TABLE[name] as Architecture<S>;
+  return TABLE[name] as unknown as Architecture<S>;
 }
 
 /** The architecture that `program` calls so in its files. */
@@ -43,9 +47,39 @@ export function computedInstead(program: Program): string {
 
 /** The parameters of an autoencoder. */
 export function paramsOf(spec: ArchitectureSpec): readonly ParamName[] {
-  return architectureNamed(spec.architecture).params;
+  return architectureNamed(spec.architecture).params(spec);
 }
 
 export function rulesOf(spec: ArchitectureSpec): SelectionRules {
   return architectureNamed(spec.architecture).rules(spec);
+}
+
+/** Options of all architectures, by the names of the library. */
+export const ARCHITECTURE_OPTIONS = {
+  ...topk.options,
+  ...batchtopk.options,
+  ...matryoshka.options,
+  ...jumprelu.options,
+};
+
+/** What those options are by default; TopK's value where several architectures have one. */
+export const ARCHITECTURE_DEFAULTS: Readonly<Record<string, unknown>> = {
+  ...jumprelu.defaults,
+  ...matryoshka.defaults,
+  ...batchtopk.defaults,
+  ...topk.defaults,
+};
+
+/** The numbers of a TopK autoencoder. Throws UsageError for another, which `program` cannot say. */
+export function topkSpecOf(spec: ArchitectureSpec, program: Program): TopkSpec {
+  if (spec.architecture === "topk") return spec;
+  called(spec, program);
+  throw new UsageError(`${spec.architecture} is not written in the format of ${program}`, {
+    mend: "choose another --format",
+  });
+}
+
+/** k of the rule, where it has one: latents per row, on average. */
+export function kOf(spec: ArchitectureSpec): number | undefined {
+  return "k" in spec ? spec.k : undefined;
 }

@@ -4,8 +4,10 @@
  * highest dead ones reconstruct the residual.
  */
 
-import { z } from "zod";
+import { UsageError } from "../../util/errors.ts";
+import { CORE_PARAMS } from "../params.ts";
 import type { Architecture } from "./architecture.ts";
+import { annealedK, annealOption, auxkOptions, kOption, largestK } from "./options.ts";
 
 export interface TopkSpec {
   readonly architecture: "topk";
@@ -13,26 +15,36 @@ export interface TopkSpec {
   readonly k: number;
   /** Dead latents per row that the auxiliary loss may use; 0: no auxiliary loss. */
   readonly auxk: number;
+  /** Where k falls while training: the k that it starts from. */
+  readonly startK?: number | undefined;
+}
+
+interface Options {
+  readonly k: number;
+  readonly auxk: number;
+  readonly kAnneal?: string | undefined;
 }
 
 export const topk = {
   name: "topk",
-  options: {
-    k: z.number().int().positive().describe("active latents per row"),
-    auxk: z
-      .number()
-      .int()
-      .nonnegative()
-      .describe("dead latents per row that the auxiliary loss may use; 0 turns it off"),
-    auxkCoef: z.number().nonnegative().describe("weight of the auxiliary loss"),
-  },
+  options: { ...kOption, ...auxkOptions, ...annealOption },
   defaults: { k: 32, auxk: 256, auxkCoef: 1 / 32 },
-  params: ["encoder", "latentBias", "decoder", "preBias"],
-  rules: ({ k, auxk }) => ({
-    live: { kind: "topk", k },
+  params: () => CORE_PARAMS,
+  rules: ({ k, auxk, startK = k }) => ({
+    live: { kind: "topk", k: startK },
     dead: auxk > 0 ? { kind: "topk", k: auxk } : undefined,
     inference: { kind: "topk", k },
   }),
+  spec: (options, latents) => {
+    const { k, auxk, kAnneal } = options as unknown as Options;
+    wholeK(k, latents);
+    const startK = Math.min(latents, Math.ceil(largestK(k, kAnneal)));
+    return { architecture: "topk", k, auxk, ...(startK === k ? {} : { startK }) };
+  },
+  stepHyper: (options, { step }) => {
+    const { k, kAnneal } = options as unknown as Options;
+    return { rowK: Math.round(annealedK(k, kAnneal, step)) };
+  },
   numbers: ({ k, auxk }) => ({ k, auxk }),
   called: { sparsify: "topk", saelens: "topk", openai: "TopK", dictionary_learning: "AutoEncoderTopK" },
   cfg: {
@@ -41,3 +53,11 @@ export const topk = {
     read: (sparsify, own) => ({ architecture: "topk", k: sparsify.integer("k", 1), auxk: own?.integer("auxk") ?? 0 }),
   },
 } as const satisfies Architecture<TopkSpec>;
+
+/** Throws UsageError unless k is a whole number of at most `latents`. */
+export function wholeK(k: number, latents: number): void {
+  if (!Number.isInteger(k))
+    throw new UsageError(`--k ${k} is not a whole number`, { mend: "round it, or use --architecture batchtopk" });
+  if (k > latents)
+    throw new UsageError(`--k ${k} is more than the ${latents} latents`, { mend: "lower --k or raise --latents" });
+}

@@ -1,0 +1,117 @@
+/**
+ * Matryoshka: Bussmann et al. 2025 (arXiv 2503.17547). The first m latents alone, for each m of a
+ * list of prefixes, must reconstruct too, so that early latents stay general. One selection, by
+ * BatchTopK or TopK; one reconstruction per prefix.
+ */
+
+import { z } from "zod";
+import { UsageError } from "../../util/errors.ts";
+import { CORE_PARAMS } from "../params.ts";
+import type { Architecture } from "./architecture.ts";
+import { auxkOptions, batchNumbers, cutOptions, kOption } from "./options.ts";
+import { wholeK } from "./topk.ts";
+
+export interface MatryoshkaSpec {
+  readonly architecture: "matryoshka";
+  readonly k: number;
+  readonly auxk: number;
+  /** Ascending; the last is the number of latents. */
+  readonly prefixes: readonly number[];
+  /** Of the loss of each prefix; they sum to 1. */
+  readonly weights: readonly number[];
+  readonly selection: "batchtopk" | "topk";
+}
+
+interface Options {
+  readonly k: number;
+  readonly auxk: number;
+  readonly prefixes: readonly number[];
+  readonly prefixWeights?: readonly number[] | undefined;
+  readonly prefixSelection: MatryoshkaSpec["selection"];
+}
+
+const MOST_PREFIXES = 16;
+
+export const matryoshka = {
+  name: "matryoshka",
+  options: {
+    ...kOption,
+    ...auxkOptions,
+    ...cutOptions,
+    prefixes: z
+      .array(z.number().positive())
+      .min(1)
+      .describe("latents of each prefix that reconstructs alone, as numbers or as fractions of all, ascending")
+      .meta({ placeholder: "LIST" }),
+    prefixWeights: z
+      .array(z.number().positive())
+      .min(1)
+      .describe("weight of the loss of each prefix")
+      .meta({ placeholder: "LIST", default: "all alike" }),
+    prefixSelection: z.enum(["batchtopk", "topk"]).describe("what selects the latents"),
+  },
+  defaults: {
+    ...{ k: 32, auxk: 256, auxkCoef: 1 / 32, thresholdDecay: 0.99, thresholdStart: 0 },
+    ...{ prefixes: [1 / 16, 1 / 8, 1 / 4, 1 / 2, 1], prefixSelection: "batchtopk" },
+  },
+  params: ({ selection }) => (selection === "topk" ? CORE_PARAMS : [...CORE_PARAMS, "cut"]),
+  rules: ({ k, auxk, prefixes, weights, selection }) => ({
+    live: { kind: selection, k },
+    dead: auxk > 0 ? { kind: "topk", k: auxk } : undefined,
+    inference: selection === "topk" ? { kind: "topk", k } : { kind: "threshold", param: "cut" },
+    prefixes: prefixes.map((end, g) => ({ end, weight: weights[g]! / weights.at(-1)! })),
+  }),
+  spec: (options, latents) => {
+    const { k, auxk, prefixes, prefixWeights, prefixSelection } = options as unknown as Options;
+    if (prefixSelection === "topk") wholeK(k, latents);
+    const ends = prefixEnds(prefixes, latents);
+    const weights = prefixWeights ?? ends.map(() => 1);
+    if (weights.length !== ends.length)
+      throw new UsageError(`--prefix-weights has ${weights.length} numbers for ${ends.length} prefixes`, {
+        mend: "give one for each prefix",
+      });
+    const sum = weights.reduce((a, b) => a + b, 0);
+    return {
+      ...{ architecture: "matryoshka", k, auxk, prefixes: ends, selection: prefixSelection },
+      weights: weights.map((weight) => weight / sum),
+    };
+  },
+  // The engine's weights are relative to the last one's.
+  lossWeight: ({ weights }) => weights.at(-1)!,
+  stepHyper: (options, { step, rows }) => batchNumbers(options as never, step, rows),
+  numbers: ({ k, auxk }) => ({ k, auxk }),
+  called: { sparsify: "matryoshka", dictionary_learning: "MatryoshkaBatchTopKSAE" },
+  cfg: {
+    isOfSparsify: false,
+    write: ({ k, auxk, prefixes, weights, selection }) => ({
+      sparsify: { k },
+      own: { auxk, prefixes: [...prefixes], prefix_weights: [...weights], prefix_selection: selection },
+    }),
+    read: (sparsify, own) => {
+      const prefixes = own?.integers("prefixes") ?? [];
+      return {
+        architecture: "matryoshka",
+        k: sparsify.number("k"),
+        auxk: own?.integer("auxk") ?? 0,
+        prefixes,
+        weights: own?.numbers("prefix_weights") ?? prefixes.map(() => 1 / prefixes.length),
+        selection: own?.string("prefix_selection") === "topk" ? "topk" : "batchtopk",
+      };
+    },
+  },
+} as const satisfies Architecture<MatryoshkaSpec>;
+
+/** Numbers of latents, from numbers or fractions; the whole autoencoder comes last. */
+function prefixEnds(prefixes: readonly number[], latents: number): readonly number[] {
+  const areFractions =
+    prefixes.every((each) => each <= 1) && !(prefixes.length === 1 && latents > 1 && prefixes[0] !== 1);
+  const ends = areFractions ? prefixes.map((each) => Math.round(each * latents)) : prefixes;
+  const all = ends.at(-1) === latents ? ends : [...ends, latents];
+  const ascending = all.every((end, g) => Number.isInteger(end) && end >= 1 && (g === 0 || end > all[g - 1]!));
+  if (!ascending || all.length > MOST_PREFIXES)
+    throw new UsageError(
+      `--prefixes ${prefixes.join(",")} must be ${MOST_PREFIXES} at most, ascending, and at most the ${latents} latents`,
+      { mend: "give numbers of latents, or fractions of all" },
+    );
+  return all;
+}

@@ -1,0 +1,69 @@
+/** Options of `saetta train` that several architectures have, by the names of the library. */
+
+import { z } from "zod";
+import { UsageError } from "../../util/errors.ts";
+
+export const kOption = {
+  k: z.number().positive().describe("active latents per row; batchtopk: mean, may be fractional"),
+};
+
+export const auxkOptions = {
+  auxk: z.number().int().nonnegative().describe("dead latents per row that the auxiliary loss may use; 0 turns it off"),
+  auxkCoef: z.number().nonnegative().describe("weight of the auxiliary loss"),
+};
+
+export const annealOption = {
+  kAnneal: z
+    .string()
+    .regex(/^\d+(\.\d+)?:\d+$/)
+    .describe("FROM:STEPS, k falls in a straight line from FROM to --k over so many steps")
+    .meta({ placeholder: "FROM:STEPS", default: "off" }),
+};
+
+export const cutOptions = {
+  thresholdDecay: z
+    .number()
+    .min(0)
+    .lt(1)
+    .describe("decay per step of the running mean of the lowest kept value, the threshold of inference"),
+  thresholdStart: z
+    .number()
+    .int()
+    .nonnegative()
+    .describe("steps before that running mean begins; it begins with the first value"),
+};
+
+/** k at a step from 0. Throws UsageError where it does not fall. */
+export function annealedK(k: number, anneal: string | undefined, step: number): number {
+  if (anneal === undefined) return k;
+  const [from = k, steps = 0] = anneal.split(":").map(Number);
+  if (from < k) throw new UsageError(`--k-anneal ${anneal} begins below --k ${k}`, { mend: "begin above it" });
+  return step >= steps ? k : from + ((k - from) * step) / steps;
+}
+
+/** The largest k of a run. */
+export function largestK(k: number, anneal: string | undefined): number {
+  return annealedK(k, anneal, 0);
+}
+
+/** What BatchTopK keeps of a step on `rows` rows, and how its threshold moves. */
+export function batchNumbers(
+  {
+    k,
+    kAnneal,
+    thresholdDecay,
+    thresholdStart,
+  }: {
+    readonly k: number;
+    readonly kAnneal?: string | undefined;
+    readonly thresholdDecay: number;
+    readonly thresholdStart: number;
+  },
+  step: number,
+  rows: number,
+): { readonly kept: number; readonly cutDecay: number } {
+  return {
+    kept: Math.floor(annealedK(k, kAnneal, step) * rows),
+    cutDecay: step < thresholdStart ? 1 : step === thresholdStart ? 0 : thresholdDecay,
+  };
+}
