@@ -175,7 +175,7 @@ export async function writeParams(
   firstLatent = 0,
 ): Promise<void> {
   await withParams(found, async (read) => {
-    const there = paramsOf(found.description.spec);
+    const there = paramNames(found.description);
     for (const [name, { sharded }, tensor] of paramEntries(params)) {
       if (!there.includes(name)) continue;
       const all = await read(name, unitDecoder);
