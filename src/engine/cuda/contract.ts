@@ -7,6 +7,9 @@
 import { headerOf, parametersOf } from "../contract/header.ts";
 import { type ArgumentsOf, type Contract, type Fields, sizeOfStruct } from "../contract/layout.ts";
 import { SHARED_CONSTANTS, SHARED_ENUMS } from "../contract/names.ts";
+import { FILES } from "./kernel-arguments.ts";
+
+export { FILES } from "./kernel-arguments.ts";
 
 /** What products are computed in. */
 export const COMPUTE = ["f32", "bf16", "fp16"] as const;
@@ -15,7 +18,7 @@ export type Compute = (typeof COMPUTE)[number];
 /**
  * `norm_rows`: gradient rows are formed, formed and kept for the update to come, or kept already.
  */
-const KEEP = ["formOnly", "formAndKeep", "kept"] as const;
+const KEEP = ["formOnly", "formAndKeep", "formed"] as const;
 
 /** Sums of a block's rows in `partial`, before the column sums of err and of x - b_pre. */
 const PARTIAL = ["err2", "x2", "centred2", "active"] as const;
@@ -56,12 +59,18 @@ export const SIZES = {
   BIAS_SHARE: 8,
   /** Slots whose decoder rows `reconstruct` keeps. */
   HELD: 32,
+  /** Rows that a block of cut_apply takes. */
+  CUT_ROWS: 32,
+  /** Rows of pre-activations that a block of select_threshold takes. */
+  THRESHOLD_ROWS: 2,
   /** Set in the row of an entry of the dead branch. */
   DEAD_PATH: 0x8000_0000,
 } as const;
 
 const STRUCTS = {
   Weights: { encoder: "float*", latentBias: "float*", decoder: "float*", preBias: "float*" },
+  /** Codes from a row on; latent null: there are none. */
+  Selected: { latent: "u32*", value: "float*", grad: "float*", capacity: "u64" },
   /** Latents: those from `first` to before `end`, and those from `rest` on (owned-rows.ts). */
   Share: { first: "u32", end: "u32", rest: "u32" },
   /** Sums over a list in float64: of gradients, and of absolute factors. */
@@ -69,12 +78,13 @@ const STRUCTS = {
   /**
    * The numbers of Adam, in f32: w -= rate m / (sqrt(v) root + eps), with PyTorch's bias
    * correction. `go`: this step is applied; `t` of Adam; `averages`: an average is kept;
-   * `firstLatent`: the number that latent 0 has among those of all shards; `rows` of the batch.
+   * `firstLatent`: the number that latent 0 has among those of all shards; `unit`: decoder rows keep
+   * norm 1; `rows` of the batch.
    */
   Numbers: {
     ...{ factor: "float", beta1: "float", beta2: "float", rest1: "float", rest2: "float" },
     ...{ rate: "float", root: "float", eps: "float", emaRest: "float" },
-    ...{ go: "u32", t: "u32", averages: "u32", firstLatent: "u32", rows: "double" },
+    ...{ go: "u32", t: "u32", averages: "u32", firstLatent: "u32", unit: "u32", rows: "double" },
   },
   /**
    * What paramGrad leaves for norm and update: the codes inverted to a list for each latent, from
@@ -140,316 +150,6 @@ export const CONTRACT = {
   constants: { ...SHARED_CONSTANTS, ...SIZES },
   structs: STRUCTS,
 } as const satisfies Contract;
-
-/** The kernels of each file kernels/*.cu, and what each takes. */
-export const FILES = {
-  center: {
-    center: {
-      x: "const float* __restrict__",
-      preBias: "const float* __restrict__",
-      xc: "half_t* __restrict__",
-      bad: "u32*",
-      B: "u32",
-      d: "u32",
-    },
-  },
-  dead: {
-    dead_count: {
-      age: "const u32* __restrict__",
-      hyper: "const double* __restrict__",
-      parts: "u32* __restrict__",
-      n: "u32",
-    },
-    dead_list: {
-      age: "const u32* __restrict__",
-      hyper: "const double* __restrict__",
-      parts: "const u32* __restrict__",
-      sums: "double*",
-      list: "u32* __restrict__",
-      slot: "u32* __restrict__",
-      counts: "u32*",
-      n: "u32",
-    },
-  },
-  dense: {
-    dense_rows: {
-      decoder: "const half_t*",
-      list: "const u32*",
-      count: "const u32*",
-      cap: "u32",
-      d: "u32",
-      to: "half_t*",
-      bad: "u32*",
-    },
-    dense_codes: {
-      latent: "const u32*",
-      number: "const float*",
-      auxk: "u32",
-      slot: "const u32*",
-      cap: "u32",
-      to: "half_t*",
-    },
-    dense_pick: {
-      latent: "const u32*",
-      C: "u32",
-      auxk: "u32",
-      slot: "const u32*",
-      cap: "u32",
-      from: "const half_t*",
-      grad: "float*",
-      bad: "u32*",
-    },
-    dense_bias: { gd: "const half_t*", C: "u32", cap: "u32", first: "u32", partial: "double*" },
-    dense_check: {
-      deadEncoder: "const float*",
-      deadDecoder: "const float*",
-      partial: "const double*",
-      cap: "u32",
-      d: "u32",
-      count: "const u32*",
-      scales: "const double*",
-      deadBias: "double*",
-      bad: "u32*",
-    },
-  },
-  lists: {
-    list_count: {
-      live: "const u32*",
-      k: "u32",
-      dead: "const u32*",
-      auxk: "u32",
-      B: "u32",
-      rowsPerPart: "u32",
-      P: "u32",
-      n: "u32",
-      width: "u32",
-      listed: "Share",
-      counts: "u32*",
-    },
-    list_prefix: { counts: "u32*", parts: "u32", n: "u32", totals: "u32*" },
-    list_scan: {
-      totals: "const u32*",
-      n: "u32",
-      d: "u32",
-      chunk: "u32",
-      hyper: "const double*",
-      sums: "const double*",
-      start: "u32*",
-      pieceAt: "u32*",
-      pieceOf: "u32*",
-      pieceCount: "u32*",
-      scales: "double*",
-    },
-    list_fill: {
-      live: "const u32*",
-      liveValue: "const float*",
-      liveGrad: "const float*",
-      k: "u32",
-      dead: "const u32*",
-      deadValue: "const float*",
-      deadGrad: "const float*",
-      auxk: "u32",
-      B: "u32",
-      rowsPerPart: "u32",
-      P: "u32",
-      n: "u32",
-      width: "u32",
-      listed: "Share",
-      counts: "const u32*",
-      start: "const u32*",
-      scales: "const double*",
-      entries: "uint4*",
-    },
-    list_long: { g: "Gradients", pieceOf: "const u32*", pieceCount: "const u32*", pieceTotals: "Totals*" },
-    list_bias: {
-      g: "Gradients",
-      encoder: "const half_t*",
-      sums: "const double*",
-      pieceTotals: "const Totals*",
-      deadBias: "const double*",
-      latentBias: "float*",
-      biasPartial: "double*",
-      bad: "u32*",
-      counted: "Share",
-    },
-    list_prebias: {
-      biasPartial: "const double*",
-      blocks: "u32",
-      d: "u32",
-      sums: "const double*",
-      scales: "const double*",
-      preBias: "float*",
-      bad: "u32*",
-      counts: "u32",
-    },
-    gradient_rows: { g: "Gradients" },
-  },
-  load: {
-    load_begin: { sums: "double*", fired: "u32*", bad: "u32*", sq: "double*", n: "u32", d: "u32" },
-    screen_rows: { format: "Format", raw: "const void*", first: "u32", count: "u32", d: "u32", flags: "u8*" },
-    load_rows: {
-      format: "Format",
-      raw: "const void*",
-      m: "u32",
-      rows: "const u32*",
-      x: "float*",
-      B: "u32",
-      d: "u32",
-      bad: "u32*",
-      normalization: "Normalization",
-      factor: "double",
-      fault: "u32*",
-    },
-  },
-  merge: {
-    merge_codes: {
-      all: "const float*",
-      shards: "u32",
-      shard: "u32",
-      B: "u32",
-      slots: "u32",
-      k: "u32",
-      latent: "u32*",
-      value: "float*",
-      fired: "u32*",
-      hyper: "const double*",
-    },
-  },
-  norm: {
-    norm_rows: { g: "Gradients", decoder: "const float*", keep: "Keep", squares: "double*", bad: "const u32*" },
-    norm_sum: {
-      squares: "const double*",
-      latentBias: "const float*",
-      preBias: "const float*",
-      n: "u32",
-      d: "u32",
-      sq: "double*",
-      bad: "u32*",
-      counted: "Share",
-      counts: "u32",
-    },
-  },
-  reconstruct: {
-    decode: {
-      decoder: "const half_t*",
-      latent: "const u32*",
-      value: "const float*",
-      k: "u32",
-      err: "float*",
-      B: "u32",
-      d: "u32",
-      n: "u32",
-    },
-    residual: {
-      preBias: "const float*",
-      x: "const float*",
-      err: "float*",
-      err16: "half_t*",
-      live: "const float*",
-      value: "const float*",
-      k: "u32",
-      B: "u32",
-      d: "u32",
-      R: "u32",
-      partial: "double*",
-      bad: "u32*",
-    },
-    code_grad: {
-      decoder: "const half_t*",
-      latent: "const u32*",
-      grad: "float*",
-      k: "u32",
-      err: "const float*",
-      B: "u32",
-      d: "u32",
-      n: "u32",
-      bad: "u32*",
-    },
-    reconstruct: {
-      decoder: "const half_t*",
-      latent: "const u32*",
-      value: "const float*",
-      grad: "float*",
-      k: "u32",
-      preBias: "const float*",
-      x: "const float*",
-      err: "float*",
-      err16: "half_t*",
-      live: "const float*",
-      B: "u32",
-      d: "u32",
-      n: "u32",
-      R: "u32",
-      partial: "double*",
-      bad: "u32*",
-    },
-    residual_sums: { partial: "const double*", blocks: "u32", d: "u32", dead: "u32", sums: "double*", bad: "u32*" },
-  },
-  select: {
-    select_live: {
-      z: "const half_t* __restrict__",
-      latentBias: "const float* __restrict__",
-      hyper: "const double* __restrict__",
-      fired: "u32*",
-      bad: "u32*",
-      latent: "u32*",
-      value: "float*",
-      grad: "float*",
-      n: "u32",
-      ldz: "u32",
-      k: "u32",
-      capacity: "u32",
-    },
-    select_dead: {
-      z: "const half_t* __restrict__",
-      latentBias: "const float* __restrict__",
-      list: "const u32* __restrict__",
-      counts: "const u32* __restrict__",
-      bad: "u32*",
-      latent: "u32*",
-      value: "float*",
-      grad: "float*",
-      ldz: "u32",
-      auxk: "u32",
-      capacity: "u32",
-    },
-  },
-  update: {
-    update_begin: {
-      hyper: "const double*",
-      sq: "const double*",
-      bad: "const u32*",
-      counters: "double*",
-      hasEma: "u32",
-      firstLatent: "u32",
-      numbers: "Numbers*",
-    },
-    update_rows: {
-      g: "Gradients",
-      formed: "u32",
-      p: "Weights",
-      m: "Weights",
-      v: "Weights",
-      ema: "Weights",
-      encoder16: "half_t*",
-      decoder16: "half_t*",
-      numbers: "const Numbers*",
-    },
-    update_small: {
-      n: "u32",
-      d: "u32",
-      p: "Weights",
-      m: "Weights",
-      v: "Weights",
-      ema: "Weights",
-      latentBias: "const float*",
-      preBias: "const float*",
-      age: "u32*",
-      fired: "const u32*",
-      numbers: "const Numbers*",
-    },
-  },
-} as const satisfies Readonly<Record<string, Readonly<Record<string, Fields>>>>;
 
 type Files = typeof FILES;
 type Kernels = { [F in keyof Files]: { [K in keyof Files[F]]: Files[F][K] } }[keyof Files];

@@ -48,6 +48,7 @@ import { encode, load } from "./ops/encode.ts";
 import { CudaGrads, ownGrads } from "./ops/gradients.ts";
 import * as branchOps from "./ops/reconstruct.ts";
 import { RecordedStep, type StepUse } from "./record.ts";
+import { cutBatch } from "./replicas/cut-batch.ts";
 import { merge } from "./replicas/merge.ts";
 import { complete } from "./replicas/owned-rows.ts";
 import { Reductions } from "./replicas/reductions.ts";
@@ -203,11 +204,18 @@ class CudaEngine extends EngineBase<CudaTensor, CudaCodes, CudaGrads> implements
     return z.tensors;
   }
 
-  load(raw: Tensor, rows: Tensor, x: Tensor, t: Step, normalization: Normalization = NO_NORMALIZATION): void {
+  load(
+    raw: Tensor,
+    rows: Tensor,
+    x: Tensor,
+    t: Step,
+    normalization: Normalization = NO_NORMALIZATION,
+    column = 0,
+  ): void {
     this.checkOpen();
     this.#queue(() => {
       this.#flush();
-      const queue = () => load(this.#cuda, raw, rows, x, t, this.#fault, normalization);
+      const queue = () => load(this.#cuda, { raw, rows, x, t, normalization, column, fault: this.#fault });
       this.#use?.loads.push(queue);
       if (this.#use?.others) this.#use.mixed = true;
       // A recorded step queues its loads itself.
@@ -216,9 +224,9 @@ class CudaEngine extends EngineBase<CudaTensor, CudaCodes, CudaGrads> implements
   }
 
   encode(p: Params, x: Tensor, t: Step, selections: readonly Selection[], age?: Tensor): void {
-    const { live, dead } = sidesOf(selections, WHERE);
+    const sides = sidesOf(selections, WHERE);
     this.#operation(() => {
-      const use = encode(this.#cuda, p, x, t, live.codes, dead, age);
+      const use = encode(this.#cuda, { p, x, t, sides, age });
       if (use !== undefined) this.#use?.dead.add(use);
     });
   }
@@ -227,6 +235,7 @@ class CudaEngine extends EngineBase<CudaTensor, CudaCodes, CudaGrads> implements
     const cuda = this.#cuda;
     if (cuda.exchange.sizeOf("shards") > 1 && rule.kind === "topk")
       this.#operation(() => merge(cuda, z, rule.k, live ? t : undefined));
+    if (rule.kind === "batchtopk") this.#operation(() => cutBatch(cuda, z, t));
   }
 
   allReduce(t: Tensor, op: ReduceOp, over: Over): void {

@@ -4,21 +4,21 @@ import { CORE_PARAMS, parameterCount } from "../../sae/params.ts";
 import type { Dims, SelectionPlan } from "../engine.ts";
 import { refusedPlan } from "../selections.ts";
 import type { CudaContext } from "./context.ts";
-import { MOST_DEAD, MOST_LIVE } from "./ops/encode.ts";
+import { MOST_DEAD, mostOf } from "./ops/encode.ts";
 
 /** Rows are numbered with a bit to spare. */
 export const MOST_ROWS = 2 ** 31 - 1;
 const MOST_LATENTS = 2 ** 30;
 const MOST_INPUTS = 8192;
 /** The selection rules that the kernels know. */
-const RULES = ["topk"] as const;
+const RULES = ["topk", "batchtopk"] as const;
 
 /** Why these dimensions and selections cannot be computed, in words. */
 export function refusal(dims: Dims, selections: readonly SelectionPlan[], cuda: CudaContext): string | undefined {
   const refused = refusedPlan(dims, selections, RULES);
   if (refused !== undefined) return refused;
-  for (const { among, slots } of selections) {
-    const [name, most] = among === "all" ? ["k", MOST_LIVE] : ["auxk", MOST_DEAD];
+  for (const { rule, among, slots } of selections) {
+    const [name, most] = among === "all" ? ["k", mostOf(rule)] : ["auxk", MOST_DEAD];
     if (slots > most) return `${name} = ${slots} is more than the ${most} that it can select`;
   }
   const { dIn: d, n } = dims;

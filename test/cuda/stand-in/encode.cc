@@ -17,7 +17,7 @@ static void center(Launch& l) {
   const Elements xc = l.matrixAt(to, B * d);
   for (size_t e = 0; e < B * d; e++) {
     xc.set(e, x[e] - preBias[e % d]);
-    if (!std::isfinite(xc.get(e))) *bad = 1;
+    if (!std::isfinite(xc.get(e))) *bad |= 1;
   }
 }
 
@@ -61,22 +61,28 @@ static void deadList(Launch& l) {
 
 static void loadBegin(Launch& l) {
   double* sums = l.next<double*>();
+  const size_t length = l.u();
   uint32_t* fired = l.next<uint32_t*>();
+  const size_t n = l.u();
   uint32_t* bad = l.array<uint32_t>(1);
   double* sq = l.array<double>(1);
-  const size_t n = l.u(), d = l.u();
-  l.expect(size_t{l.x} * l.width >= std::max(n, SUMS + 2 * d), "the grid is too small");
-  l.checkedArray(sums, SUMS + 2 * d), l.checkedArray(fired, n);
-  std::fill(sums, sums + SUMS + 2 * d, 0.0);
+  float* cut = l.array<float>(1);
+  double* active = l.array<double>(1);
+  l.expect(size_t{l.x} * l.width >= std::max(n, length), "the grid is too small");
+  l.checkedArray(sums, length), l.checkedArray(fired, n);
+  if ((*bad & FULL) != 0) return;
+  std::fill(sums, sums + length, 0.0);
   std::fill(fired, fired + n, 0u);
   *bad = 0;
   *sq = 0;
+  *cut = 0;
+  *active = 0;
 }
 
 static void loadRows(Launch& l) {
   const uint32_t format = l.u();
   void* raw = l.next<void*>();
-  const size_t m = l.u();
+  const size_t m = l.u(), width = l.u(), column = l.u();
   const uint32_t* rows = l.next<uint32_t*>();
   float* x = l.next<float*>();
   const size_t B = l.u(), d = l.u();
@@ -86,7 +92,9 @@ static void loadRows(Launch& l) {
   uint32_t* fault = l.array<uint32_t>(2);
   l.expect(l.x == ceilDiv(B, 8) && l.width == 256, "the grid is wrong");
   l.checkedArray(rows, B), l.checkedArray(x, B * d);
-  l.checkedArray(static_cast<char*>(raw), m * d * (format == 0 ? 4 : format == 1 ? 8 : 2));
+  l.checkedArray(static_cast<char*>(raw), m * width * (format == 0 ? 4 : format == 1 ? 8 : 2));
+  l.expect(column + d <= width, "there are no such columns");
+  if ((*bad & FULL) != 0) return;
   const Elements from = {format == 0 ? 0 : format == 2 ? 2 : 1, raw};
   for (size_t b = 0; b < B; b++) {
     if (rows[b] >= m) {
@@ -94,8 +102,10 @@ static void loadRows(Launch& l) {
       continue;
     }
     float* to = x + b * d;
-    for (size_t i = 0; i < d; i++)
-      to[i] = format == 1 ? static_cast<float>(static_cast<double*>(raw)[rows[b] * d + i]) : from.get(rows[b] * d + i);
+    for (size_t i = 0; i < d; i++) {
+      const size_t e = rows[b] * width + column + i;
+      to[i] = format == 1 ? static_cast<float>(static_cast<double*>(raw)[e]) : from.get(e);
+    }
     double sum = 0, squares = 0, spread = 0;
     for (size_t i = 0; i < d; i++) sum += to[i], squares += static_cast<double>(to[i]) * to[i];
     const double mean = normalization >= 2 ? sum / d : 0;
@@ -109,7 +119,7 @@ static void loadRows(Launch& l) {
       if (normalization != 0 && finite) to[i] = static_cast<float>((to[i] - mean) * scale);
     }
     for (size_t i = 0; i < d; i++) finite = finite && std::isfinite(to[i]);
-    if (!finite) *bad = 1;
+    if (!finite) *bad |= 1;
   }
 }
 
@@ -135,19 +145,20 @@ static void screenRows(Launch& l) {
   }
 }
 
-/// The top k of relu(z + bias) of one row among `latents`.
+/// The top `most` of relu(z + bias) of one row among `latents`, in k slots.
 static void select(Launch& l, const Elements& z, size_t row, const float* bias, const std::vector<uint32_t>& latents,
-                   uint32_t* bad, uint32_t* latent, float* value, float* grad, size_t k) {
+                   uint32_t* bad, uint32_t* latent, float* value, float* grad, size_t k, size_t most) {
   std::vector<std::pair<float, uint32_t>> on;
   for (const uint32_t j : latents) {
     const float v = z.get(row + j) + bias[j];
-    if (!std::isfinite(v)) *bad = 1;
+    if (!std::isfinite(v)) *bad |= 1;
     if (v > 0) on.push_back({-v, j});
   }
-  std::partial_sort(on.begin(), on.begin() + static_cast<std::ptrdiff_t>(std::min(k, on.size())), on.end());
+  std::partial_sort(on.begin(), on.begin() + static_cast<std::ptrdiff_t>(std::min(most, on.size())), on.end());
   for (size_t i = 0; i < k; i++) {
-    latent[i] = i < on.size() ? on[i].second : NONE;
-    value[i] = i < on.size() ? -on[i].first : 0;
+    const bool is = i < std::min(most, on.size());
+    latent[i] = is ? on[i].second : NONE;
+    value[i] = is ? -on[i].first : 0;
     grad[i] = 0;
   }
   l.expect(l.shared >= 10 * 1024, "too little shared memory");
@@ -162,17 +173,20 @@ static void selectLive(Launch& l) {
   uint32_t* latent = l.next<uint32_t*>();
   float* value = l.next<float*>();
   float* grad = l.next<float*>();
-  const size_t n = l.u(), stride = l.u(), k = l.u(), capacity = l.u(), C = l.x;
-  l.expect(l.width == 128 && stride % 8 == 0 && (capacity >= 4 * k || capacity == 4096) && l.shared == 10 * capacity,
+  const size_t n = l.u(), stride = l.u(), k = l.u(), annealed = l.u(), capacity = l.u(), C = l.x;
+  l.expect(l.width == 128 && stride % 8 == 0 && (capacity >= 4 * k || (capacity >= 4096 && capacity >= 2 * k)) &&
+               l.shared == 10 * capacity,
            "the launch is wrong");
-  l.checkedArray(bias, n), l.checkedArray(fired, n), l.checkedArray(latent, C * k), l.checkedArray(value, C * k),
+  const size_t most = annealed != 0 ? std::min(k, static_cast<size_t>(hyper[ROW_K])) : k;
+  if (fired != nullptr) l.checkedArray(fired, n);
+  l.checkedArray(bias, n), l.checkedArray(latent, C * k), l.checkedArray(value, C * k),
       l.checkedArray(grad, C * k);
   const Elements z = l.matrixAt(at, C * stride);
   std::vector<uint32_t> all(n);
   for (size_t j = 0; j < n; j++) all[j] = static_cast<uint32_t>(j);
   for (size_t c = 0; c < C; c++) {
-    select(l, z, c * stride, bias, all, bad, latent + c * k, value + c * k, grad + c * k, k);
-    for (size_t i = c * k; i < (c + 1) * k; i++) {
+    select(l, z, c * stride, bias, all, bad, latent + c * k, value + c * k, grad + c * k, k, most);
+    for (size_t i = c * k; fired != nullptr && i < (c + 1) * k; i++) {
       if (latent[i] != NONE && value[i] > hyper[FIRED_ABOVE]) fired[latent[i]] = 1;
     }
   }
@@ -195,10 +209,81 @@ static void selectDead(Launch& l) {
   const Elements z = l.matrixAt(at, C * stride);
   const std::vector<uint32_t> dead(list, list + counts[0]);
   for (size_t c = 0; c < C; c++)
-    select(l, z, c * stride, bias, dead, bad, latent + c * k, value + c * k, grad + c * k, k);
+    select(l, z, c * stride, bias, dead, bad, latent + c * k, value + c * k, grad + c * k, k, k);
+}
+
+/// The codes of one row: `on` says which.
+template <class On>
+static size_t compact(const Selected& to, size_t row, const std::vector<float>& pre, const On& on, uint32_t* bad) {
+  size_t count = 0;
+  for (size_t j = 0; j < pre.size(); j++) {
+    if (!on(j)) continue;
+    if (count < to.capacity) {
+      to.latent[row * to.capacity + count] = static_cast<uint32_t>(j);
+      to.value[row * to.capacity + count] = pre[j];
+    }
+    count++;
+  }
+  if (count > to.capacity) *bad |= FULL;
+  for (size_t slot = 0; slot < to.capacity; slot++) {
+    to.grad[row * to.capacity + slot] = 0;
+    if (slot < count) continue;
+    to.latent[row * to.capacity + slot] = NONE;
+    to.value[row * to.capacity + slot] = 0;
+  }
+  return count;
+}
+
+static void selectThreshold(Launch& l) {
+  void* at = l.next<void*>();
+  const float* bias = l.next<float*>();
+  const float* threshold = l.next<float*>();
+  const size_t thresholds = l.u();
+  const double* hyper = l.array<double>(HYPERS);
+  uint32_t* fired = l.next<uint32_t*>();
+  uint32_t* bad = l.array<uint32_t>(1);
+  const size_t n = l.u(), stride = l.u(), C = l.u();
+  const Selected live = l.next<Selected>(), band = l.next<Selected>();
+  uint32_t* counts = l.array<uint32_t>(C);
+  l.expect(l.x == ceilDiv(C, THRESHOLD_ROWS) && l.width == 256 && stride % 8 == 0, "the launch is wrong");
+  l.checkedArray(bias, n), l.checkedArray(threshold, thresholds), l.checkedArray(fired, n);
+  l.expect(thresholds == 1 || thresholds == n, "thresholds are missing");
+  for (const Selected& codes : {live, band}) {
+    if (codes.latent == nullptr) continue;
+    l.checkedArray(codes.latent, C * codes.capacity), l.checkedArray(codes.value, C * codes.capacity),
+        l.checkedArray(codes.grad, C * codes.capacity);
+  }
+  const Elements z = l.matrixAt(at, C * stride);
+  std::vector<float> pre(n);
+  for (size_t c = 0; c < C; c++) {
+    for (size_t j = 0; j < n; j++) {
+      pre[j] = z.get(c * stride + j) + bias[j];
+      if (!std::isfinite(pre[j])) *bad |= 1;
+    }
+    const auto of = [&](size_t j) { return threshold[thresholds == 1 ? 0 : j]; };
+    if (live.latent != nullptr) {
+      const auto on = [&](size_t j) { return pre[j] > 0 && pre[j] > of(j); };
+      counts[c] = static_cast<uint32_t>(compact(live, c, pre, on, bad));
+      for (size_t j = 0; j < n; j++)
+        if (on(j) && pre[j] > hyper[FIRED_ABOVE]) fired[j] = 1;
+    }
+    if (band.latent == nullptr) continue;
+    compact(band, c, pre, [&](size_t j) { return std::fabs(pre[j] - of(j)) < hyper[BANDWIDTH] / 2; }, bad);
+  }
+}
+
+static void selectTotal(Launch& l) {
+  const uint32_t* counts = l.next<uint32_t*>();
+  const size_t B = l.u();
+  double* active = l.array<double>(1);
+  l.checkedArray(counts, B);
+  l.expect(l.x == 1 && l.width == 1024, "the grid is wrong");
+  for (size_t b = 0; b < B; b++) *active += counts[b];
 }
 
 const Works ENCODE = {
+    {"select_threshold", selectThreshold},
+    {"select_total", selectTotal},
     {"center", center},
     {"dead_count", deadCount},
     {"dead_list", deadList},

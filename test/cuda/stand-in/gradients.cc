@@ -188,7 +188,7 @@ static void listBias(Launch& l) {
     latentBias[j] = 0;
     if (!has(counted, j)) continue;
     const Totals t = totalsOf(g, g.start[j], g.start[j + 1]);
-    if (!(t.grads * input < 1e18 && t.values * err < 1e18)) *bad = 1;
+    if (!(t.grads * input < 1e18 && t.values * err < 1e18)) *bad |= 1;
     double sum = t.grad;
     if (g.deadSlot != nullptr && g.deadSlot[j] < g.cap)
       sum += g.scales[1] * l.checkedArray(deadBias, g.cap)[g.deadSlot[j]];
@@ -211,7 +211,7 @@ static void listPrebias(Launch& l) {
     double through = 0;
     for (size_t b = 0; b < blocks; b++) through += partial[b * d + i];
     const double gradient = (counts ? scales[0] * sums[SUMS + i] : 0) - through;
-    if (!(std::fabs(gradient) < 1e18)) *bad = 1;
+    if (!(std::fabs(gradient) < 1e18)) *bad |= 1;
     preBias[i] = static_cast<float>(gradient);
   }
 }

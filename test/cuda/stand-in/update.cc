@@ -16,6 +16,7 @@ static void normRows(Launch& l) {
   const Gradients g = gradients(l);
   const float* decoder = l.array<float>(g.n * g.d);
   const uint32_t keep = l.u();
+  const double* hyper = l.array<double>(HYPERS);
   double* squares = l.array<double>(2 * g.n);
   const uint32_t* bad = l.array<uint32_t>(1);
   persistent(l, g, 4 * g.d);
@@ -33,7 +34,7 @@ static void normRows(Launch& l) {
     }
     if (ofEncoder) squares[j] = dot(e, e, g.d);
     if (!ofDecoder) continue;
-    const float along = static_cast<float>(dot(decoder + j * g.d, w, g.d));
+    const float along = hyper[UNIT_ROWS] != 0 ? static_cast<float>(dot(decoder + j * g.d, w, g.d)) : 0;
     for (size_t i = 0; i < g.d; i++) projected[i] = w[i] - along * decoder[j * g.d + i];
     squares[g.n + j] = dot(projected.data(), projected.data(), g.d);
   }
@@ -54,7 +55,7 @@ static void normSum(Launch& l) {
   for (size_t j = 0; j < n; j++) {
     if (has(counted, j)) *sq += squares[j] + squares[n + j] + static_cast<double>(latentBias[j]) * latentBias[j];
   }
-  if (!std::isfinite(*sq)) *bad = 1;
+  if (!std::isfinite(*sq)) *bad |= 1;
 }
 
 static void updateBegin(Launch& l) {
@@ -67,7 +68,7 @@ static void updateBegin(Launch& l) {
   Numbers* numbers = l.array<Numbers>(1);
   Numbers o = {};
   if (*bad != 0) {
-    counters[SKIPPED]++;
+    if ((*bad & FULL) == 0) counters[SKIPPED]++;
     *numbers = o;
     return;
   }
@@ -78,7 +79,7 @@ static void updateBegin(Launch& l) {
   o.rate = f(hyper[LR] / (1 - std::pow(hyper[BETA1], t))), o.root = f(1 / std::sqrt(1 - std::pow(hyper[BETA2], t)));
   o.eps = f(hyper[EPS]), o.emaRest = f(1 - hyper[EMA_DECAY]);
   o.go = 1, o.t = static_cast<uint32_t>(t), o.averages = hasEma && hyper[EMA_DECAY] > 0, o.rows = hyper[ROWS],
-  o.firstLatent = firstLatent;
+  o.firstLatent = firstLatent, o.unit = hyper[UNIT_ROWS] != 0;
   counters[EMA] += o.averages;
   *numbers = o;
 }
@@ -130,10 +131,10 @@ static void updateRows(Launch& l) {
     }
     if (g.from > g.n + j || g.n + j >= g.to) continue;
     float* row = p.decoder + j * d;
-    const float along = static_cast<float>(dot(row, w.data(), d));
+    const float along = o.unit != 0 ? static_cast<float>(dot(row, w.data(), d)) : 0;
     for (size_t i = 0; i < d; i++)
       adam(o, row[i], m.decoder[j * d + i], v.decoder[j * d + i], w[i] - along * row[i], nullptr);
-    double length = std::sqrt(dot(row, row, d));
+    double length = o.unit != 0 ? std::sqrt(dot(row, row, d)) : 1;
     if (length < 1e-12) {
       for (size_t i = 0; i < d; i++) {
         const uint32_t drawn = fmix32(fmix32(fmix32((o.firstLatent + static_cast<uint32_t>(j)) ^ 0x9e3779b9u) + o.t) +

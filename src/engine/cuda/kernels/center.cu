@@ -31,5 +31,5 @@ extern "C" __global__ void __launch_bounds__(256)
       xc[at] = toHalf(v);
     }
   }
-  if (!finite) *bad = 1;
+  if (!finite) markBad(bad);
 }

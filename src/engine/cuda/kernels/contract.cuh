@@ -26,6 +26,8 @@ constexpr u32 LIST_TILE = 2048u;
 constexpr u32 BIAS_LATENTS = 32u;
 constexpr u32 BIAS_SHARE = 8u;
 constexpr u32 HELD = 32u;
+constexpr u32 CUT_ROWS = 32u;
+constexpr u32 THRESHOLD_ROWS = 2u;
 constexpr u32 DEAD_PATH = 2147483648u;
 
 enum Hyper : u32 { LR, BETA1, BETA2, EPS, CLIP, EMA_DECAY, MSE_SCALE, AUX_COEF, ROWS, DEAD_AFTER, FIRED_ABOVE, UNIT_ROWS, ROW_K, KEPT, CUT_DECAY, BANDWIDTH, PENALTY, SPARSITY, TANH_SCALE, TARGET_L0, DEAD_PENALTY, GAIN, HYPERS };
@@ -34,7 +36,7 @@ enum Counter : u32 { ADAM, EMA, SKIPPED, COUNTERS };
 enum Format : u32 { FORMAT_F32, FORMAT_F64, FORMAT_F16, FORMAT_BF16 };
 enum Normalization : u32 { NORMALIZE_NONE, NORMALIZE_SCALE, NORMALIZE_UNIT, NORMALIZE_LAYER_NORM };
 enum Penalty : u32 { PENALTY_NONE, PENALTY_STEP, PENALTY_TANH, PENALTY_QUADRATIC };
-enum Keep : u32 { FORM_ONLY, FORM_AND_KEEP, KEPT };
+enum Keep : u32 { FORM_ONLY, FORM_AND_KEEP, FORMED };
 enum Partial : u32 { P_ERR2, P_X2, P_CENTRED2, P_ACTIVE, P_COLUMNS };
 
 struct Weights {
@@ -44,6 +46,14 @@ struct Weights {
   float* preBias;
 };
 static_assert(sizeof(Weights) == 32, "");
+
+struct Selected {
+  u32* latent;
+  float* value;
+  float* grad;
+  u64 capacity;
+};
+static_assert(sizeof(Selected) == 32, "");
 
 struct Share {
   u32 first;
@@ -73,6 +83,7 @@ struct Numbers {
   u32 t;
   u32 averages;
   u32 firstLatent;
+  u32 unit;
   double rows;
 };
 static_assert(sizeof(Numbers) == 64, "");
@@ -106,6 +117,12 @@ static_assert(sizeof(Gradients) == 160, "");
 // center.cu
 #define PARAMETERS_center const float* __restrict__ x, const float* __restrict__ preBias, half_t* __restrict__ xc, u32* bad, u32 B, u32 d
 
+// cut.cu
+#define PARAMETERS_cut_count const float* value, u64 count, const double* hyper, u32 pass, u32* found
+#define PARAMETERS_cut_rows const float* value, u32 B, u32 slots, const double* hyper, u32* found, u32* above, u32* ties
+#define PARAMETERS_cut_total const u32* ties, u32 B, u32* total
+#define PARAMETERS_cut_apply u32* latent, float* value, u32 B, u32 slots, u32 n, const double* hyper, const u32* found, const u32* above, const u32* ties, u32 shards, u32 shard, const u32* totals, u32 earlier, u32* fired, u32* bad, float* cut
+
 // dead.cu
 #define PARAMETERS_dead_count const u32* __restrict__ age, const double* __restrict__ hyper, u32* __restrict__ parts, u32 n
 #define PARAMETERS_dead_list const u32* __restrict__ age, const double* __restrict__ hyper, const u32* __restrict__ parts, double* sums, u32* __restrict__ list, u32* __restrict__ slot, u32* counts, u32 n
@@ -128,15 +145,15 @@ static_assert(sizeof(Gradients) == 160, "");
 #define PARAMETERS_gradient_rows Gradients g
 
 // load.cu
-#define PARAMETERS_load_begin double* sums, u32* fired, u32* bad, double* sq, u32 n, u32 d
+#define PARAMETERS_load_begin double* sums, u32 length, u32* fired, u32 n, u32* bad, double* sq, float* cut, double* active
 #define PARAMETERS_screen_rows Format format, const void* raw, u32 first, u32 count, u32 d, u8* flags
-#define PARAMETERS_load_rows Format format, const void* raw, u32 m, const u32* rows, float* x, u32 B, u32 d, u32* bad, Normalization normalization, double factor, u32* fault
+#define PARAMETERS_load_rows Format format, const void* raw, u32 m, u32 width, u32 column, const u32* rows, float* x, u32 B, u32 d, u32* bad, Normalization normalization, double factor, u32* fault
 
 // merge.cu
 #define PARAMETERS_merge_codes const float* all, u32 shards, u32 shard, u32 B, u32 slots, u32 k, u32* latent, float* value, u32* fired, const double* hyper
 
 // norm.cu
-#define PARAMETERS_norm_rows Gradients g, const float* decoder, Keep keep, double* squares, const u32* bad
+#define PARAMETERS_norm_rows Gradients g, const float* decoder, Keep keep, const double* hyper, double* squares, const u32* bad
 #define PARAMETERS_norm_sum const double* squares, const float* latentBias, const float* preBias, u32 n, u32 d, double* sq, u32* bad, Share counted, u32 counts
 
 // reconstruct.cu
@@ -147,8 +164,12 @@ static_assert(sizeof(Gradients) == 160, "");
 #define PARAMETERS_residual_sums const double* partial, u32 blocks, u32 d, u32 dead, double* sums, u32* bad
 
 // select.cu
-#define PARAMETERS_select_live const half_t* __restrict__ z, const float* __restrict__ latentBias, const double* __restrict__ hyper, u32* fired, u32* bad, u32* latent, float* value, float* grad, u32 n, u32 ldz, u32 k, u32 capacity
+#define PARAMETERS_select_live const half_t* __restrict__ z, const float* __restrict__ latentBias, const double* __restrict__ hyper, u32* fired, u32* bad, u32* latent, float* value, float* grad, u32 n, u32 ldz, u32 k, u32 annealed, u32 capacity
 #define PARAMETERS_select_dead const half_t* __restrict__ z, const float* __restrict__ latentBias, const u32* __restrict__ list, const u32* __restrict__ counts, u32* bad, u32* latent, float* value, float* grad, u32 ldz, u32 auxk, u32 capacity
+
+// threshold.cu
+#define PARAMETERS_select_threshold const half_t* __restrict__ z, const float* __restrict__ latentBias, const float* __restrict__ threshold, u32 thresholds, const double* __restrict__ hyper, u32* fired, u32* bad, u32 n, u32 ldz, u32 C, Selected live, Selected band, u32* counts
+#define PARAMETERS_select_total const u32* counts, u32 B, double* active
 
 // update.cu
 #define PARAMETERS_update_begin const double* hyper, const double* sq, const u32* bad, double* counters, u32 hasEma, u32 firstLatent, Numbers* numbers

@@ -14,7 +14,7 @@
 extern "C" __global__ void dense_rows(PARAMETERS(dense_rows)) {
   const u32 q = blockIdx.x;
   const bool on = q < *count;
-  if (q == 0 && threadIdx.x == 0 && *count > cap) *bad = 1;
+  if (q == 0 && threadIdx.x == 0 && *count > cap) markBad(bad);
   const half_t* row = decoder + (on ? static_cast<u64>(list[q]) * d : 0);
   to += static_cast<u64>(q) * d;
   if (d % WIDE == 0) {
@@ -52,7 +52,7 @@ extern "C" __global__ void dense_pick(PARAMETERS(dense_pick)) {
   const u32 j = latent[i], q = j == NONE ? NONE : slot[j];
   const float g = q < cap ? toFloat(from[i / auxk * cap + q]) : 0;
   grad[i] = g;
-  if (!(fabsf(g) <= 3.4028234e38f)) *bad = 1;
+  if (!(fabsf(g) <= 3.4028234e38f)) markBad(bad);
 }
 
 /// Grid (ceil(cap / 256), PARTS), block 256. Column sums of gd [C,cap] by parts of its rows, added
@@ -85,5 +85,5 @@ extern "C" __global__ void dense_check(PARAMETERS(dense_check)) {
     const u64 at = static_cast<u64>(q) * d + c;
     fits = fits && fabsf(scale * deadEncoder[at]) < LARGEST_DEAD && fabsf(scale * deadDecoder[at]) < LARGEST_DEAD;
   }
-  if (!fits) *bad = 1;
+  if (!fits) markBad(bad);
 }

@@ -297,7 +297,7 @@ extern "C" __global__ void list_bias(PARAMETERS(list_bias)) {
   }
   double sum = shareSum(own.grad);
   const double grads = shareSum(own.grads), values = shareSum(own.values);
-  if (!(grads * largestInput < LARGEST_GRADIENT && values * largestErr < LARGEST_GRADIENT)) *bad = 1;
+  if (!(grads * largestInput < LARGEST_GRADIENT && values * largestErr < LARGEST_GRADIENT)) markBad(bad);
   if (part == 0) {
     if (counts && g.deadSlot != nullptr && g.deadSlot[j] < g.cap) sum += g.scales[1] * deadBias[g.deadSlot[j]];
     bias[j - first] = sum;
@@ -329,7 +329,7 @@ extern "C" __global__ void list_prebias(PARAMETERS(list_prebias)) {
   if (warp > 0 || column >= d) return;
   for (u32 part = 1; part < 32; part++) sum += room[part][lane];
   const double gradient = (counts != 0 ? scales[0] * sums[SUMS + column] : 0) - sum;
-  if (!(fabs(gradient) < LARGEST_GRADIENT)) *bad = 1;
+  if (!(fabs(gradient) < LARGEST_GRADIENT)) markBad(bad);
   preBias[column] = static_cast<float>(gradient);
 }
 

@@ -6,14 +6,18 @@
 
 #include "saetta.cuh"
 
-/// Grid ceil(max(n, SUMS + 2 d) / 256), block 256.
+/// sums [length]. Where `bad` has FULL, nothing. Grid ceil(max(n, length) / 256), block 256.
 extern "C" __global__ void load_begin(PARAMETERS(load_begin)) {
   const u32 i = blockIdx.x * blockDim.x + threadIdx.x;
-  if (i < SUMS + 2 * d) sums[i] = 0;
+  // Another block may have set it to 0 by now, but only where it has no FULL.
+  if ((*static_cast<volatile u32*>(bad) & FULL) != 0) return;
+  if (i < length) sums[i] = 0;
   if (i < n) fired[i] = 0;
   if (i > 0) return;
   *bad = 0;
   *sq = 0;
+  *cut = 0;
+  *active = 0;
 }
 
 /// Elements [i, i + 4) of a row, or one where `four` is false.
@@ -31,11 +35,10 @@ __device__ __forceinline__ void elements(const T* row, u32 i, bool four, float (
   }
 }
 
-/// visit(i, elements, how many) over the row, 4 at a time where rows begin on borders of 4
-/// elements.
+/// visit(i, elements, how many) over the row; `four`: 4 at a time, as rows of raw and of x have
+/// multiples of 4 elements and begin on such borders.
 template <class T, class F>
-__device__ __forceinline__ void eachOf(const T* row, u32 d, const F& visit) {
-  const bool four = d % 4 == 0;
+__device__ __forceinline__ void eachOf(const T* row, u32 d, bool four, const F& visit) {
   const u32 step = four ? 4 : 1;
   for (u32 i = (threadIdx.x & 31) * step; i < d; i += 32 * step) {
     float part[4];
@@ -45,11 +48,11 @@ __device__ __forceinline__ void eachOf(const T* row, u32 d, const F& visit) {
 }
 
 template <class T>
-__device__ void loadRow(const T* row, float* x, u32 d, u32* bad, u32 normalization, double factor) {
+__device__ void loadRow(const T* row, float* x, u32 d, bool four, u32* bad, u32 normalization, double factor) {
   double mean = 0;
   if (normalization == NORMALIZE_UNIT || normalization == NORMALIZE_LAYER_NORM) {
     double sum = 0, squares = 0, spread = 0;
-    eachOf(row, d, [&](u32, const float(&part)[4], u32 count) {
+    eachOf(row, d, four, [&](u32, const float(&part)[4], u32 count) {
 #pragma unroll
       for (u32 u = 0; u < 4; u++) {
         if (u >= count) break;
@@ -60,7 +63,7 @@ __device__ void loadRow(const T* row, float* x, u32 d, u32* bad, u32 normalizati
     });
     mean = warpSum(sum) / d;
     squares = warpSum(squares);
-    eachOf(row, d, [&](u32, const float(&part)[4], u32 count) {
+    eachOf(row, d, four, [&](u32, const float(&part)[4], u32 count) {
 #pragma unroll
       for (u32 u = 0; u < 4; u++) {
         if (u >= count) break;
@@ -77,7 +80,7 @@ __device__ void loadRow(const T* row, float* x, u32 d, u32* bad, u32 normalizati
     if (constant) mean = 0;
   }
   bool finite = true;
-  eachOf(row, d, [&](u32 i, float(&part)[4], u32 count) {
+  eachOf(row, d, four, [&](u32 i, float(&part)[4], u32 count) {
 #pragma unroll
     for (u32 u = 0; u < 4; u++) {
       if (u >= count) break;
@@ -87,7 +90,7 @@ __device__ void loadRow(const T* row, float* x, u32 d, u32* bad, u32 normalizati
     if (count == 4) *reinterpret_cast<float4*>(x + i) = make_float4(part[0], part[1], part[2], part[3]);
     else x[i] = part[0];
   });
-  if (!finite) *bad = 1;
+  if (!finite) markBad(bad);
 }
 
 /// Whether all exponent bits of an element are set.
@@ -115,21 +118,22 @@ extern "C" __global__ void screen_rows(PARAMETERS(screen_rows)) {
   if ((threadIdx.x & 31) == 0) flags[first + i] = any ? 1 : 0;
 }
 
-/// Grid ceil(B / 8), block 256. A row that is not there is left as it is and named in fault [2] (1,
-/// its number).
+/// raw [m,width] -> x [B,d], columns from `column` on. Where `bad` has FULL, nothing. A row that is
+/// not there is left as it is and named in fault [2] (1, its number). Grid ceil(B / 8), block 256.
 extern "C" __global__ void load_rows(PARAMETERS(load_rows)) {
   const u32 b = blockIdx.x * 8 + (threadIdx.x >> 5);
-  if (b >= B) return;
+  if (b >= B || (*static_cast<volatile u32*>(bad) & FULL) != 0) return;
   const u32 row = rows[b];
   if (row >= m) {
     fault[1] = row;
     fault[0] = 1;
     return;
   }
-  const u64 from = static_cast<u64>(row) * d;
+  const u64 from = static_cast<u64>(row) * width + column;
   x += static_cast<u64>(b) * d;
-  if (format == FORMAT_F32) loadRow(static_cast<const float*>(raw) + from, x, d, bad, normalization, factor);
-  else if (format == FORMAT_F64) loadRow(static_cast<const double*>(raw) + from, x, d, bad, normalization, factor);
-  else if (format == FORMAT_F16) loadRow(static_cast<const __half*>(raw) + from, x, d, bad, normalization, factor);
-  else loadRow(static_cast<const __nv_bfloat16*>(raw) + from, x, d, bad, normalization, factor);
+  const bool four = d % 4 == 0 && width % 4 == 0 && column % 4 == 0;
+  if (format == FORMAT_F32) loadRow(static_cast<const float*>(raw) + from, x, d, four, bad, normalization, factor);
+  else if (format == FORMAT_F64) loadRow(static_cast<const double*>(raw) + from, x, d, four, bad, normalization, factor);
+  else if (format == FORMAT_F16) loadRow(static_cast<const __half*>(raw) + from, x, d, four, bad, normalization, factor);
+  else loadRow(static_cast<const __nv_bfloat16*>(raw) + from, x, d, four, bad, normalization, factor);
 }

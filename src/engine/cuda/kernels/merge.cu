@@ -18,7 +18,7 @@ __device__ __forceinline__ u32 countAbove(const float* values, u32 slots, float 
 }
 
 /// all [shards][B][slots]: the values of all shards, 0 in unused slots. latent, value [B][slots]
-/// are this shard's. fired [n], zeroed before; null for the dead. Grid ceil(B slots / 256), block
+/// are this shard's. fired [n], zeroed before, and hyper; null for the dead. Grid ceil(B slots / 256), block
 /// 256.
 extern "C" __global__ void merge_codes(PARAMETERS(merge_codes)) {
   const u64 at = static_cast<u64>(blockIdx.x) * blockDim.x + threadIdx.x, count = static_cast<u64>(B) * slots;
@@ -26,10 +26,11 @@ extern "C" __global__ void merge_codes(PARAMETERS(merge_codes)) {
   const u64 row = at / slots;
   const float v = all[shard * count + at];
   bool kept = v > 0;
+  const u32 most = hyper == nullptr ? k : min(k, max(1u, static_cast<u32>(hyper[ROW_K])));
   u32 before = static_cast<u32>(at - row * slots);
   for (u32 s = 0; kept && s < shards; s++) {
     if (s != shard) before += countAbove(all + s * count + row * slots, slots, v, s < shard);
-    kept = before < k;
+    kept = before < most;
   }
   if (!kept) {
     latent[at] = NONE;

@@ -6,10 +6,11 @@
 
 #include "gradients.cuh"
 
-/// The squares of one row; `row` [d] in shared memory holds a decoder row's gradient.
+/// The squares of one row; `row` [d] in shared memory holds a decoder row's gradient. `unit`: it is
+/// projected.
 template <int V>
-__device__ __forceinline__ double squaresOf(const Gradients& g, const float* decoder, u32 keep, const List& list,
-                                            float* row, double* room) {
+__device__ __forceinline__ double squaresOf(const Gradients& g, const float* decoder, u32 keep, bool unit,
+                                            const List& list, float* row, double* room) {
   const u32 d = g.d;
   const u64 at = static_cast<u64>(list.j) * d;
   float* kept = list.side == ENCODER ? g.formedEncoder : g.formedDecoder;
@@ -17,7 +18,7 @@ __device__ __forceinline__ double squaresOf(const Gradients& g, const float* dec
   for (u32 c = threadIdx.x * V; c < d; c += blockDim.x * V) {
     float sums[V], w[V];
     if (list.side == DECODER) loadFloats(decoder + at + c, w);
-    if (keep == KEPT) loadFloats(kept + at + c, sums);
+    if (keep == FORMED) loadFloats(kept + at + c, sums);
     else formColumns(g, list, c, sums);
     if (keep == FORM_AND_KEEP) storeFloats(kept + at + c, sums);
     if (list.side == ENCODER) {
@@ -28,7 +29,8 @@ __device__ __forceinline__ double squaresOf(const Gradients& g, const float* dec
     }
   }
   if (list.side == ENCODER) return blockSum(squares, room);
-  const float factor = static_cast<float>(blockSum(along, room));
+  along = blockSum(along, room);
+  const float factor = unit ? static_cast<float>(along) : 0;
   for (u32 c = threadIdx.x * V; c < d; c += blockDim.x * V) {
     float w[V];
     loadFloats(decoder + at + c, w);
@@ -46,9 +48,10 @@ extern "C" __global__ void norm_rows(PARAMETERS(norm_rows)) {
   __shared__ double room[33];
   if (*bad != 0) return;
   float* row = reinterpret_cast<float*>(shared + STAGES * STAGED);
-  eachRow(g, keep != KEPT, shared, [](const List&, u32) {}, [&](const List& list, u32) {
-    const double sum = g.d % ROW_WIDTH == 0 ? squaresOf<ROW_WIDTH>(g, decoder, keep, list, row, room) : squaresOf<1>(
-    g, decoder, keep, list, row, room);
+  const bool unit = hyper[UNIT_ROWS] != 0;
+  eachRow(g, keep != FORMED, shared, [](const List&, u32) {}, [&](const List& list, u32) {
+    const double sum = g.d % ROW_WIDTH == 0 ? squaresOf<ROW_WIDTH>(g, decoder, keep, unit, list, row, room)
+                                             : squaresOf<1>(g, decoder, keep, unit, list, row, room);
     if (threadIdx.x == 0) squares[list.side * g.n + list.j] = sum;
   });
 }
@@ -68,5 +71,5 @@ extern "C" __global__ void norm_sum(PARAMETERS(norm_sum)) {
   sum = blockSum(sum, room);
   if (threadIdx.x > 0) return;
   *sq = sum;
-  if (!(sum < __longlong_as_double(0x7ff0000000000000ll))) *bad = 1;
+  if (!(sum < __longlong_as_double(0x7ff0000000000000ll))) markBad(bad);
 }

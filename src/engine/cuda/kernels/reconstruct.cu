@@ -256,7 +256,7 @@ extern "C" __global__ void residual(PARAMETERS(residual)) {
   for (u64 slot = static_cast<u64>(first) * k + threadIdx.x; slot < end; slot += blockDim.x) active += value[slot] > 0;
   if (d % WIDE == 0) residualRows<WIDE>(a, first, last, d, line, squares, notFinite);
   else residualRows<1>(a, first, last, d, line, squares, notFinite);
-  if (notFinite) *bad = 1;
+  if (notFinite) markBad(bad);
   writeSquares(line, squares, active, room);
 }
 
@@ -272,7 +272,7 @@ extern "C" __global__ void code_grad(PARAMETERS(code_grad)) {
   __syncthreads();
   const bool notFinite = d % WIDE == 0 ? gradientsOfRow<WIDE>(decoder, latents, grad + b * k, k, row, d, n, room)
                                        : gradientsOfRow<1>(decoder, latents, grad + b * k, k, row, d, n, room);
-  if (notFinite) *bad = 1;
+  if (notFinite) markBad(bad);
 }
 
 /// The codes of a row in shared memory; of three rows, so that threads meet once a row.
@@ -379,7 +379,7 @@ extern "C" __global__ void __maxnreg__(HELD_REGISTERS)
   bool notFinite = false;
   reconstructHeld<WIDE>(decoder, latent, value, grad, k, a, first, last, d, n, line, codes, shared, parts, squares,
                         active, notFinite);
-  if (notFinite) *bad = 1;
+  if (notFinite) markBad(bad);
   writeSquares(line, squares, active, room);
 }
 
@@ -400,7 +400,7 @@ extern "C" __global__ void residual_sums(PARAMETERS(residual_sums)) {
   if (warp > 0 || column >= (dead != 0 ? 1 : width)) return;
   for (u32 part = 1; part < 32; part++) sum += room[part][lane];
   // Squares of floats cannot overflow in float64: the sum is finite exactly when every element is.
-  if (column == P_ERR2 && !(sum < __longlong_as_double(0x7ff0000000000000ll))) *bad = 1;
+  if (column == P_ERR2 && !(sum < __longlong_as_double(0x7ff0000000000000ll))) markBad(bad);
   if (dead != 0) sums[AUX_ERR2] += sum;
   else if (column >= P_COLUMNS) sums[SUMS + column - P_COLUMNS] += sum;
   else sums[column == P_ERR2 ? ERR2 : column == P_X2 ? X2 : column == P_CENTRED2 ? CENTRED2 : ACTIVE] += sum;

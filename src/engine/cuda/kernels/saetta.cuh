@@ -64,6 +64,11 @@ __device__ __forceinline__ bool isBad(float x) {
 #endif
 }
 
+/// Bit of `bad`: something is not finite.
+constexpr u32 NOT_FINITE = 1;
+
+__device__ __forceinline__ void markBad(u32* bad) { atomicOr(bad, NOT_FINITE); }
+
 /// V elements of half_t as they come from memory: a load of 16, 8 or (V = 1) of one element.
 template <int V>
 struct Raw {

@@ -467,7 +467,7 @@ __device__ __forceinline__ u32 gather(Tile& tile, const half_t* z, u32* bad, u64
       if (threadIdx.x == 0) shared.count = k;
     }
   }
-  if (!finite) *bad = 1;
+  if (!finite) markBad(bad);
   if (!fits) {
     bisect<Tile>(tile.bias, tile.list, tile.n, z, keys, k, bound, INFINITE + 1, shared);
     kept = k;
@@ -475,28 +475,30 @@ __device__ __forceinline__ u32 gather(Tile& tile, const half_t* z, u32* bad, u64
   return kept;
 }
 
-/// The highest k of the keys, in order.
+/// The highest `most` of the keys, in order, in the first of `k` slots.
 template <class Tile>
-__device__ __forceinline__ void finish(const Tile& tile, u64* keys, u32 kept, u32 k, const Out& out) {
+__device__ __forceinline__ void finish(const Tile& tile, u64* keys, u32 kept, u32 most, u32 k, const Out& out) {
   sortKeys<Tile::THREADS>(keys, kept);
-  for (u32 slot = threadIdx.x; slot < k; slot += Tile::THREADS) put(out, tile, slot, slot < kept ? keys[slot] : 0);
+  const u32 on = min(kept, most);
+  for (u32 slot = threadIdx.x; slot < k; slot += Tile::THREADS) put(out, tile, slot, slot < on ? keys[slot] : 0);
 }
 
 /**
  * z [C,ldz] without biases (columns from n on are ignored), latentBias [n] -> latent, value, grad
- * (0) [C,k]; fired: 1 where a value is above hyper[FIRED_ABOVE]; bad when an element of z +
- * latentBias is not finite. ldz is a multiple of 8, z on 16 bytes. Block 128, grid C, dynamic
- * shared memory 10 capacity; capacity: the power of two from 4 k up, but 1024 to 4096, so k is at
- * most 1024.
+ * (0) [C,k], at most hyper[ROW_K] of a row where `annealed`; fired (may be null): 1 where a value
+ * is above hyper[FIRED_ABOVE]; bad when an element of z + latentBias is not finite. ldz is a
+ * multiple of 8, z on 16 bytes. Block 128, grid C, dynamic shared memory 10 capacity; capacity: the
+ * power of two from 4 k up, but 1024 to 4096, and at least 2 k.
  */
 extern "C" __global__ void __launch_bounds__(128, 8)
     select_live(PARAMETERS(select_live)) {
   extern __shared__ u64 keys[];
   LiveTile tile(latentBias, nullptr, n);
-  const u32 kept = gather(tile, z + static_cast<u64>(blockIdx.x) * ldz, bad, keys, k, capacity);
+  const u32 most = annealed != 0 ? min(k, max(1u, static_cast<u32>(hyper[ROW_K]))) : k;
+  const u32 kept = gather(tile, z + static_cast<u64>(blockIdx.x) * ldz, bad, keys, most, capacity);
   const u64 at = static_cast<u64>(blockIdx.x) * k;
   // For a float, to be above firedAbove is to be above the next float at or below it.
-  finish(tile, keys, kept, k, {latent + at, value + at, grad + at, fired, __double2float_rd(hyper[FIRED_ABOVE])});
+  finish(tile, keys, kept, most, k, {latent + at, value + at, grad + at, fired, __double2float_rd(hyper[FIRED_ABOVE])});
 }
 
 /**
@@ -510,5 +512,5 @@ extern "C" __global__ void __launch_bounds__(256, 4)
   DeadTile tile(latentBias, list, counts[0]);
   const u32 kept = gather(tile, z + static_cast<u64>(blockIdx.x) * ldz, bad, keys, auxk, capacity);
   const u64 at = static_cast<u64>(blockIdx.x) * auxk;
-  finish(tile, keys, kept, auxk, {latent + at, value + at, grad + at, nullptr, 0});
+  finish(tile, keys, kept, auxk, auxk, {latent + at, value + at, grad + at, nullptr, 0});
 }

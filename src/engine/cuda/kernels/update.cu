@@ -8,11 +8,11 @@
 
 #include "gradients.cuh"
 
-/// Grid 1, block 1. Counts the step; a bad one changes nothing else.
+/// Grid 1, block 1. Counts the step; a bad one changes nothing else. FULL: not even that.
 extern "C" __global__ void update_begin(PARAMETERS(update_begin)) {
   Numbers o = {};
   if (*bad != 0) {
-    counters[SKIPPED]++;
+    if ((*bad & FULL) == 0) counters[SKIPPED]++;
     *numbers = o;
     return;
   }
@@ -33,6 +33,7 @@ extern "C" __global__ void update_begin(PARAMETERS(update_begin)) {
   o.averages = hasEma != 0 && hyper[EMA_DECAY] > 0;
   o.firstLatent = firstLatent;
   o.rows = hyper[ROWS];
+  o.unit = hyper[UNIT_ROWS] != 0;
   if (o.averages != 0) counters[EMA]++;
   *numbers = o;
 }
@@ -146,7 +147,7 @@ __device__ __forceinline__ void encoderColumns(const Gradients& g, u32 formed, c
   writeWeights(o, row, c, w);
 }
 
-/// What a row is multiplied by whose squares add up to `squares`.
+/// What a row is multiplied by whose squares add up to `squares`; 1 for 1.
 __device__ __forceinline__ float scaleOf(double squares) {
   return 1 / sqrtf(static_cast<float>(fmax(squares, SHORTEST_ROW * SHORTEST_ROW)));
 }
@@ -163,13 +164,14 @@ __device__ __forceinline__ void decoderRow(const Gradients& g, u32 formed, const
     loadColumns<V, AHEAD>(row, c, ahead, stage, w, m, v);
     along += dotOf(w, gradient);
   }
-  const float factor = static_cast<float>(blockSum(along, room));
+  along = blockSum(along, room);
+  const float factor = o.unit != 0 ? static_cast<float>(along) : 0;
   if (on) {
 #pragma unroll
     for (int u = 0; u < V; u++) adam(o, w[u], m[u], v[u], gradient[u] - factor * w[u]);
     squares += dotOf(w, w);
   }
-  squares = blockSum(squares, room);
+  squares = o.unit != 0 ? blockSum(squares, room) : 1;
   if (squares < SHORTEST_ROW * SHORTEST_ROW) {
     squares = 0;
 #pragma unroll
@@ -202,7 +204,8 @@ __device__ __forceinline__ void longDecoderRow(const Gradients& g, u32 formed, c
     along += dotOf(w, gradient);
     storeFloats(kept + c, gradient);
   }
-  const float factor = static_cast<float>(blockSum(along, room));
+  along = blockSum(along, room);
+  const float factor = o.unit != 0 ? static_cast<float>(along) : 0;
   for (u32 c = first; c < d; c += step) {
     float w[V], m[V], v[V], gradient[V];
     loadFloats(row.w + c, w);
@@ -216,7 +219,7 @@ __device__ __forceinline__ void longDecoderRow(const Gradients& g, u32 formed, c
     storeStreamed(row.v + c, v);
     storeFloats(kept + c, w);
   }
-  squares = blockSum(squares, room);
+  squares = o.unit != 0 ? blockSum(squares, room) : 1;
   if (squares < SHORTEST_ROW * SHORTEST_ROW) {
     squares = 0;
     for (u32 c = first; c < d; c += step) {

@@ -1,12 +1,14 @@
 /**
- * load and encode: rows gathered; the encoder's product in chunks of rows, from each of which the
- * top k are taken before the next is computed.
+ * load and encode: rows gathered; the encoder's product in chunks of rows, from each of which all
+ * selections are taken before the next is computed.
  */
 
 import { SaettaError } from "../../../util/errors.ts";
 import { formatOf, NORMALIZATIONS } from "../../contract/names.ts";
-import { type Codes, type Normalization, type Params, type Step, SUMS, type Tensor } from "../../engine.ts";
+import type { Normalization, Params, Rule, Step, Tensor } from "../../engine.ts";
+import type { Sides } from "../../selections.ts";
 import type { CudaContext } from "../context.ts";
+import { SIZES, type StructOf } from "../contract.ts";
 import { WHERE } from "../driver/libraries.ts";
 import { type CudaCodes, EMPTY, ownCodes, PAIRS, type Strategy } from "../memory/codes.ts";
 import { centredRows, copyOf } from "../memory/copies.ts";
@@ -22,8 +24,9 @@ const LARGEST_CHUNK = 512 * 1024 * 1024;
 const PART_OF_CARD = 64;
 const FEWEST_ROWS = 1024;
 
-/** The most that select.cu takes. */
+/** The most that select.cu takes, of "topk" and of "batchtopk". */
 export const MOST_LIVE = 1024;
+export const MOST_OF_ROW = 8192;
 export const MOST_DEAD = 2048;
 
 /**
@@ -33,39 +36,46 @@ export const MOST_DEAD = 2048;
 const MOST_DENSE = 16384;
 const DENSE_A_CODE = 64;
 
-export function load(
-  cuda: CudaContext,
-  raw: Tensor,
-  rows: Tensor,
-  x: Tensor,
-  t: Step,
-  fault: number,
-  { kind, factor }: Normalization,
-): void {
+export interface LoadInput {
+  readonly raw: Tensor;
+  readonly rows: Tensor;
+  readonly x: Tensor;
+  readonly t: Step;
+  readonly normalization: Normalization;
+  readonly column: number;
+  readonly fault: number;
+}
+
+export function load(cuda: CudaContext, { raw, rows, x, t, normalization, column, fault }: LoadInput): void {
   const { device, kernels } = cuda;
   const [B, d] = x.shape as [number, number];
   const [rawRows, width] = raw.shape as [number, number];
   const [n] = t.fired.shape as [number];
   const format = formatOf(raw.dtype);
-  if (raw.shape.length !== 2 || width !== d || format < 0) {
-    throw new SaettaError(`load: rows ${raw.dtype} [${raw.shape}] cannot become x [${x.shape}]`, { where: WHERE });
+  if (raw.shape.length !== 2 || width < column + d || format < 0) {
+    throw new SaettaError(
+      `load: rows ${raw.dtype} [${raw.shape}] cannot become x [${x.shape}] from column ${column} on`,
+      { where: WHERE },
+    );
   }
   const from = checked(raw, raw.dtype);
   const { sums, fired, bad, sq } = stepAddresses(t);
   const own = checked(x, "f32", B, d);
   const numbers = at(rows, "u32", B);
-  kernels.launch(
-    "load_begin",
-    { blocks: Math.ceil(Math.max(n, SUMS.length + 2 * d) / 256), threads: 256 },
-    { sums, fired, bad, sq, n, d },
-  );
+  const length = t.sums.shape[0]!;
+  if (column === 0) {
+    kernels.launch(
+      "load_begin",
+      { blocks: Math.ceil(Math.max(n, length) / 256), threads: 256 },
+      { ...{ sums, length, fired, n, bad, sq }, cut: at(t.cut, "f32", 1), active: at(t.active, "f64", 1) },
+    );
+  }
   waitForRows(device, from);
   const launch = { blocks: Math.ceil(B / 8), threads: 256 };
-  const normalization = NORMALIZATIONS.indexOf(kind);
   kernels.launch("load_rows", launch, {
-    ...{ format, raw: from.address, m: rawRows, rows: numbers },
+    ...{ format, raw: from.address, m: rawRows, width, column, rows: numbers },
     ...{ x: own.address, B, d, bad },
-    ...{ normalization, factor, fault },
+    ...{ normalization: NORMALIZATIONS.indexOf(normalization.kind), factor: normalization.factor, fault },
   });
   markRowsAsRead(device, from);
   own.wrote();
@@ -78,58 +88,115 @@ export interface DeadUse {
   readonly hyper: number;
 }
 
-export function encode(
-  cuda: CudaContext,
-  p: Params,
-  x: Tensor,
-  t: Step,
-  live: Codes,
-  dead: Codes | undefined,
-  age: Tensor | undefined,
-): DeadUse | undefined {
+export interface EncodeInput {
+  readonly p: Params;
+  readonly x: Tensor;
+  readonly t: Step;
+  readonly sides: Sides;
+  readonly age: Tensor | undefined;
+}
+
+export function encode(cuda: CudaContext, { p, x, t, sides, age }: EncodeInput): DeadUse | undefined {
   const [n, d] = p.encoder.shape as [number, number];
   const [B] = x.shape as [number];
   const { hyper, sums, fired, bad } = stepAddresses(t);
-  const [liveCodes, deadCodes] = [ownCodes(live, B), dead && ownCodes(dead, B)];
+  const { rule } = sides.live;
+  const live = ownCodes(sides.live.codes, B);
+  const [dead, band] = [sides.dead, sides.band].map((codes) => codes && ownCodes(codes, B));
   const encoder = copyOf(cuda, checked(p.encoder, "f32", n, d));
-  const bias = at(p.latentBias, "f32", n);
+  const latentBias = at(p.latentBias, "f32", n);
   const rows = centredRows(cuda, checked(x, "f32", B, d), checked(p.preBias, "f32", d), bad, false);
   checked(t.fired, "u32", n);
-  liveCodes.strategy = PAIRS;
-  const use = age === undefined ? undefined : findDead(cuda, age, n, hyper, sums, deadCodes);
-  const isSelected = deadCodes !== undefined && deadCodes.strategy !== EMPTY;
-  if (deadCodes?.strategy === EMPTY) clear(cuda, deadCodes);
+  live.strategy = PAIRS;
+  if (band !== undefined) band.strategy = PAIRS;
+  const use = age === undefined ? undefined : findDead(cuda, age, n, hyper, sums, dead);
+  const isSelected = dead !== undefined && dead.strategy !== EMPTY;
+  if (dead?.strategy === EMPTY) clear(cuda, dead);
 
   const stride = 8 * Math.ceil(n / 8);
   const chunk = chunkRows(cuda, B, stride);
   const z = cuda.scratch.get("pre-activations", chunk * stride * cuda.bytes);
+  const row = { z, latentBias, bad };
   for (let first = 0; first < B; first += chunk) {
     const C = Math.min(chunk, B - first);
     const a = rows + first * d * cuda.bytes;
     cuda.cublas.multiply({ m: C, n, k: d, a, b: encoder, bTransposed: true, c: z, strideC: stride, out: "compute" });
-    const { capacity: k } = liveCodes;
-    const capacity = candidates(k);
-    cuda.kernels.launch(
-      "select_live",
-      { blocks: C, threads: 128, shared: 10 * capacity },
-      { z, latentBias: bias, hyper, fired, bad, ...liveCodes.from(first), n, ldz: stride, k, capacity },
-    );
+    if (isHighest(rule)) {
+      const { capacity: k } = live;
+      if (k > mostOf(rule)) tooMany(k, mostOf(rule));
+      const capacity = candidates(k);
+      cuda.kernels.launch(
+        "select_live",
+        { blocks: C, threads: 128, shared: 10 * capacity },
+        {
+          ...row,
+          ...{ hyper, fired: rule.kind === "topk" ? fired : 0 },
+          ...live.from(first),
+          ...{ n, ldz: stride, k, annealed: rule.kind === "topk" ? 1 : 0, capacity },
+        },
+      );
+    }
+    if (band !== undefined || !isHighest(rule)) {
+      const limits = thresholdsOf(p, rule, n);
+      cuda.kernels.launch(
+        "select_threshold",
+        { blocks: Math.ceil(C / SIZES.THRESHOLD_ROWS), threads: 256 },
+        {
+          ...{ ...row, ...limits, hyper, fired, n, ldz: stride, C },
+          live: isHighest(rule) ? NO_CODES : selectedFrom(live, first),
+          band: band === undefined ? NO_CODES : selectedFrom(band, first),
+          counts: cuda.scratch.get("selected of rows", 4 * B) + 4 * first,
+        },
+      );
+    }
     if (!isSelected || use === undefined) continue;
-    const { capacity: auxk } = deadCodes;
+    const { capacity: auxk } = dead;
     const deadCapacity = candidates(auxk);
     const { list, counts } = use.list;
     cuda.kernels.launch(
       "select_dead",
       { blocks: C, threads: 256, shared: 10 * deadCapacity },
-      {
-        ...{ z, latentBias: bias, list, counts, bad },
-        ...deadCodes.from(first),
-        ...{ ldz: stride, auxk, capacity: deadCapacity },
-      },
+      { ...row, ...{ list, counts }, ...dead.from(first), ...{ ldz: stride, auxk, capacity: deadCapacity } },
     );
+  }
+  if (!isHighest(rule)) {
+    const counts = cuda.scratch.get("selected of rows", 4 * B);
+    cuda.kernels.launch("select_total", { blocks: 1, threads: 1024 }, { counts, B, active: at(t.active, "f64", 1) });
   }
   if (use !== undefined && !cuda.device.recording) use.list.end();
   return use;
+}
+
+const NO_CODES: StructOf<"Selected"> = { latent: 0, value: 0, grad: 0, capacity: 0 };
+
+function selectedFrom(codes: CudaCodes, first: number): StructOf<"Selected"> {
+  return { ...codes.from(first), capacity: codes.capacity };
+}
+
+/** Whether the rule takes the highest of a row. */
+function isHighest({ kind }: Rule): boolean {
+  return kind === "topk" || kind === "batchtopk";
+}
+
+/** Slots of a row that the rule can fill. */
+export function mostOf({ kind }: Rule): number {
+  return kind === "topk" ? MOST_LIVE : kind === "batchtopk" ? MOST_OF_ROW : Number.POSITIVE_INFINITY;
+}
+
+function tooMany(slots: number, most: number): never {
+  throw new SaettaError(`a row of the batch needs ${slots} slots, and the kernels have room for ${most}`, {
+    where: WHERE,
+    mend: "use a smaller k",
+  });
+}
+
+/** What latents are compared with: a number each, or one for all. */
+function thresholdsOf(p: Params, rule: Rule, n: number): { readonly threshold: number; readonly thresholds: number } {
+  const name = rule.kind === "threshold" ? rule.param : "threshold";
+  const tensor = p[name];
+  if (tensor === undefined) throw new SaettaError(`the parameter ${name} is needed to select`, { where: WHERE });
+  const thresholds = name === "cut" ? 1 : n;
+  return { threshold: at(tensor, "f32", thresholds), thresholds };
 }
 
 /** Counts the dead, lists them, and decides how their codes will be computed. */
@@ -169,6 +236,6 @@ function chunkRows(cuda: CudaContext, B: number, stride: number): number {
 /** Candidates that select.cu has room for. */
 function candidates(k: number): number {
   let room = FEWEST_ROWS;
-  while (room < 4 * k && room < 4096) room *= 2;
+  while (room < 4 * k && room < Math.max(4096, 2 * k)) room *= 2;
   return room;
 }

@@ -5,6 +5,7 @@
  * replicas exchange for it, and who updates what, is in owned-rows.ts.
  */
 
+import { paramEntries } from "../../../sae/params.ts";
 import { SaettaError } from "../../../util/errors.ts";
 import {
   type Branch,
@@ -177,15 +178,15 @@ export class CudaGrads extends HeldGrads<CudaTensor> {
 
   norm(cuda: CudaContext, decoder: Tensor, t: Step): void {
     const [n, d] = this.#shape;
-    const { sq, bad } = stepAddresses(t);
+    const { hyper, sq, bad } = stepAddresses(t);
     const weights = at(decoder, "f32", n, d);
     const squares = cuda.scratch.get("squares of rows", 16 * n);
     for (const wait of this.#sumRows(cuda)) wait();
-    const keep = keepOf(this.#replication === "gradients" || this.encoder !== undefined ? "kept" : "formAndKeep");
+    const keep = keepOf(this.#replication === "gradients" || this.encoder !== undefined ? "formed" : "formAndKeep");
     const rows = this.encoder === undefined ? this.#kept(cuda) : this.#left;
     const shared = STAGE_BYTES + 4 * d;
     for (const [from, to] of this.#ranges)
-      this.#eachRow(cuda, "norm_rows", shared, rows, [from, to], { decoder: weights, keep, squares, bad });
+      this.#eachRow(cuda, "norm_rows", shared, rows, [from, to], { decoder: weights, keep, hyper, squares, bad });
     if (this.encoder === undefined) formedBy.set(cuda, this);
     const { collective } = cuda.exchange;
     cuda.kernels.launch(
@@ -256,7 +257,7 @@ export class CudaGrads extends HeldGrads<CudaTensor> {
     );
     for (const wait of given) wait();
     for (const tensor of [s.params, s.m, s.v, s.ema].flatMap((p) =>
-      p === undefined ? [] : (Object.values(p) as Tensor[]),
+      p === undefined ? [] : paramEntries(p).map(([, , tensor]) => tensor),
     )) {
       if (tensor === encoder || tensor === decoder) wroteWithCopy(checked(tensor, "f32"));
       else checked(tensor, "f32").wrote();
