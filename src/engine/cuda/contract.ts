@@ -78,8 +78,8 @@ const STRUCTS = {
   /**
    * The numbers of Adam, in f32: w -= rate m / (sqrt(v) root + eps), with PyTorch's bias
    * correction. `go`: this step is applied; `t` of Adam; `averages`: an average is kept;
-   * `firstLatent`: the number that latent 0 has among those of all shards; `unit`: decoder rows keep
-   * norm 1; `rows` of the batch.
+   * `firstLatent`: the number that latent 0 has among those of all shards; `unit`: decoder rows
+   * keep norm 1; `rows` of the batch.
    */
   Numbers: {
     ...{ factor: "float", beta1: "float", beta2: "float", rest1: "float", rest2: "float" },

@@ -12,8 +12,8 @@
 #include "saetta.cuh"
 
 constexpr u32 CUT_THREADS = 256;
-/// What each pass looks at: bits of a value, sign included, above so many others; its bins, and where
-/// its counts are.
+/// What each pass looks at: bits of a value, sign included, above so many others; its bins, and
+/// where its counts are.
 __device__ __forceinline__ u32 shiftOf(u32 pass) { return pass == 0 ? 20 : pass == 1 ? 10 : 0; }
 __device__ __forceinline__ u32 binsOf(u32 pass) { return pass == 0 ? 2048 : 1024; }
 __device__ __forceinline__ u32 countsAt(u32 pass) { return pass == 0 ? 0 : pass == 1 ? 2048 : 3072; }
@@ -25,8 +25,8 @@ struct Found {
   u32 bin, need, of;
 };
 
-/// The bin of a pass in which the `need`-th highest value is (all values where there are fewer; need
-/// 0: there is none). All threads of a block of CUT_THREADS call it.
+/// The bin of a pass in which the `need`-th highest value is (all values where there are fewer;
+/// need 0: there is none). All threads of a block of CUT_THREADS call it.
 __device__ Found findBin(const u32* counts, u32 pass, u32 need) {
   __shared__ u32 room[CUT_THREADS / 32];
   __shared__ Found found;
@@ -65,8 +65,8 @@ __device__ Found findBin(const u32* counts, u32 pass, u32 need) {
   return found;
 }
 
-/// What `passes` passes have found: the first bits of the cut, and how many that begin with them are
-/// kept; need 0 where nothing is. The last pass is looked up here, those before are in `found`.
+/// What `passes` passes have found: the first bits of the cut, and how many that begin with them
+/// are kept; need 0 where nothing is. The last pass is looked up here, those before are in `found`.
 struct Cut {
   u32 bits, need, of;
 };
@@ -106,7 +106,8 @@ extern "C" __global__ void __launch_bounds__(256)
 #pragma unroll 4
   for (u64 i = static_cast<u64>(blockIdx.x) * CUT_THREADS + threadIdx.x; i < count; i += step) {
     const u32 v = bits[i];
-    if (v != 0 && (before == 32 || v >> before == cut.bits >> before)) atomicAdd(counts + (v >> shift & (bins - 1)), 1u);
+    if (v == 0 || (before < 32 && v >> before != cut.bits >> before)) continue;
+    atomicAdd(counts + (v >> shift & (bins - 1)), 1u);
   }
   __syncthreads();
   for (u32 bin = threadIdx.x; bin < bins; bin += CUT_THREADS) {
@@ -125,8 +126,8 @@ __device__ __forceinline__ u32 countFrom(const u32* values, u32 slots, u32 bits)
   return low;
 }
 
-/// value [B][slots], each row sorted -> above, ties [B]: how many values of a row are above the cut,
-/// and how many are equal to it. Grid ceil(B / CUT_THREADS), block CUT_THREADS.
+/// value [B][slots], each row sorted -> above, ties [B]: how many values of a row are above the
+/// cut, and how many are equal to it. Grid ceil(B / CUT_THREADS), block CUT_THREADS.
 extern "C" __global__ void __launch_bounds__(256)
     cut_rows(PARAMETERS(cut_rows)) {
   const Cut cut = cutOf(found, 3, hyper);
@@ -148,10 +149,10 @@ extern "C" __global__ void cut_total(PARAMETERS(cut_total)) {
   if (threadIdx.x == 0) *total = sum;
 }
 
-/// -> latent, value [B][slots]: what is cut away becomes unused; fired [n], zeroed before; FULL where
-/// a row is full after the cut and there are more latents; cut [1]. ties [shards][B]: of all shards
-/// of this replica; totals: of all ranks, of which `earlier` are in earlier replicas (may be null
-/// where there are none). Grid ceil(B / CUT_ROWS), block CUT_THREADS.
+/// -> latent, value [B][slots]: what is cut away becomes unused; fired [n], zeroed before; FULL
+/// where a row is full after the cut and there are more latents; cut [1]. ties [shards][B]: of all
+/// shards of this replica; totals: of all ranks, of which `earlier` are in earlier replicas (may be
+/// null where there are none). Grid ceil(B / CUT_ROWS), block CUT_THREADS.
 extern "C" __global__ void __launch_bounds__(256)
     cut_apply(PARAMETERS(cut_apply)) {
   __shared__ u32 room[33];

@@ -129,11 +129,13 @@ extern "C" __global__ void load_rows(PARAMETERS(load_rows)) {
     fault[0] = 1;
     return;
   }
-  const u64 from = static_cast<u64>(row) * width + column;
   x += static_cast<u64>(b) * d;
   const bool four = d % 4 == 0 && width % 4 == 0 && column % 4 == 0;
-  if (format == FORMAT_F32) loadRow(static_cast<const float*>(raw) + from, x, d, four, bad, normalization, factor);
-  else if (format == FORMAT_F64) loadRow(static_cast<const double*>(raw) + from, x, d, four, bad, normalization, factor);
-  else if (format == FORMAT_F16) loadRow(static_cast<const __half*>(raw) + from, x, d, four, bad, normalization, factor);
-  else loadRow(static_cast<const __nv_bfloat16*>(raw) + from, x, d, four, bad, normalization, factor);
+  const auto load = [&](const auto* from) {
+    loadRow(from + static_cast<u64>(row) * width + column, x, d, four, bad, normalization, factor);
+  };
+  if (format == FORMAT_F32) load(static_cast<const float*>(raw));
+  else if (format == FORMAT_F64) load(static_cast<const double*>(raw));
+  else if (format == FORMAT_F16) load(static_cast<const __half*>(raw));
+  else load(static_cast<const __nv_bfloat16*>(raw));
 }

@@ -18,8 +18,8 @@ __device__ __forceinline__ u32 countAbove(const float* values, u32 slots, float 
 }
 
 /// all [shards][B][slots]: the values of all shards, 0 in unused slots. latent, value [B][slots]
-/// are this shard's. fired [n], zeroed before, and hyper; null for the dead. Grid ceil(B slots / 256), block
-/// 256.
+/// are this shard's. fired [n], zeroed before, and hyper; null for the dead. Grid ceil(B slots /
+/// 256), block 256.
 extern "C" __global__ void merge_codes(PARAMETERS(merge_codes)) {
   const u64 at = static_cast<u64>(blockIdx.x) * blockDim.x + threadIdx.x, count = static_cast<u64>(B) * slots;
   if (at >= count) return;

@@ -2,9 +2,9 @@
 // of pre-activations z [C,n], in one pass over z and in ascending order: the rules "threshold" and
 // "band".
 //
-// A block takes THRESHOLD_ROWS rows, so that biases and thresholds are read once for these, and goes
-// over them in tiles: a thread takes eight neighbours of each tile. What is selected are bits; sums
-// of their numbers over the threads before, four tiles in a word, say where each goes. Few are
+// A block takes THRESHOLD_ROWS rows, so that biases and thresholds are read once for these, and
+// goes over them in tiles: a thread takes eight neighbours of each tile. What is selected are bits;
+// sums of their numbers over the threads before, four tiles in a word, say where each goes. Few are
 // selected, so their values are read again.
 //
 // Bytes at C rows, n = 32768, 16 bits: z 64 kB a row, biases and thresholds 128 kB a row (L1, L2).
@@ -86,11 +86,11 @@ __device__ __forceinline__ void endRow(const Selected& to, u64 row, u32 count, u
 }
 
 /**
- * z [C,ldz] without biases, latentBias [n], threshold [thresholds] (n, or 1 for all latents) -> live:
- * what is above 0 and above its threshold; band: what is within half of hyper[BANDWIDTH] of it; counts
- * [C]: how many live ones there are, also where they do not fit; fired: 1 where a live value is above
- * hyper[FIRED_ABOVE]; bad when an element of z + latentBias is not finite, FULL. ldz is a multiple of
- * 8, z on 16 bytes. Grid ceil(C / THRESHOLD_ROWS), block 256.
+ * z [C,ldz] without biases, latentBias [n], threshold [thresholds] (n, or 1 for all latents) ->
+ * live: what is above 0 and above its threshold; band: what is within half of hyper[BANDWIDTH] of
+ * it; counts [C]: how many live ones there are, also where they do not fit; fired: 1 where a live
+ * value is above hyper[FIRED_ABOVE]; bad when an element of z + latentBias is not finite, FULL. ldz
+ * is a multiple of 8, z on 16 bytes. Grid ceil(C / THRESHOLD_ROWS), block 256.
  */
 extern "C" __global__ void __launch_bounds__(256, 3)
     select_threshold(PARAMETERS(select_threshold)) {
