@@ -24,6 +24,7 @@ import type { LanguageModel } from "../language-model/load.ts";
 import type { Tokenizer } from "../language-model/tokenizer.ts";
 import { openUnembedding } from "../language-model/unembedding.ts";
 import type { Evaluation } from "../metrics/evaluate.ts";
+import { refuseWidth } from "../metrics/report.ts";
 import type { FeatureSummary } from "../run-files/feature-summary.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
@@ -77,12 +78,8 @@ export async function writeFeatureReport(
   options: FeatureReportOptions,
 ): Promise<FeatureSummary> {
   const { out, tokenizer, maxRows = Number.POSITIVE_INFINITY, nonFinite = "stop", onProgress } = options;
-  const { dIn: d, n } = sae.dims;
-  if (source.dIn !== d) {
-    throw new SaettaError(`rows have ${source.dIn} numbers, but the autoencoder takes ${d}`, {
-      where: source.paths.join(", "),
-    });
-  }
+  const { n } = sae.dims;
+  refuseWidth(sae, source);
   const chosen = atMost(ranges, maxRows);
   const textOf = tokenizer === undefined ? (token: number) => `⟨${token}⟩` : textOfTokens(tokenizer);
   const { metrics, profiles, features } = await collectFeatures(sae, source, chosen, {

@@ -4,11 +4,13 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { atMost, type Chunk, rowsOf } from "../data/chunks.ts";
 import { countRows } from "../data/holdout.ts";
+import { pairSources } from "../data/pair.ts";
 import type { Source } from "../data/source.ts";
 import { createReferenceEngine } from "../engine/reference.ts";
 import { firingLists } from "../features/firings.ts";
 import { writeSafetensors } from "../formats/safetensors.ts";
 import { loadSae, type Sae } from "../inference/sae.ts";
+import { transcoderDims } from "../sae/dims.ts";
 import { bytesOf, float32Of } from "../util/bytes.ts";
 import { evaluate } from "./evaluate.ts";
 import { Moments } from "./moments.ts";
@@ -44,6 +46,48 @@ async function collect(
   }
   return all;
 }
+
+describe("a transcoder", () => {
+  const x = memorySource([
+    [1, 2],
+    [3, 4],
+    [5, 6],
+    [7, 9],
+  ]);
+  const y = memorySource([[1], [2], [3], [6]]);
+  /** Writes 2 for every row, in the units of the file. */
+  const constant = {
+    dims: transcoderDims(2, 4, 1),
+    description: {
+      dims: transcoderDims(2, 4, 1),
+      spec: { architecture: "topk", k: 1, auxk: 0 },
+      saetta: { version: "0", engine: "e", normalization: "scale", normalizationFactor: 7, targetFactor: 0.5 },
+    },
+    reconstructRaw: async (raw: Uint8Array, _: string, rows: number) => {
+      expect(raw.length).toBe(rows * 2 * 4);
+      return {
+        codes: { k: 1, latent: new Uint32Array(rows), value: new Float32Array(rows).fill(1) },
+        output: new Float32Array(rows).fill(2),
+      };
+    },
+  } as unknown as Sae;
+
+  it("is measured on its targets, in the scale of training", async () => {
+    const source = await pairSources(x, y);
+    const { mse, rawFvu, fvu, rows } = await evaluate(constant, "f32", rowsOf(source, [{ first: 0, count: 4 }]));
+    expect(rows).toBe(4);
+    expect(mse).toBeCloseTo((1 + 0 + 1 + 16) / 4 / 4, 12); // of halved targets
+    expect(fvu).toBeCloseTo(18 / 14, 6);
+    expect(rawFvu).toBeCloseTo(18 / 14, 6);
+  });
+
+  it("is not measured without them", async () => {
+    const rows = rowsOf(x, [{ first: 0, count: 4 }]);
+    await expect(evaluate(constant, "f32", rows)).rejects.toThrow(
+      "a transcoder is measured on targets, and these rows have none; name the targets with --target",
+    );
+  });
+});
 
 describe("rowsOf", () => {
   const source = memorySource(Array.from({ length: 10 }, (_, row) => [row, -row]));

@@ -8,15 +8,15 @@ import { rowsToFloat32 } from "../data/convert.ts";
 import type { RowDType } from "../data/source.ts";
 import type { Sae, SparseCodes } from "../inference/sae.ts";
 import { DENSITY_UNIT, type DensityBin, densityBins } from "../run-files/density.ts";
-import { normalizationOf } from "../sae/description.ts";
+import { targetNormalizationOf } from "../sae/description.ts";
 import { type Normalization, normalizeRow } from "../sae/math.ts";
 import { float64Of } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
 import { Moments } from "./moments.ts";
 
 /**
- * x: a row as in training, normalised where the run normalises; x_hat: its reconstruction; sums run
- * over all rows and columns.
+ * x: a row as in training, normalised where the run normalises (of a transcoder the target);
+ * x_hat: its reconstruction; sums run over all rows and columns.
  */
 export interface Evaluation {
   readonly rows: number;
@@ -52,7 +52,7 @@ export interface EvaluateOptions {
 
 /**
  * Reconstructs all rows, which are of `dtype`, and measures. Throws SaettaError when there are
- * none.
+ * none, or a transcoder's have no targets.
  */
 export async function evaluate(
   sae: Sae,
@@ -60,8 +60,8 @@ export async function evaluate(
   chunks: AsyncIterable<Chunk>,
   options: EvaluateOptions = {},
 ): Promise<Evaluation> {
-  const { dIn: d, n } = sae.dims;
-  const normalization = normalizationOf(sae.description);
+  const { dOut: d, n, untied = false } = sae.dims;
+  const normalization = targetNormalizationOf(sae.description);
   // With "scale" the factor is in the weights, which reconstruct rows as they are.
   const folded = normalization.kind === "scale" ? normalization.factor : 1;
   const moments = new Moments(d);
@@ -74,7 +74,8 @@ export async function evaluate(
   let x2 = 0;
   for await (const chunk of chunks) {
     const { codes, output } = await sae.reconstructRaw(chunk.raw, dtype, chunk.rows, "normalized");
-    const raw = dtype === "f64" ? float64Of(chunk.raw) : rowsToFloat32(chunk.raw, dtype, chunk.rows * d);
+    const wanted = untied ? targetOf(chunk) : chunk.raw;
+    const raw = dtype === "f64" ? float64Of(wanted) : rowsToFloat32(wanted, dtype, chunk.rows * d);
     const x = new Float64Array(raw);
     for (let row = 0; row < chunk.rows; row++) {
       const part = x.subarray(row * d, (row + 1) * d);
@@ -114,6 +115,13 @@ export async function evaluate(
     density: densityBins(firings, rows),
     densityUnit: DENSITY_UNIT,
   };
+}
+
+function targetOf({ target }: Chunk): Uint8Array {
+  if (target !== undefined) return target;
+  throw new SaettaError("a transcoder is measured on targets, and these rows have none", {
+    mend: "name the targets with --target",
+  });
 }
 
 function ratio(part: number, whole: number): number | null {

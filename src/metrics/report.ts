@@ -70,9 +70,18 @@ export async function evalReport(
   };
 }
 
-/** Throws SaettaError where rows or targets are not as wide as the autoencoder. */
+/**
+ * Throws SaettaError where rows or targets are not as wide as the autoencoder, or an autoencoder is
+ * given targets.
+ */
 export function refuseWidth(sae: Sae, source: Source): void {
-  const { dIn: d, dOut } = sae.dims;
+  const { dIn: d, dOut, untied = false } = sae.dims;
+  if (source.dOut !== undefined && !untied) {
+    throw new SaettaError("is an autoencoder, which has no targets", {
+      where: sae.path ?? "",
+      mend: "leave out --target",
+    });
+  }
   if (source.dOut !== undefined && source.dOut !== dOut) {
     throw new SaettaError(`targets have ${source.dOut} numbers, but the transcoder writes ${dOut}`, {
       where: source.targetPaths?.join(", ") ?? "",

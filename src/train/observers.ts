@@ -202,7 +202,7 @@ export class CheckpointObserver implements RunObserver {
 
   async save(at: Progress): Promise<void> {
     const { engine, collective, shard, source, choice, config } = this.#plan;
-    const { state, hyper, normalization } = this.#start;
+    const { state, hyper, normalization, targetNormalization } = this.#start;
     const out = this.#out;
     this.path = await retryWhenFull(
       async () => {
@@ -216,7 +216,7 @@ export class CheckpointObserver implements RunObserver {
           data: factsOf(source),
         };
         engine.complete(state);
-        const description = describe(this.#plan, normalization);
+        const description = describe(this.#plan, normalization, targetNormalization);
         const snapshot = { engine, state, step: at.step, description, progress };
         return shard.grid.size === 1 ? saveCheckpoint(out, snapshot) : saveSharded(out, snapshot, collective);
       },

@@ -24,7 +24,7 @@ import type { Engine, Hyper, Normalization } from "../engine/engine.ts";
 import { prepareEngine, selectEngine } from "../engine/select.ts";
 import { type ArchitectureSpec, architectureNamed, paramsOf, rulesOf } from "../sae/architectures/index.ts";
 import type { SaeDescription } from "../sae/description.ts";
-import { autoencoderDims } from "../sae/dims.ts";
+import { autoencoderDims, transcoderDims } from "../sae/dims.ts";
 import { SaettaError, UsageError } from "../util/errors.ts";
 import type { JsonObject } from "../util/json.ts";
 import { VERSION } from "../util/version.ts";
@@ -89,7 +89,8 @@ export async function planRun(
   if (source.dOut !== undefined)
     throw new UsageError("--target: this version trains autoencoders only", { mend: "leave out --target" });
   const spec = specOf(config);
-  const dims = autoencoderDims(source.dIn, config.latents);
+  const { dIn, dOut } = source;
+  const dims = dOut === undefined ? autoencoderDims(dIn, config.latents) : transcoderDims(dIn, config.latents, dOut);
   const shard = rankShard(dims, rulesOf(spec), grid, config.capacityFactor);
   const selections = trainingSelections(shard);
   const rowBytes = bytesPerRow(source);
@@ -230,19 +231,23 @@ export function factsOf({ rows, dIn, dOut, dtype, sequence, grain, stream }: Sou
 export function describe(
   { source, config, engine, shard, spec }: RunPlan,
   { kind, factor }: Normalization,
+  target?: Normalization,
 ): SaeDescription {
-  const { model, tensor, tokenizer } = source.origin;
+  const { model, tensor, targetTensor, tokenizer } = source.origin;
   return {
     dims: shard.whole,
+    ...(config.skip ? { skip: true } : {}),
     spec,
     saetta: {
       version: VERSION,
       engine: engine.description,
       normalization: kind,
       ...(kind === "scale" ? { normalizationFactor: factor } : {}),
+      ...(kind === "scale" && target !== undefined ? { targetFactor: target.factor } : {}),
       ...(config.ema > 0 ? { emaDecay: config.ema } : {}),
       ...(model === undefined ? {} : { model }),
       ...(tensor === undefined ? {} : { tensor }),
+      ...(targetTensor === undefined ? {} : { targetTensor }),
       ...(tokenizer === undefined ? {} : { tokenizer }),
     },
   };

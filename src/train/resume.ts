@@ -12,7 +12,7 @@ import { stoppable } from "../data/rows-source.ts";
 import type { Source } from "../data/source.ts";
 import { findSae } from "../inference/weights.ts";
 import { STATE } from "../run-files/names.ts";
-import { normalizationOf } from "../sae/description.ts";
+import { normalizationOf, targetNormalizationOf } from "../sae/description.ts";
 import { otherOrigin } from "../sae/origin.ts";
 import { targetPaths } from "../transcoder-options.ts";
 import { FormatError, SaettaError, UsageError } from "../util/errors.ts";
@@ -197,7 +197,8 @@ function remaining(plan: RunPlan, progress: Progress, where: string): RunPlan {
  * What state.json and cfg.json of a checkpoint say of where the run is resumed. `facts`: of its
  * data (`factsOf`).
  */
-interface SavedStart extends Pick<StartState, "progress" | "normalization" | "elapsed" | "metricsBytes"> {
+interface SavedStart
+  extends Pick<StartState, "progress" | "normalization" | "targetNormalization" | "elapsed" | "metricsBytes"> {
   readonly mseScale: number;
   readonly facts: JsonObject;
 }
@@ -219,6 +220,8 @@ function savedStart(checkpoint: Checkpoint): SavedStart {
     },
     mseScale: progress.number("mse_scale"),
     normalization: normalizationOf(checkpoint.description),
+    targetNormalization:
+      checkpoint.description.dims.untied === true ? targetNormalizationOf(checkpoint.description) : undefined,
     elapsed: progress.number("elapsed_s"),
     metricsBytes: progress.integer("metrics_bytes"),
   };

@@ -96,7 +96,7 @@ async function runSession(
     engine.free(ring);
     const reason = end.step < steps && (signal.aborted || shard.grid.size > 1) ? "stopped" : "done";
     engine.complete(state);
-    const description = describe(plan, start.normalization);
+    const description = describe(plan, start.normalization, start.targetNormalization);
     const sae = await trainedSae(engine, state, description, { path: checkpoint, step: end.step }, shard.dims);
     exitCode = 0;
     const report = log.last;

@@ -2,19 +2,16 @@
 
 import { foldOf } from "../checkpoint/fold.ts";
 import { type Position, START } from "../data/batches.ts";
-import { countRows, isIn } from "../data/holdout.ts";
-import { PassedOver, positionsIn, preflight, type RunPreflight } from "../data/preflight.ts";
-import { notesOf, zeroRowsNote } from "../data/preflight-words.ts";
-import { geometricMedian, meanVariance, normalizationFor, normalizeRows, strideSample } from "../data/statistics.ts";
+import { countRows } from "../data/holdout.ts";
+import type { RunPreflight } from "../data/preflight.ts";
 import type { Hyper, Normalization, State } from "../engine/engine.ts";
 import { type FoundSae, writeParams } from "../inference/weights.ts";
 import { architectureNamed, paramsOf } from "../sae/architectures/index.ts";
-import { normalizationOf } from "../sae/description.ts";
 import { paramEntries } from "../sae/params.ts";
+import { decideStart } from "./decide-start.ts";
 import { type Pace, secondsFor, timeSteps } from "./estimate.ts";
 import { hyperOf, type RunPlan } from "./plan.ts";
 import { fromFirst } from "./rank-shard.ts";
-import { scaleNotes } from "./recipe-notes.ts";
 import type { RunContext } from "./run.ts";
 import {
   allocState,
@@ -44,6 +41,8 @@ export interface StartState {
   /** The numbers of every step but the learning rate and the rows. */
   readonly hyper: Omit<Hyper, "lr" | "rows">;
   readonly normalization: Normalization;
+  /** Of the targets of a transcoder. */
+  readonly targetNormalization?: Normalization | undefined;
   /** Seconds that the run has trained already. */
   readonly elapsed: number;
   /** Bytes of metrics.jsonl that belong to the steps that are done. */
@@ -59,14 +58,6 @@ export function newState({ engine, spec, shard, config }: RunPlan): State {
   return allocState(engine, shard.dims, paramsOf(spec), config.ema > 0);
 }
 
-/** What the sample of the rows decides. */
-interface Decided {
-  readonly mseScale: number;
-  readonly normalization: Normalization;
-  /** The pre-bias [d] of a new autoencoder. */
-  readonly median: readonly number[] | null;
-}
-
 /**
  * The start of a new run: fills the parameters from normalised rows, says what the sample of them
  * shows, and times the run's steps on it. Of several ranks the first draws the sample. `initial`:
@@ -77,48 +68,11 @@ export async function startState(
   initial: FoundSae | undefined,
   { onNote }: RunContext,
 ): Promise<StartState> {
-  const { source, choice, config, engine, collective, shard, budget } = plan;
+  const { config, engine, shard, budget } = plan;
   const state = newState(plan);
   const { dims } = shard;
-  const sampled = config.mseScale === "auto" || initial === undefined;
-  if (choice.zeros > 0) onNote(zeroRowsNote(choice.zeros, source.rows));
-  const passed = new PassedOver(
-    (row) => isIn(choice.holdout, row) || choice.masked.has(row) || choice.leftOut.has(row),
-  );
-  let sample: Float32Array = new Float32Array(0);
-  let found = undefined as RunPreflight | undefined;
-  const { mseScale, normalization, median } = await fromFirst<Decided>(collective, async () => {
-    if (sampled) {
-      const { values, numbers, everything } = await strideSample(source, {
-        excluded: choice.untrained,
-        wanted: config.statisticsRows,
-        seed: config.seed,
-        nonFinite: config.nonFinite,
-        passedOver: passed.note,
-      });
-      sample = values;
-      const positionOf = positionsIn(source, choice.masked);
-      // Of the rows as they are in the file.
-      const looked = preflight(sample, dims.dIn, positionOf && numbers.map(positionOf));
-      found = { ...looked, everything, nonFinite: passed.nonFinite, excluded: passed.excluded };
-    }
-    const by =
-      initial === undefined
-        ? normalizationFor(config.normalize, sample, dims.dIn)
-        : normalizationOf(initial.description);
-    normalizeRows(sample, dims.dIn, by);
-    const scale = config.mseScale === "auto" ? 1 / meanVariance(sample, dims.dIn) : config.mseScale;
-    if (found !== undefined) {
-      for (const note of notesOf(found)) onNote(note);
-      const spread = Math.sqrt(config.mseScale === "auto" ? 1 / scale : meanVariance(sample, dims.dIn));
-      for (const note of scaleNotes(config, by, spread, found.norms.median / Math.sqrt(dims.dIn))) onNote(note);
-    }
-    if (initial !== undefined) return { mseScale: scale, normalization: by, median: null };
-    const { median: middle, converged, iterations } = geometricMedian(sample, dims.dIn);
-    if (!converged)
-      onNote(`the geometric median still moved after ${iterations} iterations; the run starts from where it was`);
-    return { mseScale: scale, normalization: by, median: [...middle] };
-  });
+  const decided = await decideStart(plan, initial, onNote);
+  const { mseScale, normalization, median, sample, preflight } = decided;
   const { kind } = normalization;
   if (kind === "unit" || kind === "layer_norm")
     onNote(`rows are normalised (${kind}); losses and FVU are of normalised rows`);
@@ -140,7 +94,7 @@ export async function startState(
   await startThresholds(plan, state, initial, sample, hyper);
   // Several ranks would not agree on how many steps to time.
   if (shard.grid.size > 1) shareState(engine, state, shard);
-  const timed = found !== undefined && shard.grid.size === 1;
+  const timed = preflight !== undefined && shard.grid.size === 1;
   const batch = Math.min(config.batch, budget);
   const paced = { ...hyper, ...plan.numbers(0, Math.min(batch, MOST_PROBED)) };
   const seconds = timed ? secondsOf(plan, await timeSteps(engine, shard, state, sample, batch, paced)) : undefined;
@@ -149,10 +103,11 @@ export async function startState(
     progress: { step: 0, tokens: 0, position: START },
     hyper: hyperOf(config, mseScale),
     normalization,
+    targetNormalization: decided.target ?? undefined,
     elapsed: 0,
     metricsBytes: 0,
     seconds,
-    preflight: found,
+    preflight,
   };
 }
 
