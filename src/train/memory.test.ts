@@ -1,6 +1,7 @@
 import { freemem } from "node:os";
 import { describe, expect, it } from "vitest";
 import { dimsOf, selectionsOf } from "../../test/topk.ts";
+import { transcoderDims } from "../sae/dims.ts";
 import { CORE_PARAMS } from "../sae/params.ts";
 import { availableMemory, bytesNeeded, checkMemory, type Needs } from "./memory.ts";
 
@@ -36,6 +37,13 @@ describe("the memory that a run needs", () => {
     // The parameters twice, and the sample.
     expect(bytesNeeded({ ...needs, rowBytes: 0 }).rows).toBe(2 * 4 * parameters);
     expect(bytesNeeded({ ...needs, rowBytes: 0, sampled: 1000 * 768 }).rows).toBe(2 * 4 * parameters + 4 * 768 * 1000);
+  });
+
+  it("of a transcoder has its targets and errors of their width", () => {
+    const wide = { ...needs, dims: transcoderDims(768, 32768, 1024) };
+    expect(bytesNeeded(wide).batch - bytesNeeded(needs).batch).toBe(4096 * 4 * (1024 + 2 * (1024 - 768)));
+    expect(bytesNeeded({ ...wide, rowBytes: 2 ** 32 }).rows).toBe(2 ** 32 + 1024 * 32768 * 4);
+    expect(bytesNeeded(wide).weights).toBe((parameters + 256 * 32768 + 256) * 4 * 3);
   });
 
   it("is refused with the numbers when there is less", () => {

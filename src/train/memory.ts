@@ -42,17 +42,19 @@ export function bytesNeeded({ dims, params, selections, real, ema, dense = false
   readonly rows: number;
   readonly total: number;
 } {
-  const { dIn: d, n } = dims;
+  const { dIn, dOut, n, untied = false } = dims;
   const parameters = parameterCount(dims, params);
   const weights = parameters * BYTES[real] * ((ema ? 4 : 3) + (dense ? 1 : 0));
-  // x and an error a path; latent, value and gradient of each code, and the inverted lists with the
-  // count and place of each latent.
+  // x, the target of a transcoder, and an error per branch; latent, value and gradient of each
+  // code, and the inverted lists with the count and place of each latent.
   const slots = slotsOf(selections);
-  const ofBatch = batch * ((1 + selections.length) * d * BYTES[real] + slots * (4 + 2 * BYTES[real] + ENTRY)) + 40 * n;
+  const numbers = dIn + (untied ? dOut : 0) + selections.length * dOut;
+  const ofBatch = batch * (numbers * BYTES[real] + slots * (4 + 2 * BYTES[real] + ENTRY)) + 40 * n;
   // The sample, which nobody may have collected when the first window comes. At the start also the
   // parameters as drawn and as kept while steps are timed; later raw rows, and the largest tensor
   // as a checkpoint reads it.
-  const rows = sampled * BYTES.f32 + Math.max(2 * parameters * BYTES[real], rowBytes + n * d * BYTES[real]);
+  const rows =
+    sampled * BYTES.f32 + Math.max(2 * parameters * BYTES[real], rowBytes + n * Math.max(dIn, dOut) * BYTES[real]);
   return { weights, batch: ofBatch, rows, total: PROGRAM + weights + ofBatch + rows };
 }
 
