@@ -16,8 +16,8 @@ import {
 } from "../engine/engine.ts";
 import { ForwardPass } from "../engine/forward.ts";
 import { type Dtype, selectEngine } from "../engine/select.ts";
-import { paramsOf, rulesOf } from "../sae/architectures/index.ts";
-import { normalizationOf, type SaeDescription } from "../sae/description.ts";
+import { rulesOf } from "../sae/architectures/index.ts";
+import { normalizationOf, paramNames, type SaeDescription } from "../sae/description.ts";
 import type { Dims } from "../sae/dims.ts";
 import { LAYER_NORM_EPS, NO_NORMALIZATION, rowStatistics } from "../sae/math.ts";
 import type { ParamName } from "../sae/params.ts";
@@ -103,11 +103,11 @@ export async function loadFound(
     if (options.engine === undefined) await engine[Symbol.asyncDispose]();
   };
   try {
-    const { dims, spec } = found.description;
+    const { dims } = found.description;
     const refusal = engine.refuses(dims, [inferencePlan(found.description)]);
     if (refusal !== undefined) throw new SaettaError(refusal, { where });
     await checkWeights(found);
-    const params = allocParams(engine, dims, paramsOf(spec));
+    const params = allocParams(engine, dims, paramNames(found.description));
     await writeParams(engine, found, params, options.unitDecoder);
     await checkCut(engine, params, where);
     return (await saeOver(found, engine, params, close)) as Sae & { readonly path: string };
@@ -226,9 +226,10 @@ export class Sae implements AsyncDisposable {
   /**
    * codes of B rows -> their reconstruction [B*d]: the sum of value times decoder row, plus the
    * pre-bias; where each row is normalised by itself, times its size and plus its mean, which are
-   * in the codes that `encode` returned. Throws UsageError for codes without them.
+   * in the codes that `encode` returned. Throws UsageError for codes without them. A transcoder
+   * with a skip connection also needs its inputs [B*dIn].
    */
-  decode(codes: SparseCodes): Promise<Float32Array> {
+  decode(codes: SparseCodes, inputs?: Float32Array): Promise<Float32Array> {
     const { k, latent, value } = codes;
     const { dOut: d, n } = this.dims;
     const rows = latent.length / k;
@@ -239,6 +240,9 @@ export class Sae implements AsyncDisposable {
       if (value[slot] !== 0 && j >= n) throw new UsageError(`latent ${j} is in the codes, but there are only ${n}`);
     }
     const statistics = this.#statisticsIn(codes, rows);
+    const { dIn } = this.dims;
+    if (this.#params.skip !== undefined && inputs?.length !== rows * dIn)
+      throw new UsageError(`decode of a transcoder with a skip connection needs its ${rows} inputs of ${dIn} numbers`);
     return this.#inTurn(async () => {
       const output = new Float32Array(rows * d);
       for (let first = 0; first < rows; first += CAPACITY) {
@@ -248,6 +252,11 @@ export class Sae implements AsyncDisposable {
         const part = value.subarray(first * k, (first + count) * k);
         this.engine.write(pairs.latent, bytesOf(latent.subarray(first * k, (first + count) * k)));
         this.engine.write(pairs.value, bytesOf(this.engine.real === "f32" ? part : Float64Array.from(part)));
+        if (inputs !== undefined) {
+          this.engine.write(pass.raw!, bytesOf(inputs.subarray(first * dIn, (first + count) * dIn)));
+          pass.prepare(NO_TRAINING);
+          pass.load(pass.raw!);
+        }
         pass.decode(this.#params);
         this.#finish(await this.#reals(pass.live.err), output, first, count, statistics);
       }

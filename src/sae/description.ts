@@ -82,7 +82,7 @@ export function targetNormalizationOf(description: SaeDescription): Normalizatio
 }
 
 /** The parameters of an autoencoder or transcoder. */
-export function paramNames({ spec, skip = false }: SaeDescription): readonly ParamName[] {
+export function paramNames({ spec, skip = false }: Pick<SaeDescription, "spec" | "skip">): readonly ParamName[] {
   return skip ? [...paramsOf(spec), "skip"] : paramsOf(spec);
 }
 
@@ -141,14 +141,14 @@ export function descriptionJson({ dims, skip = false, spec, saetta }: SaeDescrip
   };
 }
 
-/** As `parseAnyDescription`, and refuses transcoders, which nothing computes yet. */
+/** As `parseAnyDescription`, and refuses transcoders of other programs. */
 export function parseDescription(json: Json, where: string): SaeDescription {
   return notOfTranscoder(parseAnyDescription(json, where), where);
 }
 
-/** Refuses the description of a transcoder. */
+/** Refuses the description of a transcoder of another program. */
 export function notOfTranscoder(description: SaeDescription, where: string): SaeDescription {
-  if (description.dims.untied !== true) return description;
+  if (description.dims.untied !== true || description.saetta !== undefined) return description;
   throw new FormatError('"transcode" is true, which Saetta does not compute', { where });
 }
 

@@ -5,6 +5,7 @@
 
 import type { Engine, Hyper, Params, State, Tensor } from "../engine/engine.ts";
 import { ForwardPass } from "../engine/forward.ts";
+import { NO_NORMALIZATION } from "../sae/math.ts";
 import { paramEntries } from "../sae/params.ts";
 import { BYTES, bytesOf } from "../util/bytes.ts";
 import type { RankShard } from "./rank-shard.ts";
@@ -76,14 +77,17 @@ async function timeBatch(
   hyper: Omit<Hyper, "rows">,
 ): Promise<Pace> {
   const { dims, inference } = shard;
-  const d = dims.dIn;
+  // The sample is normalised already, inputs and targets.
+  const d = dims.dIn + (dims.untied === true ? dims.dOut : 0);
+  const target = dims.untied === true ? NO_NORMALIZATION : undefined;
+  const skip = state.params.skip !== undefined;
   const kept = Math.min(sample.length / d, batch);
   const index = Uint32Array.from({ length: batch }, (_, row) => row % kept);
   const raw = engine.alloc("f32", [kept, d]);
   // A threshold that is not set yet would let every latent through.
   const live = state.params.cut === undefined ? inference : shard.live;
-  const pass = new ForwardPass(engine, { rows: batch, dims, live });
-  const step = createTrainStep(engine, { shard, rows: batch });
+  const pass = new ForwardPass(engine, { rows: batch, dims, live, target });
+  const step = createTrainStep(engine, { shard, rows: batch, target, skip });
   const numbers = { ...hyper, rows: batch };
   engine.write(raw, bytesOf(sample.subarray(0, kept * d)));
   pass.prepare(numbers, index);

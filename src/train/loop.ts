@@ -39,11 +39,11 @@ export interface RunObserver {
 
 export interface LoopInput {
   readonly plan: Pick<RunPlan, "engine" | "collective" | "shard" | "source" | "order" | "budget"> & {
-    readonly config: Pick<RunPlan["config"], "batch" | "nonFinite">;
+    readonly config: Pick<RunPlan["config"], "batch" | "nonFinite"> & Partial<Pick<RunPlan["config"], "skip">>;
     /** Numbers of the architecture that change from step to step; `step` counts from 0. */
     readonly numbers?: ((step: number, rows: number) => Partial<Hyper>) | undefined;
   };
-  readonly start: Pick<StartState, "state" | "progress" | "hyper" | "normalization">;
+  readonly start: Pick<StartState, "state" | "progress" | "hyper" | "normalization" | "targetNormalization">;
   readonly schedule: Schedule;
   /** Windows of raw rows, in the dtype of the source. */
   readonly ring: Tensor;
@@ -87,6 +87,8 @@ export async function trainLoop({ plan, start, schedule, ring, observers, signal
           rows: own.end - own.first,
           most: Math.ceil(rows / shard.grid.replicas),
           normalization,
+          target: start.targetNormalization,
+          skip: config.skip,
         });
       }
       const { step } = progress;

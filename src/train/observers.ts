@@ -41,7 +41,7 @@ export class HoldoutObserver implements RunObserver {
     if (held.length === 0) return undefined;
     const hyper = { ...start.hyper, lr: 0, rows: 0 };
     const { nonFinite } = config;
-    const validator = await Validator.open(engine, shard, hyper, source, held, nonFinite, start.normalization);
+    const validator = await Validator.open(engine, shard, hyper, source, held, nonFinite, start);
     return new HoldoutObserver(plan, start, validator);
   }
 

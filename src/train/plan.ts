@@ -86,8 +86,6 @@ export async function planRun(
     source.paths.map((path) => resolve(path)),
     { dIn: source.dIn, target: source.targetPaths?.map((path) => resolve(path)), rowsPerEpoch },
   );
-  if (source.dOut !== undefined)
-    throw new UsageError("--target: this version trains autoencoders only", { mend: "leave out --target" });
   const spec = specOf(config);
   const { dIn, dOut } = source;
   const dims = dOut === undefined ? autoencoderDims(dIn, config.latents) : transcoderDims(dIn, config.latents, dOut);
@@ -205,6 +203,8 @@ export function hyperOf(config: Config, mseScale: number): Omit<Hyper, "lr" | "r
     auxCoef: config.auxkCoef ?? 0,
     deadAfter: config.deadTokens,
     firedAbove: config.firedThreshold,
+    // A transcoder's decoder starts at 0 and is free, as sparsify's.
+    unitRows: config.target === undefined ? 1 : 0,
     ...hyper?.(config, spec as never),
   };
 }

@@ -3,10 +3,12 @@
 import { foldOf } from "../checkpoint/fold.ts";
 import { type Position, START } from "../data/batches.ts";
 import { countRows } from "../data/holdout.ts";
+import { splitSample } from "../data/pair-statistics.ts";
 import type { RunPreflight } from "../data/preflight.ts";
 import type { Hyper, Normalization, State } from "../engine/engine.ts";
 import { type FoundSae, writeParams } from "../inference/weights.ts";
 import { architectureNamed, paramsOf } from "../sae/architectures/index.ts";
+import { paramNames } from "../sae/description.ts";
 import { paramEntries } from "../sae/params.ts";
 import { decideStart } from "./decide-start.ts";
 import { type Pace, secondsFor, timeSteps } from "./estimate.ts";
@@ -20,6 +22,7 @@ import {
   rescaleEncoder,
   shareState,
   startParams,
+  startTranscoder,
   unfold,
   writeReals,
 } from "./state.ts";
@@ -55,7 +58,7 @@ export interface StartState {
 
 /** Memory for the state of the run's shard, filled with zeros. */
 export function newState({ engine, spec, shard, config }: RunPlan): State {
-  return allocState(engine, shard.dims, paramsOf(spec), config.ema > 0);
+  return allocState(engine, shard.dims, paramNames({ spec, skip: config.skip }), config.ema > 0);
 }
 
 /**
@@ -78,13 +81,15 @@ export async function startState(
     onNote(`rows are normalised (${kind}); losses and FVU are of normalised rows`);
   const hyper = { ...hyperOf(config, mseScale), lr: config.lr };
   if (initial === undefined) {
-    startParams(engine, state.params, dims, config.seed, Float64Array.from(median!), shard.firstLatent);
+    const bias = Float64Array.from(median ?? decided.means!.y);
+    startParams(engine, state.params, dims, config.seed, bias, shard.firstLatent);
+    if (decided.means !== null) await startTranscoder(engine, state.params, decided.means.x);
     if (config.encoderRescale)
       await rescaleEncoder(engine, state.params, shard, config.seed, { ...hyper, lr: 0, rows: 1 });
   } else {
     await writeParams(engine, initial, state.params, true, shard.firstLatent);
-    const [least, most] = rowNorms(await readReals(engine, state.params.decoder), dims.dIn);
-    if (least < 1 - UNIT || most > 1 + UNIT) {
+    const [least, most] = rowNorms(await readReals(engine, state.params.decoder), dims.dOut);
+    if (hyper.unitRows === 1 && (least < 1 - UNIT || most > 1 + UNIT)) {
       onNote(
         `rows of the decoder of ${config.init} have norms from ${least.toPrecision(3)} to ${most.toPrecision(3)}; training keeps them at 1, so its first step changes what it says`,
       );
@@ -132,8 +137,9 @@ async function startThresholds(
     if (value !== undefined) writeReals(engine, tensor, new Float64Array(tensor.shape[0]!).fill(value));
   }
   const { dims } = shard;
+  const inputs = dims.untied === true ? splitSample(sample, dims).x : sample;
   const rows = await fromFirst(collective, async () =>
-    Array.from(sample.subarray(0, Math.min(CALIBRATION_ROWS * dims.dIn, sample.length))),
+    Array.from(inputs.subarray(0, Math.min(CALIBRATION_ROWS * dims.dIn, inputs.length))),
   );
   for (const name of ["threshold", "cut"] as const) {
     const tensor = params[name];

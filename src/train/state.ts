@@ -69,8 +69,21 @@ export function startParams(
 ): void {
   const { encoder, decoder } = tiedStart(dims, seed, firstLatent);
   writeReals(engine, params.encoder, encoder);
-  writeReals(engine, params.decoder, decoder);
+  // A transcoder's stays at 0 (`startTranscoder`).
+  if (dims.untied !== true) writeReals(engine, params.decoder, decoder);
   writeReals(engine, params.preBias, preBias);
+}
+
+/**
+ * The start of a transcoder (sparsify), whose decoder starts at 0: b_enc = -W_enc mean(x), so that
+ * latents see centred inputs.
+ */
+export async function startTranscoder(engine: Engine, params: Params, meanX: readonly number[]): Promise<void> {
+  const encoder = await readReals(engine, params.encoder);
+  const [n, dIn] = params.encoder.shape as [number, number];
+  const bias = new Float64Array(n);
+  for (let j = 0; j < n; j++) for (let i = 0; i < dIn; i++) bias[j]! -= encoder[j * dIn + i]! * meanX[i]!;
+  writeReals(engine, params.latentBias, bias);
 }
 
 /**

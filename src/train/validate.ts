@@ -54,6 +54,12 @@ export async function densityOfAll(
   return { rows, latents: all!, never: silent!, density: density.map((bin, i) => ({ ...bin, latents: counts[i]! })) };
 }
 
+/** What is done to rows, and to the targets of a transcoder. */
+interface Normalized {
+  readonly normalization?: Normalization | undefined;
+  readonly targetNormalization?: Normalization | undefined;
+}
+
 /**
  * Reads the rows of the ranges and holds them in the engine's memory, for evaluations with `run`.
  */
@@ -63,7 +69,7 @@ export class Validator {
   readonly #hyper: Hyper;
   readonly #chunks: readonly { readonly rows: number; readonly bytes: Uint8Array }[];
   readonly #dtype: Source["dtype"];
-  readonly #normalization: Normalization | undefined;
+  readonly #normalized: Normalized;
   /** By the number of rows: all chunks but the last have the same. */
   readonly #passes = new Map<number, ForwardPass>();
   /** Of this shard's latents, at the last evaluation. */
@@ -75,19 +81,19 @@ export class Validator {
     hyper: Hyper,
     dtype: Source["dtype"],
     chunks: readonly { rows: number; bytes: Uint8Array }[],
-    normalization: Normalization | undefined,
+    normalized: Normalized,
   ) {
     this.#engine = engine;
     this.#shard = shard;
     this.#hyper = hyper;
     this.#dtype = dtype;
     this.#chunks = chunks;
-    this.#normalization = normalization;
+    this.#normalized = normalized;
   }
 
   /**
    * Rows that are not finite stop it or are left out, as those are that the source leaves out.
-   * `normalization`: default: rows as they are. Every shard evaluates, and every replica finds the
+   * `normalized`: default: rows as they are. Every shard evaluates, and every replica finds the
    * same.
    */
   static async open(
@@ -97,7 +103,7 @@ export class Validator {
     source: Source,
     ranges: readonly Range[],
     nonFinite: NonFinite = "stop",
-    normalization?: Normalization,
+    normalized: Normalized = {},
   ): Promise<Validator> {
     const rowBytes = bytesPerRow(source);
     const all = new Uint8Array(countRows(ranges) * rowBytes);
@@ -120,7 +126,7 @@ export class Validator {
       const count = Math.min(ROWS_AT_ONCE, rows - first);
       chunks.push({ rows: count, bytes: all.subarray(first * rowBytes, (first + count) * rowBytes) });
     }
-    return new Validator(engine, shard, hyper, source.dtype, chunks, normalization);
+    return new Validator(engine, shard, hyper, source.dtype, chunks, normalized);
   }
 
   async run(params: Params): Promise<HeldOut> {
@@ -175,7 +181,8 @@ export class Validator {
         live: inference,
         prefixes,
         raw: this.#dtype,
-        normalization: this.#normalization,
+        normalization: this.#normalized.normalization,
+        target: this.#normalized.targetNormalization,
       });
     this.#passes.set(rows, pass);
     return pass;
