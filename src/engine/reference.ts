@@ -259,6 +259,13 @@ class ReferenceEngine implements Engine {
       const { planeColumns, centredColumns } = sums;
       const ages = age && own(age).u32;
       const gradient = weightsOf(ownGrads(g).all);
+      // The sums are of all replicas; what a transcoder encodes is not in them.
+      const counted =
+        p.untied === true
+          ? { countedRows: x.shape[0]!, countedColumns: columnSums(own(x).f64, x.shape[1]!) }
+          : replica === 0
+            ? { countedRows: hyper.rows, countedColumns: centredColumns }
+            : { countedRows: 0, countedColumns: new Float64Array(centredColumns.length) };
       maths.gradients(
         {
           w: weightsOf(p),
@@ -270,8 +277,7 @@ class ReferenceEngine implements Engine {
           band: band && ownCodes(band),
           sparsity: p.sparsity && sparsityOf(hyper, own(p.sparsity).f64[0]!, own(t.active).f64[0]!),
           isDead: ages && ((j) => maths.isDead(ages[j]!, hyper.deadAfter)),
-          centredColumns: replica === 0 ? centredColumns : new Float64Array(centredColumns.length),
-          countedRows: replica === 0 ? hyper.rows : 0,
+          ...counted,
         },
         gradient,
       );
@@ -360,6 +366,15 @@ class ReferenceEngine implements Engine {
 function lastPlane({ err }: Branch, size: number): Float64Array {
   const all = own(err).f64;
   return all.subarray(all.length - size);
+}
+
+/** rows [B,d] -> [d] */
+function columnSums(rows: Float64Array, d: number): Float64Array {
+  const sums = new Float64Array(d);
+  rows.forEach((value, e) => {
+    sums[e % d]! += value;
+  });
+  return sums;
 }
 
 function sparsityOf(hyper: AllHyper, multiplier: number, active: number): maths.Sparsity {

@@ -62,11 +62,11 @@ export interface GradientInput {
   /** Which latents are dead, for the pre-activation loss. */
   readonly isDead?: ((j: number) => boolean) | undefined;
   /**
-   * Column sums of x - b_dec [dIn] and rows, of the global batch, for the pre-activation loss;
-   * zeros on ranks where they do not count.
+   * For the pre-activation loss: the rows for which this rank adds it, and column sums [dIn] of
+   * what is encoded in them, x - b_dec (untied: x).
    */
-  readonly centredColumns?: Float64Array | undefined;
   readonly countedRows?: number | undefined;
+  readonly countedColumns?: Float64Array | undefined;
 }
 
 /**
@@ -119,16 +119,16 @@ export function gradients(input: GradientInput, g: Weights): void {
  * in which the latent is off. `gradients` has taken out those in which it is on.
  */
 function addDeadPenalty(
-  { live, centredColumns, countedRows = 0 }: GradientInput,
+  { live, countedColumns, countedRows = 0 }: GradientInput,
   isDead: (j: number) => boolean,
   slope: number,
   g: Weights,
 ): void {
-  const d = centredColumns!.length;
+  const d = countedColumns!.length;
   for (let j = 0; j < g.latentBias.length; j++) {
     if (!isDead(j)) continue;
     g.latentBias[j] -= slope * countedRows;
-    for (let i = 0; i < d; i++) g.encoder[j * d + i] -= slope * centredColumns![i];
+    for (let i = 0; i < d; i++) g.encoder[j * d + i] -= slope * countedColumns![i];
     if (g.threshold !== undefined) g.threshold[j]! += slope * countedRows;
   }
   if (g.threshold === undefined) return;

@@ -69,7 +69,7 @@ export function thresholdGradients(
   const count = countSlope(sparsity);
   eachPair(band, (_, j, slot) => {
     const z = band.value[slot]!;
-    const f = z > threshold[j]! ? z : 0;
+    const f = z > threshold[j]! && z > 0 ? z : 0;
     const slope = scale * band.grad[slot]! + penaltySlope(sparsity, f);
     g[j]! -= (threshold[j]! * slope + count) / sparsity.bandwidth;
   });

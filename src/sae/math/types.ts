@@ -26,15 +26,15 @@ export interface Sums {
   /** Of (t_hat - t)^2. */
   readonly auxErr2: number;
   readonly x2: number;
-  /** Of (x - b_pre)^2. */
+  /** Of (x - b_pre)^2; x is what is reconstructed, here and below: a transcoder's target. */
   readonly centred2: number;
   /** Latents that are on, over all rows. */
   readonly active: number;
   /** Latents that are dead in this step. */
   readonly dead: number;
-  /** Of x_hat - x, for each input. */
+  /** Of x_hat - x, for each output. */
   readonly errColumns: Float64Array;
-  /** Of x - b_pre, for each input. */
+  /** Of x - b_pre, for each output. */
   readonly centredColumns: Float64Array;
   /**
    * Of err plane 0, for each output: what `prefixResiduals` leaves there. One plane: errColumns.
