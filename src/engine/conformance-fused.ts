@@ -6,7 +6,7 @@
 import type { Case } from "./conformance-case.ts";
 import { draw } from "./conformance-draw.ts";
 import { GuardedStep } from "./conformance-guarded-step.ts";
-import { Tally } from "./conformance-step.ts";
+import { Tally } from "./conformance-tally.ts";
 
 const SHAPES = [
   { d: 1, n: 3, k: 2, auxk: 1, B: 1 },

@@ -12,7 +12,7 @@ import { SaettaError } from "../util/errors.ts";
 import { Rng } from "../util/rng.ts";
 import { allocStep, freeStep, writeHyper } from "./allocate.ts";
 import { HYPERS } from "./conformance-draw.ts";
-import { Tally } from "./conformance-step.ts";
+import { Tally } from "./conformance-tally.ts";
 import { type Engine, NONE, type Over, type ReduceOp, type Tensor } from "./engine.ts";
 import { allocNumbers, readNumbers, writeNumbers } from "./numbers.ts";
 

@@ -5,7 +5,7 @@
  */
 
 import type { Weights } from "../sae/math.ts";
-import { CORE_PARAMS, paramEntries, perParam } from "../sae/params.ts";
+import { CORE_PARAMS, type ParamName, paramEntries, perParam } from "../sae/params.ts";
 import { bytesOf, float32Of, float64Of, uint32Of } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
 import { hyperValues } from "./contract/names.ts";
@@ -16,6 +16,7 @@ import {
   type Dims,
   type DType,
   type Engine,
+  FULL,
   type Grads,
   HYPER,
   type Hyper,
@@ -34,16 +35,27 @@ export interface Setup {
   readonly dims: Dims;
   readonly live: SelectionPlan;
   readonly dead: SelectionPlan | undefined;
+  /** A selection by "band". */
+  readonly band?: SelectionPlan | undefined;
   /** Rows of the batch. */
   readonly B: number;
   readonly hyper: Hyper;
+  /** The state has the parameters that are here. */
   readonly params: Weights;
   readonly m: Weights;
   readonly v: Weights;
   readonly ema: Weights | undefined;
   readonly age: Uint32Array;
-  /** raw [m,d] as bytes of its dtype, and the B rows of it that are loaded. */
-  readonly raw: { readonly dtype: "f64" | "f32" | "bf16" | "f16"; readonly bytes: Uint8Array };
+  /**
+   * raw [m,width] as bytes of its dtype, and the B rows of it that are loaded, from column `column`
+   * on. Defaults: width d, column 0.
+   */
+  readonly raw: {
+    readonly dtype: "f64" | "f32" | "bf16" | "f16";
+    readonly bytes: Uint8Array;
+    readonly width?: number;
+    readonly column?: number;
+  };
   readonly rows: Uint32Array;
   readonly normalization?: Normalization | undefined;
   /** Asks for encoder and decoder gradients. */
@@ -51,6 +63,7 @@ export interface Setup {
 }
 
 export type BranchName = "live" | "dead";
+export type CodesName = BranchName | "band";
 
 export class GuardedStep {
   readonly engine: Engine;
@@ -59,6 +72,8 @@ export class GuardedStep {
   readonly step: Step;
   readonly live: Branch;
   readonly dead: Branch | undefined;
+  /** The codes in the band with the live err. */
+  readonly band: Branch | undefined;
   readonly g: Grads;
   readonly #raw: Tensor;
   readonly #rows: Tensor;
@@ -69,13 +84,11 @@ export class GuardedStep {
   private constructor(engine: Engine, setup: Setup, dense: boolean) {
     this.engine = engine;
     this.setup = setup;
-    const { dims, B, live, dead } = setup;
+    const { dims, B, live, dead, band } = setup;
     const params = (prefix: string): Params =>
-      perParam(CORE_PARAMS, (name, { shape }) => this.#alloc(`${prefix}${name}`, engine.real, shape(dims)));
-    this.#raw = this.#alloc("raw", setup.raw.dtype, [
-      setup.raw.bytes.length / dims.dIn / BYTES_OF_ROW[setup.raw.dtype],
-      dims.dIn,
-    ]);
+      perParam(this.paramNames, (name, { shape }) => this.#alloc(`${prefix}${name}`, engine.real, shape(dims)));
+    const { dtype, bytes, width = dims.dIn } = setup.raw;
+    this.#raw = this.#alloc("raw", dtype, [bytes.length / width / BYTES_OF_ROW[dtype], width]);
     this.#rows = this.#alloc("rows", "u32", [B]);
     this.#x = this.#alloc("x", engine.real, [B, dims.dIn]);
     this.state = {
@@ -97,8 +110,10 @@ export class GuardedStep {
     };
     this.live = this.#branch("live", live.slots);
     this.dead = dead && this.#branch("dead", dead.slots);
-    this.g = engine.grads({ dims, rows: B + 3, selections: dead === undefined ? [live] : [live, dead], dense });
-    for (const name of CORE_PARAMS) {
+    this.band = band && { ...this.live, codes: this.#codes("band", band.slots) };
+    const selections = [live, dead, band].filter((plan) => plan !== undefined);
+    this.g = engine.grads({ dims, rows: B + 3, selections, dense });
+    for (const name of GRAD_NAMES) {
       const tensor = this.g[name];
       if (tensor !== undefined) this.#tensors.set(`g.${name}`, tensor);
     }
@@ -135,8 +150,19 @@ export class GuardedStep {
     return elements(bytes, tensor.dtype);
   }
 
+  get paramNames(): readonly ParamName[] {
+    return paramEntries(this.setup.params).map(([name]) => name);
+  }
+
+  /** Those that are there: not all parameters have a gradient. */
   weights(prefix = ""): Weights {
-    return perParam(CORE_PARAMS, (name) => this.get(`${prefix}${name}`));
+    const names = this.paramNames.filter((name) => this.#tensors.has(`${prefix}${name}`));
+    return perParam(names, (name) => this.get(`${prefix}${name}`));
+  }
+
+  /** A row needs more slots than there are. */
+  get isFull(): boolean {
+    return (this.get("bad")[0] & FULL) !== 0;
   }
 
   /** Elements into a tensor, rounded to its dtype. */
@@ -145,21 +171,29 @@ export class GuardedStep {
     await this.#snapshot();
   }
 
+  /** Of columns past the first, the target of a transcoder, only x and bad are written. */
   load(): Promise<void> {
-    return this.#run("load", ["x", "sums", "fired", "bad", "sq"], () =>
-      this.engine.load(this.#raw, this.#rows, this.#x, this.step, this.setup.normalization),
+    const { normalization, raw } = this.setup;
+    const found = raw.column ? [] : ["sums", "fired", "sq", "cut of the step", "active"];
+    return this.#run("load", this.isFull ? [] : ["x", "bad", ...found], () =>
+      this.engine.load(this.#raw, this.#rows, this.#x, this.step, normalization, raw.column),
     );
   }
 
   encode(): Promise<void> {
-    const { live, dead } = this.setup;
-    const selections: readonly Selection[] = [
-      { ...live, codes: this.live.codes },
-      ...(dead === undefined || this.dead === undefined ? [] : [{ ...dead, codes: this.dead.codes }]),
-    ];
-    return this.#run("encode", [...CODES("live"), ...CODES("dead"), "fired", "sums", "bad"], () =>
+    const selections: readonly Selection[] = this.selections.map(([, { rule, among }, codes]) => ({
+      ...{ rule, among, codes },
+    }));
+    const codes = this.selections.flatMap(([name]) => CODES(name));
+    return this.#run("encode", [...codes, "fired", "sums", "bad", "active"], () =>
       this.engine.encode(this.state.params, this.#x, this.step, selections, this.state.age),
     );
+  }
+
+  reconcile(name: CodesName): Promise<void> {
+    const [, { rule }, codes] = this.selections.find(([each]) => each === name)!;
+    const writes = rule.kind === "batchtopk" ? [...CODES(name), "fired", "bad", "cut of the step"] : [];
+    return this.#run("reconcile", writes, () => this.engine.reconcile(rule, codes, this.step, name === "live"));
   }
 
   decode(name: BranchName): Promise<void> {
@@ -175,7 +209,7 @@ export class GuardedStep {
     );
   }
 
-  codeGrad(name: BranchName): Promise<void> {
+  codeGrad(name: CodesName): Promise<void> {
     const branch = this.#named(name);
     return this.#run("codeGrad", [`${name}.grad`, "bad"], () =>
       this.engine.codeGrad(this.state.params, branch, this.step),
@@ -186,7 +220,7 @@ export class GuardedStep {
     return this.#run("paramGrad", [...GRADS, "bad"], () =>
       this.engine.paramGrad({
         ...{ p: this.state.params, x: this.#x, t: this.step },
-        ...{ live: this.live, dead: this.dead, g: this.g, age: this.state.age },
+        ...{ live: this.live, dead: this.dead, band: this.band?.codes, g: this.g, age: this.state.age },
       }),
     );
   }
@@ -195,11 +229,13 @@ export class GuardedStep {
     return this.#run("norm", ["sq", "bad"], () => this.engine.norm(this.state.params, this.g, this.step));
   }
 
-  /** A step that is bad may write `counters` and nothing else. */
+  /**
+   * A step that is bad may write `counters` and nothing else; one that needs more slots, nothing.
+   */
   update(): Promise<void> {
     const bad = this.get("bad")[0] !== 0;
-    const state = ["", "m.", "v.", "ema."].flatMap((prefix) => CORE_PARAMS.map((name) => `${prefix}${name}`));
-    return this.#run("update", bad ? ["counters"] : ["counters", "age", ...state], () =>
+    const state = ["", "m.", "v.", "ema."].flatMap((prefix) => this.paramNames.map((name) => `${prefix}${name}`));
+    return this.#run("update", this.isFull ? [] : bad ? ["counters"] : ["counters", "age", ...state], () =>
       this.engine.update(this.state, this.g, this.step),
     );
   }
@@ -222,7 +258,7 @@ export class GuardedStep {
    */
   async whole(together = false): Promise<void> {
     await this.load();
-    await this.encode();
+    await this.select();
     for (const branch of this.branches) {
       if (together) {
         await this.reconstruct(branch);
@@ -232,9 +268,25 @@ export class GuardedStep {
       await this.residual(branch);
       await this.codeGrad(branch);
     }
+    if (this.band !== undefined) await this.codeGrad("band");
     await this.paramGrad();
     await this.norm();
     await this.update();
+  }
+
+  /** Everything from encode until the codes are those of the step. */
+  async select(): Promise<void> {
+    await this.encode();
+    for (const [name, { rule }] of this.selections) if (rule.kind !== "topk") await this.reconcile(name);
+  }
+
+  get selections(): readonly (readonly [name: CodesName, plan: SelectionPlan, codes: Codes])[] {
+    const { setup, live, dead, band } = this;
+    return [
+      ["live", setup.live, live.codes] as const,
+      ...(dead && setup.dead ? [["dead", setup.dead, dead.codes] as const] : []),
+      ...(band && setup.band ? [["band", setup.band, band.codes] as const] : []),
+    ];
   }
 
   get branches(): readonly BranchName[] {
@@ -250,21 +302,25 @@ export class GuardedStep {
   free(): void {
     for (const name of this.#tensors.keys()) {
       const tensor = this.#tensors.get(name);
-      if (tensor !== undefined && !/^g\.|^(live|dead)\.(latent|value|grad)$/.test(name)) this.engine.free(tensor);
+      if (tensor !== undefined && !/^g\.|^(live|dead|band)\.(latent|value|grad)$/.test(name)) this.engine.free(tensor);
     }
-    for (const branch of [this.live, this.dead]) if (branch !== undefined) this.engine.free(branch.codes);
+    for (const [, , codes] of this.selections) this.engine.free(codes);
     this.engine.free(this.g);
   }
 
   #branch(name: BranchName, slots: number): Branch {
     const { dims, B } = this.setup;
-    const codes: Codes = this.engine.codes(B, slots);
-    for (const [part, tensor] of Object.entries(this.engine.pairs(codes))) this.#tensors.set(`${name}.${part}`, tensor);
-    return { codes, err: this.#alloc(`${name}.err`, this.engine.real, [B, dims.dOut]) };
+    return { codes: this.#codes(name, slots), err: this.#alloc(`${name}.err`, this.engine.real, [B, dims.dOut]) };
   }
 
-  #named(name: BranchName): Branch {
-    const branch = name === "live" ? this.live : this.dead;
+  #codes(name: CodesName, slots: number): Codes {
+    const codes: Codes = this.engine.codes(this.setup.B, slots);
+    for (const [part, tensor] of Object.entries(this.engine.pairs(codes))) this.#tensors.set(`${name}.${part}`, tensor);
+    return codes;
+  }
+
+  #named(name: CodesName): Branch {
+    const branch = this[name];
     if (branch === undefined) throw new Error(`no ${name} branch`);
     return branch;
   }
@@ -311,8 +367,9 @@ export class GuardedStep {
 
 const BYTES_OF_ROW = { f64: 8, f32: 4, bf16: 2, f16: 2 } as const;
 const GUARD = new Uint8Array(52).fill(0xa5);
-const GRADS = CORE_PARAMS.map((name) => `g.${name}`);
-const CODES = (branch: BranchName) => [`${branch}.latent`, `${branch}.value`, `${branch}.grad`];
+const GRAD_NAMES = [...CORE_PARAMS, "threshold", "skip"] as const;
+const GRADS = GRAD_NAMES.map((name) => `g.${name}`);
+const CODES = (name: CodesName) => [`${name}.latent`, `${name}.value`, `${name}.grad`];
 
 function elements(bytes: Uint8Array, dtype: DType): Float64Array {
   if (dtype === "f64") return float64Of(bytes);

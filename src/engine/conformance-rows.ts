@@ -6,7 +6,7 @@ import { Rng } from "../util/rng.ts";
 import { type Case, SMALL, within } from "./conformance-case.ts";
 import { draw } from "./conformance-draw.ts";
 import { GuardedStep, type Setup } from "./conformance-guarded-step.ts";
-import { Tally } from "./conformance-step.ts";
+import { Tally } from "./conformance-tally.ts";
 import type { Engine } from "./engine.ts";
 import { ROUNDING } from "./numbers.ts";
 

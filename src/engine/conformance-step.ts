@@ -5,56 +5,22 @@
 
 import * as maths from "../sae/math.ts";
 import { CORE_PARAMS } from "../sae/params.ts";
-import { SaettaError } from "../util/errors.ts";
 import {
   absolute,
   absolutePairs,
   centred,
   gradientMagnitudes,
   NARROWINGS,
-  preActivations,
   projectedMagnitudes,
   SLACK,
 } from "./conformance-bounds.ts";
 import { type BranchName, GuardedStep, type Setup } from "./conformance-guarded-step.ts";
+import { SelectionComparison } from "./conformance-selection.ts";
+import type { Tally } from "./conformance-tally.ts";
 import { hyperValues } from "./contract/names.ts";
-import { COUNTERS, type Engine, HYPER, type Hyper, NONE, SUMS } from "./engine.ts";
+import { COUNTERS, type Engine, HYPER, type Hyper, SUMS } from "./engine.ts";
 import { ROUNDING, storedNumber } from "./numbers.ts";
 import { namedSums } from "./sums.ts";
-
-/**
- * The largest differences seen: as a part of what rounding allows, and relative to the largest
- * number of the tensor.
- */
-export class Tally {
-  worst = 0;
-  relative = 0;
-
-  /**
-   * Every element within `allowed` of what is expected; throws a SaettaError that names the first
-   * that is not.
-   */
-  compare(what: string, actual: ArrayLike<number>, expected: ArrayLike<number>, allowed: (i: number) => number): void {
-    let difference = 0;
-    let largest = 0;
-    for (let i = 0; i < expected.length; i++) {
-      const off = Object.is(actual[i], expected[i]) ? 0 : Math.abs(actual[i] - expected[i]);
-      const bound = allowed(i);
-      if (!(off <= bound))
-        throw new SaettaError(
-          `${what}[${i}] is ${actual[i]}, the reference has ${expected[i]}, rounding allows ${bound}`,
-        );
-      if (off > 0) this.worst = Math.max(this.worst, off / bound);
-      difference = Math.max(difference, off);
-      largest = Math.max(largest, Math.abs(expected[i]));
-    }
-    if (difference > 0) this.relative = Math.max(this.relative, difference / largest);
-  }
-
-  same(what: string, actual: ArrayLike<number>, expected: ArrayLike<number>): void {
-    this.compare(what, actual, expected, () => 0);
-  }
-}
 
 /**
  * What the inputs of a setup promise: `exact` numbers sum without rounding in any order, so
@@ -62,6 +28,8 @@ export class Tally {
  */
 export interface Options {
   readonly exact?: boolean;
+  /** Ends with the codes. */
+  readonly until?: "selection";
   readonly steps?: number;
 }
 
@@ -78,7 +46,7 @@ export async function checkSteps(
   const r = await GuardedStep.create(reference, setup, true);
   try {
     for (let step = 0; step < (options.steps ?? 1); step++)
-      await new Comparison(tally, e, r, options.exact ?? false).step();
+      await new Comparison(tally, e, r, options.exact ?? false).step(options.until);
   } finally {
     e.free();
     r.free();
@@ -95,7 +63,7 @@ class Comparison {
   readonly #tally: Tally;
   readonly #e: GuardedStep;
   readonly #r: GuardedStep;
-  readonly #exact: boolean;
+  readonly #selection: SelectionComparison;
   /**
    * What a product may be off by, as a part of the sum of absolute values, because its factors are
    * rounded to a narrower type; 0 where they are not.
@@ -113,22 +81,25 @@ class Comparison {
     this.#e = e;
     this.#r = r;
     this.#narrow = NARROWINGS * (e.engine.rounding ?? 0);
-    this.#exact = exact && this.#narrow === 0;
     this.#unit = SLACK * ROUNDING[e.engine.real] + this.#narrow;
+    this.#selection = new SelectionComparison(tally, e, r, {
+      ...{ exact: exact && this.#narrow === 0, narrow: this.#narrow, unit: this.#unit },
+    });
     this.#stored = e.engine.numbers === "f64" ? 0 : SLACK * ROUNDING[e.engine.numbers];
   }
 
-  async step(): Promise<void> {
+  async step(until?: Options["until"]): Promise<void> {
     await this.#both((w) => w.load());
     this.#load();
     await this.#sync("x");
-    await this.#both((w) => w.encode());
-    this.#encode();
-    await this.#sync(
-      "sums",
-      "fired",
-      ...this.#r.branches.flatMap((branch) => [`${branch}.latent`, `${branch}.value`, `${branch}.grad`]),
-    );
+    await this.#select();
+    if (this.#r.isFull) {
+      // Neither may write anything.
+      await this.#both((w) => w.update());
+      await this.#both((w) => w.load());
+      return;
+    }
+    if (until === "selection") return;
     for (const branch of this.#r.branches) {
       await this.#both((w) => w.decode(branch));
       this.#decode(branch);
@@ -153,7 +124,7 @@ class Comparison {
     await this.#sync(
       "age",
       "counters",
-      ...["", "m.", "v.", "ema."].flatMap((prefix) => CORE_PARAMS.map((name) => `${prefix}${name}`)),
+      ...["", "m.", "v.", "ema."].flatMap((prefix) => this.#r.paramNames.map((name) => `${prefix}${name}`)),
     );
   }
 
@@ -182,125 +153,20 @@ class Comparison {
   #load(): void {
     const round = this.#e.engine.real === "f32" ? Math.fround : (value: number) => value;
     this.#tally.same("x", this.#e.get("x"), this.#r.get("x").map(round));
-    for (const name of ["sums", "fired", "bad", "sq"]) this.#tally.same(name, this.#e.get(name), this.#r.get(name));
+    for (const name of ["sums", "fired", "bad", "sq", "cut of the step", "active"])
+      this.#tally.same(name, this.#e.get(name), this.#r.get(name));
   }
 
-  #encode(): void {
-    for (const name of ["sums", "bad"]) this.#tally.same(`encode: ${name}`, this.#e.get(name), this.#r.get(name));
-    this.#tally.same(
-      "encode: fired",
-      this.#e.get("fired"),
-      this.#narrow === 0 ? this.#r.get("fired") : this.#firings(),
-    );
-    const { pre, magnitude } = preActivations(this.#r.weights(), this.#r.get("x"));
-    for (const branch of this.#r.branches) {
-      if (this.#exact) {
-        for (const name of [`${branch}.latent`, `${branch}.value`])
-          this.#tally.same(name, this.#e.get(name), this.#r.get(name));
-      }
-      if (this.#narrow === 0) this.#selection(branch, magnitude);
-      else this.#nearSelection(branch, pre, magnitude);
-    }
-    this.#unusedGradients();
-  }
-
-  /**
-   * The same latents in each row as the reference, in the order of the engine's own values, each
-   * value near the reference's.
-   */
-  #selection(branch: BranchName, magnitude: Float64Array): void {
-    const { n } = this.#r.setup.dims;
-    const slots = this.#r.setup[branch]!.slots;
-    const [latent, value] = [this.#e.get(`${branch}.latent`), this.#e.get(`${branch}.value`)];
-    const [latents, values] = [this.#r.get(`${branch}.latent`), this.#r.get(`${branch}.value`)];
-    const expected = new Float64Array(value.length);
-    for (let first = 0; first < latent.length; first += slots) {
-      const row = first / slots;
-      const left = new Map<number, number>();
-      for (let slot = first; slot < first + slots; slot++)
-        if (latents[slot] !== NONE) left.set(latents[slot], values[slot]);
-      const on = left.size;
-      for (let slot = first; slot < first + on; slot++) {
-        const where = `${branch} codes, row ${row}, slot ${slot - first}`;
-        const j = latent[slot];
-        const reference = left.get(j);
-        if (reference === undefined)
-          throw new SaettaError(`${where}: latent ${j}, which the reference has not selected or which is here twice`);
-        left.delete(j);
-        expected[slot] = reference;
-        const before = slot - 1;
-        const ordered =
-          slot === first || value[slot] < value[before] || (value[slot] === value[before] && j > latent[before]);
-        if (!ordered)
-          throw new SaettaError(
-            `${where}: latent ${j} with ${value[slot]} after latent ${latent[before]} with ${value[before]}`,
-          );
-      }
-      const surplus = latent.subarray(first + on, first + slots).findIndex((j) => j !== NONE);
-      if (surplus !== -1)
-        throw new SaettaError(
-          `${branch} codes, row ${row}: latent ${latent[first + on + surplus]} is on, the reference has ${on} others`,
-        );
-    }
-    this.#tally.compare(`${branch}.value`, value, expected, (slot) =>
-      latent[slot] === NONE ? 0 : this.#unit * magnitude[Math.floor(slot / slots) * n + latent[slot]],
-    );
-  }
-
-  /** What the engine's own codes fire. */
-  #firings(): Float64Array {
-    const fired = new Float64Array(this.#r.setup.dims.n);
-    const [latent, value] = [this.#e.get("live.latent"), this.#e.get("live.value")];
-    for (let slot = 0; slot < latent.length; slot++)
-      if (value[slot] > this.#r.setup.hyper.firedAbove) fired[latent[slot]] = 1;
-    return fired;
-  }
-
-  /**
-   * The same for products in a narrower type: latents may change places with the reference's where
-   * their values are that near.
-   */
-  #nearSelection(branch: BranchName, pre: Float64Array, magnitude: Float64Array): void {
-    const { n } = this.#r.setup.dims;
-    const slots = this.#r.setup[branch]!.slots;
-    const [latent, value] = [this.#e.get(`${branch}.latent`), this.#e.get(`${branch}.value`)];
-    const { age, hyper } = { age: this.#r.get("age"), hyper: this.#r.setup.hyper };
-    const expected = new Float64Array(value.length);
-    for (let first = 0; first < latent.length; first += slots) {
-      const row = first / slots;
-      const candidates = Array.from({ length: n }, (_, j) => j).filter(
-        (j) => branch === "live" || maths.isDead(age[j], hyper.deadAfter),
-      );
-      const near = (j: number) => this.#unit * magnitude[row * n + j];
-      const chosen = latent.subarray(first, first + slots).filter((j) => j !== NONE);
-      const where = `${branch} codes, row ${row}`;
-      if (new Set(chosen).size < chosen.length || !chosen.every((j) => candidates.includes(j)))
-        throw new SaettaError(`${where}: a latent is here twice or cannot be selected`);
-      // Whoever is left out is at most as high as the lowest that is on, or as 0 where there is
-      // room, give or take.
-      const lowest = chosen.length < slots ? 0 : value[first + slots - 1];
-      const left = candidates.find((j) => !chosen.includes(j) && pre[row * n + j] > lowest + near(j));
-      if (left !== undefined)
-        throw new SaettaError(`${where}: latent ${left} with ${pre[row * n + left]} is left out, ${lowest} is on`);
-      chosen.forEach((j, i) => {
-        const slot = first + i;
-        expected[slot] = pre[row * n + j];
-        const ordered =
-          i === 0 || value[slot] < value[slot - 1] || (value[slot] === value[slot - 1] && j > chosen[i - 1]);
-        if (!ordered || !(value[slot] > 0) || latent[slot] !== j)
-          throw new SaettaError(`${where}: slot ${i} is out of order`);
-      });
-    }
-    this.#tally.compare(`${branch}.value`, value, expected, (slot) =>
-      latent[slot] === NONE ? 0 : this.#unit * magnitude[Math.floor(slot / slots) * n + latent[slot]],
-    );
-  }
-
-  #unusedGradients(): void {
-    for (const branch of this.#r.branches) {
-      const [latent, grad] = [this.#e.get(`${branch}.latent`), this.#e.get(`${branch}.grad`)];
-      const slot = latent.findIndex((j, s) => j === NONE && grad[s] !== 0);
-      if (slot !== -1) throw new SaettaError(`${branch}.grad[${slot}] is ${grad[slot]} in an unused slot`);
+  async #select(): Promise<void> {
+    const codes = this.#r.selections.flatMap(([name]) => [`${name}.latent`, `${name}.value`, `${name}.grad`]);
+    await this.#both((w) => w.encode());
+    this.#selection.encode();
+    await this.#sync("sums", "fired", "active", ...codes);
+    for (const [name, { rule }] of this.#r.selections) {
+      if (rule.kind === "topk" || this.#r.isFull) continue;
+      await this.#both((w) => w.reconcile(name));
+      this.#selection.reconcile(name);
+      await this.#sync("fired", "cut of the step", ...codes);
     }
   }
 
@@ -358,7 +224,7 @@ class Comparison {
     };
     maths.codeGradients(absolute(this.#r.get("decoder")), magnitudes, absolute(this.#r.get(`${branch}.err`)));
     this.#near(`${branch}.grad`, (i) => magnitudes.grad[i]);
-    this.#unusedGradients();
+    this.#selection.unusedGradients();
   }
 
   #norm(projected: maths.Weights): void {
@@ -393,6 +259,8 @@ class Comparison {
     const factor = maths.clipFactor(Math.sqrt(this.#r.get("sq")[0]), hyper.clip);
     await this.#both((guarded) => guarded.update());
     for (const name of ["age", "counters"]) this.#tally.same(name, this.#e.get(name), this.#r.get(name));
+    if (w.cut !== undefined)
+      this.#near("cut", () => Math.abs(w.cut![0]!) + Math.abs(this.#r.get("cut of the step")[0]!));
     const t = this.#r.get("counters")[COUNTERS.indexOf("adam")];
     for (const name of CORE_PARAMS) {
       const g = (i: number) => factor * projected[name][i];

@@ -6,7 +6,8 @@
 
 import { CASES } from "./conformance-cases.ts";
 import { draw } from "./conformance-draw.ts";
-import { checkSteps, Tally } from "./conformance-step.ts";
+import { checkSteps } from "./conformance-step.ts";
+import { Tally } from "./conformance-tally.ts";
 import type { Engine } from "./engine.ts";
 import { createReferenceEngine } from "./reference.ts";
 

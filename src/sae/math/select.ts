@@ -88,7 +88,7 @@ function compact(
 
 /** What BatchTopK keeps of a batch. */
 export interface BatchCut {
-  /** The lowest value kept; 0 when no value is above 0. */
+  /** The lowest value kept; 0 when none is. */
   readonly lowest: number;
   /** How many values equal to `lowest` are kept: the first ones, by row, then by latent. */
   readonly equal: number;

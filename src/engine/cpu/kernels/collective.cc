@@ -83,7 +83,7 @@ class Request {
 
 /// How many of this shard's codes of row b are among the k highest of all shards. Values are in
 /// order, so they are the first so many. all [shards][B][z.k].
-static size_t keptOf(const Merge& a, const float* all, size_t b, size_t* passed) {
+static size_t keptOf(const Merge& a, size_t k, const float* all, size_t b, size_t* passed) {
   const size_t slots = a.z.k, shards = a.peers->shards, shard = a.peers->shard;
   const float* own = a.z.value + b * slots;
   std::fill(passed, passed + shards, size_t{0});
@@ -97,7 +97,7 @@ static size_t keptOf(const Merge& a, const float* all, size_t b, size_t* passed)
       while (passed[s] < slots && (s < shard ? other[passed[s]] >= own[i] : other[passed[s]] > own[i])) passed[s]++;
       above += passed[s];
     }
-    if (above >= a.k) return i;
+    if (above >= k) return i;
   }
   return slots;
 }
@@ -112,11 +112,13 @@ static void merge(Stream& s, const Merge& a) {
     return Mpi(*a.peers).iallgather(a.z.value, static_cast<int>(count), type, all, static_cast<int>(count), type, comm,
                                     request);
   }).end();
+  const size_t k =
+      a.isLive != 0 ? static_cast<size_t>(std::min(static_cast<double>(a.k), a.t.hyper[ROW_K])) : a.k;
   if (a.isLive != 0) std::fill(a.t.fired, a.t.fired + a.n, 0u);
   constexpr size_t ROWS = 64;
   s.parallel(ceilDiv(a.B, ROWS), [&](size_t tile, unsigned thread) {
     for (size_t b = tile * ROWS; b < std::min(a.B, (tile + 1) * ROWS); b++) {
-      const size_t kept = keptOf(a, all, b, passed + thread * shards);
+      const size_t kept = keptOf(a, k, all, b, passed + thread * shards);
       for (size_t slot = b * slots; slot < (b + 1) * slots; slot++) {
         a.z.grad[slot] = 0;
         if (slot - b * slots >= kept) {

@@ -53,15 +53,15 @@ struct Selection {
     if (counts[b] > k) shrink(b);
     uint64_t* candidates = row(b);
     std::sort(candidates, candidates + counts[b], std::greater<uint64_t>());
-    for (size_t i = 0; i < k; i++) {
+    for (size_t i = 0; i < to.k; i++) {
       if (i >= counts[b]) {
-        writeCode(to, b * k + i, NONE, 0, nullptr);
+        writeCode(to, b * to.k + i, NONE, 0, nullptr);
         continue;
       }
       const uint32_t bits = static_cast<uint32_t>(candidates[i] >> 32);
       float value;
       std::memcpy(&value, &bits, 4);
-      writeCode(to, b * k + i, NONE - static_cast<uint32_t>(candidates[i]), value, firing);
+      writeCode(to, b * to.k + i, NONE - static_cast<uint32_t>(candidates[i]), value, firing);
     }
   }
 };
@@ -69,7 +69,7 @@ struct Selection {
 static size_t capacityOf(size_t k) { return 2 * k + 64; }
 
 /// `slot` and the two after it of the scratch. Rows are counted in whole panels; those that are
-/// only padding never have a candidate.
+/// only padding never have a candidate, nor has any row when k is 0.
 static Selection makeSelection(Stream& s, size_t slot, size_t B, size_t padded, size_t k) {
   Selection z;
   z.k = k;
@@ -78,7 +78,7 @@ static Selection makeSelection(Stream& s, size_t slot, size_t B, size_t padded, 
   z.counts = s.scratch<uint32_t>(slot + 1, B);
   z.thresholds = s.scratch<float>(slot + 2, padded);
   std::fill(z.counts, z.counts + B, 0u);
-  std::fill(z.thresholds, z.thresholds + B, 0.0f);
+  std::fill(z.thresholds, z.thresholds + B, k > 0 ? 0.0f : INFINITY);
   std::fill(z.thresholds + B, z.thresholds + padded, INFINITY);
   return z;
 }
@@ -199,7 +199,7 @@ static void encodePiece(Stream& s, const Encode& a, const uint8_t* isDead) {
   float* packed = s.scratch<float>(PACKED, panels * panelSize);
   s.parallel(panels,
              [&](size_t panel, unsigned) { pack(a, panel * PANEL_ROWS, vectors(panel), packed + panel * panelSize); });
-  const Selection live = makeSelection(s, LIVE_SELECTION, a.B, panels * PANEL_ROWS, a.live.k);
+  const Selection live = makeSelection(s, LIVE_SELECTION, a.B, panels * PANEL_ROWS, keptPerRow(a));
   const bool selectDead = isDead != nullptr;
   const Selection dead =
       selectDead ? makeSelection(s, DEAD_SELECTION, a.B, panels * PANEL_ROWS, a.dead.k) : Selection{};

@@ -32,6 +32,11 @@ inline const uint8_t* markDead(Stream& s, const Encode& a) {
   return count > 0 && a.dead.k > 0 ? isDead : nullptr;
 }
 
+/// Codes that a row of the live ones keeps, at most its slots.
+inline size_t keptPerRow(const Encode& a) {
+  return static_cast<size_t>(std::min(static_cast<double>(a.live.k), a.t.hyper[ROW_K]));
+}
+
 inline void clear(Stream& s, const Codes& z, size_t B) {
   constexpr size_t ROWS = 64;
   s.parallel(ceilDiv(B, ROWS), [&](size_t tile, unsigned) {

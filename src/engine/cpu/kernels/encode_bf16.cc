@@ -67,7 +67,7 @@ static uint64_t keyOf(float value, uint32_t latent) {
 /// branches on the data, which costs a sorting algorithm most of its time.
 static float kthLargest(const float* of, size_t count, size_t k) {
   int32_t found = 0;
-  if (count < k) return 0;
+  if (count < k || k == 0) return 0;
   for (int bit = 30; bit >= 0; bit--) {
     const int32_t asked = found | int32_t{1} << bit;
     const __m512i least = _mm512_set1_epi32(asked);
@@ -132,7 +132,7 @@ static void settle(const Encode& a, const Candidates& z, size_t b, const Workspa
     latent[i] = NONE - static_cast<uint32_t>(work.keys[i]);
   }
   z.counts[b] = static_cast<uint32_t>(count);
-  if (count == z.k) z.thresholds[b] = std::max(z.thresholds[b], low[count - 1]);
+  if (count == z.k && count > 0) z.thresholds[b] = std::max(z.thresholds[b], low[count - 1]);
 }
 
 static inline void add(const Encode& a, const Candidates& z, size_t b, float pre, float error, uint32_t latent,
@@ -281,6 +281,7 @@ static void packPanel(const Encode& a, size_t panel, size_t blocks, const Rows& 
   }
 }
 
+/// A row has no candidate when k is 0.
 static Candidates makeCandidates(Stream& s, size_t slot, size_t B, size_t padded, size_t k) {
   Candidates z;
   z.k = k;
@@ -291,7 +292,7 @@ static Candidates makeCandidates(Stream& s, size_t slot, size_t B, size_t padded
   z.counts = s.scratch<uint32_t>(slot + 2, B);
   z.thresholds = s.scratch<float>(slot + 3, padded);
   std::fill(z.counts, z.counts + B, 0u);
-  std::fill(z.thresholds, z.thresholds + B, 0.0f);
+  std::fill(z.thresholds, z.thresholds + B, k > 0 ? 0.0f : INFINITY);
   std::fill(z.thresholds + B, z.thresholds + padded, INFINITY);
   return z;
 }
@@ -301,9 +302,9 @@ static void finish(const Encode& a, const Candidates& z, size_t b, const Codes& 
                    const Workspace& work) {
   settle(a, z, b, work);
   const size_t first = b * z.capacity;
-  for (size_t i = 0; i < z.k; i++) {
-    if (i < z.counts[b]) writeCode(to, b * z.k + i, z.latent[first + i], z.low[first + i], firing);
-    else writeCode(to, b * z.k + i, NONE, 0, nullptr);
+  for (size_t i = 0; i < to.k; i++) {
+    if (i < z.counts[b]) writeCode(to, b * to.k + i, z.latent[first + i], z.low[first + i], firing);
+    else writeCode(to, b * to.k + i, NONE, 0, nullptr);
   }
 }
 
@@ -330,7 +331,7 @@ static void encodePiece(Stream& s, const Encode& a, const HalfEncoder& w, const 
   s.parallel(panels, [&](size_t panel, unsigned thread) {
     packPanel(a, panel, blocks, rows, workOf(thread).centred[0], halfOf(thread));
   });
-  const Candidates live = makeCandidates(s, LIVE_SELECTION, a.B, padded, a.live.k);
+  const Candidates live = makeCandidates(s, LIVE_SELECTION, a.B, padded, keptPerRow(a));
   const Candidates dead = isDead != nullptr ? makeCandidates(s, DEAD_SELECTION, a.B, padded, a.dead.k) : Candidates{};
 
   // Groups of panels of at most 640 KiB; tiles of under a millisecond, so that threads end
