@@ -22,8 +22,8 @@ import { keepingHead } from "../data/rows-source.ts";
 import { bytesPerRow, rowWidth, type Source } from "../data/source.ts";
 import type { Engine, Hyper, Normalization } from "../engine/engine.ts";
 import { prepareEngine, selectEngine } from "../engine/select.ts";
-import { type ArchitectureSpec, architectureNamed, paramsOf, rulesOf } from "../sae/architectures/index.ts";
-import type { SaeDescription } from "../sae/description.ts";
+import { type ArchitectureSpec, architectureNamed, rulesOf } from "../sae/architectures/index.ts";
+import { paramNames, type SaeDescription } from "../sae/description.ts";
 import { autoencoderDims, transcoderDims } from "../sae/dims.ts";
 import { SaettaError, UsageError } from "../util/errors.ts";
 import type { JsonObject } from "../util/json.ts";
@@ -123,7 +123,7 @@ export async function planRun(
       needed: checkMemory(
         {
           dims: shard.dims,
-          params: paramsOf(spec),
+          params: paramNames({ spec, skip: config.skip }),
           selections,
           real: engine.real,
           ema: config.ema > 0,
