@@ -11,6 +11,8 @@ interface Held {
   readonly decoder: Tensor;
   readonly codes: Codes;
   readonly err: Tensor;
+  /** Of a skip connection. */
+  readonly x: Tensor | undefined;
   /** Queues the operation alone; everything it is given has been checked. */
   readonly run: () => void;
   /** Of the residual that followed. */
@@ -25,6 +27,7 @@ interface Held {
 
 /** What the three have in common, for the operation that does all of them. */
 export interface Reconstruct {
+  readonly x: Tensor | undefined;
   readonly target: Tensor;
   readonly live: Branch | undefined;
 }
@@ -32,10 +35,10 @@ export interface Reconstruct {
 export class Fusion {
   #held: Held | undefined;
 
-  /** `run` queues the decode alone. */
-  decode(p: Params, codes: Codes, err: Tensor, run: () => void): void {
+  /** `run` queues the decode alone. `x`: of a skip connection. */
+  decode(p: Params, codes: Codes, err: Tensor, run: () => void, x?: Tensor): void {
     this.flush();
-    this.#held = { decoder: p.decoder, codes, err, run };
+    this.#held = { decoder: p.decoder, codes, err, x, run };
   }
 
   /** `run` queues the residual alone. */
@@ -55,7 +58,7 @@ export class Fusion {
     const residual = held?.residual;
     if (held !== undefined && residual?.step === step && residual.preBias === p.preBias && belongs(held, p, branch)) {
       this.#held = undefined;
-      all({ target: residual.target, live: residual.live });
+      all({ x: held.x, target: residual.target, live: residual.live });
       return;
     }
     this.flush();

@@ -132,11 +132,12 @@ export function checksOf<T extends HeldTensor>(engine: string, isOwn: (t: object
   }
 
   /**
-   * The small tensors of a step, checked to be those of n latents, dOut outputs and the prefixes.
+   * The small tensors of a step, checked to be those of n latents and, where they are given, dOut
+   * outputs and the prefixes.
    */
-  function checkStep(t: Step, n: number, dOut: number, prefixes = 1): void {
+  function checkStep(t: Step, n: number, dOut?: number, prefixes = 1): void {
     at(t.hyper, "f64", HYPER.length);
-    at(t.sums, "f64", sumsLength(dOut, prefixes));
+    if (dOut !== undefined) at(t.sums, "f64", sumsLength(dOut, prefixes));
     at(t.fired, "u32", n);
     at(t.bad, "u32", 1);
     at(t.sq, "f64", 1);

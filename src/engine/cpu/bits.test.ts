@@ -7,6 +7,7 @@
 import { createHash } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import { dimsOf, newParams, newState, newStep, selectTopk, type TopkSizes } from "../../../test/topk.ts";
+import { paramEntries } from "../../sae/params.ts";
 import { startParams } from "../../train/state.ts";
 import { bytesOf, uint32Of } from "../../util/bytes.ts";
 import { Rng } from "../../util/rng.ts";
@@ -61,7 +62,7 @@ async function train(path: InstructionSet, threads: number): Promise<Run> {
   }
   const hash = createHash("sha256");
   for (const group of [state.params, state.m, state.v, state.ema!]) {
-    for (const tensor of Object.values(group)) hash.update(await engine.read(tensor));
+    for (const [, , tensor] of paramEntries(group)) hash.update(await engine.read(tensor));
   }
   expect(uint32Of(await engine.read(step.step.bad))[0]).toBe(0);
   const counts = new Uint32Array(shape.n);

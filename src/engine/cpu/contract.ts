@@ -1,7 +1,7 @@
 /**
  * What the cpu engine and its C++ kernels agree on: kernels/contract.h is made from this file (npm
- * run build). B rows, d inputs, n latents; matrices are row-major; null (0) is an argument that is
- * left out.
+ * run build). B rows, d inputs (dIn where there are d outputs), n latents; matrices are row-major;
+ * null (0) is an argument that is left out.
  */
 
 import { OVERS, REDUCE_OPS, WIRE_TYPES } from "../../collective/collective.ts";
@@ -36,6 +36,21 @@ const STRUCTS = {
     sq: "double*",
     cut: "float*",
     active: "double*",
+  },
+  /**
+   * Latents below ends[g] are in prefix g, and all in the last, whose weight is 1. `count` 1: no
+   * prefixes.
+   */
+  Prefixes: { count: "size_t", ends: "const u32*", weights: "const double*" },
+  /** One way through the autoencoder: codes, and err [count,B,d] of their reconstruction. */
+  Branch: {
+    decoder: "const float*",
+    z: "Codes",
+    err: "float*",
+    B: "size_t",
+    d: "size_t",
+    n: "size_t",
+    prefixes: "Prefixes",
   },
   /** Open MPI's functions and handles, and this rank's place in the grid. `deadline`: seconds. */
   Peers: {
@@ -78,50 +93,38 @@ const STRUCTS = {
   /** `isLive`: t.fired is written. */
   Merge: { peers: "const Peers*", z: "Codes", B: "size_t", k: "size_t", n: "size_t", t: "Step", isLive: "u32" },
   AllReduce: { peers: "const Peers*", over: "Over", type: "WireType", op: "ReduceOp", at: "void*", count: "size_t" },
-  Decode: { decoder: "const float*", z: "Codes", err: "float*", B: "size_t", d: "size_t", n: "size_t" },
-  /** `live`: the live err where this is the dead branch, else null. */
-  Residual: {
-    preBias: "const float*",
-    x: "const float*",
-    err: "float*",
-    live: "const float*",
-    value: "const float*",
-    k: "size_t",
-    B: "size_t",
-    d: "size_t",
-    t: "Step",
-  },
-  CodeGrad: {
-    decoder: "const float*",
-    z: "Codes",
-    err: "const float*",
-    B: "size_t",
-    d: "size_t",
-    n: "size_t",
-    t: "Step",
-  },
-  /** decode, residual and codeGrad. */
-  Reconstruct: { decoder: "const float*", z: "Codes", n: "size_t", residual: "Residual" },
+  /** `skip` [d,dIn]: is added to plane 0, times x [B,dIn]. */
+  Decode: { branch: "Branch", skip: "const float*", x: "const float*", dIn: "size_t" },
+  /** `live`: the last plane of the live err where this is the dead branch, else null. */
+  Residual: { branch: "Branch", preBias: "const float*", target: "const float*", live: "const float*", t: "Step" },
+  CodeGrad: { branch: "Branch", t: "Step" },
+  /** decode, residual and codeGrad of one branch. */
+  Reconstruct: { decode: "Decode", residual: "Residual" },
   /**
    * `capacity`: entries of the lists. `g`: encoder and decoder are null unless whole gradients are
    * kept.
    */
-  NewGradients: { n: "size_t", d: "size_t", capacity: "size_t", g: "Params" },
-  /** dead.k of 0: no dead branch. `countsErr`: this rank counts err's sum, which all ranks have. */
+  NewGradients: { n: "size_t", dIn: "size_t", dOut: "size_t", capacity: "size_t", g: "Params" },
+  /**
+   * dead.err null: no dead branch. `untied`: b_dec is not subtracted from x. `countsErr`: this rank
+   * counts err's sum, which all ranks have; `countsRows`: this replica counts what the sums say of
+   * all replicas' rows.
+   */
   ParamGrad: {
     p: "Params",
     x: "const float*",
-    B: "size_t",
     t: "Step",
-    live: "Codes",
-    dead: "Codes",
-    liveErr: "const float*",
-    deadErr: "const float*",
+    live: "Branch",
+    dead: "Branch",
+    band: "Codes",
+    age: "const u32*",
     g: "Gradients*",
+    untied: "u32",
     countsErr: "u32",
+    countsRows: "u32",
   },
-  /** `countsPreBias`: this shard counts preBias, which all shards have. */
-  Norm: { decoder: "const float*", g: "const Gradients*", t: "Step", countsPreBias: "u32" },
+  /** `countsShared`: this shard counts preBias and skip, which all shards have. */
+  Norm: { decoder: "const float*", g: "const Gradients*", t: "Step", countsShared: "u32" },
   /**
    * ema.encoder null: no average is kept. `firstLatent`: the number of latent 0 among those of all
    * shards.

@@ -6,7 +6,7 @@
 import { totalmem } from "node:os";
 import { type Collective, groupOf } from "../../collective/collective.ts";
 import { NO_NORMALIZATION } from "../../sae/math.ts";
-import { CORE_PARAMS, parameterCount } from "../../sae/params.ts";
+import { CORE_PARAMS, PARAMS, type ParamName, parameterCount } from "../../sae/params.ts";
 import { SaettaError } from "../../util/errors.ts";
 import { formatOf, NORMALIZATIONS } from "../contract/names.ts";
 import {
@@ -30,11 +30,11 @@ import {
   type Tensor,
 } from "../engine.ts";
 import { EngineBase } from "../engine-base.ts";
-import { NO_PARAMS } from "../held-memory.ts";
+import { type GradTensors, NO_PARAMS } from "../held-memory.ts";
 import { hostMemory, writeRows } from "../host-rows.ts";
 import { refusedPlan, sidesOf, slotsOf } from "../selections.ts";
 import { sumsLength } from "../sums.ts";
-import type { StructOf } from "./contract.ts";
+import { BranchArguments, NO_BRANCH } from "./branch-arguments.ts";
 import {
   at,
   CHECKS,
@@ -88,11 +88,14 @@ export class CpuEngine extends EngineBase<CpuTensor, CpuCodes, CpuGrads> impleme
   /** What the stream's thread needs to reach the other ranks; 0 when there are none. */
   readonly #peers: Address;
   #drained: Promise<void> = Promise.resolve();
+  readonly #branches: BranchArguments;
+  readonly #zerosOf = new Map<number, CpuTensor>();
 
   constructor(calls: Native, stream: Address, description: string, build: string, collective: Collective) {
     super(CHECKS);
     this.#collective = collective;
     this.#peers = peersOf(calls, collective);
+    this.#branches = new BranchArguments(this, collective.grid.shard);
     this.#native = calls;
     this.#stream = stream;
     this.description = description;
@@ -122,27 +125,28 @@ export class CpuEngine extends EngineBase<CpuTensor, CpuCodes, CpuGrads> impleme
     this.write(t, new Uint8Array(t.size).fill(byte));
   }
 
-  grads({ dims: { dIn: d, n }, rows, selections, dense }: GradsPlan): Grads {
-    const capacity = rows * slotsOf(selections);
-    const latentBias = this.alloc("f32", [n]);
-    const preBias = this.alloc("f32", [d]);
+  grads({ dims, rows, selections, dense, skip = false }: GradsPlan): Grads {
+    const { dIn, dOut, n } = dims;
+    const hasBand = selections.some(({ rule }) => rule.kind === "band");
+    const capacity = rows * slotsOf(selections.filter(({ rule }) => rule.kind !== "band"));
     // Replicas sum whole gradients; a rank without any forms each row as it needs it.
     const isWhole = dense || this.#collective.grid.replicas > 1;
-    const rowsOf = isWhole ? { encoder: this.alloc("f32", [n, d]), decoder: this.alloc("f32", [n, d]) } : undefined;
-    const size = capacity * ENTRY_BYTES + 20 * n;
+    const make = (name: ParamName) => this.alloc("f32", PARAMS[name].shape(dims));
+    const tensors: GradTensors<CpuTensor> = {
+      ...{ latentBias: make("latentBias"), preBias: make("preBias") },
+      ...(isWhole ? { encoder: make("encoder"), decoder: make("decoder") } : {}),
+      ...(hasBand ? { threshold: make("threshold") } : {}),
+      ...(skip ? { skip: make("skip") } : {}),
+    };
+    const addresses = Object.entries(tensors).map(([name, tensor]) => [name, tensor.address]);
+    const size = capacity * ENTRY_BYTES + 20 * n + 4 * dIn;
     const handle = this.#reserve(size, `the gradients of ${rows} rows`, () =>
       this.#native.gradients({
-        ...{ n, d, capacity },
-        g: {
-          ...NO_PARAMS,
-          encoder: rowsOf?.encoder.address ?? 0,
-          latentBias: latentBias.address,
-          decoder: rowsOf?.decoder.address ?? 0,
-          preBias: preBias.address,
-        },
+        ...{ n, dIn, dOut, capacity },
+        g: { ...NO_PARAMS, ...Object.fromEntries(addresses) },
       }),
     );
-    return this.hold(new CpuGrads({ latentBias, preBias, ...rowsOf }, size, rows, handle));
+    return this.hold(new CpuGrads(tensors, size, rows, handle));
   }
 
   protected queueWrite({ address }: CpuTensor, bytes: Uint8Array, at: number): void {
@@ -206,9 +210,11 @@ export class CpuEngine extends EngineBase<CpuTensor, CpuCodes, CpuGrads> impleme
     const { live, dead } = sidesOf(selections, WHERE);
     const [n, d] = p.encoder.shape;
     const [B] = x.shape;
-    checkStep(t, n, d);
+    checkStep(t, n);
+    const dOut = p.preBias.shape[0]!;
+    const minus = p.untied ? { preBias: this.#zeros(d) } : {};
     this.#native.encode(this.#stream, {
-      p: paramAddresses(p, n, d),
+      p: { ...paramAddresses(p, n, d, dOut), ...minus },
       x: at(x, "f32", B, d),
       ...{ B, d, n },
       t: stepAddresses(t),
@@ -238,62 +244,58 @@ export class CpuEngine extends EngineBase<CpuTensor, CpuCodes, CpuGrads> impleme
     this.#native.allReduce(this.#stream, { peers: this.#peers, ...reduction(t, op, over) });
   }
 
-  decode(p: Params, { codes: z, err }: Branch): void {
+  decode(p: Params, branch: Branch, x?: Tensor): void {
     this.#open();
-    const [n, d] = p.decoder.shape;
-    const [B] = err.shape;
-    const args = {
-      decoder: at(p.decoder, "f32", n, d),
-      z: ownCodes(z).addresses(B),
-      err: at(err, "f32", B, d),
-      ...{ B, d, n },
-    };
-    this.fusion.decode(p, z, err, () => this.#native.decode(this.#stream, args));
+    const args = this.#branches.decode(p, branch, x);
+    this.fusion.decode(p, branch.codes, branch.err, () => this.#native.decode(this.#stream, args), x);
   }
 
   residual(p: Params, target: Tensor, t: Step, branch: Branch, live?: Branch): void {
     this.checkOpen();
-    const args = residualOf(p, target, t, branch, live);
+    const args = this.#branches.residual(p, target, t, branch, live);
     this.fusion.residual(p, target, t, branch, live, () => this.#native.residual(this.#stream, args));
   }
 
   codeGrad(p: Params, branch: Branch, t: Step): void {
     this.checkOpen();
-    const [n, d] = p.decoder.shape;
-    const [B] = branch.err.shape;
-    const [decoder, z] = [at(p.decoder, "f32", n, d), ownCodes(branch.codes).addresses(B)];
-    const args = { decoder, z, err: at(branch.err, "f32", B, d), ...{ B, d, n }, t: stepAddresses(t) };
+    const args = { branch: this.#branches.branch(p, branch), t: stepAddresses(t) };
     this.fusion.codeGrad(
       p,
       branch,
       t,
       () => this.#native.codeGrad(this.#stream, args),
-      ({ target, live }) => {
-        this.#native.reconstruct(this.#stream, { decoder, z, n, residual: residualOf(p, target, t, branch, live) });
+      ({ x, target, live }) => {
+        this.#native.reconstruct(this.#stream, {
+          decode: this.#branches.decode(p, branch, x),
+          residual: this.#branches.residual(p, target, t, branch, live),
+        });
       },
     );
   }
 
-  paramGrad({ p, x, t, live, dead, g }: ParamGradInput): void {
+  paramGrad({ p, x, t, live, dead, band, age, g }: ParamGradInput): void {
     this.#open();
-    const [n, d] = p.encoder.shape;
+    const [n, dIn] = p.encoder.shape;
+    const dOut = p.preBias.shape[0]!;
     const [B] = x.shape;
     const grads = ownGrads(g);
+    const { rank, replica } = this.#collective.grid;
     grads.checkRows(B, WHERE);
-    checkStep(t, n, d);
+    checkStep(t, n, dOut, live.prefixes?.length);
     at(grads.latentBias, "f32", n);
-    at(grads.preBias, "f32", d);
+    at(grads.preBias, "f32", dOut);
     this.#native.paramGrad(this.#stream, {
-      p: paramAddresses(p, n, d),
-      x: at(x, "f32", B, d),
-      B,
+      p: paramAddresses(p, n, dIn, dOut),
+      x: at(x, "f32", B, dIn),
       t: stepAddresses(t),
-      live: ownCodes(live.codes).addresses(B),
-      dead: dead === undefined ? NO_CODES : ownCodes(dead.codes).addresses(B),
-      liveErr: at(live.err, "f32", B, d),
-      deadErr: dead === undefined ? 0 : at(dead.err, "f32", B, d),
+      live: this.#branches.branch(p, live),
+      dead: dead === undefined ? NO_BRANCH : this.#branches.branch(p, dead),
+      band: band === undefined ? NO_CODES : ownCodes(band).addresses(B),
+      age: age === undefined ? 0 : at(age, "u32", n),
       g: grads.handle,
-      countsErr: this.#collective.grid.rank === 0 ? 1 : 0,
+      untied: p.untied ? 1 : 0,
+      countsErr: rank === 0 ? 1 : 0,
+      countsRows: replica === 0 ? 1 : 0,
     });
   }
 
@@ -304,20 +306,24 @@ export class CpuEngine extends EngineBase<CpuTensor, CpuCodes, CpuGrads> impleme
       decoder: at(p.decoder, "f32", grads.latentBias.shape[0], grads.preBias.shape[0]),
       g: grads.handle,
       t: stepAddresses(t),
-      countsPreBias: this.#collective.grid.shard === 0 ? 1 : 0,
+      countsShared: this.#collective.grid.shard === 0 ? 1 : 0,
     });
   }
 
   update(s: State, g: Grads, t: Step): void {
     this.#open();
     const grads = ownGrads(g);
-    const [[n], [d]] = [grads.latentBias.shape, grads.preBias.shape];
-    checkStep(t, n, d);
+    const [n, dIn] = s.params.encoder.shape;
+    const dOut = s.params.preBias.shape[0]!;
+    checkStep(t, n);
+    at(grads.latentBias, "f32", n);
+    at(grads.preBias, "f32", dOut);
+    const addresses = (p: Params) => paramAddresses(p, n, dIn, dOut);
     this.#native.update(this.#stream, {
-      p: paramAddresses(s.params, n, d),
-      m: paramAddresses(s.m, n, d),
-      v: paramAddresses(s.v, n, d),
-      ema: s.ema === undefined ? NO_PARAMS : paramAddresses(s.ema, n, d),
+      p: addresses(s.params),
+      m: addresses(s.m),
+      v: addresses(s.v),
+      ema: s.ema === undefined ? NO_PARAMS : addresses(s.ema),
       age: at(s.age, "u32", n),
       counters: at(s.counters, "f64", COUNTERS.length),
       g: grads.handle,
@@ -342,6 +348,13 @@ export class CpuEngine extends EngineBase<CpuTensor, CpuCodes, CpuGrads> impleme
 
   protected flush(): void {
     this.fusion.flush();
+  }
+
+  /** What is subtracted from an input of this width where b_dec is not. */
+  #zeros(width: number): Address {
+    const held = this.#zerosOf.get(width) ?? this.alloc("f32", [width]);
+    this.#zerosOf.set(width, held);
+    return held.address;
   }
 
   /** Before every operation but those that may go together with what is held back. */
@@ -394,20 +407,6 @@ export class CpuEngine extends EngineBase<CpuTensor, CpuCodes, CpuGrads> impleme
     }
     reading.delete(this);
   }
-}
-
-function residualOf(p: Params, x: Tensor, t: Step, branch: Branch, live: Branch | undefined): StructOf<"Residual"> {
-  const [B, d] = x.shape;
-  at(t.sums, "f64", sumsLength(d));
-  const { value, k } = ownCodes(branch.codes).addresses(B);
-  return {
-    preBias: at(p.preBias, "f32", d),
-    x: at(x, "f32", B, d),
-    err: at(branch.err, "f32", B, d),
-    live: live === undefined ? 0 : at(live.err, "f32", B, d),
-    ...{ value, k, B, d },
-    t: stepAddresses(t),
-  };
 }
 
 /** Bytes of memory that this process can have. */

@@ -16,23 +16,24 @@ extern "C" void saetta_code_grad(saetta::Stream* stream, const saetta::CodeGrad*
 #include "dense.h"
 #include "reconstruct.h"
 
-static void codeGrad(Stream& s, const CodeGrad& a) {
-  Dense dense = denseLatents(s, a.z, a.B, a.n, a.d);
+static void codeGrad(Stream& s, const CodeGrad& args) {
+  const Branch& a = args.branch;
+  Dense dense = denseLatents(s, a);
   if (dense.count > 0) {
     turnDecoder(s, dense, a.decoder, a.d);
     float* buffers = s.scratch<float>(DENSE_THREADS, s.threads * ROWS_A_TILE * dense.padded);
     s.parallel(ceilDiv(a.B, ROWS_A_TILE), [&](size_t tile, unsigned thread) {
       const size_t first = tile * ROWS_A_TILE, last = std::min(a.B, first + ROWS_A_TILE);
-      float* buffer = buffers + thread * ROWS_A_TILE * dense.padded;
-      if (std::isnan(codeGradDense(dense, a.z, a.err, first, last, a.d, a.n, buffer))) markBad(a.t);
+      if (std::isnan(codeGradDense(dense, a, first, last, buffers + thread * ROWS_A_TILE * dense.padded)))
+        markBad(args.t);
     });
     return;
   }
   s.parallel(ceilDiv(a.B, ROWS_A_TILE), [&](size_t tile, unsigned) {
     float nan = 0;
     for (size_t b = tile * ROWS_A_TILE; b < std::min(a.B, (tile + 1) * ROWS_A_TILE); b++)
-      nan += codeGradRow(a.decoder, a.z, a.err, b, a.d, a.n, a.B, a.B);
-    if (std::isnan(nan)) markBad(a.t);
+      nan += codeGradRow(a, b, usedOf(a.z, b), nullptr, 0);
+    if (std::isnan(nan)) markBad(args.t);
   });
 }
 

@@ -68,6 +68,24 @@ struct Step {
 };
 static_assert(sizeof(Step) == 56, "");
 
+struct Prefixes {
+  size_t count;
+  const u32* ends;
+  const double* weights;
+};
+static_assert(sizeof(Prefixes) == 24, "");
+
+struct Branch {
+  const float* decoder;
+  Codes z;
+  float* err;
+  size_t B;
+  size_t d;
+  size_t n;
+  Prefixes prefixes;
+};
+static_assert(sizeof(Branch) == 96, "");
+
 struct Peers {
   void* iallreduce;
   void* iallgather;
@@ -131,74 +149,63 @@ struct AllReduce {
 static_assert(sizeof(AllReduce) == 40, "");
 
 struct Decode {
-  const float* decoder;
-  Codes z;
-  float* err;
-  size_t B;
-  size_t d;
-  size_t n;
+  Branch branch;
+  const float* skip;
+  const float* x;
+  size_t dIn;
 };
-static_assert(sizeof(Decode) == 72, "");
+static_assert(sizeof(Decode) == 120, "");
 
 struct Residual {
+  Branch branch;
   const float* preBias;
-  const float* x;
-  float* err;
+  const float* target;
   const float* live;
-  const float* value;
-  size_t k;
-  size_t B;
-  size_t d;
   Step t;
 };
-static_assert(sizeof(Residual) == 120, "");
+static_assert(sizeof(Residual) == 176, "");
 
 struct CodeGrad {
-  const float* decoder;
-  Codes z;
-  const float* err;
-  size_t B;
-  size_t d;
-  size_t n;
+  Branch branch;
   Step t;
 };
-static_assert(sizeof(CodeGrad) == 128, "");
+static_assert(sizeof(CodeGrad) == 152, "");
 
 struct Reconstruct {
-  const float* decoder;
-  Codes z;
-  size_t n;
+  Decode decode;
   Residual residual;
 };
-static_assert(sizeof(Reconstruct) == 168, "");
+static_assert(sizeof(Reconstruct) == 296, "");
 
 struct NewGradients {
   size_t n;
-  size_t d;
+  size_t dIn;
+  size_t dOut;
   size_t capacity;
   Params g;
 };
-static_assert(sizeof(NewGradients) == 88, "");
+static_assert(sizeof(NewGradients) == 96, "");
 
 struct ParamGrad {
   Params p;
   const float* x;
-  size_t B;
   Step t;
-  Codes live;
-  Codes dead;
-  const float* liveErr;
-  const float* deadErr;
+  Branch live;
+  Branch dead;
+  Codes band;
+  const u32* age;
   Gradients* g;
+  u32 untied;
   u32 countsErr;
+  u32 countsRows;
 };
-static_assert(sizeof(ParamGrad) == 232, "");
+static_assert(sizeof(ParamGrad) == 384, "");
 
 struct Norm {
   const float* decoder;
   const Gradients* g;
   Step t;
-  u32 countsPreBias;
+  u32 countsShared;
 };
 static_assert(sizeof(Norm) == 80, "");
 

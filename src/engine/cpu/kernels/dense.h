@@ -1,7 +1,7 @@
 // Codes in which few latents are on in many rows, as those of a few dead latents are, are
 // multiplied as a dense matrix over just these latents: the same work in whole registers. Included
 // in the namespace of an instruction set. Which way is taken depends on the codes alone, so every
-// operation of a step takes the same.
+// operation of a step takes the same. Only err of one plane is formed so.
 
 #if SAETTA_WIDTH == 16
 constexpr int DENSE_VECTORS = 3;
@@ -19,6 +19,8 @@ constexpr size_t DENSE_COLUMNS = DENSE_VECTORS * W;
 /// be the faster, for at most so many latents.
 constexpr double DENSE_SHARE = 0.3;
 constexpr size_t DENSE_LATENTS = 1024, DENSE_LEAST = size_t{1} << 14;
+/// Rows of the batch that a sum over all rows takes at a time.
+constexpr size_t DENSE_PIECE = 1024;
 
 /// Scratch slots, apart from those of the operations.
 enum DenseScratch : size_t {
@@ -36,8 +38,6 @@ enum DenseScratch : size_t {
 /// The latents that occur, in order; none when the sparse way is taken.
 struct Dense {
   size_t count = 0, padded = 0;
-  /// Not a single slot is in use.
-  bool nothing = false;
   const uint32_t* latents = nullptr;
   /// [n] where a latent is in `latents`.
   const uint32_t* place = nullptr;
@@ -46,24 +46,26 @@ struct Dense {
   const float *decoder = nullptr, *turned = nullptr;
 };
 
-static Dense denseLatents(Stream& s, const Codes& z, size_t B, size_t n, size_t d) {
+static Dense denseLatents(Stream& s, const Branch& a) {
   Dense dense;
-  uint32_t* place = s.scratch<uint32_t>(DENSE_PLACE, n);
+  if (a.prefixes.count > 1) return dense;
+  const Codes& z = a.z;
+  uint32_t* place = s.scratch<uint32_t>(DENSE_PLACE, a.n);
   uint32_t* latents = s.scratch<uint32_t>(DENSE_LIST, DENSE_LATENTS);
-  std::fill(place, place + n, NONE);
+  std::fill(place, place + a.n, NONE);
   size_t count = 0, used = 0;
-  for (size_t slot = 0; slot < B * z.k; slot++) {
-    const size_t j = z.latent[slot];
-    if (j >= n) continue;
-    used++;
-    if (place[j] != NONE) continue;
-    if (count == DENSE_LATENTS) return dense;
-    place[j] = 0;
-    latents[count++] = static_cast<uint32_t>(j);
+  for (size_t b = 0; b < a.B; b++) {
+    for (size_t slot = b * z.k; slot < (b + 1) * z.k && z.latent[slot] != NONE; slot++) {
+      const size_t j = z.latent[slot];
+      used++;
+      if (place[j] != NONE) continue;
+      if (count == DENSE_LATENTS) return dense;
+      place[j] = 0;
+      latents[count++] = static_cast<uint32_t>(j);
+    }
   }
-  dense.nothing = used == 0;
-  if (count * B * d < DENSE_LEAST ||
-      static_cast<double>(used) < DENSE_SHARE * static_cast<double>(count) * static_cast<double>(B))
+  if (count * a.B * a.d < DENSE_LEAST ||
+      static_cast<double>(used) < DENSE_SHARE * static_cast<double>(count) * static_cast<double>(a.B))
     return dense;
   std::sort(latents, latents + count);
   for (size_t i = 0; i < count; i++) place[latents[i]] = static_cast<uint32_t>(i);
@@ -90,21 +92,28 @@ static void packPanels(Stream& s, size_t rows, size_t d, const F& rowOf, const f
   });
 }
 
-static void packDecoder(Stream& s, Dense& dense, const float* decoder, size_t d) {
+[[maybe_unused]] static void packDecoder(Stream& s, Dense& dense, const float* decoder, size_t d) {
   float* panels = s.scratch<float>(DENSE_DECODER, ceilDiv(d, DENSE_COLUMNS) * DENSE_COLUMNS * dense.count);
   packPanels(s, dense.count, d, [&](size_t r) { return decoder + dense.latents[r] * d; }, nullptr, panels);
   dense.decoder = panels;
 }
 
-static void turnDecoder(Stream& s, Dense& dense, const float* decoder, size_t d) {
-  float* turned = s.scratch<float>(DENSE_TURNED, dense.padded * d);
-  s.parallel(dense.padded / DENSE_COLUMNS, [&](size_t panel, unsigned) {
+/// `rows` rows of d, of which `rowOf(r)` is where row r is, turned: [rows / DENSE_COLUMNS][d]
+/// [DENSE_COLUMNS], with zeros past the last.
+template <class F>
+static void turnPanels(Stream& s, size_t rows, size_t d, const F& rowOf, float* to) {
+  s.parallel(ceilDiv(rows, DENSE_COLUMNS), [&](size_t panel, unsigned) {
     for (size_t c = 0; c < DENSE_COLUMNS; c++) {
-      const size_t at = panel * DENSE_COLUMNS + c;
-      for (size_t i = 0; i < d; i++)
-        turned[(panel * d + i) * DENSE_COLUMNS + c] = at < dense.count ? decoder[dense.latents[at] * d + i] : 0;
+      const size_t r = panel * DENSE_COLUMNS + c;
+      const float* row = r < rows ? rowOf(r) : nullptr;
+      for (size_t i = 0; i < d; i++) to[(panel * d + i) * DENSE_COLUMNS + c] = row == nullptr ? 0 : row[i];
     }
   });
+}
+
+[[maybe_unused]] static void turnDecoder(Stream& s, Dense& dense, const float* decoder, size_t d) {
+  float* turned = s.scratch<float>(DENSE_TURNED, dense.padded * d);
+  turnPanels(s, dense.count, d, [&](size_t r) { return decoder + dense.latents[r] * d; }, turned);
   dense.turned = turned;
 }
 
@@ -146,71 +155,82 @@ static inline void multiplyRows(size_t rows, const float* a, size_t rowStep, siz
 /// The codes of rows [first, last) as a matrix [last - first][padded]; values or gradients, times a
 /// factor.
 static void spell(const Dense& dense, const Codes& z, const float* of, float factor, size_t first, size_t last,
-                  size_t n, float* to) {
+                  float* to) {
   std::fill(to, to + (last - first) * dense.padded, 0.0f);
-  for (size_t slot = first * z.k; slot < last * z.k; slot++) {
-    const size_t j = z.latent[slot];
-    if (j < n) to[(slot / z.k - first) * dense.padded + dense.place[j]] = factor * of[slot];
+  for (size_t b = first; b < last; b++) {
+    float* row = to + (b - first) * dense.padded;
+    for (size_t slot = b * z.k; slot < (b + 1) * z.k && z.latent[slot] != NONE; slot++)
+      row[dense.place[z.latent[slot]]] = factor * of[slot];
   }
 }
 
-/// err of rows [first, last) = W z; `buffer` [last - first][padded].
-[[maybe_unused]] static void decodeDense(const Dense& dense, const Codes& z, float* err, size_t first, size_t last,
-                                         size_t d, size_t n, float* buffer) {
-  spell(dense, z, z.value, 1, first, last, n, buffer);
+/// err of rows [first, last) = W z, or err + W z with `add`; `buffer` [last - first][padded].
+[[maybe_unused]] static void decodeDense(const Dense& dense, const Branch& a, size_t first, size_t last, bool add,
+                                         float* buffer) {
+  const size_t d = a.d;
+  spell(dense, a.z, a.z.value, 1, first, last, buffer);
   for (size_t panel = 0; panel < ceilDiv(d, DENSE_COLUMNS); panel++) {
     const size_t c = panel * DENSE_COLUMNS, columns = std::min(DENSE_COLUMNS, d - c);
-    multiplyRows(
-        last - first, buffer, dense.padded, 1, dense.decoder + panel * dense.count * DENSE_COLUMNS, dense.count,
-        [&](size_t r, const float* product) { std::copy(product, product + columns, err + (first + r) * d + c); });
+    multiplyRows(last - first, buffer, dense.padded, 1, dense.decoder + panel * dense.count * DENSE_COLUMNS,
+                 dense.count, [&](size_t r, const float* product) {
+                   float* to = a.err + (first + r) * d + c;
+                   for (size_t i = 0; i < columns; i++) to[i] = add ? to[i] + product[i] : product[i];
+                 });
   }
 }
 
 /// The gradients of the values of rows [first, last). NaN or 0, NaN when one is not finite.
-[[maybe_unused]] static float codeGradDense(const Dense& dense, const Codes& z, const float* err, size_t first,
-                                            size_t last, size_t d, size_t n, float* buffer) {
+[[maybe_unused]] static float codeGradDense(const Dense& dense, const Branch& a, size_t first, size_t last,
+                                            float* buffer) {
+  const Codes& z = a.z;
+  const size_t d = a.d;
   for (size_t panel = 0; panel < dense.padded / DENSE_COLUMNS; panel++) {
-    multiplyRows(last - first, err + first * d, d, 1, dense.turned + panel * d * DENSE_COLUMNS, d,
+    multiplyRows(last - first, a.err + first * d, d, 1, dense.turned + panel * d * DENSE_COLUMNS, d,
                  [&](size_t r, const float* product) {
                    std::copy(product, product + DENSE_COLUMNS, buffer + r * dense.padded + panel * DENSE_COLUMNS);
                  });
   }
   float nan = 0;
-  for (size_t slot = first * z.k; slot < last * z.k; slot++) {
-    const size_t j = z.latent[slot];
-    const float grad = j < n ? buffer[(slot / z.k - first) * dense.padded + dense.place[j]] : 0.0f;
-    z.grad[slot] = grad;
-    nan += grad * 0.0f;
+  for (size_t b = first; b < last; b++) {
+    const float* row = buffer + (b - first) * dense.padded;
+    for (size_t slot = b * z.k; slot < (b + 1) * z.k && z.latent[slot] != NONE; slot++) {
+      const float grad = row[dense.place[z.latent[slot]]];
+      z.grad[slot] = grad;
+      nan += grad * 0.0f;
+    }
   }
   return nan;
 }
 
-/// rows [count][2][d] of gradients: sums of g (x - preBias), and of z err, over all rows of the
+/// rows [count][dIn + dOut] of gradients: sums of g (x - minus), and of z err, over all rows of the
 /// batch, so many at a time.
-[[maybe_unused]] static void gradientsDense(Stream& s, const Dense& dense, const Codes& z, const float* x,
-                                            const float* preBias, const float* err, size_t B, size_t d, size_t n,
-                                            float factor, float* rows) {
-  constexpr size_t PIECE = 1024, SPELL = 64;
-  const size_t piece = std::min(B, PIECE), panels = ceilDiv(d, DENSE_COLUMNS), size = panels * DENSE_COLUMNS * piece;
+[[maybe_unused]] static void gradientsDense(Stream& s, const Dense& dense, const Branch& a, const float* x, size_t dIn,
+                                            const float* minus, float factor, float* rows) {
+  constexpr size_t SPELL = 64;
+  const Codes& z = a.z;
+  const size_t piece = std::min(a.B, DENSE_PIECE), dOut = a.d;
+  const size_t panelsIn = ceilDiv(dIn, DENSE_COLUMNS), panelsOut = ceilDiv(dOut, DENSE_COLUMNS);
   float *values = s.scratch<float>(DENSE_Z, piece * dense.padded),
         *grads = s.scratch<float>(DENSE_G, piece * dense.padded);
-  float *inputs = s.scratch<float>(DENSE_X, size), *errors = s.scratch<float>(DENSE_ERR, size);
-  for (size_t first = 0; first < B; first += piece) {
-    const size_t count = std::min(piece, B - first);
+  float *inputs = s.scratch<float>(DENSE_X, panelsIn * DENSE_COLUMNS * piece),
+        *errors = s.scratch<float>(DENSE_ERR, panelsOut * DENSE_COLUMNS * piece);
+  for (size_t first = 0; first < a.B; first += piece) {
+    const size_t count = std::min(piece, a.B - first);
     s.parallel(ceilDiv(count, SPELL), [&](size_t tile, unsigned) {
       const size_t from = tile * SPELL, to = std::min(count, from + SPELL);
-      spell(dense, z, z.value, factor, first + from, first + to, n, values + from * dense.padded);
-      spell(dense, z, z.grad, factor, first + from, first + to, n, grads + from * dense.padded);
+      spell(dense, z, z.value, factor, first + from, first + to, values + from * dense.padded);
+      spell(dense, z, z.grad, factor, first + from, first + to, grads + from * dense.padded);
     });
-    packPanels(s, count, d, [&](size_t r) { return x + (first + r) * d; }, preBias, inputs);
-    packPanels(s, count, d, [&](size_t r) { return err + (first + r) * d; }, nullptr, errors);
-    s.parallel(2 * panels, [&](size_t tile, unsigned) {
-      const size_t panel = tile / 2, side = tile % 2, c = panel * DENSE_COLUMNS,
-                   columns = std::min(DENSE_COLUMNS, d - c);
-      const float* from = (side == 0 ? inputs : errors) + panel * count * DENSE_COLUMNS;
-      multiplyRows(dense.count, side == 0 ? grads : values, 1, dense.padded, from, count,
+    packPanels(s, count, dIn, [&](size_t r) { return x + (first + r) * dIn; }, minus, inputs);
+    packPanels(s, count, dOut, [&](size_t r) { return a.err + (first + r) * dOut; }, nullptr, errors);
+    s.parallel(panelsIn + panelsOut, [&](size_t tile, unsigned) {
+      const bool input = tile < panelsIn;
+      const size_t panel = input ? tile : tile - panelsIn, c = panel * DENSE_COLUMNS,
+                   columns = std::min(DENSE_COLUMNS, (input ? dIn : dOut) - c);
+      const float* from = (input ? inputs : errors) + panel * count * DENSE_COLUMNS;
+      multiplyRows(dense.count, input ? grads : values, 1, dense.padded, from, count,
                    [&](size_t r, const float* product) {
-                     float* to = rows + (2 * r + side) * d + c;
+                     float* to = rows + r * (dIn + dOut) + (input ? 0 : dIn) + c;
                      if (first == 0)
                        std::copy(product, product + columns, to);
                      else

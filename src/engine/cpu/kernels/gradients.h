@@ -6,19 +6,19 @@
 
 #pragma once
 
-#include "saetta.h"
+#include "branch.h"
 
 namespace saetta {
 
 /// One place where a latent is on, with the factors of the loss applied: `value` times the row of
-/// err and `grad` times the row of x - preBias.
+/// err and `grad` times the row of x - minus.
 struct Entry {
   uint32_t row;
   float value, grad;
 };
 
 struct Gradients {
-  size_t n, d;
+  size_t n, dIn, dOut;
   /// Tensors of the caller; encoder and decoder are null unless dense gradients were asked for.
   Params g;
   /// List of latent j: entries [start[j], start[j + 1]), those from middle[j] on of the dead one.
@@ -29,12 +29,29 @@ struct Gradients {
   uint32_t* longAt;
   float* longRows;
   size_t longCapacity;
+  /// What is taken out of the encoder's gradient of a latent that is dead, for its pre-activation
+  /// loss [dIn].
+  float* deadRow;
+
   /// Of the last paramGrad; the factors of the loss are 0 where a branch has no entries.
   double liveScale, deadScale;
-  const float *x, *liveErr, *deadErr, *preBias;
+  /// `minus`: what is subtracted from x; null: nothing.
+  const float *x, *minus, *deadErr;
+  Branch live;
+  /// Entries' gradients are those of their codes and nothing more.
+  bool plain;
+  /// Ages of the latents, of which those above `deadAfter` are dead; null where `deadRow` is not
+  /// used.
+  const uint32_t* age;
+  double deadAfter;
 
-  Gradients(size_t n, size_t d, size_t capacity, Params g);
+  Gradients(size_t n, size_t dIn, size_t dOut, size_t capacity, Params g);
   ~Gradients();
+
+  /// Both gradient rows of a latent.
+  size_t width() const { return dIn + dOut; }
+  /// Whether `deadRow` belongs to latent j's gradient.
+  bool isPenalised(size_t j) const { return age != nullptr && age[j] > deadAfter; }
 };
 
 /// Entries are read so far past the end of a list, and of all, to ask for their rows in time.

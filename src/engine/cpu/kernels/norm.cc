@@ -2,8 +2,8 @@
 // its own, then the latents in order.
 //
 // |g - (w . g) w|^2 = |g|^2 - (w . g)^2 for a unit row w, and w . g is known from the codes, so the
-// decoder is not read; unless the gradient is dense: then it may be the sum of several replicas',
-// whose codes are not here.
+// decoder is not read. It is where the gradient is dense, which may be the sum of several
+// replicas', whose codes are not here, and where a sparsity loss has added to the codes' gradients.
 
 #ifndef SAETTA_PATH
 #include "gradients.h"
@@ -36,20 +36,35 @@ static double alongOf(const Gradients& g, size_t j) {
 
 static void norm(Stream& s, const Norm& a) {
   const Gradients& g = *a.g;
-  const size_t d = g.d;
+  const bool projects = a.t.hyper[UNIT_ROWS] != 0;
   double* squares = s.scratch<double>(0, g.n);
-  float* buffers = s.scratch<float>(1, s.threads * 2 * d);
+  float* buffers = s.scratch<float>(1, s.threads * g.width());
+  const auto along = [&](size_t j, const float* decoder) {
+    if (!projects) return 0.0;
+    return g.g.encoder != nullptr || !g.plain ? dot(a.decoder + j * g.dOut, decoder, g.dOut) : alongOf(g, j);
+  };
   s.parallel(ceilDiv(g.n, LATENTS_A_TILE), [&](size_t tile, unsigned thread) {
     for (size_t j = tile * LATENTS_A_TILE; j < std::min(g.n, (tile + 1) * LATENTS_A_TILE); j++) {
-      const Rows rows = rowsOf(g, j, buffers + thread * 2 * d);
+      const Rows rows = rowsOf(g, j, buffers + thread * g.width());
       squares[j] = static_cast<double>(g.g.latentBias[j]) * g.g.latentBias[j];
+      if (g.g.threshold != nullptr) squares[j] += static_cast<double>(g.g.threshold[j]) * g.g.threshold[j];
       if (rows.encoder == nullptr) continue;
-      const double along = g.g.encoder != nullptr ? dot(a.decoder + j * d, rows.decoder, d) : alongOf(g, j);
-      squares[j] +=
-          dot(rows.encoder, rows.encoder, d) + std::max(0.0, dot(rows.decoder, rows.decoder, d) - along * along);
+      double both = dot(rows.encoder, rows.encoder, g.dIn);
+      if (rows.decoder != nullptr) {
+        const double length = along(j, rows.decoder);
+        both += std::max(0.0, dot(rows.decoder, rows.decoder, g.dOut) - length * length);
+      }
+      squares[j] += both;
     }
   });
-  double sum = a.countsPreBias != 0 ? dot(g.g.preBias, g.g.preBias, d) : 0;
+  double sum = 0;
+  if (a.countsShared != 0) {
+    sum = dot(g.g.preBias, g.g.preBias, g.dOut);
+    for (size_t o = 0; g.g.skip != nullptr && o < g.dOut; o++) {
+      const float* row = g.g.skip + o * g.dIn;
+      sum += dot(row, row, g.dIn);
+    }
+  }
   for (size_t j = 0; j < g.n; j++) sum += squares[j];
   *a.t.sq = sum;
   if (!std::isfinite(sum)) markBad(a.t);

@@ -17,39 +17,39 @@ extern "C" void saetta_reconstruct(saetta::Stream* stream, const saetta::Reconst
 
 #include "dense.h"
 #include "reconstruct.h"
+#include "skip.h"
 
-static void reconstruct(Stream& s, const Reconstruct& a) {
-  const Residual& r = a.residual;
+static void reconstruct(Stream& s, const Reconstruct& args) {
+  const Residual& r = args.residual;
+  const Branch& a = r.branch;
+  const bool add = args.decode.skip != nullptr;
+  if (add) skipOutputs(s, args.decode);
   const Blocks blocks(s, r);
-  Dense dense = denseLatents(s, a.z, r.B, a.n, r.d);
+  Dense dense = denseLatents(s, a);
   if (dense.count > 0) {
-    packDecoder(s, dense, a.decoder, r.d);
-    turnDecoder(s, dense, a.decoder, r.d);
+    packDecoder(s, dense, a.decoder, a.d);
+    turnDecoder(s, dense, a.decoder, a.d);
   }
+  const PickBuffers picks(s, a);
   float* buffers = s.scratch<float>(DENSE_THREADS, s.threads * blocks.rows * dense.padded);
   s.parallel(blocks.count, [&](size_t block, unsigned thread) {
-    double* sums = blocks.begin(block, r.d);
-    const size_t first = block * blocks.rows, end = std::min(r.B, first + blocks.rows);
+    double* sums = blocks.begin(block);
+    const size_t first = block * blocks.rows, end = std::min(a.B, first + blocks.rows);
     float nan = 0;
     if (dense.count > 0) {
       float* buffer = buffers + thread * blocks.rows * dense.padded;
-      decodeDense(dense, a.z, r.err, first, end, r.d, a.n, buffer);
-      for (size_t b = first; b < end; b++) residualRow(r, b, sums);
-      if (std::isnan(codeGradDense(dense, a.z, r.err, first, end, r.d, a.n, buffer))) markBad(r.t);
+      decodeDense(dense, a, first, end, add, buffer);
+      for (size_t b = first; b < end; b++) residualRow(r, blocks, b, usedOf(a.z, b), sums);
+      if (std::isnan(codeGradDense(dense, a, first, end, buffer))) markBad(r.t);
       return;
     }
-    if (dense.nothing) {
-      // As when AuxK is on and no latent is dead: what the loop below does with nothing but unused
-      // slots.
-      std::fill(r.err + first * r.d, r.err + end * r.d, 0.0f);
-      std::fill(a.z.grad + first * a.z.k, a.z.grad + end * a.z.k, 0.0f);
-      for (size_t b = first; b < end; b++) residualRow(r, b, sums);
-      return;
-    }
+    size_t used = usedOf(a.z, first);
     for (size_t b = first; b < end; b++) {
-      decodeRow(a.decoder, a.z, r.err, b, r.d, a.n);
-      residualRow(r, b, sums);
-      nan += codeGradRow(a.decoder, a.z, r.err, b, r.d, a.n, b + 1, end);
+      const size_t ahead = b + 1 < end ? usedOf(a.z, b + 1) : 0;
+      decodeRow(a, b, used, add, picks, thread);
+      residualRow(r, blocks, b, used, sums);
+      nan += codeGradRow(a, b, used, a.z.latent + (b + 1) * a.z.k, ahead);
+      used = ahead;
     }
     if (std::isnan(nan)) markBad(r.t);
   });

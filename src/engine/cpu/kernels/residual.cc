@@ -19,8 +19,9 @@ extern "C" void saetta_residual(saetta::Stream* stream, const saetta::Residual* 
 static void residual(Stream& s, const Residual& a) {
   const Blocks blocks(s, a);
   s.parallel(blocks.count, [&](size_t block, unsigned) {
-    double* sums = blocks.begin(block, a.d);
-    for (size_t b = block * blocks.rows; b < std::min(a.B, (block + 1) * blocks.rows); b++) residualRow(a, b, sums);
+    double* sums = blocks.begin(block);
+    for (size_t b = block * blocks.rows; b < std::min(a.branch.B, (block + 1) * blocks.rows); b++)
+      residualRow(a, blocks, b, usedOf(a.branch.z, b), sums);
   });
   addUp(a, blocks);
 }

@@ -35,41 +35,60 @@ static inline void addEntries(T (&sums)[N], const Entry* first, const Entry* las
 }
 
 template <class T, int N>
-static inline void formColumns(const Gradients& g, uint64_t first, uint64_t middle, uint64_t last, float* encoder,
-                               float* decoder, size_t c) {
+static inline void encoderColumns(const Gradients& g, uint64_t first, uint64_t last, float* row, size_t c) {
   T sums[N] = {};
-  addEntries<T, N>(sums, g.entries + first, g.entries + last, &Entry::grad, g.x, g.preBias, g.d, c);
-  for (int u = 0; u < N; u++) store(encoder + c + u * lanes<T>, sums[u]);
-  T other[N] = {};
-  addEntries<T, N>(other, g.entries + first, g.entries + middle, &Entry::value, g.liveErr, nullptr, g.d, c);
-  addEntries<T, N>(other, g.entries + middle, g.entries + last, &Entry::value, g.deadErr, nullptr, g.d, c);
-  for (int u = 0; u < N; u++) store(decoder + c + u * lanes<T>, other[u]);
+  addEntries<T, N>(sums, g.entries + first, g.entries + last, &Entry::grad, g.x, g.minus, g.dIn, c);
+  for (int u = 0; u < N; u++) store(row + c + u * lanes<T>, sums[u]);
+}
+
+/// `liveErr`: the plane that the latent reads.
+template <class T, int N>
+static inline void decoderColumns(const Gradients& g, uint64_t first, uint64_t middle, uint64_t last,
+                                  const float* liveErr, float* row, size_t c) {
+  T sums[N] = {};
+  addEntries<T, N>(sums, g.entries + first, g.entries + middle, &Entry::value, liveErr, nullptr, g.dOut, c);
+  addEntries<T, N>(sums, g.entries + middle, g.entries + last, &Entry::value, g.deadErr, nullptr, g.dOut, c);
+  for (int u = 0; u < N; u++) store(row + c + u * lanes<T>, sums[u]);
 }
 
 /// The sums over entries [first, last) of the list of latent j.
 static void formRows(const Gradients& g, size_t j, uint64_t first, uint64_t last, float* encoder, float* decoder) {
   const uint64_t middle = std::min(std::max(g.middle[j], first), last);
+  const float* liveErr = g.live.err + planeOf(g.live.prefixes, j) * g.live.B * g.dOut;
   constexpr int N = W == 16 ? 8 : 4;
   size_t c = 0;
-  for (; c + N * W <= g.d; c += N * W) formColumns<Vec, N>(g, first, middle, last, encoder, decoder, c);
-  for (; c + W <= g.d; c += W) formColumns<Vec, 1>(g, first, middle, last, encoder, decoder, c);
-  for (; c < g.d; c++) formColumns<float, 1>(g, first, middle, last, encoder, decoder, c);
+  for (; c + N * W <= g.dIn; c += N * W) encoderColumns<Vec, N>(g, first, last, encoder, c);
+  for (; c + W <= g.dIn; c += W) encoderColumns<Vec, 1>(g, first, last, encoder, c);
+  for (; c < g.dIn; c++) encoderColumns<float, 1>(g, first, last, encoder, c);
+  c = 0;
+  for (; c + N * W <= g.dOut; c += N * W) decoderColumns<Vec, N>(g, first, middle, last, liveErr, decoder, c);
+  for (; c + W <= g.dOut; c += W) decoderColumns<Vec, 1>(g, first, middle, last, liveErr, decoder, c);
+  for (; c < g.dOut; c++) decoderColumns<float, 1>(g, first, middle, last, liveErr, decoder, c);
+}
+
+/// The pre-activation loss of latent j, where it is dead, to its encoder's gradient.
+[[maybe_unused]] static void addDeadRow(const Gradients& g, size_t j, float* encoder) {
+  if (!g.isPenalised(j)) return;
+  for (size_t i = 0; i < g.dIn; i++) encoder[i] -= g.deadRow[i];
 }
 
 struct Rows {
-  /// Null when the latent was not on: all zeros.
+  /// Null where all are zeros.
   const float *encoder, *decoder;
 };
 
 /// The gradient rows of latent j: the dense ones, the sums of a long list, or formed now in
-/// `buffer` [2,d].
+/// `buffer` [dIn + dOut].
 [[maybe_unused]] static Rows rowsOf(const Gradients& g, size_t j, float* buffer) {
-  if (g.g.encoder != nullptr) return {g.g.encoder + j * g.d, g.g.decoder + j * g.d};
-  if (g.start[j] == g.start[j + 1]) return {nullptr, nullptr};
+  if (g.g.encoder != nullptr) return {g.g.encoder + j * g.dIn, g.g.decoder + j * g.dOut};
   if (g.longAt[j] != NONE) {
-    const float* rows = g.longRows + g.longAt[j] * 2 * g.d;
-    return {rows, rows + g.d};
+    const float* rows = g.longRows + g.longAt[j] * g.width();
+    return {rows, rows + g.dIn};
   }
-  formRows(g, j, g.start[j], g.start[j + 1], buffer, buffer + g.d);
-  return {buffer, buffer + g.d};
+  const bool on = g.start[j] != g.start[j + 1];
+  if (!on && !g.isPenalised(j)) return {nullptr, nullptr};
+  if (on) formRows(g, j, g.start[j], g.start[j + 1], buffer, buffer + g.dIn);
+  else std::fill(buffer, buffer + g.dIn, 0.0f);
+  addDeadRow(g, j, buffer);
+  return {buffer, on ? buffer + g.dIn : nullptr};
 }

@@ -1,5 +1,5 @@
 // update: one pass over memory for each latent: its gradient rows, projection, clipping, Adam, unit
-// norm, EMA and age.
+// norm, EMA and age; then the parameters that all latents share.
 
 #ifndef SAETTA_PATH
 #include "gradients.h"
@@ -136,6 +136,25 @@ static void unitRow(float* w, float* m, float* v, uint32_t latent, uint32_t t, s
   for (size_t i = 0; i < d; i++) w[i] *= scale;
 }
 
+/// moveCut of sae/math.ts.
+static void moveCut(const Update& a) {
+  if (*a.t.cut > 0)
+    *a.p.cut = static_cast<float>(*a.p.cut + (1 - a.t.hyper[CUT_DECAY]) * (static_cast<double>(*a.t.cut) - *a.p.cut));
+}
+
+/// control of sae/math.ts.
+static void control(const Update& a) {
+  const double gain = a.t.hyper[GAIN];
+  if (!(gain > 0)) return;
+  float* sparsity = a.p.sparsity;
+  const double l0 = *a.t.active / a.t.hyper[ROWS], before = sparsity[1];
+  const double smoothed = before == 0 ? l0 : before + (1 - CONTROLLER_SMOOTHING) * (l0 - before);
+  const double wanted = gain * (smoothed / a.t.hyper[TARGET_L0] - 1);
+  const double moved = sparsity[0] * std::exp(std::max(-CONTROLLER_STEP, std::min(CONTROLLER_STEP, wanted)));
+  sparsity[0] = static_cast<float>(std::max<double>(CONTROLLER_LEAST, std::min<double>(CONTROLLER_MOST, moved)));
+  sparsity[1] = static_cast<float>(smoothed);
+}
+
 static void update(Stream& s, const Update& a) {
   if ((*a.t.bad & FULL) != 0) return;
   if (*a.t.bad != 0) {
@@ -143,43 +162,61 @@ static void update(Stream& s, const Update& a) {
     return;
   }
   const Gradients& g = *a.g;
-  const size_t n = g.n, d = g.d;
+  const size_t n = g.n, dIn = g.dIn, dOut = g.dOut;
   const double t = ++a.counters[ADAM];
   const Adam o = adamOf(a.t.hyper, t, *a.t.sq);
   const bool averages = a.ema.encoder != nullptr && a.t.hyper[EMA_DECAY] > 0;
+  const bool unit = a.t.hyper[UNIT_ROWS] != 0;
   const double rows = a.t.hyper[ROWS];
-  float* buffers = s.scratch<float>(0, s.threads * 2 * d);
+  float* buffers = s.scratch<float>(0, s.threads * g.width());
   HalfEncoder* half = s.halves.find(a.p.encoder);
   if (half != nullptr && !half->fresh) half = nullptr;
-  if (averages) s.halves.changed(a.ema.encoder, n * d * sizeof(float));
+  if (averages) s.halves.changed(a.ema.encoder, n * dIn * sizeof(float));
   s.parallel(ceilDiv(n, LATENTS_A_TILE), [&](size_t tile, unsigned thread) {
     const size_t first = tile * LATENTS_A_TILE, last = std::min(n, first + LATENTS_A_TILE);
     for (size_t j = first; j < last; j++) {
-      const Rows gradient = rowsOf(g, j, buffers + thread * 2 * d);
-      const size_t row = j * d;
-      float *encoder = a.p.encoder + row, *decoder = a.p.decoder + row;
-      adam(o, encoder, a.m.encoder + row, a.v.encoder + row, gradient.encoder, 0, d);
-      const float along = gradient.decoder == nullptr ? 0 : static_cast<float>(dot(decoder, gradient.decoder, d));
-      adam(o, decoder, a.m.decoder + row, a.v.decoder + row, gradient.decoder, along, d);
-      unitRow(decoder, a.m.decoder + row, a.v.decoder + row, a.firstLatent + static_cast<uint32_t>(j),
-              static_cast<uint32_t>(t), d);
+      const Rows gradient = rowsOf(g, j, buffers + thread * g.width());
+      const size_t in = j * dIn, out = j * dOut;
+      float *encoder = a.p.encoder + in, *decoder = a.p.decoder + out;
+      adam(o, encoder, a.m.encoder + in, a.v.encoder + in, gradient.encoder, 0, dIn);
+      const bool projects = unit && gradient.decoder != nullptr;
+      const float along = projects ? static_cast<float>(dot(decoder, gradient.decoder, dOut)) : 0;
+      adam(o, decoder, a.m.decoder + out, a.v.decoder + out, gradient.decoder, along, dOut);
+      if (unit)
+        unitRow(decoder, a.m.decoder + out, a.v.decoder + out, a.firstLatent + static_cast<uint32_t>(j),
+                static_cast<uint32_t>(t), dOut);
       if (half != nullptr) setRow(*half, j, encoder);
       if (averages) {
-        average(o, a.ema.encoder + row, encoder, d);
-        average(o, a.ema.decoder + row, decoder, d);
+        average(o, a.ema.encoder + in, encoder, dIn);
+        average(o, a.ema.decoder + out, decoder, dOut);
       }
       a.age[j] = a.t.fired[j] != 0 ? 0 : static_cast<uint32_t>(std::min(a.age[j] + rows, 4294967295.0));
     }
-    adam(o, a.p.latentBias + first, a.m.latentBias + first, a.v.latentBias + first, g.g.latentBias + first, 0,
-         last - first);
-    if (averages) average(o, a.ema.latentBias + first, a.p.latentBias + first, last - first);
+    const auto some = [&](float* Params::*of) {
+      if (a.p.*of == nullptr) return;
+      if (g.g.*of != nullptr)
+        adam(o, a.p.*of + first, a.m.*of + first, a.v.*of + first, g.g.*of + first, 0, last - first);
+      if (averages) average(o, a.ema.*of + first, a.p.*of + first, last - first);
+    };
+    some(&Params::latentBias);
+    some(&Params::threshold);
   });
   // Last: gradient rows are formed from x - preBias.
-  adam(o, a.p.preBias, a.m.preBias, a.v.preBias, g.g.preBias, 0, d);
-  if (averages) {
-    average(o, a.ema.preBias, a.p.preBias, d);
-    a.counters[EMA]++;
+  adam(o, a.p.preBias, a.m.preBias, a.v.preBias, g.g.preBias, 0, dOut);
+  if (averages) average(o, a.ema.preBias, a.p.preBias, dOut);
+  if (a.p.skip != nullptr) {
+    s.parallel(dOut, [&](size_t row, unsigned) {
+      const size_t at = row * dIn;
+      if (g.g.skip != nullptr) adam(o, a.p.skip + at, a.m.skip + at, a.v.skip + at, g.g.skip + at, 0, dIn);
+      if (averages) average(o, a.ema.skip + at, a.p.skip + at, dIn);
+    });
   }
+  if (a.p.cut != nullptr) moveCut(a);
+  if (a.p.sparsity != nullptr) control(a);
+  if (!averages) return;
+  if (a.ema.cut != nullptr) *a.ema.cut = *a.p.cut;
+  if (a.ema.sparsity != nullptr) std::copy(a.p.sparsity, a.p.sparsity + 2, a.ema.sparsity);
+  a.counters[EMA]++;
 }
 
 #endif
