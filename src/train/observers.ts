@@ -211,7 +211,7 @@ export class CheckpointObserver implements RunObserver {
           position: { ...at.position },
           elapsed_s: this.#clock.elapsed(),
           metrics_bytes: await sayingNeeds(out, state, () => this.#log.flush()),
-          mse_scale: hyper.mseScale,
+          mse_scale: this.#start.mseScale,
           left_out: choice.leftOut.size,
           data: factsOf(source),
         };

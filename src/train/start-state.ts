@@ -43,6 +43,8 @@ export interface StartState {
   readonly progress: Progress;
   /** The numbers of every step but the learning rate and the rows. */
   readonly hyper: Omit<Hyper, "lr" | "rows">;
+  /** Weight of the reconstruction loss before that of a prefix (hyper.mseScale has both). */
+  readonly mseScale: number;
   readonly normalization: Normalization;
   /** Of the targets of a transcoder. */
   readonly targetNormalization?: Normalization | undefined;
@@ -107,6 +109,7 @@ export async function startState(
     state,
     progress: { step: 0, tokens: 0, position: START },
     hyper: hyperOf(config, mseScale),
+    mseScale,
     normalization,
     targetNormalization: decided.target ?? undefined,
     elapsed: 0,
