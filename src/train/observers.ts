@@ -202,7 +202,7 @@ export class CheckpointObserver implements RunObserver {
 
   async save(at: Progress): Promise<void> {
     const { engine, collective, shard, source, choice, config } = this.#plan;
-    const { state, hyper, normalization, targetNormalization } = this.#start;
+    const { state, normalization, targetNormalization } = this.#start;
     const out = this.#out;
     this.path = await retryWhenFull(
       async () => {
