@@ -4,10 +4,9 @@
  * a time: a latent is active above a threshold, the running mean of the lowest value kept.
  */
 
-import { UsageError } from "../../util/errors.ts";
 import { CORE_PARAMS } from "../params.ts";
 import type { Architecture } from "./architecture.ts";
-import { annealOption, auxkOptions, batchNumbers, cutOptions, kOption, largestK } from "./options.ts";
+import { annealOption, atMostLatents, auxkOptions, batchNumbers, cutOptions, kOption } from "./options.ts";
 
 export interface BatchTopkSpec {
   readonly architecture: "batchtopk";
@@ -28,8 +27,7 @@ export const batchtopk = {
   }),
   spec: (options, latents) => {
     const { k, auxk, kAnneal } = options as { readonly k: number; readonly auxk: number; readonly kAnneal?: string };
-    if (largestK(k, kAnneal) > latents)
-      throw new UsageError(`--k ${k} is more than the ${latents} latents`, { mend: "lower --k or raise --latents" });
+    atMostLatents(k, latents, kAnneal);
     return { architecture: "batchtopk", k, auxk };
   },
   stepHyper: (options, { step, rows }) => batchNumbers(options as never, step, rows),

@@ -6,7 +6,7 @@
 
 import { z } from "zod";
 import { UsageError } from "../../util/errors.ts";
-import { PENALTIES, type PenaltyKind } from "../math.ts";
+import { PENALTIES } from "../math.ts";
 import { CORE_PARAMS } from "../params.ts";
 import type { Architecture } from "./architecture.ts";
 
@@ -18,13 +18,16 @@ export interface JumpReluSpec {
 
 interface Options {
   readonly targetL0: number;
-  readonly sparsityPenalty: PenaltyKind;
+  readonly sparsityPenalty: (typeof LOSSES)[number];
   readonly sparsityCoef?: number | undefined;
   readonly sparsityWarmup: number;
   readonly bandwidth: number;
   readonly tanhScale: number;
   readonly deadPenalty: number;
 }
+
+/** Those that bring the L0 down. */
+const [, ...LOSSES] = PENALTIES;
 
 /** How fast log(coefficient) follows the L0, per step. */
 const GAIN = 0.02;
@@ -39,7 +42,7 @@ export const jumprelu = {
         "mean active latents per row to steer to, by the coefficient of the sparsity loss; 0: fixed coefficient",
       ),
     sparsityPenalty: z
-      .enum(PENALTIES)
+      .enum(LOSSES)
       .describe("sparsity loss: the L0 (step), the sum of tanh(scale f), or (L0 / target - 1)^2 (quadratic)"),
     sparsityCoef: z
       .number()
@@ -64,11 +67,19 @@ export const jumprelu = {
     band: { kind: "band" },
     inference: { kind: "threshold", param: "threshold" },
   }),
-  spec: (options) => {
+  spec: (options, latents) => {
     const { targetL0, sparsityPenalty, sparsityCoef } = options as unknown as Options;
     if (targetL0 === 0 && (sparsityPenalty === "quadratic" || sparsityCoef === undefined))
       throw new UsageError(`--target-l0 0 leaves the sparsity loss without a size`, {
         mend: "give --target-l0, or --sparsity-coef with the penalty step or tanh",
+      });
+    if (targetL0 > 0 && sparsityCoef === 0)
+      throw new UsageError(`--sparsity-coef 0 leaves --target-l0 ${targetL0} without a loss to steer by`, {
+        mend: "raise it, or give --target-l0 0",
+      });
+    if (targetL0 > latents)
+      throw new UsageError(`--target-l0 ${targetL0} is more than the ${latents} latents`, {
+        mend: "lower it or raise --latents",
       });
     return { architecture: "jumprelu", targetL0 };
   },

@@ -8,7 +8,7 @@ import { z } from "zod";
 import { UsageError } from "../../util/errors.ts";
 import { CORE_PARAMS } from "../params.ts";
 import type { Architecture } from "./architecture.ts";
-import { auxkOptions, batchNumbers, cutOptions, kOption } from "./options.ts";
+import { atMostLatents, auxkOptions, batchNumbers, cutOptions, kOption } from "./options.ts";
 import { wholeK } from "./topk.ts";
 
 export interface MatryoshkaSpec {
@@ -64,12 +64,10 @@ export const matryoshka = {
   spec: (options, latents) => {
     const { k, auxk, prefixes, prefixWeights, prefixSelection } = options as unknown as Options;
     if (prefixSelection === "topk") wholeK(k, latents);
+    else atMostLatents(k, latents);
     const ends = prefixEnds(prefixes, latents);
     const weights = prefixWeights ?? ends.map(() => 1);
-    if (weights.length !== ends.length)
-      throw new UsageError(`--prefix-weights has ${weights.length} numbers for ${ends.length} prefixes`, {
-        mend: "give one for each prefix",
-      });
+    if (weights.length !== ends.length) throw wrongWeights(weights.length, ends, prefixes.length);
     const sum = weights.reduce((a, b) => a + b, 0);
     return {
       ...{ architecture: "matryoshka", k, auxk, prefixes: ends, selection: prefixSelection },
@@ -103,8 +101,7 @@ export const matryoshka = {
 
 /** Numbers of latents, from numbers or fractions; the whole autoencoder comes last. */
 function prefixEnds(prefixes: readonly number[], latents: number): readonly number[] {
-  const areFractions =
-    prefixes.every((each) => each <= 1) && !(prefixes.length === 1 && latents > 1 && prefixes[0] !== 1);
+  const areFractions = prefixes.every((each) => each <= 1);
   const ends = areFractions ? prefixes.map((each) => Math.round(each * latents)) : prefixes;
   const all = ends.at(-1) === latents ? ends : [...ends, latents];
   const ascending = all.every((end, g) => Number.isInteger(end) && end >= 1 && (g === 0 || end > all[g - 1]!));
@@ -114,4 +111,12 @@ function prefixEnds(prefixes: readonly number[], latents: number): readonly numb
       { mend: "give numbers of latents, or fractions of all" },
     );
   return all;
+}
+
+function wrongWeights(weights: number, ends: readonly number[], given: number): UsageError {
+  const numbers = `${weights} number${weights === 1 ? "" : "s"}`;
+  const added = given < ends.length ? ` (the last one, of all ${ends.at(-1)} latents, is added)` : "";
+  return new UsageError(`--prefix-weights has ${numbers} for ${ends.length} prefixes${added}`, {
+    mend: "give one for each prefix",
+  });
 }

@@ -46,7 +46,17 @@ export function largestK(k: number, anneal: string | undefined): number {
   return annealedK(k, anneal, 0);
 }
 
-/** What BatchTopK keeps of a step on `rows` rows, and how its threshold moves. */
+/** Throws UsageError unless k is at most `latents` in every step. */
+export function atMostLatents(k: number, latents: number, anneal?: string): void {
+  if (k > latents)
+    throw new UsageError(`--k ${k} is more than the ${latents} latents`, { mend: "lower --k or raise --latents" });
+  if (largestK(k, anneal) > latents)
+    throw new UsageError(`--k-anneal ${anneal} begins above the ${latents} latents`, {
+      mend: `begin at ${latents} or below`,
+    });
+}
+
+/** What BatchTopK keeps of a step on `rows` rows, at least one code, and how its threshold moves. */
 export function batchNumbers(
   {
     k,
@@ -63,7 +73,7 @@ export function batchNumbers(
   rows: number,
 ): { readonly kept: number; readonly cutDecay: number } {
   return {
-    kept: Math.floor(annealedK(k, kAnneal, step) * rows),
+    kept: Math.max(1, Math.floor(annealedK(k, kAnneal, step) * rows)),
     cutDecay: step < thresholdStart ? 1 : step === thresholdStart ? 0 : thresholdDecay,
   };
 }

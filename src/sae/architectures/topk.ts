@@ -7,7 +7,7 @@
 import { UsageError } from "../../util/errors.ts";
 import { CORE_PARAMS } from "../params.ts";
 import type { Architecture } from "./architecture.ts";
-import { annealedK, annealOption, auxkOptions, kOption, largestK } from "./options.ts";
+import { annealedK, annealOption, atMostLatents, auxkOptions, kOption, largestK } from "./options.ts";
 
 export interface TopkSpec {
   readonly architecture: "topk";
@@ -37,8 +37,8 @@ export const topk = {
   }),
   spec: (options, latents) => {
     const { k, auxk, kAnneal } = options as unknown as Options;
-    wholeK(k, latents);
-    const startK = Math.min(latents, Math.ceil(largestK(k, kAnneal)));
+    wholeK(k, latents, kAnneal);
+    const startK = Math.ceil(largestK(k, kAnneal));
     return { architecture: "topk", k, auxk, ...(startK === k ? {} : { startK }) };
   },
   stepHyper: (options, { step }) => {
@@ -54,10 +54,9 @@ export const topk = {
   },
 } as const satisfies Architecture<TopkSpec>;
 
-/** Throws UsageError unless k is a whole number of at most `latents`. */
-export function wholeK(k: number, latents: number): void {
+/** Throws UsageError unless k is a whole number, and in every step at most `latents`. */
+export function wholeK(k: number, latents: number, anneal?: string): void {
   if (!Number.isInteger(k))
     throw new UsageError(`--k ${k} is not a whole number`, { mend: "round it, or use --architecture batchtopk" });
-  if (k > latents)
-    throw new UsageError(`--k ${k} is more than the ${latents} latents`, { mend: "lower --k or raise --latents" });
+  atMostLatents(k, latents, anneal);
 }
