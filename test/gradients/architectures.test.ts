@@ -1,9 +1,9 @@
 /**
- * Gradients of prefixes, skip connections, untied biases, every selection rule and the sparsity loss
- * against central differences of the loss, in float64, for every element of every parameter. The
- * loss is evaluated densely, by code that shares nothing with the gradients. What is selected, and
- * the auxiliary target with its normaliser, are held where they were. The straight-through part of
- * a threshold's gradient is in src/sae/math/sparsity.test.ts.
+ * Gradients of prefixes, skip connections, untied biases, every selection rule and the sparsity
+ * loss against central differences of the loss, in float64, for every element of every parameter.
+ * The loss is evaluated densely, by code that shares nothing with the gradients. What is selected,
+ * and the auxiliary target with its normaliser, are held where they were. The straight-through part
+ * of a threshold's gradient is in src/sae/math/sparsity.test.ts.
  */
 
 import { describe, expect, it } from "vitest";

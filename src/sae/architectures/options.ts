@@ -56,7 +56,9 @@ export function atMostLatents(k: number, latents: number, anneal?: string): void
     });
 }
 
-/** What BatchTopK keeps of a step on `rows` rows, at least one code, and how its threshold moves. */
+/**
+ * What BatchTopK keeps of a step on `rows` rows, one code at least, and how its threshold moves.
+ */
 export function batchNumbers(
   {
     k,

@@ -104,9 +104,9 @@ describe("straight-through gradient of a threshold", () => {
 
   /**
    * A row whose z is in the window contributes -(1 / e) (loss with f = z - loss with f = 0), which
-   * is -(z / e) dL/df at f = z / 2, as the squared error is quadratic. The straight-through estimate
-   * has theta for z, and dL/df at f = z or 0 by which side of theta z is on. Rows that lie evenly
-   * around theta have the right slope on average, up to the distance of z from theta.
+   * is -(z / e) dL/df at f = z / 2, as the squared error is quadratic. The straight-through
+   * estimate has theta for z, and dL/df at f = z or 0 by which side of theta z is on. Rows that lie
+   * evenly around theta have the right slope on average, up to the distance of z from theta.
    */
   it("of the squared error tends to the slope of the smoothed loss as the window narrows", () => {
     const errorsOf = (e: number) =>
