@@ -102,7 +102,11 @@ describe("cfg.json", () => {
       { skip_connection: true },
       'cfg.json: "skip_connection" is true without "transcode", which Saetta does not compute',
     ],
-    ["a transcoder", { transcode: true }, 'cfg.json: "transcode" is true, which Saetta does not compute'],
+    [
+      "a transcoder of another program",
+      { transcode: true, saetta: undefined },
+      'cfg.json: "transcode" is true, which Saetta does not compute',
+    ],
     ["signed latents", { signed: true }, 'cfg.json: "signed" is true, which Saetta does not compute'],
     ["more active latents than there are", { k: 11 }, "cfg.json: k is 11, but there are only 10 latents"],
     ["a missing k", { k: undefined }, 'cfg.json: "k" must be a whole number of at least 1, but is missing'],
