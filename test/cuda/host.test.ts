@@ -16,6 +16,7 @@ import { type CudaOptions, createCudaEngine } from "../../src/engine/cuda/index.
 import type { Engine } from "../../src/engine/engine.ts";
 import { createReferenceEngine } from "../../src/engine/reference.ts";
 import { CHECKS } from "../gpu/checks.ts";
+import { RULE_CHECKS } from "../gpu/rules.ts";
 import { whyNoCpu } from "../support/engines.ts";
 import { refusal } from "../topk.ts";
 import { buildStandIn } from "./stand-in.ts";
@@ -47,7 +48,7 @@ describe.skipIf(why !== undefined)("over a stand-in for CUDA", () => {
       else expect(result.worst).toBeLessThanOrEqual(1);
     });
 
-    it.for(CHECKS)(`${dtype}: $name`, async ({ run }) => {
+    it.for([...CHECKS, ...RULE_CHECKS])(`${dtype}: $name`, async ({ run }) => {
       const replays = ask("standin_replays");
       expect(await run(make, dtype)).toBeTruthy();
       expect(ask("standin_replays")).toBeGreaterThan(replays);

@@ -8,7 +8,7 @@ import type { Enum } from "./names.ts";
 
 /**
  * Name and C type of each field, in the order in memory: a pointer, a number, an enum, a struct, or
- * an array of pointers.
+ * an array of pointers or numbers.
  */
 export type Fields = Readonly<Record<string, string>>;
 
@@ -41,7 +41,6 @@ export interface Layout {
   readonly put: Put;
 }
 
-const POINTER_BYTES = 8;
 const NUMBERS: Readonly<Record<string, Layout>> = {
   u32: { size: 4, alignment: 4, put: (view, at, value) => view.setUint32(at, value as number, true) },
   u64: { size: 8, alignment: 8, put: (view, at, value) => view.setBigUint64(at, BigInt(value as number), true) },
@@ -89,9 +88,9 @@ function layoutOfType(type: string, contract: Contract): Layout {
 function arrayOf(each: Layout, count: number): Layout {
   const put: Put = (view, at, value) => {
     const values = value as readonly unknown[];
-    for (let i = 0; i < count; i++) each.put(view, at + i * POINTER_BYTES, values[i]);
+    for (let i = 0; i < count; i++) each.put(view, at + i * each.size, values[i]);
   };
-  return { size: count * POINTER_BYTES, alignment: each.alignment, put };
+  return { size: count * each.size, alignment: each.alignment, put };
 }
 
 function up(bytes: number, alignment: number): number {

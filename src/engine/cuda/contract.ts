@@ -59,6 +59,12 @@ export const SIZES = {
   BIAS_SHARE: 8,
   /** Slots whose decoder rows `reconstruct` keeps. */
   HELD: 32,
+  /** Prefixes at most. */
+  MOST_PREFIXES: 16,
+  /** Slots of a row that `decode` and `code_grad` keep in shared memory. */
+  SHARED_SLOTS: 1024,
+  /** Blocks of skip_squares. */
+  SKIP_BLOCKS: 256,
   /** Rows that a block of cut_apply takes. */
   CUT_ROWS: 32,
   /** Rows of pre-activations that a block of select_threshold takes. */
@@ -68,7 +74,19 @@ export const SIZES = {
 } as const;
 
 const STRUCTS = {
-  Weights: { encoder: "float*", latentBias: "float*", decoder: "float*", preBias: "float*" },
+  /** Null where there is no such parameter. */
+  Weights: {
+    encoder: "float*",
+    latentBias: "float*",
+    decoder: "float*",
+    preBias: "float*",
+    threshold: "float*",
+    cut: "float*",
+    sparsity: "float*",
+    skip: "float*",
+  },
+  /** Prefixes of the latents, `count` of them; one: all latents in one reconstruction. */
+  Prefixes: { count: "u32", ends: "u32[16]", weights: "float[16]" },
   /** Codes from a row on; latent null: there are none. */
   Selected: { latent: "u32*", value: "float*", grad: "float*", capacity: "u64" },
   /** Latents: those from `first` to before `end`, and those from `rest` on (owned-rows.ts). */
@@ -92,7 +110,8 @@ const STRUCTS = {
    */
   Gradients: {
     n: "u64",
-    d: "u64",
+    dIn: "u64",
+    dOut: "u64",
     /** Entries of a list that are summed at once; a longer list is cut. */
     chunk: "u64",
     /** Rows of deadEncoder and deadDecoder. */
@@ -112,13 +131,13 @@ const STRUCTS = {
     /** [n]: where in pieceRows the pieces of a long list are, or NONE. */
     pieceAt: "u32*",
     /**
-     * {row, factor of err's row, factor of the row of x - preBias, unused}: value and grad with the
-     * factors of the loss applied, as floats.
+     * {row, factor of err's row, factor of the row of x - preBias, row of err}: value and grad with
+     * the factors of the loss applied, as floats. Both rows have DEAD_PATH in the dead branch.
      */
     entries: "uint4*",
-    /** [piece][2][d]: encoder and decoder row of each piece of the long lists. */
+    /** [piece][2][max(dIn, dOut)]: encoder and decoder row of each piece of the long lists. */
     pieceRows: "float*",
-    /** [B,d] each: x - preBias and the residuals. */
+    /** x - preBias [B,dIn], the residuals [planes][B,dOut] and those of the dead [B,dOut]. */
     xc16: "const half_t*",
     liveErr16: "const half_t*",
     deadErr16: "const half_t*",
@@ -127,12 +146,18 @@ const STRUCTS = {
      * dense products.
      */
     deadSlot: "const u32*",
-    /** [cap,d], without the factor of the loss. */
+    /** [cap,dIn] and [cap,dOut], without the factor of the loss. */
     deadEncoder: "const float*",
     deadDecoder: "const float*",
-    /** Factors of the loss: live, dead. */
+    /**
+     * Where dead latents have a pre-activation loss, else null: NONE for a latent that is not dead
+     * [n], and column sums of x - preBias [dIn].
+     */
+    deadAt: "const u32*",
+    deadColumns: "const double*",
+    /** Factors of the loss: live, dead; of the pre-activation loss of a row. */
     scales: "const double*",
-    /** [n,d]: rows that are formed already, for those who are told so. */
+    /** [n,dIn] and [n,dOut]: rows that are formed already, for those who are told so. */
     formedEncoder: "float*",
     formedDecoder: "float*",
   },

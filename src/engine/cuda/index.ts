@@ -109,6 +109,8 @@ class CudaEngine extends EngineBase<CudaTensor, CudaCodes, CudaGrads> implements
   /** Two numbers that tell of a row that was asked for and is not there. */
   readonly #fault: number;
   readonly #recorded = new Set<RecordedStep>();
+  /** The err that the last decode adds to. */
+  #started: Tensor | undefined;
   /** What a step uses, while it is called to be recorded. */
   #use: StepUse | undefined;
   #failure: unknown;
@@ -147,13 +149,19 @@ class CudaEngine extends EngineBase<CudaTensor, CudaCodes, CudaGrads> implements
     this.#cuda.device.fill(address, byte, size);
   }
 
-  grads({ dims, rows, selections, dense }: GradsPlan): Grads {
-    const { dIn: d, n } = dims;
+  grads(plan: GradsPlan): Grads {
+    const { dims, rows, selections, dense, skip } = plan;
+    const { dIn, n, dOut } = dims;
     if (rows > MOST_ROWS)
       throw new SaettaError(`a batch can have ${MOST_ROWS} rows at most, not ${rows}`, { where: WHERE });
-    const [latentBias, preBias] = [this.alloc("f32", [n]), this.alloc("f32", [d])];
-    const rowsOf = dense ? { encoder: this.alloc("f32", [n, d]), decoder: this.alloc("f32", [n, d]) } : {};
-    return this.hold(new CudaGrads(this.#cuda, dims, rows, selections, { latentBias, preBias, ...rowsOf }));
+    const f32 = (...shape: number[]) => this.alloc("f32", shape);
+    const tensors = {
+      ...{ latentBias: f32(n), preBias: f32(dOut) },
+      ...(dense ? { encoder: f32(n, dIn), decoder: f32(n, dOut) } : {}),
+      ...(selections.some(({ rule }) => rule.kind === "band") ? { threshold: f32(n) } : {}),
+      ...(skip ? { skip: f32(dOut, dIn) } : {}),
+    };
+    return this.hold(new CudaGrads(this.#cuda, plan, tensors));
   }
 
   protected queueWrite(tensor: CudaTensor, bytes: Uint8Array, at: number): void {
@@ -248,15 +256,21 @@ class CudaEngine extends EngineBase<CudaTensor, CudaCodes, CudaGrads> implements
     });
   }
 
-  decode(p: Params, { codes: z, err }: Branch): void {
-    this.#holdable(() => this.fusion.decode(p, z, err, () => branchOps.decode(this.#cuda, p, z, err)));
+  decode(p: Params, branch: Branch, x?: Tensor): void {
+    this.#holdable(() => {
+      const cuda = this.#cuda;
+      this.fusion.flush();
+      const add = branchOps.skipped(cuda, p, branch, x);
+      this.#started = add ? branch.err : undefined;
+      this.fusion.decode(p, branch.codes, branch.err, () => branchOps.decode(cuda, p, branch, add));
+    });
   }
 
   residual(p: Params, target: Tensor, t: Step, branch: Branch, live?: Branch): void {
     this.#holdable(() => {
       const cuda = this.#cuda;
       const alone = () => branchOps.residual(cuda, p, target, t, branch, live);
-      if (branchOps.canReconstruct(cuda, branch, p)) {
+      if (branchOps.canReconstruct(cuda, branch, p, live, this.#started === branch.err)) {
         this.fusion.residual(p, target, t, branch, live, alone);
       } else {
         this.fusion.flush();
@@ -268,17 +282,18 @@ class CudaEngine extends EngineBase<CudaTensor, CudaCodes, CudaGrads> implements
   codeGrad(p: Params, branch: Branch, t: Step): void {
     this.#holdable(() => {
       const cuda = this.#cuda;
-      const all = ({ target, live }: Reconstruct) => branchOps.reconstruct(cuda, p, target, t, branch, live);
+      const all = ({ target, live }: Reconstruct) =>
+        branchOps.reconstruct(cuda, p, target, t, branch, live, this.#started === branch.err);
       this.fusion.codeGrad(p, branch, t, () => branchOps.codeGrad(cuda, p, branch, t), all);
     });
   }
 
-  paramGrad({ p, x, t, live, dead, g }: ParamGradInput): void {
-    this.#operation(() => ownGrads(g).paramGrad(this.#cuda, p, x, t, live, dead));
+  paramGrad(input: ParamGradInput): void {
+    this.#operation(() => ownGrads(input.g).paramGrad(this.#cuda, input));
   }
 
   norm(p: Params, g: Grads, t: Step): void {
-    this.#operation(() => ownGrads(g).norm(this.#cuda, p.decoder, t));
+    this.#operation(() => ownGrads(g).norm(this.#cuda, p, t));
   }
 
   update(s: State, g: Grads, t: Step): void {

@@ -11,7 +11,7 @@ export const MOST_ROWS = 2 ** 31 - 1;
 const MOST_LATENTS = 2 ** 30;
 const MOST_INPUTS = 8192;
 /** The selection rules that the kernels know. */
-const RULES = ["topk", "batchtopk"] as const;
+const RULES = ["topk", "batchtopk", "threshold", "band"] as const;
 
 /** Why these dimensions and selections cannot be computed, in words. */
 export function refusal(dims: Dims, selections: readonly SelectionPlan[], cuda: CudaContext): string | undefined {

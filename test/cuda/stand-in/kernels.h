@@ -32,6 +32,13 @@ inline bool has(const Share& share, size_t j) { return (j >= share.first && j < 
 
 inline size_t ceilDiv(size_t a, size_t b) { return (a + b - 1) / b; }
 
+/// The first prefix that holds the latent.
+inline size_t planeOf(const Prefixes& prefixes, size_t j) {
+  size_t g = 0;
+  while (g + 1 < prefixes.count && j >= prefixes.ends[g]) g++;
+  return g;
+}
+
 inline void rowThreads(Launch& l, size_t d) {
   const size_t wide = l.compute == 0 ? 4 : 8, groups = d % wide == 0 ? d / wide : d;
   l.expect(l.width == std::min<size_t>(256, 32 * ceilDiv(groups, 32)) && l.height == 1, "not T(d) threads");
@@ -49,6 +56,6 @@ Gradients gradients(Launch& l);
 void persistent(Launch& l, const Gradients& g, size_t more);
 
 typedef std::map<std::string, Work> Works;
-extern const Works ENCODE, PATHS, GRADIENTS, UPDATE;
+extern const Works ENCODE, CUT, PATHS, GRADIENTS, UPDATE;
 
 }  // namespace standin

@@ -14,29 +14,29 @@ static double dot(const float* a, const float* b, size_t d) {
 
 static void normRows(Launch& l) {
   const Gradients g = gradients(l);
-  const float* decoder = l.array<float>(g.n * g.d);
+  const float* decoder = l.array<float>(g.n * g.dOut);
   const uint32_t keep = l.u();
   const double* hyper = l.array<double>(HYPERS);
   double* squares = l.array<double>(2 * g.n);
   const uint32_t* bad = l.array<uint32_t>(1);
-  persistent(l, g, 4 * g.d);
+  persistent(l, g, 4 * g.dOut);
   if (*bad != 0) return;
-  l.checkedArray(g.formedEncoder, g.n * g.d), l.checkedArray(g.formedDecoder, g.n * g.d);
-  std::vector<float> projected(g.d);
-  std::vector<float> encoderRow(g.d), decoderRow(g.d);
+  l.checkedArray(g.formedEncoder, g.n * g.dIn), l.checkedArray(g.formedDecoder, g.n * g.dOut);
+  std::vector<float> projected(g.dOut);
+  std::vector<float> encoderRow(g.dIn), decoderRow(g.dOut);
   for (size_t j = 0; j < g.n; j++) {
-    float *e = g.formedEncoder + j * g.d, *w = g.formedDecoder + j * g.d;
+    float *e = g.formedEncoder + j * g.dIn, *w = g.formedDecoder + j * g.dOut;
     const bool ofEncoder = g.from <= j && j < g.to, ofDecoder = g.from <= g.n + j && g.n + j < g.to;
     if (keep != 2 && (ofEncoder || ofDecoder)) {
       rowsOf(l, g, j, encoderRow.data(), decoderRow.data());
       if (ofEncoder) std::copy(encoderRow.begin(), encoderRow.end(), e);
       if (ofDecoder) std::copy(decoderRow.begin(), decoderRow.end(), w);
     }
-    if (ofEncoder) squares[j] = dot(e, e, g.d);
+    if (ofEncoder) squares[j] = dot(e, e, g.dIn);
     if (!ofDecoder) continue;
-    const float along = hyper[UNIT_ROWS] != 0 ? static_cast<float>(dot(decoder + j * g.d, w, g.d)) : 0;
-    for (size_t i = 0; i < g.d; i++) projected[i] = w[i] - along * decoder[j * g.d + i];
-    squares[g.n + j] = dot(projected.data(), projected.data(), g.d);
+    const float along = hyper[UNIT_ROWS] != 0 ? static_cast<float>(dot(decoder + j * g.dOut, w, g.dOut)) : 0;
+    for (size_t i = 0; i < g.dOut; i++) projected[i] = w[i] - along * decoder[j * g.dOut + i];
+    squares[g.n + j] = dot(projected.data(), projected.data(), g.dOut);
   }
 }
 
@@ -44,6 +44,8 @@ static void normSum(Launch& l) {
   const double* squares = l.next<double*>();
   const float* latentBias = l.next<float*>();
   const float* preBias = l.next<float*>();
+  const float* threshold = l.next<float*>();
+  const double* skip = l.next<double*>();
   const size_t n = l.u(), d = l.u();
   double* sq = l.array<double>(1);
   uint32_t* bad = l.array<uint32_t>(1);
@@ -55,6 +57,9 @@ static void normSum(Launch& l) {
   for (size_t j = 0; j < n; j++) {
     if (has(counted, j)) *sq += squares[j] + squares[n + j] + static_cast<double>(latentBias[j]) * latentBias[j];
   }
+  for (size_t j = 0; threshold != nullptr && j < n; j++)
+    if (has(counted, j)) *sq += static_cast<double>(l.checkedArray(threshold, n)[j]) * threshold[j];
+  for (size_t b = 0; skip != nullptr && counts && b < SKIP_BLOCKS; b++) *sq += l.checkedArray(skip, SKIP_BLOCKS)[b];
   if (!std::isfinite(*sq)) *bad |= 1;
 }
 
@@ -98,33 +103,33 @@ static uint32_t fmix32(uint32_t h) {
   return h ^ h >> 16;
 }
 
-static void weights(Launch& l, const Weights& w, size_t n, size_t d) {
-  l.checkedArray(w.encoder, n * d), l.checkedArray(w.decoder, n * d), l.checkedArray(w.latentBias, n),
-      l.checkedArray(w.preBias, d);
+static void weights(Launch& l, const Weights& w, size_t n, size_t dIn, size_t dOut) {
+  l.checkedArray(w.encoder, n * dIn), l.checkedArray(w.decoder, n * dOut), l.checkedArray(w.latentBias, n),
+      l.checkedArray(w.preBias, dOut);
 }
 
 static void updateRows(Launch& l) {
   const Gradients g = gradients(l);
   const bool formed = l.u() != 0;
   const Weights p = l.next<Weights>(), m = l.next<Weights>(), v = l.next<Weights>(), ema = l.next<Weights>();
-  const size_t d = g.d;
-  const Elements encoder16 = l.matrix(g.n * d), decoder16 = l.matrix(g.n * d);
+  const size_t dIn = g.dIn, d = g.dOut, widest = std::max(dIn, d);
+  const Elements encoder16 = l.matrix(g.n * dIn), decoder16 = l.matrix(g.n * d);
   const Numbers o = *l.array<Numbers>(1);
-  persistent(l, g, d % 4 == 0 && d <= l.width * 4 ? 96 * l.width : 4 * d);
-  weights(l, p, g.n, d), weights(l, m, g.n, d), weights(l, v, g.n, d);
+  persistent(l, g, dIn % 4 == 0 && d % 4 == 0 && widest <= l.width * 4 ? 96 * l.width : 4 * widest);
+  weights(l, p, g.n, dIn, d), weights(l, m, g.n, dIn, d), weights(l, v, g.n, dIn, d);
   if (o.go == 0) return;
-  l.expect(!o.averages || owned(ema.encoder, g.n * d * 4), "there is no average");
-  std::vector<float> e(d), w(d);
+  l.expect(!o.averages || owned(ema.encoder, g.n * dIn * 4), "there is no average");
+  std::vector<float> e(dIn), w(d);
   for (size_t j = 0; j < g.n; j++) {
     if (formed) {
-      std::copy_n(l.checkedArray(g.formedEncoder, g.n * d) + j * d, d, e.begin());
+      std::copy_n(l.checkedArray(g.formedEncoder, g.n * dIn) + j * dIn, dIn, e.begin());
       std::copy_n(l.checkedArray(g.formedDecoder, g.n * d) + j * d, d, w.begin());
     } else {
       rowsOf(l, g, j, e.data(), w.data());
     }
     if (g.from <= j && j < g.to) {
-      for (size_t i = 0; i < d; i++) {
-        const size_t at = j * d + i;
+      for (size_t i = 0; i < dIn; i++) {
+        const size_t at = j * dIn + i;
         adam(o, p.encoder[at], m.encoder[at], v.encoder[at], e[i], o.averages ? ema.encoder + at : nullptr);
         encoder16.set(at, p.encoder[at]);
       }
@@ -157,22 +162,83 @@ static void updateSmall(Launch& l) {
   const Weights p = l.next<Weights>(), m = l.next<Weights>(), v = l.next<Weights>(), ema = l.next<Weights>();
   const float* latentBias = l.array<float>(n);
   const float* preBias = l.array<float>(d);
+  const float* threshold = l.next<float*>();
   uint32_t* age = l.array<uint32_t>(n);
   const uint32_t* fired = l.array<uint32_t>(n);
+  const double* hyper = l.array<double>(HYPERS);
+  const float lowest = *l.array<float>(1);
+  const double active = *l.array<double>(1);
   const Numbers o = *l.array<Numbers>(1);
-  l.expect(size_t{l.x} * l.width >= n + d, "the grid is too small");
-  weights(l, p, n, d), weights(l, m, n, d), weights(l, v, n, d);
+  l.expect(size_t{l.x} * l.width > n + d, "the grid is too small");
   if (o.go == 0) return;
   for (size_t j = 0; j < n; j++) {
     adam(o, p.latentBias[j], m.latentBias[j], v.latentBias[j], latentBias[j],
          o.averages ? ema.latentBias + j : nullptr);
+    if (p.threshold != nullptr)
+      adam(o, p.threshold[j], m.threshold[j], v.threshold[j], l.checkedArray(threshold, n)[j],
+           o.averages ? ema.threshold + j : nullptr);
     age[j] = fired[j] != 0 ? 0 : static_cast<uint32_t>(std::min(age[j] + o.rows, 4294967295.0));
   }
   for (size_t i = 0; i < d; i++)
     adam(o, p.preBias[i], m.preBias[i], v.preBias[i], preBias[i], o.averages ? ema.preBias + i : nullptr);
+  if (p.cut != nullptr) {
+    if (lowest > 0) *p.cut = static_cast<float>(*p.cut + (1 - hyper[CUT_DECAY]) * (double{lowest} - *p.cut));
+    if (o.averages) *ema.cut = *p.cut;
+  }
+  if (p.sparsity == nullptr) return;
+  if (hyper[GAIN] > 0) {
+    const double l0 = active / hyper[ROWS], before = p.sparsity[1];
+    const double smoothed = before == 0 ? l0 : before + (1 - CONTROLLER_SMOOTHING) * (l0 - before);
+    const double step =
+        std::max(-CONTROLLER_STEP, std::min(CONTROLLER_STEP, hyper[GAIN] * (smoothed / hyper[TARGET_L0] - 1)));
+    p.sparsity[0] = static_cast<float>(
+        std::max(CONTROLLER_LEAST, std::min<double>(CONTROLLER_MOST, p.sparsity[0] * std::exp(step))));
+    p.sparsity[1] = static_cast<float>(smoothed);
+  }
+  for (size_t i = 0; i < 2 && o.averages; i++) ema.sparsity[i] = p.sparsity[i];
+}
+
+static void skipScale(Launch& l) {
+  float* skip = l.next<float*>();
+  const size_t count = l.u();
+  const double* scales = l.array<double>(3);
+  uint32_t* bad = l.array<uint32_t>(1);
+  l.checkedArray(skip, count);
+  for (size_t i = 0; i < count; i++) {
+    skip[i] *= static_cast<float>(scales[0]);
+    if (!(std::fabs(skip[i]) < 1e18)) *bad |= 1;
+  }
+}
+
+static void skipSquares(Launch& l) {
+  const float* skip = l.next<float*>();
+  const size_t count = l.u();
+  double* partial = l.array<double>(SKIP_BLOCKS);
+  l.checkedArray(skip, count);
+  l.expect(l.x == SKIP_BLOCKS && l.width == 256, "the launch is wrong");
+  std::fill(partial, partial + SKIP_BLOCKS, 0.0);
+  for (size_t i = 0; i < count; i++) partial[i / 256 % SKIP_BLOCKS] += static_cast<double>(skip[i]) * skip[i];
+}
+
+static void updateSkip(Launch& l) {
+  const float* skip = l.next<float*>();
+  const size_t count = l.u();
+  const Weights p = l.next<Weights>(), m = l.next<Weights>(), v = l.next<Weights>(), ema = l.next<Weights>();
+  const Elements skip16 = l.matrix(count);
+  const Numbers o = *l.array<Numbers>(1);
+  l.expect(l.x == ceilDiv(count, 256) && l.width == 256, "the launch is wrong");
+  l.checkedArray(skip, count), l.checkedArray(p.skip, count), l.checkedArray(m.skip, count);
+  if (o.go == 0) return;
+  for (size_t i = 0; i < count; i++) {
+    adam(o, p.skip[i], m.skip[i], v.skip[i], skip[i], o.averages ? ema.skip + i : nullptr);
+    skip16.set(i, p.skip[i]);
+  }
 }
 
 const Works UPDATE = {
+    {"skip_scale", skipScale},
+    {"skip_squares", skipSquares},
+    {"update_skip", updateSkip},
     {"norm_rows", normRows},
     {"norm_sum", normSum},
     {"update_begin", updateBegin},

@@ -3,13 +3,15 @@
 
 #include "saetta.cuh"
 
-/// x [B,d], preBias [d] -> xc [B,d]; bad when an element is not finite as it is stored. Block 256,
-/// grid ceil(B / 8).
+/// x [B,d], preBias [d] -> xc [B,d]; bad when an element is not finite as it is stored; largest
+/// (may be null, else preBias is 0): the bits of the largest absolute value, or what it was. Block
+/// 256, grid ceil(B / 8).
 extern "C" __global__ void __launch_bounds__(256)
     center(PARAMETERS(center)) {
   const u32 first = blockIdx.x * CENTER_ROWS;
   const u32 rows = min(CENTER_ROWS, B - first);
   bool finite = true;
+  float most = 0;
   if (d % 4 == 0) {
     const u32 quads = d / 4;
     for (u32 e = threadIdx.x; e < rows * quads; e += blockDim.x) {
@@ -21,6 +23,7 @@ extern "C" __global__ void __launch_bounds__(256)
         half_t v[4];
       } to = {{toHalf(v.x - b.x), toHalf(v.y - b.y), toHalf(v.z - b.z), toHalf(v.w - b.w)}};
       finite &= !(isBad(v.x - b.x) || isBad(v.y - b.y) || isBad(v.z - b.z) || isBad(v.w - b.w));
+      if (largest != nullptr) most = fmaxf(fmaxf(most, fmaxf(fabsf(v.x), fabsf(v.y))), fmaxf(fabsf(v.z), fabsf(v.w)));
       *reinterpret_cast<Four*>(xc + at) = to;
     }
   } else {
@@ -28,8 +31,10 @@ extern "C" __global__ void __launch_bounds__(256)
       const u64 at = static_cast<u64>(first) * d + e;
       const float v = x[at] - preBias[e % d];
       finite &= !isBad(v);
+      if (largest != nullptr) most = fmaxf(most, fabsf(v));
       xc[at] = toHalf(v);
     }
   }
   if (!finite) markBad(bad);
+  if (largest != nullptr && most > 0) atomicMax(largest, __float_as_uint(most));
 }

@@ -26,6 +26,9 @@ constexpr u32 LIST_TILE = 2048u;
 constexpr u32 BIAS_LATENTS = 32u;
 constexpr u32 BIAS_SHARE = 8u;
 constexpr u32 HELD = 32u;
+constexpr u32 MOST_PREFIXES = 16u;
+constexpr u32 SHARED_SLOTS = 1024u;
+constexpr u32 SKIP_BLOCKS = 256u;
 constexpr u32 CUT_ROWS = 32u;
 constexpr u32 THRESHOLD_ROWS = 2u;
 constexpr u32 DEAD_PATH = 2147483648u;
@@ -44,8 +47,19 @@ struct Weights {
   float* latentBias;
   float* decoder;
   float* preBias;
+  float* threshold;
+  float* cut;
+  float* sparsity;
+  float* skip;
 };
-static_assert(sizeof(Weights) == 32, "");
+static_assert(sizeof(Weights) == 64, "");
+
+struct Prefixes {
+  u32 count;
+  u32 ends[16];
+  float weights[16];
+};
+static_assert(sizeof(Prefixes) == 132, "");
 
 struct Selected {
   u32* latent;
@@ -90,7 +104,8 @@ static_assert(sizeof(Numbers) == 64, "");
 
 struct Gradients {
   u64 n;
-  u64 d;
+  u64 dIn;
+  u64 dOut;
   u64 chunk;
   u64 cap;
   u64 from;
@@ -106,16 +121,18 @@ struct Gradients {
   const u32* deadSlot;
   const float* deadEncoder;
   const float* deadDecoder;
+  const u32* deadAt;
+  const double* deadColumns;
   const double* scales;
   float* formedEncoder;
   float* formedDecoder;
 };
-static_assert(sizeof(Gradients) == 160, "");
+static_assert(sizeof(Gradients) == 184, "");
 
 #define PARAMETERS(kernel) PARAMETERS_##kernel
 
 // center.cu
-#define PARAMETERS_center const float* __restrict__ x, const float* __restrict__ preBias, half_t* __restrict__ xc, u32* bad, u32 B, u32 d
+#define PARAMETERS_center const float* __restrict__ x, const float* __restrict__ preBias, half_t* __restrict__ xc, u32* bad, u32* largest, u32 B, u32 d
 
 // cut.cu
 #define PARAMETERS_cut_count const float* value, u64 count, const double* hyper, u32 pass, u32* found
@@ -132,17 +149,7 @@ static_assert(sizeof(Gradients) == 160, "");
 #define PARAMETERS_dense_codes const u32* latent, const float* number, u32 auxk, const u32* slot, u32 cap, half_t* to
 #define PARAMETERS_dense_pick const u32* latent, u32 C, u32 auxk, const u32* slot, u32 cap, const half_t* from, float* grad, u32* bad
 #define PARAMETERS_dense_bias const half_t* gd, u32 C, u32 cap, u32 first, double* partial
-#define PARAMETERS_dense_check const float* deadEncoder, const float* deadDecoder, const double* partial, u32 cap, u32 d, const u32* count, const double* scales, double* deadBias, u32* bad
-
-// lists.cu
-#define PARAMETERS_list_count const u32* live, u32 k, const u32* dead, u32 auxk, u32 B, u32 rowsPerPart, u32 P, u32 n, u32 width, Share listed, u32* counts
-#define PARAMETERS_list_prefix u32* counts, u32 parts, u32 n, u32* totals
-#define PARAMETERS_list_scan const u32* totals, u32 n, u32 d, u32 chunk, const double* hyper, const double* sums, u32* start, u32* pieceAt, u32* pieceOf, u32* pieceCount, double* scales
-#define PARAMETERS_list_fill const u32* live, const float* liveValue, const float* liveGrad, u32 k, const u32* dead, const float* deadValue, const float* deadGrad, u32 auxk, u32 B, u32 rowsPerPart, u32 P, u32 n, u32 width, Share listed, const u32* counts, const u32* start, const double* scales, uint4* entries
-#define PARAMETERS_list_long Gradients g, const u32* pieceOf, const u32* pieceCount, Totals* pieceTotals
-#define PARAMETERS_list_bias Gradients g, const half_t* encoder, const double* sums, const Totals* pieceTotals, const double* deadBias, float* latentBias, double* biasPartial, u32* bad, Share counted
-#define PARAMETERS_list_prebias const double* biasPartial, u32 blocks, u32 d, const double* sums, const double* scales, float* preBias, u32* bad, u32 counts
-#define PARAMETERS_gradient_rows Gradients g
+#define PARAMETERS_dense_check const float* deadEncoder, const float* deadDecoder, const double* partial, u32 cap, u32 dIn, u32 dOut, const u32* count, const double* scales, double* deadBias, u32* bad
 
 // load.cu
 #define PARAMETERS_load_begin double* sums, u32 length, u32* fired, u32 n, u32* bad, double* sq, float* cut, double* active
@@ -152,16 +159,19 @@ static_assert(sizeof(Gradients) == 160, "");
 // merge.cu
 #define PARAMETERS_merge_codes const float* all, u32 shards, u32 shard, u32 B, u32 slots, u32 k, u32* latent, float* value, u32* fired, const double* hyper
 
-// norm.cu
-#define PARAMETERS_norm_rows Gradients g, const float* decoder, Keep keep, const double* hyper, double* squares, const u32* bad
-#define PARAMETERS_norm_sum const double* squares, const float* latentBias, const float* preBias, u32 n, u32 d, double* sq, u32* bad, Share counted, u32 counts
-
 // reconstruct.cu
-#define PARAMETERS_decode const half_t* decoder, const u32* latent, const float* value, u32 k, float* err, u32 B, u32 d, u32 n
+#define PARAMETERS_decode const half_t* decoder, const u32* latent, const float* value, u32 k, float* err, u32 B, u32 d, Prefixes prefixes, u32 add
 #define PARAMETERS_residual const float* preBias, const float* x, float* err, half_t* err16, const float* live, const float* value, u32 k, u32 B, u32 d, u32 R, double* partial, u32* bad
-#define PARAMETERS_code_grad const half_t* decoder, const u32* latent, float* grad, u32 k, const float* err, u32 B, u32 d, u32 n, u32* bad
+#define PARAMETERS_code_grad const half_t* decoder, const u32* latent, float* grad, u32 k, const float* err, u32 B, u32 d, Prefixes prefixes, u32* bad
 #define PARAMETERS_reconstruct const half_t* decoder, const u32* latent, const float* value, float* grad, u32 k, const float* preBias, const float* x, float* err, half_t* err16, const float* live, u32 B, u32 d, u32 n, u32 R, double* partial, u32* bad
-#define PARAMETERS_residual_sums const double* partial, u32 blocks, u32 d, u32 dead, double* sums, u32* bad
+#define PARAMETERS_residual_sums const double* partial, u32 blocks, u32 width, u32 dead, double* sums, u32* bad
+#define PARAMETERS_tanh_rows const float* value, u32 k, u32 B, const double* hyper, double* partial
+#define PARAMETERS_tanh_total const double* partial, u32 blocks, const double* hyper, double* sums
+
+// reconstruct_wide.cu
+#define PARAMETERS_reconstruct_wide const half_t* decoder, const u32* latent, const float* value, float* grad, u32 k, const float* preBias, const float* x, float* err, half_t* err16, u32 B, u32 d, u32 R, Prefixes prefixes, u32 add, double* partial, u32* bad
+#define PARAMETERS_reconstruct_planes const half_t* decoder, const u32* latent, const float* value, float* grad, u32 k, const float* preBias, const float* x, float* err, half_t* err16, u32 B, u32 d, u32 R, Prefixes prefixes, u32 add, double* partial, u32* bad
+#define PARAMETERS_residual_planes const float* preBias, const float* x, float* err, half_t* err16, const float* value, u32 k, u32 B, u32 d, u32 R, Prefixes prefixes, double* partial, u32* bad
 
 // select.cu
 #define PARAMETERS_select_live const half_t* __restrict__ z, const float* __restrict__ latentBias, const double* __restrict__ hyper, u32* fired, u32* bad, u32* latent, float* value, float* grad, u32 n, u32 ldz, u32 k, u32 annealed, u32 capacity
@@ -171,7 +181,27 @@ static_assert(sizeof(Gradients) == 160, "");
 #define PARAMETERS_select_threshold const half_t* __restrict__ z, const float* __restrict__ latentBias, const float* __restrict__ threshold, u32 thresholds, const double* __restrict__ hyper, u32* fired, u32* bad, u32 n, u32 ldz, u32 C, Selected live, Selected band, u32* counts
 #define PARAMETERS_select_total const u32* counts, u32 B, double* active
 
+// lists.cu
+#define PARAMETERS_list_count const u32* live, u32 k, const u32* dead, u32 auxk, u32 B, u32 rowsPerPart, u32 P, u32 n, u32 width, Share listed, u32* counts
+#define PARAMETERS_list_prefix u32* counts, u32 parts, u32 n, u32* totals
+#define PARAMETERS_list_scan const u32* totals, u32 n, u32 d, u32 chunk, const double* hyper, const double* sums, u32* start, u32* pieceAt, u32* pieceOf, u32* pieceCount, double* scales
+#define PARAMETERS_list_fill const u32* live, const float* liveValue, const float* liveGrad, u32 k, const u32* dead, const float* deadValue, const float* deadGrad, u32 auxk, u32 B, u32 rowsPerPart, u32 P, u32 n, u32 width, Share listed, const u32* counts, const u32* start, const double* scales, Prefixes prefixes, u32 rowsEach, const double* hyper, const float* sparsity, const u32* deadAt, u32 band, uint4* entries
+#define PARAMETERS_list_long Gradients g, const u32* pieceOf, const u32* pieceCount, Totals* pieceTotals
+#define PARAMETERS_list_bias Gradients g, const half_t* encoder, const double* sums, const Totals* pieceTotals, const double* deadBias, float* latentBias, double* biasPartial, u32* bad, Share counted, const float* largest, Prefixes prefixes, u32 deadRows, const double* hyper
+#define PARAMETERS_list_prebias const double* biasPartial, u32 blocks, u32 d, const double* sums, const double* scales, float* preBias, u32* bad, u32 counts
+#define PARAMETERS_gradient_rows Gradients g
+#define PARAMETERS_threshold_gradient Gradients g, const u32* start, const uint4* entries, const float* threshold, const float* sparsity, const double* hyper, const double* active, Share counted, u32 deadRows, float* gradient, u32* bad
+
+// norm.cu
+#define PARAMETERS_norm_rows Gradients g, const float* decoder, Keep keep, const double* hyper, double* squares, const u32* bad
+#define PARAMETERS_norm_sum const double* squares, const float* latentBias, const float* preBias, const float* threshold, const double* skip, u32 n, u32 d, double* sq, u32* bad, Share counted, u32 counts
+
+// skip.cu
+#define PARAMETERS_skip_scale float* skip, u32 count, const double* scales, u32* bad
+#define PARAMETERS_skip_squares const float* skip, u32 count, double* partial
+#define PARAMETERS_update_skip const float* skip, u32 count, Weights p, Weights m, Weights v, Weights ema, half_t* skip16, const Numbers* numbers
+
 // update.cu
 #define PARAMETERS_update_begin const double* hyper, const double* sq, const u32* bad, double* counters, u32 hasEma, u32 firstLatent, Numbers* numbers
 #define PARAMETERS_update_rows Gradients g, u32 formed, Weights p, Weights m, Weights v, Weights ema, half_t* encoder16, half_t* decoder16, const Numbers* numbers
-#define PARAMETERS_update_small u32 n, u32 d, Weights p, Weights m, Weights v, Weights ema, const float* latentBias, const float* preBias, u32* age, const u32* fired, const Numbers* numbers
+#define PARAMETERS_update_small u32 n, u32 d, Weights p, Weights m, Weights v, Weights ema, const float* latentBias, const float* preBias, const float* threshold, u32* age, const u32* fired, const double* hyper, const float* cut, const double* active, const Numbers* numbers

@@ -81,9 +81,10 @@ extern "C" __global__ void dense_check(PARAMETERS(dense_check)) {
   const float scale = static_cast<float>(scales[1]);
   bool fits = fabs(scales[1] * sum) < LARGEST_DEAD;
 #pragma unroll 4
-  for (u32 c = lane; c < d; c += 32) {
-    const u64 at = static_cast<u64>(q) * d + c;
-    fits = fits && fabsf(scale * deadEncoder[at]) < LARGEST_DEAD && fabsf(scale * deadDecoder[at]) < LARGEST_DEAD;
-  }
+  for (u32 c = lane; c < dIn; c += 32)
+    fits = fits && fabsf(scale * deadEncoder[static_cast<u64>(q) * dIn + c]) < LARGEST_DEAD;
+#pragma unroll 4
+  for (u32 c = lane; c < dOut; c += 32)
+    fits = fits && fabsf(scale * deadDecoder[static_cast<u64>(q) * dOut + c]) < LARGEST_DEAD;
   if (!fits) markBad(bad);
 }

@@ -17,6 +17,12 @@ __device__ __forceinline__ bool has(const Share& share, u32 j) {
 
 enum Side { ENCODER, DECODER };
 
+/// Columns of a row of one side, and of the longer one.
+__device__ __forceinline__ u32 widthOf(const Gradients& g, u32 side) { return side == ENCODER ? g.dIn : g.dOut; }
+__device__ __forceinline__ u32 widestOf(const Gradients& g) { return max(g.dIn, g.dOut); }
+/// Whether threads take ROW_WIDTH columns at a time.
+__device__ __forceinline__ bool inQuads(const Gradients& g) { return (g.dIn | g.dOut) % ROW_WIDTH == 0; }
+
 /// Bytes of shared memory that staged entries take: of the row at work, of the next, and of one
 /// that slower threads may still read.
 constexpr u32 STAGE_BYTES = STAGES * STAGED * sizeof(uint4);
@@ -32,12 +38,14 @@ __device__ __forceinline__ void addEntries(const Gradients& g, u32 side, const u
                                            u32 c, float (&run)[V]) {
   Raw<V> raw[BATCH];
   float factor[BATCH];
+  const u64 d = side == ENCODER ? g.dIn : g.dOut;
 #pragma unroll
   for (u32 i = 0; i < BATCH; i++) {
     const uint4 entry = entries[min(first + i, end - 1)];
-    const half_t* from = side == ENCODER ? g.xc16 : (entry.x & DEAD_PATH) != 0 ? g.deadErr16 : g.liveErr16;
+    const u32 row = side == ENCODER ? entry.x : entry.w;
+    const half_t* from = side == ENCODER ? g.xc16 : (row & DEAD_PATH) != 0 ? g.deadErr16 : g.liveErr16;
     factor[i] = first + i < end ? __uint_as_float(side == ENCODER ? entry.z : entry.y) : 0;
-    raw[i] = fetch<V>(from + static_cast<u64>(entry.x & ~DEAD_PATH) * g.d + c);
+    raw[i] = fetch<V>(from + static_cast<u64>(row & ~DEAD_PATH) * d + c);
   }
 #pragma unroll
   for (u32 i = 0; i < BATCH; i++) {
@@ -93,25 +101,30 @@ struct List {
 };
 
 /// Columns [c, c + V) of a gradient row: from its list or the pieces of it, and from dense products
-/// where the latent is dead.
+/// where the latent is dead; and the pre-activation loss of the dead, a part of column sums.
 template <int V>
 __device__ __forceinline__ void formColumns(const Gradients& g, const List& list, u32 c, float (&sums)[V]) {
-  const u32 count = list.last - list.first, d = g.d;
+  const u32 count = list.last - list.first, d = widthOf(g, list.side);
   if (count <= STAGED) {
     sumEntries(g, list.side, list.staged, count, c, sums);
   } else if (count <= g.chunk) {
     sumEntries(g, list.side, g.entries + list.first, count, c, sums);
   } else {
-    const float* piece = g.pieceRows + (static_cast<u64>(g.pieceAt[list.j]) * 2 + list.side) * d + c;
+    const u64 widest = widestOf(g);
+    const float* piece = g.pieceRows + (static_cast<u64>(g.pieceAt[list.j]) * 2 + list.side) * widest + c;
     const u32 pieces = (count + g.chunk - 1) / g.chunk;
     loadFloats(piece, sums);
 #pragma unroll 4
     for (u32 p = 1; p < pieces; p++) {
       float part[V];
-      loadFloats(piece + static_cast<u64>(p) * 2 * d, part);
+      loadFloats(piece + p * 2 * widest, part);
 #pragma unroll
       for (int u = 0; u < V; u++) sums[u] += part[u];
     }
+  }
+  if (g.deadAt != nullptr && list.side == ENCODER && g.deadAt[list.j] != NONE) {
+#pragma unroll
+    for (int u = 0; u < V; u++) sums[u] -= static_cast<float>(g.scales[2] * g.deadColumns[c + u]);
   }
   if (g.deadSlot == nullptr) return;
   const u32 slot = g.deadSlot[list.j];

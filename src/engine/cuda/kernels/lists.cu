@@ -87,7 +87,7 @@ __device__ __forceinline__ u64 sumUpTo(u64 x) {
 }
 
 /// scalesOf of ../../cpu/kernels/param_grad.cc: 2 mseScale / (rows d), and 2 auxCoef over the
-/// variation of the auxiliary target.
+/// variation of the auxiliary target; deadPenalty / rows.
 __device__ void scalesOf(const double* hyper, const double* sums, u32 d, double* scales, double* room) {
   const double rows = hyper[ROWS];
   double squares = 0;
@@ -97,9 +97,10 @@ __device__ void scalesOf(const double* hyper, const double* sums, u32 d, double*
   const bool off = sums[DEAD] == 0 || variation <= LEAST_VARIATION * sums[X2];
   scales[0] = 2 * hyper[MSE_SCALE] / (rows * d);
   scales[1] = off ? 0 : 2 * hyper[AUX_COEF] / variation;
+  scales[2] = hyper[DEAD_PENALTY] / rows;
 }
 
-/// Grid 1, block 1024. -> start [n + 1], pieceAt [n], pieceOf [pieceCount], scales [2].
+/// Grid 1, block 1024. -> start [n + 1], pieceAt [n], pieceOf [pieceCount], scales [3].
 extern "C" __global__ void list_scan(PARAMETERS(list_scan)) {
   // A warp takes EACH * 32 latents of a tile, a lane one of each 32. Sums hold entries in the low
   // half and pieces in the high half.
@@ -143,8 +144,18 @@ extern "C" __global__ void list_scan(PARAMETERS(list_scan)) {
   *pieceCount = static_cast<u32>(before >> 32);
 }
 
+/// penaltySlope of ../../../sae/math.ts.
+__device__ __forceinline__ double penaltySlope(const double* hyper, const float* sparsity, float f) {
+  if (static_cast<u32>(hyper[PENALTY]) != PENALTY_TANH) return 0;
+  const double bent = tanh(hyper[TANH_SCALE] * f);
+  return hyper[SPARSITY] * *sparsity * hyper[TANH_SCALE] / hyper[ROWS] * (1 - bent * bent);
+}
+
 /// Grid (ranges, parts of both branches), block 256, shared 2 width + 4 LIST_TILE. The first warp
-/// numbers the slots of a tile, all warps write their entries.
+/// numbers the slots of a tile, all warps write their entries. `sparsity` (may be null): the
+/// penalty's slope is added to the gradients of live codes, and the pre-activation loss of the dead
+/// (`deadAt`, may be null). `rowsEach`: of err, of each replica that rows are of. `band`: values
+/// stay as they are.
 extern "C" __global__ void list_fill(PARAMETERS(list_fill)) {
   extern __shared__ uint4 shared[];
   u32* numbers = reinterpret_cast<u32*>(shared);
@@ -196,9 +207,18 @@ extern "C" __global__ void list_fill(PARAMETERS(list_fill)) {
       if (j < begin || j >= end || !has(listed, j)) continue;
       const u64 slot = part.first + tile + i;
       const u32 row = static_cast<u32>(slot / part.k);
-      const float factor = static_cast<float>(scale * value[slot]), inner = static_cast<float>(scale * grad[slot]);
-      entries[start[j] + counts[j] + numbers[i]] = make_uint4(row | (isDead ? DEAD_PATH : 0), __float_as_uint(factor),
-                                                              __float_as_uint(inner), 0);
+      const float v = value[slot], factor = band != 0 ? v : static_cast<float>(scale * v);
+      double inner = scale * grad[slot];
+      if (sparsity != nullptr && !isDead) {
+        inner += penaltySlope(hyper, sparsity, v);
+        if (deadAt != nullptr && deadAt[j] != NONE) inner += scales[2];
+      }
+      u32 errRow = row;
+      if (prefixes.count > 1 && !isDead)
+        errRow = (row / rowsEach * prefixes.count + planeOf(prefixes, j)) * rowsEach + row % rowsEach;
+      const u32 path = isDead ? DEAD_PATH : 0;
+      entries[start[j] + counts[j] + numbers[i]] = make_uint4(
+          row | path, __float_as_uint(factor), __float_as_uint(static_cast<float>(inner)), errRow | path);
     }
   }
 }
@@ -219,11 +239,12 @@ __device__ __forceinline__ Totals totalsOf(const Gradients& g, u32 first, u32 la
 
 template <int V>
 __device__ __forceinline__ void formPiece(const Gradients& g, u32 side, u32 piece, u32 first, u32 last, uint4* stage) {
-  for (u32 at = 0; at < g.d; at += blockDim.x * V) {
+  const u32 d = widthOf(g, side);
+  for (u32 at = 0; at < d; at += blockDim.x * V) {
     const u32 c = at + threadIdx.x * V;
     float sums[V];
-    sumStaged(g, side, g.entries + first, last - first, c, c < g.d, stage, sums);
-    if (c < g.d) storeFloats(g.pieceRows + (static_cast<u64>(piece) * 2 + side) * g.d + c, sums);
+    sumStaged(g, side, g.entries + first, last - first, c, c < d, stage, sums);
+    if (c < d) storeFloats(g.pieceRows + (static_cast<u64>(piece) * 2 + side) * widestOf(g) + c, sums);
   }
 }
 
@@ -236,7 +257,7 @@ extern "C" __global__ void list_long(PARAMETERS(list_long)) {
     const u32 piece = i / 2, side = i & 1, j = pieceOf[piece];
     const u32 first = g.start[j] + (piece - g.pieceAt[j]) * static_cast<u32>(g.chunk), last = min(
     g.start[j + 1], first + static_cast<u32>(g.chunk));
-    if (g.d % ROW_WIDTH == 0) formPiece<ROW_WIDTH>(g, side, piece, first, last, stage);
+    if (inQuads(g)) formPiece<ROW_WIDTH>(g, side, piece, first, last, stage);
     else formPiece<1>(g, side, piece, first, last, stage);
     if (side != ENCODER || threadIdx.x >= 32) continue;
     const Totals own = totalsOf(g, first + threadIdx.x, last, 32);
@@ -271,15 +292,19 @@ __device__ __forceinline__ void throughInput(const half_t* encoder, const double
 }
 
 /// Grid ceil(n / BIAS_LATENTS), block BIAS_LATENTS * BIAS_SHARE. -> latentBias [n]: sums of the
-/// gradients of the codes, 0 where they are not `counted` here, and a line of biasPartial
-/// [blocks][d]: these times encoder. No weight may change in a step that is not finite, and rows
-/// are formed only as weights change: a bound on every element is checked here instead, the sum of
-/// absolute factors times the norm of all that they may stand before.
+/// gradients of the codes, 0 where they are not `counted` here, and a line of biasPartial (may be
+/// null) [blocks][dIn]: these times encoder. `largest` (may be null): of the absolute values that
+/// encoder rows stand before; `deadRows`: the pre-activation loss counts here. No weight may change
+/// in a step that is not finite, and rows are formed only as weights change: a bound on every
+/// element is checked here instead, the sum of absolute factors times the norm of all that they may
+/// stand before.
 extern "C" __global__ void list_bias(PARAMETERS(list_bias)) {
   __shared__ double bias[BIAS_LATENTS];
-  const u32 first = blockIdx.x * BIAS_LATENTS, d = g.d, j = first + threadIdx.x / BIAS_SHARE,
+  const u32 first = blockIdx.x * BIAS_LATENTS, d = g.dIn, j = first + threadIdx.x / BIAS_SHARE,
             part = threadIdx.x % BIAS_SHARE;
-  const double largestInput = fmax(sqrt(sums[CENTRED2]), 1.0), largestErr = sqrt(fmax(sums[ERR2], sums[AUX_ERR2]));
+  const double largestInput = fmax(largest == nullptr ? sqrt(sums[CENTRED2]) : *largest, 1.0);
+  double largestErr = sqrt(fmax(sums[ERR2], sums[AUX_ERR2]));
+  for (u32 h = 0; h + 1 < prefixes.count; h++) largestErr += prefixes.weights[h] * sqrt(sums[SUMS + 3 * g.dOut + h]);
   const bool counts = j < g.n && has(counted, j);
   Totals own = {};
   if (counts) {
@@ -296,13 +321,18 @@ extern "C" __global__ void list_bias(PARAMETERS(list_bias)) {
     }
   }
   double sum = shareSum(own.grad);
-  const double grads = shareSum(own.grads), values = shareSum(own.values);
+  double grads = shareSum(own.grads);
+  const double values = shareSum(own.values);
+  const double dead = counts && deadRows != 0 && g.deadAt[j] != NONE ? g.scales[2] * hyper[ROWS] : 0;
+  grads += dead;
   if (!(grads * largestInput < LARGEST_GRADIENT && values * largestErr < LARGEST_GRADIENT)) markBad(bad);
   if (part == 0) {
     if (counts && g.deadSlot != nullptr && g.deadSlot[j] < g.cap) sum += g.scales[1] * deadBias[g.deadSlot[j]];
+    sum -= dead;
     bias[j - first] = sum;
     if (j < g.n) latentBias[j] = static_cast<float>(sum);
   }
+  if (biasPartial == nullptr) return;
   double* line = biasPartial + static_cast<u64>(blockIdx.x) * d;
   if (__syncthreads_or(counts) == 0) {
     for (u32 c = threadIdx.x; c < d; c += blockDim.x) line[c] = 0;
@@ -314,7 +344,8 @@ extern "C" __global__ void list_bias(PARAMETERS(list_bias)) {
 }
 
 /// Grid ceil(d / 32), block 1024. -> preBias [d] = live factor * column sums of err - encoder^T
-/// latentBias; `counts`: all ranks have these column sums, and one of them counts them.
+/// latentBias (0 `blocks`: without); sums: column sums of err plane 0; `counts`: all ranks have
+/// these, and one of them counts them.
 extern "C" __global__ void list_prebias(PARAMETERS(list_prebias)) {
   __shared__ double room[32][33];
   const u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, column = blockIdx.x * 32 + lane;
@@ -328,15 +359,16 @@ extern "C" __global__ void list_prebias(PARAMETERS(list_prebias)) {
   __syncthreads();
   if (warp > 0 || column >= d) return;
   for (u32 part = 1; part < 32; part++) sum += room[part][lane];
-  const double gradient = (counts != 0 ? scales[0] * sums[SUMS + column] : 0) - sum;
+  const double gradient = (counts != 0 ? scales[0] * sums[column] : 0) - sum;
   if (!(fabs(gradient) < LARGEST_GRADIENT)) markBad(bad);
   preBias[column] = static_cast<float>(gradient);
 }
 
 template <int V>
 __device__ __forceinline__ void formRow(const Gradients& g, const List& list) {
-  float* to = (list.side == ENCODER ? g.formedEncoder : g.formedDecoder) + list.j * g.d;
-  for (u32 c = threadIdx.x * V; c < g.d; c += blockDim.x * V) {
+  const u32 d = widthOf(g, list.side);
+  float* to = (list.side == ENCODER ? g.formedEncoder : g.formedDecoder) + static_cast<u64>(list.j) * d;
+  for (u32 c = threadIdx.x * V; c < d; c += blockDim.x * V) {
     float sums[V];
     formColumns(g, list, c, sums);
     storeFloats(to + c, sums);
@@ -348,7 +380,42 @@ __device__ __forceinline__ void formRow(const Gradients& g, const List& list) {
 extern "C" __global__ void gradient_rows(PARAMETERS(gradient_rows)) {
   extern __shared__ uint4 shared[];
   eachRow(g, true, shared, [](const List&, u32) {}, [&](const List& list, u32) {
-    if (g.d % ROW_WIDTH == 0) formRow<ROW_WIDTH>(g, list);
+    if (inQuads(g)) formRow<ROW_WIDTH>(g, list);
     else formRow<1>(g, list);
   });
+}
+
+/// countSlope of ../../../sae/math.ts.
+__device__ __forceinline__ double countSlope(const double* hyper, const float* sparsity, double active) {
+  const u32 penalty = static_cast<u32>(hyper[PENALTY]);
+  const double coefficient = hyper[SPARSITY] * *sparsity, rows = hyper[ROWS], target = hyper[TARGET_L0];
+  if (penalty == PENALTY_STEP) return coefficient / rows;
+  return penalty == PENALTY_QUADRATIC ? 2 * coefficient * (active / rows / target - 1) / (target * rows) : 0;
+}
+
+/// thresholdGradients of ../../../sae/math.ts, from lists of the band's codes (`start`, `entries`):
+/// their values, and gradients with the factor of the loss; and what the pre-activation loss of the
+/// dead adds: rows in which a latent is off. A warp a latent. Grid ceil(n / 8), block 256.
+extern "C" __global__ void threshold_gradient(PARAMETERS(threshold_gradient)) {
+  const u32 j = blockIdx.x * 8 + (threadIdx.x >> 5), lane = threadIdx.x & 31;
+  if (j >= g.n) return;
+  const float own = threshold[j];
+  const double count = countSlope(hyper, sparsity, *active), atZero = penaltySlope(hyper, sparsity, 0);
+  double sum = 0;
+  for (u32 e = start[j] + lane; e < start[j + 1]; e += 32) {
+    const float z = __uint_as_float(entries[e].y);
+    const double slope = __uint_as_float(entries[e].z) + (z > own ? penaltySlope(hyper, sparsity, z) : atZero);
+    sum += own * slope + count;
+  }
+  sum = warpSum(sum);
+  double all = sum == 0 ? 0 : -sum / hyper[BANDWIDTH];
+  if (g.deadAt != nullptr && g.deadAt[j] != NONE && has(counted, j)) {
+    u32 on = 0;
+    for (u32 e = g.start[j] + lane; e < g.start[j + 1]; e += 32) on += (g.entries[e].x & DEAD_PATH) == 0;
+    on = __reduce_add_sync(0xffffffffu, on);
+    all += g.scales[2] * ((deadRows != 0 ? hyper[ROWS] : 0) - on);
+  }
+  if (lane > 0) return;
+  if (!(fabs(all) < LARGEST_GRADIENT)) markBad(bad);
+  gradient[j] = static_cast<float>(all);
 }

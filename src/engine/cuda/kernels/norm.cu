@@ -11,7 +11,7 @@
 template <int V>
 __device__ __forceinline__ double squaresOf(const Gradients& g, const float* decoder, u32 keep, bool unit,
                                             const List& list, float* row, double* room) {
-  const u32 d = g.d;
+  const u32 d = widthOf(g, list.side);
   const u64 at = static_cast<u64>(list.j) * d;
   float* kept = list.side == ENCODER ? g.formedEncoder : g.formedDecoder;
   double along = 0, squares = 0;
@@ -41,8 +41,8 @@ __device__ __forceinline__ double squaresOf(const Gradients& g, const float* dec
   return blockSum(squares, room);
 }
 
-/// Persistent: grid the blocks that fit at once, block R(d), shared STAGE_BYTES + 4 d. -> squares
-/// [2][n]: encoder rows, decoder rows.
+/// Persistent: grid the blocks that fit at once, block R(d), shared STAGE_BYTES + 4 dOut. ->
+/// squares [2][n]: encoder rows, decoder rows.
 extern "C" __global__ void norm_rows(PARAMETERS(norm_rows)) {
   extern __shared__ uint4 shared[];
   __shared__ double room[33];
@@ -50,14 +50,15 @@ extern "C" __global__ void norm_rows(PARAMETERS(norm_rows)) {
   float* row = reinterpret_cast<float*>(shared + STAGES * STAGED);
   const bool unit = hyper[UNIT_ROWS] != 0;
   eachRow(g, keep != FORMED, shared, [](const List&, u32) {}, [&](const List& list, u32) {
-    const double sum = g.d % ROW_WIDTH == 0 ? squaresOf<ROW_WIDTH>(g, decoder, keep, unit, list, row, room)
+    const double sum = inQuads(g) ? squaresOf<ROW_WIDTH>(g, decoder, keep, unit, list, row, room)
                                              : squaresOf<1>(g, decoder, keep, unit, list, row, room);
     if (threadIdx.x == 0) squares[list.side * g.n + list.j] = sum;
   });
 }
 
-/// Grid 1, block 1024. What other ranks count too, of latents and of preBias, is left to them:
-/// `counted` and `counts` are what this one does.
+/// Grid 1, block 1024. threshold [n] and skip, squares by blocks, may be null. What other ranks
+/// count too, of latents and of preBias, is left to them: `counted` and `counts` are what this one
+/// does.
 extern "C" __global__ void norm_sum(PARAMETERS(norm_sum)) {
   __shared__ double room[33];
   if (*bad != 0) return;
@@ -67,6 +68,11 @@ extern "C" __global__ void norm_sum(PARAMETERS(norm_sum)) {
 #pragma unroll 16
   for (u32 j = threadIdx.x; j < n; j += blockDim.x)
     sum += has(counted, j) ? static_cast<double>(latentBias[j]) * latentBias[j] : 0;
+  if (threshold != nullptr) {
+    for (u32 j = threadIdx.x; j < n; j += blockDim.x)
+      sum += has(counted, j) ? static_cast<double>(threshold[j]) * threshold[j] : 0;
+  }
+  if (skip != nullptr && counts != 0 && threadIdx.x < SKIP_BLOCKS) sum += skip[threadIdx.x];
   for (u32 i = threadIdx.x; i < d && counts != 0; i += blockDim.x) sum += static_cast<double>(preBias[i]) * preBias[i];
   sum = blockSum(sum, room);
   if (threadIdx.x > 0) return;

@@ -9,219 +9,44 @@
 // of x - b, the active latents, columns of err, columns of x - b. residual_sums adds the lines in
 // order.
 
-#include "saetta.cuh"
-
-/// Columns [c, c + V) of W z for one row. Unused slots have a latent that is not below n.
-template <int V>
-__device__ __forceinline__ void decodeColumns(const half_t* decoder, const u32* latent, const float* value, u32 k,
-                                              u32 d, u32 n, u32 c, float (&sums)[V]) {
-  constexpr u32 BATCH = 8;
-#pragma unroll
-  for (int u = 0; u < V; u++) sums[u] = 0;
-  for (u32 slot = 0; slot < k; slot += BATCH) {
-    Raw<V> raw[BATCH];
-    float factor[BATCH];
-#pragma unroll
-    for (u32 i = 0; i < BATCH; i++) {
-      const u32 j = slot + i < k ? latent[slot + i] : NONE;
-      factor[i] = j < n ? value[slot + i] : 0;
-      raw[i] = fetchIf<V>(j < n, decoder + static_cast<u64>(j) * d + c);
-    }
-#pragma unroll
-    for (u32 i = 0; i < BATCH; i++) {
-      float row[V];
-      unpack(raw[i], row);
-#pragma unroll
-      for (int u = 0; u < V; u++) sums[u] = fmaf(row[u], factor[i], sums[u]);
-    }
-  }
-}
+#include "reconstruct.cuh"
 
 template <int V>
 __device__ __forceinline__ void decodeRow(const half_t* decoder, const u32* latent, const float* value, u32 k, u32 d,
-                                          u32 n, float* err) {
+                                          Plane plane, bool add, float* err) {
   for (u32 c = threadIdx.x * V; c < d; c += blockDim.x * V) {
-    float e[V];
-    decodeColumns(decoder, latent, value, k, d, n, c, e);
+    float e[V] = {};
+    if (add) loadFloats(err + c, e);
+    decodeColumns(decoder, latent, value, 0, k, d, plane, c, e);
     storeFloats(err + c, e);
   }
 }
 
-/// The sum over the lanes of sums[i] in lane i: halves are exchanged, so that each sum is a tree
-/// over the lanes, the same as warpSum.
-template <int COUNT>
-__device__ __forceinline__ float turnedSum(const float (&sums)[COUNT]) {
-  if constexpr (COUNT == 1) {
-    return sums[0];
-  } else {
-    constexpr int HALF = COUNT / 2;
-    const bool upper = (threadIdx.x & HALF) != 0;
-    float halves[HALF];
-#pragma unroll
-    for (int i = 0; i < HALF; i++) {
-      const float mine = upper ? sums[i + HALF] : sums[i], other = upper ? sums[i] : sums[i + HALF];
-      halves[i] = mine + __shfl_xor_sync(0xffffffffu, other, HALF);
-    }
-    return turnedSum(halves);
-  }
-}
-
-/// Of `slots` <= HELD slots the sums over a block of a thread's parts -> grad; `latent` in shared
-/// memory, room [warps][HELD]. True when one is not finite. All threads call it; `room` may be used
-/// again when they have met once more.
-__device__ __forceinline__ bool writeGradients(float (&parts)[HELD], const u32* latent, u32 slots, u32 n, float* grad,
-                                               float* room) {
-  const float sum = turnedSum(parts);
-  room[threadIdx.x] = sum;
-  __syncthreads();
-  if (threadIdx.x >= slots) return false;
-  float all = 0;
-  for (u32 at = threadIdx.x; at < blockDim.x; at += HELD) all += room[at];
-  if (latent[threadIdx.x] >= n) all = 0;
-  grad[threadIdx.x] = all;
-  return !(fabsf(all) <= 3.4028234e38f);
-}
-
-/// The gradients of the codes of one row; `latent` and `err` in shared memory.
-template <int V>
-__device__ __forceinline__ bool gradientsOfRow(const half_t* decoder, const u32* latent, float* grad, u32 k,
-                                               const float* err, u32 d, u32 n, float* room) {
-  constexpr u32 BATCH = 8;
-  bool bad = false;
-  for (u32 first = 0; first < k; first += HELD) {
-    const u32 slots = min(static_cast<u32>(HELD), k - first);
-    float parts[HELD] = {};
-    for (u32 c = threadIdx.x * V; c < d; c += blockDim.x * V) {
-      float e[V];
-      loadFloats(err + c, e);
-#pragma unroll
-      for (u32 batch = 0; batch < HELD; batch += BATCH) {
-        Raw<V> raw[BATCH];
-#pragma unroll
-        for (u32 i = 0; i < BATCH; i++) {
-          const u32 j = batch + i < slots ? latent[first + batch + i] : NONE;
-          raw[i] = fetchIf<V>(j < n, decoder + static_cast<u64>(j) * d + c);
-        }
-#pragma unroll
-        for (u32 i = 0; i < BATCH; i++) {
-          float row[V];
-          unpack(raw[i], row);
-#pragma unroll
-          for (int u = 0; u < V; u++) parts[batch + i] = fmaf(row[u], e[u], parts[batch + i]);
-        }
-      }
-    }
-    __syncthreads();
-    bad = writeGradients(parts, latent + first, slots, n, grad + first, room) || bad;
-  }
-  return bad;
-}
-
-/// A thread's sums in float64 of V columns, over the rows of a block.
-template <int V>
-struct Columns {
-  double err[V], centred[V];
-
-  __device__ __forceinline__ void add(int u, double e, double x) {
-    err[u] += e;
-    centred[u] += x;
-  }
-};
-
-struct Squares {
-  double err, x, centred;
-};
-
-struct Residual {
-  const float *preBias, *x;
-  half_t* err16;
-  float* err;
-  /// The live err when this is the dead branch, else null.
-  const float* live;
-};
-
-/// What columns [c, c + V) of W z become err with: x and bias, or the live err.
-template <int V>
-struct Target {
-  float x[V], bias[V];
-};
-
-template <int V>
-__device__ __forceinline__ Target<V> targetOf(const Residual& a, u64 b, u32 d, u32 c) {
-  Target<V> target = {};
-  loadFloats((a.live != nullptr ? a.live : a.x) + b * d + c, target.x);
-  if (a.live == nullptr) loadFloats(a.preBias + c, target.bias);
-  return target;
-}
-
-/// `e` holds columns [c, c + V) of W z of row b and becomes err, which is written. True when it
-/// does not fit half_t.
-template <int V, class Sums>
-__device__ __forceinline__ bool residualColumns(const Residual& a, const Target<V>& target, u64 b, u32 d, u32 c,
-                                                float (&e)[V], Sums& columns, Squares& squares) {
-  const u64 at = b * d + c;
-  bool bad = false;
-#pragma unroll
-  for (int u = 0; u < V; u++) {
-    if (a.live != nullptr) {
-      e[u] += target.x[u];
-    } else {
-      const double wide = target.x[u], centred = wide - target.bias[u];
-      e[u] += target.bias[u] - target.x[u];
-      columns.add(u, e[u], centred);
-      squares.x += wide * wide;
-      squares.centred += centred * centred;
-    }
-  }
-#pragma unroll
-  for (int u = 0; u < V; u++) {
-    squares.err += static_cast<double>(e[u]) * e[u];
-    bad = bad || isBad(e[u]);
-  }
-  storeFloats(a.err + at, e);
-#if SAETTA_COMPUTE != 0
-  storeHalf(a.err16 + at, e);
-#endif
-  return bad;
-}
-
-/// A block's line of partial sums; `active` counts in each thread.
-__device__ __forceinline__ void writeSquares(double* line, const Squares& squares, u32 active, double* room) {
-  const double err = blockSum(squares.err, room), x = blockSum(squares.x, room),
-               centred = blockSum(squares.centred, room);
-  const double on = blockSum(static_cast<double>(active), room);
-  if (threadIdx.x > 0) return;
-  line[P_ERR2] = err;
-  line[P_X2] = x;
-  line[P_CENTRED2] = centred;
-  line[P_ACTIVE] = on;
-}
-
-/// Adds a thread's columns of one row to the block's line, whose columns are this thread's own;
-/// begins them with the first row.
-template <int V>
-__device__ __forceinline__ void addColumns(double* line, u32 d, u32 c, const Columns<V>& columns, bool first) {
-#pragma unroll
-  for (int u = 0; u < V; u++) {
-    double &err = line[P_COLUMNS + c + u], &centred = line[P_COLUMNS + d + c + u];
-    err = (first ? 0 : err) + columns.err[u];
-    centred = (first ? 0 : centred) + columns.centred[u];
-  }
-}
-
-/// Grid B, block T(d), shared 8 k.
+/// -> err [planes][B,d]; `add`: to what plane 0 holds. Grid B, block T(d), shared 8 min(k,
+/// SHARED_SLOTS).
 extern "C" __global__ void decode(PARAMETERS(decode)) {
   extern __shared__ uint4 shared[];
-  u32* latents = reinterpret_cast<u32*>(shared);
-  float* values = reinterpret_cast<float*>(latents + k);
   const u64 b = blockIdx.x;
-  for (u32 slot = threadIdx.x; slot < k; slot += blockDim.x) {
-    latents[slot] = latent[b * k + slot];
-    values[slot] = value[b * k + slot];
+  latent += b * k;
+  value += b * k;
+  if (k <= SHARED_SLOTS) {
+    u32* latents = reinterpret_cast<u32*>(shared);
+    float* values = reinterpret_cast<float*>(latents + k);
+    for (u32 slot = threadIdx.x; slot < k; slot += blockDim.x) {
+      latents[slot] = latent[slot];
+      values[slot] = value[slot];
+    }
+    __syncthreads();
+    latent = latents;
+    value = values;
   }
-  __syncthreads();
-  if (d % WIDE == 0) decodeRow<WIDE>(decoder, latents, values, k, d, n, err + b * d);
-  else decodeRow<1>(decoder, latents, values, k, d, n, err + b * d);
+  for (u32 g = 0; g < prefixes.count; g++) {
+    const Plane plane = planeAt(prefixes, g);
+    const bool adds = add != 0 && g == 0;
+    float* row = err + (static_cast<u64>(g) * B + b) * d;
+    if (d % WIDE == 0) decodeRow<WIDE>(decoder, latent, value, k, d, plane, adds, row);
+    else decodeRow<1>(decoder, latent, value, k, d, plane, adds, row);
+  }
 }
 
 /// Rows [first, last) of a block. Where one round of the threads covers a row, sums of the columns
@@ -260,26 +85,32 @@ extern "C" __global__ void residual(PARAMETERS(residual)) {
   writeSquares(line, squares, active, room);
 }
 
-/// Grid B, block T(d), shared 4 (d + k).
+/// err [planes][B,d] -> grad [B,k]. Grid B, block T(d), shared 4 (d + min(k, SHARED_SLOTS)).
 extern "C" __global__ void code_grad(PARAMETERS(code_grad)) {
   extern __shared__ uint4 shared[];
   __shared__ float room[MOST_THREADS];
   float* row = reinterpret_cast<float*>(shared);
   u32* latents = reinterpret_cast<u32*>(row + d);
   const u64 b = blockIdx.x;
-  for (u32 i = threadIdx.x; i < d; i += blockDim.x) row[i] = err[b * d + i];
-  for (u32 slot = threadIdx.x; slot < k; slot += blockDim.x) latents[slot] = latent[b * k + slot];
-  __syncthreads();
-  const bool notFinite = d % WIDE == 0 ? gradientsOfRow<WIDE>(decoder, latents, grad + b * k, k, row, d, n, room)
-                                       : gradientsOfRow<1>(decoder, latents, grad + b * k, k, row, d, n, room);
+  bool notFinite = false;
+  for (u32 first = 0; first < k; first += SHARED_SLOTS) {
+    const u32 slots = min(SHARED_SLOTS, k - first);
+    const u64 at = b * k + first;
+    if (first > 0 && latent[at] == NONE) break;
+    for (u32 g = 0; g < prefixes.count; g++) {
+      const Plane plane = planeAt(prefixes, g);
+      const float* from = err + (static_cast<u64>(g) * B + b) * d;
+      if (first > 0 || g > 0) __syncthreads();
+      for (u32 i = threadIdx.x; i < d; i += blockDim.x) row[i] = from[i];
+      for (u32 slot = threadIdx.x; slot < slots; slot += blockDim.x) latents[slot] = latent[at + slot];
+      __syncthreads();
+      notFinite = (d % WIDE == 0 ? gradientsOfRow<WIDE>(decoder, latents, grad + at, slots, row, d, plane, room)
+                                 : gradientsOfRow<1>(decoder, latents, grad + at, slots, row, d, plane, room)) ||
+                  notFinite;
+    }
+  }
   if (notFinite) markBad(bad);
 }
-
-/// The codes of a row in shared memory; of three rows, so that threads meet once a row.
-struct HeldCodes {
-  u32 latent[HELD];
-  float value[HELD];
-};
 
 /// Rows [first, last) of a block, all three operations, for k <= HELD and rows that the threads
 /// cover at once. Decoder rows are in shared memory from decode to codeGrad, `held` [HELD][thread],
@@ -351,7 +182,7 @@ __device__ __forceinline__ void reconstructHeld(const half_t* decoder, const u32
       codes[afterNext].value[threadIdx.x] = valueAfter;
       active += codes[now].value[threadIdx.x] > 0;
     }
-    bad = writeGradients(parts, codes[now].latent, k, n, grad + static_cast<u64>(b) * k, room[b & 1]) || bad;
+    bad = writeGradients(parts, codes[now].latent, k, {0, n}, grad + static_cast<u64>(b) * k, room[b & 1]) || bad;
     now = next;
   }
   endOfCopies();
@@ -383,12 +214,12 @@ extern "C" __global__ void __maxnreg__(HELD_REGISTERS)
   writeSquares(line, squares, active, room);
 }
 
-/// Grid ceil((4 + 2 d) / 32), block 1024: 32 columns, over each of which 32 warps add a part of the
-/// lines, then the parts in order.
+/// Sums are columns of `partial` [blocks][width]: the first four, then those that follow the named
+/// ones in `sums`. Grid ceil(width / 32), block 1024: 32 columns, over each of which 32 warps add a
+/// part of the lines, then the parts in order.
 extern "C" __global__ void residual_sums(PARAMETERS(residual_sums)) {
   __shared__ double room[32][33];
-  const u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, width = P_COLUMNS + 2 * d,
-            column = blockIdx.x * 32 + lane;
+  const u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, column = blockIdx.x * 32 + lane;
   const u32 lines = (blocks + 31) / 32, first = warp * lines, last = min(blocks, first + lines);
   double sum = 0;
   if (column < (dead != 0 ? 1 : width)) {
@@ -404,4 +235,33 @@ extern "C" __global__ void residual_sums(PARAMETERS(residual_sums)) {
   if (dead != 0) sums[AUX_ERR2] += sum;
   else if (column >= P_COLUMNS) sums[SUMS + column - P_COLUMNS] += sum;
   else sums[column == P_ERR2 ? ERR2 : column == P_X2 ? X2 : column == P_CENTRED2 ? CENTRED2 : ACTIVE] += sum;
+}
+
+/// tanh(hyper[TANH_SCALE] f) of the values f of each row, where that is the penalty -> partial
+/// [grid]. Grid any, block 256.
+extern "C" __global__ void tanh_rows(PARAMETERS(tanh_rows)) {
+  __shared__ double room[33];
+  if (static_cast<u32>(hyper[PENALTY]) != PENALTY_TANH) return;
+  const float scale = static_cast<float>(hyper[TANH_SCALE]);
+  const u32 warps = blockDim.x / 32;
+  double sum = 0;
+  for (u64 b = blockIdx.x * warps + threadIdx.x / 32; b < B; b += gridDim.x * warps) {
+    for (u32 slot = threadIdx.x & 31; slot < k; slot += 32) {
+      const float f = value[b * k + slot];
+      if (f == 0) break;
+      sum += tanhf(scale * f);
+    }
+  }
+  sum = blockSum(sum, room);
+  if (threadIdx.x == 0) partial[blockIdx.x] = sum;
+}
+
+/// sums[TANH] += partial [blocks]. Grid 1, block 1024.
+extern "C" __global__ void tanh_total(PARAMETERS(tanh_total)) {
+  __shared__ double room[33];
+  if (static_cast<u32>(hyper[PENALTY]) != PENALTY_TANH) return;
+  double sum = 0;
+  for (u32 block = threadIdx.x; block < blocks; block += blockDim.x) sum += partial[block];
+  sum = blockSum(sum, room);
+  if (threadIdx.x == 0) sums[TANH] += sum;
 }

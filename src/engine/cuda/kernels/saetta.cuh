@@ -69,6 +69,13 @@ constexpr u32 NOT_FINITE = 1;
 
 __device__ __forceinline__ void markBad(u32* bad) { atomicOr(bad, NOT_FINITE); }
 
+/// The first prefix that holds the latent.
+__device__ __forceinline__ u32 planeOf(const Prefixes& prefixes, u32 j) {
+  u32 g = 0;
+  while (g + 1 < prefixes.count && j >= prefixes.ends[g]) g++;
+  return g;
+}
+
 /// V elements of half_t as they come from memory: a load of 16, 8 or (V = 1) of one element.
 template <int V>
 struct Raw {

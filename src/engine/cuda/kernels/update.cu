@@ -6,6 +6,7 @@
 // that only one of x - b and err (25 MB each) must stay in L2 at a time; weights and moments are
 // streamed past it.
 
+#include "adam.cuh"
 #include "gradients.cuh"
 
 /// Grid 1, block 1. Counts the step; a bad one changes nothing else. FULL: not even that.
@@ -36,16 +37,6 @@ extern "C" __global__ void update_begin(PARAMETERS(update_begin)) {
   o.unit = hyper[UNIT_ROWS] != 0;
   if (o.averages != 0) counters[EMA]++;
   *numbers = o;
-}
-
-/// Root and quotient are off by 2 units of rounding at most, of the step and not of the weight.
-__device__ __forceinline__ void adam(const Numbers& o, float& w, float& m, float& v, float gradient) {
-  const float g = o.factor * gradient;
-  m = o.beta1 * m + o.rest1 * g;
-  v = o.beta2 * v + o.rest2 * g * g;
-  float root;
-  asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(root) : "f"(v));
-  w -= __fdividef(o.rate * m, root * o.root + o.eps);
 }
 
 __device__ __forceinline__ u32 fmix32(u32 h) {
@@ -85,7 +76,8 @@ template <int V>
 __device__ __forceinline__ void gradientOf(const Gradients& g, u32 formed, const List& list, u32 c,
                                            float (&gradient)[V]) {
   if (formed != 0)
-    loadStreamed((list.side == ENCODER ? g.formedEncoder : g.formedDecoder) + static_cast<u64>(list.j) * g.d + c,
+    loadStreamed((list.side == ENCODER ? g.formedEncoder : g.formedDecoder) +
+                     static_cast<u64>(list.j) * widthOf(g, list.side) + c,
                  gradient);
   else formColumns(g, list, c, gradient);
 }
@@ -195,7 +187,7 @@ __device__ __forceinline__ void decoderRow(const Gradients& g, u32 formed, const
 template <int V>
 __device__ __forceinline__ void longDecoderRow(const Gradients& g, u32 formed, const List& list, const Numbers& o,
                                                const Row& row, float* kept, double* room) {
-  const u32 d = g.d, first = threadIdx.x * V, step = blockDim.x * V;
+  const u32 d = g.dOut, first = threadIdx.x * V, step = blockDim.x * V;
   double along = 0, squares = 0;
   for (u32 c = first; c < d; c += step) {
     float w[V], gradient[V];
@@ -255,20 +247,22 @@ __device__ __forceinline__ Row rowOf(const Update& a, u32 side, u64 at) {
   return {a.p.decoder + at, a.m.decoder + at, a.v.decoder + at, a.ema.decoder + at, a.decoder16 + at};
 }
 
-/// All rows; AHEAD: a thread has V columns at most, and they come ahead.
+/// All rows; AHEAD: a thread has V columns of either side at most, and they come ahead.
 template <int V, bool AHEAD>
 __device__ __forceinline__ void updateAll(const Gradients& g, const Update& a, const Numbers& o, uint4* shared,
                                           double* room) {
-  const u32 d = g.d, c = threadIdx.x * V;
+  const u32 c = threadIdx.x * V;
   const Ahead<V> columns = {shared + STAGES * STAGED};
   float* kept = reinterpret_cast<float*>(shared + STAGES * STAGED);
   const u64 policy = readOnce();
   const auto ask = [&](const List& list, u32 stage) {
     if constexpr (AHEAD) {
+      const u32 d = widthOf(g, list.side);
       if (c < d) columns.ask(rowOf(a, list.side, static_cast<u64>(list.j) * d), stage, c, policy);
     }
   };
   eachRow(g, a.formed == 0, shared, ask, [&](const List& list, u32 stage) {
+    const u32 d = widthOf(g, list.side);
     const Row row = rowOf(a, list.side, static_cast<u64>(list.j) * d);
     if (list.side == ENCODER) {
       for (u32 i = c; i < d; i += blockDim.x * V)
@@ -285,35 +279,58 @@ __device__ __forceinline__ void updateAll(const Gradients& g, const Update& a, c
 #define UPDATE_REGISTERS 80
 #endif
 
-/// Persistent: grid the blocks that fit at once, block R(d), shared STAGE_BYTES and 24 ROW_WIDTH
-/// R(d) where d is a multiple of ROW_WIDTH and <= R(d) ROW_WIDTH, else 4 d.
+/// d: the longer of dIn and dOut. Persistent: grid the blocks that fit at once, block R(d), shared
+/// STAGE_BYTES and 24 ROW_WIDTH R(d) where both are multiples of ROW_WIDTH and d <= R(d) ROW_WIDTH,
+/// else 4 d.
 extern "C" __global__ void __maxnreg__(UPDATE_REGISTERS) update_rows(PARAMETERS(update_rows)) {
   extern __shared__ uint4 shared[];
   __shared__ double room[33];
   const Numbers o = *numbers;
   if (o.go == 0) return;
   const Update a = {p, m, v, ema, encoder16, decoder16, formed};
-  if (g.d % ROW_WIDTH != 0) updateAll<1, false>(g, a, o, shared, room);
-  else if (g.d <= blockDim.x * ROW_WIDTH) updateAll<ROW_WIDTH, true>(g, a, o, shared, room);
+  if (!inQuads(g)) updateAll<1, false>(g, a, o, shared, room);
+  else if (widestOf(g) <= blockDim.x * ROW_WIDTH) updateAll<ROW_WIDTH, true>(g, a, o, shared, room);
   else updateAll<ROW_WIDTH, false>(g, a, o, shared, room);
 }
 
-/// One element of a bias.
-__device__ __forceinline__ void updateBias(const Numbers& o, float* w, float* m, float* v, float* ema, float gradient) {
-  adam(o, *w, *m, *v, gradient);
-  if (o.averages != 0) *ema += o.emaRest * (*w - *ema);
+/// control of ../../../sae/math.ts: sparsity [2], the multiplier and the smoothed L0.
+__device__ __forceinline__ void control(const double* hyper, double active, float* sparsity) {
+  if (!(hyper[GAIN] > 0)) return;
+  const double l0 = active / hyper[ROWS], before = sparsity[1];
+  const double smoothed = before == 0 ? l0 : before + (1 - CONTROLLER_SMOOTHING) * (l0 - before);
+  const double asked = hyper[GAIN] * (smoothed / hyper[TARGET_L0] - 1);
+  const double factor = exp(fmax(-CONTROLLER_STEP, fmin(CONTROLLER_STEP, asked)));
+  const double most = CONTROLLER_MOST;
+  sparsity[0] = static_cast<float>(fmax(CONTROLLER_LEAST, fmin(most, sparsity[0] * factor)));
+  sparsity[1] = static_cast<float>(smoothed);
 }
 
-/// Both biases and the ages. Grid ceil((n + d) / 256), block 256.
+/// Biases, thresholds and ages; `cut` and `sparsity`, whose averages are copies. What there is not
+/// is null. d: dOut. Grid ceil((n + d + 1) / 256), block 256.
 extern "C" __global__ void update_small(PARAMETERS(update_small)) {
   const Numbers o = *numbers;
   u32 i = blockIdx.x * blockDim.x + threadIdx.x;
-  if (o.go == 0 || i >= n + d) return;
+  if (o.go == 0 || i > n + d) return;
   if (i < n) {
     updateBias(o, p.latentBias + i, m.latentBias + i, v.latentBias + i, ema.latentBias + i, latentBias[i]);
+    if (p.threshold != nullptr)
+      updateBias(o, p.threshold + i, m.threshold + i, v.threshold + i, ema.threshold + i, threshold[i]);
     age[i] = fired[i] != 0 ? 0 : static_cast<u32>(fmin(age[i] + o.rows, 4294967295.0));
     return;
   }
   i -= n;
-  updateBias(o, p.preBias + i, m.preBias + i, v.preBias + i, ema.preBias + i, preBias[i]);
+  if (i < d) {
+    updateBias(o, p.preBias + i, m.preBias + i, v.preBias + i, ema.preBias + i, preBias[i]);
+    return;
+  }
+  if (p.cut != nullptr) {
+    // moveCut of ../../../sae/math.ts.
+    if (*cut > 0) *p.cut = static_cast<float>(*p.cut + (1 - hyper[CUT_DECAY]) * (static_cast<double>(*cut) - *p.cut));
+    if (o.averages != 0) *ema.cut = *p.cut;
+  }
+  if (p.sparsity == nullptr) return;
+  control(hyper, *active, p.sparsity);
+  if (o.averages == 0) return;
+  ema.sparsity[0] = p.sparsity[0];
+  ema.sparsity[1] = p.sparsity[1];
 }

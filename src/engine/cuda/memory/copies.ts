@@ -3,12 +3,13 @@
  * preBias subtracted. A copy is made again only when its tensor has changed.
  */
 
+import type { Params, Tensor } from "../../engine.ts";
 import type { CudaContext } from "../context.ts";
 import { SIZES } from "../contract.ts";
 import type { Address } from "../driver/driver.ts";
 import type { Launch } from "../driver/kernels.ts";
 import { PerTensor } from "./per-tensor.ts";
-import type { CudaTensor } from "./tensor.ts";
+import { type CudaTensor, checked } from "./tensor.ts";
 
 interface Copy {
   readonly address: Address;
@@ -59,26 +60,33 @@ export function wroteWithCopy(t: CudaTensor): void {
 }
 
 /**
- * The address of x - preBias [B,d] in the compute type; bad when it is not finite.
- * `reuse`: keep what is there if it was made from this x and preBias.
+ * The address of x - preBias [B,dIn] in the compute type, or of x where preBias is not subtracted;
+ * bad when it is not finite. `reuse`: keep what is there if it was made from this x and preBias.
  */
-export function centredRows(
-  cuda: CudaContext,
-  x: CudaTensor,
-  preBias: CudaTensor,
-  bad: Address,
-  reuse: boolean,
-): Address {
-  const rows = centred.get(x) ?? centred.add(x, empty(cuda, x, "centred rows"));
-  const from = `${x.state} ${preBias.state} ${cuda.replays}`;
-  if (reuse && rows.from === from) return rows.address;
+export function centredRows(cuda: CudaContext, p: Params, x: Tensor, bad: Address, reuse: boolean): Address {
   const [B, d] = x.shape as [number, number];
+  const input = checked(x, "f32", B, d);
+  const preBias = p.untied ? undefined : checked(p.preBias, "f32", d);
+  const rows = centred.get(input) ?? centred.add(input, empty(cuda, input, "centred rows"));
+  const from = `${input.state} ${preBias?.state} ${cuda.replays}`;
+  if (reuse && rows.from === from) return rows.address;
+  const largest = p.untied ? largestInput(cuda) : 0;
+  if (largest !== 0) cuda.device.fill(largest, 0, 4);
   cuda.kernels.launch("center", launchOf(B), {
-    ...{ x: x.address, preBias: preBias.address, xc: rows.address, bad },
+    ...{ x: input.address, preBias: preBias?.address ?? zeros(cuda, d), xc: rows.address, bad, largest },
     ...{ B, d },
   });
   rows.from = from;
   return rows.address;
+}
+
+/** f32 [1]: the largest absolute value of the rows x that were last taken as they are. */
+export function largestInput(cuda: CudaContext): Address {
+  return cuda.scratch.get("largest input", 4);
+}
+
+function zeros(cuda: CudaContext, d: number): Address {
+  return cuda.scratch.get("zeros", 4 * d);
 }
 
 function empty({ device, bytes }: CudaContext, t: CudaTensor, what: string): Copy {
@@ -90,8 +98,9 @@ function convert(cuda: CudaContext, t: CudaTensor, to: Address): void {
   const d = t.shape[t.shape.length - 1]!;
   const rows = t.size / 4 / d;
   // x - 0. Nobody reads whether it is finite: the next step finds out.
-  const [zeros, unread] = [cuda.scratch.get("zeros", 4 * d), cuda.scratch.get("nobody", 16)];
-  cuda.kernels.launch("center", launchOf(rows), { x: t.address, preBias: zeros, xc: to, bad: unread, B: rows, d });
+  const bad = cuda.scratch.get("nobody", 16);
+  const args = { x: t.address, preBias: zeros(cuda, d), xc: to, bad, largest: 0, B: rows, d };
+  cuda.kernels.launch("center", launchOf(rows), args);
 }
 
 function launchOf(rows: number): Launch {

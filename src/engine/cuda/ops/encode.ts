@@ -105,7 +105,7 @@ export function encode(cuda: CudaContext, { p, x, t, sides, age }: EncodeInput):
   const [dead, band] = [sides.dead, sides.band].map((codes) => codes && ownCodes(codes, B));
   const encoder = copyOf(cuda, checked(p.encoder, "f32", n, d));
   const latentBias = at(p.latentBias, "f32", n);
-  const rows = centredRows(cuda, checked(x, "f32", B, d), checked(p.preBias, "f32", d), bad, false);
+  const rows = centredRows(cuda, p, x, bad, false);
   checked(t.fired, "u32", n);
   live.strategy = PAIRS;
   if (band !== undefined) band.strategy = PAIRS;

@@ -5,6 +5,7 @@
  * replicas exchange for it, and who updates what, is in owned-rows.ts.
  */
 
+import type { Elements } from "../../../collective/collective.ts";
 import { paramEntries } from "../../../sae/params.ts";
 import { SaettaError } from "../../../util/errors.ts";
 import {
@@ -12,11 +13,12 @@ import {
   COUNTERS,
   type Dims,
   type Grads,
+  type GradsPlan,
+  type ParamGradInput,
   type Params,
-  type SelectionPlan,
   type State,
   type Step,
-  type Tensor,
+  SUMS,
 } from "../../engine.ts";
 import { type GradTensors, HeldGrads, NO_PARAMS } from "../../held-memory.ts";
 import { slotsOf } from "../../selections.ts";
@@ -26,7 +28,8 @@ import type { Buffers } from "../driver/buffers.ts";
 import type { Address } from "../driver/driver.ts";
 import { WHERE } from "../driver/libraries.ts";
 import { type CudaCodes, ownCodes } from "../memory/codes.ts";
-import { centredRows, copyOf, wroteWithCopy } from "../memory/copies.ts";
+import { centredRows, copyOf, copyToWrite, largestInput, wroteWithCopy } from "../memory/copies.ts";
+import { errShape, planesOf, prefixesOf } from "../memory/prefixes.ts";
 import { at, type CudaTensor, checked, checkStep, paramAddresses, stepAddresses } from "../memory/tensor.ts";
 import {
   countedLatents,
@@ -41,8 +44,10 @@ import {
   type Share,
   sumToOwners,
 } from "../replicas/owned-rows.ts";
-import { type CodesAt, chunkOf, invert } from "./lists.ts";
+import { deadListOf } from "./dead-list.ts";
+import { type CodesAt, chunkOf, invert, type ListedBatch, SCALES_BYTES } from "./lists.ts";
 import { denseCodes, eachDenseChunk } from "./reconstruct.ts";
+import { skipGradient, thresholdGradient } from "./small-gradients.ts";
 
 /** Shared memory of kernels that go through lists. */
 const STAGE_BYTES = SIZES.STAGES * SIZES.STAGED * ENTRY_BYTES;
@@ -57,6 +62,7 @@ interface Listed {
   readonly B: number;
   readonly inputs: Address;
   readonly live: CodesAt;
+  /** All planes. */
   readonly liveErr: Address;
   readonly dead: CodesAt | undefined;
   readonly deadErr: Address;
@@ -80,25 +86,23 @@ export class CudaGrads extends HeldGrads<CudaTensor> {
   readonly #counted: Share;
   readonly #listed: Share;
   readonly #chunk: number;
+  readonly #dims: Dims;
   /** As the last paramGrad left it. */
   #structure: Formable | undefined;
 
-  constructor(
-    cuda: CudaContext,
-    { dIn: d, n }: Dims,
-    rows: number,
-    selections: readonly SelectionPlan[],
-    tensors: GradTensors<CudaTensor>,
-  ) {
+  constructor(cuda: CudaContext, { dims, rows, selections }: GradsPlan, tensors: GradTensors<CudaTensor>) {
     super(tensors, rows);
+    const { n } = dims;
+    this.#dims = dims;
     this.#buffers = cuda.buffers();
     this.#replicas = cuda.exchange.sizeOf("replicas");
-    this.#replication = replicationOf(cuda, n, d, selections, rows, tensors.encoder !== undefined);
+    const listed = selections.filter(({ rule }) => rule.kind !== "band");
+    this.#replication = replicationOf(cuda, dims, listed, rows, tensors.encoder !== undefined);
     this.#gathered = this.#replication === "rows" ? this.#replicas : 1;
     this.#own = ownedLatents(cuda, n);
     this.#counted = countedLatents(cuda, this.#own, n);
     this.#listed = this.#replication === "gradients" ? { first: 0, end: n, rest: n } : this.#own;
-    this.#chunk = chunkOf(this.#most * slotsOf(selections));
+    this.#chunk = chunkOf(this.#most * slotsOf(listed));
   }
 
   /** Rows that lists can be made from. */
@@ -106,94 +110,119 @@ export class CudaGrads extends HeldGrads<CudaTensor> {
     return this.#gathered * this.rows;
   }
 
-  get #shape(): [number, number] {
-    return [this.latentBias.shape[0]!, this.preBias.shape[0]!];
+  /** The longer of a row's two sides. */
+  get #widest(): number {
+    return Math.max(this.#dims.dIn, this.#dims.dOut);
   }
 
-  paramGrad(cuda: CudaContext, p: Params, x: Tensor, t: Step, live: Branch, dead: Branch | undefined): void {
-    const [n, d] = this.#shape;
+  paramGrad(cuda: CudaContext, input: ParamGradInput): void {
+    const { p, x, t, live, dead } = input;
+    const { dIn, n, dOut } = this.#dims;
     const [B] = x.shape as [number];
+    const { rank, replica } = cuda.exchange.collective.grid;
     this.checkRows(B, WHERE);
-    checkStep(t, n, d);
-    paramAddresses(p, n, d);
-    const { sums, bad } = stepAddresses(t);
-    const encoder = copyOf(cuda, checked(p.encoder, "f32", n, d));
-    const inputs = centredRows(cuda, checked(x, "f32", B, d), checked(p.preBias, "f32", d), bad, true);
+    checkStep(t, n, dOut, planesOf(live));
+    paramAddresses(p, n, dIn, dOut);
+    const { hyper, sums, bad } = stepAddresses(t);
+    const encoder = copyOf(cuda, checked(p.encoder, "f32", n, dIn));
+    const inputs = centredRows(cuda, p, x, bad, true);
     const deadCodes = dead === undefined ? undefined : ownCodes(dead.codes, B);
     const strategy = deadCodes?.strategy.kind;
-    const own = this.#ownRows(cuda, x, inputs, live, strategy === "pairs" ? dead : undefined);
-    const from = this.#replication === "rows" ? this.#rowsOfAll(cuda, own) : own;
-    const [most, replicas, chunk, listed] = [this.#most, this.#gathered, this.#chunk, this.#listed];
-    const lists = invert(
-      cuda,
-      this.#buffers,
-      t,
-      { B: from.B, most, replicas, n, d, chunk, listed },
-      from.live,
-      from.dead,
-    );
+    const own = this.#ownRows(cuda, B, inputs, live, strategy === "pairs" ? dead : undefined);
+    const from = this.#replication === "rows" ? this.#rowsOfAll(cuda, own, live) : own;
+    const batch = this.#batch(cuda, input, from.B);
+    const lists = invert(cuda, this.#buffers, t, batch, from.live, from.dead);
     const products = strategy === "dense" ? this.#products(cuda, dead!, deadCodes!, B, inputs, bad) : undefined;
     const structure: Formable = {
-      ...{ n, d, chunk, cap: products?.capacity ?? 0 },
+      ...{ n, dIn, dOut, chunk: this.#chunk, cap: products?.capacity ?? 0 },
       ...{ start: lists.start, pieceAt: lists.pieceAt, entries: lists.entries, pieceRows: lists.pieceRows },
       ...{ xc16: from.inputs, liveErr16: from.liveErr, deadErr16: from.deadErr },
       deadSlot: products?.slot ?? 0,
       deadEncoder: products?.encoder ?? 0,
       deadDecoder: products?.decoder ?? 0,
+      deadAt: this.#replication === "gradients" && replica > 0 ? 0 : batch.deadAt,
+      deadColumns: sums + 8 * (SUMS.length + dOut),
       scales: lists.scales,
       formedEncoder: this.encoder?.address ?? 0,
       formedDecoder: this.decoder?.address ?? 0,
     };
     this.#structure = structure;
-    const g = { ...structure, from: 0, to: 2 * n, taken: 0 };
+    const g = { ...structure, deadAt: batch.deadAt, from: 0, to: 2 * n, taken: 0 };
     const pieceTotals = lists.totals;
     cuda.kernels.launch(
       "list_long",
-      { blocks: 1024, threads: cuda.rowThreads(d) },
+      { blocks: 1024, threads: cuda.rowThreads(this.#widest) },
       { g, pieceOf: lists.pieceOf, pieceCount: lists.pieceCount, pieceTotals },
     );
+    const counted = this.#replication === "gradients" ? this.#listed : this.#counted;
+    const deadRows = batch.deadAt !== 0 && (this.#replication !== "gradients" || replica === 0) ? 1 : 0;
     const blocks = Math.ceil(n / SIZES.BIAS_LATENTS);
-    const biasPartial = cuda.scratch.get("sums of biases", 8 * blocks * d);
+    const biasPartial = p.untied ? 0 : cuda.scratch.get("sums of biases", 8 * blocks * dIn);
     cuda.kernels.launch(
       "list_bias",
       { blocks, threads: SIZES.BIAS_LATENTS * SIZES.BIAS_SHARE },
       {
         ...{ g, encoder, sums, pieceTotals, deadBias: products?.bias ?? 0 },
-        ...{ latentBias: this.latentBias.address, biasPartial, bad },
-        counted: this.#replication === "gradients" ? this.#listed : this.#counted,
+        ...{ latentBias: this.latentBias.address, biasPartial, bad, counted },
+        ...{ largest: p.untied ? largestInput(cuda) : 0, prefixes: batch.prefixes, deadRows, hyper },
       },
     );
+    const columns = planesOf(live) > 1 ? 2 * dOut : 0;
     cuda.kernels.launch(
       "list_prebias",
-      { blocks: Math.ceil(d / 32), threads: 1024 },
+      { blocks: Math.ceil(dOut / 32), threads: 1024 },
       {
-        ...{ biasPartial, blocks, d, sums, scales: lists.scales },
-        ...{ preBias: this.preBias.address, bad, counts: cuda.exchange.collective.grid.rank === 0 ? 1 : 0 },
+        ...{ biasPartial, blocks: p.untied ? 0 : blocks, d: dOut, scales: lists.scales },
+        ...{ sums: sums + 8 * (SUMS.length + columns), preBias: this.preBias.address, bad },
+        counts: rank === 0 ? 1 : 0,
       },
     );
+    if (this.threshold !== undefined) {
+      const ofRows = { ...batch, B, most: this.rows, replicas: 1 };
+      thresholdGradient(cuda, this.#buffers, input, ofRows, { g, counted, deadRows, gradient: this.threshold.address });
+    }
+    if (this.skip !== undefined) skipGradient(cuda, this.#dims, { ...own, skip: this.skip, scales: lists.scales, bad });
     if (formedBy.get(cuda) === this) formedBy.delete(cuda);
     if (this.encoder !== undefined) this.#form(cuda, structure, 0, 2 * n);
     for (const tensor of this.tensors) tensor.wrote();
   }
 
-  norm(cuda: CudaContext, decoder: Tensor, t: Step): void {
-    const [n, d] = this.#shape;
+  /** What lists are made of. */
+  #batch(cuda: CudaContext, { p, live, age }: ParamGradInput, B: number): ListedBatch {
+    const { dIn, n, dOut } = this.#dims;
+    const sparsity = p.sparsity === undefined ? 0 : at(p.sparsity, "f32", 2);
+    return {
+      ...{ B, most: this.#most, replicas: this.#gathered, n, dIn, dOut },
+      ...{ chunk: this.#chunk, listed: this.#listed, prefixes: prefixesOf(live, n), sparsity },
+      deadAt: sparsity === 0 || age === undefined ? 0 : deadListOf(cuda, checked(age, "u32", n)).slot,
+      isBand: false,
+    };
+  }
+
+  norm(cuda: CudaContext, { decoder }: Params, t: Step): void {
+    const { n, dOut } = this.#dims;
     const { hyper, sq, bad } = stepAddresses(t);
-    const weights = at(decoder, "f32", n, d);
+    const weights = at(decoder, "f32", n, dOut);
     const squares = cuda.scratch.get("squares of rows", 16 * n);
     for (const wait of this.#sumRows(cuda)) wait();
     const keep = keepOf(this.#replication === "gradients" || this.encoder !== undefined ? "formed" : "formAndKeep");
     const rows = this.encoder === undefined ? this.#kept(cuda) : this.#left;
-    const shared = STAGE_BYTES + 4 * d;
+    const shared = STAGE_BYTES + 4 * dOut;
     for (const [from, to] of this.#ranges)
       this.#eachRow(cuda, "norm_rows", shared, rows, [from, to], { decoder: weights, keep, hyper, squares, bad });
     if (this.encoder === undefined) formedBy.set(cuda, this);
     const { collective } = cuda.exchange;
+    const skip = this.skip === undefined ? 0 : cuda.scratch.get("squares of the skip", 8 * SIZES.SKIP_BLOCKS);
+    if (this.skip !== undefined) {
+      const args = { skip: this.skip.address, count: this.skip.size / 4, partial: skip };
+      cuda.kernels.launch("skip_squares", { blocks: SIZES.SKIP_BLOCKS, threads: 256 }, args);
+    }
     cuda.kernels.launch(
       "norm_sum",
       { blocks: 1, threads: 1024 },
       {
-        ...{ squares, latentBias: this.latentBias.address, preBias: this.preBias.address, n, d, sq, bad },
+        ...{ squares, latentBias: this.latentBias.address, preBias: this.preBias.address, n, d: dOut, sq, bad },
+        ...{ threshold: this.threshold?.address ?? 0, skip },
         ...{ counted: this.#counted, counts: collective.grid.rank === 0 ? 1 : 0 },
       },
     );
@@ -202,14 +231,13 @@ export class CudaGrads extends HeldGrads<CudaTensor> {
   }
 
   update(cuda: CudaContext, s: State, t: Step): void {
-    const [n, d] = this.#shape;
-    checkStep(t, n, d);
-    const { hyper, fired, bad, sq } = stepAddresses(t);
+    const { dIn, n, dOut } = this.#dims;
+    const { hyper, fired, bad, sq, cut, active } = stepAddresses(t);
     const weights = {
-      p: paramAddresses(s.params, n, d),
-      m: paramAddresses(s.m, n, d),
-      v: paramAddresses(s.v, n, d),
-      ema: s.ema === undefined ? NO_PARAMS : paramAddresses(s.ema, n, d),
+      p: paramAddresses(s.params, n, dIn, dOut),
+      m: paramAddresses(s.m, n, dIn, dOut),
+      v: paramAddresses(s.v, n, dIn, dOut),
+      ema: s.ema === undefined ? NO_PARAMS : paramAddresses(s.ema, n, dIn, dOut),
     };
     const [age, counters] = [at(s.age, "u32", n), at(s.counters, "f64", COUNTERS.length)];
     const [encoder, decoder] = [checked(s.params.encoder, "f32"), checked(s.params.decoder, "f32")];
@@ -227,7 +255,9 @@ export class CudaGrads extends HeldGrads<CudaTensor> {
     const isKept = formedBy.get(cuda) === this;
     const formed = isKept || this.encoder !== undefined ? 1 : 0;
     const rows = isKept ? this.#kept(cuda) : this.#left;
-    const shared = STAGE_BYTES + (cuda.coversRow(d) ? 24 * SIZES.ROW_WIDTH * cuda.rowThreads(d) : 4 * d);
+    const widest = this.#widest;
+    const covered = cuda.coversRow(dIn) && cuda.coversRow(dOut);
+    const shared = STAGE_BYTES + (covered ? 24 * SIZES.ROW_WIDTH * cuda.rowThreads(widest) : 4 * widest);
     const apply = (from: number, to: number) =>
       this.#eachRow(cuda, "update_rows", shared, rows, [from, to], { formed, ...weights, ...copies, numbers });
     const given: (() => void)[] = [];
@@ -243,23 +273,31 @@ export class CudaGrads extends HeldGrads<CudaTensor> {
           if (pause < to) apply(side * n + pause, side * n + to);
         }
         // The decoder's rows are updated meanwhile.
-        const give = (stream: Address) => gatherOwned(cuda, [copies[`${matrix}16`]], n, d * cuda.bytes, stream);
+        const width = (matrix === "encoder" ? dIn : dOut) * cuda.bytes;
+        const give = (stream: Address) => gatherOwned(cuda, [copies[`${matrix}16`]], n, width, stream);
         given.push(cuda.exchange.overlap(`the exchange of ${matrix} rows`, give));
       }
     }
     cuda.kernels.launch(
       "update_small",
-      { blocks: Math.ceil((n + d) / 256), threads: 256 },
+      { blocks: Math.ceil((n + dOut + 1) / 256), threads: 256 },
       {
-        ...{ n, d, ...weights, latentBias: this.latentBias.address, preBias: this.preBias.address },
-        ...{ age, fired, numbers },
+        ...{ n, d: dOut, ...weights, latentBias: this.latentBias.address, preBias: this.preBias.address },
+        ...{ threshold: this.threshold?.address ?? 0, age, fired, hyper, cut, active, numbers },
       },
     );
+    const { skip } = s.params;
+    if (skip !== undefined && this.skip !== undefined) {
+      const count = dIn * dOut;
+      const skip16 = copyToWrite(cuda, checked(skip, "f32"));
+      const args = { skip: this.skip.address, count, ...weights, skip16, numbers };
+      cuda.kernels.launch("update_skip", { blocks: Math.ceil(count / 256), threads: 256 }, args);
+    }
     for (const wait of given) wait();
     for (const tensor of [s.params, s.m, s.v, s.ema].flatMap((p) =>
       p === undefined ? [] : paramEntries(p).map(([, , tensor]) => tensor),
     )) {
-      if (tensor === encoder || tensor === decoder) wroteWithCopy(checked(tensor, "f32"));
+      if (tensor === encoder || tensor === decoder || tensor === skip) wroteWithCopy(checked(tensor, "f32"));
       else checked(tensor, "f32").wrote();
     }
     checked(s.age, "u32").wrote();
@@ -279,14 +317,14 @@ export class CudaGrads extends HeldGrads<CudaTensor> {
 
   /** The same, with where formed rows are kept when nobody asked for them. */
   #kept(cuda: CudaContext): Formable {
-    const [n, d] = this.#shape;
-    const rows = cuda.scratch.get("formed rows", 8 * n * d);
-    return { ...this.#left, formedEncoder: rows, formedDecoder: rows + 4 * n * d };
+    const { dIn, n, dOut } = this.#dims;
+    const rows = cuda.scratch.get("formed rows", 4 * n * (dIn + dOut));
+    return { ...this.#left, formedEncoder: rows, formedDecoder: rows + 4 * n * dIn };
   }
 
   /** The rows that this rank updates, encoder rows before decoder rows. */
   get #ranges(): [from: number, to: number][] {
-    const [n] = this.#shape;
+    const { n } = this.#dims;
     if (this.#replicas === 1) return [[0, 2 * n]];
     const ranges = rangesOf(this.#own, n);
     return [...ranges, ...ranges.map(([from, to]): [number, number] => [n + from, n + to])];
@@ -306,7 +344,7 @@ export class CudaGrads extends HeldGrads<CudaTensor> {
     [from, to]: readonly [number, number],
     more: Omit<KernelArguments<K>, "g">,
   ): void {
-    const threads = cuda.rowThreads(structure.d);
+    const threads = cuda.rowThreads(this.#widest);
     const blocks = Math.min(to - from, cuda.kernels.resident(kernel, threads, shared));
     const taken = cuda.scratch.get("rows taken", 4);
     cuda.device.fill(taken, 0, 4);
@@ -322,38 +360,38 @@ export class CudaGrads extends HeldGrads<CudaTensor> {
   #sumRows(cuda: CudaContext): (() => void)[] {
     if (this.#replication !== "gradients" || this.encoder !== undefined || formedBy.get(cuda) === this) return [];
     formedBy.set(cuda, this);
-    const [n, d] = this.#shape;
+    const { dIn, n, dOut } = this.#dims;
     const rows = this.#kept(cuda);
     return MATRICES.map((matrix, side) => {
       this.#form(cuda, rows, side * n, side * n + n);
+      const [formed, d] = side === 0 ? [rows.formedEncoder, dIn] : [rows.formedDecoder, dOut];
       return cuda.exchange.overlap(`the sums of ${matrix} gradients`, (stream) =>
-        sumToOwners(cuda, side === 0 ? rows.formedEncoder : rows.formedDecoder, n, d, stream),
+        sumToOwners(cuda, formed, n, d, stream),
       );
     });
   }
 
   /** This replica's rows and codes. `dead`: where they go by lists. */
-  #ownRows(cuda: CudaContext, x: Tensor, inputs: Address, live: Branch, dead: Branch | undefined): Listed {
-    const [B, d] = x.shape as [number, number];
+  #ownRows(cuda: CudaContext, B: number, inputs: Address, live: Branch, dead: Branch | undefined): Listed {
     const err = (branch: Branch | undefined) =>
-      branch === undefined ? 0 : copyOf(cuda, checked(branch.err, "f32", B, d));
+      branch === undefined ? 0 : copyOf(cuda, checked(branch.err, "f32", ...errShape(branch, B, this.#dims.dOut)));
     const codes = ({ codes: z }: Branch) => ({ ...ownCodes(z, B).from(), k: z.capacity });
     return { B, inputs, live: codes(live), liveErr: err(live), dead: dead && codes(dead), deadErr: err(dead) };
   }
 
   /** Those of all replicas. */
-  #rowsOfAll(cuda: CudaContext, own: Listed): Listed {
-    const [, d] = this.#shape;
-    const row = d * cuda.bytes;
-    const partsOf = (branch: string, { latent, value, grad, k }: CodesAt, err: Address): RowMatrix[] => [
-      { name: `${branch} residuals`, at: err, width: row },
+  #rowsOfAll(cuda: CudaContext, own: Listed, live: Branch): Listed {
+    const { dIn, dOut } = this.#dims;
+    const row = dOut * cuda.bytes;
+    const partsOf = (branch: string, { latent, value, grad, k }: CodesAt, err: Address, planes = 1): RowMatrix[] => [
+      { name: `${branch} residuals`, at: err, width: row, planes },
       { name: `${branch} latents`, at: latent, width: 4 * k, filler: 0xff },
       { name: `${branch} values`, at: value, width: 4 * k },
       { name: `${branch} gradients`, at: grad, width: 4 * k },
     ];
     const parts = [
-      { name: "centred rows", at: own.inputs, width: row },
-      ...partsOf("live", own.live, own.liveErr),
+      { name: "centred rows", at: own.inputs, width: dIn * cuda.bytes },
+      ...partsOf("live", own.live, own.liveErr, planesOf(live)),
       ...(own.dead === undefined ? [] : partsOf("dead", own.dead, own.deadErr)),
     ];
     const all = gatherRows(cuda, parts, own.B, this.rows);
@@ -378,43 +416,44 @@ export class CudaGrads extends HeldGrads<CudaTensor> {
    * - preBias).
    */
   #products(cuda: CudaContext, branch: Branch, codes: CudaCodes, B: number, inputs: number, bad: number) {
-    const [, d] = this.#shape;
+    const { dIn, dOut } = this.#dims;
     if (codes.strategy.kind !== "dense")
       throw new SaettaError("these codes have no list of the dead", { where: WHERE });
     const { strategy } = codes;
     const { capacity, dead } = strategy;
-    const err = copyOf(cuda, checked(branch.err, "f32", B, d));
-    const decoder = this.#buffers.get("decoder gradients of the dead", 4 * capacity * d);
-    const encoder = this.#buffers.get("encoder gradients of the dead", 4 * capacity * d);
+    const err = copyOf(cuda, checked(branch.err, "f32", B, dOut));
+    const decoder = this.#buffers.get("decoder gradients of the dead", 4 * capacity * dOut);
+    const encoder = this.#buffers.get("encoder gradients of the dead", 4 * capacity * dIn);
     const bias = this.#buffers.get("bias gradients of the dead", 8 * capacity);
     const partial = cuda.scratch.get("sums of dead biases", 8 * SIZES.DENSE_PARTS * capacity);
     eachDenseChunk(cuda, B, capacity, (first, C) => {
-      const shape = { m: capacity, n: d, k: C, aTransposed: true, out: "f32", add: first > 0 } as const;
+      const shape = { m: capacity, k: C, aTransposed: true, out: "f32", add: first > 0 } as const;
       const values = denseCodes(cuda, codes, strategy, "value", first, C);
-      cuda.cublas.multiply({ ...shape, a: values, b: err + first * d * cuda.bytes, c: decoder });
+      cuda.cublas.multiply({ ...shape, n: dOut, a: values, b: err + first * dOut * cuda.bytes, c: decoder });
       const grads = denseCodes(cuda, codes, strategy, "grad", first, C);
-      cuda.cublas.multiply({ ...shape, a: grads, b: inputs + first * d * cuda.bytes, c: encoder });
+      cuda.cublas.multiply({ ...shape, n: dIn, a: grads, b: inputs + first * dIn * cuda.bytes, c: encoder });
       const launch = { blocks: [Math.ceil(capacity / 256), SIZES.DENSE_PARTS] as const, threads: 256 };
       cuda.kernels.launch("dense_bias", launch, { gd: grads, C, cap: capacity, first: first === 0 ? 1 : 0, partial });
     });
-    const scales = this.#buffers.get("factors of the loss", 16);
+    const scales = this.#buffers.get("factors of the loss", SCALES_BYTES);
     const launch = { blocks: Math.ceil(capacity / 8), threads: 256 };
     cuda.kernels.launch("dense_check", launch, {
-      ...{ deadEncoder: encoder, deadDecoder: decoder, partial, cap: capacity, d },
+      ...{ deadEncoder: encoder, deadDecoder: decoder, partial, cap: capacity, dIn, dOut },
       ...{ count: dead.counts, scales, deadBias: bias, bad },
     });
-    if (this.#replication === "rows") sumOfDead(cuda, [encoder, decoder], bias, capacity, d);
+    if (this.#replication === "rows") {
+      const ofRows = (at: Address, d: number): Elements => ({ at, count: capacity * d, dtype: "f32" });
+      sumOfDead(cuda, [ofRows(encoder, dIn), ofRows(decoder, dOut), { at: bias, count: capacity, dtype: "f64" }]);
+    }
     return { capacity, slot: dead.slot, encoder, decoder, bias };
   }
 }
 
 /** Gradients of the dead are few: each replica has those of its own rows, and all get the sums. */
-function sumOfDead(cuda: CudaContext, rows: readonly Address[], bias: Address, capacity: number, d: number): void {
+function sumOfDead(cuda: CudaContext, all: readonly Elements[]): void {
   const { collective } = cuda.exchange;
   cuda.exchange.asOneLaunch(() => {
-    for (const at of rows)
-      collective.allReduce({ at, count: capacity * d, dtype: "f32" }, "sum", "replicas", cuda.device.stream);
-    collective.allReduce({ at: bias, count: capacity, dtype: "f64" }, "sum", "replicas", cuda.device.stream);
+    for (const each of all) collective.allReduce(each, "sum", "replicas", cuda.device.stream);
   });
 }
 

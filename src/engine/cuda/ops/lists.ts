@@ -5,7 +5,7 @@
 
 import type { Step } from "../../engine.ts";
 import type { CudaContext } from "../context.ts";
-import { ENTRY_BYTES, SIZES, sizeOf } from "../contract.ts";
+import { ENTRY_BYTES, SIZES, type StructOf, sizeOf } from "../contract.ts";
 import type { Buffers } from "../driver/buffers.ts";
 import type { Address } from "../driver/driver.ts";
 import { stepAddresses } from "../memory/tensor.ts";
@@ -20,6 +20,8 @@ const ROWS_A_PART = 16;
 const FILL_BYTES = 4 * SIZES.LIST_TILE;
 /** Entries of a piece of a long list, at least, and pieces in all. */
 const SHORTEST_PIECE = 256;
+/** Factors of the loss: live, dead, of the pre-activation loss of a row. */
+export const SCALES_BYTES = 24;
 const PIECES = 4096;
 
 /** Where codes are. */
@@ -55,11 +57,21 @@ export interface ListedBatch {
   readonly most: number;
   readonly replicas: number;
   readonly n: number;
-  readonly d: number;
+  readonly dIn: number;
+  readonly dOut: number;
   readonly chunk: number;
   /** The latents that have lists. */
   readonly listed: Share;
+  readonly prefixes: StructOf<"Prefixes">;
+  /** The parameter `sparsity`, and where it is known which latents are dead; or 0. */
+  readonly sparsity: Address;
+  readonly deadAt: Address;
+  /** These are codes of a band, whose lists are apart from the others. */
+  readonly isBand: boolean;
 }
+
+/** The chunk of lists that are not cut. */
+export const WHOLE = 2 ** 32 - 1;
 
 /**
  * The lists, live before dead; `dead`: undefined where those do not go by lists. They are in
@@ -73,7 +85,7 @@ export function invert(
   live: CodesAt,
   dead: CodesAt | undefined,
 ): Lists {
-  const { B, most, replicas, n, d, chunk, listed } = batch;
+  const { B, most, replicas, n, dIn, dOut, chunk, listed, prefixes, sparsity, deadAt, isBand } = batch;
   const { hyper, sums } = stepAddresses(t);
   const parts = Math.max(
     Math.min(PARTS * replicas, Math.max(1, Math.ceil(B / ROWS_A_PART))),
@@ -87,12 +99,13 @@ export function invert(
   const pieces = 2 * Math.ceil(capacity / chunk) + 1;
   const counts = cuda.scratch.get("counts of lists", 4 * allParts * n);
   const totals = cuda.scratch.get("lengths of lists", 4 * n);
+  const of = isBand ? "the band's " : "";
   const lists = {
-    start: kept.get("starts of lists", 4 * (n + 1)),
-    pieceAt: kept.get("pieces of lists", 4 * n),
-    entries: kept.get("entries of lists", ENTRY_BYTES * capacity),
-    pieceRows: kept.get("rows of pieces", 8 * pieces * d),
-    scales: kept.get("factors of the loss", 16),
+    start: kept.get(`${of}starts of lists`, 4 * (n + 1)),
+    pieceAt: kept.get(`${of}pieces of lists`, 4 * n),
+    entries: kept.get(`${of}entries of lists`, ENTRY_BYTES * capacity),
+    pieceRows: isBand ? 0 : kept.get("rows of pieces", 8 * pieces * Math.max(dIn, dOut)),
+    scales: kept.get("factors of the loss", SCALES_BYTES),
     pieceOf: cuda.scratch.get("latents of pieces", 4 * pieces),
     pieceCount: cuda.scratch.get("number of pieces", 4),
     totals: cuda.scratch.get("totals of pieces", sizeOf("Totals") * pieces),
@@ -109,7 +122,7 @@ export function invert(
   cuda.kernels.launch(
     "list_scan",
     { blocks: 1, threads: 1024 },
-    { totals, n, d, chunk, hyper, sums, ...{ start, pieceAt, pieceOf, pieceCount, scales } },
+    { totals, n, d: dOut, chunk, hyper, sums, ...{ start, pieceAt, pieceOf, pieceCount, scales } },
   );
   cuda.kernels.launch(
     "list_fill",
@@ -117,7 +130,7 @@ export function invert(
     {
       ...parted,
       ...{ liveValue: live.value, liveGrad: live.grad, deadValue: dead?.value ?? 0, deadGrad: dead?.grad ?? 0 },
-      ...{ start, scales, entries },
+      ...{ start, scales, entries, prefixes, rowsEach: most / replicas, hyper, sparsity, deadAt, band: isBand ? 1 : 0 },
     },
   );
   return lists;

@@ -3,28 +3,46 @@
  * with products over all dead latents.
  */
 
-import type { Branch, Codes, Params, Step, Tensor } from "../../engine.ts";
+import { type Branch, type Params, type Step, SUMS, type Tensor } from "../../engine.ts";
 import { sumsLength } from "../../sums.ts";
 import type { CudaContext } from "../context.ts";
 import { PARTIAL_COLUMNS, SIZES } from "../contract.ts";
 import { type CudaCodes, type DenseStrategy, ownCodes } from "../memory/codes.ts";
-import { copyOf, copyToWrite, wroteWithCopy } from "../memory/copies.ts";
+import { centredRows, copyOf, copyToWrite, wroteWithCopy } from "../memory/copies.ts";
+import { errShape, planesOf, prefixesOf } from "../memory/prefixes.ts";
 import { at, checked, stepAddresses } from "../memory/tensor.ts";
 
 const HELD_BYTES = 16 * SIZES.HELD;
 /** Blocks of rows that are summed apart. */
 const BLOCKS = 2048;
 const MOST_ROWS_A_BLOCK = 64;
+const TANH_BLOCKS = 1024;
 
 /** Bytes of a matrix [C,capacity] of dead codes that exists at a time. */
 const LARGEST_DENSE = 128 * 1024 * 1024;
 
-export function decode(cuda: CudaContext, p: Params, z: Codes, err: Tensor): void {
+/**
+ * Where there is a skip connection that this shard adds: -> err: skip x, which `decode` then adds
+ * to. Returns whether there is one.
+ */
+export function skipped(cuda: CudaContext, p: Params, branch: Branch, x: Tensor | undefined): boolean {
+  if (p.skip === undefined || x === undefined || cuda.exchange.collective.grid.shard > 0) return false;
+  const [dOut, dIn] = p.skip.shape as [number, number];
+  const [B] = x.shape as [number];
+  const out = checked(branch.err, "f32", ...errShape(branch, B, dOut));
+  const skip = copyOf(cuda, checked(p.skip, "f32", dOut, dIn));
+  const rows = centredRows(cuda, p, x, cuda.scratch.get("nobody", 16), true);
+  cuda.cublas.multiply({ m: B, n: dOut, k: dIn, a: rows, b: skip, bTransposed: true, c: out.address, out: "f32" });
+  return true;
+}
+
+/** `add`: to what `skipped` has left in err. */
+export function decode(cuda: CudaContext, p: Params, branch: Branch, add: boolean): void {
   const [n, d] = p.decoder.shape as [number, number];
-  const [B] = err.shape as [number];
-  const codes = ownCodes(z, B);
+  const { rows: B } = branch.codes;
+  const codes = ownCodes(branch.codes, B);
   const decoder = copyOf(cuda, checked(p.decoder, "f32", n, d));
-  const out = checked(err, "f32", B, d);
+  const out = checked(branch.err, "f32", ...errShape(branch, B, d));
   if (codes.strategy.kind === "empty") {
     cuda.device.fill(out.address, 0, out.size);
   } else if (codes.strategy.kind === "dense") {
@@ -42,8 +60,11 @@ export function decode(cuda: CudaContext, p: Params, z: Codes, err: Tensor): voi
     });
   } else {
     const { latent, value } = codes.from();
-    const launch = { blocks: B, threads: cuda.threads(d), shared: 8 * codes.capacity };
-    cuda.kernels.launch("decode", launch, { decoder, latent, value, k: codes.capacity, err: out.address, B, d, n });
+    const k = codes.capacity;
+    const launch = { blocks: B, threads: cuda.threads(d), shared: 8 * Math.min(k, SIZES.SHARED_SLOTS) };
+    const prefixes = prefixesOf(branch, n);
+    const args = { decoder, latent, value, k, err: out.address, B, d, prefixes, add: add ? 1 : 0 };
+    cuda.kernels.launch("decode", launch, args);
   }
   out.wrote();
 }
@@ -51,40 +72,37 @@ export function decode(cuda: CudaContext, p: Params, z: Codes, err: Tensor): voi
 export function residual(
   cuda: CudaContext,
   p: Params,
-  x: Tensor,
+  target: Tensor,
   t: Step,
   branch: Branch,
   live: Branch | undefined,
 ): void {
-  const { err, blocks, args } = residualOf(cuda, p, x, t, branch, live);
-  const { value } = ownCodes(branch.codes, args.B).from();
-  cuda.kernels.launch("residual", { blocks, threads: cuda.threads(args.d) }, { ...args, value });
-  addSums(cuda, t, args, blocks, live !== undefined);
-  wroteWithCopy(err);
+  const it = residualOf(cuda, p, target, t, branch, live);
+  const { value } = ownCodes(branch.codes, it.args.B).from();
+  const launch = { blocks: it.blocks, threads: cuda.threads(it.args.d) };
+  const planes = it.prefixes.count;
+  if (planes === 1) cuda.kernels.launch("residual", launch, { ...it.args, value });
+  else {
+    const shared = 8 * (planes - 1) * launch.threads;
+    cuda.kernels.launch("residual_planes", { ...launch, shared }, { ...it.args, prefixes: it.prefixes, value });
+  }
+  addSums(cuda, p, t, branch, it, live !== undefined);
 }
 
 export function codeGrad(cuda: CudaContext, p: Params, branch: Branch, t: Step): void {
   const [n, d] = p.decoder.shape as [number, number];
-  const [B] = branch.err.shape as [number];
+  const { rows: B } = branch.codes;
   const codes = ownCodes(branch.codes, B);
   const { bad } = stepAddresses(t);
-  const err = checked(branch.err, "f32", B, d);
+  const err = checked(branch.err, "f32", ...errShape(branch, B, d));
   const decoder = copyOf(cuda, checked(p.decoder, "f32", n, d));
   const { latent, grad } = codes.from();
   if (codes.strategy.kind === "empty") return;
   if (codes.strategy.kind === "pairs") {
-    const launch = { blocks: B, threads: cuda.threads(d), shared: 4 * (d + codes.capacity) };
-    cuda.kernels.launch("code_grad", launch, {
-      decoder,
-      latent,
-      grad,
-      k: codes.capacity,
-      err: err.address,
-      B,
-      d,
-      n,
-      bad,
-    });
+    const k = codes.capacity;
+    const launch = { blocks: B, threads: cuda.threads(d), shared: 4 * (d + Math.min(k, SIZES.SHARED_SLOTS)) };
+    const args = { decoder, latent, grad, k, err: err.address, B, d, prefixes: prefixesOf(branch, n), bad };
+    cuda.kernels.launch("code_grad", launch, args);
     return;
   }
   const { capacity, dead } = codes.strategy;
@@ -103,73 +121,110 @@ export function codeGrad(cuda: CudaContext, p: Params, branch: Branch, t: Step):
   });
 }
 
-/**
- * Whether the three operations of this branch can be one kernel. It gives the same bits as they do.
- */
-export function canReconstruct(cuda: CudaContext, branch: Branch, p: Params): boolean {
+/** Which kernel does the three operations of a branch. */
+type Fused = "reconstruct" | "reconstruct_wide" | "reconstruct_planes";
+
+/** The kernel and its shared memory; undefined where there is none. */
+function fusedOf(
+  cuda: CudaContext,
+  branch: Branch,
+  p: Params,
+  isLive: boolean,
+  add: boolean,
+): { readonly kernel: Fused; readonly shared: number } | undefined {
   const [, d] = p.decoder.shape as [number, number];
   const codes = ownCodes(branch.codes, branch.codes.rows);
-  return (
-    codes.strategy.kind === "pairs" &&
-    codes.capacity <= SIZES.HELD &&
-    cuda.covers(d) &&
-    HELD_BYTES * cuda.threads(d) + 8192 <= cuda.device.shared
-  );
+  if (codes.strategy.kind !== "pairs" || !cuda.covers(d)) return undefined;
+  const planes = planesOf(branch);
+  const kernel =
+    planes > 1 ? "reconstruct_planes" : codes.capacity > SIZES.HELD || add ? "reconstruct_wide" : "reconstruct";
+  // The dead have kernels of their own where there are many in a row.
+  if (kernel !== "reconstruct" && !isLive) return undefined;
+  const ofPlanes = planes > 1 ? 4 * cuda.wide * planes + 8 * (cuda.wide + planes - 1) : 0;
+  const shared = (HELD_BYTES + ofPlanes) * cuda.threads(d);
+  return shared + 8192 <= cuda.device.shared ? { kernel, shared } : undefined;
+}
+
+/**
+ * Whether the three operations of this branch can be one kernel. It gives the same bits as they do.
+ * `add`: decode adds to err.
+ */
+export function canReconstruct(
+  cuda: CudaContext,
+  branch: Branch,
+  p: Params,
+  live: Branch | undefined,
+  add: boolean,
+): boolean {
+  return fusedOf(cuda, branch, p, live === undefined, add) !== undefined;
 }
 
 /** The three in one. */
 export function reconstruct(
   cuda: CudaContext,
   p: Params,
-  x: Tensor,
+  target: Tensor,
   t: Step,
   branch: Branch,
   live: Branch | undefined,
+  add: boolean,
 ): void {
   const [n] = p.decoder.shape as [number, number];
-  const { err, blocks, args } = residualOf(cuda, p, x, t, branch, live);
-  const { d } = args;
-  const decoder = copyOf(cuda, checked(p.decoder, "f32", n, d));
-  cuda.kernels.launch(
-    "reconstruct",
-    { blocks, threads: cuda.threads(d), shared: HELD_BYTES * cuda.threads(d) },
-    { ...args, decoder, ...ownCodes(branch.codes, args.B).from(), n },
-  );
-  addSums(cuda, t, args, blocks, live !== undefined);
-  wroteWithCopy(err);
+  const it = residualOf(cuda, p, target, t, branch, live);
+  const { args, blocks, prefixes } = it;
+  const decoder = copyOf(cuda, checked(p.decoder, "f32", n, args.d));
+  const { kernel, shared } = fusedOf(cuda, branch, p, live === undefined, add)!;
+  const launch = { blocks, threads: cuda.threads(args.d), shared };
+  const all = { ...args, decoder, ...ownCodes(branch.codes, args.B).from() };
+  if (kernel === "reconstruct") cuda.kernels.launch(kernel, launch, { ...all, n });
+  else cuda.kernels.launch(kernel, launch, { ...all, prefixes, add: add ? 1 : 0 });
+  addSums(cuda, p, t, branch, it, live !== undefined);
 }
 
-function residualOf(cuda: CudaContext, p: Params, x: Tensor, t: Step, branch: Branch, live: Branch | undefined) {
-  const [B, d] = x.shape as [number, number];
-  at(t.sums, "f64", sumsLength(d));
-  const err = checked(branch.err, "f32", B, d);
+function residualOf(cuda: CudaContext, p: Params, target: Tensor, t: Step, branch: Branch, live: Branch | undefined) {
+  const [B, d] = target.shape as [number, number];
+  const [n] = p.decoder.shape as [number, number];
+  const planes = planesOf(branch);
+  const length = sumsLength(d, planes);
+  const width = PARTIAL_COLUMNS + length - SUMS.length;
+  at(t.sums, "f64", ...(live === undefined ? [length] : []));
+  const err = checked(branch.err, "f32", ...errShape(branch, B, d));
   const R = Math.min(MOST_ROWS_A_BLOCK, Math.max(1, Math.ceil(B / BLOCKS)));
   const blocks = Math.ceil(B / R);
   const args = {
     preBias: at(p.preBias, "f32", d),
-    x: at(x, "f32", B, d),
+    x: at(target, "f32", B, d),
     err: err.address,
     err16: copyToWrite(cuda, err),
-    live: live === undefined ? 0 : at(live.err, "f32", B, d),
+    live: live === undefined ? 0 : at(live.err, "f32", ...errShape(live, B, d)) + 4 * (planesOf(live) - 1) * B * d,
     k: branch.codes.capacity,
     ...{ B, d, R },
-    partial: cuda.scratch.get("sums of rows", 8 * blocks * (PARTIAL_COLUMNS + 2 * d)),
+    partial: cuda.scratch.get("sums of rows", 8 * blocks * width),
     bad: stepAddresses(t).bad,
   };
-  return { err, blocks, args };
+  return { err, blocks, width, prefixes: prefixesOf(branch, n), args };
 }
 
 /** Adds the lines of `partial`, one for each block of rows, to the step's sums. */
 function addSums(
   cuda: CudaContext,
+  p: Params,
   t: Step,
-  { partial, d, bad }: { readonly partial: number; readonly d: number; readonly bad: number },
-  blocks: number,
+  { codes }: Branch,
+  { err, blocks, width, args: { partial, bad } }: ReturnType<typeof residualOf>,
   isDead: boolean,
 ): void {
-  const launch = { blocks: Math.ceil((PARTIAL_COLUMNS + 2 * d) / 32), threads: 1024 };
-  const { sums } = stepAddresses(t);
-  cuda.kernels.launch("residual_sums", launch, { partial, blocks, d, dead: isDead ? 1 : 0, sums, bad });
+  const { sums, hyper } = stepAddresses(t);
+  const launch = { blocks: Math.ceil(width / 32), threads: 1024 };
+  cuda.kernels.launch("residual_sums", launch, { partial, blocks, width, dead: isDead ? 1 : 0, sums, bad });
+  wroteWithCopy(err);
+  if (isDead || p.sparsity === undefined) return;
+  const [k, B] = [codes.capacity, codes.rows];
+  const rows = Math.min(TANH_BLOCKS, Math.ceil(B / 8));
+  const tanh = cuda.scratch.get("sums of tanh", 8 * TANH_BLOCKS);
+  const { value } = ownCodes(codes, B).from();
+  cuda.kernels.launch("tanh_rows", { blocks: rows, threads: 256 }, { value, k, B, hyper, partial: tanh });
+  cuda.kernels.launch("tanh_total", { blocks: 1, threads: 1024 }, { partial: tanh, blocks: rows, hyper, sums });
 }
 
 // ---- products over all dead latents ----

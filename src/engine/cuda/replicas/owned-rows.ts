@@ -10,7 +10,7 @@
 
 import { type Elements, groupOf } from "../../../collective/collective.ts";
 import { CORE_PARAMS, PARAMS } from "../../../sae/params.ts";
-import type { SelectionPlan, State } from "../../engine.ts";
+import type { Dims, SelectionPlan, State } from "../../engine.ts";
 import { slotsOf } from "../../selections.ts";
 import type { CudaContext } from "../context.ts";
 import type { StructOf } from "../contract.ts";
@@ -61,8 +61,7 @@ export function rangesOf({ first, end, rest }: Share, n: number): [from: number,
  */
 export function replicationOf(
   { exchange, bytes }: CudaContext,
-  n: number,
-  d: number,
+  { dIn, n, dOut }: Dims,
   selections: readonly SelectionPlan[],
   rows: number,
   dense: boolean,
@@ -71,9 +70,9 @@ export function replicationOf(
   if (replicas === 1) return "alone";
   // Gradient rows, of which (replicas - 1) / replicas cross the link, are written and read once
   // more besides.
-  const gradients = 8 * n * d;
+  const gradients = 4 * n * (dIn + dOut);
   const k = slotsOf(selections.filter(({ among }) => among === "all"));
-  return dense || (replicas - 1) * rows * (2 * d * bytes + 12 * k) > gradients ? "gradients" : "rows";
+  return dense || (replicas - 1) * rows * ((dIn + dOut) * bytes + 12 * k) > gradients ? "gradients" : "rows";
 }
 
 /** A matrix of this rank's rows, all of the same number of bytes. */
@@ -81,31 +80,34 @@ export interface RowMatrix {
   readonly name: string;
   readonly at: Address;
   readonly width: number;
+  /** Matrices one after the other; default 1. */
+  readonly planes?: number;
   /** What rows that other replicas have more are filled with. */
   readonly filler?: number;
 }
 
-/** Those of all replicas, replica by replica, `rows` of each, of which this one has B. */
+/**
+ * Those of all replicas, replica by replica, `rows` of each (of each plane), of which this one has
+ * B.
+ */
 export function gatherRows(cuda: CudaContext, parts: readonly RowMatrix[], B: number, rows: number): Address[] {
   const { collective } = cuda.exchange;
   const { rank, size } = groupOf(collective.grid, "replicas");
-  const gathered = parts.map(({ name, at, width, filler = 0 }) => {
-    const all = cuda.scratch.get(`${name} of all replicas`, size * rows * width);
-    if (B === rows) return { from: at, all, width };
-    const own = all + rank * rows * width;
-    cuda.device.copy(own, at, B * width);
-    cuda.device.fill(own + B * width, filler, (rows - B) * width);
-    return { from: own, all, width };
+  const gathered = parts.map(({ name, at, width, planes = 1, filler = 0 }) => {
+    const bytes = planes * rows * width;
+    const all = cuda.scratch.get(`${name} of all replicas`, size * bytes);
+    if (B === rows) return { from: at, all, bytes };
+    const own = all + rank * bytes;
+    for (let plane = 0; plane < planes; plane++) {
+      const to = own + plane * rows * width;
+      cuda.device.copy(to, at + plane * B * width, B * width);
+      cuda.device.fill(to + B * width, filler, (rows - B) * width);
+    }
+    return { from: own, all, bytes };
   });
   cuda.exchange.asOneLaunch(() => {
-    for (const { from, all, width } of gathered) {
-      collective.allGather(
-        bytesAt(from, rows * width),
-        bytesAt(all, size * rows * width),
-        "replicas",
-        cuda.device.stream,
-      );
-    }
+    for (const { from, all, bytes } of gathered)
+      collective.allGather(bytesAt(from, bytes), bytesAt(all, size * bytes), "replicas", cuda.device.stream);
   });
   return gathered.map(({ all }) => all);
 }
@@ -158,14 +160,11 @@ export function complete(cuda: CudaContext, { params, m: first, v: second, ema }
   // Weights that are computed with as they are have been given to all as they were updated.
   const groups = [...(cuda.bytes === 4 ? [] : [params]), first, second, ...(ema === undefined ? [] : [ema])];
   const matrices = groups.flatMap((group) => MATRICES.map((name) => checked(group[name], "f32")));
-  const [n, d] = params.encoder.shape as [number, number];
-  gatherOwned(
-    cuda,
-    matrices.map(({ address }) => address),
-    n,
-    4 * d,
-    cuda.device.stream,
-  );
+  for (const name of MATRICES) {
+    const [n, d] = params[name].shape as [number, number];
+    const all = groups.map((group) => checked(group[name], "f32").address);
+    gatherOwned(cuda, all, n, 4 * d, cuda.device.stream);
+  }
   // The copies of weights are those of all rows already.
   for (const tensor of matrices) {
     if (tensor === params.encoder || tensor === params.decoder) wroteWithCopy(tensor);
