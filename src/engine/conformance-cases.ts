@@ -10,7 +10,7 @@ import { alone, type Case, EDGES, SMALL, shapes, steps } from "./conformance-cas
 import { type Draw, draw } from "./conformance-draw.ts";
 import { FUSED } from "./conformance-fused.ts";
 import { GuardedStep, type Setup } from "./conformance-guarded-step.ts";
-import { LOADS, NORMALIZED } from "./conformance-rows.ts";
+import { COLUMNS, LOADS, NORMALIZED } from "./conformance-rows.ts";
 import { SELECTIONS } from "./conformance-selection-cases.ts";
 import { Tally } from "./conformance-tally.ts";
 import { UPLOAD } from "./conformance-upload.ts";
@@ -282,6 +282,7 @@ export const CASES: readonly Case[] = [
   FUSED,
   UPLOAD,
   ...LOADS,
+  ...COLUMNS,
   ...NORMALIZED,
   ...SELECTIONS,
   ...WHOLE_STEPS,

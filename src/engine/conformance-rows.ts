@@ -29,6 +29,33 @@ export const LOADS: readonly Case[] = (["f16", "bf16", "f32", "f64"] as const).m
   },
 }));
 
+/** Rows of raw that hold the inputs and the targets of a transcoder, one after the other. */
+export const COLUMNS: readonly Case[] = (["f16", "bf16", "f32", "f64"] as const).map((dtype) => ({
+  name: `load: some columns of ${dtype} rows, the later ones without touching what the step has found`,
+  run: async (engine: Engine, reference: Engine) => {
+    const tally = new Tally();
+    for (const [width, column, d] of [
+      [29, 0, 13],
+      [29, 13, 16],
+      [5, 4, 1],
+    ] as const) {
+      const { raw, rows } = rawRows(dtype, width, 40);
+      const setup = { ...draw({ ...SMALL, d, B: 40 }), raw: { ...raw, width, column }, rows };
+      const [e, r] = [await GuardedStep.create(engine, setup), await GuardedStep.create(reference, setup)];
+      for (const guarded of [e, r]) {
+        await guarded.set("bad", [2]);
+        await guarded.load();
+      }
+      const round = engine.real === "f32" ? Math.fround : (value: number) => value;
+      await within(`columns from ${column} on`, async () => tally.same("x", e.get("x"), r.get("x").map(round)));
+      tally.same("bad", e.get("bad"), [column === 0 ? 0 : 2]);
+      e.free();
+      r.free();
+    }
+    return { worst: tally.worst };
+  },
+}));
+
 /**
  * Rows [m,d] of all sizes, with means far from 0, of zeros, and constant; every number can be held
  * in f32.

@@ -7,6 +7,7 @@
 import { OVERS, REDUCE_OPS, WIRE_TYPES } from "../../collective/collective.ts";
 import { headerOf, parametersOf } from "../contract/header.ts";
 import type { ArgumentsOf, Contract, Fields } from "../contract/layout.ts";
+import type { Rule } from "../engine.ts";
 import { SHARED_CONSTANTS, SHARED_ENUMS } from "../contract/names.ts";
 
 /**
@@ -14,6 +15,9 @@ import { SHARED_CONSTANTS, SHARED_ENUMS } from "../contract/names.ts";
  * product in bfloat16.
  */
 export const INSTRUCTION_SETS = ["portable", "avx2", "avx512", "avx512_bf16", "amx"] as const;
+
+/** Of the live codes. */
+export const RULES = ["topk", "batchtopk", "threshold"] as const satisfies readonly Rule["kind"][];
 
 const STRUCTS = {
   /** Null where there is no such parameter. */
@@ -62,23 +66,34 @@ const STRUCTS = {
     ops: `void*[${REDUCE_OPS.length}]`,
     shards: "size_t",
     shard: "size_t",
+    replicas: "size_t",
+    replica: "size_t",
     deadline: "double",
   },
-  /** Rows of raw [m,d] numbered by `rows` [B] -> x. */
+  /**
+   * Columns `column` to column + d of the rows of raw [m,width] numbered by `rows` [B] -> x. `sums`:
+   * how many there are.
+   */
   Load: {
     format: "Format",
     raw: "const char*",
     m: "size_t",
+    width: "size_t",
+    column: "size_t",
     rows: "const u32*",
     x: "float*",
     B: "size_t",
     d: "size_t",
     n: "size_t",
+    sums: "size_t",
     t: "Step",
     normalization: "Normalization",
     factor: "double",
   },
-  /** `age` null: the dead are neither counted nor selected. dead.k of 0: counted only. */
+  /**
+   * `age` null: the dead are neither counted nor selected. dead.k of 0: counted only. `rule`: of the live codes. `thresholds` of RULE_THRESHOLD: of each
+   * latent, or one of all where `thresholdStep` is 0. band.k of 0: none.
+   */
   Encode: {
     p: "Params",
     x: "const float*",
@@ -89,9 +104,15 @@ const STRUCTS = {
     live: "Codes",
     dead: "Codes",
     age: "const u32*",
+    rule: "Rule",
+    thresholds: "const float*",
+    thresholdStep: "size_t",
+    band: "Codes",
   },
   /** `isLive`: t.fired is written. */
   Merge: { peers: "const Peers*", z: "Codes", B: "size_t", k: "size_t", n: "size_t", t: "Step", isLive: "u32" },
+  /** `peers` null: one rank. */
+  Cut: { peers: "const Peers*", z: "Codes", B: "size_t", n: "size_t", t: "Step" },
   AllReduce: { peers: "const Peers*", over: "Over", type: "WireType", op: "ReduceOp", at: "void*", count: "size_t" },
   /** `skip` [d,dIn]: is added to plane 0, times x [B,dIn]. */
   Decode: { branch: "Branch", skip: "const float*", x: "const float*", dIn: "size_t" },
@@ -160,6 +181,7 @@ export const CONTRACT = {
   enums: {
     ...SHARED_ENUMS,
     InstructionSet: { values: INSTRUCTION_SETS },
+    Rule: { values: RULES, prefix: "RULE_" },
     Over: { values: OVERS },
     WireType: { values: WIRE_TYPES, prefix: "WIRE_" },
     ReduceOp: { values: REDUCE_OPS, prefix: "REDUCE_" },
@@ -173,6 +195,7 @@ export const OPERATIONS = {
   load: ["saetta_load", "Load"],
   encode: ["saetta_encode", "Encode"],
   merge: ["saetta_merge", "Merge"],
+  cut: ["saetta_cut", "Cut"],
   allReduce: ["saetta_all_reduce", "AllReduce"],
   decode: ["saetta_decode", "Decode"],
   residual: ["saetta_residual", "Residual"],

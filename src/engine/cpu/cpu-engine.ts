@@ -33,8 +33,8 @@ import { EngineBase } from "../engine-base.ts";
 import { type GradTensors, NO_PARAMS } from "../held-memory.ts";
 import { hostMemory, writeRows } from "../host-rows.ts";
 import { refusedPlan, sidesOf, slotsOf } from "../selections.ts";
-import { sumsLength } from "../sums.ts";
 import { BranchArguments, NO_BRANCH } from "./branch-arguments.ts";
+import { RULES } from "./contract.ts";
 import {
   at,
   CHECKS,
@@ -56,9 +56,6 @@ import { peersOf, reduction } from "./peers.ts";
 /** Rows of a batch are u32 in the lists of the gradients, as latents are in the codes. */
 const MAX_COUNT = 2 ** 32 - 2;
 const ENTRY_BYTES = 12;
-/** The selection rules that its kernels know. */
-const RULES = ["topk"] as const;
-
 interface Pending {
   readonly ticket: number;
   readonly bytes: Uint8Array;
@@ -103,7 +100,7 @@ export class CpuEngine extends EngineBase<CpuTensor, CpuCodes, CpuGrads> impleme
   }
 
   refuses(dims: Dims, selections: readonly SelectionPlan[]): string | undefined {
-    const refused = refusedPlan(dims, selections, RULES);
+    const refused = refusedPlan(dims, selections, [...RULES, "band"]);
     if (refused !== undefined) return refused;
     if (dims.n > MAX_COUNT) return `at most ${MAX_COUNT} latents can be numbered`;
     const needed = 3 * 4 * parameterCount(dims, CORE_PARAMS);
@@ -184,21 +181,22 @@ export class CpuEngine extends EngineBase<CpuTensor, CpuCodes, CpuGrads> impleme
     return ownCodes(z).tensors;
   }
 
-  load(raw: Tensor, rows: Tensor, x: Tensor, t: Step, { kind, factor } = NO_NORMALIZATION): void {
+  load(raw: Tensor, rows: Tensor, x: Tensor, t: Step, { kind, factor } = NO_NORMALIZATION, column = 0): void {
     this.#open();
     const [B, d] = x.shape;
-    const [m] = raw.shape;
+    const [m, width] = raw.shape;
     const format = formatOf(raw.dtype);
     if (format === -1) throw new SaettaError(`rows of ${raw.dtype} cannot be loaded`, { where: WHERE });
     if (rows.shape[0] < B) throw new SaettaError(`${rows.shape[0]} row numbers for a batch of ${B}`, { where: WHERE });
-    at(t.sums, "f64", sumsLength(d));
+    if (column + d > width)
+      throw new SaettaError(`columns ${column} to ${column + d} of rows of ${width}`, { where: WHERE });
     this.#native.load(this.#stream, {
       format,
-      raw: at(raw, raw.dtype, m, d),
-      m,
+      raw: at(raw, raw.dtype, m, width),
+      ...{ m, width, column },
       rows: at(rows, "u32"),
       x: at(x, "f32"),
-      ...{ B, d, n: t.fired.shape[0] },
+      ...{ B, d, n: t.fired.shape[0], sums: t.sums.shape[0] },
       t: stepAddresses(t),
       normalization: NORMALIZATIONS.indexOf(kind),
       factor,
@@ -207,24 +205,39 @@ export class CpuEngine extends EngineBase<CpuTensor, CpuCodes, CpuGrads> impleme
 
   encode(p: Params, x: Tensor, t: Step, selections: readonly Selection[], age?: Tensor): void {
     this.#open();
-    const { live, dead } = sidesOf(selections, WHERE);
+    const { live, dead, band } = sidesOf(selections, WHERE);
+    const { rule } = live;
     const [n, d] = p.encoder.shape;
     const [B] = x.shape;
     checkStep(t, n);
-    const dOut = p.preBias.shape[0]!;
+    const params = paramAddresses(p, n, d, p.preBias.shape[0]);
     const minus = p.untied ? { preBias: this.#zeros(d) } : {};
+    const thresholds = rule.kind === "threshold" ? params[rule.param] : 0;
+    if ((rule.kind === "threshold" && thresholds === 0) || (band !== undefined && params.threshold === 0))
+      throw new SaettaError("a selection by thresholds that are not among the parameters", { where: WHERE });
     this.#native.encode(this.#stream, {
-      p: { ...paramAddresses(p, n, d, dOut), ...minus },
+      p: { ...params, ...minus },
       x: at(x, "f32", B, d),
       ...{ B, d, n },
       t: stepAddresses(t),
       live: ownCodes(live.codes).addresses(B),
       dead: dead === undefined ? NO_CODES : ownCodes(dead).addresses(B),
       age: age === undefined ? 0 : at(age, "u32", n),
+      rule: RULES.indexOf(rule.kind as (typeof RULES)[number]),
+      thresholds,
+      thresholdStep: rule.kind === "threshold" && rule.param === "threshold" ? 1 : 0,
+      band: band === undefined ? NO_CODES : ownCodes(band).addresses(B),
     });
   }
 
   reconcile(rule: Rule, z: Codes, t: Step, live: boolean): void {
+    const [n] = t.fired.shape;
+    if (rule.kind === "batchtopk") {
+      this.#open();
+      const codes = ownCodes(z).addresses(z.rows);
+      this.#native.cut(this.#stream, { peers: this.#peers, z: codes, B: z.rows, n, t: stepAddresses(t) });
+      return;
+    }
     if (this.#collective.grid.shards === 1 || rule.kind !== "topk") return;
     this.#open();
     this.#native.merge(this.#stream, {
@@ -232,7 +245,7 @@ export class CpuEngine extends EngineBase<CpuTensor, CpuCodes, CpuGrads> impleme
       z: ownCodes(z).addresses(z.rows),
       B: z.rows,
       k: rule.k,
-      n: t.fired.shape[0],
+      n,
       t: stepAddresses(t),
       isLive: live ? 1 : 0,
     });

@@ -19,6 +19,8 @@ export function peersOf(native: Native, { grid, host, deadline }: Collective): A
     ops: REDUCE_OPS.map((op) => ops[op]),
     shards: grid.shards,
     shard: grid.shard,
+    replicas: grid.replicas,
+    replica: grid.replica,
     deadline,
   });
 }

@@ -33,6 +33,7 @@ enum Format : u32 { FORMAT_F32, FORMAT_F64, FORMAT_F16, FORMAT_BF16 };
 enum Normalization : u32 { NORMALIZE_NONE, NORMALIZE_SCALE, NORMALIZE_UNIT, NORMALIZE_LAYER_NORM };
 enum Penalty : u32 { PENALTY_NONE, PENALTY_STEP, PENALTY_TANH, PENALTY_QUADRATIC };
 enum InstructionSet : u32 { PORTABLE, AVX2, AVX512, AVX512_BF16, AMX };
+enum Rule : u32 { RULE_TOPK, RULE_BATCHTOPK, RULE_THRESHOLD };
 enum Over : u32 { SHARDS, REPLICAS, ALL };
 enum WireType : u32 { WIRE_F64, WIRE_F32, WIRE_U32, WIRE_U8 };
 enum ReduceOp : u32 { REDUCE_SUM, REDUCE_MAX, REDUCE_MIN };
@@ -95,24 +96,29 @@ struct Peers {
   void* ops[3];
   size_t shards;
   size_t shard;
+  size_t replicas;
+  size_t replica;
   double deadline;
 };
-static_assert(sizeof(Peers) == 128, "");
+static_assert(sizeof(Peers) == 144, "");
 
 struct Load {
   Format format;
   const char* raw;
   size_t m;
+  size_t width;
+  size_t column;
   const u32* rows;
   float* x;
   size_t B;
   size_t d;
   size_t n;
+  size_t sums;
   Step t;
   Normalization normalization;
   double factor;
 };
-static_assert(sizeof(Load) == 136, "");
+static_assert(sizeof(Load) == 160, "");
 
 struct Encode {
   Params p;
@@ -124,8 +130,12 @@ struct Encode {
   Codes live;
   Codes dead;
   const u32* age;
+  Rule rule;
+  const float* thresholds;
+  size_t thresholdStep;
+  Codes band;
 };
-static_assert(sizeof(Encode) == 224, "");
+static_assert(sizeof(Encode) == 280, "");
 
 struct Merge {
   const Peers* peers;
@@ -137,6 +147,15 @@ struct Merge {
   u32 isLive;
 };
 static_assert(sizeof(Merge) == 128, "");
+
+struct Cut {
+  const Peers* peers;
+  Codes z;
+  size_t B;
+  size_t n;
+  Step t;
+};
+static_assert(sizeof(Cut) == 112, "");
 
 struct AllReduce {
   const Peers* peers;
@@ -256,6 +275,7 @@ void saetta_gradients_release(saetta::Stream* stream, saetta::Gradients* g);
 void saetta_load(saetta::Stream* stream, const saetta::Load* a);
 void saetta_encode(saetta::Stream* stream, const saetta::Encode* a);
 void saetta_merge(saetta::Stream* stream, const saetta::Merge* a);
+void saetta_cut(saetta::Stream* stream, const saetta::Cut* a);
 void saetta_all_reduce(saetta::Stream* stream, const saetta::AllReduce* a);
 void saetta_decode(saetta::Stream* stream, const saetta::Decode* a);
 void saetta_residual(saetta::Stream* stream, const saetta::Residual* a);

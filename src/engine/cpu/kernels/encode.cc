@@ -98,7 +98,7 @@ static Selection makeSelection(Stream& s, size_t slot, size_t B, size_t padded, 
 extern "C" void saetta_encode(saetta::Stream* stream, const saetta::Encode* args) {
   using namespace saetta;
   stream->submit([a = *args](Stream& s) {
-    if (s.path >= AVX512_BF16) encodeScreened(s, a);
+    if (s.path >= AVX512_BF16 && a.rule != RULE_THRESHOLD && a.band.k == 0) encodeScreened(s, a);
     else SAETTA_RUN(s, encode, a);
   });
 }
@@ -189,8 +189,37 @@ static void pack(const Encode& a, size_t first, int V, float* to) {
   }
 }
 
-/// Rows that stay in cache; `isDead` is null when no dead latent is to be selected.
-static void encodePiece(Stream& s, const Encode& a, const uint8_t* isDead) {
+/// Candidates among `rows` (a bit for each) of the pre-activations of latent j of rows from b on.
+static inline void take(const Selection& z, const Vec& pre, size_t j, size_t b, uint32_t) {
+  for (uint32_t bits = above(pre, load<Vec>(z.thresholds + b)); bits != 0; bits &= bits - 1) {
+    const int lane = __builtin_ctz(bits);
+    z.add(b + lane, pre[lane], static_cast<uint32_t>(j));
+  }
+}
+
+static inline void take(const Window& z, const Vec& pre, size_t j, size_t b, uint32_t rows) {
+  uint32_t bits = above(pre, Vec{} + z.low[j]) & rows;
+  if (z.high != nullptr) bits &= above(Vec{} + z.high[j], pre);
+  for (; bits != 0; bits &= bits - 1) {
+    const int lane = __builtin_ctz(bits);
+    z.add(b + lane, pre[lane], static_cast<uint32_t>(j));
+  }
+}
+
+/// The window's codes of a piece.
+static Window windowOf(Stream& s, const Window& window, const Codes& to, size_t B, size_t slot) {
+  Window z = window;
+  z.to = to;
+  z.counts = s.scratch<uint32_t>(slot, B);
+  std::fill(z.counts, z.counts + B, 0u);
+  return z;
+}
+
+/// Rows that stay in cache; `isDead` is null when no dead latent is to be selected, `band` when
+/// there is none. Live: a Selection or a Window.
+template <class Live>
+static void encodePiece(Stream& s, const Encode& a, const uint8_t* isDead, const Window* bandOfAll,
+                        const Window* liveOfAll) {
   const size_t panels = ceilDiv(a.B, PANEL_ROWS);
   const auto vectors = [&](size_t panel) {
     return static_cast<int>(ceilDiv(std::min(PANEL_ROWS, a.B - panel * PANEL_ROWS), W));
@@ -199,7 +228,11 @@ static void encodePiece(Stream& s, const Encode& a, const uint8_t* isDead) {
   float* packed = s.scratch<float>(PACKED, panels * panelSize);
   s.parallel(panels,
              [&](size_t panel, unsigned) { pack(a, panel * PANEL_ROWS, vectors(panel), packed + panel * panelSize); });
-  const Selection live = makeSelection(s, LIVE_SELECTION, a.B, panels * PANEL_ROWS, keptPerRow(a));
+  Live live;
+  if constexpr (std::is_same_v<Live, Window>) live = windowOf(s, *liveOfAll, a.live, a.B, LIVE_WINDOW + 2);
+  else live = makeSelection(s, LIVE_SELECTION, a.B, panels * PANEL_ROWS, keptPerRow(a));
+  const bool selectBand = bandOfAll != nullptr;
+  const Window band = selectBand ? windowOf(s, *bandOfAll, a.band, a.B, BAND_WINDOW + 2) : Window{};
   const bool selectDead = isDead != nullptr;
   const Selection dead =
       selectDead ? makeSelection(s, DEAD_SELECTION, a.B, panels * PANEL_ROWS, a.dead.k) : Selection{};
@@ -230,15 +263,10 @@ static void encodePiece(Stream& s, const Encode& a, const uint8_t* isDead) {
           const Vec pre = load<Vec>(out + ((j - j0) * V + v) * W) + bias;
           nan += pre * 0.0f;
           const size_t b = panel * PANEL_ROWS + v * W;
-          for (uint32_t bits = above(pre, load<Vec>(live.thresholds + b)); bits != 0; bits &= bits - 1) {
-            const int lane = __builtin_ctz(bits);
-            live.add(b + lane, pre[lane], static_cast<uint32_t>(j));
-          }
-          if (!selectDead || !isDead[j]) continue;
-          for (uint32_t bits = above(pre, load<Vec>(dead.thresholds + b)); bits != 0; bits &= bits - 1) {
-            const int lane = __builtin_ctz(bits);
-            dead.add(b + lane, pre[lane], static_cast<uint32_t>(j));
-          }
+          const uint32_t rows = b + W <= a.B ? ~0u : (1u << (a.B - b)) - 1;
+          take(live, pre, j, b, rows);
+          if (selectBand) take(band, pre, j, b, rows);
+          if (selectDead && isDead[j]) take(dead, pre, j, b, rows);
         }
       }
     };
@@ -277,18 +305,29 @@ static void encodePiece(Stream& s, const Encode& a, const uint8_t* isDead) {
   constexpr size_t ROWS = 16;
   s.parallel(ceilDiv(a.B, ROWS), [&](size_t tile, unsigned) {
     for (size_t b = tile * ROWS; b < std::min(a.B, (tile + 1) * ROWS); b++) {
-      live.finish(b, a.live, &a.t);
+      if constexpr (std::is_same_v<Live, Window>) live.finish(b, a.t);
+      else live.finish(b, a.live, &a.t);
+      if (selectBand) band.finish(b, a.t);
       if (selectDead) dead.finish(b, a.dead, nullptr);
     }
   });
+  if constexpr (std::is_same_v<Live, Window>) {
+    for (size_t b = 0; b < a.B; b++) *a.t.active += live.counts[b];
+  }
 }
 
 static void encode(Stream& s, const Encode& a) {
   const uint8_t* isDead = markDead(s, a);
   if (isDead == nullptr && a.dead.k > 0) clear(s, a.dead, a.B);
-  const size_t keys = capacityOf(a.live.k) + (isDead != nullptr ? capacityOf(a.dead.k) : 0);
-  inPieces(a, a.d * sizeof(float) + keys * sizeof(uint64_t), PANEL_ROWS,
-           [&](const Encode& part) { encodePiece(s, part, isDead); });
+  const bool byThreshold = a.rule == RULE_THRESHOLD;
+  const Window window = byThreshold ? thresholdWindow(s, a) : Window{};
+  const Window inBand = a.band.k > 0 ? bandWindow(s, a) : Window{};
+  const Window* band = a.band.k > 0 ? &inBand : nullptr;
+  const size_t keys = (byThreshold ? 0 : capacityOf(a.live.k)) + (isDead != nullptr ? capacityOf(a.dead.k) : 0);
+  inPieces(a, a.d * sizeof(float) + keys * sizeof(uint64_t), PANEL_ROWS, [&](const Encode& part) {
+    if (byThreshold) encodePiece<Window>(s, part, isDead, band, &window);
+    else encodePiece<Selection>(s, part, isDead, band, nullptr);
+  });
 }
 
 #endif

@@ -16,7 +16,9 @@ enum EncodeScratch : size_t {
   PASSED,
   LIVE_SELECTION,
   DEAD_SELECTION = LIVE_SELECTION + 4,
-  ENCODE_REST = DEAD_SELECTION + 4
+  LIVE_WINDOW = DEAD_SELECTION + 4,
+  BAND_WINDOW = LIVE_WINDOW + 3,
+  ENCODE_REST = BAND_WINDOW + 3
 };
 
 /// A 1 for each dead latent; null when none is to be selected. Sets sums[DEAD].
@@ -32,8 +34,9 @@ inline const uint8_t* markDead(Stream& s, const Encode& a) {
   return count > 0 && a.dead.k > 0 ? isDead : nullptr;
 }
 
-/// Codes that a row of the live ones keeps, at most its slots.
+/// Codes that a row of the live ones keeps, at most its slots. Of a batch, `cut` decides.
 inline size_t keptPerRow(const Encode& a) {
+  if (a.rule != RULE_TOPK) return a.live.k;
   return static_cast<size_t>(std::min(static_cast<double>(a.live.k), a.t.hyper[ROW_K]));
 }
 
@@ -57,7 +60,7 @@ void inPieces(const Encode& a, size_t bytesARow, size_t multiple, const F& f) {
     Encode part = a;
     part.B = std::min(rows, a.B - first);
     part.x += first * a.d;
-    for (Codes* z : {&part.live, &part.dead}) {
+    for (Codes* z : {&part.live, &part.dead, &part.band}) {
       const size_t slots = first * z->k;
       z->latent += slots;
       z->value += slots;
@@ -74,6 +77,51 @@ inline void writeCode(const Codes& to, size_t slot, uint32_t latent, float value
   to.grad[slot] = 0;
   if (firing != nullptr && latent != NONE && value > firing->hyper[FIRED_ABOVE])
     __atomic_store_n(&firing->fired[latent], 1u, __ATOMIC_RELAXED);
+}
+
+/// What a rule selects that looks at one latent at a time: values above low[j] and, where `high` is
+/// not null, below high[j]. The latents of a row come in their order, so codes are final at once.
+struct Window {
+  Codes to;
+  const float *low, *high;
+  /// Of each row how many are selected, also beyond its slots.
+  uint32_t* counts;
+  const Step* firing;
+
+  void add(size_t b, float value, uint32_t latent) const {
+    const size_t at = counts[b]++;
+    if (at < to.k) writeCode(to, b * to.k + at, latent, value, firing);
+  }
+
+  void finish(size_t b, const Step& t) const {
+    if (counts[b] > to.k) markFull(t);
+    for (size_t at = counts[b]; at < to.k; at++) writeCode(to, b * to.k + at, NONE, 0, nullptr);
+  }
+};
+
+/// Of the live codes by RULE_THRESHOLD. A NaN is a threshold that nothing is above.
+inline Window thresholdWindow(Stream& s, const Encode& a) {
+  float* low = s.scratch<float>(LIVE_WINDOW, a.n);
+  for (size_t j = 0; j < a.n; j++) {
+    const float threshold = a.thresholds[j * a.thresholdStep];
+    low[j] = std::isnan(threshold) ? INFINITY : std::max(threshold, 0.0f);
+  }
+  return {a.live, low, nullptr, nullptr, &a.t};
+}
+
+/// Of the band: within half a bandwidth of the threshold. Ends are rounded outwards, so that the
+/// floats between them are those between the true ends.
+inline Window bandWindow(Stream& s, const Encode& a) {
+  float *low = s.scratch<float>(BAND_WINDOW, a.n), *high = s.scratch<float>(BAND_WINDOW + 1, a.n);
+  const double half = a.t.hyper[BANDWIDTH] / 2;
+  for (size_t j = 0; j < a.n; j++) {
+    const double first = a.p.threshold[j] - half, last = a.p.threshold[j] + half;
+    low[j] = static_cast<float>(first);
+    high[j] = static_cast<float>(last);
+    if (low[j] > first) low[j] = std::nextafter(low[j], -INFINITY);
+    if (high[j] < last) high[j] = std::nextafter(high[j], INFINITY);
+  }
+  return {a.band, low, high, nullptr, nullptr};
 }
 
 /// Which groups of rows are how far: a group takes the stretches of latents in order, one thread at

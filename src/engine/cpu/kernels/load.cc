@@ -1,4 +1,4 @@
-// load: rows gathered by number, converted to f32, normalised.
+// load: columns of rows gathered by number, converted to f32, normalised.
 
 #ifndef SAETTA_PATH
 #include "saetta.h"
@@ -9,15 +9,19 @@
 extern "C" void saetta_load(saetta::Stream* stream, const saetta::Load* args) {
   using namespace saetta;
   stream->submit([a = *args](Stream& s) {
+    if ((*a.t.bad & FULL) != 0) return;
     for (size_t b = 0; b < a.B; b++) {
       if (a.rows[b] >= a.m)
         throw std::out_of_range("load: row " + std::to_string(a.rows[b]) + " was asked for, there are " +
                                 std::to_string(a.m));
     }
-    std::memset(a.t.sums, 0, (SUMS + 2 * a.d) * sizeof(double));
-    std::memset(a.t.fired, 0, a.n * sizeof(uint32_t));
-    *a.t.bad = 0;
-    *a.t.sq = 0;
+    if (a.column == 0) {
+      std::memset(a.t.sums, 0, a.sums * sizeof(double));
+      std::memset(a.t.fired, 0, a.n * sizeof(uint32_t));
+      *a.t.bad = 0;
+      *a.t.sq = *a.t.active = 0;
+      *a.t.cut = 0;
+    }
     SAETTA_RUN(s, loadRows, a);
   });
 }
@@ -122,7 +126,7 @@ static void loadRows(Stream& s, const Load& a) {
   s.parallel(ceilDiv(a.B, ROWS), [&](size_t tile, unsigned) {
     for (size_t b = tile * ROWS; b < std::min(a.B, (tile + 1) * ROWS); b++) {
       float* to = a.x + b * a.d;
-      convertRow(a.format, a.raw + a.rows[b] * a.d * size, to, a.d);
+      convertRow(a.format, a.raw + (a.rows[b] * a.width + a.column) * size, to, a.d);
       bool finite = isFinite(to, a.d);
       if (finite && a.normalization != NORMALIZE_NONE) {
         normalizeRow(a.normalization, a.factor, to, a.d);

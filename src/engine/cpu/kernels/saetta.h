@@ -35,6 +35,9 @@ namespace saetta {
 /// Any thread may say that something is not finite.
 inline void markBad(const Step& t) { __atomic_fetch_or(t.bad, 1u, __ATOMIC_RELAXED); }
 
+/// Any thread may say that a row needs more slots than there are.
+inline void markFull(const Step& t) { __atomic_fetch_or(t.bad, FULL, __ATOMIC_RELAXED); }
+
 inline void pause() {
 #if defined(__x86_64__)
   _mm_pause();
