@@ -13,7 +13,7 @@ import { Rng } from "../util/rng.ts";
 import { allocStep, freeStep, writeHyper } from "./allocate.ts";
 import { HYPERS } from "./conformance-draw.ts";
 import { Tally } from "./conformance-tally.ts";
-import { type Engine, NONE, type Over, type ReduceOp, type Tensor } from "./engine.ts";
+import { type Codes, type Engine, FULL, NONE, type Over, type ReduceOp, type Tensor } from "./engine.ts";
 import { allocNumbers, readNumbers, writeNumbers } from "./numbers.ts";
 
 export interface GridCase {
@@ -169,49 +169,66 @@ const RECONCILED: readonly Drawn[] = [
   { B: 9, slots: 6, k: 6, n: 12, most: 0, kinds: 9 }, // none on
 ];
 
+type Pairs = readonly (readonly { readonly latent: number; readonly value: number }[])[];
+
+/** The pairs of each row as codes hold them: latents, values, gradients. */
+function spelled(rows: Pairs, slots: number): readonly [number[], number[], number[]] {
+  const each = <T>(of: (row: number, slot: number) => T) =>
+    Array.from({ length: rows.length * slots }, (_, e) => of(Math.floor(e / slots), e % slots));
+  return [
+    each((row, slot) => rows[row]![slot]?.latent ?? NONE),
+    each((row, slot) => rows[row]![slot]?.value ?? 0),
+    each(() => 0),
+  ];
+}
+
+function writePairs(engine: Engine, z: Codes, rows: Pairs): void {
+  const { latent, value, grad } = engine.pairs(z);
+  const values = spelled(rows, z.capacity);
+  [latent, value, grad].forEach((tensor, i) => {
+    engine.write(tensor, bytesOf(held(values[i]!, tensor.dtype)));
+  });
+}
+
+/** [n], 1 for what the pairs fire. */
+function firedBy(rows: Pairs, above: number, n: number): Float64Array {
+  const fired = new Float64Array(n);
+  for (const { latent, value } of rows.flat()) if (value > above) fired[latent] = 1;
+  return fired;
+}
+
+const FIRED_ABOVE = 0.25;
+
 const RECONCILE: readonly GridCase[] = RECONCILED.map((draw, i) => ({
   name: `reconcile: ${JSON.stringify(draw)}`,
   run: async (engine, collective) => {
     const { shards, shard, replica } = collective.grid;
     const { B, slots, k, n } = draw;
     const all = Array.from({ length: shards }, (_, s) => codesOf(s, 100 * i + replica, draw));
-    const firedAbove = 0.25;
     const t = allocStep(engine, autoencoderDims(1, n));
-    writeHyper(engine, t, { ...HYPERS, firedAbove });
     const z = engine.codes(B, slots);
     const { latent, value, grad } = engine.pairs(z);
     const checks: (() => Promise<void>)[] = [];
-    for (const live of [true, false]) {
-      const at = (row: number, slot: number) => all[shard]![row]![slot];
-      const each = <T>(of: (row: number, slot: number) => T) =>
-        Array.from({ length: B * slots }, (_, e) => of(Math.floor(e / slots), e % slots));
-      const write = (to: Tensor, values: number[]) => engine.write(to, bytesOf(held(values, to.dtype)));
-      write(
-        latent,
-        each((row, slot) => at(row, slot)?.latent ?? NONE),
-      );
-      write(
-        value,
-        each((row, slot) => at(row, slot)?.value ?? 0),
-      );
+    for (const [live, rowK] of [
+      [true, k + 1],
+      [true, Math.ceil(k / 2)],
+      [false, 1],
+    ] as const) {
+      writeHyper(engine, t, { ...HYPERS, firedAbove: FIRED_ABOVE, rowK });
+      writePairs(engine, z, all[shard]!);
       engine.write(t.fired, bytesOf(new Uint32Array(n).fill(1)));
       engine.reconcile({ kind: "topk", k }, z, t, live);
 
       // By value, then the lower shard, then the lower latent.
+      const most = shards === 1 ? slots : live ? Math.min(k, rowK) : k;
       const kept = Array.from({ length: B }, (_, row) => {
         const pairs = all.flatMap((codes, s) => codes[row]!.map((pair) => ({ ...pair, s })));
         pairs.sort((a, b) => b.value - a.value || a.s - b.s || a.latent - b.latent);
-        return pairs.slice(0, shards === 1 ? slots : k).filter(({ s }) => s === shard);
+        return pairs.slice(0, most).filter(({ s }) => s === shard);
       });
-      const fired = new Float64Array(n);
-      for (const pair of kept.flat()) if (pair.value > firedAbove) fired[pair.latent] = 1;
-      const expected = [
-        each((row, slot) => kept[row]![slot]?.latent ?? NONE),
-        each((row, slot) => kept[row]![slot]?.value ?? 0),
-        each(() => 0),
-        // With one shard the encode before has said what fired.
-        live && shards > 1 ? fired : new Float64Array(n).fill(1),
-      ];
+      // With one shard the encode before has said what fired.
+      const fired = live && shards > 1 ? firedBy(kept, FIRED_ABOVE, n) : new Float64Array(n).fill(1);
+      const expected = [...spelled(kept, slots), fired];
       const found = Promise.all([latent, value, grad, t.fired].map((tensor) => readHeld(engine, tensor)));
       checks.push(async () => {
         for (const [i, values] of (await found).entries())
@@ -224,4 +241,63 @@ const RECONCILE: readonly GridCase[] = RECONCILED.map((draw, i) => ({
   },
 }));
 
-export const GRID_CASES: readonly GridCase[] = [REDUCTIONS, IN_ORDER, SAME_BITS, ...RECONCILE];
+interface DrawnBatch extends Omit<Drawn, "k"> {
+  /** Of all ranks. */
+  readonly kept: number;
+}
+
+/** Later replicas have more rows. */
+const CUT: readonly DrawnBatch[] = [
+  { B: 1, slots: 1, n: 4, most: 1, kinds: 3, kept: 1 },
+  { B: 40, slots: 9, n: 9, most: 9, kinds: 3, kept: 60 },
+  { B: 200, slots: 40, n: 40, most: 8, kinds: 1000, kept: 700 },
+  { B: 50, slots: 20, n: 20, most: 20, kinds: 1, kept: 333 }, // all equal
+  { B: 50, slots: 20, n: 20, most: 20, kinds: 1, kept: 1111 },
+  { B: 30, slots: 16, n: 16, most: 3, kinds: 9, kept: 1e6 }, // fewer on than are kept
+  { B: 9, slots: 6, n: 12, most: 0, kinds: 9, kept: 5 }, // none on
+  { B: 9, slots: 12, n: 12, most: 12, kinds: 9, kept: 0 },
+  { B: 25, slots: 3, n: 12, most: 9, kinds: 2, kept: 50 }, // rows that have all their slots are full
+];
+
+const CUT_BATCH: readonly GridCase[] = CUT.map((draw, i) => ({
+  name: `reconcile by batch: ${JSON.stringify(draw)}`,
+  run: async (engine, collective) => {
+    const { shards, shard, replica, replicas } = collective.grid;
+    const { slots, n, kept } = draw;
+    const dims = autoencoderDims(1, n);
+    const rule = { kind: "batchtopk", k: 1 } as const;
+    if (engine.refuses(dims, [{ rule, among: "all", slots }]) !== undefined) return;
+    const all = Array.from({ length: replicas }, (_, r) =>
+      Array.from({ length: shards }, (_, s) => codesOf(s, 1000 + 100 * i + r, { ...draw, B: draw.B + 3 * r, k: 1 })),
+    );
+    const t = allocStep(engine, dims);
+    writeHyper(engine, t, { ...HYPERS, firedAbove: FIRED_ABOVE, kept });
+    engine.write(t.fired, bytesOf(new Uint32Array(n).fill(1)));
+    const z = engine.codes(all[replica]![shard]!.length, slots);
+    writePairs(engine, z, all[replica]![shard]!);
+    engine.reconcile(rule, z, t, true);
+
+    // By value, then the lower replica, row, shard and latent.
+    const pairs = all.flatMap((ofReplica, r) =>
+      ofReplica.flatMap((codes, s) => codes.flatMap((row, b) => row.map((pair) => ({ ...pair, r, b, s })))),
+    );
+    pairs.sort((x, y) => y.value - x.value || x.r - y.r || x.b - y.b || x.s - y.s || x.latent - y.latent);
+    const highest = pairs.slice(0, kept);
+    const own = all[replica]![shard]!.map((_, row) =>
+      highest.filter(({ r, b, s }) => r === replica && b === row && s === shard),
+    );
+    const { latent, value, grad } = engine.pairs(z);
+    const found = Promise.all([latent, value, grad, t.fired, t.cut, t.bad].map((tensor) => readHeld(engine, tensor)));
+    const full = slots < n && own.some((row) => row.length === slots);
+    const expected = [
+      ...spelled(own, slots),
+      ...[firedBy(own, FIRED_ABOVE, n), [highest.at(-1)?.value ?? 0], [full ? FULL : 0]],
+    ];
+    engine.free(z);
+    freeStep(engine, t);
+    for (const [i, values] of (await found).entries())
+      new Tally().same(["latent", "value", "grad", "fired", "cut", "bad"][i]!, values, expected[i]!);
+  },
+}));
+
+export const GRID_CASES: readonly GridCase[] = [REDUCTIONS, IN_ORDER, SAME_BITS, ...RECONCILE, ...CUT_BATCH];

@@ -7,8 +7,8 @@
 import { OVERS, REDUCE_OPS, WIRE_TYPES } from "../../collective/collective.ts";
 import { headerOf, parametersOf } from "../contract/header.ts";
 import type { ArgumentsOf, Contract, Fields } from "../contract/layout.ts";
-import type { Rule } from "../engine.ts";
 import { SHARED_CONSTANTS, SHARED_ENUMS } from "../contract/names.ts";
+import type { Rule } from "../engine.ts";
 
 /**
  * Each from `avx512` on also has what those before it have; the last two screen the encoder's
