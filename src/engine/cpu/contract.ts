@@ -71,8 +71,8 @@ const STRUCTS = {
     deadline: "double",
   },
   /**
-   * Columns `column` to column + d of the rows of raw [m,width] numbered by `rows` [B] -> x. `sums`:
-   * how many there are.
+   * Columns `column` to column + d of the rows of raw [m,width] numbered by `rows` [B] -> x.
+   * `sums`: how many there are.
    */
   Load: {
     format: "Format",
@@ -91,8 +91,9 @@ const STRUCTS = {
     factor: "double",
   },
   /**
-   * `age` null: the dead are neither counted nor selected. dead.k of 0: counted only. `rule`: of the live codes. `thresholds` of RULE_THRESHOLD: of each
-   * latent, or one of all where `thresholdStep` is 0. band.k of 0: none.
+   * `age` null: the dead are neither counted nor selected. dead.k of 0: counted only. `rule`: of
+   * the live codes. `thresholds`, of RULE_THRESHOLD: of each latent, or one of all where
+   * `thresholdStep` is 0. band.k of 0: none.
    */
   Encode: {
     p: "Params",

@@ -22,7 +22,7 @@ constexpr size_t ROWS_A_TILE = 64;
 
 enum CutScratch : size_t { COUNTS, EQUAL, EQUAL_OF_SHARDS, EQUAL_OF_REPLICAS, KEPT_EQUAL };
 
-/// The lowest value that is kept, 0 for none; how many that are equal to it there are, and are kept.
+/// The lowest value that is kept, 0 for none; how many equal it, and how many of these are kept.
 struct Found {
   float lowest;
   uint64_t equal, keptEqual;
@@ -97,7 +97,7 @@ Found findCut(Stream& s, const Cut& a) {
   return cut;
 }
 
-/// Of each row of this rank how many of the values that are equal to the lowest are kept; null: all.
+/// Of each row of this rank: how many of the values that equal the lowest are kept. Null: all.
 const uint32_t* shareEqual(Stream& s, const Cut& a, const Found& cut) {
   if (cut.keptEqual == cut.equal) return nullptr;
   const size_t shards = a.peers == nullptr ? 1 : a.peers->shards, shard = a.peers == nullptr ? 0 : a.peers->shard,

@@ -1,5 +1,5 @@
-// encode: the product encoder (x - preBias) + latentBias with the exact top k taken in its
-// epilogue, so that [B,n] never exists.
+// encode: the product encoder (x - preBias) + latentBias with the exact top k, or what is above a
+// threshold, taken in its epilogue, so that [B,n] never exists.
 //
 // x - preBias is packed into panels of ROWS rows, lanes of a vector along the rows, so that an
 // element of the encoder meets whole vectors. A tile is a group of panels and a stretch of latents.

@@ -1,6 +1,6 @@
-// How a kernel reaches the other ranks. The stream's thread calls Open MPI through the addresses that
-// ../../../collective/mpi.ts has found. Operations are non-blocking and polled with a deadline: a
-// rank that is gone or stopped would block a thread in MPI_Allreduce for ever.
+// How a kernel reaches the other ranks. The stream's thread calls Open MPI through the addresses
+// that ../../../collective/mpi.ts has found. Operations are non-blocking and polled with a
+// deadline: a rank that is gone or stopped would block a thread in MPI_Allreduce for ever.
 
 #pragma once
 
