@@ -7,12 +7,12 @@ import { weightsFile } from "../checkpoint/layout.ts";
 import { disk } from "../checkpoint/storage.ts";
 import type { Exchanged, FormatName, OutputFile, ReadFormatName, Rules, WriteOptions } from "../interchange/format.ts";
 import { findForeign, formatNamed, openForeign } from "../interchange/index.ts";
+import { isSet, refuseUnset } from "../interchange/selection.ts";
 import { sparsifyWeights } from "../interchange/sparsify.ts";
 import { jsonFile } from "../interchange/tensors.ts";
 import { CFG, MANIFEST } from "../run-files/names.ts";
 import { kOf } from "../sae/architectures/index.ts";
-import { descriptionJson, type SaeDescription } from "../sae/description.ts";
-import { CORE_PARAMS } from "../sae/params.ts";
+import { descriptionJson, paramNames, type SaeDescription } from "../sae/description.ts";
 import { hasCode, messageOf, SaettaError, UsageError } from "../util/errors.ts";
 import { makeFolders } from "../util/folders.ts";
 import { loadFound } from "./sae.ts";
@@ -63,9 +63,11 @@ export async function exportSae(path: string, options: ExportOptions): Promise<E
   const { description } = found;
   const sae: Exchanged = { description, read: (name) => readParam(found, name) };
   const dtype = await dtypeOf(sae);
-  const files = formatNamed(format).write(sae, dtype, { ...names, inexact, bare });
+  // Whatever the format calls it, nothing is written that says nothing of which latents are active.
+  if (paramNames(description).includes("cut") && !isSet(await sae.read("cut"))) refuseUnset(found.path);
+  const { files, notes: lost } = await formatNamed(format).write(sae, dtype, { ...names, inexact, bare });
   const passedOver = found.refusals.map(({ error }) => `passed over a damaged checkpoint: ${error.message}`);
-  const notes = [...passedOver, ...(found.notes ?? []), ...exportNotes(description, bare)];
+  const notes = [...passedOver, ...(found.notes ?? []), ...lost, ...exportNotes(description, bare)];
   const done = { out, files: files.map(({ name }) => name), format, description, weights: found.weights, notes };
   let verified: Comparison | undefined;
   await writeFolder(out, files, async (folder) => {
@@ -84,7 +86,7 @@ export async function exportSae(path: string, options: ExportOptions): Promise<E
 
 /** What holds every array exactly. */
 async function dtypeOf(sae: Exchanged): Promise<"f32" | "f64"> {
-  for (const name of CORE_PARAMS) if ((await sae.read(name)) instanceof Float64Array) return "f64";
+  for (const name of paramNames(sae.description)) if ((await sae.read(name)) instanceof Float64Array) return "f64";
   return "f32";
 }
 
@@ -96,13 +98,13 @@ function exportNotes({ spec }: SaeDescription, bare: boolean): string[] {
 
 export interface ImportOptions extends VerifyOptions {
   readonly out: string;
-  /** Active latents a row, where the file does not say it. */
+  /** Active latents per row, where the file does not say it. */
   readonly k?: number | undefined;
 }
 
 /**
  * Writes what another program's file holds as a folder of ours, cfg.json and weights. Rejects with
- * FormatError for a file that is damaged or computes something else than TopK.
+ * FormatError for a file that is damaged or computes what Saetta does not.
  */
 export async function importSae(path: string, { out, k, verify = false, data = [] }: ImportOptions): Promise<Exchange> {
   const { foreign: there, path: folder } = await findSae(path, undefined, { k });

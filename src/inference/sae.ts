@@ -16,6 +16,7 @@ import {
 } from "../engine/engine.ts";
 import { ForwardPass } from "../engine/forward.ts";
 import { type Dtype, selectEngine } from "../engine/select.ts";
+import { isSet, refuseUnset } from "../interchange/selection.ts";
 import { rulesOf } from "../sae/architectures/index.ts";
 import { normalizationOf, paramNames, type SaeDescription } from "../sae/description.ts";
 import type { Dims } from "../sae/dims.ts";
@@ -121,12 +122,7 @@ export async function loadFound(
 async function checkCut(engine: Engine, { cut }: Params, where: string): Promise<void> {
   if (cut === undefined) return;
   const bytes = await engine.read(cut);
-  const [threshold] = engine.real === "f64" ? float64Of(bytes) : float32Of(bytes);
-  if (!(threshold! > 0))
-    throw new SaettaError("its threshold was never set, so no latent can be told active", {
-      where,
-      mend: "train it past --threshold-start",
-    });
+  if (!isSet(engine.real === "f64" ? float64Of(bytes) : float32Of(bytes))) refuseUnset(where);
 }
 
 /** The selection of inference. */

@@ -7,7 +7,7 @@ import { rowsToFloat32 } from "../data/convert.ts";
 import { openSource } from "../data/open.ts";
 import { selectEngine } from "../engine/select.ts";
 import type { Rules } from "../interchange/format.ts";
-import { BYTES } from "../util/bytes.ts";
+import { BYTES, bytesOf } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
 import { PURPOSE, Rng } from "../util/rng.ts";
 import type { Sae, SparseCodes } from "./sae.ts";
@@ -25,8 +25,8 @@ export interface Comparison {
    */
   readonly output: number;
   /**
-   * Rows in which another latent was chosen, because the last places were equal to within the
-   * tolerance; their reconstructions are not compared.
+   * Rows in which another latent was chosen, because the last places were equal, or a latent was at
+   * its threshold, to within the tolerance; their reconstructions are not compared.
    */
   readonly ties: number;
 }
@@ -39,18 +39,19 @@ const TOLERANCE = 1e-5;
  * reconstructions differ by more than TOLERANCE.
  */
 export async function compare(rules: Rules, sae: Sae, rows: Float32Array, where: string): Promise<Comparison> {
-  const { dIn: d } = sae.dims;
-  const codes = await sae.encode(rows);
-  const output = await sae.decode(codes);
-  const found = { rows: rows.length / d, active: 0, latents: 0, output: 0, ties: 0 };
-  for (let row = 0; row < found.rows; row++) {
+  const { dIn: d, dOut } = sae.dims;
+  const count = rows.length / d;
+  const { codes, output } = await sae.reconstructRaw(bytesOf(rows), "f32", count);
+  const found = { rows: count, active: 0, latents: 0, output: 0, ties: 0 };
+  for (let row = 0; row < count; row++) {
     const x = Float64Array.from(rows.subarray(row * d, (row + 1) * d));
     const by = rules.run(x);
-    const latents = compareLatents(codes, row, by.latents, rules.k);
+    const latents = compareLatents(codes, row, by.latents, rules.selects);
     found.active += latents.active;
+    const y = output.subarray(row * dOut, (row + 1) * dOut);
+    const scale = spread(sae.dims.untied === true ? by.output : x);
     if (latents.tie) found.ties++;
-    else
-      found.output = Math.max(found.output, distance(output.subarray(row * d, (row + 1) * d), by.output) / spread(x));
+    else found.output = Math.max(found.output, distance(y, by.output) / scale);
     found.latents = Math.max(found.latents, latents.difference);
   }
   if (found.active === 0) {
@@ -72,20 +73,23 @@ function compareLatents(
   { k, latent, value }: SparseCodes,
   row: number,
   by: Float64Array,
-  itsK: number,
+  selects: Rules["selects"],
 ): { readonly active: number; readonly difference: number; readonly tie: boolean } {
   const mine = new Map<number, number>();
   for (let slot = row * k; slot < (row + 1) * k; slot++) if (value[slot]! > 0) mine.set(latent[slot]!, value[slot]!);
-  const on = [...by.keys()].filter((j) => by[j]! > 0);
+  const on = [...by.keys()].filter((j) => by[j] !== 0);
   const scale = Math.max(...on.map((j) => by[j]!), ...mine.values(), Number.MIN_VALUE);
   const lowest = Math.min(...on.map((j) => by[j]!), ...mine.values());
-  const full = k === itsK && (on.length === k || mine.size === k);
+  const full = selects.kind === "topk" && k === selects.k && (on.length === k || mine.size === k);
+  // What decides whether a latent of this value is on: the lowest of the k, or its threshold.
+  const isClose = (j: number, a: number): boolean =>
+    selects.kind === "threshold"
+      ? Math.abs(a - Math.max(0, selects.of(j))) <= TOLERANCE * scale
+      : full && a - lowest <= TOLERANCE * scale;
   let [difference, tie] = [0, false];
   for (const j of new Set([...on, ...mine.keys()])) {
     const [a, b] = [mine.get(j) ?? 0, by[j]!];
-    // A place among the k that two latents of equal value dispute.
-    const disputed = full && (a === 0 || b === 0) && Math.max(a, b) - lowest <= TOLERANCE * scale;
-    if (disputed) tie = true;
+    if ((a === 0 || b === 0) && isClose(j, Math.max(a, b))) tie = true;
     else difference = Math.max(difference, Math.abs(a - b) / scale);
   }
   return { active: on.length, difference, tie };
@@ -105,7 +109,7 @@ const [FEWEST, MOST, PRODUCTS] = [8, 64, 2 ** 28];
 
 /**
  * 8 to 64 rows of activations, evenly spread; without files random ones around the autoencoder's
- * pre-bias. [B*d].
+ * pre-bias, or around 0 for a transcoder. [B*d].
  */
 export async function rowsToCompare(
   sae: Sae,
@@ -116,8 +120,10 @@ export async function rowsToCompare(
   const wanted = Math.max(FEWEST, Math.min(MOST, Math.floor(PRODUCTS / (n * d))));
   if (paths.length === 0) {
     const rng = new Rng(0, PURPOSE.verify);
-    const scale = Math.max(1, Math.sqrt(Float64Array.from(preBias).reduce((sum, value) => sum + value * value, 0) / d));
-    return Float32Array.from({ length: wanted * d }, (_, i) => preBias[i % d]! + scale * rng.normal());
+    // The pre-bias of a transcoder is of its outputs.
+    const around = sae.dims.untied === true ? new Float64Array(d) : Float64Array.from(preBias);
+    const scale = Math.max(1, Math.sqrt(around.reduce((sum, value) => sum + value * value, 0) / d));
+    return Float32Array.from({ length: wanted * d }, (_, i) => around[i % d]! + scale * rng.normal());
   }
   const source = await openSource(paths);
   try {

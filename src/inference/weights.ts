@@ -21,7 +21,7 @@ import {
   parseDescription,
   type SaeDescription,
 } from "../sae/description.ts";
-import { isCoreParam, PARAMS, type ParamName, paramEntries } from "../sae/params.ts";
+import { PARAMS, type ParamName, paramEntries } from "../sae/params.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { FormatError, SaettaError, UsageError } from "../util/errors.ts";
 import { readJsonFile } from "../util/json.ts";
@@ -145,6 +145,7 @@ async function fromForeign(
 ): Promise<FoundSae> {
   const { description, notes, close } = await (await interchange()).openForeign(foreign, told);
   await close();
+  notOfTranscoder(description, path);
   const about = { description, weights: chosen(path, false, weights), step: undefined, refusals: [] };
   return { path, ...about, notes, foreign: { ...foreign, told } };
 }
@@ -201,10 +202,7 @@ async function withParams<T>(found: FoundSae, use: (read: ReadParam) => Promise<
   if (found.foreign !== undefined) {
     const foreign = await (await interchange()).openForeign(found.foreign, found.foreign.told);
     try {
-      return await use((name) => {
-        if (isCoreParam(name)) return foreign.read(name);
-        throw new FormatError(`holds no ${name}`, { where: found.path });
-      });
+      return await use((name) => foreign.read(name));
     } finally {
       await foreign.close();
     }

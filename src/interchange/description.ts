@@ -1,17 +1,21 @@
 /** Between what other programs say of their autoencoders and our description. */
 
-import { parseDescription, type SaeDescription } from "../sae/description.ts";
+import type { ArchitectureSpec } from "../sae/architectures/index.ts";
+import { checkK, checkSizes, type SaeDescription } from "../sae/description.ts";
+import type { Dims } from "../sae/dims.ts";
+import { type CoreParam, isCoreParam, type ParamName } from "../sae/params.ts";
 import { FormatError, UsageError } from "../util/errors.ts";
 import { VERSION } from "../util/version.ts";
-import type { ReadFormatName, Told, WriteOptions } from "./format.ts";
+import type { Exchanged, Floats, ReadFormatName, Told, WriteOptions } from "./format.ts";
 
 export interface ForeignFacts {
-  readonly d: number;
-  readonly n: number;
-  readonly k: number;
+  readonly dims: Dims;
+  readonly spec: ArchitectureSpec;
+  readonly skip?: boolean;
   readonly layerNorm?: boolean;
   readonly model?: string | undefined;
   readonly tensor?: string | undefined;
+  readonly targetTensor?: string | undefined;
 }
 
 /**
@@ -19,11 +23,13 @@ export interface ForeignFacts {
  * the standard deviation alone. Throws FormatError for sizes that make no sense.
  */
 export function describeForeign(format: ReadFormatName, facts: ForeignFacts, where: string): SaeDescription {
-  const { d, n, k, layerNorm = false, model, tensor } = facts;
+  const { dims, spec, skip = false, layerNorm = false, model, tensor, targetTensor } = facts;
   // The limits of cfg.json are the limits here.
-  const { dims, spec } = parseDescription({ d_in: d, num_latents: n, k }, where);
+  checkSizes(dims, where);
+  checkK(spec, dims, where);
   return {
     dims,
+    ...(skip ? { skip } : {}),
     spec,
     saetta: {
       version: VERSION,
@@ -33,7 +39,23 @@ export function describeForeign(format: ReadFormatName, facts: ForeignFacts, whe
       ...(layerNorm ? { undoneWith: "std" as const } : {}),
       ...(model === undefined ? {} : { model }),
       ...(tensor === undefined ? {} : { tensor }),
+      ...(targetTensor === undefined ? {} : { targetTensor }),
     },
+  };
+}
+
+/** How each parameter of a file is read; `core` gives those that every autoencoder has. */
+export function paramReader(
+  core: (name: CoreParam) => Promise<Floats>,
+  more: { readonly [N in ParamName]?: () => Promise<Floats> } = {},
+): Exchanged["read"] {
+  return async (name) => {
+    if (isCoreParam(name)) return core(name);
+    // Numbers of training's controller, which no file of others has: those of a start.
+    if (name === "sparsity") return Float32Array.of(1, 0);
+    const read = more[name];
+    if (read === undefined) throw new TypeError(`no ${name} in this format`);
+    return read();
   };
 }
 
@@ -46,7 +68,7 @@ export function chosenK(stated: number | undefined, { k, otherwiseK }: Told, whe
   }
   const found = stated ?? k ?? otherwiseK;
   if (found === undefined) {
-    throw new UsageError("the file does not say how many latents are active a row", {
+    throw new UsageError("the file does not say how many latents are active per row", {
       where,
       mend: "say it: saetta import FILE --k K --out DIR",
     });
@@ -102,4 +124,10 @@ export function sayable(
     `${title} undoes layer_norm with the standard deviation of a row, training did with that + 1e-5: latents would be the same, reconstructions smaller by 1e-5 over it`,
     { mend: "accept that with --inexact, or train with --normalize none or scale" },
   );
+}
+
+/** Throws UsageError for a transcoder, which the format, `title`, cannot say. */
+export function noTranscoder({ dims }: SaeDescription, title: string): void {
+  if (dims.untied !== true) return;
+  throw new UsageError(`${title} has no transcoders`, { mend: "use --format saelens, sparsify or circuit_tracer" });
 }

@@ -1,11 +1,11 @@
 /**
  * What autoencoders look like on their way in and out. Every format of another program is one file
- * beside this one, and speaks only of this: a description (sae/description.ts), four arrays, and
- * what the file says that has no place here.
+ * next to this one, and speaks only of this: a description (sae/description.ts), an array per
+ * parameter, and what the file says that has no place here.
  */
 
 import type { SaeDescription } from "../sae/description.ts";
-import type { CoreParam } from "../sae/params.ts";
+import type { ParamName } from "../sae/params.ts";
 
 export const FORMATS = ["saelens", "sparsify", "openai", "dictionary_learning"] as const;
 export type FormatName = (typeof FORMATS)[number];
@@ -13,19 +13,19 @@ export type FormatName = (typeof FORMATS)[number];
 export type ReadFormatName = FormatName | "qwen_scope";
 
 export type Floats = Float32Array | Float64Array;
-export type Weight = CoreParam;
 
 /**
- * An autoencoder: relu(top-k(encoder (x - preBias) + latentBias)), decoded and preBias added, on
- * rows normalised as the description says.
+ * An autoencoder or transcoder: encoder (x - preBias) + latentBias, of which the description's rule
+ * for inference (sae/rule.ts) selects latents, decoded and preBias added, on rows normalised as the
+ * description says.
  */
 export interface Exchanged {
   readonly description: SaeDescription;
   /**
-   * encoder and decoder [n,d], latentBias [n], preBias [d]; f64 where the file has f64, else f32,
-   * into which f16 and bf16 fit exactly. Throws FormatError when damaged.
+   * A parameter of the description (`paramNames`), in the shape of sae/params.ts; f64 where the
+   * file has f64, else f32, into which f16 and bf16 fit exactly. Throws FormatError when damaged.
    */
-  read(name: Weight): Promise<Floats>;
+  read(name: ParamName): Promise<Floats>;
 }
 
 /** One that was read from a file of another program. Close it. */
@@ -75,13 +75,24 @@ export interface WriteOptions {
   /** Names of the language model and of its hook, where they are others than the description's. */
   readonly model?: string | undefined;
   readonly hook?: string | undefined;
+  /** Of a transcoder: the hook that it writes to. */
+  readonly targetHook?: string | undefined;
+  /** circuit_tracer: number of the layer, where the hook's name does not say it. */
+  readonly layer?: number | undefined;
+}
+
+/** An autoencoder in a format's files. */
+export interface Written {
+  readonly files: readonly OutputFile[];
+  /** What the format does not carry, or says in another way; a sentence each. */
+  readonly notes: readonly string[];
 }
 
 export interface ForeignReader {
   readonly name: ReadFormatName;
   /**
-   * Throws FormatError for a file that is damaged or computes something else than TopK, UsageError
-   * when it does not say enough.
+   * Throws FormatError for a file that is damaged or computes what Saetta does not, UsageError when
+   * it does not say enough.
    */
   open(place: Place, told: Told): Promise<Foreign>;
   /** The file's own words, to be evaluated literally (rules.ts). */
@@ -95,12 +106,15 @@ export interface ForeignFormat extends ForeignReader {
    * The files that say the same in this format; `dtype` is that of all arrays. Throws UsageError,
    * with the flag that helps, where the format cannot say it.
    */
-  write(sae: Exchanged, dtype: "f32" | "f64", options: WriteOptions): readonly OutputFile[];
+  write(sae: Exchanged, dtype: "f32" | "f64", options: WriteOptions): Written | Promise<Written>;
 }
 
 /** An autoencoder as its file says it, in float64: what --verify compares with. */
 export interface Rules {
-  readonly k: number;
-  /** Of one row [d]: all latents [n], and the reconstruction [d]. */
+  readonly selects:
+    | { readonly kind: "topk"; readonly k: number }
+    /** `of(j)`: what the value of latent j must be above. */
+    | { readonly kind: "threshold"; readonly of: (j: number) => number };
+  /** Of one row [dIn]: all latents [n], and the reconstruction [dOut]. */
   run(row: Float64Array): { readonly latents: Float64Array; readonly output: Float64Array };
 }

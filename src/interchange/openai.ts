@@ -10,18 +10,30 @@ import { join } from "node:path";
 import type { TorchValue } from "../formats/torch-pickle.ts";
 import { itemsOf } from "../formats/torch-read.ts";
 import { type TorchDict, type TorchPart, writeTorch } from "../formats/torch-write.ts";
-import { architectureCalled, called, computedInstead, topkSpecOf } from "../sae/architectures/index.ts";
+import { architectureCalled, computedInstead } from "../sae/architectures/index.ts";
+import { autoencoderDims } from "../sae/dims.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { closedOnFailure } from "../util/closing.ts";
 import { FormatError, UsageError } from "../util/errors.ts";
-import { chosenK, describeForeign, inWords, rowNormalization, sayable, statedK } from "./description.ts";
-import type { Exchanged, Foreign, ForeignFormat, Place, Told, WriteOptions } from "./format.ts";
+import {
+  chosenK,
+  describeForeign,
+  inWords,
+  noTranscoder,
+  paramReader,
+  rowNormalization,
+  sayable,
+  statedK,
+} from "./description.ts";
+import type { Exchanged, Foreign, ForeignFormat, Place, Told, WriteOptions, Written } from "./format.ts";
+import { lostWith, onlyTopk, topkOf } from "./selection.ts";
 import { unusedNote } from "./tensors.ts";
-import { arrayParts, rulesOfArrays, type TorchArrays, withArrays } from "./torch-arrays.ts";
+import { arrayParts, rulesOfArrays, type TorchArrays, type TorchLayout, withArrays } from "./torch-arrays.ts";
 
 /** What an exported file is called. */
 const OPENAI_FILE = "autoencoder.pt";
 const NAMES = { preBias: "pre_bias", latentBias: "latent_bias", encoder: "encoder.weight", decoder: "decoder.weight" };
+const LAYOUT: TorchLayout = { names: NAMES, transposed: ["decoder"] };
 const STATISTICS = ["stats_last_nonzero", "latents_activation_frequency", "latents_mean_square"];
 
 /** Whether the names are those of such a file. */
@@ -36,7 +48,7 @@ interface Opened extends TorchArrays {
 
 function opened({ folder, file }: Place, told: Told): Promise<Opened> {
   const path = join(folder, file ?? OPENAI_FILE);
-  return withArrays(path, NAMES, async (arrays) => ({ ...arrays, ...activationOf(arrays.items, told, path) }));
+  return withArrays(path, () => LAYOUT, async (arrays) => ({ ...arrays, ...activationOf(arrays.items, told, path) }));
 }
 
 function activationOf(
@@ -69,26 +81,27 @@ function activationOf(
 }
 
 async function open(place: Place, told: Told): Promise<Foreign> {
-  const { file, items, read, ...facts } = await opened(place, told);
+  const { file, items, read, d, n, k, layerNorm } = await opened(place, told);
   return closedOnFailure(file, () => {
     const name = place.file ?? OPENAI_FILE;
-    const claims = facts.layerNorm
+    const claims = layerNorm
       ? []
       : ["the file does not say its activation: taken for TopK, on rows as they are, as train.py trains"];
     const used = [...Object.values(NAMES), ...STATISTICS, "activation", "activation_state_dict"];
     return {
       format: "openai",
       files: [name],
-      description: describeForeign("openai", facts, file.path),
+      description: describeForeign("openai", { dims: autoencoderDims(d, n), spec: topkOf(k), layerNorm }, file.path),
       notes: [...claims, ...unusedNote(items.keys(), used, name)],
-      read,
+      read: paramReader(read),
       close: () => file.close(),
     };
   });
 }
 
-function write(sae: Exchanged, dtype: "f32" | "f64", options: WriteOptions): ReturnType<ForeignFormat["write"]> {
-  const { k } = topkSpecOf(sae.description.spec, "openai");
+function write(sae: Exchanged, dtype: "f32" | "f64", options: WriteOptions): Written {
+  const k = onlyTopk(sae.description, "openai");
+  noTranscoder(sae.description, "openai");
   const { n } = sae.description.dims;
   const title = "a file of OpenAI's loader";
   const plain = rowNormalization(sae.description) === "none";
@@ -112,7 +125,7 @@ function write(sae: Exchanged, dtype: "f32" | "f64", options: WriteOptions): Ret
     bytes: () => Promise.resolve(bytesOf(values())),
   });
   const dict: TorchDict = {
-    ...arrayParts(sae, dtype, NAMES),
+    ...arrayParts(sae, dtype, LAYOUT),
     stats_last_nonzero: statistic(() => new BigInt64Array(n), "i64"),
     // What that class starts with: they are statistics of its own training.
     ...(options.bare
@@ -123,9 +136,12 @@ function write(sae: Exchanged, dtype: "f32" | "f64", options: WriteOptions): Ret
         }),
     ...(options.bare
       ? {}
-      : { activation: called(sae.description.spec, "openai"), activation_state_dict: { k, postact_fn: "ReLU" } }),
+      : { activation: "TopK", activation_state_dict: { k, postact_fn: "ReLU" } }),
   };
-  return [{ name: OPENAI_FILE, content: (put) => writeTorch(put, dict) }];
+  return {
+    files: [{ name: OPENAI_FILE, content: (put) => writeTorch(put, dict) }],
+    notes: lostWith(sae.description, title),
+  };
 }
 
 export const openai: ForeignFormat = {
@@ -134,6 +150,7 @@ export const openai: ForeignFormat = {
   write,
   async rules(place, told) {
     const arrays = await opened(place, told);
-    return rulesOfArrays(arrays, arrays.k, { layerNorm: arrays.layerNorm, subtract: true });
+    const { k, layerNorm } = arrays;
+    return rulesOfArrays(arrays, { selects: { kind: "topk", k }, layerNorm, subtract: true });
   },
 };

@@ -6,13 +6,16 @@
 
 import { join, resolve } from "node:path";
 import type { TorchValue } from "../formats/torch-pickle.ts";
+import { autoencoderDims } from "../sae/dims.ts";
 import { closedOnFailure } from "../util/closing.ts";
-import { chosenK, describeForeign } from "./description.ts";
-import type { Floats, Foreign, ForeignReader, Place, Told } from "./format.ts";
+import { chosenK, describeForeign, paramReader } from "./description.ts";
+import type { Foreign, ForeignReader, Place, Told } from "./format.ts";
+import { topkOf } from "./selection.ts";
 import { plusProduct, unusedNote } from "./tensors.ts";
-import { rulesOfArrays, type TorchArrays, withArrays } from "./torch-arrays.ts";
+import { rulesOfArrays, type TorchArrays, type TorchLayout, withArrays } from "./torch-arrays.ts";
 
 const NAMES = { preBias: "b_dec", latentBias: "b_enc", encoder: "W_enc", decoder: "W_dec" };
+const LAYOUT: TorchLayout = { names: NAMES, transposed: ["decoder"] };
 
 /** Whether the names are those of such a file. */
 export function isQwenScope(items: ReadonlyMap<string, TorchValue>): boolean {
@@ -26,7 +29,7 @@ interface Opened extends TorchArrays {
 
 function opened({ folder, file = "" }: Place, told: Told): Promise<Opened> {
   const path = join(folder, file);
-  return withArrays(path, NAMES, async (arrays) => {
+  return withArrays(path, () => LAYOUT, async (arrays) => {
     const named = kInName(folder);
     const k = chosenK(undefined, { ...told, k: told.k ?? named }, path);
     const notes = [
@@ -51,12 +54,13 @@ async function open(place: Place, told: Told): Promise<Foreign> {
   return closedOnFailure(file, () => ({
     format: "qwen_scope",
     files: [place.file ?? ""],
-    description: describeForeign("qwen_scope", { d, n, k }, file.path),
+    description: describeForeign("qwen_scope", { dims: autoencoderDims(d, n), spec: topkOf(k) }, file.path),
     notes: [...notes, ...unusedNote(items.keys(), Object.values(NAMES), place.file ?? "")],
-    read: async (weight): Promise<Floats> =>
-      weight === "latentBias"
+    read: paramReader(async (name) =>
+      name === "latentBias"
         ? plusProduct(await read("latentBias"), await read("encoder"), await read("preBias"))
-        : read(weight),
+        : read(name),
+    ),
     close: () => file.close(),
   }));
 }
@@ -66,6 +70,6 @@ export const qwenScope: ForeignReader = {
   open,
   async rules(place, told) {
     const arrays = await opened(place, told);
-    return rulesOfArrays(arrays, arrays.k, { layerNorm: false, subtract: false });
+    return rulesOfArrays(arrays, { selects: { kind: "topk", k: arrays.k }, subtract: false });
   },
 };

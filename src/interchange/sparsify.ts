@@ -6,15 +6,15 @@
 
 import { basename, dirname, join, resolve } from "node:path";
 import { openSafetensors, type Safetensors } from "../formats/safetensors.ts";
-import { topkSpecOf } from "../sae/architectures/index.ts";
-import { descriptionJson, type Provenance, parseDescription, type SaeDescription } from "../sae/description.ts";
-import { CORE_PARAMS, PARAMS } from "../sae/params.ts";
+import { descriptionJson, paramNames, type Provenance, parseDescription, type SaeDescription } from "../sae/description.ts";
+import { PARAMS } from "../sae/params.ts";
 import { closedOnFailure } from "../util/closing.ts";
 import { FormatError, SaettaError } from "../util/errors.ts";
 import { Fields, readJsonFile } from "../util/json.ts";
 import { describeForeign, rowNormalization, sayable } from "./description.ts";
-import type { Exchanged, Foreign, ForeignFormat, OutputFile, Place, WriteOptions } from "./format.ts";
+import type { Exchanged, Foreign, ForeignFormat, OutputFile, Place, WriteOptions, Written } from "./format.ts";
 import { rulesOf } from "./rules.ts";
+import { lostWith, onlyTopk, topkOf } from "./selection.ts";
 import { jsonFile, safetensorsFile, safetensorsFloats, unusedNote } from "./tensors.ts";
 
 const CFG = "cfg.json";
@@ -37,7 +37,8 @@ async function opened({
 async function open(place: Place): Promise<Foreign> {
   const { description, file } = await opened(place);
   return closedOnFailure(file, async () => {
-    const { dims, spec } = description;
+    const { dims } = description;
+    const names = paramNames(description);
     return {
       format: "sparsify",
       files: [CFG, SPARSIFY_WEIGHTS],
@@ -45,13 +46,13 @@ async function open(place: Place): Promise<Foreign> {
         description.saetta === undefined
           ? describeForeign(
               "sparsify",
-              { d: dims.dIn, n: dims.n, k: topkSpecOf(spec, "sparsify").k, ...(await hookpointOf(place)) },
+              { ...description, ...(await hookpointOf(place)) },
               join(place.folder, CFG),
             )
           : description,
       notes: unusedNote(
         file.tensors.keys(),
-        CORE_PARAMS.map((name) => PARAMS[name].file),
+        names.map((name) => PARAMS[name].file),
         SPARSIFY_WEIGHTS,
       ),
       read: (name) => safetensorsFloats(file, PARAMS[name].file, PARAMS[name].shape(dims)),
@@ -94,16 +95,24 @@ async function hookpointOf({ folder }: Place): Promise<{ readonly model?: string
   return { model: config.string("model"), tensor: basename(path) };
 }
 
-function write(sae: Exchanged, dtype: "f32" | "f64", options: WriteOptions): ReturnType<ForeignFormat["write"]> {
-  const { dims, spec, saetta } = sae.description;
+function write(sae: Exchanged, dtype: "f32" | "f64", options: WriteOptions): Written {
+  const { spec, saetta } = sae.description;
   sayable(sae.description, "sparsify", false, options);
-  const description = { dims, spec, saetta: saetta && written(saetta, options) };
-  return [jsonFile(CFG, descriptionJson(description)), sparsifyWeights(SPARSIFY_WEIGHTS, sae, dtype)];
+  const k = onlyTopk(sae.description, "sparsify");
+  const description = {
+    ...sae.description,
+    spec: spec.architecture === "topk" ? spec : topkOf(k),
+    saetta: saetta && written(saetta, options),
+  };
+  return {
+    files: [jsonFile(CFG, descriptionJson(description)), sparsifyWeights(SPARSIFY_WEIGHTS, { ...sae, description }, dtype)],
+    notes: lostWith(sae.description, "sparsify"),
+  };
 }
 
 /** The weights in this layout, as the file `name`. */
 export function sparsifyWeights(name: string, sae: Exchanged, dtype: "f32" | "f64"): OutputFile {
-  const arrays = CORE_PARAMS.map((name) => ({
+  const arrays = paramNames(sae.description).map((name) => ({
     name: PARAMS[name].file,
     shape: PARAMS[name].shape(sae.description.dims),
     read: () => sae.read(name),
@@ -124,7 +133,7 @@ export const sparsify: ForeignFormat = {
     const { description, file } = await opened(place);
     try {
       const { dIn: d, n } = description.dims;
-      const { k } = topkSpecOf(description.spec, "sparsify");
+      const k = onlyTopk(description, "sparsify");
       const [weight, encoderBias, wDec, decoderBias] = [
         await safetensorsFloats(file, "encoder.weight", [n, d]),
         await safetensorsFloats(file, "encoder.bias", [n]),
@@ -132,9 +141,8 @@ export const sparsify: ForeignFormat = {
         await safetensorsFloats(file, "b_dec", [d]),
       ];
       const at = (i: number, j: number) => j * d + i;
-      const flags = { subtract: true, layerNorm: false, byNorm: false };
       return rulesOf({
-        ...{ d, n, k, encoderBias, decoderBias, ...flags },
+        ...{ d, n, selects: { kind: "topk", k }, encoderBias, decoderBias, subtract: true },
         encoder: (i, j) => weight[at(i, j)]!,
         decoder: (i, j) => wDec[at(i, j)]!,
       });

@@ -102,10 +102,34 @@ export function transposed(values: Floats, rows: number, columns: number): Float
 
 /** bias [n] + W x, W [n,d], x [d]: summed in float64 and rounded once. */
 export function plusProduct(bias: Floats, w: Floats, x: Floats): Floats {
+  return plusTimes(bias, w, x, 1);
+}
+
+/** bias [n] - W x, likewise. */
+export function minusProduct(bias: Floats, w: Floats, x: Floats): Floats {
+  return plusTimes(bias, w, x, -1);
+}
+
+function plusTimes(bias: Floats, w: Floats, x: Floats, sign: number): Floats {
   const d = x.length;
   const sums = Float64Array.from(bias);
-  for (let j = 0; j < sums.length; j++) for (let i = 0; i < d; i++) sums[j]! += w[j * d + i]! * x[i]!;
+  for (let j = 0; j < sums.length; j++) for (let i = 0; i < d; i++) sums[j]! += sign * w[j * d + i]! * x[i]!;
   return bias instanceof Float32Array ? Float32Array.from(sums) : sums;
+}
+
+/** Norms of the rows of `width`. */
+export function rowNorms(values: Floats, width: number): Float64Array {
+  return Float64Array.from({ length: values.length / width }, (_, row) => {
+    let square = 0;
+    for (let i = row * width; i < (row + 1) * width; i++) square += values[i]! * values[i]!;
+    return Math.sqrt(square);
+  });
+}
+
+/** Rows of `width`, each times its factor, in place. */
+export function timesRows(values: Floats, factors: Float64Array, width: number): Floats {
+  for (let i = 0; i < values.length; i++) values[i] = values[i]! * factors[Math.floor(i / width)]!;
+  return values;
 }
 
 /** The bytes of the values in the dtype that is written. */

@@ -1,86 +1,104 @@
 /**
- * The four arrays as programs of PyTorch keep them in a dict: two linear layers, the encoder's
- * weight [n,d] and the decoder's [d,n], and two biases. Their names are the format's.
+ * The arrays that every autoencoder has, as programs of PyTorch keep them in a dict: two matrices
+ * and two biases. Their names, and which of the matrices is transposed, are the format's.
  */
 
 import type { TorchValue } from "../formats/torch-pickle.ts";
 import { itemsOf, openTorch, type TorchFile } from "../formats/torch-read.ts";
 import type { TorchPart } from "../formats/torch-write.ts";
+import type { CoreParam } from "../sae/params.ts";
 import { closedOnFailure } from "../util/closing.ts";
 import { FormatError } from "../util/errors.ts";
-import type { Exchanged, Floats, Rules, Weight } from "./format.ts";
-import { rulesOf } from "./rules.ts";
+import type { Exchanged, Floats, Rules } from "./format.ts";
+import { type RulesOf, rulesOf } from "./rules.ts";
 import { as, matrixShape, torchFloats, torchTensor, transposed } from "./tensors.ts";
 
-/** What each of our weights is called. */
-export type TorchNames = { readonly [W in Weight]: string };
+export interface TorchLayout {
+  /** What each of our parameters is called. */
+  readonly names: { readonly [W in CoreParam]: string };
+  /** Those that the file holds transposed: encoder [d,n], decoder [d,n]. */
+  readonly transposed: readonly ("encoder" | "decoder")[];
+}
 
 export interface TorchArrays {
   readonly file: TorchFile;
   readonly items: ReadonlyMap<string, TorchValue>;
+  readonly layout: TorchLayout;
   readonly d: number;
   readonly n: number;
   /** As the file has it. */
-  get(weight: Weight): Promise<Floats>;
-  /** As ours: the decoder [n,d]. */
-  read(weight: Weight): Promise<Floats>;
+  get(name: CoreParam): Promise<Floats>;
+  /** As ours: encoder and decoder [n,d]. */
+  read(name: CoreParam): Promise<Floats>;
 }
 
-/** Opens the file; its encoder says how large all are. Closes it when `then` throws. */
+/**
+ * Opens the file; `layoutOf` says how it is laid out, and its encoder how large all are. Closes it
+ * when `then` throws.
+ */
 export async function withArrays<T>(
   path: string,
-  names: TorchNames,
+  layoutOf: (items: ReadonlyMap<string, TorchValue>) => TorchLayout,
   then: (arrays: TorchArrays) => Promise<T>,
 ): Promise<T> {
   const file = await openTorch(path);
   return closedOnFailure(file, async () => {
     const items = itemsOf(file.root);
     if (items === undefined) throw new FormatError("holds no dict of names", { where: path });
+    const layout = layoutOf(items);
+    const { names } = layout;
+    const isTransposed = (name: CoreParam) => (layout.transposed as readonly CoreParam[]).includes(name);
     const { shape } = torchTensor(names.encoder, items.get(names.encoder), path);
-    const [n, d] = matrixShape(names.encoder, shape, path);
-    const shapes: { readonly [W in Weight]: readonly number[] } = {
-      encoder: [n, d],
-      latentBias: [n],
-      decoder: [d, n],
-      preBias: [d],
+    const [rows, columns] = matrixShape(names.encoder, shape, path);
+    const [n, d] = isTransposed("encoder") ? [columns, rows] : [rows, columns];
+    const shapeOf = (name: CoreParam): readonly number[] => {
+      if (name === "latentBias") return [n];
+      if (name === "preBias") return [d];
+      return isTransposed(name) ? [d, n] : [n, d];
     };
-    const get = (weight: Weight) =>
-      torchFloats(file, names[weight], items.get(names[weight]), shapes[weight], names.encoder);
-    const read = async (weight: Weight) => (weight === "decoder" ? transposed(await get(weight), d, n) : get(weight));
-    return await then({ file, items, d, n, get, read });
+    const get = (name: CoreParam) =>
+      torchFloats(file, names[name], items.get(names[name]), shapeOf(name), names.encoder);
+    const read = async (name: CoreParam) => (isTransposed(name) ? transposed(await get(name), d, n) : get(name));
+    return await then({ file, items, layout, d, n, get, read });
   });
 }
 
 /** The parts of a file that are the autoencoder's arrays. */
 export function arrayParts(
-  { description, read }: Exchanged,
+  { description, read }: Pick<Exchanged, "description" | "read">,
   dtype: "f32" | "f64",
-  names: TorchNames,
+  layout: TorchLayout,
 ): Readonly<Record<string, TorchPart>> {
   const { dIn: d, n } = description.dims;
-  const part = (weight: Weight, shape: readonly number[], strides?: readonly number[]) => ({
-    [names[weight]]: { dtype, shape, ...(strides && { strides }), bytes: async () => as(dtype, await read(weight)) },
+  const bytes = (name: CoreParam) => async () => as(dtype, await read(name));
+  const bias = (name: CoreParam, length: number): TorchPart => ({ dtype, shape: [length], bytes: bytes(name) });
+  // Where the file's matrix is transposed our rows are its columns, as they lie.
+  const matrix = (name: "encoder" | "decoder"): TorchPart => ({
+    dtype,
+    ...(layout.transposed.includes(name) ? { shape: [d, n], strides: [1, d] } : { shape: [n, d] }),
+    bytes: bytes(name),
   });
+  const { names } = layout;
   return {
-    ...part("preBias", [d]),
-    ...part("latentBias", [n]),
-    ...part("encoder", [n, d]),
-    ...part("decoder", [d, n], [1, d]), // our rows are its columns, as they lie
+    [names.preBias]: bias("preBias", d),
+    [names.latentBias]: bias("latentBias", n),
+    [names.encoder]: matrix("encoder"),
+    [names.decoder]: matrix("decoder"),
   };
 }
 
 /** The file evaluated as two linear layers, and closed. */
 export async function rulesOfArrays(
-  { file, d, n, get }: TorchArrays,
-  k: number,
-  { layerNorm, subtract }: { readonly layerNorm: boolean; readonly subtract: boolean },
+  { file, layout, d, n, get }: TorchArrays,
+  flags: Pick<RulesOf, "selects" | "subtract" | "layerNorm" | "byNorm">,
 ): Promise<Rules> {
   const [encoder, encoderBias] = [await get("encoder"), await get("latentBias")];
   const [decoder, decoderBias] = [await get("decoder"), await get("preBias")];
   await file.close();
-  return rulesOf({
-    ...{ d, n, k, layerNorm, encoderBias, decoderBias, subtract, byNorm: false },
-    encoder: (i, j) => encoder[j * d + i]!,
-    decoder: (i, j) => decoder[i * n + j]!,
-  });
+  const at = (matrix: Floats, name: "encoder" | "decoder") =>
+    layout.transposed.includes(name)
+      ? (i: number, j: number) => matrix[i * n + j]!
+      : (i: number, j: number) => matrix[j * d + i]!;
+  const weights = { encoder: at(encoder, "encoder"), decoder: at(decoder, "decoder"), encoderBias, decoderBias };
+  return rulesOf({ d, n, ...weights, ...flags });
 }

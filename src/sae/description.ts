@@ -173,10 +173,8 @@ export function parseAnyDescription(json: Json, where: string): SaeDescription {
   const n = stated > 0 ? stated : d * cfg.integer("expansion_factor", 1);
   const own = cfg.has("saetta") ? cfg.fields("saetta") : undefined;
   const dOut = untied && own?.has("d_out") ? own.integer("d_out", 1) : d; // sparsify's are as wide as their inputs
-  if (!Number.isSafeInteger(n * d) || !Number.isSafeInteger(n * dOut) || n >= 0xffff_ffff) {
-    const widths = untied ? `${d} inputs and ${dOut} outputs` : `${d} inputs`;
-    throw new FormatError(`${n} latents x ${widths} are too many`, { where });
-  }
+  const dims = untied ? transcoderDims(d, n, dOut) : autoencoderDims(d, n);
+  checkSizes(dims, where);
   const version = own?.integer("format_version", 1) ?? FORMAT_VERSION;
   if (version > FORMAT_VERSION) {
     throw new FormatError(
@@ -188,15 +186,27 @@ export function parseAnyDescription(json: Json, where: string): SaeDescription {
     );
   }
   const spec = architectureNamed(architecture).cfg.read(cfg, own);
-  const { inference } = rulesOf(spec);
-  if (inference.kind === "topk" && inference.k > n)
-    throw new FormatError(`k is ${inference.k}, but there are only ${n} latents`, { where });
+  checkK(spec, dims, where);
   return {
-    dims: untied ? transcoderDims(d, n, dOut) : autoencoderDims(d, n),
+    dims,
     ...(skip ? { skip } : {}),
     spec,
     saetta: own && parseProvenance(own, untied),
   };
+}
+
+/** Throws FormatError for sizes that make no sense; `where` names the file. */
+export function checkSizes({ dIn: d, n, dOut, untied = false }: Dims, where: string): void {
+  if (Number.isSafeInteger(n * d) && Number.isSafeInteger(n * dOut) && n < 0xffff_ffff) return;
+  const widths = untied ? `${d} inputs and ${dOut} outputs` : `${d} inputs`;
+  throw new FormatError(`${n} latents x ${widths} are too many`, { where });
+}
+
+/** Throws FormatError where more latents are to be active than there are. */
+export function checkK(spec: ArchitectureSpec, { n }: Dims, where: string): void {
+  const { inference } = rulesOf(spec);
+  if (inference.kind === "topk" && inference.k > n)
+    throw new FormatError(`k is ${inference.k}, but there are only ${n} latents`, { where });
 }
 
 const NORMALIZATIONS: readonly Normalization["kind"][] = ["none", "scale", "unit", "layer_norm"];

@@ -150,7 +150,7 @@ describe("Qwen-Scope", () => {
     const elsewhere = join(folder, "qwen");
     await written(elsewhere);
     expect(await offOf(elsewhere, "dictionary_learning", { k })).toBeLessThan(1e-5);
-    await refused(elsewhere, "the file does not say how many latents are active a row; say it");
+    await refused(elsewhere, "the file does not say how many latents are active per row; say it");
   });
 
   it("is an autoencoder to every command, whatever its one torch file is called, and needs a name among several", async () => {

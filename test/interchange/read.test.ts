@@ -123,7 +123,7 @@ describe("an autoencoder that PyTorch wrote", () => {
     // k of the run is taken where the file has none, and only there.
     const bare = join(FIXTURES, "openai-bare.pt");
     await expect(train(rows, { ...options, init: bare, out: false })).rejects.toThrow(
-      "does not say how many latents are active a row",
+      "does not say how many latents are active per row",
     );
     await using told = await train(rows, { ...options, init: bare, k: 3, out: false });
     const { sae: three } = await told.finished;
@@ -275,7 +275,7 @@ describe("what computes something else, or is not whole, is refused with the fil
       { normalize_activations: "constant_norm_rescale" },
       /normalize_activations "constant_norm_rescale" is not computed/,
     ],
-    ["no k", { k: null }, /does not say how many latents are active a row/],
+    ["no k", { k: null }, /does not say how many latents are active per row/],
     [
       "sizes",
       { d_sae: n + 1 },

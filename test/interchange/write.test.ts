@@ -292,7 +292,8 @@ describe("--verify", () => {
       run: (row: Float64Array) => ({ ...right.run(row), output: right.run(row).output.map((value) => value + 1e-3) }),
     };
     await expect(compare(off, sae, ROWS, out)).rejects.toThrow(/reconstructions by \d/);
-    await expect(compare({ ...right, k: k - 1, run: formatRunWith(right, k - 1) }, sae, ROWS, out)).rejects.toThrow(
+    const fewer = { selects: { kind: "topk", k: k - 1 } as const, run: formatRunWith(right, k - 1) };
+    await expect(compare(fewer, sae, ROWS, out)).rejects.toThrow(
       "does not say the same",
     );
   });

@@ -7,7 +7,7 @@ import { batchtopk } from "./batchtopk.ts";
 import { jumprelu } from "./jumprelu.ts";
 import { matryoshka } from "./matryoshka.ts";
 import { type ArchitectureName, type ArchitectureSpec, TABLE } from "./table.ts";
-import { type TopkSpec, topk } from "./topk.ts";
+import { topk } from "./topk.ts";
 
 export type { ArchitectureName, ArchitectureSpec } from "./table.ts";
 
@@ -69,15 +69,6 @@ export const ARCHITECTURE_DEFAULTS: Readonly<Record<string, unknown>> = {
   ...batchtopk.defaults,
   ...topk.defaults,
 };
-
-/** The numbers of a TopK autoencoder. Throws UsageError for another, which `program` cannot say. */
-export function topkSpecOf(spec: ArchitectureSpec, program: Program): TopkSpec {
-  if (spec.architecture === "topk") return spec;
-  called(spec, program);
-  throw new UsageError(`${spec.architecture} is not written in the format of ${program}`, {
-    mend: "choose another --format",
-  });
-}
 
 /** k of the rule, where it has one: latents per row, on average. */
 export function kOf(spec: ArchitectureSpec): number | undefined {
