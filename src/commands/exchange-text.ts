@@ -12,7 +12,7 @@ export function exchangeText(done: Exchange, json: boolean, averaged: boolean): 
   const lines = [
     `written      ${out}: ${files.join(", ")}`,
     `format       ${format}`,
-    `autoencoder  ${formatCount(n)} latents, ${formatCount(d)} inputs, k = ${k}`,
+    `autoencoder  ${formatCount(n)} latents, ${formatCount(d)} inputs, ${description.spec.architecture}${k === undefined ? "" : `, k = ${k}`}`,
     ...(averaged ? [`weights      ${weights === "ema" ? "running average (ema)" : "raw, of the last step"}`] : []),
   ];
   if (verified !== undefined) {

@@ -81,7 +81,8 @@ async function opened({ folder, names, file }: Place, told: Told): Promise<Opene
         });
       const k = buffer ?? config?.k; // until 2024 only config.json said it
       const spec = await specOf(architecture, arrays, k, told, config?.groupWeights);
-      const notes = config === undefined ? [`there is no ${CONFIG}: taken for ${called(spec, "dictionary_learning")}`] : [];
+      const notes =
+        config === undefined ? [`there is no ${CONFIG}: taken for ${called(spec, "dictionary_learning")}`] : [];
       return { ...arrays, architecture, spec, model: config?.model, tensor: config?.tensor, notes };
     },
   );
@@ -302,7 +303,10 @@ function write(sae: Exchanged, dtype: "f32" | "f64", options: WriteOptions): Wri
   };
   return {
     files: [{ name: AE_FILE, content: (put) => writeTorch(put, dict) }, jsonFile(CONFIG, { trainer, buffer })],
-    notes: [...lostNotes(sae, spec, title), ...(k !== undefined && "k" in spec && k !== spec.k ? [roundedNote(k, spec.k)] : [])],
+    notes: [
+      ...lostNotes(sae, spec, title),
+      ...(k !== undefined && "k" in spec && k !== spec.k ? [roundedNote(k, spec.k)] : []),
+    ],
   };
 }
 
@@ -326,7 +330,8 @@ function groupSizes(prefixes: readonly number[]): number[] {
 }
 
 function thresholdPart(sae: Exchanged, spec: ArchitectureSpec, dtype: "f32" | "f64"): TorchPart {
-  if (spec.architecture === "topk") // not set
+  if (spec.architecture === "topk")
+    // not set
     return { dtype: "f32", shape: [], bytes: () => Promise.resolve(bytesOf(Float32Array.of(-1))) };
   if (spec.architecture === "jumprelu")
     return { dtype, shape: [sae.description.dims.n], bytes: async () => as(dtype, await sae.read("threshold")) };

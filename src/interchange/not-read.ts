@@ -56,7 +56,7 @@ export async function refuseUnread(place: Place): Promise<void> {
   if (title === undefined) return;
   throw new FormatError(`an autoencoder of ${title}, which is not read yet`, {
     where: place.file === undefined ? place.folder : join(place.folder, place.file),
-    mend: "name a TopK autoencoder of SAELens, sparsify, OpenAI, dictionary_learning or Qwen-Scope",
+    mend: "name an autoencoder of SAELens, sparsify, OpenAI, dictionary_learning or Qwen-Scope",
   });
 }
 

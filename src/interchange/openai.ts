@@ -48,7 +48,11 @@ interface Opened extends TorchArrays {
 
 function opened({ folder, file }: Place, told: Told): Promise<Opened> {
   const path = join(folder, file ?? OPENAI_FILE);
-  return withArrays(path, () => LAYOUT, async (arrays) => ({ ...arrays, ...activationOf(arrays.items, told, path) }));
+  return withArrays(
+    path,
+    () => LAYOUT,
+    async (arrays) => ({ ...arrays, ...activationOf(arrays.items, told, path) }),
+  );
 }
 
 function activationOf(
@@ -134,9 +138,7 @@ function write(sae: Exchanged, dtype: "f32" | "f64", options: WriteOptions): Wri
           latents_activation_frequency: statistic(() => new Float32Array(n).fill(1), "f32"),
           latents_mean_square: statistic(() => new Float32Array(n), "f32"),
         }),
-    ...(options.bare
-      ? {}
-      : { activation: "TopK", activation_state_dict: { k, postact_fn: "ReLU" } }),
+    ...(options.bare ? {} : { activation: "TopK", activation_state_dict: { k, postact_fn: "ReLU" } }),
   };
   return {
     files: [{ name: OPENAI_FILE, content: (put) => writeTorch(put, dict) }],

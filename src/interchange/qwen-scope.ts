@@ -29,16 +29,20 @@ interface Opened extends TorchArrays {
 
 function opened({ folder, file = "" }: Place, told: Told): Promise<Opened> {
   const path = join(folder, file);
-  return withArrays(path, () => LAYOUT, async (arrays) => {
-    const named = kInName(folder);
-    const k = chosenK(undefined, { ...told, k: told.k ?? named }, path);
-    const notes = [
-      "b_dec is not taken from the input: the encoder's product with it is in the latents' bias",
-      "latents below 0 are off",
-      ...(told.k === undefined && named !== undefined ? [`k is ${named}, from the folder's name`] : []),
-    ];
-    return { ...arrays, k, notes };
-  });
+  return withArrays(
+    path,
+    () => LAYOUT,
+    async (arrays) => {
+      const named = kInName(folder);
+      const k = chosenK(undefined, { ...told, k: told.k ?? named }, path);
+      const notes = [
+        "b_dec is not taken from the input: the encoder's product with it is in the latents' bias",
+        "latents below 0 are off",
+        ...(told.k === undefined && named !== undefined ? [`k is ${named}, from the folder's name`] : []),
+      ];
+      return { ...arrays, k, notes };
+    },
+  );
 }
 
 /** The 50 of .../SAE-Res-Qwen3-8B-Base-W64K-L0_50/...: of the innermost folder that has one. */

@@ -152,9 +152,11 @@ async function opened(place: Place, told: Told): Promise<{ readonly cfg: Cfg; re
 }
 
 /** The tensors of a file, in its order. */
-function shapesOf({ dims, selects, skip }: Pick<Cfg, "dims" | "selects" | "skip">): Readonly<
-  Record<string, readonly number[]>
-> {
+function shapesOf({
+  dims,
+  selects,
+  skip,
+}: Pick<Cfg, "dims" | "selects" | "skip">): Readonly<Record<string, readonly number[]>> {
   const { dIn, n, dOut } = dims;
   return {
     ...{ W_enc: [dIn, n], b_enc: [n], W_dec: [n, dOut], b_dec: [dOut] },

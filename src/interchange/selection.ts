@@ -41,9 +41,7 @@ export async function thresholdsIn({ description, read }: Exchanged): Promise<Fl
 }
 
 function filled(values: Floats, n: number): Floats {
-  return values instanceof Float32Array
-    ? new Float32Array(n).fill(values[0]!)
-    : new Float64Array(n).fill(values[0]!);
+  return values instanceof Float32Array ? new Float32Array(n).fill(values[0]!) : new Float64Array(n).fill(values[0]!);
 }
 
 /** Whether the threshold of BatchTopK [1] was ever set; training sets it to values above 0. */
@@ -52,7 +50,11 @@ export function isSet(cut: Floats): boolean {
 }
 
 /** Throws SaettaError for a threshold of BatchTopK that was never set; `where` names its file. */
-export function refuseUnset(where?: string, subject = "its threshold", mend = "train it past --threshold-start"): never {
+export function refuseUnset(
+  where?: string,
+  subject = "its threshold",
+  mend = "train it past --threshold-start",
+): never {
   throw new SaettaError(`${subject} was never set, so it does not say which latents are active`, {
     ...(where === undefined ? {} : { where }),
     mend,

@@ -6,7 +6,13 @@
 
 import { basename, dirname, join, resolve } from "node:path";
 import { openSafetensors, type Safetensors } from "../formats/safetensors.ts";
-import { descriptionJson, paramNames, type Provenance, parseDescription, type SaeDescription } from "../sae/description.ts";
+import {
+  descriptionJson,
+  type Provenance,
+  paramNames,
+  parseDescription,
+  type SaeDescription,
+} from "../sae/description.ts";
 import { PARAMS } from "../sae/params.ts";
 import { closedOnFailure } from "../util/closing.ts";
 import { FormatError, SaettaError } from "../util/errors.ts";
@@ -44,11 +50,7 @@ async function open(place: Place): Promise<Foreign> {
       files: [CFG, SPARSIFY_WEIGHTS],
       description:
         description.saetta === undefined
-          ? describeForeign(
-              "sparsify",
-              { ...description, ...(await hookpointOf(place)) },
-              join(place.folder, CFG),
-            )
+          ? describeForeign("sparsify", { ...description, ...(await hookpointOf(place)) }, join(place.folder, CFG))
           : description,
       notes: unusedNote(
         file.tensors.keys(),
@@ -105,7 +107,10 @@ function write(sae: Exchanged, dtype: "f32" | "f64", options: WriteOptions): Wri
     saetta: saetta && written(saetta, options),
   };
   return {
-    files: [jsonFile(CFG, descriptionJson(description)), sparsifyWeights(SPARSIFY_WEIGHTS, { ...sae, description }, dtype)],
+    files: [
+      jsonFile(CFG, descriptionJson(description)),
+      sparsifyWeights(SPARSIFY_WEIGHTS, { ...sae, description }, dtype),
+    ],
     notes: lostWith(sae.description, "sparsify"),
   };
 }

@@ -26,6 +26,8 @@ const FILES = [
   fixture("../interchange/fixtures/openai.pt"),
   fixture("../interchange/fixtures/openai-views.pt"),
   fixture("../interchange/fixtures/dictionary_learning/ae.pt"),
+  fixture("../interchange/fixtures/dictionary_learning-matryoshka/ae.pt"),
+  fixture("../interchange/fixtures/dictionary_learning-jumprelu/ae.pt"),
 ];
 
 const folder = mkdtempSync(join(tmpdir(), "saetta-fuzz-"));

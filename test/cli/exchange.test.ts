@@ -29,7 +29,7 @@ it("an autoencoder of another program is imported, trained on, measured and writ
   );
   expect(imported).toMatchObject({ code: 0, err: "" });
   expect(imported.out).toMatch(
-    /^written {6}mine: cfg\.json, sae\.safetensors\nformat {7}saelens\nautoencoder {2}40 latents, 12 inputs, k = 4\nverified {5}64 rows, \d+ active/,
+    /^written {6}mine: cfg\.json, sae\.safetensors\nformat {7}saelens\nautoencoder {2}40 latents, 12 inputs, topk, k = 4\nverified {5}64 rows, \d+ active/,
   );
   const trained = await saetta(
     folder,

@@ -33,6 +33,24 @@ export const ALL: readonly (readonly [name: string, path: string])[] = [
   ),
 ];
 
+const THRESHOLD = { architecture: "jumprelu", targetL0: 0 };
+
+/** Fixtures in which a threshold decides, and the numbers of the autoencoder. */
+export const THRESHOLDS: readonly (readonly [name: string, spec: object])[] = [
+  ["saelens-jumprelu", THRESHOLD],
+  ["saelens-jumprelu-no-subtraction", THRESHOLD],
+  ["saelens-relu", THRESHOLD],
+  ["dictionary_learning-batchtopk", { architecture: "batchtopk", k, auxk: 0 }],
+  [
+    "dictionary_learning-matryoshka",
+    {
+      ...{ architecture: "matryoshka", k, auxk: 0, selection: "batchtopk" },
+      ...{ prefixes: [8, 20, 40], weights: [0.5, 0.25, 0.25] },
+    },
+  ],
+  ["dictionary_learning-jumprelu", THRESHOLD],
+];
+
 export interface Expected {
   /** [B*n] and [B*d]. */
   readonly latents: Float32Array;

@@ -210,7 +210,7 @@ describe("what is not read yet", () => {
     await safetensors(join(path, weights), names);
     await writeFile(join(path, config), '{"act_fn": "jumprelu"}');
     for (const each of [path, join(path, config), join(path, weights)]) {
-      const words = `${each}: an autoencoder of ${title}, which is not read yet; name a TopK autoencoder`;
+      const words = `${each}: an autoencoder of ${title}, which is not read yet; name an autoencoder of`;
       await refused(each, words);
       await expect(inspect(each)).rejects.toThrow(words);
     }

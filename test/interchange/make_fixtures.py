@@ -131,5 +131,89 @@ def main():
     # Gemma Scope, which is recognised only
     np.savez(os.path.join(FOLDER, "params.npz"), W_enc=np.zeros((3, 4), np.float32), W_dec=np.zeros((4, 3), np.float32), b_enc=np.zeros(4, np.float32), b_dec=np.zeros(3, np.float32), threshold=np.zeros(4, np.float32))
 
+    thresholds(base, about)
+    transcoders(base, about)
+
+
+def thresholds(base, about):
+    """Autoencoders in which a threshold decides which latents are active."""
+    variants = {
+        "saelens-jumprelu": {"architecture": "jumprelu"},
+        "saelens-jumprelu-no-subtraction": {"architecture": "jumprelu", "apply_b_dec_to_input": False},
+        "saelens-relu": {"architecture": "standard"},
+    }
+    for name, changes in variants.items():
+        path = folder(name)
+        encoder, bias, decoder, pre_bias = weights(unit=name == "saelens-jumprelu")
+        tensors = {"W_enc": encoder.t(), "b_enc": bias, "W_dec": decoder, "b_dec": pre_bias}
+        if changes["architecture"] == "jumprelu":
+            tensors["threshold"] = torch.rand(N) * 2 - 0.5  # some below 0
+        rules.save_safetensors(os.path.join(path, "sae_weights.safetensors"), tensors)
+        cfg = {key: value for key, value in base.items() if key not in ("k", "rescale_acts_by_decoder_norm")}
+        dump(os.path.join(path, "cfg.json"), {**cfg, **changes, "metadata": about})
+        save_expected(name, "saelens", path)
+
+    trainer = {"lr": 1e-4, "steps": 10, "seed": 0, "activation_dim": D, "dict_size": N, "device": "cpu", "layer": 3, "lm_name": "gpt2", "submodule_name": "resid_post_layer_3"}
+    for name, cls in (("batchtopk", "BatchTopKSAE"), ("matryoshka", "MatryoshkaBatchTopKSAE"), ("jumprelu", "JumpReluAutoEncoder")):
+        path = folder(f"dictionary_learning-{name}")
+        encoder, bias, decoder, pre_bias = weights(unit=name != "jumprelu")
+        more = {"dict_class": cls, "trainer_class": cls.replace("SAE", "Trainer")}
+        k, threshold = torch.tensor(K, dtype=torch.int), torch.tensor(0.75)
+        if name == "batchtopk":
+            state = OrderedDict([("b_dec", pre_bias), ("k", k), ("threshold", threshold), ("decoder.weight", decoder.t().contiguous()), ("encoder.weight", encoder), ("encoder.bias", bias)])
+            more["k"] = K
+        else:
+            state = OrderedDict([("W_enc", encoder.t().contiguous()), ("b_enc", bias), ("W_dec", decoder), ("b_dec", pre_bias), ("threshold", torch.rand(N) * 2 - 0.5 if name == "jumprelu" else threshold)])
+        if name == "matryoshka":
+            state.update(k=k, group_sizes=torch.tensor([8, 12, 20]))
+            more.update(k=K, group_sizes=[8, 12, 20], group_weights=[0.5, 0.25, 0.25])
+        torch.save(state, os.path.join(path, "ae.pt"))
+        dump(os.path.join(path, "config.json"), {"trainer": {**trainer, **more}, "buffer": {"d_submodule": D}})
+        save_expected(f"dictionary_learning-{name}", "dictionary_learning", path)
+
+
+def transcoders(base, about):
+    """From D inputs to OUT outputs in SAELens, to D in the others."""
+    OUT = 7
+    cfg = {key: value for key, value in base.items() if key not in ("k", "rescale_acts_by_decoder_norm")}
+    for name, kind in (("saelens-transcoder", "transcoder"), ("saelens-skip-transcoder", "skip_transcoder"), ("saelens-jumprelu-transcoder", "jumprelu_transcoder"), ("saelens-jumprelu-skip-transcoder", "jumprelu_skip_transcoder")):
+        path = folder(name)
+        encoder, bias, _, _ = weights()
+        tensors = {"W_enc": encoder.t(), "b_enc": bias, "W_dec": torch.randn(N, OUT), "b_dec": torch.randn(OUT)}
+        if "jumprelu" in kind:
+            tensors["threshold"] = torch.rand(N)
+        if "skip" in kind:
+            tensors["W_skip"] = torch.randn(OUT, D)
+        rules.save_safetensors(os.path.join(path, "sae_weights.safetensors"), tensors)
+        dump(os.path.join(path, "cfg.json"), {**cfg, "architecture": kind, "d_out": OUT, "apply_b_dec_to_input": False, "metadata": {**about, "hook_name_out": "blocks.8.hook_mlp_out"}})
+        save_expected(name, "saelens", path)
+
+    for name, skip, stated in (("transcoder", False, True), ("skip-transcoder", True, True), ("early-transcoder", False, False)):
+        run = folder(f"sparsify-{name}")
+        path = os.path.join(run, "layers.3.mlp")
+        os.makedirs(path)
+        encoder, bias, decoder, pre_bias = weights(unit=False)
+        tensors = {"encoder.weight": encoder, "encoder.bias": bias, "W_dec": decoder, "b_dec": pre_bias}
+        if skip:
+            tensors["W_skip"] = torch.randn(D, D)
+        rules.save_safetensors(os.path.join(path, "sae.safetensors"), tensors)
+        dump(os.path.join(path, "cfg.json"), {"activation": "topk", "expansion_factor": 32, "normalize_decoder": True, "num_latents": N, "k": K, "multi_topk": False, "skip_connection": skip, "transcode": stated, "d_in": D})
+        if not stated:
+            dump(os.path.join(run, "config.json"), {"model": "gpt2", "transcode": True})
+        save_expected(f"sparsify-{name}", "sparsify", path)
+
+    for name, activation in (("jumprelu", "jumprelu"), ("topk", f"topk\nk: {K}"), ("relu", "relu")):
+        path = folder(f"circuit-tracer-{name}")
+        encoder, bias, decoder, pre_bias = weights(unit=False)
+        tensors = {"W_enc": encoder, "W_dec": decoder, "b_enc": bias, "b_dec": pre_bias}
+        if name == "jumprelu":
+            tensors["activation_function.threshold"] = torch.rand(N)
+        if name != "topk":
+            tensors["W_skip"] = torch.randn(D, D)
+        rules.save_safetensors(os.path.join(path, "layer_3.safetensors"), tensors)
+        lines = ["model_kind: transcoder_set", 'model_name: "google/gemma-2-2b"', "feature_input_hook: mlp.hook_in", "feature_output_hook: hook_mlp_out", "scan: gemma", f"activation: {activation}"]
+        open(os.path.join(path, "config.yaml"), "w").write("\n".join(lines) + "\n")
+        save_expected(f"circuit-tracer-{name}", "circuit_tracer", path)
+
 
 main()

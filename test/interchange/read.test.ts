@@ -263,8 +263,12 @@ describe("what computes something else, or is not whole, is refused with the fil
   });
 
   it.each([
-    ["architecture", { architecture: "jumprelu" }, /cfg\.json: architecture "jumprelu" is not computed by Saetta/],
-    ["activation", { architecture: "standard" }, /cfg\.json: activation "relu" is not computed by Saetta/],
+    ["architecture", { architecture: "gated" }, /cfg\.json: architecture "gated" is not computed by Saetta/],
+    [
+      "activation",
+      { architecture: "standard", activation_fn: "tanh-relu" },
+      /cfg\.json: activation "tanh-relu" is not computed by Saetta/,
+    ],
     [
       "a factor that is not there",
       { normalize_activations: "expected_average_only_in" },
@@ -287,13 +291,13 @@ describe("what computes something else, or is not whole, is refused with the fil
     await expect(importSae(path, { out: join(folder, "never") })).rejects.toThrow(message);
   });
 
-  it("of dictionary_learning: BatchTopK, or what may be", async () => {
+  it("of dictionary_learning: another class, or what may be BatchTopK", async () => {
     const path = await changed(await copied("dictionary_learning", "batch"), "config.json", ({ trainer, ...rest }) => ({
       ...rest,
-      trainer: { ...(trainer as object), dict_class: "BatchTopKSAE" },
+      trainer: { ...(trainer as object), dict_class: "GatedAutoEncoder" },
     }));
     await expect(loadSae(path, { engine })).rejects.toThrow(
-      'config.json: dict_class "BatchTopKSAE" is not computed by Saetta (it computes "AutoEncoderTopK")',
+      'config.json: dict_class "GatedAutoEncoder" is not computed by Saetta (it computes "AutoEncoderTopK", "BatchTopKSAE", ',
     );
     await rm(join(path, "config.json"));
     await expect(loadSae(path, { engine })).rejects.toThrow(

@@ -2,7 +2,7 @@
 
     python3 rules.py JOBS.json      a list of {"form", "path", "rows", "d", "out", "k"}
 
-form: openai, bare (which needs k), dictionary_learning, saelens, sparsify, saetta. rows: a raw file of f32 [B, d]. Writes out.latents, f32 [B, n], and out.output, f32 [B, d].
+form: openai, bare (which needs k), dictionary_learning, saelens, sparsify, circuit_tracer, saetta. rows: a raw file of f32 [B, d]. Writes out.latents, f32 [B, n], and out.output, f32 [B, d].
 """
 import json
 import os
@@ -90,44 +90,108 @@ def bare(path, x, k):
 
 def dictionary_learning(path, x):
     config = json.load(open(os.path.join(path, "config.json")))
-    assert config["trainer"]["dict_class"] == "AutoEncoderTopK"
+    cls = config["trainer"]["dict_class"]
     state = load_torch(os.path.join(path, "ae.pt"))
-    n, d = state["encoder.weight"].shape
-    assert (n, d) == (config["trainer"]["dict_size"], config["trainer"]["activation_dim"])
     module = torch.nn.Module()
-    module.register_buffer("k", torch.tensor(0, dtype=torch.int))
-    module.register_buffer("threshold", torch.tensor(-1.0))
-    module.decoder = torch.nn.Linear(n, d, bias=False)
-    module.encoder = torch.nn.Linear(d, n)
+    if cls in ("AutoEncoderTopK", "BatchTopKSAE"):
+        n, d = state["encoder.weight"].shape
+        module.decoder = torch.nn.Linear(n, d, bias=False)
+        module.encoder = torch.nn.Linear(d, n)
+    else:
+        d, n = state["W_enc"].shape
+        module.W_enc = torch.nn.Parameter(torch.empty(d, n))
+        module.b_enc = torch.nn.Parameter(torch.zeros(n))
+        module.W_dec = torch.nn.Parameter(torch.empty(n, d))
+    assert (n, d) == (config["trainer"]["dict_size"], config["trainer"]["activation_dim"])
     module.b_dec = torch.nn.Parameter(torch.zeros(d))
+    if cls == "JumpReluAutoEncoder":
+        module.threshold = torch.nn.Parameter(torch.zeros(n))
+    else:
+        module.register_buffer("k", torch.tensor(0, dtype=torch.int))
+        module.register_buffer("threshold", torch.tensor(-1.0))
+    if cls == "MatryoshkaBatchTopKSAE":
+        groups = state["group_sizes"].tolist()
+        assert sum(groups) == n and all(size > 0 for size in groups) and groups == config["trainer"]["group_sizes"]
+        module.register_buffer("group_sizes", torch.tensor(groups))
     module.load_state_dict(state, strict=True)
-    latents = top_k(torch.relu(module.encoder(x - module.b_dec)), module.k.item())
-    return latents, module.decoder(latents) + module.b_dec
+    if cls == "AutoEncoderTopK":
+        latents = top_k(torch.relu(module.encoder(x - module.b_dec)), module.k.item())
+        return latents, module.decoder(latents) + module.b_dec
+    if cls == "BatchTopKSAE":
+        post = torch.relu(module.encoder(x - module.b_dec))
+        latents = post * (post > module.threshold)
+        return latents, module.decoder(latents) + module.b_dec
+    if cls == "MatryoshkaBatchTopKSAE":
+        post = torch.relu((x - module.b_dec) @ module.W_enc + module.b_enc)
+        latents = post * (post > module.threshold)
+        return latents, latents @ module.W_dec + module.b_dec
+    assert cls == "JumpReluAutoEncoder"
+    pre = x @ module.W_enc + module.b_enc
+    norms = module.W_dec.norm(dim=1)
+    latents = torch.relu(pre * (pre > module.threshold)) * norms
+    return latents, (latents / norms) @ module.W_dec + module.b_dec
 
 
 def saelens(path, x):
     cfg = json.load(open(os.path.join(path, "cfg.json")))
-    assert cfg["architecture"] == "topk" and cfg["reshape_activations"] == "none"
+    kind = cfg["architecture"]
+    assert kind in ("topk", "jumprelu", "standard", "transcoder", "skip_transcoder", "jumprelu_transcoder", "jumprelu_skip_transcoder") and cfg["reshape_activations"] == "none"
     assert int(cfg["metadata"]["sae_lens_version"].split(".")[0]) >= 6
     w = {name: tensor.float() for name, tensor in load_safetensors(os.path.join(path, "sae_weights.safetensors")).items()}
-    mean, std = 0.0, 1.0
+    names = {"W_enc", "b_enc", "W_dec", "b_dec"} | ({"threshold"} if "jumprelu" in kind else set()) | ({"W_skip"} if "skip" in kind else set())
+    assert set(w) == names, set(w)
+    transcoder = "transcoder" in kind
+    assert w["W_enc"].shape == (cfg["d_in"], cfg["d_sae"]) and w["W_dec"].shape == (cfg["d_sae"], cfg["d_out" if transcoder else "d_in"])
+    assert not (transcoder and cfg["apply_b_dec_to_input"])
+    mean, std, rows = 0.0, 1.0, x
     if cfg["normalize_activations"] == "layer_norm":
         x, mean, std = layer_norm(x)
     else:
         assert cfg["normalize_activations"] == "none"
-    pre = (x - w["b_dec"] * cfg["apply_b_dec_to_input"]) @ w["W_enc"] + w["b_enc"]
-    norms = w["W_dec"].norm(dim=-1) if cfg["rescale_acts_by_decoder_norm"] else torch.ones(cfg["d_sae"])
-    latents = top_k(pre * norms, cfg["k"])
-    return latents, ((latents / norms) @ w["W_dec"] + w["b_dec"]) * std + mean
+    pre = ((x - w["b_dec"]) if cfg["apply_b_dec_to_input"] else x) @ w["W_enc"] + w["b_enc"]
+    if kind == "topk":
+        norms = w["W_dec"].norm(dim=-1) if cfg["rescale_acts_by_decoder_norm"] else torch.ones(cfg["d_sae"])
+        latents = top_k(pre * norms, cfg["k"])
+        return latents, ((latents / norms) @ w["W_dec"] + w["b_dec"]) * std + mean
+    latents = torch.relu(pre)
+    if "jumprelu" in kind:
+        latents = latents * (pre > w["threshold"])
+    out = (latents @ w["W_dec"] + w["b_dec"]) * std + mean
+    return latents, out + rows @ w["W_skip"].T if "skip" in kind else out
 
 
 def sparsify(path, x):
     cfg = json.load(open(os.path.join(path, "cfg.json")))
-    assert cfg["activation"] == "topk" and not cfg["transcode"] and not cfg["skip_connection"]
+    run = os.path.join(path, "..", "config.json")
+    transcode = cfg["transcode"] or (os.path.exists(run) and json.load(open(run)).get("transcode", False))
+    assert cfg["activation"] == "topk"
     w = {name: tensor.float() for name, tensor in load_safetensors(os.path.join(path, "sae.safetensors")).items()}
-    pre = torch.relu(F.linear(x - w["b_dec"], w["encoder.weight"], w["encoder.bias"]))
+    assert ("W_skip" in w) == cfg["skip_connection"]
+    pre = torch.relu(F.linear(x if transcode else x - w["b_dec"], w["encoder.weight"], w["encoder.bias"]))
     latents = top_k(pre, cfg["k"])
-    return latents, latents @ w["W_dec"] + w["b_dec"]
+    out = latents @ w["W_dec"] + w["b_dec"]
+    return latents, out + x @ w["W_skip"].T if cfg["skip_connection"] else out
+
+
+def circuit_tracer(path, x):
+    config = {}
+    for line in open(os.path.join(path, "config.yaml")):
+        key, value = line.rstrip("\n").split(": ", 1)
+        config[key] = json.loads(value) if value[0] in '"0123456789' else value
+    assert config["model_kind"] == "transcoder_set"
+    (name,) = [each for each in os.listdir(path) if each.startswith("layer_")]
+    w = {key: tensor.float() for key, tensor in load_safetensors(os.path.join(path, name)).items()}
+    assert set(w) - {"W_skip", "activation_function.threshold"} == {"W_enc", "W_dec", "b_enc", "b_dec"}
+    pre = F.linear(x, w["W_enc"], w["b_enc"])
+    if config.get("activation") == "topk":
+        gate = torch.zeros_like(pre).scatter_(-1, torch.topk(pre, config["k"], dim=-1).indices, 1)
+        latents = pre * gate
+    elif config.get("activation") == "relu" or "activation_function.threshold" not in w:
+        latents = torch.relu(pre)
+    else:
+        latents = pre * (pre > w["activation_function.threshold"])
+    out = latents @ w["W_dec"] + w["b_dec"]
+    return latents, out + x @ w["W_skip"].T if "W_skip" in w else out
 
 
 def saetta(path, x):

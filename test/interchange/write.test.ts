@@ -293,9 +293,7 @@ describe("--verify", () => {
     };
     await expect(compare(off, sae, ROWS, out)).rejects.toThrow(/reconstructions by \d/);
     const fewer = { selects: { kind: "topk", k: k - 1 } as const, run: formatRunWith(right, k - 1) };
-    await expect(compare(fewer, sae, ROWS, out)).rejects.toThrow(
-      "does not say the same",
-    );
+    await expect(compare(fewer, sae, ROWS, out)).rejects.toThrow("does not say the same");
   });
 
   it("leaves nothing behind when it fails, and needs latents that are on", async () => {

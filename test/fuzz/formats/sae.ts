@@ -27,6 +27,20 @@ async function samples(): Promise<Sample[]> {
   return Promise.all(made);
 }
 
+/** SAELens' JumpReLU. */
+const SAELENS_CFG = Buffer.from(
+  JSON.stringify({
+    ...{ architecture: "jumprelu", d_in: d, d_sae: n, dtype: "float32", apply_b_dec_to_input: true },
+    ...{ normalize_activations: "none", metadata: { sae_lens_version: "6.49.2", model_name: "m", hook_name: "h" } },
+  }),
+);
+
+function saelensWeights(): Promise<Buffer> {
+  const part = (name: string, shape: readonly number[]) => ({ name, dtype: "F32", shape }) as const;
+  const core = [part("W_enc", [d, n]), part("b_enc", [n]), part("W_dec", [n, d]), part("b_dec", [d])];
+  return written([...core, part("threshold", [n])], {});
+}
+
 async function read(path: string): Promise<void> {
   const sae = await loadSae(dirname(path), { engine: createReferenceEngine() });
   await sae.encode(Float32Array.of(1, 2, 3));
@@ -39,6 +53,27 @@ export const sae: readonly FuzzFormat[] = [
     name: "sae-cfg",
     samples: async () => [
       { name: "cfg", file: "cfg.json", bytes: CFG, beside: { "sae.safetensors": await weights("F32") } },
+    ],
+    boundaries: (bytes) => jsonBoundaries(bytes),
+    json: WHOLE_FILE,
+    read,
+  },
+  {
+    ...{ ...safetensors, name: "saelens-weights", read },
+    samples: async () => [
+      {
+        ...{ name: "jumprelu", file: "sae_weights.safetensors", bytes: await saelensWeights() },
+        beside: { "cfg.json": SAELENS_CFG },
+      },
+    ],
+  },
+  {
+    name: "saelens-cfg",
+    samples: async () => [
+      {
+        ...{ name: "cfg", file: "cfg.json", bytes: SAELENS_CFG },
+        beside: { "sae_weights.safetensors": await saelensWeights() },
+      },
     ],
     boundaries: (bytes) => jsonBoundaries(bytes),
     json: WHOLE_FILE,

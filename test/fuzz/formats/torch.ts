@@ -13,7 +13,9 @@ import { isContiguous, TorchTensor } from "../../../src/formats/torch-tensor.ts"
 import { arraysOf } from "../../../src/formats/torch-tree.ts";
 import { type TorchPart, writeTorch } from "../../../src/formats/torch-write.ts";
 import { findForeign, openForeign } from "../../../src/interchange/index.ts";
+import { paramNames } from "../../../src/sae/description.ts";
 import { bytesOf } from "../../../src/util/bytes.ts";
+import { UsageError } from "../../../src/util/errors.ts";
 import type { FuzzFormat, Sample } from "../format.ts";
 import { all, readSource } from "./read.ts";
 
@@ -24,10 +26,12 @@ const FIXTURES = [
   "test/interchange/fixtures/openai.pt",
   "test/interchange/fixtures/openai-views.pt",
   "test/interchange/fixtures/dictionary_learning/ae.pt",
+  "test/interchange/fixtures/dictionary_learning-matryoshka/ae.pt",
+  "test/interchange/fixtures/dictionary_learning-jumprelu/ae.pt",
 ];
 
 async function samples(): Promise<Sample[]> {
-  const fixtures = FIXTURES.map((path) => ({ name: basename(path), file: "a.pt", bytes: readFileSync(path) }));
+  const fixtures = FIXTURES.map((path) => ({ name: path, file: "a.pt", bytes: readFileSync(path) }));
   return [...fixtures, { name: "Qwen-Scope", file: "layer0.sae.pt", bytes: await qwenScope() }];
 }
 
@@ -108,9 +112,13 @@ export async function readTensors(path: string): Promise<boolean> {
 export async function readWeights(path: string): Promise<void> {
   const found = await findForeign(path, new Set([basename(path)]));
   if (found === undefined) return;
-  const sae = await openForeign(found, { k: 4 });
+  // A k says that it is TopK, where names leave that open.
+  const sae = await openForeign(found, { k: 4 }).catch((thrown: unknown) => {
+    if (thrown instanceof UsageError) return openForeign(found, {});
+    throw thrown;
+  });
   try {
-    for (const name of ["encoder", "latentBias", "decoder", "preBias"] as const) await sae.read(name);
+    for (const name of paramNames(sae.description)) await sae.read(name);
   } finally {
     await sae.close();
   }
