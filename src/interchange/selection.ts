@@ -1,4 +1,4 @@
-/** What selects the latents of an autoencoder that is used, as far as the files of others say it. */
+/** What selects the latents of an autoencoder in use, as far as the files of others say it. */
 
 import { type ArchitectureSpec, rulesOf } from "../sae/architectures/index.ts";
 import type { SaeDescription } from "../sae/description.ts";
@@ -70,7 +70,9 @@ export function noK({ k }: Told, where: string): void {
   });
 }
 
-/** What a file of `title` does not carry that says how latents are selected, and nothing of training. */
+/**
+ * What a file of `title` does not carry: it says how latents are selected, and nothing of training.
+ */
 export function lostWith({ spec }: SaeDescription, title: string): string[] {
   const lost = [
     ...("k" in spec && topkIn({ spec }) === undefined ? [`k (${spec.k} per row)`] : []),
