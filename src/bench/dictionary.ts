@@ -9,6 +9,12 @@
  * follows it with probability `together`, if it is off and there is room. All directions are on
  * equally often (for an even number of them), whatever `together` is; at 0 which are on is
  * independent of what they are.
+ *
+ * With `children` (a hierarchy) directions come in families: a parent, then its children. `active`
+ * different families are on in a row, drawn with Zipf frequencies (family f as often as 1 / (f +
+ * 1)): the parent always, and with probability CHILD_SHARE one of its children, drawn evenly. A
+ * child is never on without its parent, which is what makes autoencoders absorb parents (Chanin et
+ * al. 2024, arXiv 2409.14507).
  */
 
 import type { Source } from "../data/source.ts";
@@ -29,6 +35,8 @@ export interface DictionaryOptions {
   readonly noise: number;
   /** Probability that a direction brings its partner along. */
   readonly together: number;
+  /** Children of each parent; default 0: no hierarchy. */
+  readonly children?: number;
   readonly rows: number;
   readonly seed: number;
 }
@@ -36,7 +44,12 @@ export interface DictionaryOptions {
 export interface Dictionary extends Source {
   /** [directions, width], rows of norm 1. */
   readonly truth: Float32Array;
+  /** The directions that are on in a row, ascending. */
+  readonly onIn: (row: number) => readonly number[];
 }
+
+/** How often one of the children is on where the parent is. */
+const CHILD_SHARE = 0.7;
 
 /**
  * Rows as a Source (f32): each is a pure function of (seed, its number), made when it is read.
@@ -46,9 +59,15 @@ export function syntheticDictionary(options: DictionaryOptions): Dictionary {
   check(options);
   const { directions, width, active, rows, seed } = options;
   const truth = unitVectors(directions, width, seed);
-  const draw = drawerOf(options, truth);
+  const choose = chooserOf(options);
+  const draw = drawerOf(options, truth, choose);
   return {
     truth,
+    onIn: (row) => {
+      const on = new Set<number>();
+      choose(new Rng(seed, PURPOSE.synthetic, 1, row), on);
+      return [...on].sort((a, b) => a - b);
+    },
     description: `synthetic: ${rows.toLocaleString("en-US")} rows of ${active} of ${directions} directions, ${width} f32`,
     paths: [],
     dIn: width,
@@ -74,13 +93,26 @@ export function syntheticDictionary(options: DictionaryOptions): Dictionary {
   };
 }
 
-function check({ directions, width, active, amplitude: [low, high], noise, together }: DictionaryOptions): void {
+function check({
+  directions,
+  width,
+  active,
+  amplitude: [low, high],
+  noise,
+  together,
+  children = 0,
+}: DictionaryOptions): void {
   const refusals: readonly (readonly [boolean, string])[] = [
     [
       directions * width > 2 ** 28,
       `a dictionary of ${directions} directions x ${width} is larger than the 2^28 numbers it may have`,
     ],
-    [2 * active > directions, `${active} active directions a row are more than half of ${directions}`],
+    [
+      children > 0 && directions % (children + 1) !== 0,
+      `${directions} directions are no whole families of a parent and ${children} children`,
+    ],
+    [children > 0 && together > 0, "partners and a hierarchy exclude each other"],
+    [2 * active * (children + 1) > directions, `${active} active directions a row are more than half of ${directions}`],
     [
       !(low >= 0 && high >= low && Number.isFinite(high)),
       `amplitudes from ${low} to ${high} are no range of numbers from 0 up`,
@@ -104,16 +136,12 @@ function unitVectors(count: number, width: number, seed: number): Float32Array {
   return vectors;
 }
 
-/** The function that writes row number `row` into `into`, from element `at` on. */
-function drawerOf(
-  { directions, width, active, amplitude: [low, high], noise, together, seed }: DictionaryOptions,
-  truth: Float32Array,
-): (row: number, into: Float32Array, at: number) => void {
-  const on = new Set<number>();
-  const pool = normalPool(noise, seed);
-  return (row, into, at) => {
-    const rng = new Rng(seed, PURPOSE.synthetic, 1, row);
-    on.clear();
+/** Adds the directions of a row to the set. */
+type Choose = (rng: Rng, on: Set<number>) => void;
+
+function chooserOf({ directions, active, together, children = 0 }: DictionaryOptions): Choose {
+  if (children > 0) return familyChooser(directions / (children + 1), children, active);
+  return (rng, on) => {
     while (on.size < active) {
       const drawn = rng.below(directions);
       if (on.has(drawn)) continue;
@@ -121,6 +149,47 @@ function drawerOf(
       const partner = drawn ^ 1;
       if (together > 0 && partner < directions && on.size < active && rng.uniform() < together) on.add(partner);
     }
+  };
+}
+
+function familyChooser(families: number, children: number, active: number): Choose {
+  let sum = 0;
+  const upTo = Float64Array.from({ length: families }, (_, family) => {
+    sum += 1 / (family + 1);
+    return sum;
+  });
+  const familyAt = (share: number) => {
+    let [low, high] = [0, families - 1];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (upTo[middle]! > share * sum) high = middle;
+      else low = middle + 1;
+    }
+    return low;
+  };
+  return (rng, on) => {
+    for (let chosen = 0; chosen < active; ) {
+      const parent = familyAt(rng.uniform()) * (children + 1);
+      if (on.has(parent)) continue;
+      chosen++;
+      on.add(parent);
+      if (rng.uniform() < CHILD_SHARE) on.add(parent + 1 + rng.below(children));
+    }
+  };
+}
+
+/** The function that writes row number `row` into `into`, from element `at` on. */
+function drawerOf(
+  { width, amplitude: [low, high], noise, seed }: DictionaryOptions,
+  truth: Float32Array,
+  choose: Choose,
+): (row: number, into: Float32Array, at: number) => void {
+  const on = new Set<number>();
+  const pool = normalPool(noise, seed);
+  return (row, into, at) => {
+    const rng = new Rng(seed, PURPOSE.synthetic, 1, row);
+    on.clear();
+    choose(rng, on);
     fillNoise(rng.u32(), pool, into, at, width);
     for (const direction of on) {
       const strength = low + (high - low) * rng.uniform();

@@ -30,15 +30,19 @@ export function syntheticText({
   fvu,
   dead,
   recovery: found,
+  firings,
 }: SyntheticReport): string {
   const { directions, width, active, amplitude, noise, together, seed } = dictionary;
-  const { latents, k, auxk, batch, lr, warmup, decay, deadTokens } = training;
+  const { architecture, latents, k, auxk, targetL0, batch, lr, warmup, decay, deadTokens } = training;
   const matched = found.matches.length;
   const mean = found.matches.reduce((sum, { cosine }) => sum + cosine, 0) / matched;
-  const partners = together === 0 ? "independent" : `partners on together with probability ${together}`;
+  const { children = 0 } = dictionary;
+  const families = `a parent and ${children} children each, Zipf frequencies`;
+  const partners =
+    children > 0 ? families : together === 0 ? "independent" : `partners on together with probability ${together}`;
   return [
     `dictionary    ${directions} unit directions in ${width} dimensions, ${active} active a row (${partners}), amplitudes ${amplitude[0]} to ${amplitude[1]}, noise ${noise}, seed ${seed}`,
-    `autoencoder   ${formatCount(latents ?? 0)} latents, k ${k}, auxk ${auxk}`,
+    `autoencoder   ${formatCount(latents ?? 0)} latents, ${architecture}, ${k === undefined ? `target L0 ${targetL0}` : `k ${k}, auxk ${auxk}`}`,
     `training      ${formatCount(rows)} rows in batches of ${batch}, learning rate ${lr} (warm-up ${warmup} steps, decay over the last ${decay}), dead after ${formatCount(deadTokens ?? 0)} rows`,
     `engine        ${engine}`,
     `time          ${formatDuration(seconds)} (${formatCount(rows / Math.max(1e-9, seconds))} rows/s, making the rows included)${reason === "stopped" ? ", stopped before the end" : ""}`,
@@ -53,5 +57,7 @@ export function syntheticText({
     `matching      one latent to one direction, greedily by cosine, down to ${SAME}`,
     `  directions  ${matched} matched${matched > 0 ? ` (mean cosine ${mean.toFixed(4)})` : ""}, ${directions - matched} not`,
     `  latents     ${matched} matched, ${found.duplicated} duplicates of a matched one, ${found.unmatched} with no direction`,
+    `firings       F1 of each direction and the latent nearest to it, on ${formatCount(firings.rows)} new rows`,
+    `  mean        ${firings.f1.toFixed(4)}${firings.parentF1 === null ? "" : `, parents ${firings.parentF1.toFixed(4)} (${(100 * firings.parentsFound!).toFixed(0)} % from 0.9), children ${firings.childF1!.toFixed(4)}`}`,
   ].join("\n");
 }

@@ -8,6 +8,7 @@ import type { Sae } from "../inference/sae.ts";
 import type { Report } from "../run-files/metrics.ts";
 import { train } from "../train/train.ts";
 import { type DictionaryOptions, syntheticDictionary } from "./dictionary.ts";
+import { type FiringMatch, firingMatch } from "./firing-match.ts";
 import { type Recovery, recovery } from "./recovery.ts";
 
 export const DICTIONARY: DictionaryOptions = {
@@ -39,7 +40,7 @@ export interface SyntheticReport {
   readonly dictionary: DictionaryOptions;
   readonly training: Pick<
     TrainOptions,
-    "latents" | "k" | "auxk" | "batch" | "lr" | "warmup" | "decay" | "deadTokens" | "ema"
+    "architecture" | "latents" | "k" | "auxk" | "targetL0" | "batch" | "lr" | "warmup" | "decay" | "deadTokens" | "ema"
   >;
   readonly engine: string;
   readonly reason: "done" | "stopped";
@@ -53,7 +54,12 @@ export interface SyntheticReport {
   readonly fvu: number;
   readonly dead: DeadLatents;
   readonly recovery: Recovery;
+  /** On rows past those of training. */
+  readonly firings: FiringMatch;
 }
+
+/** Rows past those of training on which firings are compared. */
+const TEST_ROWS = 8192;
 
 /** Latents that did not fire for `deadTokens` rows, over the logged steps. */
 export interface DeadLatents {
@@ -70,28 +76,55 @@ export interface DeadLatents {
 /** Runs the bench; nothing is written. Rejects as `train` does. */
 export async function benchSynthetic(options: SyntheticOptions = {}): Promise<SyntheticReport> {
   const dictionary = { ...DICTIONARY, ...options.dictionary };
-  const source = syntheticDictionary(dictionary);
+  const source = syntheticDictionary({ ...dictionary, rows: dictionary.rows + TEST_ROWS });
   const { signal, onNote, onReport } = options;
   // Rows are independent of each other already.
-  const fixed = { seed: dictionary.seed, epochs: 1, holdout: 0, shuffle: false, out: false, signal, onNote } as const;
-  await using run = await train(source, { ...TRAINING, ...options.training, ...fixed });
+  const fixed = {
+    seed: dictionary.seed,
+    tokens: dictionary.rows,
+    holdout: 0,
+    shuffle: false,
+    out: false,
+    signal,
+    onNote,
+  } as const;
+  const { k, auxk, ...others } = TRAINING;
+  // Where the architecture has them.
+  const topk = options.training?.architecture === "jumprelu" ? {} : { k, auxk };
+  await using run = await train(source, { ...others, ...topk, ...options.training, ...fixed });
   const dead = { most: 0, mostAtStep: 0, revived: 0, atEnd: 0 };
   for await (const report of run) {
     follow(dead, report);
     onReport?.(report);
   }
   const { reason, tokens, report, sae } = await run.finished;
-  const { latents, k, auxk, batch, lr, warmup, decay, deadTokens, ema } = run.config;
+  const { architecture, latents, targetL0, batch, lr, warmup, decay, deadTokens, ema } = run.config;
+  const decoder = await decoderOf(sae);
+  const { rows: first, children = 0 } = dictionary;
+  const firings = await firingMatch(sae, source, decoder, { first, count: TEST_ROWS, children });
   return {
     dictionary,
-    training: { latents, k, auxk, batch, lr, warmup, decay, deadTokens, ema },
+    training: {
+      architecture,
+      latents,
+      k: run.config.k,
+      auxk: run.config.auxk,
+      targetL0,
+      batch,
+      lr,
+      warmup,
+      decay,
+      deadTokens,
+      ema,
+    },
     engine: run.engine,
     reason,
     rows: tokens,
     seconds: report?.elapsed_s ?? 0,
     fvu: report?.fvu ?? Number.NaN,
     dead,
-    recovery: recovery(source.truth, await decoderOf(sae), dictionary.width),
+    recovery: recovery(source.truth, decoder, dictionary.width),
+    firings,
   };
 }
 

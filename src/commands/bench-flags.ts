@@ -17,12 +17,16 @@ export interface BenchFlags {
   readonly amplitude: readonly [number, number];
   readonly noise: number;
   readonly together: number;
+  readonly hierarchy?: number;
   readonly rows: number;
 }
 
 /** What the timing takes where nothing is said. */
 export const STEP = { latents: 2048, width: 256, k: 32, auxk: 256, batch: 1024 } as const;
 const TRAINED = [
+  "architecture",
+  "targetL0",
+  "prefixes",
   "latents",
   "k",
   "auxk",
@@ -37,9 +41,8 @@ const TRAINED = [
   "dtype",
   "threads",
 ] as const;
-const ONLY_SYNTHETIC = "directions active amplitude noise together rows auxkCoef lr warmup decay deadTokens seed".split(
-  " ",
-);
+const ONLY_SYNTHETIC =
+  "directions active amplitude noise together hierarchy rows auxkCoef lr warmup decay deadTokens seed".split(" ");
 
 /** Defines the command. */
 export function defineBench(program: Command): Command {
@@ -70,6 +73,11 @@ export function defineBench(program: Command): Command {
       "directions come in pairs; probability that one brings its partner along",
       numbered("--together", { least: 0, most: 1 }),
       together,
+    )
+    .option(
+      "--hierarchy <N>",
+      "directions come in families of a parent and N children, with Zipf frequencies; a child is on only with its parent",
+      counted("--hierarchy"),
     )
     .option("--rows <N>", "rows to train on, in one pass", counted("--rows"), rows)
     .option("--json", "print one JSON object")

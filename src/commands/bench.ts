@@ -30,11 +30,12 @@ async function timing(flags: BenchFlags, asked: TrainOptions) {
 }
 
 async function synthetic(
-  { width, directions, active, amplitude, noise, together, rows }: BenchFlags,
+  { width, directions, active, amplitude, noise, together, hierarchy, rows }: BenchFlags,
   asked: TrainOptions,
 ) {
   const { seed = DICTIONARY.seed, ...training } = asked;
-  const dictionary = { directions, width: width ?? DICTIONARY.width, active, amplitude, noise, together, rows, seed };
+  const sizes = { directions, width: width ?? DICTIONARY.width, children: hierarchy ?? 0 };
+  const dictionary = { ...sizes, active, amplitude, noise, together, rows, seed };
   const ending = catchSignals("finishing the step; what was found so far follows");
   const progress = createProgressLine({ label: "train", total: rows, unit: "rows" });
   try {
