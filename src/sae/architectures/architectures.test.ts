@@ -73,6 +73,41 @@ describe("every architecture", () => {
   });
 });
 
+describe("cfg.json", () => {
+  const read = (name: ArchitectureName, asked: Options, change: Options, own: Options = {}) => {
+    const saetta = { version: "0", engine: "reference", normalization: "none" } as const;
+    const cfg = descriptionJson({ dims: autoencoderDims(4, 48), spec: specOf(name, asked), saetta });
+    const changed = { ...cfg, saetta: { ...Object(cfg.saetta), ...own }, ...change };
+    return () => parseDescription(JSON.parse(JSON.stringify(changed)), "cfg.json");
+  };
+
+  it.each<[Options, string]>([
+    [{ prefixes: undefined }, '"prefixes" must be a list of numbers, but is missing'],
+    [{ prefixes: [] }, '"prefixes" must ascend from 1 up, but are []'],
+    [{ prefixes: [6, 6, 48] }, '"prefixes" must ascend from 1 up, but are [6,6,48]'],
+    [{ prefixes: [0, 48] }, '"prefixes" must ascend from 1 up, but are [0,48]'],
+    [{ prefixes: [6.5, 48] }, '"prefixes" must be a list of whole numbers, but is [6.5,48]'],
+    [{ prefixes: [6, 24] }, 'the last of "prefixes" is 24, not all latents'],
+    [{ prefix_weights: [1] }, '"prefix_weights" must be above 0, one for each prefix'],
+    [{ prefix_weights: [1, 0] }, '"prefix_weights" must be above 0, one for each prefix'],
+    [{ prefix_weights: "even" }, '"prefix_weights" must be a list of numbers, but is "even"'],
+    [{ prefix_selection: "groupmax" }, 'prefix_selection "groupmax" is unknown'],
+    [{ prefix_selection: "topk" }, '"k" must be a whole number of at least 1, but is 3.5'],
+  ])("of matryoshka with %j is refused", (own, message) => {
+    expect(read("matryoshka", { k: 3.5, prefixes: [6, 48] }, {}, own)).toThrow(`cfg.json: ${message}`);
+  });
+
+  it("is refused without what only Saetta writes, and with a k of 0", () => {
+    const matryoshka = { k: 3.5, prefixes: [6, 48] };
+    expect(read("matryoshka", matryoshka, { saetta: undefined })).toThrow('cfg.json: "saetta" is not a JSON object');
+    for (const [name, asked] of [
+      ["matryoshka", matryoshka],
+      ["batchtopk", {}],
+    ] as const)
+      expect(read(name, asked, { k: 0 })).toThrow('cfg.json: "k" must be above 0, but is 0');
+  });
+});
+
 describe("topk", () => {
   it("keeps k per row, and with annealing as many as k is rounded to", () => {
     expect(specOf("topk", { k: 3, auxk: 0 })).toEqual({ architecture: "topk", k: 3, auxk: 0 });

@@ -6,7 +6,7 @@
 
 import { CORE_PARAMS } from "../params.ts";
 import type { Architecture } from "./architecture.ts";
-import { annealOption, atMostLatents, auxkOptions, batchNumbers, cutOptions, kOption } from "./options.ts";
+import { annealOption, atMostLatents, auxkOptions, batchNumbers, cutOptions, kOption, readMeanK } from "./options.ts";
 
 export interface BatchTopkSpec {
   readonly architecture: "batchtopk";
@@ -38,7 +38,7 @@ export const batchtopk = {
     write: ({ k, auxk }) => ({ sparsify: { k }, own: { auxk } }),
     read: (sparsify, own) => ({
       architecture: "batchtopk",
-      k: sparsify.number("k"),
+      k: readMeanK(sparsify),
       auxk: own?.integer("auxk") ?? 0,
     }),
   },

@@ -5,10 +5,10 @@
  */
 
 import { z } from "zod";
-import { UsageError } from "../../util/errors.ts";
+import { FormatError, UsageError } from "../../util/errors.ts";
 import { CORE_PARAMS } from "../params.ts";
 import type { Architecture } from "./architecture.ts";
-import { atMostLatents, auxkOptions, batchNumbers, cutOptions, kOption } from "./options.ts";
+import { atMostLatents, auxkOptions, batchNumbers, cutOptions, kOption, readMeanK } from "./options.ts";
 import { wholeK } from "./topk.ts";
 
 export interface MatryoshkaSpec {
@@ -85,16 +85,22 @@ export const matryoshka = {
       sparsify: { k },
       own: { auxk, prefixes: [...prefixes], prefix_weights: [...weights], prefix_selection: selection },
     }),
-    read: (sparsify, own) => {
-      const prefixes = own?.integers("prefixes") ?? [];
-      return {
-        architecture: "matryoshka",
-        k: sparsify.number("k"),
-        auxk: own?.integer("auxk") ?? 0,
-        prefixes,
-        weights: own?.numbers("prefix_weights") ?? prefixes.map(() => 1 / prefixes.length),
-        selection: own?.string("prefix_selection") === "topk" ? "topk" : "batchtopk",
-      };
+    read: (sparsify, own = sparsify.fields("saetta")) => {
+      const selection = own.string("prefix_selection");
+      if (selection !== "topk" && selection !== "batchtopk")
+        throw new FormatError(`prefix_selection "${selection}" is unknown`, { where: own.where });
+      const prefixes = own.integers("prefixes");
+      const weights = own.numbers("prefix_weights");
+      if (!isAscending(prefixes) || prefixes.length === 0)
+        throw new FormatError(`"prefixes" must ascend from 1 up, but are ${JSON.stringify(prefixes)}`, {
+          where: own.where,
+        });
+      if (sparsify.has("num_latents") && prefixes.at(-1) !== sparsify.integer("num_latents"))
+        throw new FormatError(`the last of "prefixes" is ${prefixes.at(-1)}, not all latents`, { where: own.where });
+      if (weights.length !== prefixes.length || !weights.every((weight) => weight > 0))
+        throw new FormatError(`"prefix_weights" must be above 0, one for each prefix`, { where: own.where });
+      const k = selection === "topk" ? sparsify.integer("k", 1) : readMeanK(sparsify);
+      return { ...{ architecture: "matryoshka", k, auxk: own.integer("auxk") }, prefixes, weights, selection };
     },
   },
 } as const satisfies Architecture<MatryoshkaSpec>;
@@ -104,13 +110,16 @@ function prefixEnds(prefixes: readonly number[], latents: number): readonly numb
   const areFractions = prefixes.every((each) => each <= 1);
   const ends = areFractions ? prefixes.map((each) => Math.round(each * latents)) : prefixes;
   const all = ends.at(-1) === latents ? ends : [...ends, latents];
-  const ascending = all.every((end, g) => Number.isInteger(end) && end >= 1 && (g === 0 || end > all[g - 1]!));
-  if (!ascending || all.length > MOST_PREFIXES)
+  if (!isAscending(all) || all.length > MOST_PREFIXES)
     throw new UsageError(
       `--prefixes ${prefixes.join(",")} must be ${MOST_PREFIXES} at most, ascending, and at most the ${latents} latents`,
       { mend: "give numbers of latents, or fractions of all" },
     );
   return all;
+}
+
+function isAscending(ends: readonly number[]): boolean {
+  return ends.every((end, g) => Number.isInteger(end) && end > (g === 0 ? 0 : ends[g - 1]!));
 }
 
 function wrongWeights(weights: number, ends: readonly number[], given: number): UsageError {

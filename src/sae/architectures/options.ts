@@ -1,7 +1,8 @@
 /** Options of `saetta train` that several architectures have, by the names of the library. */
 
 import { z } from "zod";
-import { UsageError } from "../../util/errors.ts";
+import { FormatError, UsageError } from "../../util/errors.ts";
+import type { Fields } from "../../util/json.ts";
 
 export const kOption = {
   k: z.number().positive().describe("active latents per row; batchtopk: mean, may be fractional"),
@@ -78,4 +79,11 @@ export function batchNumbers(
     kept: Math.max(1, Math.floor(annealedK(k, kAnneal, step) * rows)),
     cutDecay: step < thresholdStart ? 1 : step === thresholdStart ? 0 : thresholdDecay,
   };
+}
+
+/** k of a cfg.json where it is a mean, which may be fractional. Throws unless it is above 0. */
+export function readMeanK(cfg: Fields): number {
+  const k = cfg.number("k");
+  if (k > 0) return k;
+  throw new FormatError(`"k" must be above 0, but is ${k}`, { where: cfg.where });
 }
