@@ -29,8 +29,11 @@ interface Variant {
 const ROWS = 150;
 const BATCH = 90;
 const STEPS = 4;
-/** Largest differences, as a part of the largest number of a tensor. */
-const ALLOWED = { f32: 2e-4, bf16: 0.1, fp16: 0.1 } as const;
+/**
+ * The largest difference, as a part of the largest number of a tensor; where products are narrower,
+ * which select other latents here and there, the length of all differences.
+ */
+const ALLOWED = { f32: 2e-4, bf16: 0.2, fp16: 0.1 } as const;
 
 const topk = (k: number): SelectionRules => ({ live: { kind: "topk", k }, inference: { kind: "topk", k } });
 const batchtopk = (k: number): SelectionRules => ({
@@ -121,10 +124,11 @@ export const RULE_CHECKS: readonly Check[] = Object.entries(VARIANTS).map(([name
     const [own, expected] = [await numbersOf(engine, variant), await numbersOf(createReferenceEngine(), variant)];
     let worst = 0;
     for (const [tensor, values] of expected) {
+      const size = dtype === "f32" ? largestOf : lengthOf;
       // The lowest value kept can be near 0, a difference of larger numbers.
-      const least = tensor.startsWith("cut of") ? 0.01 : 0;
-      const largest = values.reduce((most, value) => Math.max(most, Math.abs(value)), least);
-      const off = values.reduce((most, value, i) => Math.max(most, Math.abs(value - own.get(tensor)![i]!)), 0);
+      const least = tensor.startsWith("cut of") ? 0.05 : 0;
+      const off = size(values.map((value, i) => value - own.get(tensor)![i]!));
+      const largest = Math.max(least, size(values));
       if (off === 0) continue;
       if (!(off <= ALLOWED[dtype] * largest)) throw new Error(`${tensor} is off by ${off} of ${largest}`);
       worst = Math.max(worst, off / largest);
@@ -132,6 +136,14 @@ export const RULE_CHECKS: readonly Check[] = Object.entries(VARIANTS).map(([name
     return `off by ${worst.toExponential(1)}`;
   },
 }));
+
+function largestOf(numbers: Float64Array): number {
+  return numbers.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+}
+
+function lengthOf(numbers: Float64Array): number {
+  return Math.sqrt(numbers.reduce((sum, value) => sum + value * value, 0));
+}
 
 /** Sums of each step, and the state after the last. */
 async function numbersOf(engine: Engine, variant: Variant): Promise<ReadonlyMap<string, Float64Array>> {
