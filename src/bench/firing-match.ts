@@ -10,6 +10,8 @@ import type { Dictionary } from "./dictionary.ts";
 export interface FiringMatch {
   /** Rows that were compared. */
   readonly rows: number;
+  /** Mean active latents per row. */
+  readonly l0: number;
   /** Mean over directions that are on in some of the rows. */
   readonly f1: number;
   /** The same of parents and of children; null without a hierarchy. */
@@ -61,6 +63,7 @@ export async function firingMatch(
   const parents = f1.filter((each, j): each is number => each !== undefined && isParent(j));
   return {
     rows: count,
+    l0: fired.reduce((sum, times) => sum + times, 0) / count,
     f1: mean(() => true),
     parentF1: children === 0 ? null : mean(isParent),
     childF1: children === 0 ? null : mean((j) => !isParent(j)),
