@@ -5,7 +5,7 @@
  */
 
 import * as maths from "../sae/math.ts";
-import type { GuardedStep } from "./conformance-guarded-step.ts";
+import type { BranchName, CodesName, GuardedStep } from "./conformance-guarded-step.ts";
 
 /**
  * Units of rounding allowed for each absolute value summed. Long sums stay far below: their errors
@@ -69,38 +69,113 @@ export function preActivations(
   return { pre, magnitude };
 }
 
-/** The codes of a branch, with absolute gradients. */
-export function absolutePairs(guarded: GuardedStep, branch: "live" | "dead"): maths.Pairs {
+/** Codes with absolute values and gradients. */
+export function absolutePairs(guarded: GuardedStep, name: CodesName): maths.Pairs {
   return {
-    capacity: guarded.setup[branch]?.slots ?? 0,
-    latent: Uint32Array.from(guarded.get(`${branch}.latent`)),
-    value: guarded.get(`${branch}.value`),
-    grad: absolute(guarded.get(`${branch}.grad`)),
+    capacity: guarded.setup[name]?.slots ?? 0,
+    latent: Uint32Array.from(guarded.get(`${name}.latent`)),
+    value: absolute(guarded.get(`${name}.value`)),
+    grad: absolute(guarded.get(`${name}.grad`)),
   };
 }
 
-/** Sums of absolute values behind each element of the gradients, not projected. */
+/** Sums of absolute values behind each element of err as `decode` leaves it. */
+export function decodeMagnitudes(guarded: GuardedStep, branch: BranchName): Float64Array {
+  const { prefixes, dims, B } = guarded.setup;
+  const magnitude = new Float64Array(guarded.get(`${branch}.err`).length);
+  const pairs = absolutePairs(guarded, branch);
+  maths.decode(absolute(guarded.get("decoder")), pairs, magnitude, branch === "live" ? prefixes : undefined);
+  const { skip } = guarded.weights();
+  if (skip !== undefined && branch === "live") {
+    const first = magnitude.subarray(0, B * dims.dOut);
+    maths.addSkip(absolute(skip), absolute(guarded.get("x")), first, dims.dIn);
+  }
+  return magnitude;
+}
+
+/**
+ * The same as `residual` leaves it, and of the live branch the squared residuals of the prefixes
+ * but the last. `decoded`: of decode, which is changed.
+ */
+export function residualMagnitudes(
+  guarded: GuardedStep,
+  branch: BranchName,
+  decoded: Float64Array,
+): { readonly err: Float64Array; readonly prefixErr2: Float64Array } {
+  if (branch === "dead") {
+    maths.deadResidual(absolute(guarded.lastPlane()), decoded);
+    return { err: decoded, prefixErr2: new Float64Array(0) };
+  }
+  const prefixes = guarded.setup.prefixes ?? maths.wholePrefix(guarded.setup.dims.n);
+  const weighed = prefixes.map(({ end, weight }) => ({ end, weight: Math.abs(weight) }));
+  const negative = guarded.target().map((value) => -Math.abs(value));
+  const prefixErr2 = maths.prefixResiduals(weighed, absolute(guarded.get("preBias")), negative, decoded);
+  return { err: decoded, prefixErr2 };
+}
+
+/**
+ * Sums of absolute values behind each element of the gradients, not projected. `sums` have been
+ * summed over the batch.
+ */
 export function gradientMagnitudes(guarded: GuardedStep, sums: maths.Sums): maths.Weights {
-  const { hyper } = guarded.setup;
+  const { hyper, dims, prefixes, B } = guarded.setup;
   const w = guarded.weights();
   const scales = maths.lossScales(sums, hyper.rows, hyper.mseScale, hyper.auxCoef);
-  const scaled = (branch: "live" | "dead") => ({
+  const scaled = (branch: BranchName) => ({
     codes: absolutePairs(guarded, branch),
     err: absolute(guarded.get(`${branch}.err`)),
     scale: scales[branch],
+    prefixes: branch === "live" ? prefixes : undefined,
   });
-  const g: maths.Weights = {
-    encoder: new Float64Array(w.encoder.length),
-    latentBias: new Float64Array(w.latentBias.length),
-    decoder: new Float64Array(w.decoder.length),
-    preBias: new Float64Array(w.preBias.length),
-  };
+  const g = Object.fromEntries(
+    guarded.gradientNames.map((name) => [name, new Float64Array(w[name]!.length)]),
+  ) as unknown as maths.Weights;
   // The gradient of b_pre is a difference; with a negative encoder it is the sum of both parts.
   const aw = absoluteWeights(w);
   const turned = { ...aw, encoder: aw.encoder.map((value) => -value) };
-  const x = centred(guarded.get("x"), w.preBias);
+  const x = centred(guarded.get("x"), dims.untied ? new Float64Array(dims.dIn) : w.preBias);
   const dead = guarded.dead && scaled("dead");
-  maths.gradients({ w: turned, x, planeColumns: absolute(sums.errColumns), live: scaled("live"), dead }, g);
+  const live = scaled("live");
+  const ages = guarded.get("age");
+  const band = guarded.band && absolutePairs(guarded, "band");
+  const sparsity = guarded.sparsity();
+  maths.gradients(
+    { w: turned, x, planeColumns: absolute(sums.planeColumns), live, dead, untied: dims.untied, band },
+    g,
+  );
+  if (sparsity === undefined) return g;
+  // What the sparsity loss adds, each part with the sign that makes it larger.
+  const slope = Math.abs(sparsity.coefficient * sparsity.scale) / sparsity.rows;
+  const dead1 = hyper.deadPenalty ? hyper.deadPenalty / hyper.rows : 0;
+  const columns = new Float64Array(dims.dIn);
+  x.forEach((value, e) => {
+    columns[e % dims.dIn]! += value;
+  });
+  const add = (j: number, amount: number, row: (i: number) => number) => {
+    g.latentBias[j]! += amount;
+    for (let i = 0; i < dims.dIn; i++) {
+      g.encoder[j * dims.dIn + i]! += amount * row(i);
+      if (!dims.untied) g.preBias[i]! += amount * aw.encoder[j * dims.dIn + i]!;
+    }
+  };
+  maths.eachPair(live.codes, (row, j) => add(j, slope + dead1, (i) => x[row * dims.dIn + i]!));
+  for (let j = 0; j < dims.n; j++) {
+    if (dead1 === 0 || !maths.isDead(ages[j]!, hyper.deadAfter)) continue;
+    add(j, 0, () => 0);
+    g.latentBias[j]! += dead1 * B;
+    for (let i = 0; i < dims.dIn; i++) {
+      g.encoder[j * dims.dIn + i]! += dead1 * columns[i]!;
+      if (!dims.untied) g.preBias[i]! += dead1 * B * aw.encoder[j * dims.dIn + i]!;
+    }
+    if (g.threshold !== undefined) g.threshold[j]! += dead1 * B;
+  }
+  if (g.threshold !== undefined && band !== undefined) {
+    const count = Math.abs(maths.countSlope(sparsity));
+    maths.eachPair(band, (_, j, slot) => {
+      const each = scales.live * band.grad[slot]! + slope;
+      g.threshold![j]! += (Math.abs(w.threshold![j]!) * each + count) / sparsity.bandwidth;
+    });
+  }
   return g;
 }
 

@@ -6,6 +6,7 @@
 import { CORE_PARAMS } from "../sae/params.ts";
 import { bytesOf, uint32Of } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
+import { BRANCH_CASES } from "./conformance-branches.ts";
 import { alone, type Case, EDGES, SMALL, shapes, steps } from "./conformance-case.ts";
 import { type Draw, draw } from "./conformance-draw.ts";
 import { FUSED } from "./conformance-fused.ts";
@@ -281,6 +282,7 @@ export const CASES: readonly Case[] = [
   SAME_BITS,
   FUSED,
   UPLOAD,
+  ...BRANCH_CASES,
   ...LOADS,
   ...COLUMNS,
   ...NORMALIZED,

@@ -4,8 +4,8 @@
  * allocated between them, must hold the bytes they held before.
  */
 
-import type { Weights } from "../sae/math.ts";
-import { CORE_PARAMS, type ParamName, paramEntries, perParam } from "../sae/params.ts";
+import { PENALTIES, type Prefix, type Sparsity, type Weights } from "../sae/math.ts";
+import { CORE_PARAMS, PARAMS, type ParamName, paramEntries, perParam } from "../sae/params.ts";
 import { bytesOf, float32Of, float64Of, uint32Of } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
 import { hyperValues } from "./contract/names.ts";
@@ -19,6 +19,7 @@ import {
   FULL,
   type Grads,
   HYPER,
+  HYPER_DEFAULTS,
   type Hyper,
   type Normalization,
   type Params,
@@ -26,11 +27,34 @@ import {
   type SelectionPlan,
   type State,
   type Step,
+  SUMS,
   type Tensor,
 } from "./engine.ts";
 import { sumsLength } from "./sums.ts";
 
 /** What a step starts from. All numbers can be held in f32. */
+export interface GivenCodes {
+  /** [B,slots] each. */
+  readonly latent: Float64Array;
+  readonly value: Float64Array;
+}
+
+/** What a step finds that begins where the codes are selected. */
+export interface Given {
+  /** [B,dIn]. */
+  readonly x: Float64Array;
+  /** [B,dOut]; default: x. */
+  readonly target: Float64Array | undefined;
+  readonly live: GivenCodes;
+  readonly dead: GivenCodes | undefined;
+  readonly band: GivenCodes | undefined;
+  readonly fired: Float64Array;
+  readonly cut: number;
+  readonly active: number;
+  /** How many latents are dead. */
+  readonly deadLatents: number;
+}
+
 export interface Setup {
   readonly dims: Dims;
   readonly live: SelectionPlan;
@@ -58,6 +82,10 @@ export interface Setup {
   };
   readonly rows: Uint32Array;
   readonly normalization?: Normalization | undefined;
+  /** Of the live branch. */
+  readonly prefixes?: readonly Prefix[] | undefined;
+  /** Replaces load, encode and reconcile. */
+  readonly given?: Given | undefined;
   /** Asks for encoder and decoder gradients. */
   readonly dense: boolean;
 }
@@ -78,19 +106,23 @@ export class GuardedStep {
   readonly #raw: Tensor;
   readonly #rows: Tensor;
   readonly #x: Tensor;
+  readonly #target: Tensor;
   readonly #tensors = new Map<string, Tensor>();
   #held = new Map<string, Uint8Array>();
 
   private constructor(engine: Engine, setup: Setup, dense: boolean) {
     this.engine = engine;
     this.setup = setup;
-    const { dims, B, live, dead, band } = setup;
-    const params = (prefix: string): Params =>
-      perParam(this.paramNames, (name, { shape }) => this.#alloc(`${prefix}${name}`, engine.real, shape(dims)));
+    const { dims, B, live, dead, band, prefixes, given } = setup;
+    const params = (prefix: string): Params => ({
+      ...perParam(this.paramNames, (name, { shape }) => this.#alloc(`${prefix}${name}`, engine.real, shape(dims))),
+      untied: dims.untied,
+    });
     const { dtype, bytes, width = dims.dIn } = setup.raw;
     this.#raw = this.#alloc("raw", dtype, [bytes.length / width / BYTES_OF_ROW[dtype], width]);
     this.#rows = this.#alloc("rows", "u32", [B]);
     this.#x = this.#alloc("x", engine.real, [B, dims.dIn]);
+    this.#target = given?.target ? this.#alloc("target", engine.real, [B, dims.dOut]) : this.#x;
     this.state = {
       params: params(""),
       m: params("m."),
@@ -101,18 +133,18 @@ export class GuardedStep {
     };
     this.step = {
       hyper: this.#alloc("hyper", engine.numbers, [HYPER.length]),
-      sums: this.#alloc("sums", engine.numbers, [sumsLength(dims.dOut)]),
+      sums: this.#alloc("sums", engine.numbers, [sumsLength(dims.dOut, prefixes?.length)]),
       fired: this.#alloc("fired", "u32", [dims.n]),
       bad: this.#alloc("bad", "u32", [1]),
       sq: this.#alloc("sq", engine.numbers, [1]),
       cut: this.#alloc("cut of the step", engine.real, [1]),
       active: this.#alloc("active", engine.numbers, [1]),
     };
-    this.live = this.#branch("live", live.slots);
+    this.live = { ...this.#branch("live", live.slots, prefixes?.length), prefixes };
     this.dead = dead && this.#branch("dead", dead.slots);
     this.band = band && { ...this.live, codes: this.#codes("band", band.slots) };
     const selections = [live, dead, band].filter((plan) => plan !== undefined);
-    this.g = engine.grads({ dims, rows: B + 3, selections, dense });
+    this.g = engine.grads({ dims, rows: B + 3, selections, dense, skip: "skip" in setup.params });
     for (const name of GRAD_NAMES) {
       const tensor = this.g[name];
       if (tensor !== undefined) this.#tensors.set(`g.${name}`, tensor);
@@ -148,6 +180,36 @@ export class GuardedStep {
     const tensor = this.#tensors.get(name);
     if (bytes === undefined || tensor === undefined) throw new Error(`no tensor ${name}`);
     return elements(bytes, tensor.dtype);
+  }
+
+  /** What is reconstructed. */
+  target(): Float64Array {
+    return this.get(this.#target === this.#x ? "x" : "target");
+  }
+
+  /** The residual of the whole autoencoder. */
+  lastPlane(): Float64Array {
+    const err = this.get("live.err");
+    return err.subarray(err.length - this.setup.B * this.setup.dims.dOut);
+  }
+
+  /** The sparsity loss; undefined where there is none. */
+  sparsity(): Sparsity | undefined {
+    const { hyper } = this.setup;
+    const { penalty, sparsity, tanhScale, targetL0, deadPenalty, bandwidth, rows } = { ...HYPER_DEFAULTS, ...hyper };
+    if (!this.paramNames.includes("sparsity")) return undefined;
+    return {
+      kind: PENALTIES[penalty]!,
+      coefficient: sparsity * this.get("sparsity")[0]!,
+      scale: tanhScale,
+      target: targetL0,
+      ...{ deadPenalty, bandwidth, rows, l0: this.get("active")[0]! / rows },
+    };
+  }
+
+  /** Parameters that have a gradient. */
+  get gradientNames(): readonly ParamName[] {
+    return this.paramNames.filter((name) => PARAMS[name].update.startsWith("adam"));
   }
 
   get paramNames(): readonly ParamName[] {
@@ -196,16 +258,36 @@ export class GuardedStep {
     return this.#run("reconcile", writes, () => this.engine.reconcile(rule, codes, this.step, name === "live"));
   }
 
+  /** In place of load and select: what the setup gives. */
+  async give({ x, target, fired, cut, active, deadLatents, ...codes }: Given): Promise<void> {
+    this.#put("x", x);
+    if (target !== undefined) this.#put("target", target);
+    for (const name of ["live", "dead", "band"] as const) {
+      const given = codes[name];
+      if (given === undefined) continue;
+      this.#put(`${name}.latent`, given.latent);
+      this.#put(`${name}.value`, given.value);
+      this.#put(`${name}.grad`, new Float64Array(given.value.length));
+    }
+    const sums = new Float64Array(this.get("sums").length);
+    sums[SUMS.indexOf("dead")] = deadLatents;
+    const numbers = { sums, fired, "cut of the step": [cut], active: [active], bad: [0], sq: [0] };
+    for (const [name, values] of Object.entries(numbers)) this.#put(name, values);
+    await this.#snapshot();
+  }
+
+  /** With x for the skip connection, which the live branch has. */
   decode(name: BranchName): Promise<void> {
     const branch = this.#named(name);
-    return this.#run("decode", [`${name}.err`], () => this.engine.decode(this.state.params, branch));
+    const x = name === "live" ? this.#x : undefined;
+    return this.#run("decode", [`${name}.err`], () => this.engine.decode(this.state.params, branch, x));
   }
 
   residual(name: BranchName): Promise<void> {
     const branch = this.#named(name);
     const live = name === "dead" ? this.live : undefined;
     return this.#run("residual", [`${name}.err`, "sums", "bad"], () =>
-      this.engine.residual(this.state.params, this.#x, this.step, branch, live),
+      this.engine.residual(this.state.params, this.#target, this.step, branch, live),
     );
   }
 
@@ -246,8 +328,8 @@ export class GuardedStep {
     const live = name === "dead" ? this.live : undefined;
     const params = this.state.params;
     return this.#run("decode, residual and codeGrad", [`${name}.err`, `${name}.grad`, "sums", "bad"], () => {
-      this.engine.decode(params, branch);
-      this.engine.residual(params, this.#x, this.step, branch, live);
+      this.engine.decode(params, branch, name === "live" ? this.#x : undefined);
+      this.engine.residual(params, this.#target, this.step, branch, live);
       this.engine.codeGrad(params, branch, this.step);
     });
   }
@@ -257,8 +339,12 @@ export class GuardedStep {
    * at after each.
    */
   async whole(together = false): Promise<void> {
-    await this.load();
-    await this.select();
+    if (this.setup.given === undefined) {
+      await this.load();
+      await this.select();
+    } else {
+      await this.give(this.setup.given);
+    }
     for (const branch of this.branches) {
       if (together) {
         await this.reconstruct(branch);
@@ -308,9 +394,10 @@ export class GuardedStep {
     this.engine.free(this.g);
   }
 
-  #branch(name: BranchName, slots: number): Branch {
+  #branch(name: BranchName, slots: number, planes = 1): Branch {
     const { dims, B } = this.setup;
-    return { codes: this.#codes(name, slots), err: this.#alloc(`${name}.err`, this.engine.real, [B, dims.dOut]) };
+    const shape = planes > 1 ? [planes, B, dims.dOut] : [B, dims.dOut];
+    return { codes: this.#codes(name, slots), err: this.#alloc(`${name}.err`, this.engine.real, shape) };
   }
 
   #codes(name: CodesName, slots: number): Codes {

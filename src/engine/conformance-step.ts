@@ -4,17 +4,18 @@
  */
 
 import * as maths from "../sae/math.ts";
-import { CORE_PARAMS } from "../sae/params.ts";
 import {
   absolute,
   absolutePairs,
   centred,
+  decodeMagnitudes,
   gradientMagnitudes,
   NARROWINGS,
   projectedMagnitudes,
+  residualMagnitudes,
   SLACK,
 } from "./conformance-bounds.ts";
-import { type BranchName, GuardedStep, type Setup } from "./conformance-guarded-step.ts";
+import { type BranchName, type CodesName, GuardedStep, type Setup } from "./conformance-guarded-step.ts";
 import { SelectionComparison } from "./conformance-selection.ts";
 import type { Tally } from "./conformance-tally.ts";
 import { hyperValues } from "./contract/names.ts";
@@ -89,10 +90,7 @@ class Comparison {
   }
 
   async step(until?: Options["until"]): Promise<void> {
-    await this.#both((w) => w.load());
-    this.#load();
-    await this.#sync("x");
-    await this.#select();
+    await this.#begin();
     if (this.#r.isFull) {
       // Neither may write anything.
       await this.#both((w) => w.update());
@@ -111,11 +109,19 @@ class Comparison {
       this.#codeGrad(branch);
       await this.#sync(`${branch}.grad`);
     }
-    const magnitudes = gradientMagnitudes(this.#r, namedSums(this.#r.get("sums")));
+    if (this.#r.band !== undefined) {
+      await this.#both((w) => w.codeGrad("band"));
+      this.#codeGrad("band");
+      await this.#sync("band.grad");
+    }
+    const magnitudes = gradientMagnitudes(this.#r, namedSums(this.#r.get("sums"), this.#planes));
     await this.#both((w) => w.paramGrad());
-    for (const name of CORE_PARAMS) this.#near(`g.${name}`, (i) => magnitudes[name][i]);
-    await this.#sync(...CORE_PARAMS.map((name) => `g.${name}`));
-    const projected = projectedMagnitudes(this.#r.get("decoder"), magnitudes, this.#d);
+    const names = this.#r.gradientNames;
+    for (const name of names) this.#near(`g.${name}`, (i) => magnitudes[name]![i]);
+    await this.#sync(...names.map((name) => `g.${name}`));
+    const projected = this.#projects
+      ? projectedMagnitudes(this.#r.get("decoder"), magnitudes, this.#r.setup.dims.dOut)
+      : magnitudes;
     await this.#both((w) => w.norm());
     this.#norm(projected);
     await this.#sync("sq");
@@ -128,8 +134,26 @@ class Comparison {
     );
   }
 
-  get #d(): number {
-    return this.#r.setup.dims.dIn;
+  /** -> x and the codes of the step. */
+  async #begin(): Promise<void> {
+    const { given } = this.#r.setup;
+    if (given !== undefined) {
+      await this.#both((w) => w.give(given));
+      return;
+    }
+    await this.#both((w) => w.load());
+    this.#load();
+    await this.#sync("x");
+    await this.#select();
+  }
+
+  /** Of the live err. */
+  get #planes(): number {
+    return this.#r.setup.prefixes?.length ?? 1;
+  }
+
+  get #projects(): boolean {
+    return this.#r.setup.hyper.unitRows !== 0;
   }
 
   async #both(operation: (w: GuardedStep) => Promise<void>): Promise<void> {
@@ -171,68 +195,63 @@ class Comparison {
   }
 
   #decode(branch: BranchName): void {
-    const magnitude = this.#magnitudeOfSum(branch);
+    const magnitude = decodeMagnitudes(this.#r, branch);
     this.#near(`${branch}.err`, (i) => magnitude[i]);
   }
 
-  #magnitudeOfSum(branch: BranchName): Float64Array {
-    const magnitude = new Float64Array(this.#r.get(`${branch}.err`).length);
-    maths.decode(absolute(this.#r.get("decoder")), absolutePairs(this.#r, branch), magnitude);
-    return magnitude;
-  }
-
   #residual(branch: BranchName): void {
-    const [x, b, liveErr, err] = [
-      this.#r.get("x"),
-      this.#r.get("preBias"),
-      this.#r.get("live.err"),
-      this.#e.get(`${branch}.err`),
-    ];
-    const magnitude = this.#magnitudeOfSum(branch);
-    this.#near(
-      `${branch}.err`,
-      (i) => magnitude[i] + (branch === "live" ? Math.abs(x[i]) + Math.abs(b[i % this.#d]) : Math.abs(liveErr[i])),
-    );
+    const { B, dims } = this.#r.setup;
+    const decoded = decodeMagnitudes(this.#r, branch);
+    const { err, prefixErr2 } = residualMagnitudes(this.#r, branch, decoded);
+    this.#near(`${branch}.err`, (i) => err[i]);
     const [actual, expected] = [this.#e.get("sums"), this.#r.get("sums")];
-    const own = namedSums(expected.slice());
+    const own = namedSums(expected.slice(), this.#planes);
     const tolerance = new Float64Array(expected.length);
+    const allowed = namedSums(tolerance, this.#planes);
     const allow = (name: (typeof SUMS)[number], amount: number) => {
       tolerance[SUMS.indexOf(name)] = this.#unit * amount;
     };
     // A sum of squares of numbers each off by t is off by up to 2 |number| t; and the number's own
     // square is rounded.
-    const slackOf = (i: number) => magnitude[i] + Math.abs(x[i]) + Math.abs(b[i % this.#d]) + Math.abs(liveErr[i]);
-    const squaresSlack = err.reduce((sum, value, i) => sum + 2 * Math.abs(value) * slackOf(i) + value * value, 0);
+    const last = err.subarray(err.length - B * dims.dOut);
+    const residual = this.#e.get(`${branch}.err`).subarray(err.length - last.length);
+    const squaresSlack = residual.reduce((sum, value, i) => sum + 2 * Math.abs(value) * last[i] + value * value, 0);
     if (branch === "dead") allow("auxErr2", squaresSlack);
     else {
       allow("err2", squaresSlack);
       allow("x2", own.x2);
       allow("centred2", own.centred2);
-      const distance = centred(x, b);
-      for (let i = 0; i < err.length; i++) {
-        tolerance[SUMS.length + (i % this.#d)] += this.#unit * slackOf(i);
-        tolerance[SUMS.length + this.#d + (i % this.#d)] += this.#unit * distance[i];
-      }
+      allow("tanh", own.tanh);
+      const distance = centred(this.#r.target(), this.#r.get("preBias"));
+      const columns = [[allowed.errColumns, last] as const, [allowed.centredColumns, distance] as const];
+      if (this.#planes > 1) columns.push([allowed.planeColumns, err.subarray(0, last.length)]);
+      for (const [column, magnitude] of columns)
+        for (let i = 0; i < magnitude.length; i++) column[i % dims.dOut] += this.#unit * magnitude[i];
+      prefixErr2.forEach((square, g) => {
+        allowed.prefixErr2[g] = 3 * this.#unit * square;
+      });
     }
     this.#tally.compare("sums", actual, expected, (i) => tolerance[i] + this.#stored * Math.abs(expected[i]));
   }
 
-  #codeGrad(branch: BranchName): void {
+  #codeGrad(name: CodesName): void {
     const magnitudes = {
-      ...absolutePairs(this.#r, branch),
-      grad: new Float64Array(this.#r.get(`${branch}.grad`).length),
+      ...absolutePairs(this.#r, name),
+      grad: new Float64Array(this.#r.get(`${name}.grad`).length),
     };
-    maths.codeGradients(absolute(this.#r.get("decoder")), magnitudes, absolute(this.#r.get(`${branch}.err`)));
-    this.#near(`${branch}.grad`, (i) => magnitudes.grad[i]);
+    const err = absolute(this.#r.get(name === "dead" ? "dead.err" : "live.err"));
+    const prefixes = name === "dead" ? undefined : this.#r.setup.prefixes;
+    maths.codeGradients(absolute(this.#r.get("decoder")), magnitudes, err, prefixes);
+    this.#near(`${name}.grad`, (i) => magnitudes.grad[i]);
     this.#selection.unusedGradients();
   }
 
   #norm(projected: maths.Weights): void {
     const gradient = this.#projectedGradient();
     let slack = 0;
-    for (const name of CORE_PARAMS) {
-      gradient[name].forEach((g, i) => {
-        const off = this.#unit * projected[name][i];
+    for (const name of this.#r.gradientNames) {
+      gradient[name]!.forEach((g, i) => {
+        const off = this.#unit * projected[name]![i];
         slack += 2 * Math.abs(g) * off + off * off;
       });
     }
@@ -243,7 +262,7 @@ class Comparison {
   #projectedGradient(): maths.Weights {
     const gradient = this.#r.weights("g.");
     const decoder = gradient.decoder.slice();
-    maths.project(this.#r.get("decoder"), decoder, this.#d);
+    if (this.#projects) maths.project(this.#r.get("decoder"), decoder, this.#r.setup.dims.dOut);
     return { ...gradient, decoder };
   }
 
@@ -259,15 +278,14 @@ class Comparison {
     const factor = maths.clipFactor(Math.sqrt(this.#r.get("sq")[0]), hyper.clip);
     await this.#both((guarded) => guarded.update());
     for (const name of ["age", "counters"]) this.#tally.same(name, this.#e.get(name), this.#r.get(name));
-    if (w.cut !== undefined)
-      this.#near("cut", () => Math.abs(w.cut![0]!) + Math.abs(this.#r.get("cut of the step")[0]!));
+    this.#checkUnlearned(w, ema);
     const t = this.#r.get("counters")[COUNTERS.indexOf("adam")];
-    for (const name of CORE_PARAMS) {
-      const g = (i: number) => factor * projected[name][i];
-      this.#near(`m.${name}`, (i) => hyper.beta1 * Math.abs(m[name][i]) + (1 - hyper.beta1) * g(i));
+    for (const name of this.#r.gradientNames) {
+      const g = (i: number) => factor * projected[name]![i];
+      this.#near(`m.${name}`, (i) => hyper.beta1 * Math.abs(m[name]![i]) + (1 - hyper.beta1) * g(i));
       this.#near(`v.${name}`, (i) => {
-        const doubled = 2 * factor * Math.abs(gradient[name][i]) * g(i) + this.#unit * g(i) ** 2;
-        return hyper.beta2 * v[name][i] + (1 - hyper.beta2) * doubled + TINY / this.#unit;
+        const doubled = 2 * factor * Math.abs(gradient[name]![i]) * g(i) + this.#unit * g(i) ** 2;
+        return hyper.beta2 * v[name]![i] + (1 - hyper.beta2) * doubled + TINY / this.#unit;
       });
       const move = (guarded: GuardedStep) => {
         const [mNow, vNow] = [guarded.get(`m.${name}`), guarded.get(`v.${name}`)];
@@ -276,17 +294,31 @@ class Comparison {
       };
       const [moved, expected] = [move(this.#e), move(this.#r)];
       const off = moved.map(
-        (value, i) => this.#unit * (Math.abs(w[name][i]) + Math.abs(value)) + Math.abs(value - expected[i]),
+        (value, i) => this.#unit * (Math.abs(w[name]![i]) + Math.abs(value)) + Math.abs(value - expected[i]),
       );
-      const allowed = name === "decoder" ? this.#afterUnitNorm(w.decoder, expected, off) : off;
+      const allowed = name === "decoder" && this.#projects ? this.#afterUnitNorm(w.decoder, expected, off) : off;
       this.#tally.compare(name, this.#e.get(name), this.#r.get(name), (i) => allowed[i]);
       if (ema !== undefined) {
         const now = this.#e.get(name);
-        const average = ema[name].slice();
+        const average = ema[name]!.slice();
         if (hyper.emaDecay > 0) maths.average(average, now, hyper.emaDecay);
-        const magnitude = (i: number) => Math.abs(ema[name][i]) + Math.abs(now[i]);
+        const magnitude = (i: number) => Math.abs(ema[name]![i]) + Math.abs(now[i]);
         this.#tally.compare(`ema.${name}`, this.#e.get(`ema.${name}`), average, (i) => this.#unit * magnitude(i));
       }
+    }
+  }
+
+  /** What has no gradient; `w` and `ema` are from before the update. */
+  #checkUnlearned(w: maths.Weights, ema: maths.Weights | undefined): void {
+    const { hyper } = this.#r.setup;
+    if (w.cut !== undefined) this.#near("cut", () => Math.abs(w.cut![0]) + this.#r.get("cut of the step")[0]);
+    if (w.sparsity !== undefined) {
+      const l0 = this.#r.get("active")[0] / hyper.rows;
+      this.#near("sparsity", (i) => 2 * Math.abs(this.#r.get("sparsity")[i]) + Math.abs(w.sparsity![i]) + i * l0);
+    }
+    for (const name of ["cut", "sparsity"] as const) {
+      if (w[name] === undefined || ema === undefined) continue;
+      this.#tally.same(`ema.${name}`, this.#e.get(`ema.${name}`), hyper.emaDecay > 0 ? this.#e.get(name) : ema[name]!);
     }
   }
 
@@ -296,12 +328,13 @@ class Comparison {
    */
   #afterUnitNorm(before: Float64Array, moved: Float64Array, off: Float64Array): Float64Array {
     const now = this.#r.get("decoder");
+    const d = this.#r.setup.dims.dOut;
     const allowed = new Float64Array(off.length);
-    for (let start = 0; start < off.length; start += this.#d) {
-      const slice = [start, start + this.#d] as const;
+    for (let start = 0; start < off.length; start += d) {
+      const slice = [start, start + d] as const;
       const length = Math.sqrt(maths.squares(before.subarray(...slice).map((value, i) => value - moved[start + i])));
       const offLength = Math.sqrt(maths.squares(off.subarray(...slice)));
-      for (let i = start; i < start + this.#d; i++) {
+      for (let i = start; i < start + d; i++) {
         allowed[i] =
           length < maths.SHORTEST_ROW
             ? this.#unit

@@ -283,7 +283,7 @@ static void thresholds(Stream& s, const ParamGrad& a, const Scales& scale, const
       for (size_t slot = b * z.k; slot < (b + 1) * z.k && z.latent[slot] != NONE; slot++) {
         const size_t j = z.latent[slot];
         const double theta = a.p.threshold[j], value = z.value[slot];
-        const double slope = scale.live * z.grad[slot] + loss.slopeOf(value > theta ? value : 0);
+        const double slope = scale.live * z.grad[slot] + loss.slopeOf(value > std::max(theta, 0.0) ? value : 0);
         own[j] -= (theta * slope + loss.count) / loss.bandwidth;
       }
     }
