@@ -5,7 +5,7 @@ import { scratch } from "../../test/support/scratch.ts";
 import type { Engine, State } from "../engine/engine.ts";
 import { createReferenceEngine } from "../engine/reference.ts";
 import { openSafetensors } from "../formats/safetensors.ts";
-import { paramNames, parseAnyDescription, type SaeDescription } from "../sae/description.ts";
+import { paramNames, parseDescription, type SaeDescription } from "../sae/description.ts";
 import { autoencoderDims, type Dims, transcoderDims } from "../sae/dims.ts";
 import { type ParamName, paramEntries } from "../sae/params.ts";
 import { allocState, readReals, unfold, writeReals } from "../train/state.ts";
@@ -164,6 +164,6 @@ describe("a checkpoint of a transcoder", () => {
     expect(cfg).toMatchObject({ transcode: true, skip_connection: true, normalize_decoder: false, d_in: 3 });
     expect(cfg.saetta).toMatchObject({ d_out: 3, normalization_factor: FX, target_normalization_factor: FY });
     const { saetta: _, ...theirs } = cfg;
-    expect(parseAnyDescription(theirs, "cfg.json").dims).toEqual(square.dims);
+    expect(parseDescription(theirs, "cfg.json").dims).toEqual(square.dims);
   });
 });

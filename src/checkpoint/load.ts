@@ -8,7 +8,7 @@ import { basename, join } from "node:path";
 import { COUNTERS, type Engine, type Params, type Real, type State, type Tensor } from "../engine/engine.ts";
 import { openSafetensors, type Safetensors } from "../formats/safetensors.ts";
 import { AVERAGE, CFG, MANIFEST, OPTIMIZER, OWN_WEIGHTS, STATE, stepName, WEIGHTS } from "../run-files/names.ts";
-import { parseAnyDescription, type SaeDescription } from "../sae/description.ts";
+import { parseDescription, type SaeDescription } from "../sae/description.ts";
 import { type ParamName, type ParamSpec, paramEntries } from "../sae/params.ts";
 import { bytesOf, float32Of, float64Of, readFully } from "../util/bytes.ts";
 import { FormatError, hasCode, messageOf, SaettaError } from "../util/errors.ts";
@@ -52,7 +52,7 @@ export async function openCheckpoint(path: string, hashed?: readonly string[]): 
   for (const name of [CFG, OPTIMIZER, STATE]) mustList(name);
   for (const [name, entry] of files)
     await compare(join(path, name), entry, hashed === undefined || hashed.includes(name));
-  const description = parseAnyDescription(await readJsonFile(join(path, CFG)), join(path, CFG));
+  const description = parseDescription(await readJsonFile(join(path, CFG)), join(path, CFG));
   mustList(weightsFile(description));
   const where = join(path, STATE);
   const state = new Fields(await readJsonFile(where), STATE, where);

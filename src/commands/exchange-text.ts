@@ -8,11 +8,13 @@ export function exchangeText(done: Exchange, json: boolean, averaged: boolean): 
   if (json) return `${JSON.stringify(snakeCase(done), undefined, 2)}\n`;
   const { out, files, format, description, weights, verified } = done;
   const k = kOf(description.spec);
-  const { dIn: d, n } = description.dims;
+  const { dIn: d, n, dOut, untied = false } = description.dims;
+  const widths = `${formatCount(d)} inputs${untied ? `, ${formatCount(dOut)} outputs` : ""}`;
+  const kind = `${description.spec.architecture}${k === undefined ? "" : `, k = ${k}`}`;
   const lines = [
     `written      ${out}: ${files.join(", ")}`,
     `format       ${format}`,
-    `autoencoder  ${formatCount(n)} latents, ${formatCount(d)} inputs, ${description.spec.architecture}${k === undefined ? "" : `, k = ${k}`}`,
+    `${untied ? "transcoder " : "autoencoder"}  ${formatCount(n)} latents, ${widths}, ${kind}`,
     ...(averaged ? [`weights      ${weights === "ema" ? "running average (ema)" : "raw, of the last step"}`] : []),
   ];
   if (verified !== undefined) {

@@ -14,16 +14,20 @@ interface Flags extends Omit<ExportOptions, "data"> {
 export function exportCommand(program: Command): void {
   program
     .command("export")
-    .description("write an autoencoder for SAELens, sparsify, OpenAI's loader or dictionary_learning")
+    .description("write an autoencoder for SAELens, sparsify, OpenAI's loader, dictionary_learning or circuit-tracer")
     .argument("<sae>", "run folder, checkpoint folder, or any autoencoder that Saetta reads")
     .addOption(choice("--format <format>", "whose files to write", FORMATS).makeOptionMandatory())
     .requiredOption("--out <dir>", "the folder to write")
     .addOption(weightsFlag())
     .option("--model <name>", "name of the language model to write down")
     .option("--hook <name>", "name of the hook, in the words of the program that reads it")
+    .option("--target-hook <name>", "the same of the hook that a transcoder writes to")
+    .option("--layer <N>", "circuit_tracer: number of the layer, where the hook's name does not say it", (text) =>
+      parseCount(text, "--layer", 0),
+    )
     .option("--inexact", "write layer_norm for programs that undo it without the 1e-5")
     .option("--bare", "openai: the state dict alone, as train.py writes it")
-    .option("--k <N>", "active latents a row, where the autoencoder's file does not say it", (text) =>
+    .option("--k <N>", "active latents per row, where the autoencoder's file does not say it", (text) =>
       parseCount(text, "--k"),
     )
     .option("--verify", "compare rows through the written file's own rules")

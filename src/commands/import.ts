@@ -11,7 +11,9 @@ interface Flags extends ImportOptions {
 export function importCommand(program: Command): void {
   program
     .command("import")
-    .description("read an autoencoder of SAELens, sparsify, OpenAI or dictionary_learning into a folder of ours")
+    .description(
+      "read an autoencoder of SAELens, sparsify, OpenAI, dictionary_learning or circuit-tracer into a folder of ours",
+    )
     .argument("<path>", "the folder, or the torch file")
     .requiredOption("--out <dir>", "the folder to write")
     .option("--k <N>", "active latents a row, where the file does not say it", (text) => parseCount(text, "--k"))

@@ -7,7 +7,6 @@ import { join, relative } from "node:path";
 import { isRunFolder } from "../checkpoint/layout.ts";
 import { disk } from "../checkpoint/storage.ts";
 import { namesForeign } from "../interchange/index.ts";
-import { refuseTranscoder } from "../interchange/sparsify.ts";
 import { SaettaError } from "../util/errors.ts";
 
 /** A repository has a folder per model, layer and size. Bounds the time that a large tree takes. */
@@ -33,7 +32,6 @@ export async function refuseFolderOfSaes(root: string): Promise<void> {
   const found = await foldersBelow(root);
   const [first] = found;
   if (first === undefined) return;
-  await refuseTranscoder(join(root, first));
   const shown = found.slice(0, MOST_SHOWN).join(", ");
   const more = found.length > MOST_SHOWN ? ` and ${found.length - MOST_SHOWN} more` : "";
   throw new SaettaError(

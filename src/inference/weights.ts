@@ -14,13 +14,7 @@ import type { Told } from "../interchange/format.ts";
 import type { FoundForeign } from "../interchange/index.ts";
 import { checkShape, safetensorsFloats } from "../interchange/tensors.ts";
 import { AVERAGE, CFG, CHECKPOINTS, MANIFEST, OWN_WEIGHTS, WEIGHTS } from "../run-files/names.ts";
-import {
-  normalizationOf,
-  notOfTranscoder,
-  paramNames,
-  parseDescription,
-  type SaeDescription,
-} from "../sae/description.ts";
+import { normalizationOf, paramNames, parseDescription, type SaeDescription } from "../sae/description.ts";
 import { PARAMS, type ParamName, paramEntries } from "../sae/params.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { FormatError, SaettaError, UsageError } from "../util/errors.ts";
@@ -85,7 +79,7 @@ export async function findSae(path: string, weights?: WeightsKind, told: Told = 
     const { step, description, files } = checkpoint;
     return {
       path: checkpoint.path,
-      description: notOfTranscoder(description, join(checkpoint.path, CFG)),
+      description,
       weights: chosen(checkpoint.path, files.has(AVERAGE), weights),
       step,
       refusals,
@@ -95,15 +89,18 @@ export async function findSae(path: string, weights?: WeightsKind, told: Told = 
     const { step, description, files } = await openCheckpoint(folder, INFERENCE_FILES);
     return {
       path: folder,
-      description: notOfTranscoder(description, join(folder, CFG)),
+      description,
       weights: chosen(folder, files.has(AVERAGE), weights),
       step,
       refusals: [],
     };
   }
   const where = join(folder, CFG);
-  const description = parseDescription(await readJsonFile(where), where);
-  if (description.saetta === undefined) await (await import("../interchange/sparsify.ts")).refuseTranscoder(folder);
+  const json = await readJsonFile(where);
+  const isOwn = typeof json === "object" && json !== null && "saetta" in json;
+  const description = isOwn
+    ? parseDescription(json, where)
+    : await (await import("../interchange/sparsify.ts")).readDescription(folder);
   const file = weightsFile(description);
   if (!names.has(file)) {
     const { kind } = normalizationOf(description);
@@ -145,7 +142,6 @@ async function fromForeign(
 ): Promise<FoundSae> {
   const { description, notes, close } = await (await interchange()).openForeign(foreign, told);
   await close();
-  notOfTranscoder(description, path);
   const about = { description, weights: chosen(path, false, weights), step: undefined, refusals: [] };
   return { path, ...about, notes, foreign: { ...foreign, told } };
 }

@@ -6,6 +6,7 @@ import { ALONE, arraysOf } from "../formats/torch-tree.ts";
 import { inWords } from "../interchange/description.ts";
 import { findForeign, isAutoencoder, openForeign } from "../interchange/index.ts";
 import { kOf } from "../sae/architectures/index.ts";
+import type { SaeDescription } from "../sae/description.ts";
 import { UsageError } from "../util/errors.ts";
 import { snakeCase } from "../util/json.ts";
 import type { Facts, FileContents } from "./inspection.ts";
@@ -22,12 +23,10 @@ export async function inspectForeign(path: string, names: ReadonlySet<string>): 
     const { description, files, notes, close } = await openForeign(found, {});
     await close();
     const k = kOf(description.spec);
-    const { dIn: d, n } = description.dims;
     const { version: _, engine: __, importedFrom: ___, ...about } = description.saetta!;
     const facts = {
       activation: description.spec.architecture,
-      inputs: d,
-      latents: n,
+      ...sizesOf(description),
       k,
       ...(snakeCase(about) as Facts),
       files,
@@ -38,6 +37,12 @@ export async function inspectForeign(path: string, names: ReadonlySet<string>): 
     if (!(thrown instanceof UsageError)) throw thrown;
     return { kind, facts: {}, advice: [thrown.message] };
   }
+}
+
+/** The widths of an autoencoder, and of a transcoder what makes it one. */
+export function sizesOf({ dims, skip = false }: SaeDescription): Facts {
+  const { dIn, n, dOut, untied = false } = dims;
+  return { inputs: dIn, ...(untied ? { outputs: dOut, transcoder: true, skip } : {}), latents: n };
 }
 
 /** A torch file that is no autoencoder: its tensors, and what else its dict holds. */

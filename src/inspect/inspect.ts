@@ -17,7 +17,7 @@ import { openSafetensors } from "../formats/safetensors.ts";
 import { refuseFolderOfSaes } from "../inference/find-below.ts";
 import { isForeign, namesForeign } from "../interchange/index.ts";
 import { refuseUnread } from "../interchange/not-read.ts";
-import { refuseTranscoder } from "../interchange/sparsify.ts";
+import { readDescription } from "../interchange/sparsify.ts";
 import { checkExternalData } from "../language-model/external-data.ts";
 import { parseOnnx } from "../language-model/onnx-graph.ts";
 import { loadTokenizer } from "../language-model/tokenizer.ts";
@@ -33,11 +33,11 @@ import {
   WEIGHTS,
 } from "../run-files/names.ts";
 import { architectureNamed } from "../sae/architectures/index.ts";
-import { parseDescription } from "../sae/description.ts";
+import { parseDescription, type SaeDescription } from "../sae/description.ts";
 import { FormatError, hasCode, messageOf, SaettaError } from "../util/errors.ts";
 import { asObject, type Json, type JsonObject, readJsonFile, snakeCase } from "../util/json.ts";
 import { activationShards, activationsIn } from "./activations.ts";
-import { inspectForeign, inspectTorch } from "./foreign.ts";
+import { inspectForeign, inspectTorch, sizesOf } from "./foreign.ts";
 import type { Fact, Facts, FileContents, Inspection } from "./inspection.ts";
 
 /**
@@ -166,7 +166,7 @@ async function json(path: string): Promise<FileContents> {
   const object = asObject(await readJsonFile(path, 256 * 1024 * 1024), "the file", path);
   if (object.model !== undefined && basename(path).startsWith("tokenizer")) return tokenizer(path, object);
   if (object.d_in !== undefined && object.k !== undefined)
-    return { kind: "description of an autoencoder", facts: sae(object, path) };
+    return { kind: "description of an autoencoder", facts: sae(parseDescription(object, path)) };
   const plain = Object.entries(object).filter(
     (entry): entry is [string, string | number | boolean] => typeof entry[1] !== "object",
   );
@@ -180,13 +180,11 @@ async function tokenizer(path: string, object: JsonObject): Promise<FileContents
   return { kind: "tokenizer", facts: { ...facts, start_token_text: pieces([startToken])[0] } };
 }
 
-function sae(object: JsonObject, where: string): Facts {
-  const { dims, spec, saetta } = parseDescription(object, where);
-  const { dIn: d, n } = dims;
+function sae(description: SaeDescription): Facts {
+  const { spec, saetta } = description;
   return {
     activation: spec.architecture,
-    inputs: d,
-    latents: n,
+    ...sizesOf(description),
     ...architectureNamed(spec.architecture).numbers(spec),
     ...(saetta === undefined ? { origin: "sparsify" } : (snakeCase(saetta) as Facts)),
   };
@@ -208,11 +206,8 @@ async function inspectFolder(path: string, options: OpenOptions): Promise<Inspec
       },
     );
   }
-  const where = join(path, CFG);
-  const object = asObject(await readJsonFile(where), "the file", where);
-  const about = sae(object, where);
-  const description = parseDescription(object, where);
-  if (description.saetta === undefined) await refuseTranscoder(path);
+  const description = await readDescription(path);
+  const about = sae(description);
   const file = weightsFile(description);
   const { facts } = await safetensors(join(path, file));
   const weights = facts.tensors as readonly Facts[];

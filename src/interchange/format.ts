@@ -7,7 +7,7 @@
 import type { SaeDescription } from "../sae/description.ts";
 import type { ParamName } from "../sae/params.ts";
 
-export const FORMATS = ["saelens", "sparsify", "openai", "dictionary_learning"] as const;
+export const FORMATS = ["saelens", "sparsify", "openai", "dictionary_learning", "circuit_tracer"] as const;
 export type FormatName = (typeof FORMATS)[number];
 /** The formats that are read; those that are written are fewer. */
 export type ReadFormatName = FormatName | "qwen_scope";

@@ -6,6 +6,7 @@ import { firstBytes, formatOf } from "../formats/open-file.ts";
 import type { TorchValue } from "../formats/torch-pickle.ts";
 import { itemsOf, openTorch } from "../formats/torch-read.ts";
 import { FormatError, SaettaError } from "../util/errors.ts";
+import { CIRCUIT_TRACER_CONFIG, circuitTracer, layerFiles } from "./circuit-tracer.ts";
 import { AE_FILE, dictionaryLearning, isDictionaryLearning } from "./dictionary-learning.ts";
 import type { Foreign, ForeignFormat, ForeignReader, FormatName, Place, Told } from "./format.ts";
 import { GEMMA_SCOPE_WEIGHTS, HYPERPARAMETERS, refuseUnread, unreadTitle } from "./not-read.ts";
@@ -19,6 +20,7 @@ const BY_NAME: { readonly [F in FormatName]: ForeignFormat } = {
   sparsify,
   openai,
   dictionary_learning: dictionaryLearning,
+  circuit_tracer: circuitTracer,
 };
 
 export function formatNamed(name: FormatName): ForeignFormat {
@@ -33,7 +35,13 @@ export interface FoundForeign {
 /** Whether a folder with these names is of an autoencoder of another program, read or not. */
 export function namesForeign(names: ReadonlySet<string>): boolean {
   const cfg = names.has("cfg.json") && (names.has(SAELENS_WEIGHTS) || names.has(SPARSIFY_WEIGHTS));
-  return cfg || [AE_FILE, HYPERPARAMETERS, GEMMA_SCOPE_WEIGHTS].some((name) => names.has(name));
+  return (
+    cfg || isCircuitTracer(names) || [AE_FILE, HYPERPARAMETERS, GEMMA_SCOPE_WEIGHTS].some((name) => names.has(name))
+  );
+}
+
+function isCircuitTracer(names: ReadonlySet<string>): boolean {
+  return names.has(CIRCUIT_TRACER_CONFIG) && layerFiles(names).length > 0;
 }
 
 /**
@@ -49,6 +57,7 @@ export async function isForeign(path: string, names: ReadonlySet<string>): Promi
   }
   const name = basename(path);
   if (name === SAELENS_WEIGHTS || name === SPARSIFY_WEIGHTS) return names.has("cfg.json");
+  if (isCircuitTracer(names) && [CIRCUIT_TRACER_CONFIG, ...layerFiles(names)].includes(name)) return true;
   if ([AE_FILE, HYPERPARAMETERS, GEMMA_SCOPE_WEIGHTS].includes(name)) return true;
   if ((await unreadTitle({ folder: dirname(path), names, file: name })) !== undefined) return true;
   return isTorchName(name) && (await holdsAutoencoder(path));
@@ -80,6 +89,12 @@ export async function findForeign(path: string, names: ReadonlySet<string>): Pro
   const folder = isFolder ? path : dirname(path);
   const file = isFolder ? undefined : basename(path);
   const place = { folder, names, file };
+  const layers = isCircuitTracer(names) ? layerFiles(names) : [];
+  if (layers.length > 0 && (file === undefined || file === CIRCUIT_TRACER_CONFIG || layers.includes(file)))
+    return {
+      format: circuitTracer,
+      place: { ...place, file: layers.includes(file ?? "") ? file : onlyLayer(layers, folder) },
+    };
   if (file === undefined || file === "cfg.json" || file.endsWith(".safetensors")) {
     const has = (name: string) =>
       names.has("cfg.json") && names.has(name) && [undefined, "cfg.json", name].includes(file);
@@ -93,6 +108,16 @@ export async function findForeign(path: string, names: ReadonlySet<string>): Pro
   if (torch === undefined || (file !== undefined && formatOf(await firstBytes(path)) !== "zip" && !isTorchName(torch)))
     return undefined;
   return { format: await torchFormat(join(folder, torch)), place: { ...place, file: torch } };
+}
+
+/** The file of the only layer. */
+function onlyLayer(layers: readonly string[], folder: string): string {
+  const [first, ...more] = layers;
+  if (more.length === 0) return first!;
+  throw new SaettaError(`has transcoders of ${layers.length} layers (${layers.slice(0, 4).join(", ")})`, {
+    where: folder,
+    mend: `name one of them: ${join(folder, first!)}`,
+  });
 }
 
 /** The torch file of a folder: ae.pt, or the only one. */

@@ -1,7 +1,9 @@
 /**
  * sparsify (https://github.com/EleutherAI/sparsify), the folder of one hookpoint: cfg.json and
- * sae.safetensors with encoder.weight [n,d], encoder.bias [n], W_dec [n,d], b_dec [d]. Checkpoints
- * of Saetta have this layout too, and what their cfg.json says beyond sparsify's is read.
+ * sae.safetensors with encoder.weight [n,d], encoder.bias [n], W_dec [n,d], b_dec [d], and W_skip
+ * [d,d] of a transcoder with a skip connection. A transcoder does not take b_dec from the input.
+ * Checkpoints of Saetta have this layout too, and what their cfg.json says beyond sparsify's is
+ * read.
  */
 
 import { basename, dirname, join, resolve } from "node:path";
@@ -15,7 +17,7 @@ import {
 } from "../sae/description.ts";
 import { PARAMS } from "../sae/params.ts";
 import { closedOnFailure } from "../util/closing.ts";
-import { FormatError, SaettaError } from "../util/errors.ts";
+import { FormatError, SaettaError, UsageError } from "../util/errors.ts";
 import { Fields, readJsonFile } from "../util/json.ts";
 import { describeForeign, rowNormalization, sayable } from "./description.ts";
 import type { Exchanged, Foreign, ForeignFormat, OutputFile, Place, WriteOptions, Written } from "./format.ts";
@@ -26,18 +28,35 @@ import { jsonFile, safetensorsFile, safetensorsFloats, unusedNote } from "./tens
 const CFG = "cfg.json";
 export const SPARSIFY_WEIGHTS = "sae.safetensors";
 
+/**
+ * The description in a folder of sparsify's layout. The first versions of sparsify said that a
+ * hookpoint has a transcoder only in the config.json of the run, above the folder.
+ */
+export async function readDescription(folder: string): Promise<SaeDescription> {
+  const where = join(folder, CFG);
+  const json = await readJsonFile(where);
+  const isOwn = typeof json === "object" && json !== null && "saetta" in json;
+  return parseDescription(json, where, !isOwn && (await isRunOfTranscoders(folder)));
+}
+
+async function isRunOfTranscoders(folder: string): Promise<boolean> {
+  const config = await runConfig(folder);
+  const sae = config?.get("sae");
+  const inner = typeof sae === "object" && sae !== null && "transcode" in sae ? sae.transcode : undefined;
+  return config?.get("transcode") === true || inner === true;
+}
+
 async function opened({
   folder,
 }: Place): Promise<{ readonly description: SaeDescription; readonly file: Safetensors }> {
   const where = join(folder, CFG);
-  const description = parseDescription(await readJsonFile(where), where);
-  await refuseTranscoder(folder);
+  const description = await readDescription(folder);
   if (rowNormalization(description) !== "none")
     throw new FormatError("says that rows are normalised, which sparsify cannot say", { where });
   const file = await openSafetensors(join(folder, SPARSIFY_WEIGHTS));
-  if (!file.tensors.has("W_skip")) return { description, file };
+  if (description.skip === true || !file.tensors.has("W_skip")) return { description, file };
   await file.close();
-  throw new FormatError('has a tensor "W_skip": a skip connection is not computed by Saetta', { where: file.path });
+  throw new FormatError('has a tensor "W_skip", but cfg.json says no "skip_connection"', { where: file.path });
 }
 
 async function open(place: Place): Promise<Foreign> {
@@ -78,18 +97,6 @@ async function runConfig(folder: string): Promise<Fields | undefined> {
   );
 }
 
-/**
- * Throws FormatError where the run's config.json says that the folder's hookpoint is a transcoder:
- * the first versions of sparsify said it nowhere else.
- */
-export async function refuseTranscoder(folder: string): Promise<void> {
-  const config = await runConfig(folder);
-  const sae = config?.get("sae");
-  const inner = typeof sae === "object" && sae !== null && "transcode" in sae ? sae.transcode : undefined;
-  if (config === undefined || (config.get("transcode") !== true && inner !== true)) return;
-  throw new FormatError('"transcode" is true: a transcoder, which Saetta does not compute', { where: config.where });
-}
-
 async function hookpointOf({ folder }: Place): Promise<{ readonly model?: string; readonly tensor?: string }> {
   const path = resolve(folder);
   const config = await runConfig(folder);
@@ -100,6 +107,15 @@ async function hookpointOf({ folder }: Place): Promise<{ readonly model?: string
 function write(sae: Exchanged, dtype: "f32" | "f64", options: WriteOptions): Written {
   const { spec, saetta } = sae.description;
   sayable(sae.description, "sparsify", false, options);
+  const { dIn, dOut } = sae.description.dims;
+  if (dOut !== dIn) {
+    throw new UsageError(
+      `sparsify's transcoders are as wide as their inputs; this one reads ${dIn} and writes ${dOut}`,
+      {
+        mend: "use --format saelens",
+      },
+    );
+  }
   const k = onlyTopk(sae.description, "sparsify");
   const description = {
     ...sae.description,
@@ -126,8 +142,13 @@ export function sparsifyWeights(name: string, sae: Exchanged, dtype: "f32" | "f6
 }
 
 /** No average is written; names are the user's where given. */
-function written({ emaDecay: _, ...kept }: Provenance, { model, hook }: WriteOptions): Provenance {
-  return { ...kept, ...(model === undefined ? {} : { model }), ...(hook === undefined ? {} : { tensor: hook }) };
+function written({ emaDecay: _, ...kept }: Provenance, { model, hook, targetHook }: WriteOptions): Provenance {
+  return {
+    ...kept,
+    ...(model === undefined ? {} : { model }),
+    ...(hook === undefined ? {} : { tensor: hook }),
+    ...(targetHook === undefined ? {} : { targetTensor: targetHook }),
+  };
 }
 
 export const sparsify: ForeignFormat = {
@@ -137,7 +158,7 @@ export const sparsify: ForeignFormat = {
   async rules(place) {
     const { description, file } = await opened(place);
     try {
-      const { dIn: d, n } = description.dims;
+      const { dIn: d, n, untied = false } = description.dims;
       const k = onlyTopk(description, "sparsify");
       const [weight, encoderBias, wDec, decoderBias] = [
         await safetensorsFloats(file, "encoder.weight", [n, d]),
@@ -145,9 +166,11 @@ export const sparsify: ForeignFormat = {
         await safetensorsFloats(file, "W_dec", [n, d]),
         await safetensorsFloats(file, "b_dec", [d]),
       ];
+      const skip = description.skip === true ? await safetensorsFloats(file, "W_skip", [d, d]) : undefined;
       const at = (i: number, j: number) => j * d + i;
       return rulesOf({
-        ...{ d, n, selects: { kind: "topk", k }, encoderBias, decoderBias, subtract: true },
+        ...{ d, n, selects: { kind: "topk", k }, encoderBias, decoderBias, subtract: !untied },
+        skip: skip && ((i, o) => skip[at(i, o)]!),
         encoder: (i, j) => weight[at(i, j)]!,
         decoder: (i, j) => wDec[at(i, j)]!,
       });

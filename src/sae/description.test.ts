@@ -4,7 +4,6 @@ import {
   descriptionJson,
   normalizationOf,
   paramNames,
-  parseAnyDescription,
   parseDescription,
   type SaeDescription,
   targetNormalizationOf,
@@ -45,13 +44,22 @@ describe("cfg.json", () => {
     }
   });
 
+  it("of a transcoder of sparsify is as wide as its inputs", () => {
+    const theirs = { ...cfg, transcode: true, skip_connection: true, saetta: undefined };
+    const read = parseDescription(JSON.parse(JSON.stringify(theirs)), "cfg.json");
+    expect(read).toMatchObject({ dims: transcoderDims(4, 10, 4), skip: true });
+    // The first versions said it in another file.
+    const early = { ...theirs, transcode: undefined, skip_connection: undefined };
+    expect(parseDescription(JSON.parse(JSON.stringify(early)), "cfg.json", true).dims).toEqual(transcoderDims(4, 10, 4));
+  });
+
   it("of a transcoder is read back as it was written", () => {
     const saetta = { version: "0.1.0", engine: "cpu", tensor: "in", targetTensor: "out" } as const;
     const scaled = { normalization: "scale", normalizationFactor: 2, targetFactor: 0.5 } as const;
     const wide: SaeDescription = { ...full, dims: transcoderDims(4, 10, 6), saetta: { ...saetta, ...scaled } };
     const skipping: SaeDescription = { ...wide, skip: true, saetta: { ...saetta, normalization: "none" } };
     for (const each of [wide, skipping])
-      expect(parseAnyDescription(JSON.parse(JSON.stringify(descriptionJson(each))), "cfg.json")).toEqual(each);
+      expect(parseDescription(JSON.parse(JSON.stringify(descriptionJson(each))), "cfg.json")).toEqual(each);
     expect(targetNormalizationOf(wide)).toEqual({ kind: "scale", factor: 0.5 });
     expect(targetNormalizationOf(skipping)).toEqual({ kind: "none", factor: 1 });
     expect(paramNames(wide)).toEqual(["encoder", "latentBias", "decoder", "preBias"]);
@@ -65,7 +73,7 @@ describe("cfg.json", () => {
       [{ d_out: 2 ** 52 }, "cfg.json: 10 latents x 4 inputs and 4503599627370496 outputs are too many"],
     ] as const) {
       const changed = JSON.parse(JSON.stringify({ ...json, saetta: { ...Object(json.saetta), ...change } }));
-      expect(() => parseAnyDescription(changed, "cfg.json")).toThrow(message);
+      expect(() => parseDescription(changed, "cfg.json")).toThrow(message);
     }
   });
 
@@ -101,11 +109,6 @@ describe("cfg.json", () => {
       "a skip connection",
       { skip_connection: true },
       'cfg.json: "skip_connection" is true without "transcode", which Saetta does not compute',
-    ],
-    [
-      "a transcoder of another program",
-      { transcode: true, saetta: undefined },
-      'cfg.json: "transcode" is true, which Saetta does not compute',
     ],
     ["signed latents", { signed: true }, 'cfg.json: "signed" is true, which Saetta does not compute'],
     ["more active latents than there are", { k: 11 }, "cfg.json: k is 11, but there are only 10 latents"],

@@ -141,29 +141,19 @@ export function descriptionJson({ dims, skip = false, spec, saetta }: SaeDescrip
   };
 }
 
-/** As `parseAnyDescription`, and refuses transcoders of other programs. */
-export function parseDescription(json: Json, where: string): SaeDescription {
-  return notOfTranscoder(parseAnyDescription(json, where), where);
-}
-
-/** Refuses the description of a transcoder of another program. */
-export function notOfTranscoder(description: SaeDescription, where: string): SaeDescription {
-  if (description.dims.untied !== true || description.saetta !== undefined) return description;
-  throw new FormatError('"transcode" is true, which Saetta does not compute', { where });
-}
-
 /**
  * Parses cfg.json strictly: what would make the autoencoder or transcoder compute something else
- * than Saetta does is refused, not ignored. `where` names the file in errors.
+ * than Saetta does is refused, not ignored. `where` names the file in errors; `transcode`: whether
+ * something else than the file says that it is a transcoder.
  */
-export function parseAnyDescription(json: Json, where: string): SaeDescription {
+export function parseDescription(json: Json, where: string, transcode = false): SaeDescription {
   const cfg = new Fields(json, CFG, where);
   const activation = cfg.has("activation") ? cfg.string("activation") : "topk"; // the first versions of sparsify had no other
   const architecture = architectureCalled("sparsify", activation);
   if (architecture === undefined)
     throw new FormatError(`activation "${activation}" ${computedInstead("sparsify")}`, { where });
   if (cfg.boolean("signed", false)) throw new FormatError('"signed" is true, which Saetta does not compute', { where });
-  const untied = cfg.boolean("transcode", false);
+  const untied = cfg.boolean("transcode", false) || transcode;
   const skip = cfg.boolean("skip_connection", false);
   if (skip && !untied) {
     throw new FormatError('"skip_connection" is true without "transcode", which Saetta does not compute', { where });

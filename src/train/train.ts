@@ -104,6 +104,16 @@ function likeInitial(asked: TrainOptions, initial: FoundSae, source: Source): Tr
       where,
       mend: "choose another --init",
     });
+  const untied = dims.untied === true;
+  if (untied !== (source.dOut !== undefined)) {
+    throw new UsageError(
+      untied ? "is a transcoder, and the data has no targets" : "is an autoencoder, which has no targets",
+      {
+        where,
+        mend: untied ? "name them with --target" : "leave out --target, or choose another --init",
+      },
+    );
+  }
   const latents = asked.latents ?? (asked.expansion === undefined ? n : Math.round(asked.expansion * d));
   if (latents !== n)
     throw new UsageError(`has ${n} latents, but ${latents} were asked for`, {

@@ -51,6 +51,20 @@ export const THRESHOLDS: readonly (readonly [name: string, spec: object])[] = [
   ["dictionary_learning-jumprelu", THRESHOLD],
 ];
 
+/** Fixtures of transcoders: their paths, outputs, and whether there is a skip connection. */
+export const TRANSCODERS: readonly (readonly [name: string, path: string, outputs: number, skip: boolean])[] = [
+  ["saelens-transcoder", "saelens-transcoder", 7, false],
+  ["saelens-skip-transcoder", "saelens-skip-transcoder", 7, true],
+  ["saelens-jumprelu-transcoder", "saelens-jumprelu-transcoder", 7, false],
+  ["saelens-jumprelu-skip-transcoder", "saelens-jumprelu-skip-transcoder", 7, true],
+  ["sparsify-transcoder", "sparsify-transcoder/layers.3.mlp", d, false],
+  ["sparsify-skip-transcoder", "sparsify-skip-transcoder/layers.3.mlp", d, true],
+  ["sparsify-early-transcoder", "sparsify-early-transcoder/layers.3.mlp", d, false],
+  ["circuit-tracer-jumprelu", "circuit-tracer-jumprelu", d, true],
+  ["circuit-tracer-topk", "circuit-tracer-topk", d, false],
+  ["circuit-tracer-relu", "circuit-tracer-relu", d, true],
+];
+
 export interface Expected {
   /** [B*n] and [B*d]. */
   readonly latents: Float32Array;
@@ -68,7 +82,7 @@ export function floats(path: string): Float32Array {
 /** The autoencoder's own answer for the rows. */
 export async function answer(sae: Sae): Promise<Expected> {
   const codes = await sae.encode(ROWS);
-  return { latents: dense(codes, sae.dims.n), output: await sae.decode(codes) };
+  return { latents: dense(codes, sae.dims.n), output: await sae.decode(codes, ROWS) };
 }
 
 function dense({ k: slots, latent, value }: SparseCodes, latents: number): Float32Array {

@@ -77,17 +77,14 @@ describe("a folder of dictionary_learning", () => {
 });
 
 describe("a folder of sparsify", () => {
-  it("is no autoencoder where the run's config.json says that it is a transcoder", async () => {
+  it("is a transcoder where the run's config.json says so, as the first versions had it", async () => {
     for (const [i, config] of [{ transcode: true }, { sae: { transcode: true } }].entries()) {
       const root = join(folder, `transcoder-${i}`);
-      const path = await copied("sparsify", `transcoder-${i}/layers.3.mlp`);
+      const path = await copied("sparsify-early-transcoder/layers.3.mlp", `transcoder-${i}/layers.3.mlp`);
       await writeFile(join(root, "config.json"), JSON.stringify({ model: "m", ...config }));
-      const words = `${join(root, "config.json")}: "transcode" is true: a transcoder`;
-      for (const each of [root, path]) {
-        await refused(each, words);
-        await expect(inspect(each)).rejects.toThrow(words);
-      }
-      await expect(importSae(path, { out: join(folder, "never") })).rejects.toThrow(words);
+      expect(await offOf(path, "sparsify-early-transcoder")).toBeLessThan(1e-5);
+      expect(await inspect(path)).toMatchObject({ facts: { transcoder: true, inputs: d, outputs: d } });
+      await refused(root, `${root}: holds an autoencoder: layers.3.mlp; name it: ${path}`);
     }
     const path = await copied("sparsify", "plain/layers.3.mlp");
     await writeFile(

@@ -18,7 +18,7 @@ const DRAWN: { readonly [N in ParamName]: readonly [scale: number, mean: number]
   ...{ threshold: [0.3, 0.5], cut: [0, 0.75], sparsity: [0, 1], skip: [0.3, 0] },
 };
 
-/** A checkpoint in a new folder; decoder rows have norm 1. `set`: values of a parameter. */
+/** A checkpoint in a new folder; decoder rows of an autoencoder have norm 1. `set`: values of a parameter. */
 export async function stored(
   engine: Engine,
   description: SaeDescription,
@@ -31,7 +31,7 @@ export async function stored(
     const [scale, mean] = DRAWN[name];
     const count = tensor.shape.reduce((a, b) => a * b, 1);
     const values = Float64Array.from({ length: count }, () => set[name] ?? mean + scale * rng.normal());
-    if (name === "decoder") unit(values, dims.dOut);
+    if (name === "decoder" && dims.untied !== true) unit(values, dims.dOut);
     writeReals(engine, tensor, values);
   }
   engine.write(state.counters, bytesOf(Float64Array.from(COUNTERS, () => 10)));
