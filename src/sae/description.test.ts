@@ -50,7 +50,9 @@ describe("cfg.json", () => {
     expect(read).toMatchObject({ dims: transcoderDims(4, 10, 4), skip: true });
     // The first versions said it in another file.
     const early = { ...theirs, transcode: undefined, skip_connection: undefined };
-    expect(parseDescription(JSON.parse(JSON.stringify(early)), "cfg.json", true).dims).toEqual(transcoderDims(4, 10, 4));
+    expect(parseDescription(JSON.parse(JSON.stringify(early)), "cfg.json", true).dims).toEqual(
+      transcoderDims(4, 10, 4),
+    );
   });
 
   it("of a transcoder is read back as it was written", () => {

@@ -18,7 +18,10 @@ const DRAWN: { readonly [N in ParamName]: readonly [scale: number, mean: number]
   ...{ threshold: [0.3, 0.5], cut: [0, 0.75], sparsity: [0, 1], skip: [0.3, 0] },
 };
 
-/** A checkpoint in a new folder; decoder rows of an autoencoder have norm 1. `set`: values of a parameter. */
+/**
+ * A checkpoint in a new folder; decoder rows of an autoencoder have norm 1. `set`: values of a
+ * parameter.
+ */
 export async function stored(
   engine: Engine,
   description: SaeDescription,
