@@ -162,7 +162,7 @@ async function numbersOf(engine: Engine, variant: Variant): Promise<ReadonlyMap<
   const raw = engine.alloc("f32", [ROWS, width]);
   engine.write(raw, bytesOf(Float32Array.from({ length: ROWS * width }, () => rng.normal())));
   const shard = rankShard(dims, rules);
-  const step = createTrainStep(engine, { shard, rows: BATCH, target, skip: params.includes("skip") });
+  const step = createTrainStep(engine, { shard, rows: BATCH, most: BATCH + 5, target, skip: params.includes("skip") });
   const found = new Map<string, Float64Array>();
   const { sums, cut, active } = step.step;
   for (let i = 0; i < STEPS; i++) {

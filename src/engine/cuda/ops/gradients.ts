@@ -7,6 +7,7 @@
 
 import type { Elements } from "../../../collective/collective.ts";
 import { paramEntries } from "../../../sae/params.ts";
+import { mayOverflow, slotsFor } from "../../../sae/rule.ts";
 import { SaettaError } from "../../../util/errors.ts";
 import {
   type Branch,
@@ -96,7 +97,10 @@ export class CudaGrads extends HeldGrads<CudaTensor> {
     this.#dims = dims;
     this.#buffers = cuda.buffers();
     this.#replicas = cuda.exchange.sizeOf("replicas");
-    const listed = selections.filter(({ rule }) => rule.kind !== "band");
+    // Slots at the start: no order of a sum depends on how many there have become since.
+    const listed = selections
+      .filter(({ rule }) => rule.kind !== "band")
+      .map((plan) => ({ ...plan, slots: mayOverflow(plan.rule) ? slotsFor(plan.rule, n) : plan.slots }));
     this.#replication = replicationOf(cuda, dims, listed, rows, tensors.encoder !== undefined);
     this.#gathered = this.#replication === "rows" ? this.#replicas : 1;
     this.#own = ownedLatents(cuda, n);

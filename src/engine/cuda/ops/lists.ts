@@ -130,7 +130,7 @@ export function invert(
     {
       ...parted,
       ...{ liveValue: live.value, liveGrad: live.grad, deadValue: dead?.value ?? 0, deadGrad: dead?.grad ?? 0 },
-      ...{ start, scales, entries, prefixes, rowsEach: most / replicas, hyper, sparsity, deadAt, band: isBand ? 1 : 0 },
+      ...{ start, scales, entries, prefixes, rowsEach: B / replicas, hyper, sparsity, deadAt, band: isBand ? 1 : 0 },
     },
   );
   return lists;
