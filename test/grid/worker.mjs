@@ -1,12 +1,13 @@
 // One rank of a test, started by mpirun (or alone): node worker.mjs
-// cases|steps|variants:JSON|operations ENGINES SHARDS REPLICAS OUT; writes what it finds into
-// OUT/rank-N.json.
+// cases|steps|variants:JSON|architectures|operations ENGINES SHARDS REPLICAS OUT; writes what it
+// finds into OUT/rank-N.json.
 
 import { writeFileSync } from "node:fs";
 import { join as joinPath } from "node:path";
 import { join } from "../../dist/collective/join.js";
 import { launchEnvOf } from "../../dist/collective/launch-env.js";
 import { solo } from "../../dist/collective/solo.js";
+import { architectures } from "./architectures.mjs";
 import { operations } from "./operations.mjs";
 import { steps } from "./steps.mjs";
 
@@ -49,7 +50,7 @@ const collective =
 const found = {};
 for (const name of engines.split(",")) {
   const engine = await engineOf(name, collective);
-  found[name] = await { cases, steps, variants, operations }[test](engine, collective);
+  found[name] = await { cases, steps, variants, architectures, operations }[test](engine, collective);
   await engine.close();
 }
 writeFileSync(joinPath(out, `rank-${collective.grid.rank}.json`), JSON.stringify(found));
