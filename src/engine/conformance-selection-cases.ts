@@ -53,6 +53,7 @@ const BATCHTOPK: readonly Case[] = [
     ...EXACT,
     prepare: loudRow,
   }),
+  steps("batchtopk: two steps", () => [{ ...SMALL, ...BATCH, auxk: 3 }], { ...CODES_ONLY, steps: 2 }),
   steps("batchtopk: many rows", () => [{ d: 17, n: 40, k: 3.5, auxk: 3, B: 1500, ...BATCH }], CODES_ONLY),
   steps(
     "batchtopk: a row that has all its slots after the cut is full, but not where they are all latents",
@@ -126,6 +127,8 @@ const THRESHOLDS: readonly Case[] = [
       CODES_ONLY,
     ),
     steps(`${name}: many rows`, () => [{ d: 17, n: 40, k: 4, auxk: 3, B: 1500, ...rule }], CODES_ONLY),
+    // What the step before has found is not added to.
+    steps(`${name}: two steps`, () => [{ ...SMALL, ...rule, auxk: 3 }], { ...CODES_ONLY, steps: 2 }),
   ]),
 ];
 

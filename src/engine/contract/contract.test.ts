@@ -81,9 +81,9 @@ function compiled(file: string, from: string, to: string): string {
 
 describe.skipIf(whyNoCpu() !== undefined)("a kernel that disagrees with the contract does not compile", () => {
   it.each([
-    ["a field has another name", "norm.cc", "u32 countsPreBias;", "u32 counts;"],
+    ["a field has another name", "norm.cc", "u32 countsShared;", "u32 counts;"],
     ["a field is missing", "load.cc", "  Normalization normalization;\n", ""],
-    ["a field has another size", "norm.cc", "u32 countsPreBias;", "u64 countsPreBias[2];"],
+    ["a field has another size", "norm.cc", "u32 countsShared;", "u64 countsShared[2];"],
     ["a sum has another name", "param_grad.cc", "CENTRED2,", "CENTERED2,"],
     [
       "a function takes something else",
