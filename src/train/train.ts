@@ -9,6 +9,7 @@ import { checkOptions, type TrainOptions } from "../config.ts";
 import { stoppable } from "../data/rows-source.ts";
 import type { Source } from "../data/source.ts";
 import { type FoundSae, findSae } from "../inference/weights.ts";
+import type { ArchitectureOptions } from "../sae/architectures/architecture.ts";
 import { architectureNamed, kOf } from "../sae/architectures/index.ts";
 import { normalizationOf } from "../sae/description.ts";
 import { otherOrigin } from "../sae/origin.ts";
@@ -134,7 +135,14 @@ function likeInitial(asked: TrainOptions, initial: FoundSae, source: Source): Tr
   const architecture = asked.architecture ?? spec.architecture;
   const k = asked.k ?? kOf(spec);
   const hasK = Object.hasOwn(architectureNamed(architecture).options, "k") && k !== undefined;
-  return { ...rest, architecture, latents: n, ...(hasK ? { k } : {}), normalize: kind, encoderRescale: false };
+  // What belongs together is the user's, or the autoencoder's.
+  const own = architecture === spec.architecture ? (architectureNamed(spec.architecture).like?.(spec) ?? {}) : {};
+  const isAsked = Object.keys(own).some((name) => (asked as ArchitectureOptions)[name] !== undefined);
+  const skip = asked.skip ?? initial.description.skip ?? false;
+  if (!skip && initial.description.skip === true)
+    throw new UsageError("has a skip connection, which --skip trains", { where, mend: "leave out --no-skip" });
+  const like = { ...(isAsked ? {} : own), ...(skip ? { skip } : {}), ...(hasK ? { k } : {}) };
+  return { ...rest, ...like, architecture, latents: n, normalize: kind, encoderRescale: false };
 }
 
 function defaultOut({ paths }: Source, now: Date): string {

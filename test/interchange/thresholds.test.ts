@@ -20,10 +20,12 @@ import { loadSae } from "../../src/inference/sae.ts";
 import { compare } from "../../src/inference/verify.ts";
 import { inspect } from "../../src/inspect/inspect.ts";
 import { formatNamed } from "../../src/interchange/index.ts";
+import { evaluate } from "../../src/metrics/evaluate.ts";
 import type { ArchitectureSpec } from "../../src/sae/architectures/index.ts";
 import type { SaeDescription } from "../../src/sae/description.ts";
 import { autoencoderDims } from "../../src/sae/dims.ts";
 import { train } from "../../src/train/train.ts";
+import { bytesOf } from "../../src/util/bytes.ts";
 import { SaettaError } from "../../src/util/errors.ts";
 import { PYTHON, python } from "../support/python.ts";
 import {
@@ -117,6 +119,28 @@ describe("an autoencoder with thresholds that PyTorch wrote", () => {
     }
   });
 
+  it.each(THRESHOLDS)("%s has the L0 and FVU in eval that its latents have", async (name) => {
+    const rows = ROWS.length / d;
+    const { latents, output } = expected(name);
+    await using sae = await loadSae(join(FIXTURES, name), { engine });
+    const chunk = { raw: bytesOf(ROWS), rows, numbers: Float64Array.from({ length: rows }, (_, row) => row) };
+    const found = await evaluate(
+      sae,
+      "f32",
+      (async function* () {
+        yield chunk;
+      })(),
+    );
+    const column = (i: number) => Array.from({ length: rows }, (_, row) => ROWS[row * d + i]!);
+    const spread = Array.from({ length: d }, (_, i) => {
+      const mean = column(i).reduce((a, b) => a + b, 0) / rows;
+      return column(i).reduce((sum, value) => sum + (value - mean) ** 2, 0);
+    }).reduce((a, b) => a + b, 0);
+    const error = output.reduce((sum, value, i) => sum + (value - ROWS[i]!) ** 2, 0);
+    expect(found.l0).toBe(latents.filter((value) => value > 0).length / rows);
+    expect(found.fvu! / (error / spread)).toBeCloseTo(1, 5);
+  });
+
   it.each(THRESHOLDS)("%s is what a run can start from", async (name, spec) => {
     const rows = fromRows(() => [ROWS], { dIn: d, rows: ROWS.length / d });
     const options = { engine: "reference", batch: 8, epochs: 1, lr: 1e-12, holdout: 0, out: false } as const;
@@ -125,6 +149,8 @@ describe("an autoencoder with thresholds that PyTorch wrote", () => {
     const kept = "k" in spec ? { thresholdStart: 1000 } : {};
     await using run = await train(rows, { ...options, init, ...kept });
     const { sae } = await run.finished;
+    expect(sae.description.spec.architecture).toBe((spec as ArchitectureSpec).architecture);
+    if ("prefixes" in spec) expect(sae.description.spec).toMatchObject({ ...spec, auxk: n });
     // Training brings decoder rows to norm 1, which changes reconstructions of rows of other norms.
     expect(differences(await answer(sae), expected(name)).latents).toBeLessThan(1e-5);
   });

@@ -10,6 +10,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { pairSources } from "../../src/data/pair.ts";
 import { fromRows } from "../../src/data/rows-source.ts";
 import { createCpuEngine } from "../../src/engine/cpu/index.ts";
 import type { Engine } from "../../src/engine/engine.ts";
@@ -83,6 +84,27 @@ describe("a transcoder that PyTorch wrote", () => {
     });
     for (const file of ["config.yaml", "layer_3.safetensors"])
       expect(await offOf(join(FIXTURES, "circuit-tracer-relu", file), "circuit-tracer-relu")).toBeLessThan(1e-5);
+  });
+
+  it.each([
+    "saelens-jumprelu-skip-transcoder",
+    "circuit-tracer-topk",
+  ])("%s is what a run can start from", async (name) => {
+    const { output } = expected(name);
+    const count = ROWS.length / d;
+    const pair = () =>
+      pairSources(
+        fromRows(() => [ROWS], { dIn: d, rows: count }),
+        fromRows(() => [output], { dIn: output.length / count, rows: count }),
+      );
+    const options = { engine: "reference", batch: 8, epochs: 1, lr: 1e-12, holdout: 0, out: false } as const;
+    await using run = await train(await pair(), { ...options, init: join(FIXTURES, name) });
+    const { sae } = await run.finished;
+    expect(differences(await answer(sae), expected(name)).latents).toBeLessThan(1e-5);
+    if (sae.description.skip === true)
+      await expect(train(await pair(), { ...options, init: join(FIXTURES, name), skip: false })).rejects.toThrow(
+        "has a skip connection, which --skip trains; leave out --no-skip",
+      );
   });
 
   it("is no start for an autoencoder", async () => {

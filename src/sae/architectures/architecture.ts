@@ -80,6 +80,8 @@ export interface Architecture<S extends { readonly architecture: string }> {
   lossWeight?(spec: S): number;
   /** What its own parameters start from, where that is not 0. */
   start?(options: ArchitectureOptions): { readonly [N in ParamName]?: number };
+  /** Options, besides k, of a run that starts from such an autoencoder; default: none. */
+  like?(spec: S): ArchitectureOptions;
   /** Its numbers, as state.json and reports state them. */
   numbers(spec: S): Readonly<Record<string, number>>;
   /**

@@ -97,6 +97,7 @@ export const jumprelu = {
     return { sparsity: coefficient * warm };
   },
   start: () => ({ sparsity: 1 }),
+  like: ({ targetL0 }) => (targetL0 > 0 ? { targetL0 } : {}),
   numbers: ({ targetL0 }) => ({ target_l0: targetL0 }),
   called: { sparsify: "jumprelu", saelens: "jumprelu", dictionary_learning: "JumpReluAutoEncoder" },
   cfg: {

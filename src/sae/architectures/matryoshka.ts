@@ -77,6 +77,7 @@ export const matryoshka = {
   // The engine's weights are relative to the last one's.
   lossWeight: ({ weights }) => weights.at(-1)!,
   stepHyper: (options, { step, rows }) => batchNumbers(options as never, step, rows),
+  like: ({ prefixes, weights, selection }) => ({ prefixes, prefixWeights: weights, prefixSelection: selection }),
   numbers: ({ k, auxk }) => ({ k, auxk }),
   called: { sparsify: "matryoshka", dictionary_learning: "MatryoshkaBatchTopKSAE" },
   cfg: {
