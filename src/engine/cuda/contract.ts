@@ -63,6 +63,8 @@ export const SIZES = {
   MOST_PREFIXES: 16,
   /** Slots of a row that `decode` and `code_grad` keep in shared memory. */
   SHARED_SLOTS: 1024,
+  /** Parts of the rows that input_columns sums. */
+  COLUMN_PARTS: 64,
   /** Blocks of skip_squares. */
   SKIP_BLOCKS: 256,
   /** Rows that a block of cut_apply takes. */
@@ -150,12 +152,15 @@ const STRUCTS = {
     deadEncoder: "const float*",
     deadDecoder: "const float*",
     /**
-     * Where dead latents have a pre-activation loss, else null: NONE for a latent that is not dead
-     * [n], and column sums of x - preBias [dIn].
+     * Where dead latents have a pre-activation loss, else null: ages [n], and column sums of x -
+     * preBias [dIn].
      */
-    deadAt: "const u32*",
+    age: "const u32*",
     deadColumns: "const double*",
-    /** Factors of the loss: live, dead; of the pre-activation loss of a row. */
+    /**
+     * Factors of the loss: live, dead; of the pre-activation loss of a row; the age that dead
+     * latents are above.
+     */
     scales: "const double*",
     /** [n,dIn] and [n,dOut]: rows that are formed already, for those who are told so. */
     formedEncoder: "float*",

@@ -34,6 +34,8 @@ export const FILES = {
       B: "u32",
       d: "u32",
     },
+    input_columns: { x: "const float*", hyper: "const double*", B: "u32", d: "u32", partial: "double*" },
+    input_total: { partial: "const double*", hyper: "const double*", d: "u32", columns: "double*" },
   },
   cut: {
     cut_count: { value: "const float*", count: "u64", hyper: "const double*", pass: "u32", found: "u32*" },

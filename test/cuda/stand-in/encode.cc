@@ -23,6 +23,30 @@ static void center(Launch& l) {
   }
 }
 
+static void inputColumns(Launch& l) {
+  const float* x = l.next<float*>();
+  const double* hyper = l.array<double>(HYPERS);
+  const size_t B = l.u(), d = l.u();
+  double* partial = l.array<double>(COLUMN_PARTS * d);
+  l.checkedArray(x, B * d);
+  l.expect(l.x == ceilDiv(d, 32) && l.y == COLUMN_PARTS && l.width == 256, "the grid is wrong");
+  if (hyper[DEAD_PENALTY] == 0) return;
+  std::fill(partial, partial + COLUMN_PARTS * d, 0.0);
+  for (size_t e = 0; e < B * d; e++) partial[e / d % COLUMN_PARTS * d + e % d] += x[e];
+}
+
+static void inputTotal(Launch& l) {
+  const double* partial = l.next<double*>();
+  const double* hyper = l.array<double>(HYPERS);
+  const size_t d = l.u();
+  double* columns = l.array<double>(d);
+  l.checkedArray(partial, COLUMN_PARTS * d);
+  l.expect(l.x == ceilDiv(d, 256) && l.width == 256, "the grid is wrong");
+  if (hyper[DEAD_PENALTY] == 0) return;
+  std::fill(columns, columns + d, 0.0);
+  for (size_t e = 0; e < COLUMN_PARTS * d; e++) columns[e % d] += partial[e];
+}
+
 static void deadCount(Launch& l) {
   const uint32_t* age = l.next<uint32_t*>();
   const double* hyper = l.array<double>(HYPERS);
@@ -180,15 +204,14 @@ static void selectLive(Launch& l) {
                l.shared == 10 * capacity,
            "the launch is wrong");
   const size_t most = annealed != 0 ? std::min(k, static_cast<size_t>(hyper[ROW_K])) : k;
-  if (fired != nullptr) l.checkedArray(fired, n);
-  l.checkedArray(bias, n), l.checkedArray(latent, C * k), l.checkedArray(value, C * k),
+  l.checkedArray(bias, n), l.checkedArray(fired, n), l.checkedArray(latent, C * k), l.checkedArray(value, C * k),
       l.checkedArray(grad, C * k);
   const Elements z = l.matrixAt(at, C * stride);
   std::vector<uint32_t> all(n);
   for (size_t j = 0; j < n; j++) all[j] = static_cast<uint32_t>(j);
   for (size_t c = 0; c < C; c++) {
     select(l, z, c * stride, bias, all, bad, latent + c * k, value + c * k, grad + c * k, k, most);
-    for (size_t i = c * k; fired != nullptr && i < (c + 1) * k; i++) {
+    for (size_t i = c * k; i < (c + 1) * k; i++) {
       if (latent[i] != NONE && value[i] > hyper[FIRED_ABOVE]) fired[latent[i]] = 1;
     }
   }
@@ -284,6 +307,8 @@ static void selectTotal(Launch& l) {
 }
 
 const Works ENCODE = {
+    {"input_columns", inputColumns},
+    {"input_total", inputTotal},
     {"select_threshold", selectThreshold},
     {"select_total", selectTotal},
     {"center", center},

@@ -51,7 +51,7 @@ static void listScan(Launch& l) {
   uint32_t* pieceAt = l.array<uint32_t>(n);
   uint32_t* pieceOf = l.next<uint32_t*>();
   uint32_t* pieceCount = l.array<uint32_t>(1);
-  double* scales = l.array<double>(3);
+  double* scales = l.array<double>(4);
   l.checkedArray(totals, n);
   l.expect(l.x == 1 && l.width == 1024, "the grid is wrong");
   *pieceCount = 0;
@@ -69,6 +69,7 @@ static void listScan(Launch& l) {
   for (size_t i = 0; i < d; i++) variation -= sums[SUMS + i] * sums[SUMS + i] / rows;
   scales[0] = 2 * hyper[MSE_SCALE] / (rows * static_cast<double>(d));
   scales[2] = hyper[DEAD_PENALTY] / rows;
+  scales[3] = hyper[DEAD_AFTER];
   scales[1] = sums[DEAD] == 0 || variation <= 1e-12 * sums[X2] ? 0 : 2 * hyper[AUX_COEF] / variation;
 }
 
@@ -90,12 +91,12 @@ static void listFill(Launch& l) {
   const Share listed = l.next<Share>();
   uint32_t* counts = l.array<uint32_t>(l.y * n);
   const uint32_t* start = l.array<uint32_t>(n + 1);
-  const double* scales = l.array<double>(3);
+  const double* scales = l.array<double>(4);
   const Prefixes prefixes = l.next<Prefixes>();
   const size_t rowsEach = l.u();
   const double* hyper = l.array<double>(HYPERS);
   const float* sparsity = l.next<float*>();
-  const uint32_t* deadAt = l.next<uint32_t*>();
+  const uint32_t* age = l.next<uint32_t*>();
   const bool band = l.u() != 0;
   Entry* entries = l.array<Entry>(start[n]);
   l.expect(l.y == (latents[1] != nullptr ? 2 * P : P) && size_t{l.x} * width >= n && l.shared >= 2 * width + 8192,
@@ -112,7 +113,7 @@ static void listFill(Launch& l) {
       double inner = scales[path] * grads[path][s];
       if (sparsity != nullptr && path == 0) {
         inner += penaltySlope(hyper, sparsity, values[path][s]);
-        if (deadAt != nullptr && deadAt[j] != NONE) inner += scales[2];
+        if (age != nullptr && age[j] > scales[3]) inner += scales[2];
       }
       const size_t errRow =
           path == 1 ? row : (row / rowsEach * prefixes.count + planeOf(prefixes, j)) * rowsEach + row % rowsEach;
@@ -123,6 +124,8 @@ static void listFill(Launch& l) {
     }
   }
 }
+
+static bool isPenalized(const Gradients& g, size_t j) { return g.age != nullptr && g.age[j] > g.scales[3]; }
 
 /// The rows of a latent's entries [first, last).
 static void form(Launch& l, const Gradients& g, size_t first, size_t last, float* encoder, float* decoder) {
@@ -156,7 +159,7 @@ void rowsOf(Launch& l, const Gradients& g, size_t j, float* encoder, float* deco
     pieces(encoder, 0, g.dIn);
     pieces(decoder, 1, g.dOut);
   }
-  if (g.deadAt != nullptr && l.checkedArray(g.deadAt, g.n)[j] != NONE) {
+  if (isPenalized(g, j)) {
     for (size_t i = 0; i < g.dIn; i++) encoder[i] -= static_cast<float>(g.scales[2] * g.deadColumns[i]);
   }
   if (g.deadSlot == nullptr || g.deadSlot[j] >= g.cap) return;
@@ -177,7 +180,7 @@ static Totals totalsOf(const Gradients& g, size_t first, size_t last) {
 
 Gradients gradients(Launch& l) {
   const Gradients g = l.next<Gradients>();
-  l.checkedArray(g.start, g.n + 1), l.checkedArray(g.pieceAt, g.n), l.checkedArray(g.scales, 3),
+  l.checkedArray(g.start, g.n + 1), l.checkedArray(g.pieceAt, g.n), l.checkedArray(g.scales, 4),
       l.checkedArray(g.entries, g.start[g.n]);
   return g;
 }
@@ -223,7 +226,7 @@ static void listBias(Launch& l) {
     latentBias[j] = 0;
     if (!has(counted, j)) continue;
     const Totals t = totalsOf(g, g.start[j], g.start[j + 1]);
-    const double dead = deadRows && g.deadAt[j] != NONE ? g.scales[2] * hyper[ROWS] : 0;
+    const double dead = deadRows && isPenalized(g, j) ? g.scales[2] * hyper[ROWS] : 0;
     if (!((t.grads + dead) * input < 1e18 && t.values * err < 1e18)) *bad |= 1;
     double sum = t.grad;
     if (g.deadSlot != nullptr && g.deadSlot[j] < g.cap)
@@ -239,7 +242,7 @@ static void listPrebias(Launch& l) {
   const double* partial = l.next<double*>();
   const size_t blocks = l.u(), d = l.u();
   const double* sums = l.array<double>(d);
-  const double* scales = l.array<double>(3);
+  const double* scales = l.array<double>(4);
   float* preBias = l.array<float>(d);
   uint32_t* bad = l.array<uint32_t>(1);
   const bool counts = l.u() != 0;
@@ -295,9 +298,9 @@ static void thresholdGradient(Launch& l) {
     double all = 0;
     for (size_t e = start[j]; e < start[j + 1]; e++) {
       const double z = entries[e].value, own = threshold[j];
-      all -= (own * (entries[e].grad + penaltySlope(hyper, sparsity, z > own ? z : 0)) + count) / hyper[BANDWIDTH];
+      all -= (own * (entries[e].grad + penaltySlope(hyper, sparsity, z > own && z > 0 ? z : 0)) + count) / hyper[BANDWIDTH];
     }
-    if (g.deadAt != nullptr && g.deadAt[j] != NONE && has(counted, j)) {
+    if (isPenalized(g, j) && has(counted, j)) {
       if (deadRows) all += g.scales[2] * rows;
       for (size_t e = g.start[j]; e < g.start[j + 1]; e++)
         if ((g.entries[e].row & DEAD_PATH) == 0) all -= g.scales[2];

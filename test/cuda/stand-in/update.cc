@@ -68,12 +68,12 @@ static void updateBegin(Launch& l) {
   const double* sq = l.array<double>(1);
   const uint32_t* bad = l.array<uint32_t>(1);
   double* counters = l.array<double>(3);
-  const bool hasEma = l.u() != 0;
+  const bool hasEma = l.u() != 0, ready = l.u() != 0;
   const uint32_t firstLatent = l.u();
   Numbers* numbers = l.array<Numbers>(1);
   Numbers o = {};
-  if (*bad != 0) {
-    if ((*bad & FULL) == 0) counters[SKIPPED]++;
+  if (*bad != 0 || !ready) {
+    if (*bad != 0 && (*bad & FULL) == 0) counters[SKIPPED]++;
     *numbers = o;
     return;
   }

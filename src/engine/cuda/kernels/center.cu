@@ -38,3 +38,33 @@ extern "C" __global__ void __launch_bounds__(256)
   if (!finite) markBad(bad);
   if (largest != nullptr && most > 0) atomicMax(largest, __float_as_uint(most));
 }
+
+/// x [B,d] -> partial [COLUMN_PARTS][d]: column sums of parts of the rows, where dead latents have
+/// a pre-activation loss. Grid (ceil(d / 32), COLUMN_PARTS), block 256.
+extern "C" __global__ void input_columns(PARAMETERS(input_columns)) {
+  __shared__ double room[8][32];
+  if (hyper[DEAD_PENALTY] == 0) return;
+  const u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, column = blockIdx.x * 32 + lane;
+  const u32 rows = (B + COLUMN_PARTS - 1) / COLUMN_PARTS, first = min(B, blockIdx.y * rows),
+            last = min(B, first + rows);
+  double sum = 0;
+  if (column < d) {
+#pragma unroll 4
+    for (u32 b = first + warp; b < last; b += 8) sum += x[static_cast<u64>(b) * d + column];
+  }
+  room[warp][lane] = sum;
+  __syncthreads();
+  if (warp > 0 || column >= d) return;
+  for (u32 other = 1; other < 8; other++) sum += room[other][lane];
+  partial[static_cast<u64>(blockIdx.y) * d + column] = sum;
+}
+
+/// -> columns [d]: of the parts. Grid ceil(d / 256), block 256.
+extern "C" __global__ void input_total(PARAMETERS(input_total)) {
+  const u32 column = blockIdx.x * blockDim.x + threadIdx.x;
+  if (hyper[DEAD_PENALTY] == 0 || column >= d) return;
+  double sum = 0;
+#pragma unroll 8
+  for (u32 part = 0; part < COLUMN_PARTS; part++) sum += partial[static_cast<u64>(part) * d + column];
+  columns[column] = sum;
+}

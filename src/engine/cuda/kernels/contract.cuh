@@ -28,6 +28,7 @@ constexpr u32 BIAS_SHARE = 8u;
 constexpr u32 HELD = 32u;
 constexpr u32 MOST_PREFIXES = 16u;
 constexpr u32 SHARED_SLOTS = 1024u;
+constexpr u32 COLUMN_PARTS = 64u;
 constexpr u32 SKIP_BLOCKS = 256u;
 constexpr u32 CUT_ROWS = 32u;
 constexpr u32 THRESHOLD_ROWS = 2u;
@@ -121,7 +122,7 @@ struct Gradients {
   const u32* deadSlot;
   const float* deadEncoder;
   const float* deadDecoder;
-  const u32* deadAt;
+  const u32* age;
   const double* deadColumns;
   const double* scales;
   float* formedEncoder;
@@ -133,6 +134,8 @@ static_assert(sizeof(Gradients) == 184, "");
 
 // center.cu
 #define PARAMETERS_center const float* __restrict__ x, const float* __restrict__ preBias, half_t* __restrict__ xc, u32* bad, u32* largest, u32 B, u32 d
+#define PARAMETERS_input_columns const float* x, const double* hyper, u32 B, u32 d, double* partial
+#define PARAMETERS_input_total const double* partial, const double* hyper, u32 d, double* columns
 
 // cut.cu
 #define PARAMETERS_cut_count const float* value, u64 count, const double* hyper, u32 pass, u32* found
@@ -185,7 +188,7 @@ static_assert(sizeof(Gradients) == 184, "");
 #define PARAMETERS_list_count const u32* live, u32 k, const u32* dead, u32 auxk, u32 B, u32 rowsPerPart, u32 P, u32 n, u32 width, Share listed, u32* counts
 #define PARAMETERS_list_prefix u32* counts, u32 parts, u32 n, u32* totals
 #define PARAMETERS_list_scan const u32* totals, u32 n, u32 d, u32 chunk, const double* hyper, const double* sums, u32* start, u32* pieceAt, u32* pieceOf, u32* pieceCount, double* scales
-#define PARAMETERS_list_fill const u32* live, const float* liveValue, const float* liveGrad, u32 k, const u32* dead, const float* deadValue, const float* deadGrad, u32 auxk, u32 B, u32 rowsPerPart, u32 P, u32 n, u32 width, Share listed, const u32* counts, const u32* start, const double* scales, Prefixes prefixes, u32 rowsEach, const double* hyper, const float* sparsity, const u32* deadAt, u32 band, uint4* entries
+#define PARAMETERS_list_fill const u32* live, const float* liveValue, const float* liveGrad, u32 k, const u32* dead, const float* deadValue, const float* deadGrad, u32 auxk, u32 B, u32 rowsPerPart, u32 P, u32 n, u32 width, Share listed, const u32* counts, const u32* start, const double* scales, Prefixes prefixes, u32 rowsEach, const double* hyper, const float* sparsity, const u32* age, u32 band, uint4* entries
 #define PARAMETERS_list_long Gradients g, const u32* pieceOf, const u32* pieceCount, Totals* pieceTotals
 #define PARAMETERS_list_bias Gradients g, const half_t* encoder, const double* sums, const Totals* pieceTotals, const double* deadBias, float* latentBias, double* biasPartial, u32* bad, Share counted, const float* largest, Prefixes prefixes, u32 deadRows, const double* hyper
 #define PARAMETERS_list_prebias const double* biasPartial, u32 blocks, u32 d, const double* sums, const double* scales, float* preBias, u32* bad, u32 counts
@@ -202,6 +205,6 @@ static_assert(sizeof(Gradients) == 184, "");
 #define PARAMETERS_update_skip const float* skip, u32 count, Weights p, Weights m, Weights v, Weights ema, half_t* skip16, const Numbers* numbers
 
 // update.cu
-#define PARAMETERS_update_begin const double* hyper, const double* sq, const u32* bad, double* counters, u32 hasEma, u32 firstLatent, Numbers* numbers
+#define PARAMETERS_update_begin const double* hyper, const double* sq, const u32* bad, double* counters, u32 hasEma, u32 ready, u32 firstLatent, Numbers* numbers
 #define PARAMETERS_update_rows Gradients g, u32 formed, Weights p, Weights m, Weights v, Weights ema, half_t* encoder16, half_t* decoder16, const Numbers* numbers
 #define PARAMETERS_update_small u32 n, u32 d, Weights p, Weights m, Weights v, Weights ema, const float* latentBias, const float* preBias, const float* threshold, u32* age, const u32* fired, const double* hyper, const float* cut, const double* active, const Numbers* numbers

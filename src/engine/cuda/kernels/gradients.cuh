@@ -20,6 +20,10 @@ enum Side { ENCODER, DECODER };
 /// Columns of a row of one side, and of the longer one.
 __device__ __forceinline__ u32 widthOf(const Gradients& g, u32 side) { return side == ENCODER ? g.dIn : g.dOut; }
 __device__ __forceinline__ u32 widestOf(const Gradients& g) { return max(g.dIn, g.dOut); }
+/// Whether the latent is dead, where dead ones have a pre-activation loss.
+__device__ __forceinline__ bool isPenalized(const Gradients& g, u32 j) {
+  return g.age != nullptr && g.age[j] > g.scales[3];
+}
 /// Whether threads take ROW_WIDTH columns at a time.
 __device__ __forceinline__ bool inQuads(const Gradients& g) { return (g.dIn | g.dOut) % ROW_WIDTH == 0; }
 
@@ -122,7 +126,7 @@ __device__ __forceinline__ void formColumns(const Gradients& g, const List& list
       for (int u = 0; u < V; u++) sums[u] += part[u];
     }
   }
-  if (g.deadAt != nullptr && list.side == ENCODER && g.deadAt[list.j] != NONE) {
+  if (list.side == ENCODER && isPenalized(g, list.j)) {
 #pragma unroll
     for (int u = 0; u < V; u++) sums[u] -= static_cast<float>(g.scales[2] * g.deadColumns[c + u]);
   }

@@ -98,9 +98,10 @@ __device__ void scalesOf(const double* hyper, const double* sums, u32 d, double*
   scales[0] = 2 * hyper[MSE_SCALE] / (rows * d);
   scales[1] = off ? 0 : 2 * hyper[AUX_COEF] / variation;
   scales[2] = hyper[DEAD_PENALTY] / rows;
+  scales[3] = hyper[DEAD_AFTER];
 }
 
-/// Grid 1, block 1024. -> start [n + 1], pieceAt [n], pieceOf [pieceCount], scales [3].
+/// Grid 1, block 1024. -> start [n + 1], pieceAt [n], pieceOf [pieceCount], scales [4].
 extern "C" __global__ void list_scan(PARAMETERS(list_scan)) {
   // A warp takes EACH * 32 latents of a tile, a lane one of each 32. Sums hold entries in the low
   // half and pieces in the high half.
@@ -154,7 +155,7 @@ __device__ __forceinline__ double penaltySlope(const double* hyper, const float*
 /// Grid (ranges, parts of both branches), block 256, shared 2 width + 4 LIST_TILE. The first warp
 /// numbers the slots of a tile, all warps write their entries. `sparsity` (may be null): the
 /// penalty's slope is added to the gradients of live codes, and the pre-activation loss of the dead
-/// (`deadAt`, may be null). `rowsEach`: of err, of each replica that rows are of. `band`: values
+/// (`age`, may be null). `rowsEach`: of err, of each replica that rows are of. `band`: values
 /// stay as they are.
 extern "C" __global__ void list_fill(PARAMETERS(list_fill)) {
   extern __shared__ uint4 shared[];
@@ -211,7 +212,7 @@ extern "C" __global__ void list_fill(PARAMETERS(list_fill)) {
       double inner = scale * grad[slot];
       if (sparsity != nullptr && !isDead) {
         inner += penaltySlope(hyper, sparsity, v);
-        if (deadAt != nullptr && deadAt[j] != NONE) inner += scales[2];
+        if (age != nullptr && age[j] > scales[3]) inner += scales[2];
       }
       u32 errRow = row;
       if (prefixes.count > 1 && !isDead)
@@ -323,7 +324,7 @@ extern "C" __global__ void list_bias(PARAMETERS(list_bias)) {
   double sum = shareSum(own.grad);
   double grads = shareSum(own.grads);
   const double values = shareSum(own.values);
-  const double dead = counts && deadRows != 0 && g.deadAt[j] != NONE ? g.scales[2] * hyper[ROWS] : 0;
+  const double dead = counts && deadRows != 0 && isPenalized(g, j) ? g.scales[2] * hyper[ROWS] : 0;
   grads += dead;
   if (!(grads * largestInput < LARGEST_GRADIENT && values * largestErr < LARGEST_GRADIENT)) markBad(bad);
   if (part == 0) {
@@ -404,12 +405,12 @@ extern "C" __global__ void threshold_gradient(PARAMETERS(threshold_gradient)) {
   double sum = 0;
   for (u32 e = start[j] + lane; e < start[j + 1]; e += 32) {
     const float z = __uint_as_float(entries[e].y);
-    const double slope = __uint_as_float(entries[e].z) + (z > own ? penaltySlope(hyper, sparsity, z) : atZero);
+    const double slope = __uint_as_float(entries[e].z) + (z > own && z > 0 ? penaltySlope(hyper, sparsity, z) : atZero);
     sum += own * slope + count;
   }
   sum = warpSum(sum);
   double all = sum == 0 ? 0 : -sum / hyper[BANDWIDTH];
-  if (g.deadAt != nullptr && g.deadAt[j] != NONE && has(counted, j)) {
+  if (isPenalized(g, j) && has(counted, j)) {
     u32 on = 0;
     for (u32 e = g.start[j] + lane; e < g.start[j + 1]; e += 32) on += (g.entries[e].x & DEAD_PATH) == 0;
     on = __reduce_add_sync(0xffffffffu, on);

@@ -26,7 +26,7 @@ extern "C" __global__ void merge_codes(PARAMETERS(merge_codes)) {
   const u64 row = at / slots;
   const float v = all[shard * count + at];
   bool kept = v > 0;
-  const u32 most = hyper == nullptr ? k : min(k, max(1u, static_cast<u32>(hyper[ROW_K])));
+  const u32 most = hyper == nullptr ? k : min(k, static_cast<u32>(hyper[ROW_K]));
   u32 before = static_cast<u32>(at - row * slots);
   for (u32 s = 0; kept && s < shards; s++) {
     if (s != shard) before += countAbove(all + s * count + row * slots, slots, v, s < shard);

@@ -86,7 +86,8 @@ extern "C" __global__ void residual(PARAMETERS(residual)) {
 }
 
 /// err [planes][B,d] -> grad [B,k]. Grid B, block T(d), shared 4 (d + min(k, SHARED_SLOTS)).
-extern "C" __global__ void code_grad(PARAMETERS(code_grad)) {
+extern "C" __global__ void __launch_bounds__(MOST_THREADS, 4)
+    code_grad(PARAMETERS(code_grad)) {
   extern __shared__ uint4 shared[];
   __shared__ float room[MOST_THREADS];
   float* row = reinterpret_cast<float*>(shared);

@@ -485,7 +485,7 @@ __device__ __forceinline__ void finish(const Tile& tile, u64* keys, u32 kept, u3
 
 /**
  * z [C,ldz] without biases (columns from n on are ignored), latentBias [n] -> latent, value, grad
- * (0) [C,k], at most hyper[ROW_K] of a row where `annealed`; fired (may be null): 1 where a value
+ * (0) [C,k], at most hyper[ROW_K] of a row where `annealed`; fired: 1 where a value
  * is above hyper[FIRED_ABOVE]; bad when an element of z + latentBias is not finite. ldz is a
  * multiple of 8, z on 16 bytes. Block 128, grid C, dynamic shared memory 10 capacity; capacity: the
  * power of two from 4 k up, but 1024 to 4096, and at least 2 k.
@@ -494,8 +494,8 @@ extern "C" __global__ void __launch_bounds__(128, 8)
     select_live(PARAMETERS(select_live)) {
   extern __shared__ u64 keys[];
   LiveTile tile(latentBias, nullptr, n);
-  const u32 most = annealed != 0 ? min(k, max(1u, static_cast<u32>(hyper[ROW_K]))) : k;
-  const u32 kept = gather(tile, z + static_cast<u64>(blockIdx.x) * ldz, bad, keys, most, capacity);
+  const u32 most = annealed != 0 ? min(k, static_cast<u32>(hyper[ROW_K])) : k;
+  const u32 kept = gather(tile, z + static_cast<u64>(blockIdx.x) * ldz, bad, keys, max(1u, most), capacity);
   const u64 at = static_cast<u64>(blockIdx.x) * k;
   // For a float, to be above firedAbove is to be above the next float at or below it.
   finish(tile, keys, kept, most, k, {latent + at, value + at, grad + at, fired, __double2float_rd(hyper[FIRED_ABOVE])});

@@ -9,11 +9,12 @@
 #include "adam.cuh"
 #include "gradients.cuh"
 
-/// Grid 1, block 1. Counts the step; a bad one changes nothing else. FULL: not even that.
+/// Grid 1, block 1. Counts the step; a bad one changes nothing else. FULL: not even that. `ready`:
+/// there are gradients.
 extern "C" __global__ void update_begin(PARAMETERS(update_begin)) {
   Numbers o = {};
-  if (*bad != 0) {
-    if ((*bad & FULL) == 0) counters[SKIPPED]++;
+  if (*bad != 0 || ready == 0) {
+    if (*bad != 0 && (*bad & FULL) == 0) counters[SKIPPED]++;
     *numbers = o;
     return;
   }

@@ -130,7 +130,7 @@ export function encode(cuda: CudaContext, { p, x, t, sides, age }: EncodeInput):
         { blocks: C, threads: 128, shared: 10 * capacity },
         {
           ...row,
-          ...{ hyper, fired: rule.kind === "topk" ? fired : 0 },
+          ...{ hyper, fired },
           ...live.from(first),
           ...{ n, ldz: stride, k, annealed: rule.kind === "topk" ? 1 : 0, capacity },
         },

@@ -45,10 +45,9 @@ import {
   type Share,
   sumToOwners,
 } from "../replicas/owned-rows.ts";
-import { deadListOf } from "./dead-list.ts";
 import { type CodesAt, chunkOf, invert, type ListedBatch, SCALES_BYTES } from "./lists.ts";
 import { denseCodes, eachDenseChunk } from "./reconstruct.ts";
-import { skipGradient, thresholdGradient } from "./small-gradients.ts";
+import { inputColumns, skipGradient, thresholdGradient } from "./small-gradients.ts";
 
 /** Shared memory of kernels that go through lists. */
 const STAGE_BYTES = SIZES.STAGES * SIZES.STAGED * ENTRY_BYTES;
@@ -134,7 +133,7 @@ export class CudaGrads extends HeldGrads<CudaTensor> {
     const strategy = deadCodes?.strategy.kind;
     const own = this.#ownRows(cuda, B, inputs, live, strategy === "pairs" ? dead : undefined);
     const from = this.#replication === "rows" ? this.#rowsOfAll(cuda, own, live) : own;
-    const batch = this.#batch(cuda, input, from.B);
+    const batch = this.#batch(input, from.B);
     const lists = invert(cuda, this.#buffers, t, batch, from.live, from.dead);
     const products = strategy === "dense" ? this.#products(cuda, dead!, deadCodes!, B, inputs, bad) : undefined;
     const structure: Formable = {
@@ -144,14 +143,15 @@ export class CudaGrads extends HeldGrads<CudaTensor> {
       deadSlot: products?.slot ?? 0,
       deadEncoder: products?.encoder ?? 0,
       deadDecoder: products?.decoder ?? 0,
-      deadAt: this.#replication === "gradients" && replica > 0 ? 0 : batch.deadAt,
-      deadColumns: sums + 8 * (SUMS.length + dOut),
+      age: this.#replication === "gradients" && replica > 0 ? 0 : batch.age,
+      deadColumns:
+        p.untied && batch.age !== 0 ? inputColumns(cuda, this.#buffers, x, t) : sums + 8 * (SUMS.length + dOut),
       scales: lists.scales,
       formedEncoder: this.encoder?.address ?? 0,
       formedDecoder: this.decoder?.address ?? 0,
     };
     this.#structure = structure;
-    const g = { ...structure, deadAt: batch.deadAt, from: 0, to: 2 * n, taken: 0 };
+    const g = { ...structure, age: batch.age, from: 0, to: 2 * n, taken: 0 };
     const pieceTotals = lists.totals;
     cuda.kernels.launch(
       "list_long",
@@ -159,7 +159,7 @@ export class CudaGrads extends HeldGrads<CudaTensor> {
       { g, pieceOf: lists.pieceOf, pieceCount: lists.pieceCount, pieceTotals },
     );
     const counted = this.#replication === "gradients" ? this.#listed : this.#counted;
-    const deadRows = batch.deadAt !== 0 && (this.#replication !== "gradients" || replica === 0) ? 1 : 0;
+    const deadRows = batch.age !== 0 && (this.#replication !== "gradients" || replica === 0) ? 1 : 0;
     const blocks = Math.ceil(n / SIZES.BIAS_LATENTS);
     const biasPartial = p.untied ? 0 : cuda.scratch.get("sums of biases", 8 * blocks * dIn);
     cuda.kernels.launch(
@@ -192,13 +192,13 @@ export class CudaGrads extends HeldGrads<CudaTensor> {
   }
 
   /** What lists are made of. */
-  #batch(cuda: CudaContext, { p, live, age }: ParamGradInput, B: number): ListedBatch {
+  #batch({ p, live, age }: ParamGradInput, B: number): ListedBatch {
     const { dIn, n, dOut } = this.#dims;
     const sparsity = p.sparsity === undefined ? 0 : at(p.sparsity, "f32", 2);
     return {
       ...{ B, most: this.#most, replicas: this.#gathered, n, dIn, dOut },
       ...{ chunk: this.#chunk, listed: this.#listed, prefixes: prefixesOf(live, n), sparsity },
-      deadAt: sparsity === 0 || age === undefined ? 0 : deadListOf(cuda, checked(age, "u32", n)).slot,
+      age: sparsity === 0 || age === undefined ? 0 : at(age, "u32", n),
       isBand: false,
     };
   }
@@ -251,10 +251,20 @@ export class CudaGrads extends HeldGrads<CudaTensor> {
       "update_begin",
       { blocks: 1, threads: 1 },
       {
-        ...{ hyper, sq, bad, counters, hasEma: s.ema === undefined ? 0 : 1 },
+        ...{
+          hyper,
+          sq,
+          bad,
+          counters,
+          hasEma: s.ema === undefined ? 0 : 1,
+          ready: this.#structure === undefined ? 0 : 1,
+        },
         ...{ firstLatent: cuda.exchange.collective.grid.shard * n, numbers },
       },
     );
+    checked(s.counters, "f64").wrote();
+    // A step whose codes were full has no gradients where it is the first.
+    if (this.#structure === undefined) return;
     const summed = this.#sumRows(cuda);
     const isKept = formedBy.get(cuda) === this;
     const formed = isKept || this.encoder !== undefined ? 1 : 0;
@@ -305,7 +315,6 @@ export class CudaGrads extends HeldGrads<CudaTensor> {
       else checked(tensor, "f32").wrote();
     }
     checked(s.age, "u32").wrote();
-    checked(s.counters, "f64").wrote();
   }
 
   release(): void {

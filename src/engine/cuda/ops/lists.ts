@@ -21,7 +21,7 @@ const FILL_BYTES = 4 * SIZES.LIST_TILE;
 /** Entries of a piece of a long list, at least, and pieces in all. */
 const SHORTEST_PIECE = 256;
 /** Factors of the loss: live, dead, of the pre-activation loss of a row. */
-export const SCALES_BYTES = 24;
+export const SCALES_BYTES = 32;
 const PIECES = 4096;
 
 /** Where codes are. */
@@ -63,9 +63,9 @@ export interface ListedBatch {
   /** The latents that have lists. */
   readonly listed: Share;
   readonly prefixes: StructOf<"Prefixes">;
-  /** The parameter `sparsity`, and where it is known which latents are dead; or 0. */
+  /** The parameter `sparsity`, and ages where the dead have a pre-activation loss; or 0. */
   readonly sparsity: Address;
-  readonly deadAt: Address;
+  readonly age: Address;
   /** These are codes of a band, whose lists are apart from the others. */
   readonly isBand: boolean;
 }
@@ -85,7 +85,7 @@ export function invert(
   live: CodesAt,
   dead: CodesAt | undefined,
 ): Lists {
-  const { B, most, replicas, n, dIn, dOut, chunk, listed, prefixes, sparsity, deadAt, isBand } = batch;
+  const { B, most, replicas, n, dIn, dOut, chunk, listed, prefixes, sparsity, age, isBand } = batch;
   const { hyper, sums } = stepAddresses(t);
   const parts = Math.max(
     Math.min(PARTS * replicas, Math.max(1, Math.ceil(B / ROWS_A_PART))),
@@ -130,7 +130,7 @@ export function invert(
     {
       ...parted,
       ...{ liveValue: live.value, liveGrad: live.grad, deadValue: dead?.value ?? 0, deadGrad: dead?.grad ?? 0 },
-      ...{ start, scales, entries, prefixes, rowsEach: B / replicas, hyper, sparsity, deadAt, band: isBand ? 1 : 0 },
+      ...{ start, scales, entries, prefixes, rowsEach: B / replicas, hyper, sparsity, age, band: isBand ? 1 : 0 },
     },
   );
   return lists;

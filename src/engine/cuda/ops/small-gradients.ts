@@ -1,9 +1,9 @@
 /** The gradients of thresholds and of the skip connection. */
 
 import { SaettaError } from "../../../util/errors.ts";
-import type { Dims, ParamGradInput } from "../../engine.ts";
+import type { Dims, ParamGradInput, Step, Tensor } from "../../engine.ts";
 import type { CudaContext } from "../context.ts";
-import type { KernelArguments } from "../contract.ts";
+import { type KernelArguments, SIZES } from "../contract.ts";
 import type { Buffers } from "../driver/buffers.ts";
 import type { Address } from "../driver/driver.ts";
 import { WHERE } from "../driver/libraries.ts";
@@ -32,7 +32,7 @@ export function thresholdGradient(
     cuda,
     kept,
     t,
-    { ...batch, listed, chunk: WHOLE, sparsity: 0, deadAt: 0, isBand: true },
+    { ...batch, listed, chunk: WHOLE, sparsity: 0, age: 0, isBand: true },
     { ...codes.from(), k: codes.capacity },
     undefined,
   );
@@ -44,6 +44,22 @@ export function thresholdGradient(
       ...{ threshold: at(p.threshold, "f32", n), sparsity: at(p.sparsity, "f32", 2) },
     },
   );
+}
+
+/** f64 [dIn]: column sums of x over all replicas, where the dead have a pre-activation loss. */
+export function inputColumns(cuda: CudaContext, kept: Buffers, x: Tensor, t: Step): Address {
+  const [B, d] = x.shape as [number, number];
+  const { hyper } = stepAddresses(t);
+  const { collective } = cuda.exchange;
+  const partial = cuda.scratch.get("sums of inputs", 8 * SIZES.COLUMN_PARTS * d);
+  const columns = kept.get("columns of inputs", 8 * d);
+  const launch = { blocks: [Math.ceil(d / 32), SIZES.COLUMN_PARTS] as const, threads: 256 };
+  cuda.kernels.launch("input_columns", launch, { x: at(x, "f32", B, d), hyper, B, d, partial });
+  const total = { blocks: Math.ceil(d / 256), threads: 256 };
+  cuda.kernels.launch("input_total", total, { partial, hyper, d, columns });
+  if (cuda.exchange.sizeOf("replicas") > 1)
+    collective.allReduce({ at: columns, count: d, dtype: "f64" }, "sum", "replicas", cuda.device.stream);
+  return columns;
 }
 
 export interface SkipInput {
