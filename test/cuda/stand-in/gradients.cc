@@ -298,7 +298,8 @@ static void thresholdGradient(Launch& l) {
     double all = 0;
     for (size_t e = start[j]; e < start[j + 1]; e++) {
       const double z = entries[e].value, own = threshold[j];
-      all -= (own * (entries[e].grad + penaltySlope(hyper, sparsity, z > own && z > 0 ? z : 0)) + count) / hyper[BANDWIDTH];
+      const double slope = entries[e].grad + penaltySlope(hyper, sparsity, z > own && z > 0 ? z : 0);
+      all -= (own * slope + count) / hyper[BANDWIDTH];
     }
     if (isPenalized(g, j) && has(counted, j)) {
       if (deadRows) all += g.scales[2] * rows;

@@ -47,7 +47,7 @@ import {
 } from "../replicas/owned-rows.ts";
 import { type CodesAt, chunkOf, invert, type ListedBatch, SCALES_BYTES } from "./lists.ts";
 import { denseCodes, eachDenseChunk } from "./reconstruct.ts";
-import { inputColumns, skipGradient, thresholdGradient } from "./small-gradients.ts";
+import { inputColumns, skipGradient, sumOfDead, thresholdGradient } from "./small-gradients.ts";
 
 /** Shared memory of kernels that go through lists. */
 const STAGE_BYTES = SIZES.STAGES * SIZES.STAGED * ENTRY_BYTES;
@@ -460,14 +460,6 @@ export class CudaGrads extends HeldGrads<CudaTensor> {
     }
     return { capacity, slot: dead.slot, encoder, decoder, bias };
   }
-}
-
-/** Gradients of the dead are few: each replica has those of its own rows, and all get the sums. */
-function sumOfDead(cuda: CudaContext, all: readonly Elements[]): void {
-  const { collective } = cuda.exchange;
-  cuda.exchange.asOneLaunch(() => {
-    for (const each of all) collective.allReduce(each, "sum", "replicas", cuda.device.stream);
-  });
 }
 
 /** Gradients that this engine made, not freed. */

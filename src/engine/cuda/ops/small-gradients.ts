@@ -1,5 +1,6 @@
-/** The gradients of thresholds and of the skip connection. */
+/** The gradients of thresholds and of the skip connection; what few rows need of all. */
 
+import type { Elements } from "../../../collective/collective.ts";
 import { SaettaError } from "../../../util/errors.ts";
 import type { Dims, ParamGradInput, Step, Tensor } from "../../engine.ts";
 import type { CudaContext } from "../context.ts";
@@ -84,4 +85,12 @@ export function skipGradient(
   const count = dIn * dOut;
   const blocks = Math.min(1024, Math.ceil(count / 256));
   cuda.kernels.launch("skip_scale", { blocks, threads: 256 }, { skip: skip.address, count, scales, bad });
+}
+
+/** Gradients of the dead are few: each replica has those of its own rows, and all get the sums. */
+export function sumOfDead(cuda: CudaContext, all: readonly Elements[]): void {
+  const { collective } = cuda.exchange;
+  cuda.exchange.asOneLaunch(() => {
+    for (const each of all) collective.allReduce(each, "sum", "replicas", cuda.device.stream);
+  });
 }
