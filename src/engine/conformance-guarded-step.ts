@@ -345,6 +345,11 @@ export class GuardedStep {
     } else {
       await this.give(this.setup.given);
     }
+    await this.afterSelection(together);
+  }
+
+  /** The operations from the codes on. */
+  async afterSelection(together = false): Promise<void> {
     for (const branch of this.branches) {
       if (together) {
         await this.reconstruct(branch);

@@ -92,8 +92,8 @@ class Comparison {
   async step(until?: Options["until"]): Promise<void> {
     await this.#begin();
     if (this.#r.isFull) {
-      // Neither may write anything.
-      await this.#both((w) => w.update());
+      // Neither the update nor the next load may write anything.
+      await this.#both((w) => w.afterSelection());
       await this.#both((w) => w.load());
       return;
     }

@@ -241,8 +241,8 @@ export interface Engine extends AsyncDisposable {
    * x + latentBias), computed once for all selections, and a selected value is exact. The live
    * selection is among all; there may be one more among the dead, and one by "band". `age` [n]
    * decides which latents are dead; it is needed for a selection among the dead, and without it
-   * sums.dead is 0. "topk" keeps at most hyper.rowK among all. Of "batchtopk" this writes the
-   * `capacity` highest of each row, which `reconcile` then cuts. Rules that may need more slots
+   * sums.dead is 0. "topk" keeps at most hyper.rowK (from 1) among all. Of "batchtopk" this writes
+   * the `capacity` highest of each row, which `reconcile` then cuts. Rules that may need more slots
    * than there are mark FULL; the codes are then incomplete.
    */
   encode(p: Params, x: Tensor, t: Step, selections: readonly Selection[], age?: Tensor): void;
