@@ -17,6 +17,7 @@ import { resume } from "../../src/train/resume.ts";
 import { train } from "../../src/train/train.ts";
 import { writeActivations } from "../support/activations.ts";
 import { learnableRows } from "../support/memory-source.ts";
+import { whyNoCpu } from "../support/engines.ts";
 import { checkpointOf, checkpointsOf, metricsOf } from "../support/runs.ts";
 
 const D = 8;
@@ -76,7 +77,9 @@ async function start(out: string, { paired, ...options }: (typeof KINDS)[string]
   }
 }
 
-describe.each(["reference"] as const)("on the %s engine", (engine) => {
+const cpu = whyNoCpu() === undefined;
+
+describe.each(["reference", ...(cpu ? ["cpu"] : [])])("on the %s engine", (engine) => {
   it.each(Object.entries(KINDS))("%s", async (_, kind) => {
     const options = { ...kind, engine: engine as "reference" | "cpu" };
     const whole = fresh();
