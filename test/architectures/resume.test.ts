@@ -16,8 +16,8 @@ import { evaluate } from "../../src/metrics/evaluate.ts";
 import { resume } from "../../src/train/resume.ts";
 import { train } from "../../src/train/train.ts";
 import { writeActivations } from "../support/activations.ts";
-import { learnableRows } from "../support/memory-source.ts";
 import { whyNoCpu } from "../support/engines.ts";
+import { learnableRows } from "../support/memory-source.ts";
 import { checkpointOf, checkpointsOf, metricsOf } from "../support/runs.ts";
 
 const D = 8;
