@@ -190,7 +190,7 @@ function excludable(source: Source, given: TrainOptions, onNote: (note: string) 
 }
 
 /** The numbers of every step but the learning rate and the rows. */
-export function hyperOf(config: Config, mseScale: number): Omit<Hyper, "lr" | "rows"> {
+export function hyperOf(config: Config, mseScale: number, untied = false): Omit<Hyper, "lr" | "rows"> {
   const spec = specOf(config);
   const { hyper, lossWeight } = architectureNamed(spec.architecture);
   return {
@@ -204,7 +204,7 @@ export function hyperOf(config: Config, mseScale: number): Omit<Hyper, "lr" | "r
     deadAfter: config.deadTokens,
     firedAbove: config.firedThreshold,
     // A transcoder's decoder starts at 0 and is free, as sparsify's.
-    unitRows: config.target === undefined ? 1 : 0,
+    unitRows: untied ? 0 : 1,
     ...hyper?.(config, spec as never),
   };
 }

@@ -81,7 +81,7 @@ export async function startState(
   const { kind } = normalization;
   if (kind === "unit" || kind === "layer_norm")
     onNote(`rows are normalised (${kind}); losses and FVU are of normalised rows`);
-  const hyper = { ...hyperOf(config, mseScale), lr: config.lr };
+  const hyper = { ...hyperOf(config, mseScale, dims.untied), lr: config.lr };
   if (initial === undefined) {
     const bias = Float64Array.from(median ?? decided.means!.y);
     startParams(engine, state.params, dims, config.seed, bias, shard.firstLatent);
@@ -108,7 +108,7 @@ export async function startState(
   return {
     state,
     progress: { step: 0, tokens: 0, position: START },
-    hyper: hyperOf(config, mseScale),
+    hyper: hyperOf(config, mseScale, dims.untied),
     mseScale,
     normalization,
     targetNormalization: decided.target ?? undefined,
@@ -139,6 +139,8 @@ async function startThresholds(
     const value = begin[name];
     if (value !== undefined) writeReals(engine, tensor, new Float64Array(tensor.shape[0]!).fill(value));
   }
+  // No L0 has been seen yet.
+  if (params.sparsity !== undefined) writeReals(engine, params.sparsity, Float64Array.of(begin.sparsity ?? 1, 0));
   const { dims } = shard;
   const inputs = dims.untied === true ? splitSample(sample, dims).x : sample;
   const rows = await fromFirst(collective, async () =>
