@@ -255,7 +255,7 @@ describe("harvest refuses", () => {
   it("a tokenizer of another model, before any work", async () => {
     const letters = [..."abcdefgh"];
     await expect(run({ model: tiny(PLAIN, ["<s>", ...letters]), text: text("abc") })).rejects.toThrow(
-      /tokenizer\.json: the tokenizer has 9 tokens but the model 5: they do not belong together; put the tokenizer\.json/,
+      /tokenizer\.json: the tokenizer has 9 tokens but the model 5: they do not belong together; use the tokenizer\.json/,
     );
     // An added token beyond the embedding is none that this text yields.
     const model = join(folder, "model");

@@ -250,7 +250,12 @@ describe("loading", () => {
       sparsify({ latentBias: [0, 0, Number.NaN, 0] }),
       'tensor "encoder.bias", element 2 is not finite',
     ],
-    ["a transcoder", { ...cfg, transcode: true }, sparsify(), '"transcode" is true, which Saetta does not compute'],
+    [
+      "a transcoder that lacks its skip connection",
+      { ...cfg, transcode: true, skip_connection: true },
+      sparsify(),
+      "W_skip",
+    ],
   ])("refuses %s", async (_, config, parts, message) => {
     await expect(loadSae(await foreign(config, parts), { engine })).rejects.toThrow(message);
   });

@@ -89,7 +89,7 @@ describe("wrong usage exits 2 with one line on stderr", () => {
     ],
     [
       ["export", "a", "--out", "b", "--format", "saelen"],
-      'saetta: --format must be saelens, sparsify, openai or dictionary_learning, but is "saelen"; did you mean saelens?',
+      'saetta: --format must be saelens, sparsify, openai, dictionary_learning or circuit_tracer, but is "saelen"; did you mean saelens?',
     ],
     [["import", "a"], "saetta: required option '--out <dir>' not specified; saetta import --help tells more"],
     [["completion", "tcsh"], 'saetta: the shell must be bash, zsh or fish, but is "tcsh"'],
