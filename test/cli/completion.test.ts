@@ -70,7 +70,7 @@ describe.skipIf(missing("bash") !== undefined)("bash completes", () => {
   it("every flag of every command", async () => {
     for (const command of COMMANDS) {
       const { out } = await saetta(folder, command, "--help");
-      const flags = Array.from(out.matchAll(/^ {2}(?:-h, )?--(?:\[no-\])?([a-z-]+)/gm), ([, flag]) => `--${flag}`);
+      const flags = Array.from(out.matchAll(/^ {2}(?:-h, )?--(?:\[no-\])?([a-z0-9-]+)/gm), ([, flag]) => `--${flag}`);
       expect(flags.length).toBeGreaterThan(0);
       expect(offered(command, "--")).toEqual(expect.arrayContaining(flags));
     }
