@@ -18,8 +18,10 @@ function withoutFloat64(declared: "f32" | "f64"): Engine {
   const inside = (it: unknown): unknown => {
     if (stored.has(it)) return stored.get(it);
     const isPlain = typeof it === "object" && it !== null && Object.getPrototypeOf(it) === Object.prototype;
-    if (!isPlain || !Object.values(it).some((value) => stored.has(value))) return it;
-    return Object.fromEntries(Object.entries(it).map(([name, value]) => [name, inside(value)]));
+    if (!isPlain) return it;
+    const values = Object.entries(it).map(([name, value]) => [name, value, inside(value)] as const);
+    if (values.every(([, value, own]) => value === own)) return it;
+    return Object.fromEntries(values.map(([name, , own]) => [name, own]));
   };
   const own: Partial<Engine> & Readonly<Record<string, unknown>> = {
     numbers: declared,
