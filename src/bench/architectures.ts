@@ -9,6 +9,7 @@ import { paramNames } from "../sae/description.ts";
 import { autoencoderDims, transcoderDims } from "../sae/dims.ts";
 import { tiedStart } from "../sae/init.ts";
 import { NO_NORMALIZATION } from "../sae/math.ts";
+import { paramEntries } from "../sae/params.ts";
 import { rankShard, trainingSelections } from "../train/rank-shard.ts";
 import { allocState, calibratedThreshold, writeReals } from "../train/state.ts";
 import { createTrainStep, type TrainStep } from "../train/step.ts";
@@ -90,7 +91,10 @@ export class ArchitectureBench {
       ...kind.stepHyper?.(all, { step: 1, steps: 100, rows: batch }),
     };
     const hyper: Hyper = { ...BENCH_HYPER, ...numbers, gain: 0, rows: batch, unitRows: transcoder ? 0 : 1 };
-    if (state.params.sparsity !== undefined) writeReals(engine, state.params.sparsity, Float64Array.of(1, 0));
+    for (const [name, , tensor] of paramEntries(state.params)) {
+      const values = kind.start?.(all)[name];
+      if (values !== undefined) writeReals(engine, tensor, Float64Array.from(values));
+    }
     if (state.params.threshold !== undefined && spec.architecture === "jumprelu") {
       const sample = x.subarray(0, Math.min(batch, CALIBRATION_ROWS) * d);
       const threshold = await calibratedThreshold(engine, state.params, shard, sample, spec.targetL0, hyper);

@@ -149,15 +149,19 @@ export class ForwardPass {
   }
 
   /**
-   * Whether the rows that were loaded last fitted their codes. Where not, there are now twice as
-   * many slots, and everything from `select` on is to be called again; what was done since has
-   * changed nothing. Rows past a rule that cannot overflow always fit.
+   * `encode`, then `rest`; both again, from the rows that are loaded and with twice as many slots,
+   * until the rows fit their codes. With a rule that cannot overflow nothing is waited for.
    */
-  async fits(): Promise<boolean> {
-    const [bad] = uint32Of(await this.#engine.read(this.step.bad));
-    if ((bad! & FULL) === 0) return true;
-    this.grow();
-    return false;
+  async encodeFitting(p: Params, raw: Tensor, rest?: () => void): Promise<void> {
+    this.load(raw);
+    for (;;) {
+      this.select(p);
+      rest?.();
+      if (!mayOverflow(this.#options.live.rule)) return;
+      const [bad] = uint32Of(await this.#engine.read(this.step.bad));
+      if ((bad! & FULL) === 0) return;
+      this.grow();
+    }
   }
 
   /** Doubles the slots of codes that may overflow, and clears what the step has found. */

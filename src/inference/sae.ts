@@ -308,9 +308,7 @@ export class Sae implements AsyncDisposable {
         NO_TRAINING,
         Uint32Array.from({ length: pass.rows }, (_, row) => Math.min(row, rows - 1)),
       );
-      pass.load(pass.raw!);
-      do pass.select(this.#params);
-      while (!(await pass.fits()));
+      await pass.encodeFitting(this.#params, pass.raw!);
       const { codes, err: out } = pass.live;
       if (decode) pass.decode(this.#params);
       const pairs = engine.pairs(codes);

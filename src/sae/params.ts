@@ -15,11 +15,6 @@ export interface ParamSpec {
    */
   readonly sharded: boolean;
   /**
-   * In the units of the inputs: divided by the factor of `--normalize scale` when saved
-   * (checkpoint/fold.ts).
-   */
-  readonly folds: boolean;
-  /**
    * How `update` changes it. "adam, unit rows": where hyper.unitRows is 1 the gradient is
    * projected, and rows have norm 1 after the update. A parameter without a gradient stays as it
    * is.
@@ -29,25 +24,25 @@ export interface ParamSpec {
 
 /** In the order in which files hold them. An architecture lists those that it has. */
 export const PARAMS = {
-  encoder: { file: "encoder.weight", shape: ({ dIn, n }) => [n, dIn], sharded: true, folds: false, update: "adam" },
-  latentBias: { file: "encoder.bias", shape: ({ n }) => [n], sharded: true, folds: true, update: "adam" },
+  encoder: { file: "encoder.weight", shape: ({ dIn, n }) => [n, dIn], sharded: true, update: "adam" },
+  latentBias: { file: "encoder.bias", shape: ({ n }) => [n], sharded: true, update: "adam" },
   /** W_dec transposed: one row per latent. */
-  decoder: { file: "W_dec", shape: ({ n, dOut }) => [n, dOut], sharded: true, folds: false, update: "adam, unit rows" },
+  decoder: { file: "W_dec", shape: ({ n, dOut }) => [n, dOut], sharded: true, update: "adam, unit rows" },
   /** Added to the output and, in an autoencoder, subtracted from the input. */
-  preBias: { file: "b_dec", shape: ({ dOut }) => [dOut], sharded: false, folds: true, update: "adam" },
+  preBias: { file: "b_dec", shape: ({ dOut }) => [dOut], sharded: false, update: "adam" },
   /** Of JumpReLU: a latent is on where its pre-activation is above it. */
-  threshold: { file: "threshold", shape: ({ n }) => [n], sharded: true, folds: true, update: "adam" },
+  threshold: { file: "threshold", shape: ({ n }) => [n], sharded: true, update: "adam" },
   /**
    * Of BatchTopK: running mean of the lowest value kept, the threshold of inference (math.ts,
    * `moveCut`).
    */
-  cut: { file: "cut", shape: () => [1], sharded: false, folds: true, update: "running mean" },
+  cut: { file: "cut", shape: () => [1], sharded: false, update: "running mean" },
   /**
    * Multiplier of the sparsity coefficient, and the smoothed L0 that moves it (math.ts, `control`).
    */
-  sparsity: { file: "sparsity", shape: () => [2], sharded: false, folds: false, update: "controller" },
+  sparsity: { file: "sparsity", shape: () => [2], sharded: false, update: "controller" },
   /** Of a transcoder: a linear map from input to output next to the latents. */
-  skip: { file: "W_skip", shape: ({ dIn, dOut }) => [dOut, dIn], sharded: false, folds: false, update: "adam" },
+  skip: { file: "W_skip", shape: ({ dIn, dOut }) => [dOut, dIn], sharded: false, update: "adam" },
 } as const satisfies Readonly<Record<string, ParamSpec>>;
 
 export type ParamName = keyof typeof PARAMS;

@@ -104,9 +104,8 @@ async function timeBatch(
       times.push(await took(step.step, () => step.run(state, raw, index, numbers, hyper.clip > 0)));
       while ((await step.verdict()).full) step.again(state, numbers, hyper.clip > 0);
     }
-    pass.load(raw);
-    do pass.select(state.params);
-    while (!(await pass.fits()));
+    await pass.encodeFitting(state.params, raw);
+    await engine.read(pass.step.bad);
     const forward = await took(pass.step, () => {
       pass.encode(state.params, raw);
       pass.decode(state.params);

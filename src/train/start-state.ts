@@ -136,16 +136,15 @@ async function startThresholds(
   const there = initial === undefined ? [] : paramsOf(initial.description.spec);
   const begin = architectureNamed(spec.architecture).start?.(config) ?? {};
   for (const [name, , tensor] of paramEntries(params)) {
-    const value = begin[name];
-    if (value !== undefined) writeReals(engine, tensor, new Float64Array(tensor.shape[0]!).fill(value));
+    const values = begin[name];
+    if (values !== undefined) writeReals(engine, tensor, Float64Array.from(values));
   }
-  // No L0 has been seen yet.
-  if (params.sparsity !== undefined) writeReals(engine, params.sparsity, Float64Array.of(begin.sparsity ?? 1, 0));
   const { dims } = shard;
-  const inputs = dims.untied === true ? splitSample(sample, dims).x : sample;
-  const rows = await fromFirst(collective, async () =>
-    Array.from(inputs.subarray(0, Math.min(CALIBRATION_ROWS * dims.dIn, inputs.length))),
-  );
+  const calibrated = async (l0: number): Promise<number> => {
+    const inputs = dims.untied === true ? splitSample(sample, dims).x : sample;
+    const rows = await fromFirst(collective, async () => Array.from(inputs.subarray(0, CALIBRATION_ROWS * dims.dIn)));
+    return calibratedThreshold(engine, params, shard, Float32Array.from(rows), l0, { ...hyper, rows: 0 });
+  };
   for (const name of ["threshold", "cut"] as const) {
     const tensor = params[name];
     if (tensor === undefined || there.includes(name)) continue;
@@ -153,10 +152,7 @@ async function startThresholds(
     const l0 = spec.architecture === "jumprelu" ? spec.targetL0 || DEFAULT_L0 : spec.k;
     // A new BatchTopK run sets its own threshold in the first step.
     if (name === "cut" && initial === undefined) continue;
-    const value =
-      typeof fixed === "number"
-        ? fixed
-        : await calibratedThreshold(engine, params, shard, Float32Array.from(rows), l0, { ...hyper, rows: 0 });
+    const value = typeof fixed === "number" ? fixed : await calibrated(l0);
     writeReals(engine, tensor, new Float64Array(tensor.shape[0]!).fill(value));
   }
 }

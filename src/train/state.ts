@@ -184,9 +184,7 @@ export async function calibratedThreshold(
   const pass = new ForwardPass(engine, { rows, dims, live, raw: "f32" });
   pass.prepare({ ...hyper, rows, kept: Math.floor(l0 * rows * grid.replicas) });
   engine.write(pass.raw!, bytesOf(sample));
-  pass.load(pass.raw!);
-  do pass.select(params);
-  while (!(await pass.fits()));
+  await pass.encodeFitting(params, pass.raw!);
   const [threshold] = await readReals(engine, pass.step.cut);
   pass.close();
   return threshold!;

@@ -140,12 +140,10 @@ export class Validator {
       const pass = this.#pass(chunk.rows);
       pass.prepare({ ...this.#hyper, rows: chunk.rows });
       engine.write(pass.raw!, chunk.bytes);
-      pass.load(pass.raw!);
-      do {
-        pass.select(params);
+      await pass.encodeFitting(params, pass.raw!, () => {
         pass.decode(params);
         pass.residual(params);
-      } while (!(await pass.fits()));
+      });
       const [sums, latents] = await Promise.all([
         readNumbers(engine, pass.step.sums),
         engine.read(engine.pairs(pass.live.codes).latent),

@@ -79,7 +79,7 @@ export interface Architecture<S extends { readonly architecture: string }> {
   /** Weight of the reconstruction loss by all latents, where there are prefixes; default 1. */
   lossWeight?(spec: S): number;
   /** What its own parameters start from, where that is not 0. */
-  start?(options: ArchitectureOptions): { readonly [N in ParamName]?: number };
+  start?(options: ArchitectureOptions): { readonly [N in ParamName]?: readonly number[] };
   /** Options, besides k, of a run that starts from such an autoencoder; default: none. */
   like?(spec: S): ArchitectureOptions;
   /** Its numbers, as state.json and reports state them. */

@@ -96,7 +96,8 @@ export const jumprelu = {
     const warm = sparsityWarmup === 0 ? 1 : Math.min(1, (step + 1) / Math.max(1, sparsityWarmup * steps));
     return { sparsity: coefficient * warm };
   },
-  start: () => ({ sparsity: 1 }),
+  // No L0 has been seen yet.
+  start: () => ({ sparsity: [1, 0] }),
   like: ({ targetL0 }) => (targetL0 > 0 ? { targetL0 } : {}),
   numbers: ({ targetL0 }) => ({ target_l0: targetL0 }),
   called: { sparsify: "jumprelu", saelens: "jumprelu", dictionary_learning: "JumpReluAutoEncoder" },
