@@ -253,7 +253,7 @@ describe("jumprelu", () => {
     expect(numbersAt("jumprelu", { targetL0: 8, sparsityPenalty: "quadratic" })).toMatchObject(quadratic);
     const tanh = { bandwidth: 2, tanhScale: 3, deadPenalty: 1e-4 };
     expect(numbersAt("jumprelu", { sparsityPenalty: "tanh", ...tanh })).toMatchObject({ penalty: 2, ...tanh });
-    expect(architectureNamed("jumprelu").start!({})).toEqual({ sparsity: 1 });
+    expect(architectureNamed("jumprelu").start!({})).toEqual({ sparsity: [1, 0] });
   });
 
   it("warms the coefficient up over a share of the steps", () => {
