@@ -1,7 +1,7 @@
 // What `saetta eval --loss` does in a second with a vocabulary of 262,144 words: the whole command,
 // in turn with a plain PyTorch computation of the same losses (loss_torch.py). The language model
 // is a table of embeddings that is its head, too, so that the time is that of the losses.
-// Usage: npm run build && node bench/loss.mjs [--rounds N] [--rows N]. Takes a minute or two and
+// Usage: npm run build && node bench/loss.mjs [--rounds N] [--rows N]. Takes some five minutes and
 // 3 GB; a run with the default options is kept in bench/results/.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -27,7 +27,7 @@ const SPREAD = 2;
 process.chdir(fileURLToPath(new URL("..", import.meta.url)));
 const { values: asked } = parseArgs({ options: { rounds: { type: "string" }, rows: { type: "string" } } });
 const rounds = Number(asked.rounds ?? 3);
-const rows = CONTEXT * Math.ceil(Number(asked.rows ?? 1024) / CONTEXT);
+const rows = CONTEXT * Math.ceil(Number(asked.rows ?? 4096) / CONTEXT);
 if (!(Number.isInteger(rounds) && rounds >= 1 && Number.isInteger(rows) && rows >= CONTEXT)) {
   console.error("bench: --rounds and --rows are whole numbers from 1");
   process.exit(2);

@@ -13,6 +13,7 @@ import type { LanguageModel } from "../language-model/load.ts";
 import { openHead, openSpliced, type SplicedModel } from "../language-model/spliced.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { messageOf, SaettaError, UsageError } from "../util/errors.ts";
+import { freeArray } from "../util/free-array.ts";
 import type { Contexts } from "./loss-contexts.ts";
 import { PLAIN_SUMS } from "./loss-math.ts";
 
@@ -223,19 +224,36 @@ async function addBatch(
   const crossEntropy = (logits: Float32Array, normalizers: Float64Array): number =>
     rows.reduce((sum, row, i) => sum + normalizers[i]! - logits[row * vocabulary + ids[row + 1]!]!, 0);
   const { activations, logits } = await model.original(ids, batch);
-  const original = { logits, logSums: (await logSums.of(logits, vocabulary, rows)).logSums };
-  sums.original += crossEntropy(logits, original.logSums);
-  sums.predictions += rows.length;
-  for (const [i, { rows: scope, replace }] of splices.entries()) {
+  const run = async ({ rows: scope, replace }: Splice): Promise<Float32Array> => {
     const flags = scope === "all" ? all : spliced;
     const values = gather(activations, flags, width);
     await replace(values);
-    const other = await model.spliced(ids, batch, scattered(activations, flags, width, values));
-    const found = await logSums.of(other, vocabulary, rows, original);
-    const sum = sums.splices[i]!;
-    sum.crossEntropy += crossEntropy(other, found.logSums);
-    sum.divergence += found.divergence.reduce((a, b) => a + b, 0);
+    return model.spliced(ids, batch, scattered(activations, flags, width, values));
+  };
+  /** The logits of the next one are computed while those of the last are summed. */
+  let running: Promise<Float32Array> | undefined;
+  const start = (splice: Splice | undefined): void => {
+    running = splice === undefined ? undefined : run(splice);
+    running?.catch(() => undefined);
+  };
+  start(splices[0]);
+  try {
+    const original = { logits, logSums: (await logSums.of(logits, vocabulary, rows)).logSums };
+    sums.original += crossEntropy(logits, original.logSums);
+    sums.predictions += rows.length;
+    for (const [i, sum] of sums.splices.entries()) {
+      const other = (await running)!;
+      start(splices[i + 1]);
+      const found = await logSums.of(other, vocabulary, rows, original);
+      sum.crossEntropy += crossEntropy(other, found.logSums);
+      sum.divergence += found.divergence.reduce((a, b) => a + b, 0);
+      freeArray(other);
+    }
+  } finally {
+    // The model is closed next, which it must not be in the middle of a run.
+    await running?.catch(() => undefined);
   }
+  freeArray(logits);
 }
 
 /** The rows of x [.., width] whose flag is 1, one after the other. */
