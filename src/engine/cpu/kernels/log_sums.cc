@@ -64,7 +64,7 @@ struct Rest {
   Rest(const float* row, size_t v) { std::memcpy(at, row + v - v % H, v % H * sizeof(float)); }
 };
 
-/// The sum over a row of v of f, which is given N places and makes N vectors of them; `last`: what it
+/// The sum over a row of v of f, which is given places and makes vectors of them; `last`: what it
 /// makes of the rest, of which v % H lanes count. Its order depends on v only.
 template <class F>
 static inline double summed(size_t v, Wide last, const F& f) {
