@@ -6,7 +6,7 @@
 
 import { z } from "zod";
 import { UsageError } from "../../util/errors.ts";
-import { PENALTIES } from "../math.ts";
+import { PENALTIES } from "../math/sparsity.ts";
 import { CORE_PARAMS } from "../params.ts";
 import type { Architecture } from "./architecture.ts";
 
