@@ -10,8 +10,36 @@ import { POLL_MS, TEST_MS } from "./test/support/limits.ts";
  */
 const TOGETHER = "util|sae|explorer|formats|logs|data|dashboard|bench|commands";
 const ALONE = ["src/dashboard/watch.test.ts", "src/formats/hdf5-chunks.test.ts"];
+/**
+ * What takes minutes together: `npm run test:full`. The other tests are those that every change
+ * needs, `npm test`. conformance.test.ts is in both, with other instruction sets.
+ */
+const FULL = [
+  "src/engine/cuda/driver/nvrtc.test.ts",
+  "src/engine/conformance-faults.test.ts",
+  "src/engine/contract/contract.test.ts",
+  "src/engine/cpu/stream.test.ts",
+  "src/engine/numbers.test.ts",
+  "src/formats/hdf5-chunks.test.ts",
+  "test/architectures/resume.test.ts",
+  "test/browser/**/*.test.ts",
+  "test/cli/moved.test.ts",
+  "test/cli/origin-notes.test.ts",
+  "test/cuda/**/*.test.ts",
+  "test/fuzz/**/*.test.ts",
+  "test/grid/**/*.test.ts",
+  "test/package/**/*.test.ts",
+  "test/torture/**/*.test.ts",
+];
+const BOTH = "src/engine/conformance.test.ts";
 /** Not by `exclude`, which would take the place of the command line's. */
-const APART = [`src/!(${TOGETHER})/**/*.test.ts`, "src/*.test.ts", ...ALONE, "test/**/*.test.ts"];
+const APART = [
+  `src/!(${TOGETHER})/**/*.test.ts`,
+  "src/*.test.ts",
+  ...ALONE,
+  "test/**/*.test.ts",
+  ...FULL.map((name) => `!${name}`),
+];
 
 /**
  * What takes longest: begun late, one of these would go on alone while the other processors have
@@ -62,6 +90,7 @@ export default defineConfig({
         },
       },
       { extends: true, test: { name: "apart", include: APART } },
+      { extends: true, test: { name: "full", include: [...FULL, BOTH], env: { SAETTA_TESTS: "full" } } },
     ],
   },
 });
