@@ -85,6 +85,15 @@ function columnsOf(judged: readonly Judged[]): Column[] {
     { name: "autoencoder", value: ({ autoencoder, weights }) => `${autoencoder}${weights === "ema" ? " (ema)" : ""}` },
     { name: "latents", value: ({ metrics }) => formatCount(metrics.latents) },
     { name: "L0", meaning: METRIC_MEANINGS.l0, value: ({ metrics }) => metrics.l0.toFixed(2) },
+    ...(judged.some(({ metrics }) => metrics.l0Training !== null)
+      ? [
+          {
+            name: "L0 training",
+            meaning: "the same in training, which selects by batch: L0 is by the threshold",
+            value: ({ metrics }: Judged) => metrics.l0Training?.toFixed(2) ?? metrics.l0.toFixed(2),
+          },
+        ]
+      : []),
     { name: "FVU", meaning: METRIC_MEANINGS.fvu, value: ({ metrics }) => number(metrics.fvu) },
     { name: "nMSE", meaning: METRIC_MEANINGS.normalizedMse, value: ({ metrics }) => number(metrics.normalizedMse) },
     { name: "dead", meaning: METRIC_MEANINGS.dead, value: ({ metrics }) => formatCount(metrics.dead) },

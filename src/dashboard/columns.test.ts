@@ -115,11 +115,13 @@ describe("lines", () => {
       step: [1, 2, 3],
       metrics: [
         { name: "loss", mean: [5, null, null] },
+        { name: "list_0", mean: [null, 1, null] },
         { name: "<script>", mean: [null, 7, null] },
       ],
     });
     expect(columns.newest()).toEqual([
       ["loss", 5],
+      ["list_0", 1],
       ["<script>", 7],
     ]);
   });
@@ -135,4 +137,16 @@ describe("lines", () => {
     expect([columns.lines, columns.full]).toEqual([3, true]);
     expect(columns.pieces("a", 10).metrics.map(({ name }) => name)).toEqual(["a", "b"]);
   });
+});
+
+it("numbers of a list are metrics of their own, 16 of them at most", () => {
+  const series = columnsOf([
+    { step: 1, prefix_fvu: [0.5, 0.25], words: ["a"], many: Array.from({ length: 20 }, (_, i) => i) },
+    { step: 2, prefix_fvu: [0.4, null] },
+  ]).pieces("a", 10);
+  expect(metric(series, "prefix_fvu_0")!.mean).toEqual([0.5, 0.4]);
+  expect(metric(series, "prefix_fvu_1")!.mean).toEqual([0.25, null]);
+  expect(series.metrics.map(({ name }) => name).filter((name) => !name.startsWith("many"))).toHaveLength(2);
+  expect(series.metrics.map(({ name }) => name)).toContain("many_15");
+  expect(series.metrics.map(({ name }) => name)).not.toContain("many_16");
 });

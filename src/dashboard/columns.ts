@@ -1,5 +1,6 @@
 /** Log lines as columns of numbers, and any part of them in few pieces. */
 
+import { flatValues } from "../run-files/metrics.ts";
 import type { Scale, Series, SeriesMetric } from "./api.ts";
 
 /** Columns that place a line; all others are metrics. */
@@ -59,7 +60,7 @@ export class Columns {
     const at = this.#lines++;
     for (const place of PLACES) this.#places[place][at] = numberOf(line[place]);
     for (const column of this.#metrics.values()) column[at] = Number.NaN;
-    for (const [name, value] of Object.entries(line)) {
+    for (const [name, value] of flatValues(line)) {
       if (isPlace(name) || (typeof value !== "number" && value !== null)) continue;
       const column = this.#metrics.get(name) ?? this.#newMetric(name);
       if (column !== undefined) column[at] = numberOf(value);

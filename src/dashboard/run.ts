@@ -2,6 +2,7 @@
 
 import { lstat } from "node:fs/promises";
 import { join } from "node:path";
+import { flatValues } from "../run-files/metrics.ts";
 import { CONFIG, DENSITY, FEATURES, LOCK, METRICS } from "../run-files/names.ts";
 import { hasCode, messageOf } from "../util/errors.ts";
 import type { Density, RunDetails, RunSummary } from "./api.ts";
@@ -150,7 +151,7 @@ export class Run {
 
   /** What is measured now and then may stand further back than the summary looks. */
   #withOlder(last: RunSummary["last"]): RunSummary["last"] {
-    const told = new Set(this.#tail.lines.flatMap((line) => Object.keys(line)));
+    const told = new Set(this.#tail.lines.flatMap((line) => flatValues(line).map(([name]) => name)));
     return [...last, ...this.#columns.newest().filter(([name]) => !told.has(name))];
   }
 

@@ -1,7 +1,7 @@
 /** What the last lines of a run's log say of it. */
 
 import { hostname } from "node:os";
-import type { Report } from "../run-files/metrics.ts";
+import { flatValues, type Report } from "../run-files/metrics.ts";
 import { holderOf } from "../run-files/names.ts";
 import type { RunState, RunSummary } from "./api.ts";
 
@@ -112,7 +112,7 @@ function stateOf(
 function latest(lines: readonly Values[]): Record<string, number> {
   const found = new Map<string, number>();
   for (const line of lines) {
-    for (const [name, value] of Object.entries(line)) {
+    for (const [name, value] of flatValues(line)) {
       if (typeof value === "number" && Number.isFinite(value)) found.set(name, value);
       else if (value === null) found.delete(name);
     }

@@ -208,6 +208,8 @@ describe("the printed report", () => {
       normalizedMse: null,
       mse: 0.5,
       l0: 3,
+      l0Training: null,
+      prefixFvu: [],
       latents: 100,
       dead: 1,
       deadFraction: 0.01,

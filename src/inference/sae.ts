@@ -260,6 +260,11 @@ export class Sae implements AsyncDisposable {
     });
   }
 
+  /** Whether a linear map from input to output is next to the latents. */
+  get hasSkip(): boolean {
+    return this.#params.skip !== undefined;
+  }
+
   /** The values of one parameter, row-major, as f32. */
   parameter(name: ParamName): Promise<Float32Array> {
     return this.#inTurn(async () => {

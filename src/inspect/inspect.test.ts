@@ -115,6 +115,16 @@ describe("inspect", () => {
       "    k     2",
       "    data  acts.h5",
     ]);
+    const line = { step: 12, l0: 2, holdout_l0: 2.25, prefix_fvu: [0.5, 0.25], threshold_quantiles: [0, 1], odd: [1] };
+    await writeFile(join(run, "metrics.jsonl"), `${JSON.stringify({ ...line, sparsity_coef: "?" })}\n`);
+    expect((await text(run)).slice(0, 6)).toEqual([
+      `${run}: run folder`,
+      "  step                 12",
+      "  prefix_fvu           [0.5, 0.25]",
+      "  l0                   2",
+      "  holdout_l0           2.25",
+      "  threshold_quantiles  [0, 1]",
+    ]);
     const { facts } = await inspect(run);
     expect(facts.config, "values, not text of JSON").toEqual({ data: ["acts.h5"], k: 2 });
     await writeFile(join(path, "state.json"), "{}");

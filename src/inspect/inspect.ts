@@ -21,6 +21,7 @@ import { readDescription } from "../interchange/sparsify.ts";
 import { checkExternalData } from "../language-model/external-data.ts";
 import { parseOnnx } from "../language-model/onnx-graph.ts";
 import { loadTokenizer } from "../language-model/tokenizer.ts";
+import type { Report } from "../run-files/metrics.ts";
 import {
   AVERAGE,
   CFG,
@@ -258,8 +259,25 @@ async function lastReport(path: string): Promise<Facts> {
       // the line is being written, or there is none
     }
   }
-  const names = ["step", "holdout_fvu", "holdout_fvu_ema", "fvu", "l0", "dead", "tokens", "elapsed_s"];
+  const names: readonly (keyof Report)[] = [
+    ...([
+      "step",
+      "holdout_fvu",
+      "holdout_fvu_ema",
+      "fvu",
+      "holdout_prefix_fvu",
+      "prefix_fvu",
+      "l0",
+      "holdout_l0",
+    ] as const),
+    ...(["threshold", "threshold_quantiles", "sparsity_coef", "sparsity_loss", "dead", "tokens", "elapsed_s"] as const),
+  ];
   return Object.fromEntries(
-    names.flatMap((name): [string, Fact][] => (typeof values[name] === "number" ? [[name, values[name]]] : [])),
+    names.flatMap((name): [string, Fact][] => {
+      const value = values[name];
+      if (typeof value === "number") return [[name, value]];
+      const isList = Array.isArray(value) && value.every((each) => typeof each === "number");
+      return isList ? [[name, value as readonly number[]]] : [];
+    }),
   );
 }

@@ -6,11 +6,14 @@ import { atMost, type Chunk, rowsOf } from "../data/chunks.ts";
 import { countRows } from "../data/holdout.ts";
 import { pairSources } from "../data/pair.ts";
 import type { Source } from "../data/source.ts";
+import { allocParams } from "../engine/allocate.ts";
 import { createReferenceEngine } from "../engine/reference.ts";
 import { firingLists } from "../features/firings.ts";
 import { writeSafetensors } from "../formats/safetensors.ts";
-import { loadSae, type Sae } from "../inference/sae.ts";
-import { transcoderDims } from "../sae/dims.ts";
+import { loadSae, type Sae, saeOver } from "../inference/sae.ts";
+import { paramsOf } from "../sae/architectures/index.ts";
+import { autoencoderDims, transcoderDims } from "../sae/dims.ts";
+import { writeReals } from "../train/state.ts";
 import { bytesOf, float32Of } from "../util/bytes.ts";
 import { evaluate } from "./evaluate.ts";
 import { Moments } from "./moments.ts";
@@ -220,6 +223,26 @@ describe("evaluate", () => {
       { from: -0.5, to: 0, latents: 1 },
     ]);
     expect(found.density.reduce((sum, { latents }) => sum + latents, found.dead)).toBe(3);
+  });
+
+  it("of a Matryoshka autoencoder has the FVU of each prefix, and L0 by the threshold next to k of training", async () => {
+    const dims = autoencoderDims(2, 4);
+    const sizes = { k: 1.5, auxk: 0, prefixes: [1, 3, 4], weights: [1, 1, 1] };
+    const spec = { architecture: "matryoshka", selection: "batchtopk", ...sizes } as const;
+    const params = allocParams(engine, dims, paramsOf(spec));
+    const rowsOfEach = Float64Array.of(1, 0, 0, 1, 0, 0, -1, 0);
+    for (const name of ["encoder", "decoder"] as const) writeReals(engine, params[name], rowsOfEach);
+    writeReals(engine, params.preBias, Float64Array.of(0.5, 0));
+    writeReals(engine, params.cut!, Float64Array.of(0.75));
+    const origin = { path: undefined, step: 1, weights: "raw", description: { dims, spec, saetta: undefined }, refusals: [] } as const;
+    await using nested = await saeOver(origin, engine, params, () => Promise.resolve());
+    // Codes: 3.5 and 1; 3.5 and none; 1.5 and 3; of latent 3 2.5. By latent 0 alone the errors are
+    // [0,1], [0,1], [0,3] and [2.5,1]; by three [0,0], [0,1], [0,0] and [2.5,1]; by all [0,1] less.
+    const { fvu, l0, l0Training, prefixFvu } = await evaluate(nested, "f32", rows());
+    expect(prefixFvu.map(({ latents }) => latents)).toEqual([1, 3, 4]);
+    for (const [i, squares] of [18.25, 8.25, 2].entries()) expect(prefixFvu[i]!.fvu).toBeCloseTo(squares / 35, 12);
+    expect(fvu).toBe(prefixFvu[2]!.fvu);
+    expect([l0, l0Training]).toEqual([1.5, 1.5]);
   });
 
   it("has no FVU where all rows are the same, and wants rows", async () => {

@@ -8,6 +8,7 @@ import { rowsToFloat32 } from "../data/convert.ts";
 import type { RowDType } from "../data/source.ts";
 import type { Sae, SparseCodes } from "../inference/sae.ts";
 import { DENSITY_UNIT, type DensityBin, densityBins } from "../run-files/density.ts";
+import { kOf, rulesOf } from "../sae/architectures/index.ts";
 import { targetNormalizationOf } from "../sae/description.ts";
 import { type Normalization, normalizeRow } from "../sae/math.ts";
 import { float64Of } from "../util/bytes.ts";
@@ -37,6 +38,16 @@ export interface Evaluation {
   readonly mse: number;
   /** Mean number of latents with a value above 0 in a row. */
   readonly l0: number;
+  /**
+   * The same as training selects them, where inference has another rule: k of BatchTopK; null where
+   * the rule is the same.
+   */
+  readonly l0Training: number | null;
+  /**
+   * FVU of the reconstruction by the first `latents` alone, of each prefix of a Matryoshka
+   * autoencoder, the last of all latents; empty where there are none.
+   */
+  readonly prefixFvu: readonly { readonly latents: number; readonly fvu: number | null }[];
   readonly latents: number;
   /** Latents with no value above 0 in any of these rows. */
   readonly dead: number;
@@ -64,6 +75,9 @@ export async function evaluate(
   const normalization = targetNormalizationOf(sae.description);
   // With "scale" the factor is in the weights, which reconstruct rows as they are.
   const folded = normalization.kind === "scale" ? normalization.factor : 1;
+  const { spec } = sae.description;
+  const { live, inference, prefixes = [] } = rulesOf(spec);
+  const inner = prefixes.slice(0, -1).map(({ end }) => ({ end, err2: 0 }));
   const moments = new Moments(d);
   const rawMoments = new Moments(d);
   const firings = new Float64Array(n);
@@ -77,9 +91,13 @@ export async function evaluate(
     const wanted = untied ? targetOf(chunk) : chunk.raw;
     const raw = dtype === "f64" ? float64Of(wanted) : rowsToFloat32(wanted, dtype, chunk.rows * d);
     const x = new Float64Array(raw);
+    for (let row = 0; row < chunk.rows; row++) normalizeRow(x.subarray(row * d, (row + 1) * d), normalization);
+    for (const prefix of inner) {
+      const part = await reconstructPrefix(sae, codes, prefix.end, chunk, dtype);
+      for (let e = 0; e < x.length; e++) prefix.err2 += (part[e] * folded - x[e]) ** 2;
+    }
     for (let row = 0; row < chunk.rows; row++) {
       const part = x.subarray(row * d, (row + 1) * d);
-      normalizeRow(part, normalization);
       let square = 0;
       for (let i = 0; i < d; i++) {
         const off = output[row * d + i] * folded - part[i];
@@ -109,12 +127,35 @@ export async function evaluate(
     normalizedMse: ratio(err2, x2),
     mse: err2 / (rows * d),
     l0: active / rows,
+    l0Training: live.kind === inference.kind ? null : (kOf(spec) ?? null),
+    prefixFvu:
+      inner.length === 0
+        ? []
+        : [...inner, { end: n, err2 }].map((each) => ({ latents: each.end, fvu: ratio(each.err2, moments.spread) })),
     latents: n,
     dead,
     deadFraction: dead / n,
     density: densityBins(firings, rows),
     densityUnit: DENSITY_UNIT,
   };
+}
+
+/** The rows as the first `end` latents alone reconstruct them [rows*dOut], in normalised space. */
+function reconstructPrefix(
+  sae: Sae,
+  codes: SparseCodes,
+  end: number,
+  { raw, rows }: Chunk,
+  dtype: RowDType,
+): Promise<Float32Array> {
+  const value = codes.value.map((each, slot) => (codes.latent[slot]! < end ? each : 0));
+  const normalized = codes.rows && { mean: new Float64Array(rows), size: new Float64Array(rows).fill(1) };
+  const inputs = sae.hasSkip ? float32RowsOf(raw, dtype, rows * sae.dims.dIn) : undefined;
+  return sae.decode({ ...codes, value, ...(normalized && { rows: normalized }) }, inputs);
+}
+
+function float32RowsOf(raw: Uint8Array, dtype: RowDType, count: number): Float32Array {
+  return dtype === "f64" ? Float32Array.from(float64Of(raw)) : rowsToFloat32(raw, dtype, count);
 }
 
 function targetOf({ target }: Chunk): Uint8Array {

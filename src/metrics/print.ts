@@ -30,7 +30,7 @@ export const METRIC_MEANINGS = {
 } as const;
 
 function metricLines(metrics: Evaluation, fvuShort: number | null): string[] {
-  const { fvu, rawFvu, normalizedMse, mse, l0, dead, deadFraction, latents } = metrics;
+  const { fvu, rawFvu, normalizedMse, mse, l0, l0Training, prefixFvu, dead, deadFraction, latents } = metrics;
   const line = (name: string, value: string, meaning: string) => `${name.padEnd(15)}${value.padStart(10)}   ${meaning}`;
   const number = (value: number | null) => (value === null ? "undefined" : value.toPrecision(4));
   return [
@@ -41,7 +41,11 @@ function metricLines(metrics: Evaluation, fvuShort: number | null): string[] {
       : [line("", number(fvuShort), "the same with the averaged decoder rows left shorter than 1")]),
     line("normalised MSE", number(normalizedMse), METRIC_MEANINGS.normalizedMse),
     line("MSE", number(mse), "mean of (x_hat - x)^2 over all elements"),
-    line("L0", l0.toFixed(2), METRIC_MEANINGS.l0),
+    ...prefixFvu.map((each, i) =>
+      line(i === 0 ? "FVU of prefix" : "", number(each.fvu), `by the first ${formatCount(each.latents)} latents alone`),
+    ),
+    line("L0", l0.toFixed(2), l0Training === null ? METRIC_MEANINGS.l0 : `${METRIC_MEANINGS.l0}, by the threshold`),
+    ...(l0Training === null ? [] : [line("", l0Training.toFixed(2), "the same in training: k of a batch")]),
     line(
       "dead",
       formatCount(dead),

@@ -55,11 +55,27 @@ export interface Report {
   readonly holdout_mse_ema?: number;
 }
 
-/** Every number by its name; those of a list by the list's name and their place from 0. */
-export function flat(report: Report): Readonly<Record<string, number>> {
-  return Object.fromEntries(
-    Object.entries(report).flatMap(([name, value]: [string, number | readonly number[]]) =>
-      typeof value === "number" ? [[name, value]] : value.map((each, i) => [`${name}_${i}`, each]),
-    ),
+/** Numbers of one list that are kept of a line at most: no run has more prefixes. */
+const MOST_OF_LIST = 16;
+
+/**
+ * Every value of a line by its name; those of a list by the list's name and their place from 0.
+ * What is nested deeper stays as it is.
+ */
+export function flatValues(line: Readonly<Record<string, unknown>>): [name: string, value: unknown][] {
+  return Object.entries(line).flatMap(([name, value]): [string, unknown][] =>
+    Array.isArray(value)
+      ? value.slice(0, MOST_OF_LIST).map((each: unknown, i) => [placeIn(name, i), each])
+      : [[name, value]],
   );
+}
+
+/** Name of the number in place `i`, from 0, of a list. */
+export function placeIn(list: string, i: number): string {
+  return `${list}_${i}`;
+}
+
+/** Every number of a report by its name, as `flatValues`. */
+export function flat(report: Report): Readonly<Record<string, number>> {
+  return Object.fromEntries(flatValues({ ...report })) as Record<string, number>;
 }

@@ -5,6 +5,7 @@ import { checkpointBytes, pruneCheckpoints, saveCheckpoint, sayingNeeds } from "
 import { saveSharded } from "../checkpoint/save-sharded.ts";
 import { retryWhenFull } from "../checkpoint/wait-for-disk.ts";
 import { configToJson } from "../config.ts";
+import type { Params } from "../engine/engine.ts";
 import type { RunLog } from "../logs/run-log.ts";
 import { openRunLogs } from "../logs/run-logs.ts";
 import { flat, type Report } from "../run-files/metrics.ts";
@@ -53,11 +54,11 @@ export class HoldoutObserver implements RunObserver {
   async see(seen: StepSeen): Promise<void> {
     const { engine, collective, config, shard, steps } = this.#plan;
     const { state } = this.#start;
-    const found = await this.#validator.run(state.params);
+    const run = (params: Params) => this.#validator.run(params, collective);
+    const found = await run(state.params);
     this.density = this.#validator.density && (await densityOfAll(collective, this.#validator.density));
     seen.heldOut = found;
     if (seen.progress.step < steps) return;
-    const run = this.#validator.run.bind(this.#validator);
     seen.heldOut = { ...found, ...(await evaluateAverage(engine, state, config.ema, shard.whole.dOut, run)) };
   }
 

@@ -9,6 +9,7 @@ import type { Prefix, SelectionPlan } from "../engine/engine.ts";
 import type { SelectionRules } from "../sae/architectures/architecture.ts";
 import type { Dims } from "../sae/dims.ts";
 import { type Rule, slotsFor } from "../sae/rule.ts";
+import { bytesOf, float64Of } from "../util/bytes.ts";
 import { UsageError } from "../util/errors.ts";
 
 export interface RankShard {
@@ -136,4 +137,15 @@ export async function sumOverShards(collective: Collective, values: readonly num
   return values.map((_, i) =>
     all.slice(replica * shards, (replica + 1) * shards).reduce((sum, each) => sum + each[i]!, 0),
   );
+}
+
+/** The values of all shards of one replica, in the order of their latents. */
+export async function ofAllShards(collective: Collective, own: Float32Array | Float64Array): Promise<Float64Array> {
+  const values = Float64Array.from(own);
+  const { replica, shards } = collective.grid;
+  if (shards === 1) return values;
+  // As text: JSON would have up to 20 characters for each.
+  const all = await collective.exchange(Buffer.from(bytesOf(values)).toString("base64"));
+  const parts = all.slice(replica * shards, (replica + 1) * shards).map((text) => Buffer.from(text, "base64"));
+  return float64Of(Buffer.concat(parts)).slice();
 }

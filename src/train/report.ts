@@ -6,7 +6,7 @@ import { readNumbers } from "../engine/numbers.ts";
 import { namedSums } from "../engine/sums.ts";
 import type { Report } from "../run-files/metrics.ts";
 import { losses, PENALTIES, sparsityLoss } from "../sae/math.ts";
-import { sumOverShards } from "./rank-shard.ts";
+import { ofAllShards, sumOverShards } from "./rank-shard.ts";
 import { readReals } from "./state.ts";
 import type { TrainStep } from "./step.ts";
 
@@ -41,14 +41,16 @@ export type StepMetrics = Pick<
  */
 export async function readStepMetrics(
   engine: Engine,
-  { step: t }: TrainStep,
+  { step: t, multiplier }: Pick<TrainStep, "step" | "multiplier">,
   state: State,
   hyper: Pick<Hyper, "mseScale" | "auxCoef" | "rows"> & Partial<Hyper>,
   prefixes?: readonly Prefix[],
   collective = solo(),
 ): Promise<StepMetrics> {
   const { mseScale, auxCoef, rows } = hyper;
-  const extra = thresholdsOf(engine, state);
+  const { cut, threshold } = state.params;
+  const read = async (tensor: Tensor | undefined) => tensor && (await readReals(engine, tensor));
+  const ofThresholds = Promise.all([read(cut), read(threshold)]);
   const [sums, sq, counters] = await Promise.all([t.sums, t.sq, state.counters].map((it) => readNumbers(engine, it)));
   const ofShard = namedSums(sums!, prefixes?.length);
   const { shards, replicas } = collective.grid;
@@ -56,8 +58,9 @@ export async function readStepMetrics(
   const [active, dead, tanh] = await sumOverShards(collective, [ofShard.active, ofShard.dead / replicas, ofShard.tanh]);
   const named = { ...ofShard, active: active!, dead: dead! };
   const found = losses(named, rows, mseScale, auxCoef, prefixes);
-  const { coefficient, ...thresholds } = await extra;
-  const sparsity = sparsityOf(hyper, coefficient, found.l0, tanh!);
+  const [ofCut, ownThresholds] = await ofThresholds;
+  const thresholds = ownThresholds && (await ofAllShards(collective, ownThresholds));
+  const sparsity = sparsityOf(hyper, await multiplier, found.l0, tanh!);
   return {
     loss: found.loss + (sparsity?.sparsity_loss ?? 0),
     mse: found.mse,
@@ -69,26 +72,16 @@ export async function readStepMetrics(
     grad_norm: Math.sqrt(sq![0]!),
     skipped: counters![COUNTERS.indexOf("skipped")]!,
     ...(found.prefixFvu.length === 0 ? {} : { prefix_fvu: [...found.prefixFvu, found.fvu] }),
-    ...thresholds,
+    ...(ofCut === undefined ? {} : { threshold: ofCut[0]! }),
+    ...(thresholds === undefined ? {} : { threshold_quantiles: quantilesOf(thresholds) }),
     ...sparsity,
   };
 }
 
-/** Of this rank's shard. */
-async function thresholdsOf(
-  engine: Engine,
-  { params: { cut, threshold, sparsity } }: State,
-): Promise<Pick<StepMetrics, "threshold" | "threshold_quantiles"> & { readonly coefficient?: number }> {
-  const read = async (tensor: Tensor | undefined) => tensor && (await readReals(engine, tensor));
-  const [ofCut, each, multiplier] = await Promise.all([read(cut), read(threshold), read(sparsity)]);
-  const sorted = each && Float64Array.from(each).sort();
-  return {
-    ...(ofCut === undefined ? {} : { threshold: ofCut[0]! }),
-    ...(sorted === undefined
-      ? {}
-      : { threshold_quantiles: [0, 0.25, 0.5, 0.75, 1].map((q) => sorted[Math.round(q * (sorted.length - 1))]!) }),
-    ...(multiplier === undefined ? {} : { coefficient: multiplier[0]! }),
-  };
+/** Lowest, quartiles and highest. */
+function quantilesOf(values: Float64Array): readonly number[] {
+  values.sort();
+  return [0, 0.25, 0.5, 0.75, 1].map((q) => values[Math.round(q * (values.length - 1))]!);
 }
 
 function sparsityOf(

@@ -18,6 +18,7 @@ import {
 import { ForwardPass } from "../engine/forward.ts";
 import { bytesOf, uint32Of } from "../util/bytes.ts";
 import type { RankShard } from "./rank-shard.ts";
+import { readReals } from "./state.ts";
 
 export interface TrainStep {
   /** Rows of a batch, or of this replica's share of it. */
@@ -27,6 +28,11 @@ export interface TrainStep {
   /** The auxiliary branch; undefined without an auxiliary loss. */
   readonly dead: Branch | undefined;
   readonly grads: Grads;
+  /**
+   * Multiplier of the sparsity coefficient that the last step used, where there is one and the
+   * gradient's norm was asked for.
+   */
+  readonly multiplier: Promise<number> | undefined;
   /**
    * One step on rows `index` (u32, `rows` of them) of `raw`. `norm`: also compute the gradient's
    * norm when it is not clipped. `stop`: this rank asks for the run to end, which all ranks learn
@@ -80,6 +86,13 @@ export function createTrainStep(
   const newGrads = () => engine.grads({ dims, rows: most, selections: pass.plans(), dense, skip });
   let g = newGrads();
   const stop = engine.alloc("u32", [1]);
+  let multiplier: Promise<number> | undefined;
+  /** The step changes it: read before. */
+  const readMultiplier = ({ params: { sparsity } }: State, norm: boolean) => {
+    multiplier = sparsity && norm ? readReals(engine, sparsity).then(([first]) => first!) : undefined;
+    // Whoever awaits it hears of a failure.
+    multiplier?.catch(() => undefined);
+  };
 
   const operations = (s: State, norm: boolean) => {
     const p = s.params;
@@ -127,6 +140,9 @@ export function createTrainStep(
     get grads() {
       return g;
     },
+    get multiplier() {
+      return multiplier;
+    },
 
     run(s, raw, index, hyper, norm, stopping = false) {
       if (last?.[0] !== s || last[1] !== raw) recorded.clear();
@@ -141,6 +157,7 @@ export function createTrainStep(
       recorded.set(withNorm, replay);
       pass.prepare(hyper, index);
       if (grid.size > 1) engine.write(stop, bytesOf(Uint32Array.of(stopping ? 1 : 0)));
+      readMultiplier(s, norm);
       replay();
     },
 
@@ -151,6 +168,7 @@ export function createTrainStep(
       recorded.clear();
       writeHyper(engine, t, hyper);
       if (grid.size > 1) engine.write(stop, bytesOf(Uint32Array.of(stopping ? 1 : 0)));
+      readMultiplier(s, norm);
       operations(s, norm || hyper.clip > 0);
     },
 

@@ -1,10 +1,11 @@
 /** The hold-out during training: FVU and MSE of held-out rows under the weights as they are. */
 
 import type { Collective } from "../collective/collective.ts";
+import { solo } from "../collective/solo.ts";
 import { type NonFinite, notFinite } from "../data/batches.ts";
 import { countRows, type Range } from "../data/holdout.ts";
 import { bytesPerRow, rowWidth, type Source } from "../data/source.ts";
-import { type Engine, type Hyper, NONE, type Normalization, type Params } from "../engine/engine.ts";
+import { type Engine, type Hyper, NONE, type Normalization, type Params, SUMS } from "../engine/engine.ts";
 import { ForwardPass } from "../engine/forward.ts";
 import { readNumbers } from "../engine/numbers.ts";
 import { namedSums, sumsLength } from "../engine/sums.ts";
@@ -21,6 +22,7 @@ export const MOST_ROWS = 16_384;
 const ROWS_AT_ONCE = 1024;
 
 const ROWS_TOGETHER = 256;
+const ACTIVE = SUMS.indexOf("active");
 
 /** Pieces of the ranges, evenly spread over all of them, with about `rows` rows. */
 export function spread(ranges: readonly Range[], rows: number): Range[] {
@@ -129,7 +131,8 @@ export class Validator {
     return new Validator(engine, shard, hyper, source.dtype, chunks, normalized);
   }
 
-  async run(params: Params): Promise<HeldOut> {
+  /** `collective`: of the shards; default: there is one. */
+  async run(params: Params, collective = solo()): Promise<HeldOut> {
     const engine = this.#engine;
     const { prefixes, inference } = this.#shard;
     if (params.cut !== undefined && !((await readReals(engine, params.cut))[0]! > 0)) return {};
@@ -154,11 +157,13 @@ export class Validator {
     }
     const never = firings.reduce((count, times) => count + (times === 0 ? 1 : 0), 0);
     this.density = { rows, latents: firings.length, never, density: densityBins(firings, rows, BINS_PER_DECADE) };
+    const isByThreshold = inference.rule.kind === "threshold";
+    if (isByThreshold) total[ACTIVE] = (await sumOverShards(collective, [total[ACTIVE]!]))[0]!;
     const { fvu, mse, l0, prefixFvu } = losses(namedSums(total, prefixes?.length), rows, 1, 0, prefixes);
     return {
       holdout_fvu: fvu,
       holdout_mse: mse,
-      ...(inference.rule.kind === "threshold" ? { holdout_l0: l0 } : {}),
+      ...(isByThreshold ? { holdout_l0: l0 } : {}),
       ...(prefixFvu.length === 0 ? {} : { holdout_prefix_fvu: [...prefixFvu, fvu] }),
     };
   }

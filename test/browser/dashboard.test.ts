@@ -182,6 +182,30 @@ describe.skipIf(WHY_NO_CHROMIUM !== undefined)(TITLE, () => {
     expect(watched.sins).toEqual([]);
   });
 
+  it("draws what an architecture adds: L0 by threshold, a curve per prefix and per quantile, the coefficient", async () => {
+    const more = (step: number) => ({
+      ...{ holdout_l0: 8 + 8 / step, prefix_fvu: [0.5, 0.25, 0.125], holdout_prefix_fvu: [0.6, 0.3, 0.15] },
+      ...{ threshold_quantiles: [0, 0.1, 0.2, 0.3, 0.4], sparsity_coef: 0.01 * step, sparsity_loss: 0.02 },
+    });
+    const lines = Array.from({ length: 50 }, (_, i) => metricsLine(i + 1, 0, more(i + 1)));
+    writeRun(join(folder, "many"), lines);
+    await open("?run=many");
+    await expect.poll(() => values("l0")).toEqual(["8", "8.16"]);
+    expect(await values("prefix_fvu")).toEqual(["0.5", "0.25", "0.125", "0.6", "0.3", "0.15"]);
+    expect(await values("threshold_quantiles")).toEqual(["0", "0.1", "0.2", "0.3", "0.4"]);
+    expect([...(await values("sparsity_coef")), ...(await values("sparsity_loss"))]).toEqual(["0.5", "0.02"]);
+    expect(await text(".now")).toContain("8.16 by threshold, held-out");
+    expect(await page.locator('[data-chart^="other:"]').count()).toBe(0);
+    // Long legends wrap: nothing makes the page wider than the window.
+    const tooWide = "document.documentElement.scrollWidth - document.documentElement.clientWidth";
+    expect(await page.evaluate(tooWide)).toBe(0);
+    expect(watched.sins).toEqual([]);
+    await open("?run=a");
+    await expect.poll(() => values("l0")).toEqual(["8"]);
+    for (const id of ["prefix_fvu", "threshold", "threshold_quantiles", "sparsity_coef", "sparsity_loss"])
+      expect(await chart(id).count(), id).toBe(0);
+  });
+
   it("takes names of metrics, options and runs for text", async () => {
     const evil = "<script>alert(1)</script>";
     const image = "<img src=x onerror=alert(2)>";

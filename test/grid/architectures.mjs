@@ -10,6 +10,7 @@ import { rankShard, rowsOfReplica } from "../../dist/train/rank-shard.js";
 import { readStepMetrics } from "../../dist/train/report.js";
 import { allocState, readReals, shareState, writeReals } from "../../dist/train/state.js";
 import { createTrainStep } from "../../dist/train/step.js";
+import { Validator } from "../../dist/train/validate.js";
 import { bytesOf } from "../../dist/util/bytes.js";
 import { Rng } from "../../dist/util/rng.js";
 
@@ -57,6 +58,21 @@ function start(engine, state, whole, { dims, firstLatent }) {
   }
 }
 
+/** What the hold-out's evaluation finds on rows that all ranks draw. */
+async function evaluated(engine, collective, shard, state) {
+  const rng = new Rng(12);
+  const rows = bytesOf(Float32Array.from({ length: B * D }, () => rng.normal()));
+  const source = {
+    ...{ description: "", paths: [""], dIn: D, rows: B, dtype: "f32", grain: 1, origin: {} },
+    read: async (first, count, into) => into.set(rows.subarray(first * 4 * D, (first + count) * 4 * D)),
+  };
+  const hyper = { ...HYPER, lr: 0, rows: 0 };
+  const validator = await Validator.open(engine, shard, hyper, source, [{ first: 0, count: B }]);
+  const found = await validator.run(state.params, collective);
+  validator.close();
+  return found;
+}
+
 async function run(engine, collective, [name, architecture, options, transcoder]) {
   const { grid } = collective;
   const kind = architectureNamed(architecture);
@@ -89,11 +105,12 @@ async function run(engine, collective, [name, architecture, options, transcoder]
     steps.push(await readStepMetrics(engine, ops, state, hyper, shard.prefixes, collective));
   }
   ops.close();
+  const heldOut = target === undefined ? await evaluated(engine, collective, shard, state) : {};
   engine.complete(state);
   const params = {};
   for (const [each, { sharded }, tensor] of paramEntries(state.params))
     params[each] = { sharded, values: Array.from(await readReals(engine, tensor)) };
-  return [name, { steps, params }];
+  return [name, { steps, heldOut, params }];
 }
 
 export async function architectures(engine, collective) {

@@ -6,6 +6,7 @@ import { type GridSize, whyNoRanks, work } from "./support.ts";
 
 interface Run {
   readonly steps: readonly Readonly<Record<string, number | readonly number[]>>[];
+  readonly heldOut: Readonly<Record<string, number | readonly number[]>>;
   readonly params: Readonly<Record<string, { readonly sharded: boolean; readonly values: readonly number[] }>>;
 }
 type Runs = Readonly<Record<string, Run>>;
@@ -19,9 +20,6 @@ const GRIDS: readonly GridSize[] = [
 ];
 /** What sums in another order may change, after 20 steps. */
 const ALLOWED = { reference: 1e-9, cpu: 1e-4 } as const;
-
-/** A metric that is of a rank's own latents. */
-const OF_SHARD = "threshold_quantiles";
 
 const why = whyNoRanks();
 
@@ -53,10 +51,12 @@ describe.skipIf(why !== undefined)(`architectures under Open MPI${why === undefi
   it.each(GRIDS)("%i shards x %i replicas: the metrics and parameters of one process", async (shards, replicas) => {
     const ranks = await work<Runs>("architectures", "reference,cpu", [shards, replicas]);
     for (const [engine, allowed] of Object.entries(ALLOWED)) {
-      for (const [name, { steps, params }] of Object.entries(alone[engine]!)) {
+      for (const [name, { steps, heldOut, params }] of Object.entries(alone[engine]!)) {
         for (const found of ranks.map((rank) => rank[engine]![name]!)) {
+          for (const [metric, value] of Object.entries(heldOut))
+            near(`${engine}, ${name}: ${metric}`, [found.heldOut[metric]!].flat(), [value].flat(), allowed);
           for (const [step, metrics] of steps.entries())
-            for (const [metric, value] of Object.entries(metrics).filter(([each]) => each !== OF_SHARD))
+            for (const [metric, value] of Object.entries(metrics))
               near(
                 `${engine}, ${name}: ${metric} of step ${step}`,
                 [found.steps[step]![metric]!].flat(),

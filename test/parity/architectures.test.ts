@@ -156,10 +156,10 @@ async function repeat(engine: Engine, title: string, run: Run, tolerance: Tolera
       near(`${where}: ${what}`, [actual], [truth], tolerance.losses);
     close("mse", found.mse, expected.mse);
     close("AuxK loss", found.auxk_loss, expected.auxkLoss);
-    close("loss", found.loss - (found.sparsity_loss ?? 0), expected.loss - expected.sparsityLoss);
+    close("loss", found.loss, expected.loss);
     if (multiplier !== undefined) {
-      const atStart = (found.sparsity_loss! / found.sparsity_coef!) * hyper.sparsity! * multiplier;
-      close("sparsity loss", atStart, expected.sparsityLoss);
+      close("sparsity coefficient", found.sparsity_coef!, hyper.sparsity! * multiplier);
+      close("sparsity loss", found.sparsity_loss!, expected.sparsityLoss);
     }
     near(`${where}: FVU`, found.prefix_fvu ?? [found.fvu], expected.fvu, tolerance.losses);
     near(`${where}: gradient norm`, [found.grad_norm], [expected.gradNorm], tolerance.weights);

@@ -79,6 +79,30 @@ it("values at a place are the last that a curve had", () => {
 });
 
 describe("charts", () => {
+  const found = (...names: string[]) => chartsFor(names.map((name) => ({ name, least: 0, most: 1 })));
+
+  it("have a curve for each number of a list, fainter the earlier it is", () => {
+    const charts = found("prefix_fvu_0", "prefix_fvu_1", "prefix_fvu_2", "holdout_prefix_fvu_0", "prefix_fvu_4");
+    expect(charts[0]!.id).toBe("prefix_fvu");
+    expect(charts[0]!.metrics.map(({ name, label, sparse, shade }) => [name, label, sparse, shade])).toEqual([
+      ["prefix_fvu_0", "prefix 1", false, 0.35],
+      ["prefix_fvu_1", "prefix 2", false, 0.675],
+      ["prefix_fvu_2", "all", false, 1],
+      ["holdout_prefix_fvu_0", "all, held-out", true, 1],
+    ]);
+    expect(charts.slice(1).map(({ id }) => id)).toEqual(["other:prefix_fvu_4"]);
+    const quantiles = found(...[0, 1, 2, 3, 4].map((i) => `threshold_quantiles_${i}`));
+    expect(quantiles.map(({ id }) => id)).toEqual(["threshold_quantiles"]);
+    expect(quantiles[0]!.metrics[2]!.label).toBe("50 %");
+  });
+
+  it("of an architecture are there only where a run has its metrics", () => {
+    const ids = (...names: string[]) => found(...names).map(({ id, metrics }) => `${id} ${metrics.length}`);
+    expect(ids("l0", "fvu")).toEqual(["fvu 2", "l0 2"]);
+    expect(ids("l0", "holdout_l0", "threshold")).toEqual(["l0 2", "threshold 1"]);
+    expect(ids("sparsity_coef", "sparsity_loss")).toEqual(["sparsity_coef 1", "sparsity_loss 1"]);
+  });
+
   it("are those of the metrics that there are, and one for each that nobody knows", () => {
     const metric = (name: string, least = 0, most = 1) => ({ name, least, most });
     const ids = (...metrics: ReturnType<typeof metric>[]) => chartsFor(metrics).map(({ id }) => id);

@@ -119,20 +119,21 @@ function Readout({ data, index, spoken }: ReadoutProps) {
   const runs = new Map(values.map(([{ run }]) => [run.id, run]));
   return (
     <ul class="readout" aria-live={spoken ? "polite" : "off"}>
-      {Array.from(runs.values(), (run) => (
-        <li key={run.id} title={run.name}>
-          <span class="name">{run.name}</span>
-          {values
-            .filter(([column]) => column.run.id === run.id)
-            .map(([{ metric }, value]) => (
+      {Array.from(runs.values(), (run) => {
+        const curves = values.filter(([column]) => column.run.id === run.id);
+        return (
+          <li key={run.id} title={run.name} class={curves.length > 2 ? "many" : ""}>
+            <span class="name">{run.name}</span>
+            {curves.map(([{ metric }, value]) => (
               <span class="curve" key={metric.name}>
-                <Swatch style={run.style} sparse={metric.sparse} />
+                <Swatch style={run.style} sparse={metric.sparse} shade={metric.shade} />
                 {metric.label !== "" && <span class="label">{metric.label}</span>}
                 <span class="value">{figure(value)}</span>
               </span>
             ))}
-        </li>
-      ))}
+          </li>
+        );
+      })}
     </ul>
   );
 }

@@ -1,6 +1,6 @@
 /** Which charts there are, and what they show. */
 
-import type { Report } from "../../run-files/metrics.ts";
+import { placeIn, type Report } from "../../run-files/metrics.ts";
 
 export interface ChartSpec {
   /** Stands for the chart in settings. */
@@ -19,6 +19,20 @@ export interface ChartMetric {
   readonly label: string;
   /** Measured now and then only: points joined by lines, over the gaps. */
   readonly sparse: boolean;
+  /** Opacity of the curve, of which the chart shows several of one kind; default: 1. */
+  readonly shade?: number | undefined;
+}
+
+/** A metric that is a list of numbers, with a curve for each. */
+interface ListMetric {
+  readonly name: keyof Report;
+  /** Of the number in place `i` from 0 of `count`. */
+  readonly label: (i: number, count: number) => string;
+  readonly sparse: boolean;
+}
+
+interface KnownChart extends ChartSpec {
+  readonly lists?: readonly ListMetric[];
 }
 
 const one = (name: keyof Report): readonly ChartMetric[] => [{ name, label: "", sparse: false }];
@@ -27,7 +41,10 @@ const withHeldOut = (name: keyof Report, heldOut: keyof Report): readonly ChartM
   { name: heldOut, label: "held-out", sparse: true },
 ];
 
-const CHARTS: readonly ChartSpec[] = [
+const ofPrefix = (i: number, count: number) => (i === count - 1 ? "all" : `prefix ${i + 1}`);
+const QUANTILES = ["min", "25 %", "50 %", "75 %", "max"];
+
+const CHARTS: readonly KnownChart[] = [
   {
     id: "fvu",
     title: "FVU",
@@ -35,7 +52,13 @@ const CHARTS: readonly ChartSpec[] = [
     metrics: withHeldOut("fvu", "holdout_fvu"),
     log: true,
   },
-  { id: "loss", title: "Loss", about: "mse_scale × MSE + auxk_coef × AuxK", metrics: one("loss"), log: true },
+  {
+    id: "loss",
+    title: "Loss",
+    about: "mse_scale × MSE + auxk_coef × AuxK + sparsity loss",
+    metrics: one("loss"),
+    log: true,
+  },
   {
     id: "mse",
     title: "MSE",
@@ -50,7 +73,56 @@ const CHARTS: readonly ChartSpec[] = [
     metrics: one("auxk_loss"),
     log: false,
   },
-  { id: "l0", title: "L0", about: "latents above 0 in a row, on average", metrics: one("l0"), log: false },
+  {
+    id: "l0",
+    title: "L0",
+    about: "latents above 0 in a row, on average",
+    metrics: [
+      { name: "l0", label: "training", sparse: false },
+      { name: "holdout_l0", label: "by threshold, held-out", sparse: true },
+    ],
+    log: false,
+  },
+  {
+    id: "prefix_fvu",
+    title: "FVU of each prefix",
+    about: "reconstruction by the first latents alone",
+    metrics: [],
+    lists: [
+      { name: "prefix_fvu", label: ofPrefix, sparse: false },
+      { name: "holdout_prefix_fvu", label: (i, count) => `${ofPrefix(i, count)}, held-out`, sparse: true },
+    ],
+    log: true,
+  },
+  {
+    id: "threshold",
+    title: "Threshold",
+    about: "of inference: running mean of the lowest value kept",
+    metrics: one("threshold"),
+    log: false,
+  },
+  {
+    id: "threshold_quantiles",
+    title: "Thresholds",
+    about: "lowest, quartiles and highest over all latents",
+    metrics: [],
+    lists: [{ name: "threshold_quantiles", label: (i) => QUANTILES[i] ?? placeIn("quantile", i), sparse: false }],
+    log: false,
+  },
+  {
+    id: "sparsity_coef",
+    title: "Sparsity coefficient",
+    about: "weight of the sparsity loss at each step",
+    metrics: one("sparsity_coef"),
+    log: true,
+  },
+  {
+    id: "sparsity_loss",
+    title: "Sparsity loss",
+    about: "with its coefficient, as it is part of the loss",
+    metrics: one("sparsity_loss"),
+    log: true,
+  },
   { id: "dead", title: "Dead latents", about: "without firing for dead_tokens rows", metrics: one("dead"), log: false },
   {
     id: "grad_norm",
@@ -92,7 +164,9 @@ export interface MetricExtent {
  */
 export function chartsFor(metrics: readonly MetricExtent[]): readonly ChartSpec[] {
   const names = new Set(metrics.map(({ name }) => name));
-  const known = CHARTS.filter((chart) => chart.metrics.some(({ name }) => names.has(name)));
+  const known = CHARTS.map((chart) => withLists(chart, names)).filter((chart) =>
+    chart.metrics.some(({ name }) => names.has(name)),
+  );
   const shown = new Set(known.flatMap((chart) => chart.metrics.map(({ name }) => name)));
   const others = metrics.filter(({ name, least, most }) => {
     const rest = Object.hasOwn(AT_REST, name) ? AT_REST[name] : undefined;
@@ -108,4 +182,21 @@ export function chartsFor(metrics: readonly MetricExtent[]): readonly ChartSpec[
       log: false,
     })),
   ];
+}
+
+/** The faintest curve of a list; the last is drawn in full. */
+const FAINTEST = 0.35;
+
+/** The chart with a metric for each number of its lists that there is. */
+function withLists({ lists, ...chart }: KnownChart, names: ReadonlySet<string>): ChartSpec {
+  if (lists === undefined) return chart;
+  const metrics = lists.flatMap(({ name, label, sparse }) => {
+    let count = 0;
+    while (names.has(placeIn(name, count))) count++;
+    return Array.from({ length: count }, (_, i): ChartMetric => {
+      const shade = count === 1 ? 1 : FAINTEST + ((1 - FAINTEST) * i) / (count - 1);
+      return { name: placeIn(name, i), label: label(i, count), sparse, shade };
+    });
+  });
+  return { ...chart, metrics: [...chart.metrics, ...metrics] };
 }

@@ -108,10 +108,12 @@ export function createPlot(element: HTMLElement, data: ChartData, options: PlotO
 }
 
 function seriesOptions({ run, metric, role }: Column, ground: string): uPlot.Series {
-  const { color, dash } = run.style;
-  if (role === "low" || role === "high")
-    return { stroke: translucent(color, 0.35), width: 0.5, points: { show: false } };
-  if (role === "faint") return { stroke: translucent(color, 0.35), width: 1, points: { show: false } };
+  const { dash } = run.style;
+  const { shade = 1 } = metric;
+  const faint = translucent(run.style.color, 0.35 * shade);
+  const color = translucent(run.style.color, shade);
+  if (role === "low" || role === "high") return { stroke: faint, width: 0.5, points: { show: false } };
+  if (role === "faint") return { stroke: faint, width: 1, points: { show: false } };
   if (metric.sparse)
     return {
       stroke: color,

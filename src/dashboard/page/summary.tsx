@@ -21,7 +21,12 @@ const FIGURES: readonly Figure[] = [
     note: (_, last) => `training ${figure(last.get("fvu"))}`,
   },
   { name: "loss", of: (_, last) => figure(last.get("loss")), note: (_, last) => `MSE ${figure(last.get("mse"))}` },
-  { name: "L0", of: (_, last) => figure(last.get("l0")), note: () => "latents a row" },
+  {
+    name: "L0",
+    of: (_, last) => figure(last.get("l0")),
+    note: (_, last) =>
+      last.has("holdout_l0") ? `${figure(last.get("holdout_l0"))} by threshold, held-out` : "latents per row",
+  },
   {
     name: "dead",
     of: (_, last) => figure(last.get("dead")),

@@ -2,9 +2,16 @@
 
 import type { RunStyle } from "./palette.ts";
 
-export function Swatch({ style, sparse = false }: { style: RunStyle; sparse?: boolean }) {
+interface SwatchProps {
+  readonly style: RunStyle;
+  readonly sparse?: boolean;
+  /** Opacity. */
+  readonly shade?: number | undefined;
+}
+
+export function Swatch({ style, sparse = false, shade = 1 }: SwatchProps) {
   return (
-    <svg class="swatch" width="22" height="10" viewBox="0 0 22 10" aria-hidden="true">
+    <svg class="swatch" width="22" height="10" viewBox="0 0 22 10" opacity={shade} aria-hidden="true">
       <line
         x1="1"
         y1="5"
