@@ -67,6 +67,16 @@ describe("options that nobody gave", () => {
     expect(totalSteps(rowsPerEpoch, config.batch, true)).toBeGreaterThan(0);
     expect(config.k).toBeLessThanOrEqual(config.latents);
   });
+
+  it.each([1, 5, 15])("fit %i latents, whatever the architecture", (latents) => {
+    for (const architecture of ["topk", "batchtopk", "matryoshka", "jumprelu"] as const) {
+      const { k, targetL0 } = resolve({ architecture, latents });
+      expect(architecture === "jumprelu" ? targetL0 : k).toBe(latents);
+    }
+    expect(usage(() => resolve({ architecture: "jumprelu", latents, targetL0: 16 }))).toMatch(
+      /^--target-l0 16 is more/,
+    );
+  });
 });
 
 describe("presets", () => {
@@ -101,6 +111,18 @@ describe("presets", () => {
       statisticsRows: 65536,
       encoderRescale: false,
     });
+  });
+
+  it("have Anthropic's recipe of JumpReLU, for that architecture alone", () => {
+    expect(resolve({ preset: "anthropic" })).toMatchObject({
+      ...{ architecture: "jumprelu", sparsityPenalty: "tanh", tanhScale: 4, bandwidth: 2, initialThreshold: 0.1 },
+      ...{ deadPenalty: 3e-6, sparsityWarmup: 1, normalize: "scale", decay: 0.2, targetL0: 32 },
+    });
+    expect(resolve({ preset: "anthropic", bandwidth: 1, targetL0: 9 })).toMatchObject({ bandwidth: 1, targetL0: 9 });
+    expect(resolve({ preset: "anthropic", architecture: "jumprelu" }).tanhScale).toBe(4);
+    expect(usage(() => resolve({ preset: "anthropic", architecture: "topk" }))).toBe(
+      "--preset anthropic is of --architecture jumprelu; leave out one of them",
+    );
   });
 
   it("give way to what was asked for", () => {

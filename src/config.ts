@@ -9,6 +9,7 @@ import { z } from "zod";
 import { ENGINE_NAMES } from "./engine/registry.ts";
 import { allowedValues, type Field, valueOfText, wordsOfField } from "./option-values.ts";
 import { ourWord } from "./other-words.ts";
+import { PRESETS, presetNames } from "./presets.ts";
 import * as architectures from "./sae/architectures/index.ts";
 import { checkTarget, transcoderOptions } from "./transcoder-options.ts";
 import { didYouMean } from "./util/closest.ts";
@@ -26,7 +27,7 @@ const fraction = z.number().min(0).max(1);
  * value that depends on the data, `placeholder` for text.
  */
 export const trainOptions = z.strictObject({
-  preset: z.enum(["default", "openai", "simple"]).describe("the values that everything not given starts from"),
+  preset: z.enum(presetNames()).describe("the values that everything not given starts from"),
   latents: count.describe("number of latents n").meta({ default: "about 16 x width, less for little data" }),
   expansion: positive.describe("number of latents as a multiple of the width, instead of --latents"),
   architecture: z.enum(architectures.architectureNames()).describe("kind of the autoencoder"),
@@ -200,40 +201,6 @@ export const DEFAULTS = {
 } as const satisfies TrainOptions;
 
 /**
- * Both scripts of the reference, with their constant learning rate and nothing excluded; and what
- * is recommended, which is the defaults.
- */
-const PRESETS: Readonly<Record<NonNullable<TrainOptions["preset"]>, TrainOptions>> = {
-  default: {},
-  openai: {
-    latents: 32768,
-    batch: 131072,
-    lr: 1e-4,
-    warmup: 0,
-    decay: 0,
-    deadTokens: 10_000_000,
-    encoderRescale: true,
-    normalize: "none",
-    excludeTokens: "none",
-    zeroRows: "keep",
-  },
-  simple: {
-    latents: 32768,
-    batch: 4096,
-    lr: 1e-4,
-    warmup: 0,
-    decay: 0,
-    eps: 1e-8,
-    clip: 1,
-    deadTokens: 10_000_000,
-    normalize: "none",
-    excludeTokens: "none",
-    zeroRows: "keep",
-    statisticsRows: 65536,
-  },
-};
-
-/**
  * What may change when a run goes on, because it does not change the maths of the steps that are
  * done. `dtype` changes no bit of those to come either: the cpu engine's bf16 only says which
  * pre-activations are worth computing in float32. So a run that was asked for bf16 can go on where
@@ -279,7 +246,11 @@ export interface DataFacts {
 
 /** What was asked for over its preset over the defaults; what is still open depends on the data. */
 export function withDefaults(asked: TrainOptions): TrainOptions & Required<Pick<TrainOptions, keyof typeof DEFAULTS>> {
-  const preset = PRESETS[asked.preset ?? "default"];
+  const preset: TrainOptions = PRESETS[asked.preset ?? "default"];
+  if (preset.architecture !== undefined && (asked.architecture ?? preset.architecture) !== preset.architecture)
+    throw new UsageError(`--preset ${asked.preset} is of --architecture ${preset.architecture}`, {
+      mend: "leave out one of them",
+    });
   const { defaults } = architectures.architectureNamed(
     asked.architecture ?? preset.architecture ?? DEFAULTS.architecture,
   );
@@ -326,8 +297,8 @@ export function resolveConfig(
     given.latents ??
     (expansion === undefined ? sensibleLatents(dIn, budget) : Math.max(1, Math.round(expansion * dIn)));
   checkArchitecture(asked, given.architecture);
-  const atMost = (name: "k" | "auxk", value: number | undefined) =>
-    value === undefined ? {} : { [name]: asked.k === value && name === "k" ? value : Math.min(value, latents) };
+  const atMost = (name: "k" | "auxk" | "targetL0", value: number | undefined) =>
+    value === undefined ? {} : { [name]: asked[name] === value && name !== "auxk" ? value : Math.min(value, latents) };
   const batch = given.batch ?? sensibleBatch(budget);
   const steps = totalSteps(budget, batch, given.dropLast);
   if (steps === 0) {
@@ -342,6 +313,7 @@ export function resolveConfig(
     latents,
     ...atMost("k", given.k),
     ...atMost("auxk", given.auxk),
+    ...atMost("targetL0", given.targetL0),
     batch,
     shards: given.shards ?? 1,
     replicas: given.replicas ?? 1,

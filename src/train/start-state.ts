@@ -7,6 +7,7 @@ import { splitSample } from "../data/pair-statistics.ts";
 import type { RunPreflight } from "../data/preflight.ts";
 import type { Hyper, Normalization, State } from "../engine/engine.ts";
 import { type FoundSae, writeParams } from "../inference/weights.ts";
+import { isSet } from "../interchange/selection.ts";
 import { architectureNamed, paramsOf } from "../sae/architectures/index.ts";
 import { paramNames } from "../sae/description.ts";
 import { paramEntries } from "../sae/params.ts";
@@ -147,7 +148,10 @@ async function startThresholds(
   };
   for (const name of ["threshold", "cut"] as const) {
     const tensor = params[name];
-    if (tensor === undefined || there.includes(name)) continue;
+    if (tensor === undefined) continue;
+    // A file may have a threshold of BatchTopK that was never set.
+    const isSetThere = there.includes(name) && (name !== "cut" || isSet(await readReals(engine, tensor)));
+    if (isSetThere) continue;
     const fixed = name === "threshold" ? config.initialThreshold : undefined;
     const l0 = spec.architecture === "jumprelu" ? spec.targetL0 || DEFAULT_L0 : spec.k;
     // A new BatchTopK run sets its own threshold in the first step.

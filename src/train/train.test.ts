@@ -398,6 +398,30 @@ describe("what cannot be run is refused", () => {
   });
 });
 
+describe("--init of a BatchTopK autoencoder", () => {
+  const kind = { ...options, auxk: 0, architecture: "batchtopk", k: 3, logEvery: 1, evalEvery: 0 } as const;
+  const thresholds = async (out: string, more: TrainOptions) => {
+    await (await train(source, { ...kind, ...more, out })).finished;
+    return (await metricsOf(out)).map(({ threshold }) => threshold as number);
+  };
+
+  it("moves the threshold that the file has, and calibrates one that it never set", async () => {
+    const [first, still] = [join(folder, "cut"), join(folder, "still")];
+    const learned = (await thresholds(first, { tokens: 320 })).at(-1)!;
+    const decay = { lr: 1e-12, init: first, tokens: 64 };
+    const slow = await thresholds(join(folder, "slow"), { ...decay, thresholdDecay: 0.999 });
+    expect(Math.abs(slow[0]! / learned - 1)).toBeLessThan(0.01);
+    expect(slow[0]).not.toBe(learned);
+    // With a decay of 0 it is the lowest value that the step kept.
+    const lowest = (await thresholds(join(folder, "lowest"), { ...decay, thresholdDecay: 0 }))[0]!;
+    expect(slow[0]! - learned).toBeCloseTo(0.001 * (lowest - learned), 6);
+
+    expect((await thresholds(still, { tokens: 64, thresholdStart: 100 })).at(-1)).toBe(0);
+    const calibrated = await thresholds(join(folder, "calibrated"), { ...decay, init: still, thresholdDecay: 0.999 });
+    expect(calibrated[0]).toBeGreaterThan(0.5 * lowest);
+  });
+});
+
 describe("rows that are not finite", () => {
   it("are left out and counted with --non-finite skip, in training and on the hold-out", async () => {
     const values = learnableRows(700, D, 12);

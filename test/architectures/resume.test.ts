@@ -42,7 +42,9 @@ const KINDS: Readonly<Record<string, TrainOptions & { readonly paired?: boolean 
   batchtopk: { architecture: "batchtopk", k: 2.5, auxk: 6 },
   "batchtopk, threshold from step 4": { architecture: "batchtopk", k: 3, auxk: 6, thresholdStart: 4 },
   "matryoshka over batchtopk": { architecture: "matryoshka", k: 3, auxk: 6, prefixes: [4, 12] },
-  "matryoshka over topk": { architecture: "matryoshka", k: 3, auxk: 6, prefixSelection: "topk" },
+  "matryoshka over topk, annealed": {
+    ...{ architecture: "matryoshka", k: 3, auxk: 6, prefixSelection: "topk", kAnneal: "9:20" },
+  },
   "jumprelu, step": { architecture: "jumprelu", targetL0: 3 },
   "jumprelu, tanh, thresholds of 0.01, which many latents pass": {
     ...{ architecture: "jumprelu", targetL0: 3, sparsityPenalty: "tanh", initialThreshold: 0.01, deadPenalty: 1e-3 },

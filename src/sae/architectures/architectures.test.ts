@@ -150,6 +150,11 @@ describe("batchtopk", () => {
     const decays = [0, 1, 2, 3, 4].map((step) => numbersAt("batchtopk", asked, { step }).cutDecay);
     expect(decays).toEqual([1, 1, 0, 0.9, 0.9]);
     expect([0, 1].map((step) => numbersAt("batchtopk", {}, { step }).cutDecay)).toEqual([0, 0.99]);
+    // The threshold of an autoencoder that the run starts from is moved, not replaced.
+    for (const name of ["batchtopk", "matryoshka"] as const) {
+      const started = { ...asked, init: "runs/a" };
+      expect([1, 2, 3].map((step) => numbersAt(name, started, { step }).cutDecay)).toEqual([1, 0.9, 0.9]);
+    }
     expect(reads("batchtopk", "thresholdDecay", 1)).toBe(false);
     expect(reads("batchtopk", "thresholdStart", -1)).toBe(false);
   });
@@ -183,6 +188,21 @@ describe("matryoshka", () => {
     expect(ends([1])).toEqual([48]);
     expect(ends([6])).toEqual([6, 48]);
     expect(ends(ARCHITECTURE_DEFAULTS.prefixes as number[], 1600)).toEqual([100, 200, 400, 800, 1600]);
+    // The usual fractions are of any number of latents.
+    const usual = [16, 15, 8, 7, 4, 3, 2, 1].map((latents) => {
+      const spec = specOf("matryoshka", { k: 1 }, latents);
+      return "prefixes" in spec ? spec.prefixes : [];
+    });
+    expect(usual).toEqual([
+      [1, 2, 4, 8, 16],
+      [1, 2, 4, 8, 15],
+      [1, 2, 4, 8],
+      [1, 2, 4, 7],
+      [1, 2, 4],
+      [1, 2, 3],
+      [1, 2],
+      [1],
+    ]);
   });
 
   it("weighs the losses by shares of 1, in the engine relative to the last", () => {
@@ -207,7 +227,30 @@ describe("matryoshka", () => {
     expect(rulesOf(over("topk"))).toMatchObject({ live: { kind: "topk", k: 3 }, inference: { kind: "topk", k: 3 } });
     expect(paramsOf(over("batchtopk"))).toContain("cut");
     expect(paramsOf(over("topk"))).not.toContain("cut");
-    expect(numbersAt("matryoshka", { k: 3.75, prefixes: [6] }, { step: 1 })).toEqual({ kept: 37, cutDecay: 0.99 });
+    expect(numbersAt("matryoshka", { k: 3.75, prefixes: [6] }, { step: 1 })).toMatchObject({
+      ...{ kept: 37, cutDecay: 0.99 },
+    });
+  });
+
+  it("anneals k as batchtopk or topk does", () => {
+    const annealed = { k: 3, kAnneal: "9.5:4", prefixes: [6] };
+    const batch = rulesOf(specOf("matryoshka", annealed));
+    expect([batch.live, batch.inference]).toEqual([
+      { kind: "batchtopk", k: 3 },
+      { kind: "threshold", param: "cut" },
+    ]);
+    expect([0, 2, 4].map((step) => numbersAt("matryoshka", annealed, { step }).kept)).toEqual([95, 62, 30]);
+    const perRow = { ...annealed, prefixSelection: "topk" };
+    const { live, inference } = rulesOf(specOf("matryoshka", perRow));
+    expect([live, inference]).toEqual([
+      { kind: "topk", k: 10 },
+      { kind: "topk", k: 3 },
+    ]);
+    expect([0, 2, 4, 9].map((step) => numbersAt("matryoshka", perRow, { step }).rowK)).toEqual([10, 6, 3, 3]);
+    for (const prefixSelection of ["topk", "batchtopk"]) {
+      refuses("matryoshka", { ...annealed, prefixSelection, kAnneal: "2:9" }, "--k-anneal 2:9 begins below --k 3");
+      refuses("matryoshka", { ...annealed, prefixSelection, kAnneal: "49:9" }, "--k-anneal 49:9 begins above the 48");
+    }
   });
 
   it("refuses what cannot be", () => {

@@ -8,7 +8,17 @@ import { z } from "zod";
 import { FormatError, UsageError } from "../../util/errors.ts";
 import { CORE_PARAMS } from "../params.ts";
 import type { Architecture } from "./architecture.ts";
-import { atMostLatents, auxkOptions, batchNumbers, cutOptions, kOption, readMeanK } from "./options.ts";
+import {
+  annealedK,
+  annealOption,
+  atMostLatents,
+  auxkOptions,
+  batchNumbers,
+  cutOptions,
+  kOption,
+  largestK,
+  readMeanK,
+} from "./options.ts";
 import { wholeK } from "./topk.ts";
 
 export interface MatryoshkaSpec {
@@ -20,6 +30,8 @@ export interface MatryoshkaSpec {
   /** Of the loss of each prefix; they sum to 1. */
   readonly weights: readonly number[];
   readonly selection: "batchtopk" | "topk";
+  /** Of the selection topk, where k falls while training: the k that it starts from. */
+  readonly startK?: number | undefined;
 }
 
 interface Options {
@@ -28,15 +40,19 @@ interface Options {
   readonly prefixes: readonly number[];
   readonly prefixWeights?: readonly number[] | undefined;
   readonly prefixSelection: MatryoshkaSpec["selection"];
+  readonly kAnneal?: string | undefined;
 }
 
 const MOST_PREFIXES = 16;
+/** Fractions of all latents, where no prefixes are asked for. */
+const USUAL = [1 / 16, 1 / 8, 1 / 4, 1 / 2, 1];
 
 export const matryoshka = {
   name: "matryoshka",
   options: {
     ...kOption,
     ...auxkOptions,
+    ...annealOption,
     ...cutOptions,
     prefixes: z
       .array(z.number().positive())
@@ -52,19 +68,20 @@ export const matryoshka = {
   },
   defaults: {
     ...{ k: 32, auxk: 256, auxkCoef: 1 / 32, thresholdDecay: 0.99, thresholdStart: 0 },
-    ...{ prefixes: [1 / 16, 1 / 8, 1 / 4, 1 / 2, 1], prefixSelection: "batchtopk" },
+    ...{ prefixes: USUAL, prefixSelection: "batchtopk" },
   },
   params: ({ selection }) => (selection === "topk" ? CORE_PARAMS : [...CORE_PARAMS, "cut"]),
-  rules: ({ k, auxk, prefixes, weights, selection }) => ({
-    live: { kind: selection, k },
+  rules: ({ k, auxk, prefixes, weights, selection, startK = k }) => ({
+    live: { kind: selection, k: startK },
     dead: auxk > 0 ? { kind: "topk", k: auxk } : undefined,
     inference: selection === "topk" ? { kind: "topk", k } : { kind: "threshold", param: "cut" },
     prefixes: prefixes.map((end, g) => ({ end, weight: weights[g]! / weights.at(-1)! })),
   }),
   spec: (options, latents) => {
-    const { k, auxk, prefixes, prefixWeights, prefixSelection } = options as unknown as Options;
-    if (prefixSelection === "topk") wholeK(k, latents);
-    else atMostLatents(k, latents);
+    const { k, auxk, prefixes, prefixWeights, prefixSelection, kAnneal } = options as unknown as Options;
+    if (prefixSelection === "topk") wholeK(k, latents, kAnneal);
+    else atMostLatents(k, latents, kAnneal);
+    const startK = prefixSelection === "topk" ? Math.ceil(largestK(k, kAnneal)) : k;
     const ends = prefixEnds(prefixes, latents);
     const weights = prefixWeights ?? ends.map(() => 1);
     if (weights.length !== ends.length) throw wrongWeights(weights.length, ends, prefixes.length);
@@ -72,11 +89,15 @@ export const matryoshka = {
     return {
       ...{ architecture: "matryoshka", k, auxk, prefixes: ends, selection: prefixSelection },
       weights: weights.map((weight) => weight / sum),
+      ...(startK === k ? {} : { startK }),
     };
   },
   // The engine's weights are relative to the last one's.
   lossWeight: ({ weights }) => weights.at(-1)!,
-  stepHyper: (options, { step, rows }) => batchNumbers(options as never, step, rows),
+  stepHyper: (options, { step, rows }) => {
+    const { k, kAnneal } = options as unknown as Options;
+    return { ...batchNumbers(options as never, step, rows), rowK: Math.round(annealedK(k, kAnneal, step)) };
+  },
   like: ({ prefixes, weights, selection }) => ({ prefixes, prefixWeights: weights, prefixSelection: selection }),
   numbers: ({ k, auxk }) => ({ k, auxk }),
   called: { sparsify: "matryoshka", dictionary_learning: "MatryoshkaBatchTopKSAE" },
@@ -109,7 +130,10 @@ export const matryoshka = {
 /** Numbers of latents, from numbers or fractions; the whole autoencoder comes last. */
 function prefixEnds(prefixes: readonly number[], latents: number): readonly number[] {
   const areFractions = prefixes.every((each) => each <= 1);
-  const ends = areFractions ? prefixes.map((each) => Math.round(each * latents)) : prefixes;
+  const rounded = areFractions ? prefixes.map((each) => Math.round(each * latents)) : prefixes;
+  // Of few latents several of the usual fractions are the same number, or none.
+  const isUsual = prefixes.length === USUAL.length && prefixes.every((each, g) => each === USUAL[g]);
+  const ends = isUsual ? [...new Set(rounded)].filter((end) => end > 0) : rounded;
   const all = ends.at(-1) === latents ? ends : [...ends, latents];
   if (!isAscending(all) || all.length > MOST_PREFIXES)
     throw new UsageError(

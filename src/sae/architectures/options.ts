@@ -31,7 +31,7 @@ export const cutOptions = {
     .number()
     .int()
     .nonnegative()
-    .describe("steps before that running mean begins; it begins with the first value"),
+    .describe("steps before that running mean begins; it begins with the first value, or with that of --init"),
 };
 
 /** k at a step from 0. Throws UsageError where it does not fall. */
@@ -58,7 +58,8 @@ export function atMostLatents(k: number, latents: number, anneal?: string): void
 }
 
 /**
- * What BatchTopK keeps of a step on `rows` rows, one code at least, and how its threshold moves.
+ * What BatchTopK keeps of a step on `rows` rows, one code at least, and how its threshold moves. It
+ * begins with the first value, unless the run began with the threshold of an autoencoder (`init`).
  */
 export function batchNumbers(
   {
@@ -66,18 +67,20 @@ export function batchNumbers(
     kAnneal,
     thresholdDecay,
     thresholdStart,
+    init,
   }: {
     readonly k: number;
     readonly kAnneal?: string | undefined;
     readonly thresholdDecay: number;
     readonly thresholdStart: number;
+    readonly init?: string | undefined;
   },
   step: number,
   rows: number,
 ): { readonly kept: number; readonly cutDecay: number } {
   return {
     kept: Math.max(1, Math.floor(annealedK(k, kAnneal, step) * rows)),
-    cutDecay: step < thresholdStart ? 1 : step === thresholdStart ? 0 : thresholdDecay,
+    cutDecay: step < thresholdStart ? 1 : step === thresholdStart && init === undefined ? 0 : thresholdDecay,
   };
 }
 
