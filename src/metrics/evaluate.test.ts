@@ -234,7 +234,13 @@ describe("evaluate", () => {
     for (const name of ["encoder", "decoder"] as const) writeReals(engine, params[name], rowsOfEach);
     writeReals(engine, params.preBias, Float64Array.of(0.5, 0));
     writeReals(engine, params.cut!, Float64Array.of(0.75));
-    const origin = { path: undefined, step: 1, weights: "raw", description: { dims, spec, saetta: undefined }, refusals: [] } as const;
+    const origin = {
+      path: undefined,
+      step: 1,
+      weights: "raw",
+      description: { dims, spec, saetta: undefined },
+      refusals: [],
+    } as const;
     await using nested = await saeOver(origin, engine, params, () => Promise.resolve());
     // Codes: 3.5 and 1; 3.5 and none; 1.5 and 3; of latent 3 2.5. By latent 0 alone the errors are
     // [0,1], [0,1], [0,3] and [2.5,1]; by three [0,0], [0,1], [0,0] and [2.5,1]; by all [0,1] less.
