@@ -23,6 +23,9 @@ const FLOATS: Readonly<Record<Hdf5Float, FloatLayout>> = {
   f64: { exponentBits: 11, mantissaBits: 52, bias: 1023 },
 };
 
+/** The types that are written. */
+export type Hdf5WrittenDType = "f16" | "f32" | "f64" | "i32" | "i64";
+
 export function isFloat(dtype: Hdf5DType | undefined): dtype is Hdf5Float {
   return dtype !== undefined && dtype in FLOATS;
 }
@@ -43,7 +46,7 @@ const CLASSES = [
 const [INTEGER, FLOAT, BITS, OPAQUE, ENUMERATION] = [0, 1, 4, 5, 8];
 
 /** The message for a little-endian float or signed 32-bit or 64-bit integer. */
-export function encodeDatatype(dtype: "f16" | "f32" | "i32" | "i64"): Buffer {
+export function encodeDatatype(dtype: Hdf5WrittenDType): Buffer {
   const bytes = BYTES[dtype];
   if (dtype === "i32" || dtype === "i64") {
     const out = Buffer.alloc(12);

@@ -8,14 +8,15 @@
 
 import { type FileHandle, open, rename, rm, stat } from "node:fs/promises";
 import { dirname } from "node:path";
+import { refuseWriting } from "../util/atomic-write.ts";
 import { BYTES, pieces } from "../util/bytes.ts";
 import { hasCode, messageOf, SaettaError } from "../util/errors.ts";
-import { encodeDatatype, encodeStringType } from "./hdf5-datatype.ts";
+import { encodeDatatype, encodeStringType, type Hdf5WrittenDType } from "./hdf5-datatype.ts";
 
 export interface Hdf5Layout {
   readonly datasets: readonly {
     readonly name: string;
-    readonly dtype: "f16" | "f32" | "i32";
+    readonly dtype: Hdf5WrittenDType;
     readonly shape: readonly number[];
   }[];
   /** Of the root. Strings are stored as fixed-length UTF-8, integers as 32 or 64 bits. */
@@ -43,7 +44,13 @@ const SUPERBLOCK_BYTES = 96;
  * `path` exists or its folder cannot be written.
  */
 export async function createHdf5(path: string, layout: Hdf5Layout): Promise<Hdf5Writer> {
-  const { head, placed } = arrange(path, layout);
+  const { head, addresses } = layOutHdf5(path, layout);
+  const placed = new Map(
+    layout.datasets.map((dataset, i) => [
+      dataset.name,
+      { elementBytes: BYTES[dataset.dtype], address: addresses[i]!, bytes: bytesIn(dataset), done: [] },
+    ]),
+  );
   await refuseExisting(path);
   const temporary = `${path}.${process.pid}.tmp`;
   let handle: FileHandle;
@@ -121,8 +128,7 @@ class File implements Hdf5Writer {
         }
       }
     } catch (cause) {
-      const mend = hasCode(cause, "ENOSPC", "EDQUOT") ? "free some space or write elsewhere" : undefined;
-      throw this.#failed(cause, mend);
+      refuseWriting(this.#path, cause);
     }
   }
 
@@ -144,7 +150,7 @@ class File implements Hdf5Writer {
       await folder.sync().finally(() => folder.close());
     } catch (cause) {
       if (cause instanceof SaettaError) throw cause;
-      throw this.#failed(cause);
+      refuseWriting(this.#path, cause);
     }
   }
 
@@ -153,14 +159,6 @@ class File implements Hdf5Writer {
     await this.#handle.close(); // again is harmless
     await rm(this.#temporary, { force: true });
   }
-
-  #failed(cause: unknown, mend?: string): SaettaError {
-    return new SaettaError(`cannot be written (${messageOf(cause)})`, {
-      where: this.#path,
-      cause,
-      ...(mend === undefined ? {} : { mend }),
-    });
-  }
 }
 
 async function refuseExisting(path: string): Promise<void> {
@@ -168,7 +166,7 @@ async function refuseExisting(path: string): Promise<void> {
     await stat(path);
   } catch (cause) {
     if (hasCode(cause, "ENOENT")) return;
-    throw new SaettaError(`cannot be written (${messageOf(cause)})`, { where: path, cause });
+    refuseWriting(path, cause);
   }
   throw new SaettaError("exists already", { where: path, mend: "remove it or choose another name" });
 }
@@ -186,45 +184,59 @@ function claim(done: [number, number][], from: number, to: number): void {
   done.splice(before?.[1] === from ? i - 1 : i, (before?.[1] === from ? 1 : 0) + (after?.[0] === to ? 1 : 0), range);
 }
 
-/** Everything before the data, and where the data of each dataset goes. */
-function arrange(path: string, { datasets, attributes }: Hdf5Layout): { head: Buffer; placed: Map<string, Placed> } {
-  const placed = new Map<string, Placed>();
-  for (const { name, dtype, shape } of datasets) {
-    const bytes = shape.reduce((product, size) => product * size, BYTES[dtype]);
+type Dataset = Hdf5Layout["datasets"][number];
+
+function bytesIn({ dtype, shape }: Dataset): number {
+  return shape.reduce((product, size) => product * size, BYTES[dtype]);
+}
+
+/**
+ * Everything before the data, and the byte of the file where the data of each dataset begins: in
+ * their order, with gaps of zeros. `path` names the file in errors.
+ */
+export function layOutHdf5(
+  path: string,
+  { datasets, attributes }: Hdf5Layout,
+): { readonly head: Buffer; readonly addresses: readonly number[] } {
+  const names = new Set<string>();
+  for (const dataset of datasets) {
+    const { name, shape } = dataset;
     const whole =
-      shape.length > 0 && shape.every((size) => Number.isInteger(size) && size > 0) && Number.isSafeInteger(bytes);
-    if (!whole || !/^[\w.-]{1,255}$/.test(name) || placed.has(name))
+      shape.length > 0 &&
+      shape.every((size) => Number.isInteger(size) && size >= 0) &&
+      Number.isSafeInteger(bytesIn(dataset));
+    if (!whole || !/^[\w.-]{1,255}$/.test(name) || names.has(name))
       throw new RangeError(`not a dataset: ${name} [${shape.join(", ")}]`);
-    placed.set(name, { elementBytes: BYTES[dtype], address: 0, bytes, done: [] });
+    names.add(name);
   }
   // The sizes of the headers do not depend on the addresses in them: place with addresses of 0,
   // then write the real ones.
-  const root = (addresses: readonly number[]): Buffer =>
+  const root = (headers: readonly number[]): Buffer =>
     objectHeader([
       // Link info: links are in this header.
       message(0x02, Buffer.concat([Buffer.of(0, 0), u64(UNDEFINED), u64(UNDEFINED)])),
       message(0x0a, Buffer.of(0, 0)), // group info: all defaults
       ...datasets.map(({ name }, i) =>
-        message(0x06, Buffer.concat([Buffer.of(1, 0, name.length), Buffer.from(name), u64(addresses[i] ?? 0)])),
+        message(0x06, Buffer.concat([Buffer.of(1, 0, name.length), Buffer.from(name), u64(headers[i] ?? 0)])),
       ),
       ...Object.entries(attributes).map(([name, value]) => attributeMessage(path, name, value)),
     ]);
-  const headers = datasets.map(({ dtype, shape }) => datasetHeader(dtype, shape, 0, 0).length);
+  const lengths = datasets.map((dataset) => datasetHeader(dataset, 0).length);
   let at = SUPERBLOCK_BYTES + root([]).length;
-  const addresses = headers.map((length) => {
+  const headers = lengths.map((length) => {
     at += length;
     return at - length;
   });
-  const parts = [root(addresses)];
-  for (const { name, dtype, shape } of datasets) {
-    const dataset = placed.get(name) as Placed;
-    at = Math.ceil(at / ALIGNMENT) * ALIGNMENT;
-    placed.set(name, { ...dataset, address: at });
-    parts.push(datasetHeader(dtype, shape, at, dataset.bytes));
-    at += dataset.bytes;
+  const parts = [root(headers)];
+  const addresses: number[] = [];
+  for (const dataset of datasets) {
+    if (bytesIn(dataset) > 0) at = Math.ceil(at / ALIGNMENT) * ALIGNMENT;
+    addresses.push(at);
+    parts.push(datasetHeader(dataset, at));
+    at += bytesIn(dataset);
   }
   if (!Number.isSafeInteger(at)) throw new RangeError(`a file of ${at} bytes`);
-  return { head: Buffer.concat([superblock(at), ...parts]), placed };
+  return { head: Buffer.concat([superblock(at), ...parts]), addresses };
 }
 
 function superblock(endOfFile: number): Buffer {
@@ -239,12 +251,14 @@ function superblock(endOfFile: number): Buffer {
   return out;
 }
 
-function datasetHeader(dtype: "f16" | "f32" | "i32", shape: readonly number[], address: number, bytes: number): Buffer {
+function datasetHeader(dataset: Dataset, address: number): Buffer {
+  const bytes = bytesIn(dataset);
   return objectHeader([
-    message(0x01, dataspace(shape)),
-    message(0x03, encodeDatatype(dtype), 1),
+    message(0x01, dataspace(dataset.shape)),
+    message(0x03, encodeDatatype(dataset.dtype), 1),
     message(0x05, Buffer.of(2, 1, 2, 1, 0, 0, 0, 0)), // fill value: zero, never needed, storage allocated early
-    message(0x08, Buffer.concat([Buffer.of(3, 1), u64(address), u64(bytes)])), // layout: contiguous
+    // Layout: contiguous. A dataset without elements has no storage.
+    message(0x08, Buffer.concat([Buffer.of(3, 1), u64(bytes === 0 ? UNDEFINED : address), u64(bytes)])),
   ]);
 }
 

@@ -238,3 +238,22 @@ function typeOf(descr: string | undefined): Pick<Npy, "type" | "dtype" | "proble
 function unusable(type: string, what: string, mend: string): Pick<Npy, "type" | "dtype" | "problem"> {
   return { type, dtype: undefined, problem: { what, mend } };
 }
+
+/** The types that are written; `bytes3`: three bytes of text. */
+const WRITTEN = { f32: "<f4", f64: "<f8", i32: "<i4", i64: "<i8", bytes3: "|S3" } as const;
+export type NpyWrittenDType = keyof typeof WRITTEN;
+
+/** What is before the elements of an array, which are in row-major order. A multiple of 64 bytes. */
+export function npyHead(dtype: NpyWrittenDType, shape: readonly number[]): Buffer {
+  const lengths = shape.length === 1 ? `${shape[0]},` : shape.join(", ");
+  const dict = `{'descr': '${WRITTEN[dtype]}', 'fortran_order': False, 'shape': (${lengths}), }`;
+  const prefix = MAGIC.length + 4;
+  const bytes = Math.ceil((prefix + dict.length + 1) / 64) * 64;
+  const head = Buffer.alloc(bytes, " ");
+  head.write(MAGIC, "latin1");
+  head.set([1, 0], MAGIC.length);
+  head.writeUInt16LE(bytes - prefix, MAGIC.length + 2);
+  head.write(`${dict}`, prefix, "latin1");
+  head.write("\n", bytes - 1);
+  return head;
+}

@@ -1,7 +1,8 @@
 /** Files that are there whole or not at all: written aside, synced, renamed. */
 
 import { type FileHandle, open, rename, rm } from "node:fs/promises";
-import { messageOf, SaettaError } from "./errors.ts";
+import { pieces } from "./bytes.ts";
+import { hasCode, messageOf, SaettaError } from "./errors.ts";
 
 /** A file that gets its name when it is whole. Call `finish` or `abandon` once. */
 export class AtomicFile {
@@ -18,22 +19,23 @@ export class AtomicFile {
   /** Throws SaettaError when the file cannot be written there. */
   static async create(path: string): Promise<AtomicFile> {
     const aside = `${path}.${process.pid}.tmp`;
-    const file = await open(aside, "w").catch((cause: unknown) => {
-      throw new SaettaError(`cannot be written (${messageOf(cause)})`, { where: path, cause });
-    });
-    return new AtomicFile(path, aside, file);
+    return new AtomicFile(path, aside, await open(aside, "w").catch((cause: unknown) => refuseWriting(path, cause)));
   }
 
   /** Appends the bytes. */
   async write(bytes: Uint8Array): Promise<void> {
-    for (let done = 0; done < bytes.length; ) done += (await this.#file.write(bytes, done)).bytesWritten;
+    await appendTo(this.#file, bytes, this.#path);
   }
 
   /** Replaces the file at the path, if there is one. */
   async finish(): Promise<void> {
-    await this.#file.sync();
-    await this.#file.close();
-    await rename(this.#aside, this.#path);
+    try {
+      await this.#file.sync();
+      await this.#file.close();
+      await rename(this.#aside, this.#path);
+    } catch (cause) {
+      refuseWriting(this.#path, cause);
+    }
   }
 
   /** Leaves nothing. */
@@ -58,4 +60,24 @@ export async function atomicWrite(
     await file.abandon();
     throw thrown;
   }
+}
+
+/** Appends bytes to a file. Throws SaettaError that names `path`. */
+export async function appendTo(file: FileHandle, bytes: Uint8Array, path: string): Promise<void> {
+  try {
+    for (const piece of pieces(bytes))
+      for (let done = 0; done < piece.length; ) done += (await file.write(piece, done)).bytesWritten;
+  } catch (cause) {
+    refuseWriting(path, cause);
+  }
+}
+
+/** Throws SaettaError that says why `path` cannot be written. */
+export function refuseWriting(path: string, cause: unknown): never {
+  const full = hasCode(cause, "ENOSPC", "EDQUOT");
+  throw new SaettaError(`cannot be written (${messageOf(cause)})`, {
+    where: path,
+    cause,
+    ...(full ? { mend: "free some space or write elsewhere" } : {}),
+  });
 }
