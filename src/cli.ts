@@ -45,6 +45,11 @@ const COMMANDS: readonly Entry[] = [
     load: async () => (await import("./commands/eval.ts")).evalCommand,
   },
   {
+    name: "encode",
+    summary: "sparse codes of activations, as a file",
+    load: async () => (await import("./commands/encode.ts")).encodeCommand,
+  },
+  {
     name: "export",
     summary: "write an autoencoder for other programs",
     load: async () => (await import("./commands/export.ts")).exportCommand,
@@ -157,6 +162,7 @@ function plainly(text: string, command: Command | undefined): string {
 const DATA_ARGUMENT: Readonly<Record<string, string>> = {
   train: "name the activations without a flag: saetta train acts.h5",
   eval: "name the activations after the autoencoder: saetta eval RUN acts.h5",
+  encode: "name the activations after the autoencoder: saetta encode RUN acts.h5 --out codes.npz",
 };
 
 /** One line on stderr, and the exit code of the Contract: 2 for wrong usage, 1 for what failed. */

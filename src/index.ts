@@ -27,6 +27,7 @@ export type { Origin, RowDType, Source } from "./data/source.ts";
 export { type Dims, type Engine, NONE } from "./engine/engine.ts";
 export { type EngineName, type SelectOptions, selectEngine } from "./engine/select.ts";
 export { type HarvestOptions, type HarvestResult, harvest } from "./harvest/harvest.ts";
+export { type EncodeOptions, type EncodeResult, encode } from "./inference/encode.ts";
 export { type Exchange, type ExportOptions, exportSae, type ImportOptions, importSae } from "./inference/exchange.ts";
 export { type LoadOptions, loadSae, type RowStatistics, type Sae, type SparseCodes } from "./inference/sae.ts";
 export type { Comparison } from "./inference/verify.ts";

@@ -30,6 +30,8 @@ export interface RunData {
   readonly moved?: readonly string[] | undefined;
   /** What to do where they are not found. */
   readonly mend?: string;
+  /** Whether rows that are named need the targets that the run had. Default: true. */
+  readonly needsTarget?: boolean;
   readonly onNote?: (note: string) => void;
 }
 
@@ -44,7 +46,7 @@ export async function evalData(
   saePath: string,
   paths: readonly string[],
   asked: TrainOptions,
-  { moved, mend = NAME_THEM, onNote = () => undefined }: RunData = {},
+  { moved, mend = NAME_THEM, needsTarget = true, onNote = () => undefined }: RunData = {},
 ): Promise<EvalData> {
   const run = await runOf(saePath);
   const config = run === undefined ? undefined : await readRunConfig(run);
@@ -60,7 +62,7 @@ export async function evalData(
       ? paths
       : (moved ?? (await locateData(run, config, mend, onNote)));
   const givenTarget = targetPaths(asked);
-  if (paths.length > 0 && givenTarget === undefined && config?.options.target !== undefined) {
+  if (needsTarget && paths.length > 0 && givenTarget === undefined && config?.options.target !== undefined) {
     throw new UsageError("belongs to a run with targets, so the activations need theirs", {
       where: saePath,
       mend: "name them with --target",

@@ -5,7 +5,7 @@ import { parseCount } from "../util/numbers.ts";
 import { LOSS_TOKENS } from "./eval-loss.ts";
 import { type EvalFlags, judgeAll } from "./eval-run.ts";
 import { markdown, resultText } from "./eval-text.ts";
-import { addFlags, choice, givenOptions, ROW_OPTIONS, weightsFlag } from "./flags.ts";
+import { addFlags, choice, DATA_FLAGS, givenOptions, weightsFlag } from "./flags.ts";
 import { INFERENCE_DTYPE, inferenceEngine } from "./inference-engine.ts";
 
 interface Flags extends EvalFlags {
@@ -53,13 +53,7 @@ export function evalCommand(program: Command): void {
       "after",
       "\nExamples:\n  saetta eval runs/first --features 5\n  saetta eval runs/a runs/b --loss --markdown\n",
     );
-  addFlags(
-    command,
-    ["engine", "dtype", "threads", "dataset", "target", "targetDataset", "as", "nonFinite", ...ROW_OPTIONS],
-    {
-      dtype: INFERENCE_DTYPE,
-    },
-  );
+  addFlags(command, DATA_FLAGS, { dtype: INFERENCE_DTYPE });
   command.action(async (path: string, more: readonly string[], flags: Flags) => {
     const asked = givenOptions(command);
     await using engine = await inferenceEngine(asked);

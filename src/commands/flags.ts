@@ -82,6 +82,19 @@ const HEADING: Readonly<Record<keyof TrainOptions, (typeof HEADINGS)[number]>> =
 /** Options that leave rows out: of training, and of what an autoencoder is judged by. */
 export const ROW_OPTIONS = ["excludeTokens", "excludePositions", "maxNorm", "zeroRows"] as const;
 
+/** Options of commands that encode rows with a trained autoencoder: engine, files, rows. */
+export const DATA_FLAGS = [
+  "engine",
+  "dtype",
+  "threads",
+  "dataset",
+  "target",
+  "targetDataset",
+  "as",
+  "nonFinite",
+  ...ROW_OPTIONS,
+] as const;
+
 /** The words that each flag of the schema takes, for completion. */
 const WORDS = new WeakMap<Option, readonly string[]>();
 

@@ -15,7 +15,7 @@ import { parseCount } from "../util/numbers.ts";
 import { createProgressLine, type ProgressLine } from "../util/progress.ts";
 import { evalData } from "./eval-data.ts";
 import { noteOddities } from "./eval-run.ts";
-import { addFlags, givenOptions, ROW_OPTIONS, weightsFlag } from "./flags.ts";
+import { addFlags, DATA_FLAGS, givenOptions, weightsFlag } from "./flags.ts";
 import { INFERENCE_DTYPE, inferenceEngine } from "./inference-engine.ts";
 import { note } from "./note.ts";
 
@@ -38,7 +38,7 @@ async function heldOutOf(sae: Sae & { readonly path: string }): Promise<FeatureS
   try {
     const { source, ranges, nonFinite } = await evalData(resolve(sae.path), [], {});
     try {
-      const { fvu, rows } = await evaluate(sae, source.dtype, rowsOf(source, ranges, nonFinite));
+      const { fvu, rows } = await evaluate(sae, source.dtype, rowsOf(source, ranges, nonFinite, sae.rowsAtOnce));
       return { fvu, rows };
     } finally {
       await source.close();
@@ -69,13 +69,7 @@ export function reportCommand(program: Command): void {
     .addOption(weightsFlag())
     .option("--max-rows <N>", "look at no more than N rows, evenly spread", (text) => parseCount(text, "--max-rows"))
     .addHelpText("after", "\nExample:\n  saetta report runs/first --data acts.h5 --out features.html\n");
-  addFlags(
-    command,
-    ["engine", "dtype", "threads", "dataset", "target", "targetDataset", "as", "nonFinite", ...ROW_OPTIONS],
-    {
-      dtype: INFERENCE_DTYPE,
-    },
-  );
+  addFlags(command, DATA_FLAGS, { dtype: INFERENCE_DTYPE });
   command.action(async (path: string, { data = [], out, force, model, tokenizer, weights, maxRows }: Flags) => {
     if (force !== true) await refuseTaken(out);
     const asked = givenOptions(command);

@@ -51,7 +51,7 @@ export async function collectFeatures(
   const profiles = new Profiles(n);
   const total = countRows(ranges);
   let inText = new RowsInText(source, textOf);
-  const metrics = await evaluate(sae, source.dtype, rowsOf(source, ranges, nonFinite), {
+  const metrics = await evaluate(sae, source.dtype, rowsOf(source, ranges, nonFinite, sae.rowsAtOnce), {
     async onChunk(chunk, codes) {
       const rows = await inText.next(chunk.numbers);
       profiles.add(rows, codes);
@@ -68,7 +68,7 @@ export async function collectFeatures(
     uses.startNext();
     inText = new RowsInText(source, textOf);
     let done = 0;
-    for await (const { raw, rows, numbers } of rowsOf(source, ranges, nonFinite)) {
+    for await (const { raw, rows, numbers } of rowsOf(source, ranges, nonFinite, sae.rowsAtOnce)) {
       const { kinds } = await inText.next(numbers);
       if (kinds) uses.add(kinds, await sae.encodeRaw(raw, source.dtype, rows));
       done += rows;

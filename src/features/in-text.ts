@@ -3,9 +3,10 @@
 import { atMost } from "../data/chunks.ts";
 import type { Range } from "../data/holdout.ts";
 import type { Source } from "../data/source.ts";
+import { refuseWidth } from "../inference/refuse-width.ts";
 import type { Sae } from "../inference/sae.ts";
 import type { Tokenizer } from "../language-model/tokenizer.ts";
-import { type EvalReport, evalReport, type ReportOptions, refuseWidth } from "../metrics/report.ts";
+import { type EvalReport, evalReport, type ReportOptions } from "../metrics/report.ts";
 import { SaettaError } from "../util/errors.ts";
 import { counted, formatCount, formatPercent } from "../util/format.ts";
 import { type CollectedFeatures, collectFeatures } from "./collect-features.ts";

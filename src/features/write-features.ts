@@ -19,12 +19,12 @@ import {
   type TokenEffect,
 } from "../explorer/shared/format.ts";
 import { FeatureWriter } from "../explorer/write.ts";
+import { refuseWidth } from "../inference/refuse-width.ts";
 import type { Sae } from "../inference/sae.ts";
 import type { LanguageModel } from "../language-model/load.ts";
 import type { Tokenizer } from "../language-model/tokenizer.ts";
 import { openUnembedding } from "../language-model/unembedding.ts";
 import type { Evaluation } from "../metrics/evaluate.ts";
-import { refuseWidth } from "../metrics/report.ts";
 import type { FeatureSummary } from "../run-files/feature-summary.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";

@@ -81,6 +81,8 @@ const NO_TRAINING: Hyper = {
 
 /** Rows that go through the engine at once. */
 const CAPACITY = 2048;
+/** Rows of a call, and slots of the codes of a call whose rows use all latents. */
+const [CALL_ROWS, CALL_SLOTS] = [4096, 2 ** 25];
 
 /**
  * Loads an autoencoder from a run folder, a checkpoint folder, or a folder or file of sparsify,
@@ -193,6 +195,15 @@ export class Sae implements AsyncDisposable {
     this.#close = close;
   }
 
+  /**
+   * Rows of a call of `encodeRaw` or `reconstructRaw` that take a bounded amount of memory, however
+   * many latents are active: 128 MiB of latents, and as much of values.
+   */
+  get rowsAtOnce(): number {
+    if (!mayOverflow(this.#plan.rule)) return CALL_ROWS;
+    return Math.min(CALL_ROWS, Math.max(64, 2 ** Math.floor(Math.log2(CALL_SLOTS / this.dims.n))));
+  }
+
   /** rows [B*d] -> their codes. Throws SaettaError when a row is not finite. */
   encode(rows: Float32Array): Promise<SparseCodes> {
     return this.encodeRaw(bytesOf(rows), "f32", this.#rowsIn(rows.length));
@@ -302,8 +313,9 @@ export class Sae implements AsyncDisposable {
     const parts: CodesOfRows[] = [];
     const output = new Float32Array(decode ? count * dOut : 0);
     const statistics = this.#statisticsOf(raw, dtype, count);
-    for (let first = 0; first < count; first += CAPACITY) {
-      const rows = Math.min(CAPACITY, count - first);
+    const most = Math.min(CAPACITY, this.rowsAtOnce);
+    for (let first = 0; first < count; first += most) {
+      const rows = Math.min(most, count - first);
       const pass = this.#pass(rows, dtype, this.k);
       const { engine } = this;
       engine.write(pass.raw!, raw.subarray(first * rowBytes, (first + rows) * rowBytes));

@@ -4,8 +4,8 @@ import type { NonFinite } from "../data/batches.ts";
 import { atMost, rowsOf } from "../data/chunks.ts";
 import { countRows, type Range } from "../data/holdout.ts";
 import type { Source } from "../data/source.ts";
+import { refuseWidth } from "../inference/refuse-width.ts";
 import { loadSae, type Sae } from "../inference/sae.ts";
-import { SaettaError } from "../util/errors.ts";
 import { type Evaluation, evaluate } from "./evaluate.ts";
 
 export interface EvalReport {
@@ -48,7 +48,7 @@ export async function evalReport(
   let done = 0;
   const metrics =
     options.metrics ??
-    (await evaluate(sae, source.dtype, rowsOf(source, chosen, nonFinite), {
+    (await evaluate(sae, source.dtype, rowsOf(source, chosen, nonFinite, sae.rowsAtOnce), {
       onChunk: (chunk) => {
         done += chunk.rows;
         onProgress?.(done, total);
@@ -57,7 +57,8 @@ export async function evalReport(
   let fvuWithoutUnitDecoder: number | null = null;
   if (sae.weights === "ema" && sae.path !== undefined) {
     await using short = await loadSae(sae.path, { engine: sae.engine, weights: "ema", unitDecoder: false });
-    fvuWithoutUnitDecoder = (await evaluate(short, source.dtype, rowsOf(source, chosen, nonFinite))).fvu;
+    fvuWithoutUnitDecoder = (await evaluate(short, source.dtype, rowsOf(source, chosen, nonFinite, sae.rowsAtOnce)))
+      .fvu;
   }
   return {
     autoencoder: sae.path ?? "in memory",
@@ -68,31 +69,4 @@ export async function evalReport(
     metrics,
     fvuWithoutUnitDecoder,
   };
-}
-
-/**
- * Throws SaettaError where rows or targets are not as wide as the autoencoder, or an autoencoder is
- * given targets.
- */
-export function refuseWidth(sae: Sae, source: Source): void {
-  const { dIn: d, dOut, untied = false } = sae.dims;
-  if (source.dOut !== undefined && !untied) {
-    throw new SaettaError("is an autoencoder, which has no targets", {
-      where: sae.path ?? "",
-      mend: "leave out --target",
-    });
-  }
-  if (source.dOut !== undefined && source.dOut !== dOut) {
-    throw new SaettaError(`targets have ${source.dOut} numbers, but the transcoder writes ${dOut}`, {
-      where: source.targetPaths?.join(", ") ?? "",
-    });
-  }
-  if (source.dIn !== d) {
-    throw new SaettaError(
-      `rows have ${source.dIn} numbers, but the autoencoder${sae.path === undefined ? "" : ` in ${sae.path}`} takes ${d}`,
-      {
-        where: source.paths.join(", "),
-      },
-    );
-  }
 }

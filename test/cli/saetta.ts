@@ -14,6 +14,7 @@ export const COMMANDS = [
   "resume",
   "ls",
   "eval",
+  "encode",
   "export",
   "import",
   "report",
