@@ -243,7 +243,7 @@ function unusable(type: string, what: string, mend: string): Pick<Npy, "type" | 
 const WRITTEN = { f32: "<f4", f64: "<f8", i32: "<i4", i64: "<i8", bytes3: "|S3" } as const;
 export type NpyWrittenDType = keyof typeof WRITTEN;
 
-/** What is before the elements of an array, which are in row-major order. A multiple of 64 bytes. */
+/** What comes before the elements of a row-major array. A multiple of 64 bytes. */
 export function npyHead(dtype: NpyWrittenDType, shape: readonly number[]): Buffer {
   const lengths = shape.length === 1 ? `${shape[0]},` : shape.join(", ");
   const dict = `{'descr': '${WRITTEN[dtype]}', 'fortran_order': False, 'shape': (${lengths}), }`;

@@ -38,8 +38,8 @@ export class ZipWriter {
   }
 
   /**
-   * Adds an entry of `size` bytes, which `content` writes in pieces. It is called twice: the checksum
-   * comes before the data.
+   * Adds an entry of `size` bytes, which `content` writes in pieces. It is called twice: the
+   * checksum comes before the data.
    */
   async add(name: string, size: number, content: (write: Write) => Promise<void>): Promise<void> {
     let sum = 0;

@@ -33,7 +33,7 @@ export interface EncodeOptions {
 export interface EncodeResult {
   readonly out: string;
   readonly rows: number;
-  /** Rows of the data that are not in the file: outside the ranges, beyond `maxRows`, not finite. */
+  /** Rows of the data that are not in the file: outside the ranges, over `maxRows`, not finite. */
   readonly leftOut: number;
   readonly latents: number;
   readonly codes: number;
