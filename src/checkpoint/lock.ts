@@ -1,17 +1,15 @@
 /**
- * One writer to a run folder. flock(2) on `runDir/lock`: the kernel frees it when its holder dies,
- * however that happens, so there is no stale lock to judge and no race in taking over; it holds
- * across containers and, on current Linux, over NFS. A file with a process id would need a liveness
- * test, which is wrong across machines and races; a socket is bound to one machine and to 107 bytes
- * of path. Node has no flock, so it is called through koffi.
+ * One writer to a run folder: flock(2) on `runDir/lock`, which holds across containers and, on
+ * current Linux, over NFS. A file with a process id would need a liveness test, which is wrong
+ * across machines and races; a socket is bound to one machine and to 107 bytes of path.
  */
 
-import { closeSync, fstatSync, ftruncateSync, openSync, readFileSync, statSync, writeSync } from "node:fs";
+import { closeSync, ftruncateSync, openSync, readFileSync, writeSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
-import koffi from "koffi";
 import { LOCK, lockText } from "../run-files/names.ts";
 import { messageOf, SaettaError } from "../util/errors.ts";
+import { HAS_FLOCK, isAt, tryFlock } from "../util/flock.ts";
 
 export interface RunLock {
   /**
@@ -22,16 +20,10 @@ export interface RunLock {
   release(): void;
 }
 
-const LOCK_EX = 2;
-const LOCK_NB = 4;
-
-let flock: ((fd: number, operation: number) => number) | undefined;
-
 /** Locks the folder for this process, or throws a SaettaError that names the holder. */
 export function lockRun(runDir: string): RunLock {
   const path = join(runDir, LOCK);
-  if (process.platform === "win32")
-    return { warning: `${path}: not locked, this system has no flock`, release: () => undefined };
+  if (!HAS_FLOCK) return { warning: `${path}: not locked, this system has no flock`, release: () => undefined };
   const { fd, warning } = lockedFile(path, runDir);
   try {
     ftruncateSync(fd);
@@ -50,7 +42,6 @@ export function lockRun(runDir: string): RunLock {
 }
 
 function lockedFile(path: string, runDir: string): { readonly fd: number; readonly warning: string | undefined } {
-  flock ??= koffi.load(null).func("int flock(int fd, int operation)") as (fd: number, operation: number) => number;
   while (true) {
     let fd: number;
     try {
@@ -62,14 +53,14 @@ function lockedFile(path: string, runDir: string): { readonly fd: number; readon
         mend: "choose a folder that you may write to",
       });
     }
-    if (flock(fd, LOCK_EX | LOCK_NB) !== 0) {
-      const code = koffi.errno();
-      if (code !== koffi.os.errno.EAGAIN) {
-        return {
-          fd,
-          warning: `${path}: not locked, this file system has no locks (error ${code}); take care that only one process writes to the run`,
-        };
-      }
+    const taken = tryFlock(fd);
+    if (typeof taken === "number") {
+      return {
+        fd,
+        warning: `${path}: not locked, this file system has no locks (error ${taken}); take care that only one process writes to the run`,
+      };
+    }
+    if (taken === "taken") {
       closeSync(fd);
       const holder = holderOf(path);
       throw new SaettaError(`another process is writing to this run${holder === "" ? "" : ` (${holder})`}`, {
@@ -90,9 +81,4 @@ function holderOf(path: string): string {
   } catch {
     return ""; // gone since
   }
-}
-
-function isAt(fd: number, path: string): boolean {
-  const [held, found] = [fstatSync(fd, { bigint: true }), statSync(path, { bigint: true, throwIfNoEntry: false })];
-  return found !== undefined && held.ino === found.ino && held.dev === found.dev;
 }
