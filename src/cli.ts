@@ -8,6 +8,7 @@ import "./util/threads.ts";
 import "./util/hold-signals.ts";
 
 import { Command, CommanderError } from "commander";
+import { isHubPath } from "./hub/address.ts";
 import { ourWord } from "./other-words.ts";
 import { hasCode, messageOf, SaettaError, systemError } from "./util/errors.ts";
 import { VERSION } from "./util/version.ts";
@@ -106,6 +107,7 @@ async function defineAll(program: Command): Promise<void> {
 
 async function main(argv: readonly string[]): Promise<number> {
   try {
+    if (argv.some(isHubPath)) (await import("./commands/hub-progress.ts")).showHubProgress();
     await (await programFor(argv)).parseAsync(argv, { from: "user" });
     return Number(process.exitCode ?? 0);
   } catch (thrown) {

@@ -2,25 +2,25 @@
 
 import type { Dirent } from "node:fs";
 import { readdir, stat } from "node:fs/promises";
-import { basename, dirname, extname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { cannotOpen, noParquet } from "../formats/open-file.ts";
+import { isHubPath } from "../hub/address.ts";
 import { FormatError, hasCode, SaettaError } from "../util/errors.ts";
 import { Fields, readJsonFile } from "../util/json.ts";
-
-/** Extensions of files of activations, by the kind of file. */
-const KINDS: Readonly<Record<string, string>> = {
-  ".h5": "HDF5",
-  ".hdf5": "HDF5",
-  ".npy": "npy",
-  ".safetensors": "safetensors",
-  ".arrow": "Arrow",
-  ".pt": "torch",
-};
-
-/** Whether a file of this name in a folder is taken for activations. */
-export function isActivationsName(name: string): boolean {
-  return KINDS[extname(name).toLowerCase()] !== undefined;
-}
+import {
+  DICT,
+  INDEX,
+  isActivationsName,
+  isDataset,
+  isParquet,
+  kindOf,
+  matches,
+  natural,
+  noActivations,
+  STATE,
+  severalKinds,
+  UNJOINED,
+} from "./file-names.ts";
 
 /** Files, and what is to be said of them. */
 export interface Files {
@@ -31,10 +31,11 @@ export interface Files {
 /**
  * The files of `path`, in natural order (shard-2 before shard-10): of a folder all that are
  * activations by their names, of one kind; of a name with * or ? in its last part all that match,
- * unless a file has that very name; else the path itself. Throws SaettaError when there are none,
- * or kinds are mixed.
+ * unless a file has that very name; else the path itself. What is on the Hub is fetched first.
+ * Throws SaettaError when there are none, or kinds are mixed.
  */
 export async function filesOf(path: string, dataset?: string): Promise<Files> {
+  if (isHubPath(path)) return filesOf(await (await import("./from-hub.ts")).fetchActivations(path), dataset);
   const found = await stat(path).catch((cause: unknown) => {
     if (hasCode(cause, "ENOENT", "ENOTDIR")) return undefined;
     throw cannotOpen(path, cause);
@@ -69,14 +70,11 @@ export async function holdsActivations(folder: string): Promise<boolean> {
   return (await datasetsIn(folder, entries)).length > 0;
 }
 
-const isParquet = (name: string): boolean => name.toLowerCase().endsWith(".parquet");
-
 async function shards(folder: string, dataset: string | undefined): Promise<Files> {
   const entries = await readdir(folder, { withFileTypes: true }).catch((cause: unknown) => {
     throw cannotOpen(folder, cause);
   });
   if (isDataset(entries.map(({ name }) => name))) return plain(await datasetFiles(folder));
-  const kindOf = (name: string) => KINDS[extname(name).toLowerCase()];
   const names = natural(
     entries.filter((entry) => !entry.isDirectory() && isActivationsName(entry.name)).map(({ name }) => name),
   );
@@ -85,17 +83,9 @@ async function shards(folder: string, dataset: string | undefined): Promise<File
     if (entries.some(({ name }) => isParquet(name))) throw noParquet(folder);
     const datasets = await datasetsIn(folder, entries);
     if (datasets.length > 0) return joinedDatasets(folder, entries, datasets);
-    throw new SaettaError("the folder has no files of activations (.h5, .hdf5, .npy, .safetensors, .arrow, .pt)", {
-      where: folder,
-      mend: "name another",
-    });
+    throw noActivations(folder);
   }
-  if (kinds.size > 1) {
-    throw new SaettaError(`the folder has files of several kinds (${[...kinds].join(", ")})`, {
-      where: folder,
-      mend: `name those that are meant, such as '${join(folder, `*${extname(names[0] as string)}`)}'`,
-    });
-  }
+  if (kinds.size > 1) throw severalKinds(folder, names);
   for (const { name } of entries) {
     if (!name.endsWith(INDEX)) continue;
     const files = await indexed(join(folder, name), dataset);
@@ -121,12 +111,6 @@ function missingParts(names: readonly string[]): string[] {
       : [];
   });
 }
-
-/**
- * How the names of indices end that say which file of several holds which tensor
- * (https://github.com/huggingface/safetensors).
- */
-const INDEX = ".safetensors.index.json";
 
 /**
  * The files that an index names, each of which must be there; those with the tensor `dataset`,
@@ -162,16 +146,6 @@ function plainName(name: string, where: string): string {
     throw new FormatError(`names ${JSON.stringify(name)}, which is no file of the folder`, { where });
   return name;
 }
-
-/** The files that tell a folder that Hugging Face's save_to_disk wrote. */
-const STATE = "state.json";
-const INFO = "dataset_info.json";
-/** Of a DatasetDict: a folder for each split. */
-const DICT = "dataset_dict.json";
-/** Where SAELens keeps the parts of a cache until all are written. */
-const UNJOINED = ".tmp_shards";
-
-const isDataset = (names: readonly string[]): boolean => names.includes(STATE) && names.includes(INFO);
 
 /** The files of a Hugging Face dataset, in the order that it gives. */
 async function datasetFiles(folder: string): Promise<string[]> {
@@ -233,35 +207,4 @@ async function datasetsIn(folder: string, entries: readonly Dirent[]): Promise<s
     if (isDataset(names)) found.push(join(folder, name));
   }
   return found;
-}
-
-const collator = new Intl.Collator("en", { numeric: true });
-
-/** Numbers in names by their value. */
-function natural(names: readonly string[]): string[] {
-  return [...names].sort((a, b) => collator.compare(a, b) || (a < b ? -1 : 1));
-}
-
-/**
- * Whether the whole name matches: * any characters, ? one; a name that begins with a dot only where
- * the pattern does.
- */
-function matches(name: string, pattern: string): boolean {
-  if (name.startsWith(".") && !pattern.startsWith(".")) return false;
-  // After a mismatch only the last * need take one character more, so this takes at most name x
-  // pattern steps.
-  let [at, of, star, resume] = [0, 0, -1, 0];
-  while (at < name.length) {
-    if (pattern[of] === "*") {
-      star = of++;
-      resume = at;
-    } else if (pattern[of] === "?" || pattern[of] === name[at]) {
-      of++;
-      at++;
-    } else if (star >= 0) {
-      of = star + 1;
-      at = ++resume;
-    } else return false;
-  }
-  return /^\**$/.test(pattern.slice(of));
 }

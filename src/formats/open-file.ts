@@ -39,11 +39,14 @@ export function cannotOpen(path: string, cause: unknown): SaettaError {
 
 export type ArrayFormat = "hdf5" | "npy" | "safetensors" | "zip" | "arrow" | "parquet";
 
-/** What a Parquet file, or a folder of them, is answered with. */
-export function noParquet(path: string): FormatError {
+/**
+ * What a Parquet file, or a folder of them, is answered with. `from`: the arguments with which
+ * Python's `datasets` loads it.
+ */
+export function noParquet(path: string, from = '"parquet", data_files=FILES'): FormatError {
   return new FormatError("is Parquet, which is not read", {
     where: path,
-    mend: 'convert it: datasets.load_dataset("parquet", data_files=FILES, split="train").save_to_disk(DIR), then name DIR',
+    mend: `convert it: datasets.load_dataset(${from}, split="train").save_to_disk(DIR), then name DIR`,
   });
 }
 

@@ -39,7 +39,7 @@ describe("hostile repos", () => {
     expect(await readdir(root).catch(() => [])).toEqual([]);
     const place = await locate(hub(), parseHubPath("hf://org/saes"));
     expect(place.unsafe).toBe(1);
-    await expect(fetchInto(hub(), place, [{ path, size: 2 }])).rejects.toThrow("would not stay in the cache");
+    await expect(fetchInto(hub(), place, [{ path, bytes: 2 }])).rejects.toThrow("would not stay in the cache");
   });
 
   it.each([
@@ -109,7 +109,7 @@ describe("hostile repos", () => {
     const place = await locate(hub(), parseHubPath("hf://org/odd"));
     await fetchInto(hub(), place, place.files);
     server.repos.set("org/odd", repoOf("org/odd", { "a/b": "hi" }));
-    await expect(fetchInto(hub(), place, [{ path: "a/b", size: 2 }])).rejects.toThrow(
+    await expect(fetchInto(hub(), place, [{ path: "a/b", bytes: 2 }])).rejects.toThrow(
       "is a link or a file where the cache has a folder",
     );
   });

@@ -97,10 +97,10 @@ async function located(hub: Hub, address: HubAddress, { commit, isFolder }: InCa
     if (entry.isDirectory()) continue;
     const at = join(entry.parentPath, entry.name);
     // A link to a blob that is gone.
-    const size = (await stat(at).catch(() => undefined))?.size;
-    if (size === undefined) continue;
+    const bytes = (await stat(at).catch(() => undefined))?.size;
+    if (bytes === undefined) continue;
     const below = at.slice(root.length + 1).replaceAll("\\", "/");
-    files.push({ path: folder === "" ? below : `${folder}/${below}`, size });
+    files.push({ path: folder === "" ? below : `${folder}/${below}`, bytes });
   }
   return { address, commit, isFolder, folder, files, cached: true, unsafe: 0 };
 }

@@ -9,7 +9,7 @@ import { isCommit, isSafePath } from "./safe-path.ts";
 export interface HubFile {
   /** In the repo, with "/" between its parts. */
   readonly path: string;
-  readonly size: number;
+  readonly bytes: number;
 }
 
 /** The commit that the revision is now. */
@@ -70,7 +70,7 @@ function fileOf(entry: Json, url: string): HubFile | undefined {
   const linked = typeof lfs === "object" && lfs !== null ? asObject(lfs, "lfs", url).size : undefined;
   const bytes = linked ?? size;
   if (typeof path === "string" && typeof bytes === "number" && Number.isSafeInteger(bytes) && bytes >= 0)
-    return { path, size: bytes };
+    return { path, bytes };
   throw new FormatError("a file has no path or no size", { where: url });
 }
 

@@ -10,6 +10,7 @@ import { INFERENCE_FILES, newestCheckpoint, openCheckpoint, type Refusal } from 
 import { disk } from "../checkpoint/storage.ts";
 import type { Engine, Params } from "../engine/engine.ts";
 import { openSafetensors, type Safetensors } from "../formats/safetensors.ts";
+import { isHubPath, parseHubPath } from "../hub/address.ts";
 import type { Told } from "../interchange/format.ts";
 import type { FoundForeign } from "../interchange/index.ts";
 import { checkShape, safetensorsFloats } from "../interchange/tensors.ts";
@@ -49,14 +50,23 @@ export interface FoundSae extends SaeOrigin {
   readonly foreign?: FoundForeign & { readonly told: Told };
 }
 
+/** What may have been meant by "org/repo", where there is no folder "org" here. */
+async function hubHint(path: string): Promise<{ readonly mend?: string }> {
+  const [, org] = /^(\w[\w.-]*)\/\w[\w.-]*(?:\/|$)/.exec(path) ?? [];
+  if (org === undefined || (await stat(org).catch(() => undefined)) !== undefined) return {};
+  return { mend: `if it is on the Hugging Face Hub, name it hf://${path}` };
+}
+
 /**
  * Finds an autoencoder: in a run folder the newest whole checkpoint; else a checkpoint, or what
- * another program wrote. `weights` default: the average where there is one. `told` is for files
- * that do not say all. Throws when the path holds none, or no average though it was asked for.
+ * another program wrote. What is on the Hub is fetched first. `weights` default: the average where
+ * there is one. `told` is for files that do not say all. Throws when the path holds none, or no
+ * average though it was asked for.
  */
 export async function findSae(path: string, weights?: WeightsKind, told: Told = {}): Promise<FoundSae> {
-  const found = await stat(path).catch((cause: unknown) => {
-    throw new SaettaError("there is no such file or folder", { where: path, cause });
+  if (isHubPath(path)) return findSae(await (await import("../interchange/from-hub.ts")).fetchSae(path), weights, told);
+  const found = await stat(path).catch(async (cause: unknown) => {
+    throw new SaettaError("there is no such file or folder", { where: path, cause, ...(await hubHint(path)) });
   });
   const folder = found.isDirectory() ? path : dirname(path);
   const names = new Set(await disk.list(folder));
@@ -123,6 +133,8 @@ export async function findSae(path: string, weights?: WeightsKind, told: Told = 
  * an autoencoder or of several, or one of their files.
  */
 export async function namesSae(path: string): Promise<boolean> {
+  // Nothing is asked of the Hub yet: activations are in datasets, or called as such.
+  if (isHubPath(path)) return parseHubPath(path).kind === "model" && !/\.(npy|h5|hdf5|arrow)$/.test(path);
   const found = await stat(path).catch(() => undefined);
   if (found === undefined) return [WEIGHTS, OWN_WEIGHTS, CFG].includes(basename(path));
   const names = new Set(await disk.list(found.isDirectory() ? path : dirname(path)));
