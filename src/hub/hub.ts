@@ -48,7 +48,7 @@ export interface Ask {
   readonly method?: "GET" | "HEAD" | "POST" | "PUT";
   readonly headers?: Readonly<Record<string, string>>;
   /** Called for every try, since a stream can be read once. */
-  readonly body?: () => BodyInit;
+  readonly body?: () => string | Uint8Array<ArrayBuffer> | ReadableStream<Uint8Array>;
   /** Of what, in errors. */
   readonly address: HubAddress;
   readonly to?: "read" | "write";
@@ -186,7 +186,7 @@ async function follow(hub: Hub, start: string, request: Ask): Promise<Answer> {
     const timer = setTimeout(() => started.abort(new DOMException("", "TimeoutError")), hub.patience * 1000);
     // A body takes its time; what comes back is watched by its reader.
     if (body !== undefined) clearTimeout(timer);
-    const response = await fetch(url, {
+    const response = await fetch(url.href, {
       ...{ method, headers, redirect: "manual", signal: started.signal },
       ...(body === undefined ? {} : { body: body(), duplex: "half" }),
     }).finally(() => clearTimeout(timer));
@@ -202,7 +202,7 @@ async function follow(hub: Hub, start: string, request: Ask): Promise<Answer> {
     }
     await close();
     passed.unshift(response.headers);
-    const next = URL.canParse(location, url) ? new URL(location, url) : undefined;
+    const next = URL.canParse(location, url.href) ? new URL(location, url) : undefined;
     if (
       next === undefined ||
       !/^https?:$/.test(next.protocol) ||
