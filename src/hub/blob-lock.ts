@@ -1,4 +1,6 @@
-/** One process fetches a blob, whichever tool of the Hub it is: flock(2) on the file in `.locks`. */
+/**
+ * One process fetches a blob, whichever tool of the Hub it is: flock(2) on the file in `.locks`.
+ */
 
 import { closeSync, constants, fchmodSync, openSync } from "node:fs";
 import { dirname } from "node:path";

@@ -53,7 +53,7 @@ export async function fetchFile(hub: Hub, file: AtCommit): Promise<string> {
   return pointer;
 }
 
-/** ETag and size of a file; the Hub says them in its answer, before it sends on to where the content is. */
+/** ETag and size of a file; the Hub says them before it sends on to where the content is. */
 async function headOf(hub: Hub, file: AtCommit): Promise<{ readonly etag: string; readonly size: number }> {
   const { address } = file;
   const answer = await ask(hub, fileUrl(hub, file), {

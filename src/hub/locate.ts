@@ -1,4 +1,6 @@
-/** What an address names: a file, or a folder with its files. Nothing of their content is fetched. */
+/**
+ * What an address names: a file, or a folder with its files. Nothing of their content is fetched.
+ */
 
 import type { Dirent } from "node:fs";
 import { readdir, stat } from "node:fs/promises";

@@ -28,7 +28,9 @@ export function pageOf({ kind, name }: HubAddress, endpoint: string): string {
   return `${endpoint}/${kind === "dataset" ? "datasets/" : ""}${name}`;
 }
 
-/** The error for an answer that is no success. `body` is shown where the Hub gives no other reason. */
+/**
+ * The error for an answer that is no success. `body` is shown where the Hub gives no other reason.
+ */
 export function refusalOf(status: number, headers: Headers, body: string, asked: Asked): HubError {
   const { address, endpoint, hasToken, to = "read" } = asked;
   const code = headers.get("x-error-code");

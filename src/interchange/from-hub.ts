@@ -99,7 +99,7 @@ function several(address: HubAddress, names: readonly string[]): SaettaError {
   });
 }
 
-/** How the autoencoder of these weights is named: by its folder, or by the file where a folder has many. */
+/** How an autoencoder is named: by its folder, or by its file where the folder has many. */
 function nameOfSae(weights: string): string {
   const known = WEIGHTS.find((name) => weights === name || weights.endsWith(`/${name}`));
   return known === undefined || weights === known ? weights : weights.slice(0, -known.length - 1);

@@ -1,4 +1,6 @@
-/** A client of the Hub of the tests, with a cache for each test. Waits take no time and are noted. */
+/**
+ * A client of the Hub of the tests, with a cache for each test. Waits take no time and are noted.
+ */
 
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
