@@ -91,6 +91,11 @@ const COMMANDS: readonly Entry[] = [
     load: async () => (await import("./commands/bench.ts")).benchCommand,
   },
   {
+    name: "python-path",
+    summary: "print the folder of the Python package",
+    load: async () => (await import("./commands/python-path.ts")).pythonPathCommand,
+  },
+  {
     name: "completion",
     summary: "print a script that completes saetta's words in your shell",
     load: async () => {

@@ -40,7 +40,7 @@ export async function trainedSae(
     const bytes = await engine.read(tensor);
     const folded = fold.folds(name) ? divided(bytes, engine.real, fold.divisor(name)) : bytes;
     const values = engine.real === "f64" ? float64Of(folded) : float32Of(folded);
-    engine.write(tensor, bytesOf(average === undefined ? values : corrected(name, values, dims.dOut, average)));
+    engine.write(tensor, bytesOf(average === undefined ? values : corrected(name, values, dims, average)));
   }
   const found = { ...where, description, weights: average === undefined ? "raw" : "ema", refusals: [] } as const;
   return saeOver(found, engine, weights, () => engine.close());

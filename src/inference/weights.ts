@@ -16,6 +16,7 @@ import type { FoundForeign } from "../interchange/index.ts";
 import { checkShape, safetensorsFloats } from "../interchange/tensors.ts";
 import { AVERAGE, CFG, CHECKPOINTS, MANIFEST, OWN_WEIGHTS, WEIGHTS } from "../run-files/names.ts";
 import { normalizationOf, paramNames, parseDescription, type SaeDescription } from "../sae/description.ts";
+import type { Dims } from "../sae/dims.ts";
 import { PARAMS, type ParamName, paramEntries } from "../sae/params.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { FormatError, SaettaError, UsageError } from "../util/errors.ts";
@@ -171,8 +172,8 @@ function chosen(path: string, hasAverage: boolean, asked: WeightsKind | undefine
 /**
  * Writes the weights into the engine's `params`, as saved: where training multiplied rows by one
  * factor, they take rows as they are (checkpoint/fold.ts). The average is bias-corrected by 1 - m^t
- * (Adam's correction, Kingma and Ba 2015) and, unless `unitDecoder` is false, its decoder rows are
- * brought back to norm 1, which averaging shortens. `params` may be a shard's, from `firstLatent`
+ * (Adam's correction, Kingma and Ba 2015) and, unless `unitDecoder` is false, the decoder rows of an
+ * autoencoder are brought back to norm 1, which averaging shortens. `params` may be a shard's, from `firstLatent`
  * on; parameters that the autoencoder does not have stay as they are. Throws when a shape is wrong
  * or a weight is not finite.
  */
@@ -220,7 +221,7 @@ async function withParams<T>(found: FoundSae, use: (read: ReadParam) => Promise<
     const { dims } = found.description;
     return await use(async (name, unitDecoder) => {
       const values = await safetensorsFloats(file, PARAMS[name].file, PARAMS[name].shape(dims));
-      return found.weights === "ema" ? corrected(name, values, dims.dOut, averageOf(file), unitDecoder) : values;
+      return found.weights === "ema" ? corrected(name, values, dims, averageOf(file), unitDecoder) : values;
     });
   } finally {
     await file.close();
@@ -244,12 +245,13 @@ export interface Average {
 
 /**
  * Divides an average, in place, by 1 - m^t, the share of it that is weights and not the zeros it
- * started from; rows of the decoder get norm 1.
+ * started from; rows of an autoencoder's decoder get norm 1. A transcoder's are free, as in
+ * training.
  */
 export function corrected<T extends Float32Array | Float64Array>(
   name: ParamName,
   values: T,
-  d: number,
+  { dOut, untied = false }: Pick<Dims, "dOut" | "untied">,
   { decay, updates }: Average,
   unitDecoder = true,
 ): T {
@@ -257,7 +259,7 @@ export function corrected<T extends Float32Array | Float64Array>(
   if (!PARAMS[name].update.startsWith("adam")) return values;
   const factor = -1 / Math.expm1(updates * Math.log(decay));
   for (let i = 0; i < values.length; i++) values[i] = values[i]! * factor;
-  if (name === "decoder" && unitDecoder) unitRows(values, d);
+  if (name === "decoder" && unitDecoder && !untied) unitRows(values, dOut);
   return values;
 }
 

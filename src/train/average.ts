@@ -2,14 +2,15 @@
 
 import { COUNTERS, type Engine, type Params, type State } from "../engine/engine.ts";
 import { corrected } from "../inference/weights.ts";
+import type { Dims } from "../sae/dims.ts";
 import { paramEntries } from "../sae/params.ts";
 import { float64Of } from "../util/bytes.ts";
 import type { HeldOut } from "./report.ts";
 import { readReals, writeReals } from "./state.ts";
 
 /**
- * What `run` finds of the average, bias-corrected and with decoder rows [n, d] of norm 1, as eval
- * and export take it. The average is put where the first moments are, which are put back after that
+ * What `run` finds of the average, bias-corrected and, of an autoencoder, with decoder rows of norm
+ * 1, as eval and export take it. The average is put where the first moments are, which are put back after that
  * bit by bit: no memory of the engine is taken. undefined where no average is kept, or it has seen
  * no step.
  */
@@ -17,7 +18,7 @@ export async function evaluateAverage(
   engine: Engine,
   { params, ema, m, counters }: State,
   decay: number,
-  d: number,
+  dims: Pick<Dims, "dOut" | "untied">,
   run: (params: Params) => Promise<HeldOut>,
 ): Promise<Pick<HeldOut, "holdout_fvu_ema" | "holdout_mse_ema"> | undefined> {
   const updates = float64Of(await engine.read(counters))[COUNTERS.indexOf("ema")]!;
@@ -28,7 +29,7 @@ export async function evaluateAverage(
     for (const [name, , place] of places) {
       const average = ema[name];
       if (average === undefined) continue;
-      writeReals(engine, place, corrected(name, await readReals(engine, average), d, { decay, updates }));
+      writeReals(engine, place, corrected(name, await readReals(engine, average), dims, { decay, updates }));
     }
     const { holdout_fvu, holdout_mse } = await run({ ...params, ...m });
     return holdout_fvu === undefined || holdout_mse === undefined

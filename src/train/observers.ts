@@ -59,7 +59,7 @@ export class HoldoutObserver implements RunObserver {
     this.density = this.#validator.density && (await densityOfAll(collective, this.#validator.density));
     seen.heldOut = found;
     if (seen.progress.step < steps) return;
-    seen.heldOut = { ...found, ...(await evaluateAverage(engine, state, config.ema, shard.whole.dOut, run)) };
+    seen.heldOut = { ...found, ...(await evaluateAverage(engine, state, config.ema, shard.whole, run)) };
   }
 
   close(): void {

@@ -23,6 +23,7 @@ export const COMMANDS = [
   "verify",
   "doctor",
   "bench",
+  "python-path",
   "completion",
 ];
 

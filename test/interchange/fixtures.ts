@@ -85,7 +85,7 @@ export async function answer(sae: Sae): Promise<Expected> {
   return { latents: dense(codes, sae.dims.n), output: await sae.decode(codes, ROWS) };
 }
 
-function dense({ k: slots, latent, value }: SparseCodes, latents: number): Float32Array {
+export function dense({ k: slots, latent, value }: SparseCodes, latents: number): Float32Array {
   const out = new Float32Array((latent.length / slots) * latents);
   for (const [slot, j] of latent.entries())
     if (value[slot]! > 0) out[Math.floor(slot / slots) * latents + j] = value[slot]!;

@@ -1,6 +1,5 @@
 /**
- * docs/recipes/harvest.py writes what we read. (What load_checkpoint.py reads is in write.test.ts,
- * beside PyTorch's other answers.)
+ * docs/recipes/harvest.py writes what we read.
  */
 
 import { execFile } from "node:child_process";
@@ -101,37 +100,6 @@ os.rename("model", "there/model")
       expect(modelPlaces![0]).toBe(`${folder}/there/here/../model`);
       expect(tokenizer).toBe(join(folder, "here/acts.h5.tokenizer/tokenizer.json"));
       expect(tokenizerPlaces![0]).toBe(join(folder, "there/here/acts.h5.tokenizer/tokenizer.json"));
-    });
-
-    it("reads rows of the dataset that is named, as train does, or of the only one that can be meant", async () => {
-      const code = `
-import sys
-sys.path.insert(0, sys.argv[1])
-import h5py
-from load_checkpoint import activations
-with h5py.File("one.h5", "w") as f:
-    f["layers/3"] = [[1.0, 2.0]]
-    f["tokens"] = [[1, 2]]
-with h5py.File("two.h5", "w") as f:
-    f["a"] = f["b"] = [[3.0]]
-with h5py.File("usual.h5", "w") as f:
-    f["a"] = f["hidden_states"] = [[4.0]]
-for name, *dataset in (["one.h5"], ["one.h5", "layers/3"], ["two.h5", "b"], ["usual.h5"], ["two.h5"], ["one.h5", "tokens"]):
-    with h5py.File(name) as f:
-        try:
-            print(activations(f, *dataset)[0, 0])
-        except SystemExit as end:
-            print(end)
-`;
-      const { stdout } = await promisify(execFile)(PYTHON, ["-c", code, RECIPES], { cwd: folder });
-      expect(stdout.trimEnd().split("\n")).toEqual([
-        "1.0",
-        "1.0",
-        "3.0",
-        "4.0",
-        "two.h5: no dataset hidden_states of activations; the file has a, b; name one as the last argument",
-        "one.h5: no dataset tokens of activations; the file has layers/3; name one as the last argument",
-      ]);
     });
   },
 );

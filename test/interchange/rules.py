@@ -195,8 +195,8 @@ def circuit_tracer(path, x):
 
 
 def saetta(path, x):
-    sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "docs", "recipes"))
-    from load_checkpoint import load
+    sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "python"))
+    from saetta import load
 
     sae = load(path)
     latents = sae.encode(x)
