@@ -172,10 +172,10 @@ function chosen(path: string, hasAverage: boolean, asked: WeightsKind | undefine
 /**
  * Writes the weights into the engine's `params`, as saved: where training multiplied rows by one
  * factor, they take rows as they are (checkpoint/fold.ts). The average is bias-corrected by 1 - m^t
- * (Adam's correction, Kingma and Ba 2015) and, unless `unitDecoder` is false, the decoder rows of an
- * autoencoder are brought back to norm 1, which averaging shortens. `params` may be a shard's, from `firstLatent`
- * on; parameters that the autoencoder does not have stay as they are. Throws when a shape is wrong
- * or a weight is not finite.
+ * (Adam's correction, Kingma and Ba 2015) and, unless `unitDecoder` is false, the decoder rows of
+ * an autoencoder are brought back to norm 1, which averaging shortens. `params` may be a shard's,
+ * from `firstLatent` on; parameters that the autoencoder does not have stay as they are. Throws
+ * when a shape is wrong or a weight is not finite.
  */
 export async function writeParams(
   engine: Engine,

@@ -10,9 +10,9 @@ import { readReals, writeReals } from "./state.ts";
 
 /**
  * What `run` finds of the average, bias-corrected and, of an autoencoder, with decoder rows of norm
- * 1, as eval and export take it. The average is put where the first moments are, which are put back after that
- * bit by bit: no memory of the engine is taken. undefined where no average is kept, or it has seen
- * no step.
+ * 1, as eval and export take it. The average is put where the first moments are, which are put back
+ * after that bit by bit: no memory of the engine is taken. undefined where no average is kept, or
+ * it has seen no step.
  */
 export async function evaluateAverage(
   engine: Engine,
