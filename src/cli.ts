@@ -61,6 +61,11 @@ const COMMANDS: readonly Entry[] = [
     load: async () => (await import("./commands/import.ts")).importCommand,
   },
   {
+    name: "push",
+    summary: "upload an autoencoder to the Hugging Face Hub",
+    load: async () => (await import("./commands/push.ts")).pushCommand,
+  },
+  {
     name: "report",
     summary: "what each latent does, in its text, as one HTML file",
     load: async () => (await import("./commands/report.ts")).reportCommand,

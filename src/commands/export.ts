@@ -12,12 +12,24 @@ interface Flags extends Omit<ExportOptions, "data"> {
 }
 
 export function exportCommand(program: Command): void {
-  program
+  const command = program
     .command("export")
     .description("write an autoencoder for SAELens, sparsify, OpenAI's loader, dictionary_learning or circuit-tracer")
     .argument("<sae>", "run folder, checkpoint folder, or any autoencoder that Saetta reads")
     .addOption(choice("--format <format>", "whose files to write", FORMATS).makeOptionMandatory())
     .requiredOption("--out <dir>", "the folder to write")
+    .option("--bare", "openai: the state dict alone, as train.py writes it")
+    .addHelpText("after", "\nExample:\n  saetta export runs/first --format saelens --out first-saelens --verify\n");
+  addWriteFlags(command).action(async (path: string, { json, ...options }: Flags) => {
+    const done = await exportSae(path, options);
+    for (const each of done.notes) note(each);
+    process.stdout.write(exchangeText(done, json === true, done.description.saetta?.importedFrom === undefined));
+  });
+}
+
+/** The flags of what is written in another program's format. */
+export function addWriteFlags(command: Command): Command {
+  return command
     .addOption(weightsFlag())
     .option("--model <name>", "name of the language model to write down")
     .option("--hook <name>", "name of the hook, in the words of the program that reads it")
@@ -26,17 +38,10 @@ export function exportCommand(program: Command): void {
       parseCount(text, "--layer", 0),
     )
     .option("--inexact", "write layer_norm for programs that undo it without the 1e-5")
-    .option("--bare", "openai: the state dict alone, as train.py writes it")
     .option("--k <N>", "active latents per row, where the autoencoder's file does not say it", (text) =>
       parseCount(text, "--k"),
     )
     .option("--verify", "compare rows through the written file's own rules")
     .option("--data <acts...>", "activations to compare with (default: random rows)")
-    .option("--json", "print one JSON object")
-    .addHelpText("after", "\nExample:\n  saetta export runs/first --format saelens --out first-saelens --verify\n")
-    .action(async (path: string, { json, ...options }: Flags) => {
-      const done = await exportSae(path, options);
-      for (const each of done.notes) note(each);
-      process.stdout.write(exchangeText(done, json === true, done.description.saetta?.importedFrom === undefined));
-    });
+    .option("--json", "print one JSON object");
 }

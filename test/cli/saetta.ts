@@ -17,6 +17,7 @@ export const COMMANDS = [
   "encode",
   "export",
   "import",
+  "push",
   "report",
   "inspect",
   "serve",
