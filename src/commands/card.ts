@@ -1,4 +1,6 @@
-/** README.md of a repo on the Hub: what the autoencoder is, how good, how it was trained and used. */
+/**
+ * README.md of a repo on the Hub: what the autoencoder is, how good, how it was trained and used.
+ */
 
 import type { FormatName } from "../interchange/format.ts";
 import { kOf } from "../sae/architectures/index.ts";

@@ -57,7 +57,7 @@ export interface HubListing {
   readRange(path: string, begin: number, end: number): Promise<Uint8Array>;
 }
 
-/** The listing of what was located; paths are relative to its folder. Nothing is kept on the disk. */
+/** The listing of what was located, by paths relative to its folder. Nothing is kept on disk. */
 export function hubListing(hub: Hub, { address, commit, folder, files }: Located): HubListing {
   const prefix = folder === "" ? "" : `${folder}/`;
   return {

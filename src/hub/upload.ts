@@ -87,7 +87,7 @@ interface SizedFile extends FileToUpload {
 
 const SAMPLE_BYTES = 512;
 
-/** The paths of those that the Hub wants in its large storage: it decides by name, size and start. */
+/** Those that the Hub wants in its large storage: it decides by name, size and start. */
 async function largeAmong(hub: Hub, address: HubAddress, files: readonly SizedFile[]): Promise<Set<string>> {
   const asked: unknown[] = [];
   for (const { path, from, bytes } of files) {
