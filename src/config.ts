@@ -120,6 +120,9 @@ export const trainOptions = z.strictObject({
     .min(1)
     .describe("also write them as an offline run of this Weights & Biases project, for wandb sync")
     .meta({ placeholder: "PROJECT" }),
+  buffer: count
+    .describe("rows that a stream of rows is mixed in")
+    .meta({ default: "an eighth of the budget, at most 1M and 1 GiB" }),
   dataset: z
     .string()
     .min(1)
@@ -147,6 +150,7 @@ type OptionalName =
   | "threads"
   | "wandb"
   | "dataset"
+  | "buffer"
   | "targetDataset"
   | "as"
   | "capacityFactor";

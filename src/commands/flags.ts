@@ -59,6 +59,7 @@ const HEADING: Readonly<Record<keyof TrainOptions, (typeof HEADINGS)[number]>> =
   statisticsRows: "Data:",
   normalize: "Data:",
   dataset: "Data:",
+  buffer: "Data:",
   target: "Data:",
   targetDataset: "Data:",
   skip: "Autoencoder:",

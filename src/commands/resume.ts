@@ -1,13 +1,32 @@
 import type { Command } from "commander";
-import { CHANGEABLE } from "../config.ts";
+import { CHANGEABLE, type TrainOptions } from "../config.ts";
 import { addFlags, givenOptions } from "./flags.ts";
+import { note } from "./note.ts";
 import { nprocOption } from "./nproc.ts";
 import { addPageFlags, checkPageFlags } from "./page.ts";
 import { gridFrom, inRanks } from "./ranks.ts";
+import { isRowStream, openRowInput, type RowInput } from "./row-stream.ts";
 import type { RunFlags } from "./run-to-end.ts";
 
 interface Flags extends RunFlags {
   readonly data?: readonly string[];
+}
+
+/** New rows for a run that was trained on a stream: the ones that it saw cannot come again. */
+async function continued(dir: string, path: string, given: TrainOptions): Promise<RowInput> {
+  const [{ newestCheckpoint }, { readRunConfig }] = await Promise.all([
+    import("../checkpoint/load.ts"),
+    import("../train/run-folder.ts"),
+  ]);
+  const { options } = await readRunConfig(dir);
+  const { checkpoint } = await newestCheckpoint(dir);
+  const position = checkpoint?.progress.position;
+  const row = typeof position === "object" && position !== null && "row" in position ? Number(position.row) : 0;
+  if (row > 0)
+    note(
+      `the run has taken ${row.toLocaleString("en-US")} rows, which do not come again: the stream continues with its first row, and other rows are held out`,
+    );
+  return openRowInput(path, { ...options, ...given }, row);
 }
 
 export function resumeCommand(program: Command): void {
@@ -29,8 +48,14 @@ export function resumeCommand(program: Command): void {
       const { shards, replicas, engine } = { ...(await gridFrom(options, { ...given, nproc: flags.nproc })), ...given };
       await inRanks({ shards, replicas, engine, nproc: flags.nproc }, async (collective) => {
         const [{ resume }, { runToEnd }] = await Promise.all([import("../train/resume.ts"), import("./run-to-end.ts")]);
-        const moved = flags.data === undefined ? {} : { data: flags.data };
-        await runToEnd((about) => resume(dir, { ...given, ...moved, ...about }), collective, flags);
+        const input = (await isRowStream(flags.data)) ? await continued(dir, flags.data![0]!, given) : undefined;
+        const data = input?.source ?? flags.data;
+        try {
+          await runToEnd((about) => resume(dir, { ...given, ...(data && { data }), ...about }), collective, flags);
+          input?.check();
+        } finally {
+          await input?.source.close();
+        }
       });
     });
   // The others are understood too, to say what they are fixed at.

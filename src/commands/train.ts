@@ -7,6 +7,7 @@ import { addFlags, givenOptions } from "./flags.ts";
 import { nprocOption } from "./nproc.ts";
 import { addPageFlags, checkPageFlags } from "./page.ts";
 import { gridFrom, inRanks } from "./ranks.ts";
+import { isRowStream, openRowInput } from "./row-stream.ts";
 import type { RunFlags } from "./run-to-end.ts";
 
 interface Flags extends RunFlags {
@@ -20,7 +21,7 @@ export function trainCommand(program: Command): void {
     .description("train an autoencoder on activations")
     .argument(
       "[data...]",
-      "files or folders of activations: HDF5, npy, safetensors, Arrow, torch; [rows, width] or [sequences, tokens, width]",
+      "files or folders of activations: HDF5, npy, safetensors, Arrow, torch; [rows, width] or [sequences, tokens, width]; - or a socket: rows in frames, from a program",
     )
     .addHelpText("after", "\nExample:\n  saetta train acts.h5 --latents 4096 --k 32 --tokens 10M --out runs/first\n");
   addPageFlags(addFlags(command))
@@ -39,6 +40,7 @@ export function trainCommand(program: Command): void {
       if (data === undefined)
         throw new UsageError("no data: name the files of activations", { mend: "saetta train acts.h5" });
       checkTarget(options, options.target !== undefined);
+      const streams = await isRowStream(data);
       await inRanks({ ...options, nproc }, async (collective) => {
         // What --help does without is loaded here.
         const [{ openData }, { train }, { runToEnd }] = await Promise.all([
@@ -46,9 +48,11 @@ export function trainCommand(program: Command): void {
           import("../train/train.ts"),
           import("./run-to-end.ts"),
         ]);
-        const source = await openData(data, { ...options, target: targetPaths(options) });
+        const input = streams ? await openRowInput(data[0]!, options) : undefined;
+        const source = input?.source ?? (await openData(data, { ...options, target: targetPaths(options) }));
         try {
           await runToEnd((about) => train(source, { ...options, out: flags.out, ...about }), collective, flags);
+          input?.check();
         } finally {
           await source.close();
         }

@@ -8,6 +8,7 @@ import { SaettaError } from "../util/errors.ts";
 import type { Range } from "./holdout.ts";
 import type { RowOrder, Window } from "./order.ts";
 import { bytesPerRow, type Source } from "./source.ts";
+import { StreamEnded } from "./stream-ended.ts";
 
 /** The ring, as an engine holds it. */
 export interface Ring {
@@ -50,6 +51,8 @@ interface Loaded {
   readonly at: number;
   /** Rows of the window that are passed over: not finite, or left out by the source. */
   readonly bad: ReadonlySet<number>;
+  /** The stream ended in this window, which has only the rows before. */
+  readonly ends?: boolean;
 }
 
 /** Rows of the ring: two windows, or one where one is everything. */
@@ -59,8 +62,8 @@ export function ringRows(order: RowOrder): number {
 
 /**
  * Batches of `size()` rows from `start` on, epoch after epoch; one may reach into the next epoch.
- * Ends when `size` returns 0, when the signal is aborted while a stream is waited for, and after
- * the last full batch of rows that are read once. Rejects when a row cannot be read, or is not
+ * Ends when `size` returns 0, when the signal is aborted while a stream is waited for, when a stream
+ * ends early, and after the last full batch of rows that are read once. Rejects when a row cannot be read, or is not
  * finite and `nonFinite` is "stop" (naming file and row).
  */
 export async function* batches(
@@ -96,7 +99,7 @@ export async function* batches(
         const { position, rows: inOrder } = window.window;
         if (row === position + inOrder.length) {
           const epochEnds = row === order.rowsIn(window.epoch);
-          if (epochEnds && once) return;
+          if ((epochEnds && once) || window.ends === true) return;
           if (epochEnds) row = 0;
           barren = isBarren(window) ? barren + 1 : 0;
           if (barren > order.windows) throw tooManyBad(source, skipped); // a whole epoch, wherever it began
@@ -116,7 +119,7 @@ export async function* batches(
         if (from.size > 2 && order.windows > 1) throw tooManyBad(source, skipped);
       }
       yield { rows: chosen, next: { epoch: window.epoch, row, skipped } };
-      if (next === undefined && order.windows > 1) {
+      if (next === undefined && order.windows > 1 && window.ends !== true) {
         const end = window.window.position + window.window.rows.length;
         const epochEnds = end === order.rowsIn(window.epoch);
         if (epochEnds && once) continue;
@@ -130,6 +133,11 @@ export async function* batches(
     reading.abort();
     await next?.catch(() => undefined);
   }
+}
+
+function rowsBeforeTheEnd(thrown: unknown): number {
+  if (thrown instanceof StreamEnded) return thrown.rows;
+  throw thrown;
 }
 
 function isBarren({ window, bad }: Loaded): boolean {
@@ -195,6 +203,7 @@ class WindowReader {
     const leftOut: number[] = [];
     /** Rows that a read has been begun for, and that are on their way to the ring. */
     let [begun, brought] = [0, 0];
+    let ended: number | undefined;
     const bring = (end: number) => {
       const [first, bytes] = [brought, memory.subarray(brought * rowBytes, end * rowBytes)];
       if (bytes.length === 0) return;
@@ -213,15 +222,22 @@ class WindowReader {
           begun += block.rows;
         }
         const { at: begin, rows, read } = blocks[i]!;
-        await read;
+        const there = await read.then(() => rows, rowsBeforeTheEnd);
+        if (there < rows) {
+          ended = begin + there;
+          break;
+        }
         if ((begin + rows - brought) * rowBytes >= PIECE) bring(begin + rows);
       }
-      bring(begun);
+      bring(ended ?? begun);
       const bad = (await Promise.all(pieces)).flat();
       if (bad.length > 0 && this.#nonFinite === "stop")
         throw notFinite(this.#source, this.#rowOf(window, blocks, Math.min(...bad)));
       if (this.#order.windows === 1) this.#memory = undefined; // it is not read again
-      return { epoch, window, at, bad: new Set([...bad, ...leftOut]) };
+      const loaded = { epoch, window, at, bad: new Set([...bad, ...leftOut]) };
+      // Rows of a stream keep their order.
+      const rows = window.rows.subarray(0, ended);
+      return ended === undefined ? loaded : { ...loaded, window: { ...window, rows }, ends: true };
     } finally {
       await Promise.allSettled([...blocks.map(({ read }) => read), ...pieces]);
     }

@@ -104,7 +104,8 @@ export async function chooseRows(
   addAll(found.zeros, untrained);
   // Norms have no say in which sequences are held out, so that the hold-out can be found without
   // them.
-  const sequences = heldOutOf(source, holdout, seed, appended, untrained);
+  const { heldOut } = source;
+  const sequences = heldOut === undefined ? heldOutOf(source, holdout, seed, appended, untrained) : rangesOf(heldOut);
   let above = found.above;
   if (only === "holdout" && !once) {
     const held = await scanRows(source, sequences, untrained, rule);
@@ -127,6 +128,10 @@ export async function chooseRows(
     normLimit,
     onRead: !whole && only === undefined && (findsZeros || normLimit !== undefined) ? rule : undefined,
   };
+}
+
+function rangesOf(range: Range): readonly Range[] {
+  return range.count === 0 ? [] : [range];
 }
 
 /** The source with what the choice left to be found when rows are read. */

@@ -96,7 +96,9 @@ export class Order implements RowOrder {
     this.#excluded = excluded;
     const { rows, rowBytes, grain } = geometry;
     const waits = geometry.stream !== undefined && !options.shuffle;
-    const { batch, blockBytes = 256 * 1024, windowBytes = waits ? 0 : 64 * 1024 * 1024 } = options;
+    const { batch } = options;
+    const { blockBytes = waits ? Math.ceil(batch / 2) * rowBytes : 256 * 1024 } = options;
+    const { windowBytes = waits ? 0 : 64 * 1024 * 1024 } = options;
     this.#blockRows = grain * Math.max(1, Math.floor(blockBytes / (rowBytes * grain)));
     const start = geometry.first ?? 0;
     this.#visited = new Uint32Array(Math.ceil((rows - start) / this.#blockRows));

@@ -3,11 +3,13 @@
  * can be made anew.
  */
 
+import { unlessAborted } from "../util/aborted.ts";
 import { BYTES, bytesOf } from "../util/bytes.ts";
 import { SaettaError, UsageError } from "../util/errors.ts";
 import { mustBe, numberInWords } from "../util/must.ts";
 import { checkRows } from "../util/rows.ts";
 import { bytesPerRow, type Source } from "./source.ts";
+import { StreamEnded } from "./stream-ended.ts";
 
 /** One or more whole rows: [m*dIn] numbers. Stored as f32. */
 export type RowChunk = Float32Array | Float64Array | readonly number[];
@@ -74,6 +76,7 @@ export function keepingHead(source: Source, rows: number): Source {
   return {
     ...source,
     async read(first, count, into, signal) {
+      if (source.heldOut !== undefined && first >= source.heldOut.first) return source.read(first, count, into, signal);
       const end = first + count;
       let done = 0;
       if (head !== undefined && first < kept) {
@@ -85,7 +88,11 @@ export function keepingHead(source: Source, rows: number): Source {
       }
       if (done === count) return;
       head = undefined;
-      await source.read(first + done, count - done, into.subarray(done * rowBytes), signal);
+      try {
+        await source.read(first + done, count - done, into.subarray(done * rowBytes), signal);
+      } catch (thrown) {
+        throw thrown instanceof StreamEnded ? new StreamEnded(thrown.where ?? "", done + thrown.rows) : thrown;
+      }
     },
   };
 }
@@ -220,15 +227,4 @@ class Reader {
   #wrong(what: string): UsageError {
     return new UsageError(`the chunk from row ${this.#at} on ${what}`, { where: NAME });
   }
-}
-
-/** What the promise settles to, or the signal's reason as soon as it is aborted. */
-function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (signal === undefined) return promise;
-  return new Promise<T>((resolve, reject) => {
-    const abort = () => reject(signal.reason);
-    if (signal.aborted) abort();
-    signal.addEventListener("abort", abort, { once: true });
-    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", abort));
-  });
 }

@@ -46,6 +46,15 @@ export interface Source {
    */
   readonly stream?: "again" | "once";
   /**
+   * Of rows that are read once: those that were set aside, which are the hold-out and can be read
+   * at any time.
+   */
+  readonly heldOut?: { readonly first: number; readonly count: number };
+  /** Of rows that are read once: how many of the first ones can be read without waiting. */
+  readonly ready?: number;
+  /** Of rows that are read once: rows before this one were read by the run that is continued. */
+  readonly from?: number;
+  /**
    * Rows [first, first + count) as little-endian elements into the start of `into`. A stream
    * rejects with the signal's reason when it is aborted.
    */

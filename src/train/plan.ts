@@ -71,9 +71,15 @@ export async function planRun(
     throw new UsageError("rows of a program cannot be trained on by several ranks");
   for (const note of given.notes ?? []) onNote(note);
   const once = given.stream === "once";
-  const asked = excludable(given, once ? inOnePass(wanted) : wanted, onNote);
-  const read = once ? keepingHead(given, withDefaults(asked).statisticsRows) : given;
-  const choice = await chooseRows(read, { ...withDefaults(asked), normLimit: wanted.normLimit }, before.appended);
+  const asked = excludable(given, once ? inOnePass(wanted, given) : wanted, onNote);
+  const read = once && given.from === undefined ? keepingHead(given, withDefaults(asked).statisticsRows) : given;
+  // Rows of a stream were left out for their tokens and positions as they came.
+  const leftOut = given.heldOut === undefined ? {} : ({ excludeTokens: "none", excludePositions: "none" } as const);
+  const choice = await chooseRows(
+    read,
+    { ...withDefaults(asked), ...leftOut, normLimit: wanted.normLimit },
+    before.appended,
+  );
   const source = leavingOut(read, choice);
   const rowsPerEpoch = source.rows - choice.untrained.size;
   if (rowsPerEpoch === 0)
@@ -160,8 +166,15 @@ export async function planRun(
   };
 }
 
-/** What rows that are read once allow: their own order, and none kept for evaluation. */
-function inOnePass(asked: TrainOptions): TrainOptions {
+/**
+ * What rows that are read once allow: the order in which they come, and none kept for evaluation,
+ * unless some were set aside on the way.
+ */
+function inOnePass(asked: TrainOptions, { heldOut, ready = 1 }: Source): TrainOptions {
+  if (heldOut !== undefined) {
+    const statisticsRows = Math.min(withDefaults(asked).statisticsRows, ready);
+    return { ...asked, shuffle: false, statisticsRows };
+  }
   if (asked.shuffle === true) throw notTwice("shuffled");
   if ((asked.holdout ?? 0) > 0) throw notTwice("held out");
   return { ...asked, shuffle: false, holdout: 0 };
@@ -179,7 +192,7 @@ function notTwice(what: string): UsageError {
  * are kept unless the caller decides otherwise.
  */
 function excludable(source: Source, given: TrainOptions, onNote: (note: string) => void): TrainOptions {
-  const keepsZeros = source.stream !== undefined && given.zeroRows === undefined;
+  const keepsZeros = source.stream !== undefined && source.heldOut === undefined && given.zeroRows === undefined;
   const asked = keepsZeros ? { ...given, zeroRows: "keep" as const } : given;
   const decided = withDefaults(asked).excludeTokens !== "start" || asked.excludeTokens !== undefined;
   if (decided || source.tokens === undefined || source.origin.startToken !== undefined) return asked;
@@ -215,9 +228,9 @@ export function scheduleOf({ config: { lr, warmup, decay }, steps, record: { leg
 }
 
 /** What must be the same when a run is resumed. */
-export function factsOf({ rows, dIn, dOut, dtype, sequence, grain, stream }: Source): JsonObject {
+export function factsOf({ rows, dIn, dOut, dtype, sequence, grain, stream, heldOut }: Source): JsonObject {
   return {
-    rows,
+    rows: heldOut?.first ?? rows,
     d_in: dIn,
     ...(dOut === undefined ? {} : { d_out: dOut }),
     dtype,

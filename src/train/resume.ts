@@ -100,7 +100,7 @@ async function sourceToResume(
   onNote: (note: string) => void,
 ): Promise<Source> {
   if (isSource(given)) {
-    if (given.stream !== "once") return given;
+    if (given.stream !== "once" || given.from !== undefined) return given;
     throw new UsageError("a run cannot be resumed with rows that are read once", {
       where: dir,
       mend: "give a function that returns the rows again",

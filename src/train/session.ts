@@ -94,6 +94,7 @@ async function runSession(
     const checkpoint = newest?.step === end.step ? newest.path : checkpoints?.path;
     holdout?.close();
     engine.free(ring);
+    if (end.step < steps && !signal.aborted && source.stream === "once") onNote(endedEarly(plan, end));
     const reason = end.step < steps && (signal.aborted || shard.grid.size > 1) ? "stopped" : "done";
     engine.complete(state);
     const description = describe(plan, start.normalization, start.targetNormalization);
@@ -108,4 +109,10 @@ async function runSession(
   } finally {
     await log?.close(exitCode);
   }
+}
+
+/** What a schedule that was cut short means for the run. */
+function endedEarly({ budget, steps }: RunPlan, { tokens, step }: StartState["progress"]): string {
+  const [rows, wanted] = [tokens, budget].map((count) => count.toLocaleString("en-US"));
+  return `the rows ended after ${rows} of ${wanted}, at step ${step} of ${steps}: the learning rate had not fallen to its end; saetta resume RUN --data - goes on with more rows`;
 }
