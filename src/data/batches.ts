@@ -62,9 +62,9 @@ export function ringRows(order: RowOrder): number {
 
 /**
  * Batches of `size()` rows from `start` on, epoch after epoch; one may reach into the next epoch.
- * Ends when `size` returns 0, when the signal is aborted while a stream is waited for, when a stream
- * ends early, and after the last full batch of rows that are read once. Rejects when a row cannot be read, or is not
- * finite and `nonFinite` is "stop" (naming file and row).
+ * Ends when `size` returns 0, when the signal is aborted while a stream is waited for, when a
+ * stream ends early, and after the last full batch of rows that are read once. Rejects when a row
+ * cannot be read, or is not finite and `nonFinite` is "stop" (naming file and row).
  */
 export async function* batches(
   source: Source,
