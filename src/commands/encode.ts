@@ -11,7 +11,7 @@ import { parseCount } from "../util/numbers.ts";
 import { createProgressLine, type ProgressLine } from "../util/progress.ts";
 import { evalData } from "./eval-data.ts";
 import { noteOddities } from "./eval-run.ts";
-import { addFlags, DATA_FLAGS, givenOptions, weightsFlag } from "./flags.ts";
+import { addFlags, DATA_FLAGS, givenOptions, selectedPath, selectFlag, weightsFlag } from "./flags.ts";
 import { INFERENCE_DTYPE, inferenceEngine } from "./inference-engine.ts";
 import { note } from "./note.ts";
 import { catchSignals } from "./signals.ts";
@@ -22,6 +22,7 @@ interface Flags {
   readonly weights?: WeightsKind;
   readonly maxRows?: number;
   readonly json?: boolean;
+  readonly select?: string;
 }
 
 const LAYOUT = `
@@ -42,11 +43,14 @@ export function encodeCommand(program: Command): void {
     .requiredOption("--out <file>", "the file to write: .npz, .h5 or .safetensors")
     .option("--force", "replace the file if it exists")
     .addOption(weightsFlag())
+    .addOption(selectFlag())
     .option("--max-rows <N>", "encode no more than N rows, evenly spread", (text) => parseCount(text, "--max-rows"))
     .option("--json", "print one JSON object")
     .addHelpText("after", LAYOUT);
   addFlags(command, DATA_FLAGS, { dtype: INFERENCE_DTYPE });
-  command.action(async (path: string, data: readonly string[], { out, force, weights, maxRows, json }: Flags) => {
+  command.action(async (named: string, data: readonly string[], flags: Flags) => {
+    const { out, force, weights, maxRows, json } = flags;
+    const path = selectedPath(named, flags.select);
     await checkOut({ out, force });
     const asked = givenOptions(command);
     const ending = catchSignals("stopping; nothing is written");

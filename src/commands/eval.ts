@@ -5,12 +5,13 @@ import { parseCount } from "../util/numbers.ts";
 import { LOSS_TOKENS } from "./eval-loss.ts";
 import { type EvalFlags, judgeAll } from "./eval-run.ts";
 import { markdown, resultText } from "./eval-text.ts";
-import { addFlags, choice, DATA_FLAGS, givenOptions, weightsFlag } from "./flags.ts";
+import { addFlags, choice, DATA_FLAGS, givenOptions, selectedPath, selectFlag, weightsFlag } from "./flags.ts";
 import { INFERENCE_DTYPE, inferenceEngine } from "./inference-engine.ts";
 
 interface Flags extends EvalFlags {
   readonly json?: boolean;
   readonly markdown?: boolean;
+  readonly select?: string;
 }
 
 export function evalCommand(program: Command): void {
@@ -28,6 +29,7 @@ export function evalCommand(program: Command): void {
       "tokenizer.json to show them and to read --text with (default: the activations' own; for --text the model's)",
     )
     .addOption(weightsFlag())
+    .addOption(selectFlag())
     .option("--max-rows <N>", "look at no more than N rows, evenly spread", (text) => parseCount(text, "--max-rows"))
     .option("--data <files...>", "where the data of the runs is now, if it was moved; its hold-out is used")
     .option(
@@ -57,7 +59,7 @@ export function evalCommand(program: Command): void {
   command.action(async (path: string, more: readonly string[], flags: Flags) => {
     const asked = givenOptions(command);
     await using engine = await inferenceEngine(asked);
-    const judged = await judgeAll(path, more, asked, flags, engine);
+    const judged = await judgeAll(selectedPath(path, flags.select), more, asked, flags, engine);
     const json = () =>
       JSON.stringify(snakeCase(judged.length === 1 ? judged[0] : { autoencoders: judged }), undefined, 2);
     process.stdout.write(

@@ -3,12 +3,13 @@ import { type ExportOptions, exportSae } from "../inference/exchange.ts";
 import { FORMATS } from "../interchange/format.ts";
 import { parseCount } from "../util/numbers.ts";
 import { exchangeText } from "./exchange-text.ts";
-import { choice, weightsFlag } from "./flags.ts";
+import { choice, selectedPath, selectFlag, weightsFlag } from "./flags.ts";
 import { note } from "./note.ts";
 
 interface Flags extends Omit<ExportOptions, "data"> {
   readonly data?: readonly string[];
   readonly json?: boolean;
+  readonly select?: string;
 }
 
 export function exportCommand(program: Command): void {
@@ -18,10 +19,11 @@ export function exportCommand(program: Command): void {
     .argument("<sae>", "run folder, checkpoint folder, or any autoencoder that Saetta reads")
     .addOption(choice("--format <format>", "whose files to write", FORMATS).makeOptionMandatory())
     .requiredOption("--out <dir>", "the folder to write")
+    .addOption(selectFlag())
     .option("--bare", "openai: the state dict alone, as train.py writes it")
     .addHelpText("after", "\nExample:\n  saetta export runs/first --format saelens --out first-saelens --verify\n");
-  addWriteFlags(command).action(async (path: string, { json, ...options }: Flags) => {
-    const done = await exportSae(path, options);
+  addWriteFlags(command).action(async (path: string, { json, select, ...options }: Flags) => {
+    const done = await exportSae(selectedPath(path, select), options);
     for (const each of done.notes) note(each);
     process.stdout.write(exchangeText(done, json === true, done.description.saetta?.importedFrom === undefined));
   });

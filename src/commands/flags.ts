@@ -4,6 +4,7 @@ import { type Command, Option } from "commander";
 import { checkOptions, DEFAULTS, FIELDS, flagOf, type TrainOptions } from "../config.ts";
 import { type Field, wordsOfField } from "../option-values.ts";
 import { ARCHITECTURE_DEFAULTS } from "../sae/architectures/index.ts";
+import { hubPath, isHubPath, parseHubPath } from "../hub/address.ts";
 import { UsageError } from "../util/errors.ts";
 import { eitherOf, mustBe } from "../util/must.ts";
 
@@ -102,6 +103,22 @@ const WORDS = new WeakMap<Option, readonly string[]>();
 /** The words that an option takes; none where it takes something else. */
 export function wordsOf(option: Option): readonly string[] {
   return option.argChoices ?? WORDS.get(option) ?? [];
+}
+
+/** Which autoencoder of a folder of many. */
+export function selectFlag(): Option {
+  return new Option(
+    "--select <name>",
+    "which autoencoder of a folder of many: its path there, or a part of it (saetta inspect lists them)",
+  );
+}
+
+/** The path of what `--select` names below `path`. */
+export function selectedPath(path: string, select: string | undefined): string {
+  if (select === undefined) return path;
+  if (!isHubPath(path)) return `${path.replace(/\/+$/, "")}/${select}`;
+  const address = parseHubPath(path);
+  return hubPath({ ...address, path: address.path === "" ? select : `${address.path}/${select}` });
 }
 
 /** A flag that takes one of some words. */

@@ -15,7 +15,7 @@ import { parseCount } from "../util/numbers.ts";
 import { createProgressLine, type ProgressLine } from "../util/progress.ts";
 import { evalData } from "./eval-data.ts";
 import { noteOddities } from "./eval-run.ts";
-import { addFlags, DATA_FLAGS, givenOptions, weightsFlag } from "./flags.ts";
+import { addFlags, DATA_FLAGS, givenOptions, selectedPath, selectFlag, weightsFlag } from "./flags.ts";
 import { INFERENCE_DTYPE, inferenceEngine } from "./inference-engine.ts";
 import { note } from "./note.ts";
 
@@ -27,6 +27,7 @@ interface Flags {
   readonly tokenizer?: string;
   readonly weights?: WeightsKind;
   readonly maxRows?: number;
+  readonly select?: string;
 }
 
 /**
@@ -60,17 +61,20 @@ export function reportCommand(program: Command): void {
   const command = program
     .command("report")
     .description("the features of an autoencoder as one HTML file: what each latent does, in its text")
-    .argument("<sae>", "run folder, checkpoint folder, or a folder of sparsify")
+    .argument("<sae>", "run folder, checkpoint folder, or any autoencoder that Saetta reads")
     .option("--data <paths...>", "files or folders of activations (default: the hold-out of the run)")
     .option("--out <file>", "the HTML file to write", "features.html")
     .option("--force", "replace the file if it exists")
     .option("--model <path>", "the ONNX model that the activations are of (default: the one they name, if it is there)")
     .option("--tokenizer <path>", "its tokenizer.json (default: the one that the activations name, if it is there)")
     .addOption(weightsFlag())
+    .addOption(selectFlag())
     .option("--max-rows <N>", "look at no more than N rows, evenly spread", (text) => parseCount(text, "--max-rows"))
     .addHelpText("after", "\nExample:\n  saetta report runs/first --data acts.h5 --out features.html\n");
   addFlags(command, DATA_FLAGS, { dtype: INFERENCE_DTYPE });
-  command.action(async (path: string, { data = [], out, force, model, tokenizer, weights, maxRows }: Flags) => {
+  command.action(async (named: string, flags: Flags) => {
+    const { data = [], out, force, model, tokenizer, weights, maxRows } = flags;
+    const path = selectedPath(named, flags.select);
     if (force !== true) await refuseTaken(out);
     const asked = givenOptions(command);
     await using engine = await inferenceEngine(asked);

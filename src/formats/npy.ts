@@ -35,6 +35,8 @@ const MAGIC = "\x93NUMPY";
 /** NumPy itself refuses headers of more than 10,000 bytes unless told to trust them. */
 const MAX_HEADER = 64 * 1024;
 const MAX_AXES = 64;
+/** Magic, version, length and the longest header. */
+export const NPY_START = 12 + MAX_HEADER;
 
 /**
  * Opens a file and checks its header against its size; the caller closes `handle`. Throws
@@ -43,29 +45,46 @@ const MAX_AXES = 64;
 export async function openNpy(path: string): Promise<Npy> {
   const { handle, size } = await openToRead(path);
   return closedOnFailure(handle, async () => {
-    const { text, position } = await readHeader(handle, size, path);
-    const { descr, fortran, shape } = parseHeader(text, `${path}, the header`);
-    const found = typeOf(descr);
-    const { type, dtype } = found;
-    if (dtype !== undefined) checkSize(shape, dtype, size - position, path);
+    const first = new Uint8Array(Math.min(NPY_START, size));
+    await readFully(handle, first, 0, path);
+    const { columnMajor, ...about } = npyHeader(first, size, path);
     const problem =
-      found.problem ??
-      (fortran && shape.filter((length) => length > 1).length > 1
+      about.problem ??
+      (columnMajor
         ? { what: "its elements are stored column by column (Fortran order)", mend: "save np.ascontiguousarray(array)" }
         : undefined);
-    return { path, shape, type, dtype, problem, position, handle };
+    return { path, ...about, problem, handle };
   });
 }
 
-async function readHeader(handle: FileHandle, size: number, path: string): Promise<{ text: string; position: number }> {
+/** What the start of a file says of its array. */
+export interface NpyHeader extends Pick<Npy, "shape" | "type" | "dtype" | "problem" | "position"> {
+  /** Elements of a column are next to each other (Fortran order). */
+  readonly columnMajor: boolean;
+}
+
+/**
+ * The header of a file of `size` bytes, checked against that size; undefined: the size is not
+ * known. `first`: its first NPY_START bytes, or all where it has fewer. Throws FormatError, naming
+ * `path` and byte.
+ */
+export function npyHeader(first: Uint8Array, size: number | undefined, path: string): NpyHeader {
+  const { text, position } = headerText(first, size ?? first.byteLength, path);
+  const { descr, fortran, shape } = parseHeader(text, `${path}, the header`);
+  const found = typeOf(descr);
+  if (found.dtype !== undefined && size !== undefined) checkSize(shape, found.dtype, size - position, path);
+  const columnMajor = fortran && shape.filter((length) => length > 1).length > 1;
+  return { shape, ...found, columnMajor, position };
+}
+
+function headerText(first: Uint8Array, size: number, path: string): { text: string; position: number } {
   const refuse = (what: string): never => {
     throw new FormatError(what, { where: path, mend: "save it again with np.save" });
   };
   if (size < 10) refuse(`has ${size} bytes, too few for an .npy file`);
-  const prefix = Buffer.alloc(Math.min(12, size));
-  await readFully(handle, prefix, 0, path);
+  const prefix = Buffer.from(first.buffer, first.byteOffset, first.byteLength);
   if (prefix.toString("latin1", 0, 6) !== MAGIC) refuse("byte 0: is no .npy file");
-  const [major = 0, minor = 0] = prefix.subarray(6);
+  const [major = 0, minor = 0] = prefix.subarray(6, 8);
   if (major < 1 || major > 3 || minor !== 0) refuse(`byte 6: .npy version ${major}.${minor} is not known`);
   const start = major === 1 ? 10 : 12;
   if (size < start) refuse(`has ${size} bytes, too few for an .npy file`);
@@ -73,9 +92,7 @@ async function readHeader(handle: FileHandle, size: number, path: string): Promi
   if (length > MAX_HEADER) refuse(`byte 8: states a header of ${length} bytes, more than the ${MAX_HEADER} allowed`);
   const position = start + length;
   if (position > size) refuse(`byte 8: states a header of ${length} bytes, but the file ends at byte ${size}`);
-  const bytes = Buffer.alloc(length);
-  await readFully(handle, bytes, start, path);
-  return { text: bytes.toString(major === 3 ? "utf8" : "latin1"), position };
+  return { text: prefix.toString(major === 3 ? "utf8" : "latin1", start, position), position };
 }
 
 function checkSize(shape: readonly number[], dtype: NpyDType, there: number, path: string): void {

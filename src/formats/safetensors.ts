@@ -63,7 +63,12 @@ const METADATA = "__metadata__";
 export async function openSafetensors(path: string): Promise<Safetensors> {
   const { handle: file, size } = await openToRead(path);
   return closedOnFailure(file, async () => {
-    const { metadata, tensors } = await readHeader(file, size, path);
+    const read = async (at: number, length: number) => {
+      const bytes = new Uint8Array(length);
+      await readFully(file, bytes, at, path);
+      return bytes;
+    };
+    const { metadata, tensors } = await readSafetensorsHeader(read, size, path);
     const entryNamed = (name: string): SafetensorsEntry => {
       const entry = tensors.get(name);
       if (entry === undefined)
@@ -87,8 +92,12 @@ export async function openSafetensors(path: string): Promise<Safetensors> {
   });
 }
 
-async function readHeader(
-  file: FileHandle,
+/**
+ * The header of a file of `size` bytes, checked whole. `read`: gives bytes of the file, which are
+ * two pieces at its start.
+ */
+export async function readSafetensorsHeader(
+  read: (at: number, length: number) => Promise<Uint8Array>,
   size: number,
   path: string,
 ): Promise<Pick<Safetensors, "metadata" | "tensors">> {
@@ -96,15 +105,13 @@ async function readHeader(
     throw new FormatError(`${what}; this is no whole safetensors file`, { where: path });
   };
   if (size < 8) refuse(`has ${size} bytes, fewer than the 8 that state the length of the header`);
-  const prefix = new Uint8Array(8);
-  await readFully(file, prefix, 0, path);
-  const length = new DataView(prefix.buffer).getBigUint64(0, true);
+  const prefix = await read(0, 8);
+  const length = new DataView(prefix.buffer, prefix.byteOffset).getBigUint64(0, true);
   if (length > BigInt(MAX_HEADER))
     refuse(`byte 0: states a header of ${length} bytes, more than the ${MAX_HEADER} allowed`);
   const data = 8 + Number(length);
   if (data > size) refuse(`byte 0: states a header of ${length} bytes, but the file ends at byte ${size}`);
-  const header = new Uint8Array(Number(length));
-  await readFully(file, header, 8, path);
+  const header = await read(8, Number(length));
   if (header[0] !== "{".charCodeAt(0)) refuse('byte 8: the header does not start with "{"');
 
   const object = asObject(parseJson(header, path), "the header", path);

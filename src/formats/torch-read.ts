@@ -11,7 +11,7 @@ import { FormatError, SaettaError } from "../util/errors.ts";
 import { openToRead } from "./open-file.ts";
 import { parsePickle, type TorchKey, type TorchValue } from "./torch-pickle.ts";
 import { gathered, isContiguous, type TorchStorage, type TorchTensor } from "./torch-tensor.ts";
-import { checkEntry, readEntry, readZip, type ZipEntry } from "./torch-zip.ts";
+import { checkEntry, readEntry, readZip, type ZipEntry } from "./zip.ts";
 
 export interface TorchFile {
   readonly path: string;

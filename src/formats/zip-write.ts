@@ -5,7 +5,7 @@
  */
 
 import { crc32 } from "node:zlib";
-import { ZIP } from "./torch-zip.ts";
+import { ZIP } from "./zip.ts";
 
 export type Write = (bytes: Uint8Array) => Promise<void>;
 

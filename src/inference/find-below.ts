@@ -1,44 +1,118 @@
 /**
  * Autoencoders in the folders below one that is none: the hook points of a repository, the trainers
- * of a sweep, runs.
+ * of a sweep, runs; and the choice of one of them.
  */
 
-import { join, relative } from "node:path";
-import { isRunFolder } from "../checkpoint/layout.ts";
-import { disk } from "../checkpoint/storage.ts";
-import { namesForeign } from "../interchange/index.ts";
+import { stat } from "node:fs/promises";
+import { dirname, join, relative, resolve } from "node:path";
+import { folderListing, type ListedFile } from "../formats/listing.ts";
+import { type ListedSae, saesIn, selected, withSizes } from "../interchange/listing.ts";
+import { CHECKPOINTS, MANIFEST, METRICS } from "../run-files/names.ts";
 import { SaettaError } from "../util/errors.ts";
 
-/** A repository has a folder per model, layer and size. Bounds the time that a large tree takes. */
-const DEEPEST = 4;
-const MOST_FOLDERS = 2000;
+/** A run of Saetta, or an autoencoder of another program. */
+export type Below = { readonly path: string; readonly format: "saetta" } | ListedSae;
+
 const MOST_SHOWN = 6;
 
-/** The folders of autoencoders below `root`, relative to it, in the order of their numbers. */
-async function foldersBelow(root: string): Promise<string[]> {
-  const found: string[] = [];
-  const open = [{ path: root, depth: 0 }];
-  for (let i = 0; i < open.length && i < MOST_FOLDERS; i++) {
-    const { path, depth } = open[i]!;
-    const names = new Set(await disk.list(path).catch(() => []));
-    if (depth > 0 && (namesForeign(names) || (await isRunFolder(path, names)))) found.push(relative(root, path));
-    else if (depth < DEEPEST) for (const name of names) open.push({ path: join(path, name), depth: depth + 1 });
-  }
-  return found.sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
+/** The autoencoders below `root`, paths relative to it, in the order of their numbers. */
+async function below(root: string): Promise<readonly Below[]> {
+  const files = await folderListing(root).entries();
+  const runs = [...new Set(files.flatMap(runOf))];
+  const isInRun = ({ path }: ListedFile) => runs.some((run) => path.startsWith(`${run}/`));
+  const found = [
+    ...runs.map((path) => ({ path, format: "saetta" as const })),
+    ...saesIn(files.filter((file) => !isInRun(file))),
+  ];
+  return found.filter(({ path }) => path !== "").sort((a, b) => a.path.localeCompare(b.path, "en", { numeric: true }));
+}
+
+/** The folder of the run that a file tells of. */
+function runOf({ path }: ListedFile): string[] {
+  const names = path.split("/");
+  if (names.at(-1) === METRICS && names.length > 1) return [names.slice(0, -1).join("/")];
+  const isManifest = names.at(-1) === MANIFEST && names.at(-3) === CHECKPOINTS && names.length > 3;
+  return isManifest ? [names.slice(0, -3).join("/")] : [];
 }
 
 /** Throws SaettaError that names the autoencoders below the folder, where there are some. */
 export async function refuseFolderOfSaes(root: string): Promise<void> {
-  const found = await foldersBelow(root);
-  const [first] = found;
-  if (first === undefined) return;
-  const shown = found.slice(0, MOST_SHOWN).join(", ");
+  const found = await below(root);
+  if (found.length > 0) throw several(root, found, "holds");
+}
+
+function several(root: string, found: readonly Below[], what: string): SaettaError {
+  const shown = found.slice(0, MOST_SHOWN).map(({ path }) => path);
   const more = found.length > MOST_SHOWN ? ` and ${found.length - MOST_SHOWN} more` : "";
-  throw new SaettaError(
-    `holds ${found.length === 1 ? "an autoencoder" : `${found.length} autoencoders`}: ${shown}${more}`,
-    {
-      where: root,
-      mend: `name ${found.length === 1 ? "it" : "one"}: ${join(root, first)}`,
-    },
+  const count = found.length === 1 ? "an autoencoder" : `${found.length} autoencoders`;
+  return new SaettaError(`${what} ${count}: ${shown.join(", ")}${more}`, {
+    where: root,
+    mend: `name ${found.length === 1 ? "it" : "one"}: ${join(root, shown[0]!)}`,
+  });
+}
+
+/**
+ * The autoencoders below a folder with their sizes, where there are any; of a path that is not
+ * there, those below the nearest folder that the rest of the path chooses.
+ */
+export async function listBelow(path: string): Promise<{ readonly root: string; readonly saes: readonly Below[] }> {
+  const { root, found } = await matching(path);
+  const foreign = found.filter((each): each is ListedSae => each.format !== "saetta");
+  const sized = new Map((await withSizes(folderListing(root), foreign)).map((sae) => [sae.path, sae]));
+  return { root, saes: found.map((each) => sized.get(each.path) ?? each) };
+}
+
+/**
+ * The one autoencoder that a path chooses which is not there: `repo/layers.10` of
+ * repo/model/layers.10, or `repo/layer_3/width_16k`. undefined where no folder above the path has
+ * any. Throws SaettaError where the path chooses none of those that there are, or several.
+ */
+export async function chosenBelow(path: string): Promise<string | undefined> {
+  const { root, all, found } = await matching(path);
+  const [only, ...more] = found;
+  if (only !== undefined && more.length === 0) return join(root, only.path);
+  if (only !== undefined) throw several(root, found, `${JSON.stringify(relative(root, path))} chooses`);
+  if (all.length === 0) return undefined;
+  const words = relative(resolve(root), resolve(path));
+  const shown = all.slice(0, MOST_SHOWN).map((each) => each.path);
+  throw new SaettaError(`has no autoencoder ${JSON.stringify(words)}`, {
+    where: root,
+    mend: `choose one of ${shown.join(", ")}${all.length > MOST_SHOWN ? ` (${all.length}: saetta inspect ${root})` : ""}`,
+  });
+}
+
+interface Matching {
+  readonly root: string;
+  readonly all: readonly Below[];
+  readonly found: readonly Below[];
+}
+
+async function matching(path: string): Promise<Matching> {
+  const root = await nearestFolder(path);
+  if (root === undefined) return { root: path, all: [], found: [] };
+  const all = await below(root);
+  const words = relative(resolve(root), resolve(path));
+  if (words === "") return { root, all, found: all };
+  const chosen = new Set(
+    selected(
+      all.map((each) => ({ weights: "", bytes: 0, ...each }) as ListedSae),
+      words,
+    ).map((each) => each.path),
   );
+  return { root, all, found: all.filter((each) => chosen.has(each.path)) };
+}
+
+/**
+ * The innermost folder of the path that is there; undefined for that of the whole disk, the home
+ * folder and the working folder, whose trees are not searched because of a wrong name.
+ */
+async function nearestFolder(path: string): Promise<string | undefined> {
+  for (let folder = path; ; folder = dirname(folder)) {
+    const found = await stat(folder).catch(() => undefined);
+    if (found?.isDirectory() === true) {
+      const isTooWide = [dirname(resolve(folder)), process.cwd(), process.env.HOME].includes(resolve(folder));
+      return folder !== path && isTooWide ? undefined : folder;
+    }
+    if (found !== undefined || dirname(folder) === folder) return undefined;
+  }
 }

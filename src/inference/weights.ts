@@ -24,6 +24,7 @@ import { readJsonFile } from "../util/json.ts";
 
 // The readers of other formats take time to load, and most runs have none.
 const interchange = () => import("../interchange/index.ts");
+const belowFolders = () => import("./find-below.ts");
 
 export type WeightsKind = "ema" | "raw";
 
@@ -61,14 +62,18 @@ async function hubHint(path: string): Promise<{ readonly mend?: string }> {
 /**
  * Finds an autoencoder: in a run folder the newest whole checkpoint; else a checkpoint, or what
  * another program wrote. What is on the Hub is fetched first. `weights` default: the average where
- * there is one. `told` is for files that do not say all. Throws when the path holds none, or no
- * average though it was asked for.
+ * there is one. `told` is for files that do not say all. A path that is not there may choose one
+ * below a folder that is (find-below.ts). Throws when the path holds none, or no average though it
+ * was asked for.
  */
 export async function findSae(path: string, weights?: WeightsKind, told: Told = {}): Promise<FoundSae> {
   if (isHubPath(path)) return findSae(await (await import("../interchange/from-hub.ts")).fetchSae(path), weights, told);
-  const found = await stat(path).catch(async (cause: unknown) => {
-    throw new SaettaError("there is no such file or folder", { where: path, cause, ...(await hubHint(path)) });
-  });
+  const found = await stat(path).catch(() => undefined);
+  if (found === undefined) {
+    const chosen = await (await belowFolders()).chosenBelow(path);
+    if (chosen !== undefined) return findSae(chosen, weights, told);
+    throw new SaettaError("there is no such file or folder", { where: path, ...(await hubHint(path)) });
+  }
   const folder = found.isDirectory() ? path : dirname(path);
   const names = new Set(await disk.list(folder));
   const own = found.isDirectory() || [WEIGHTS, OWN_WEIGHTS, CFG].includes(basename(path));
@@ -77,7 +82,7 @@ export async function findSae(path: string, weights?: WeightsKind, told: Told = 
   const foreign = weightsThere || isRun ? undefined : await (await interchange()).findForeign(path, names);
   if (foreign !== undefined) return fromForeign(foreign, folder, weights, told);
   if (!weightsThere && !isRun && !(own && names.has(CHECKPOINTS))) {
-    if (found.isDirectory()) await (await import("./find-below.ts")).refuseFolderOfSaes(path);
+    if (found.isDirectory()) await (await belowFolders()).refuseFolderOfSaes(path);
     const what = found.isDirectory()
       ? "holds no autoencoder: no checkpoints, and"
       : "is no autoencoder that Saetta reads:";
@@ -145,7 +150,7 @@ export async function namesSae(path: string): Promise<boolean> {
   return own || (await interchange()).isForeign(path, names);
 }
 
-const FORMATS_IN_WORDS = `no ${CFG} with ${WEIGHTS} (Saetta, sparsify) or sae_weights.safetensors (SAELens), no torch file (OpenAI, dictionary_learning)`;
+const FORMATS_IN_WORDS = `no ${CFG} with ${WEIGHTS} (Saetta, sparsify) or sae_weights.safetensors (SAELens), no params.npz or params.safetensors (Gemma Scope), no hyperparams.json (Llama Scope), no torch file (OpenAI, dictionary_learning, Qwen-Scope, Goodfire)`;
 
 async function fromForeign(
   foreign: FoundForeign,

@@ -1,8 +1,10 @@
 /** What `saetta inspect` says of autoencoders of other programs, and of torch files. */
 
-import { itemsOf, openTorch } from "../formats/torch-read.ts";
+import { openNpz } from "../formats/npz.ts";
+import { openTorch } from "../formats/torch-read.ts";
 import { TorchTensor } from "../formats/torch-tensor.ts";
 import { ALONE, arraysOf } from "../formats/torch-tree.ts";
+import { torchNames } from "../interchange/array-file.ts";
 import { inWords } from "../interchange/description.ts";
 import { findForeign, isAutoencoder, openForeign } from "../interchange/index.ts";
 import { kOf } from "../sae/architectures/index.ts";
@@ -50,7 +52,6 @@ export async function inspectTorch(path: string): Promise<FileContents & { reado
   const file = await openTorch(path);
   await file.close();
   const { root } = file;
-  const items = itemsOf(root);
   const entries = root instanceof Map ? [...root] : [];
   const arrays = [...arraysOf(root)].filter(([, { inList }]) => !inList);
   const tensors = arrays.map(([name, { dtype, shape, tensors: all }]) => ({
@@ -61,7 +62,17 @@ export async function inspectTorch(path: string): Promise<FileContents & { reado
   }));
   const others = entries.flatMap(([name, it]) => (it instanceof TorchTensor ? [] : [`${String(name)}: ${shown(it)}`]));
   const facts = { tensors, ...(others.length > 0 ? { others: others.slice(0, 20) } : {}) };
-  return { kind: "torch file", facts, autoencoder: items !== undefined && isAutoencoder(items) };
+  return { kind: "torch file", facts, autoencoder: isAutoencoder(torchNames(root)) };
+}
+
+/** An npz file that is no autoencoder. */
+export async function inspectNpz(path: string): Promise<FileContents> {
+  const file = await openNpz(path);
+  await file.close();
+  const arrays = [...file.arrays].map(([name, { shape, type, problem }]) => ({
+    ...{ name, shape: [...shape], dtype: type, problem: problem?.what },
+  }));
+  return { kind: "npz file", facts: { arrays } };
 }
 
 function shown(value: unknown): string {

@@ -14,9 +14,8 @@ import { openHdf5 } from "../formats/hdf5-read.ts";
 import { openNpy } from "../formats/npy.ts";
 import { firstBytes, formatOf, noParquet } from "../formats/open-file.ts";
 import { openSafetensors } from "../formats/safetensors.ts";
-import { refuseFolderOfSaes } from "../inference/find-below.ts";
+import { listBelow } from "../inference/find-below.ts";
 import { isForeign, namesForeign } from "../interchange/index.ts";
-import { refuseUnread } from "../interchange/not-read.ts";
 import { readDescription } from "../interchange/sparsify.ts";
 import { checkExternalData } from "../language-model/external-data.ts";
 import { parseOnnx } from "../language-model/onnx-graph.ts";
@@ -38,7 +37,7 @@ import { parseDescription, type SaeDescription } from "../sae/description.ts";
 import { FormatError, hasCode, messageOf, SaettaError } from "../util/errors.ts";
 import { asObject, type Json, type JsonObject, readJsonFile, snakeCase } from "../util/json.ts";
 import { activationShards, activationsIn } from "./activations.ts";
-import { inspectForeign, inspectTorch, sizesOf } from "./foreign.ts";
+import { inspectForeign, inspectNpz, inspectTorch, sizesOf } from "./foreign.ts";
 import type { Fact, Facts, FileContents, Inspection } from "./inspection.ts";
 
 /**
@@ -48,11 +47,15 @@ import type { Fact, Facts, FileContents, Inspection } from "./inspection.ts";
  */
 export async function inspect(path: string, options: OpenOptions = {}): Promise<Inspection> {
   const found = await stat(path).catch((cause: unknown) => {
-    if (hasCode(cause, "ENOENT") && /[*?]/.test(basename(path))) return undefined;
-    const what = hasCode(cause, "ENOENT") ? "there is no such file or folder" : `cannot be read (${messageOf(cause)})`;
-    throw new SaettaError(what, { where: path, cause });
+    if (hasCode(cause, "ENOENT")) return /[*?]/.test(basename(path)) ? undefined : ("missing" as const);
+    throw new SaettaError(`cannot be read (${messageOf(cause)})`, { where: path, cause });
   });
   if (found === undefined) return inspectShards(path, options);
+  if (found === "missing") {
+    const many = await folderOfSaes(path);
+    if (many !== undefined) return many;
+    throw new SaettaError("there is no such file or folder", { where: path });
+  }
   if (found.isDirectory()) return inspectFolder(path, options);
   const bytes = found.size;
   const first = await firstBytes(path);
@@ -65,8 +68,7 @@ export async function inspect(path: string, options: OpenOptions = {}): Promise<
       mend: "it reads HDF5, npy, safetensors, Arrow and torch files, ONNX models, tokenizer.json, cfg.json, run folders and checkpoint folders",
     });
   }
-  const names = new Set(await disk.list(dirname(path)));
-  await refuseUnread({ folder: dirname(path), names, file: basename(path) });
+  if (extname(path).toLowerCase() === ".npz") return { path, bytes, ...(await npz(path)) };
   const { kind, facts } = await read(path);
   if (kind === TORCH) return { path, bytes, ...(await torch(path, options)) };
   const arrays = kind === HDF5 || kind === NPY || kind === SAFETENSORS || kind === ARROW;
@@ -153,6 +155,12 @@ async function torch(path: string, options: OpenOptions): Promise<Omit<Inspectio
   return { ...found, facts: { ...found.facts, ...(activations && { activations }) }, ...(advice && { advice }) };
 }
 
+/** An autoencoder, or arrays. */
+async function npz(path: string): Promise<FileContents> {
+  const names = new Set(await disk.list(dirname(path)));
+  return (await inspectForeign(path, names)) ?? inspectNpz(path);
+}
+
 async function onnx(path: string): Promise<FileContents> {
   const { size } = await stat(path);
   if (size > MOST_ONNX)
@@ -198,7 +206,8 @@ async function inspectFolder(path: string, options: OpenOptions): Promise<Inspec
     const foreign = (await isForeign(path, names)) ? await inspectForeign(path, names) : undefined;
     if (foreign !== undefined) return { path, ...foreign };
     if (await holdsActivations(path)) return inspectShards(path, options);
-    await refuseFolderOfSaes(path);
+    const many = await folderOfSaes(path);
+    if (many !== undefined) return many;
     throw new FormatError(
       `is no run folder (config.json, metrics.jsonl), no autoencoder (${CFG} and ${WEIGHTS}), and has no files of activations`,
       {
@@ -217,6 +226,27 @@ async function inspectFolder(path: string, options: OpenOptions): Promise<Inspec
   const listed = [...files].map(([name, { size, sha256 }]) => ({ name, bytes: size, sha256 }));
   const average = files.has(AVERAGE);
   return { path, kind: "checkpoint, whole", facts: { step, ...about, average, files: listed, [file]: weights } };
+}
+
+/**
+ * The autoencoders below a folder, or those that a path chooses which is not there: the only one,
+ * or a list. undefined where there are none.
+ */
+async function folderOfSaes(path: string): Promise<Inspection | undefined> {
+  const { root, saes } = await listBelow(path);
+  const [only, ...more] = saes;
+  if (only === undefined) return undefined;
+  if (more.length === 0 && root !== path) return inspect(join(root, only.path));
+  const rows = saes.map(({ path: each, format, ...rest }) => {
+    const { inputs, latents, l0, bytes } = rest as Facts;
+    return { path: each, format, inputs, latents, l0, bytes } as Facts;
+  });
+  return {
+    path: root,
+    kind: saes.length === 1 ? "folder of an autoencoder" : `folder of ${saes.length} autoencoders`,
+    facts: { autoencoders: rows },
+    advice: [`name one: ${join(root, only.path)}, or choose with --select`],
+  };
 }
 
 /** A run has a folder of checkpoints from the start. */

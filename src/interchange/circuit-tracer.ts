@@ -7,16 +7,23 @@
  */
 
 import { join } from "node:path";
-import { openSafetensors, type Safetensors } from "../formats/safetensors.ts";
 import { transcoderDims } from "../sae/dims.ts";
 import { closedOnFailure } from "../util/closing.ts";
 import { FormatError, UsageError } from "../util/errors.ts";
 import { readTextFile } from "../util/json.ts";
-import { chosenK, describeForeign, inWords, paramReader, sayable, statedK } from "./description.ts";
+import { openArrays } from "./array-file.ts";
+import { chosenK, inWords, sayable, statedK } from "./description.ts";
 import type { Exchanged, Floats, Foreign, ForeignFormat, Place, Told, WriteOptions, Written } from "./format.ts";
-import { type FileSelects, rulesOf } from "./rules.ts";
-import { lostWith, noK, RELU_NOTE, THRESHOLDS, thresholdsIn, topkIn, topkOf } from "./selection.ts";
-import { matrixShape, safetensorsFile, safetensorsFloats, unusedNote } from "./tensors.ts";
+import {
+  encoderShape,
+  type FourArrays,
+  type Layout,
+  openFourArrays,
+  rulesOfFourArrays,
+  type Selects,
+} from "./four-arrays.ts";
+import { lostWith, noK, thresholdsIn, topkIn } from "./selection.ts";
+import { safetensorsFile } from "./tensors.ts";
 import { parseYaml, yamlLine } from "./yaml.ts";
 
 export const CIRCUIT_TRACER_CONFIG = "config.yaml";
@@ -29,12 +36,13 @@ export function layerFiles(names: ReadonlySet<string>): string[] {
   return layers.sort((a, b) => Number(/\d+/.exec(a)) - Number(/\d+/.exec(b)));
 }
 
+const LAYOUT: Layout = {
+  names: { encoder: "W_enc", encoderBias: "b_enc", decoder: "W_dec", decoderBias: "b_dec" },
+  transposed: [],
+};
+
 interface Opened {
-  readonly file: Safetensors;
-  readonly d: number;
-  readonly n: number;
-  readonly skip: boolean;
-  readonly selects: { readonly kind: "topk"; readonly k: number } | { readonly kind: "threshold" | "relu" };
+  readonly arrays: FourArrays;
   readonly model: string | undefined;
   readonly hook: string | undefined;
   readonly targetHook: string | undefined;
@@ -52,69 +60,43 @@ async function opened({ folder, file: name = "" }: Place, told: Told): Promise<O
   if (kind !== "transcoder_set")
     throw new FormatError(`model_kind ${inWords(kind)} is not "transcoder_set", which Saetta computes`, { where });
   const activation = text("activation");
-  const file = await openSafetensors(join(folder, name));
-  return closedOnFailure(file, async () => {
-    const [n, d] = matrixShape("W_enc", file.entry("W_enc").shape, file.path);
-    const hasThreshold = file.tensors.has(THRESHOLD);
-    const stated = config.get("k") ?? undefined;
-    const selects = selectsOf(activation, hasThreshold, stated === undefined ? undefined : statedK(stated, where));
-    if (hasThreshold && selects.kind !== "threshold")
+  const stated = config.get("k") ?? undefined;
+  const k = stated === undefined ? undefined : statedK(stated, where);
+  const file = await openArrays(join(folder, name));
+  return closedOnFailure(file, () => {
+    const [n, d] = encoderShape(file, LAYOUT);
+    const hasThreshold = file.names.has(THRESHOLD);
+    if (hasThreshold && (activation === "topk" || activation === "relu"))
       throw new FormatError(`has a tensor "${THRESHOLD}", which the activation "${activation}" has not`, {
         where: file.path,
       });
-    const k = selects.kind === "topk" ? { kind: "topk" as const, k: chosenK(selects.k, told, where) } : undefined;
-    if (k === undefined) noK(told, where);
+    if (activation !== "topk") noK(told, where);
+    const selects: Selects =
+      activation === "topk"
+        ? { kind: "topk", k: chosenK(k, told, where), keepsNegative: true }
+        : hasThreshold
+          ? { kind: "threshold", array: THRESHOLD }
+          : { kind: "relu" };
     return {
-      ...{ file, d, n, skip: file.tensors.has("W_skip"), model: text("model_name") },
-      ...{ hook: text("feature_input_hook"), targetHook: text("feature_output_hook") },
-      selects: k ?? (selects as { readonly kind: "threshold" | "relu" }),
+      arrays: {
+        ...{ file, dims: transcoderDims(d, n, d), layout: LAYOUT, selects, subtract: false, says: "W_enc" },
+        skip: file.names.has("W_skip") ? { array: "W_skip" } : undefined,
+      },
+      ...{ model: text("model_name"), hook: text("feature_input_hook"), targetHook: text("feature_output_hook") },
     };
   });
 }
 
-function selectsOf(
-  activation: string | undefined,
-  hasThreshold: boolean,
-  k: number | undefined,
-): { readonly kind: "topk" | "threshold" | "relu"; readonly k?: number | undefined } {
-  if (activation === "topk") return { kind: "topk", k };
-  return { kind: activation !== "relu" && hasThreshold ? "threshold" : "relu" };
-}
-
-/** The tensors of a file, in its order. */
-function shapesOf({
-  d,
-  n,
-  skip,
-  selects,
-}: Pick<Opened, "d" | "n" | "skip" | "selects">): Readonly<Record<string, readonly number[]>> {
-  return {
-    ...{ W_enc: [n, d], W_dec: [n, d], b_enc: [n], b_dec: [d] },
-    ...(selects.kind === "threshold" ? { [THRESHOLD]: [n] } : {}),
-    ...(skip ? { W_skip: [d, d] } : {}),
-  };
-}
-
 async function open(place: Place, told: Told): Promise<Foreign> {
-  const there = await opened(place, told);
-  const { file, d, n, skip, selects, model, hook, targetHook } = there;
+  const { arrays, model, hook, targetHook } = await opened(place, told);
+  const { file, dims, selects } = arrays;
   return closedOnFailure(file, async () => {
-    const shapes = shapesOf(there);
-    const get = (name: string): Promise<Floats> => safetensorsFloats(file, name, shapes[name]!);
-    const threshold = () => (selects.kind === "relu" ? Promise.resolve(new Float32Array(n)) : get(THRESHOLD));
-    if (selects.kind === "threshold") refuseNegative(await threshold(), file.path);
-    const names = { encoder: "W_enc", latentBias: "b_enc", decoder: "W_dec", preBias: "b_dec" };
-    const spec = selects.kind === "topk" ? topkOf(selects.k) : THRESHOLDS;
-    const facts = { dims: transcoderDims(d, n, d), spec, skip, model, tensor: hook, targetTensor: targetHook };
-    const notes = { topk: [NEGATIVE_NOTE], relu: [RELU_NOTE], threshold: [] }[selects.kind];
-    return {
-      format: "circuit_tracer",
-      files: [CIRCUIT_TRACER_CONFIG, place.file ?? ""],
-      description: describeForeign("circuit_tracer", facts, file.path),
-      notes: [...notes, ...unusedNote(file.tensors.keys(), Object.keys(shapes), place.file ?? "")],
-      read: paramReader((name) => get(names[name]), { threshold, skip: () => get("W_skip") }),
-      close: () => file.close(),
-    };
+    const foreign = await openFourArrays(arrays, {
+      ...{ format: "circuit_tracer", files: [CIRCUIT_TRACER_CONFIG, place.file ?? ""] },
+      ...{ model, tensor: hook, targetTensor: targetHook, notes: selects.kind === "topk" ? [NEGATIVE_NOTE] : [] },
+    });
+    if (selects.kind === "threshold") refuseNegative(await file.floats(THRESHOLD, [dims.n], arrays.says), file.path);
+    return foreign;
   });
 }
 
@@ -164,20 +146,15 @@ async function write(sae: Exchanged, dtype: "f32" | "f64", options: WriteOptions
     yamlLine("activation", k !== undefined ? "topk" : isRelu ? "relu" : "jumprelu"),
     ...(k === undefined ? [] : [yamlLine("k", k)]),
   ];
-  const kind =
-    k !== undefined ? { kind: "topk" as const, k } : { kind: isRelu ? ("relu" as const) : ("threshold" as const) };
-  const read: Readonly<Record<string, () => Promise<Floats>>> = {
-    W_enc: () => sae.read("encoder"),
-    W_dec: () => sae.read("decoder"),
-    b_enc: () => sae.read("latentBias"),
-    b_dec: () => sae.read("preBias"),
-    [THRESHOLD]: () => Promise.resolve(thresholds!),
-    W_skip: () => sae.read("skip"),
-  };
-  const arrays = Object.entries(shapesOf({ d, n, skip, selects: kind })).map(([name, shape]) => ({
-    ...{ name, shape },
-    read: read[name]!,
-  }));
+  const array = (name: string, shape: readonly number[], read: () => Promise<Floats>) => ({ name, shape, read });
+  const arrays = [
+    array("W_enc", [n, d], () => sae.read("encoder")),
+    array("W_dec", [n, d], () => sae.read("decoder")),
+    array("b_enc", [n], () => sae.read("latentBias")),
+    array("b_dec", [d], () => sae.read("preBias")),
+    ...(thresholds === undefined || isRelu ? [] : [array(THRESHOLD, [n], () => Promise.resolve(thresholds))]),
+    ...(skip ? [array("W_skip", [d, d], () => sae.read("skip"))] : []),
+  ];
   return {
     files: [
       { name: CIRCUIT_TRACER_CONFIG, content: (put) => put(new TextEncoder().encode(config.join(""))) },
@@ -207,25 +184,6 @@ export const circuitTracer: ForeignFormat = {
   open,
   write,
   async rules(place, told) {
-    const there = await opened(place, told);
-    const { file, d, n, selects } = there;
-    try {
-      const arrays: Record<string, Floats> = {};
-      for (const [name, shape] of Object.entries(shapesOf(there)))
-        arrays[name] = await safetensorsFloats(file, name, shape);
-      const { W_enc, W_dec, b_enc, b_dec, W_skip } = arrays;
-      const by: FileSelects =
-        selects.kind === "topk"
-          ? { ...selects, keepsNegative: true }
-          : { kind: "threshold", thresholds: arrays[THRESHOLD] ?? 0 };
-      return rulesOf({
-        ...{ d, n, selects: by, subtract: false, encoderBias: b_enc!, decoderBias: b_dec! },
-        encoder: (i, j) => W_enc![j * d + i]!,
-        decoder: (i, j) => W_dec![j * d + i]!,
-        skip: W_skip && ((i, o) => W_skip[o * d + i]!),
-      });
-    } finally {
-      await file.close();
-    }
+    return rulesOfFourArrays((await opened(place, told)).arrays);
   },
 };

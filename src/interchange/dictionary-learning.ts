@@ -2,12 +2,18 @@
  * dictionary_learning (https://github.com/saprmarks/dictionary_learning): ae.pt, a torch file, and
  * config.json, which says the class.
  *
- * AutoEncoderTopK and BatchTopKSAE have encoder.weight [n,d], encoder.bias [n], decoder.weight
- * [d,n], b_dec [d], k and threshold; only config.json tells them apart. Matryoshka has W_enc [d,n],
- * b_enc [n], W_dec [n,d], b_dec [d], k, threshold and group_sizes. These two select latents above
- * the threshold; -1 says that it was never set. JumpReluAutoEncoder has the same matrices and a
- * threshold [n]; it does not take b_dec from the input, and gives latents times the norms of their
- * decoder rows.
+ * AutoEncoder, AutoEncoderTopK and BatchTopKSAE have encoder.weight [n,d], encoder.bias [n],
+ * decoder.weight [d,n] and b_dec [d], which AutoEncoder calls bias; the latter two k and threshold,
+ * and only config.json tells them apart. AutoEncoderNew has decoder.bias and does not take it from
+ * the input. GatedAutoEncoder has encoder.weight and decoder.weight, decoder_bias, r_mag, gate_bias
+ * and mag_bias. MatryoshkaBatchTopKSAE has W_enc [d,n], b_enc [n], W_dec [n,d], b_dec [d], k,
+ * threshold and group_sizes. It and BatchTopKSAE select latents above the threshold; -1 says that
+ * it was never set. JumpReluAutoEncoder has the same matrices and a threshold [n]; it does not take
+ * b_dec from the input.
+ *
+ * Checkpoints are checkpoints/ae_STEP.pt below the folder of config.json. A run that can be resumed
+ * has an ae.pt of step, ae (the arrays), optimizer, config and norm_factor, of which biases and
+ * thresholds are still to be multiplied by norm_factor.
  */
 
 import { dirname, join, resolve } from "node:path";
@@ -15,109 +21,221 @@ import type { TorchValue } from "../formats/torch-pickle.ts";
 import type { TorchFile } from "../formats/torch-read.ts";
 import { TorchTensor } from "../formats/torch-tensor.ts";
 import { type TorchDict, type TorchPart, writeTorch } from "../formats/torch-write.ts";
-import { type ArchitectureSpec, architectureCalled, called, computedInstead } from "../sae/architectures/index.ts";
+import { type ArchitectureSpec, called } from "../sae/architectures/index.ts";
 import { autoencoderDims } from "../sae/dims.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { closedOnFailure } from "../util/closing.ts";
 import { FormatError, SaettaError, UsageError } from "../util/errors.ts";
 import { Fields, readJsonFile } from "../util/json.ts";
-import { chosenK, describeForeign, noTranscoder, paramReader, sayable, statedK } from "./description.ts";
-import type { Exchanged, Floats, Foreign, ForeignFormat, Place, Told, WriteOptions, Written } from "./format.ts";
+import { openTorchArrays, type TorchArrayFile } from "./array-file.ts";
+import { chosenK, inWords, noTranscoder, sayable, statedK } from "./description.ts";
+import type { Exchanged, Foreign, ForeignFormat, Place, Told, WriteOptions, Written } from "./format.ts";
+import {
+  encoderShape,
+  type FourArrays,
+  type Layout,
+  openFourArrays,
+  rulesOfFourArrays,
+  type Selects,
+} from "./four-arrays.ts";
 import { isSet, lostWith, noK, refuseUnset, THRESHOLDS, topkIn, topkOf } from "./selection.ts";
-import { as, jsonFile, minusProduct, plusProduct, rowNorms, timesRows, torchFloats, unusedNote } from "./tensors.ts";
-import { arrayParts, rulesOfArrays, type TorchArrays, type TorchLayout, withArrays } from "./torch-arrays.ts";
+import { as, jsonFile, likeFirst, minusProduct } from "./tensors.ts";
+import { arrayParts, type FullLayout } from "./torch-arrays.ts";
 
 export const AE_FILE = "ae.pt";
 const CONFIG = "config.json";
 
-/** Of TopK and BatchTopK: two linear layers. */
-const LAYERS: TorchLayout = {
-  names: { preBias: "b_dec", latentBias: "encoder.bias", encoder: "encoder.weight", decoder: "decoder.weight" },
+/** Two linear layers. */
+const LAYERS: FullLayout = {
+  names: {
+    ...{ encoder: "encoder.weight", encoderBias: "encoder.bias" },
+    ...{ decoder: "decoder.weight", decoderBias: "b_dec" },
+  },
   transposed: ["decoder"],
 };
 /** Of Matryoshka and JumpReLU. */
-const MATRICES: TorchLayout = {
-  names: { preBias: "b_dec", latentBias: "b_enc", encoder: "W_enc", decoder: "W_dec" },
+const MATRICES: FullLayout = {
+  names: { encoder: "W_enc", encoderBias: "b_enc", decoder: "W_dec", decoderBias: "b_dec" },
   transposed: ["encoder"],
 };
 
+/** A class of the library. */
+interface Kind {
+  /** What it is here; undefined where the library alone trains it, so that it is a threshold. */
+  readonly architecture?: Architecture;
+  readonly layout: Layout;
+  readonly subtract: boolean;
+  /** Whether names of arrays are those of the class; the first that fits counts. */
+  fits(names: ReadonlySet<string>): boolean;
+}
+
+const KINDS: Readonly<Record<string, Kind>> = {
+  MatryoshkaBatchTopKSAE: {
+    ...{ architecture: "matryoshka", layout: MATRICES, subtract: true },
+    fits: (names) => names.has("W_enc") && names.has("group_sizes"),
+  },
+  JumpReluAutoEncoder: {
+    ...{ architecture: "jumprelu", layout: MATRICES, subtract: false },
+    fits: (names) => names.has("W_enc") && names.has("threshold"),
+  },
+  GatedAutoEncoder: {
+    layout: { ...LAYERS, names: { ...LAYERS.names, encoderBias: undefined, decoderBias: "decoder_bias" } },
+    subtract: true,
+    fits: (names) => names.has("gate_bias"),
+  },
+  AutoEncoder: {
+    layout: { ...LAYERS, names: { ...LAYERS.names, decoderBias: "bias" } },
+    subtract: true,
+    fits: (names) => names.has("encoder.bias") && names.has("bias"),
+  },
+  AutoEncoderNew: {
+    layout: { ...LAYERS, names: { ...LAYERS.names, decoderBias: "decoder.bias" } },
+    subtract: false,
+    fits: (names) => names.has("encoder.bias") && names.has("decoder.bias"),
+  },
+  AutoEncoderTopK: { architecture: "topk", layout: LAYERS, subtract: true, fits: isOfTopk },
+  BatchTopKSAE: { architecture: "batchtopk", layout: LAYERS, subtract: true, fits: isOfTopk },
+};
+
+function isOfTopk(names: ReadonlySet<string>): boolean {
+  return names.has("encoder.bias") && names.has("b_dec");
+}
+
 type Architecture = ArchitectureSpec["architecture"];
 
-function layoutOf(architecture: Architecture): TorchLayout {
-  return architecture === "topk" || architecture === "batchtopk" ? LAYERS : MATRICES;
-}
+/** The dict of arrays in the file of a run that can be resumed. */
+const INSIDE = "ae";
 
 /** Whether the names are those of such a file. */
-export function isDictionaryLearning(items: ReadonlyMap<string, TorchValue>): boolean {
-  if (items.has("encoder.bias") && items.has("decoder.weight") && items.has("b_dec")) return true;
-  return Object.values(MATRICES.names).every((name) => items.has(name)) && items.has("threshold");
+export function isDictionaryLearning(names: ReadonlySet<string>): boolean {
+  const complete = ({ layout, fits }: Kind) =>
+    fits(names) && Object.values(layout.names).every((name) => name === undefined || names.has(name));
+  return Object.values(KINDS).some(complete) || isResumable(names);
 }
 
-interface Opened extends TorchArrays {
-  readonly architecture: Architecture;
+function isResumable(names: ReadonlySet<string>): boolean {
+  return [INSIDE, "optimizer", "norm_factor"].every((name) => names.has(name));
+}
+
+interface Opened {
+  readonly arrays: FourArrays;
   readonly spec: ArchitectureSpec;
   readonly model: string | undefined;
   readonly tensor: string | undefined;
   readonly notes: readonly string[];
 }
 
-async function opened({ folder, names, file }: Place, told: Told): Promise<Opened> {
-  const path = join(folder, file ?? AE_FILE);
+async function opened({ folder, names, file: named }: Place, told: Told): Promise<Opened> {
+  const path = join(folder, named ?? AE_FILE);
   const at = await configFor(folder, names);
   const config = at === undefined ? undefined : await trainerOf(at);
-  const architectureOf = (items: ReadonlyMap<string, TorchValue>): Architecture =>
-    config?.architecture ?? architectureOfNames(items, told, path);
-  return withArrays(
-    path,
-    (items) => layoutOf(architectureOf(items)),
-    async (arrays) => {
-      const { items } = arrays;
-      const architecture = architectureOf(items);
-      const buffer = await kOf(arrays.file, items.get("k"));
-      if (config?.k !== undefined && buffer !== undefined && config.k !== buffer)
-        throw new FormatError(`k is ${buffer}, but ${at} says ${config.k}`, {
-          where: path,
-          mend: "put the config.json of this autoencoder next to it",
-        });
-      const k = buffer ?? config?.k; // until 2024 only config.json said it
-      const spec = await specOf(architecture, arrays, k, told, config?.groupWeights);
-      const notes =
-        config === undefined ? [`there is no ${CONFIG}: taken for ${called(spec, "dictionary_learning")}`] : [];
-      return { ...arrays, architecture, spec, model: config?.model, tensor: config?.tensor, notes };
-    },
-  );
+  const file = await openOrResumable(path);
+  return closedOnFailure(file, async () => {
+    const dictClass = config?.dictClass ?? classOf(file, told);
+    const { architecture, layout, subtract } = KINDS[dictClass]!;
+    const [n, d] = encoderShape(file, layout);
+    const buffer = await kOf(file.torch, file.items.get("k"));
+    if (config?.k !== undefined && buffer !== undefined && config.k !== buffer)
+      throw new FormatError(`k is ${buffer}, but ${at} says ${config.k}`, {
+        where: path,
+        mend: "put the config.json of this autoencoder next to it",
+      });
+    const k = buffer ?? config?.k; // until 2024 only config.json said it
+    if (architecture === undefined) noK(told, path);
+    const spec =
+      architecture === undefined ? THRESHOLDS : await specOf(architecture, file, n, k, told, config?.groupWeights);
+    const arrays: FourArrays = {
+      ...{ file, dims: autoencoderDims(d, n), layout, subtract, says: layout.names.encoder },
+      selects: selectsOf(dictClass, spec, file),
+    };
+    if (spec.architecture === "batchtopk" || spec.architecture === "matryoshka") await refuseUnsetCut(file);
+    const notes = config === undefined ? [`there is no ${CONFIG}: taken for ${dictClass}`] : [];
+    return { arrays, spec, model: config?.model, tensor: config?.tensor, notes };
+  });
 }
 
-/** The architecture of a file without a config.json. */
-function architectureOfNames(items: ReadonlyMap<string, TorchValue>, { k }: Told, where: string): Architecture {
-  if (items.has("W_enc")) return items.has("group_sizes") ? "matryoshka" : "jumprelu";
-  if (k !== undefined) return "topk";
+/** The arrays of a file; of a run that can be resumed with biases and thresholds in their units. */
+async function openOrResumable(path: string): Promise<TorchArrayFile> {
+  const file = await openTorchArrays(path);
+  if (!isResumable(file.names)) return file;
+  const factor = await closedOnFailure(file, () => normFactor(file));
+  await file.close();
+  const inside = await openTorchArrays(path, INSIDE);
+  if (factor === 1) return inside;
+  return {
+    ...inside,
+    async floats(name, shape, says) {
+      const values = await inside.floats(name, shape, says);
+      const inUnits = !/weight$|^W_|^r_mag$/.test(name);
+      return inUnits
+        ? likeFirst(
+            values,
+            Float64Array.from(values, (value) => value * factor),
+          )
+        : values;
+    },
+  };
+}
+
+async function normFactor(file: TorchArrayFile): Promise<number> {
+  const value = file.items.get("norm_factor");
+  const found =
+    value instanceof TorchTensor ? (await file.floats("norm_factor", value.shape, "the file"))[0] : (value ?? 1);
+  if (typeof found === "number" && found > 0 && Number.isFinite(found)) return found;
+  throw new FormatError(`norm_factor must be a number above 0, but is ${inWords(found)}`, { where: file.path });
+}
+
+function selectsOf(dictClass: string, spec: ArchitectureSpec, file: TorchArrayFile): Selects {
+  if (dictClass === "GatedAutoEncoder")
+    return { kind: "gated", gate: "gate_bias", magnitude: "mag_bias", scale: "r_mag" };
+  if (KINDS[dictClass]!.architecture === undefined) return { kind: "relu" };
+  if (spec.architecture === "topk") return { kind: "topk", k: spec.k };
+  if (spec.architecture === "jumprelu") return { kind: "threshold", array: "threshold" };
+  return { kind: "threshold", array: "threshold", one: file.shapeOf("threshold")?.length === 0 ? [] : [1] };
+}
+
+/** Throws SaettaError where the threshold of BatchTopK and Matryoshka was never set. */
+async function refuseUnsetCut(file: TorchArrayFile): Promise<void> {
+  const shape = file.shapeOf("threshold")?.length === 0 ? [] : [1];
+  const cut = await file.floats("threshold", shape, "the class");
+  if (!isSet(cut)) refuseUnset(file.path, `threshold is ${cut[0]}: it`, "train it past threshold_start_step");
+}
+
+/** The class of a file without a config.json. */
+function classOf({ names, path }: TorchArrayFile, { k }: Told): string {
+  const found = Object.keys(KINDS).find((each) => KINDS[each]!.fits(names));
+  if (found === undefined)
+    throw new FormatError(`its arrays are those of no class that is read (${Object.keys(KINDS).join(", ")})`, {
+      where: path,
+    });
+  if (found !== "AutoEncoderTopK" || k !== undefined) return found;
   throw new UsageError(`without its ${CONFIG} the file may be of BatchTopK as well as of TopK`, {
-    where,
+    where: path,
     mend: `put the ${CONFIG} next to it, or say that it is TopK with --k K`,
   });
 }
 
 async function specOf(
   architecture: Architecture,
-  { file, items, n }: TorchArrays,
+  { path, torch, items }: TorchArrayFile,
+  n: number,
   k: number | undefined,
   told: Told,
   groupWeights: readonly number[] | undefined,
 ): Promise<ArchitectureSpec> {
   if (architecture === "jumprelu") {
-    noK(told, file.path);
+    noK(told, path);
     return THRESHOLDS;
   }
   const auxk = 0;
-  const found = chosenK(k, told, file.path);
+  const found = chosenK(k, told, path);
   if (architecture === "topk") return topkOf(found);
   if (architecture === "batchtopk") return { architecture, k: found, auxk };
-  const sizes = await wholeNumbers(file, "group_sizes", items.get("group_sizes"));
+  const sizes = await wholeNumbers(torch, "group_sizes", items.get("group_sizes"));
   const prefixes: number[] = [];
   for (const size of sizes) prefixes.push((prefixes.at(-1) ?? 0) + size);
   if (sizes.length === 0 || sizes.some((size) => size < 1) || prefixes.at(-1) !== n)
-    throw new FormatError(`group_sizes must be above 0 and sum to the ${n} latents`, { where: file.path });
+    throw new FormatError(`group_sizes must be above 0 and sum to the ${n} latents`, { where: path });
   const stated = groupWeights?.length === sizes.length ? groupWeights : sizes.map(() => 1);
   const sum = stated.reduce((a, b) => a + b, 0);
   return { architecture, k: found, auxk, prefixes, weights: stated.map((each) => each / sum), selection: "batchtopk" };
@@ -136,7 +254,7 @@ async function configFor(folder: string, names: ReadonlySet<string>): Promise<st
 }
 
 interface Trainer {
-  readonly architecture: Architecture;
+  readonly dictClass: string;
   readonly k: number | undefined;
   readonly groupWeights: readonly number[] | undefined;
   readonly model: string | undefined;
@@ -145,17 +263,19 @@ interface Trainer {
 
 async function trainerOf(where: string): Promise<Trainer> {
   const trainer = new Fields(await readJsonFile(where), CONFIG, where).fields("trainer");
-  const stated = trainer.string("dict_class");
-  const architecture = architectureCalled("dictionary_learning", stated);
-  if (architecture === undefined)
-    throw new FormatError(`dict_class "${stated}" ${computedInstead("dictionary_learning")}`, { where });
+  const dictClass = trainer.string("dict_class");
+  if (!Object.hasOwn(KINDS, dictClass))
+    throw new FormatError(
+      `dict_class "${dictClass}" is not computed by Saetta (it computes ${Object.keys(KINDS).join(", ")})`,
+      { where },
+    );
   const text = (name: string): string | undefined =>
     typeof trainer.get(name) === "string" ? trainer.string(name) : undefined;
   const layer = trainer.get("layer");
   const weights = trainer.get("group_weights");
   const areWeights = Array.isArray(weights) && weights.every((each) => typeof each === "number" && each > 0);
   return {
-    architecture,
+    dictClass,
     k: trainer.has("k") ? statedK(trainer.get("k"), where) : undefined,
     groupWeights: areWeights ? (weights as readonly number[]) : undefined,
     model: text("lm_name"),
@@ -184,70 +304,11 @@ async function wholeNumbers(file: TorchFile, name: string, value: TorchValue | u
   );
 }
 
-/** The threshold of BatchTopK and Matryoshka [1], as the file has it. */
-async function cutOf({ file, items }: TorchArrays): Promise<Floats> {
-  const value = items.get("threshold");
-  const shape = value instanceof TorchTensor && value.shape.length === 0 ? [] : [1];
-  const cut = await torchFloats(file, "threshold", value, shape, "the class");
-  return isSet(cut) ? cut : refuseUnset(file.path, `threshold is ${cut[0]}: it`, "train it past threshold_start_step");
-}
-
-/** The thresholds of JumpReLU [n], as the file has them. */
-function thresholdsOf({ file, items, n }: TorchArrays): Promise<Floats> {
-  return torchFloats(file, "threshold", items.get("threshold"), [n], MATRICES.names.encoder);
-}
-
-/** How far norms of rows may be from 1 where rounding to f32 explains it. */
-const UNIT = 1e-6;
-
-/** JumpReLU in our words: b_dec taken from the input, and norms of decoder rows in the encoder. */
-function jumpRelu(arrays: TorchArrays): Exchanged["read"] {
-  const { d } = arrays;
-  const norms = async (): Promise<Float64Array | undefined> => {
-    const found = rowNorms(await arrays.read("decoder"), d);
-    return found.every((norm) => Math.abs(norm - 1) <= UNIT) ? undefined : found;
-  };
-  const scaled = async (values: Floats, width: number, factor = (norm: number) => norm): Promise<Floats> => {
-    const by = await norms();
-    return by === undefined ? values : timesRows(values, by.map(factor), width);
-  };
-  return paramReader(
-    async (name) => {
-      const values = await arrays.read(name);
-      if (name === "encoder") return scaled(values, d);
-      if (name === "decoder") return scaled(values, d, (norm) => (norm > 0 ? 1 / norm : 0));
-      if (name === "preBias") return values;
-      return scaled(plusProduct(values, await arrays.read("encoder"), await arrays.read("preBias")), 1);
-    },
-    { threshold: async () => scaled(await thresholdsOf(arrays), 1) },
-  );
-}
-
 async function open(place: Place, told: Told): Promise<Foreign> {
-  const arrays = await opened(place, told);
-  const { file, items, layout, architecture, spec, model, tensor, d, n } = arrays;
-  return closedOnFailure(file, async () => {
-    const name = place.file ?? AE_FILE;
-    const isJumpRelu = architecture === "jumprelu";
-    const hasCut = !isJumpRelu && architecture !== "topk";
-    if (hasCut) await cutOf(arrays);
-    const facts = { dims: autoencoderDims(d, n), spec, model, tensor };
-    const notes = isJumpRelu
-      ? [
-          "b_dec is not taken from the input: the encoder's product with it is in the latents' bias",
-          "latents are times the norms of their decoder rows, which are in the encoder where they are not 1",
-        ]
-      : [];
-    const used = [...Object.values(layout.names), "threshold", ...(isJumpRelu ? [] : ["k"])];
-    const all = architecture === "matryoshka" ? [...used, "group_sizes"] : used;
-    return {
-      format: "dictionary_learning",
-      files: [name, ...(place.names.has(CONFIG) ? [CONFIG] : [])],
-      description: describeForeign("dictionary_learning", facts, file.path),
-      notes: [...arrays.notes, ...notes, ...unusedNote(items.keys(), all, name)],
-      read: isJumpRelu ? jumpRelu(arrays) : paramReader(arrays.read, { cut: () => cutOf(arrays) }),
-      close: () => file.close(),
-    };
+  const { arrays, ...about } = await opened(place, told);
+  return openFourArrays(arrays, {
+    ...{ format: "dictionary_learning", ...about, understood: ["threshold", "k", "group_sizes"] },
+    files: [place.file ?? AE_FILE, ...(place.names.has(CONFIG) ? [CONFIG] : [])],
   });
 }
 
@@ -272,7 +333,7 @@ function write(sae: Exchanged, dtype: "f32" | "f64", options: WriteOptions): Wri
   const { dims, saetta } = sae.description;
   const { dIn: d, n } = dims;
   const spec = specToWrite(sae.description.spec);
-  const layout = layoutOf(spec.architecture);
+  const layout = spec.architecture === "topk" || spec.architecture === "batchtopk" ? LAYERS : MATRICES;
   const arrays = arrayParts(
     { description: sae.description, read: spec.architecture === "jumprelu" ? untied(sae) : sae.read },
     dtype,
@@ -339,18 +400,10 @@ function thresholdPart(sae: Exchanged, spec: ArchitectureSpec, dtype: "f32" | "f
 }
 
 /** JumpReLU in words of the library: b_dec not taken from the input. */
-function untied({ description, read }: Exchanged): Exchanged["read"] {
+function untied({ read }: Exchanged): Exchanged["read"] {
   return async (name) => {
-    if (name === "latentBias")
-      return minusProduct(await read("latentBias"), await read("encoder"), await read("preBias"));
-    const values = await read(name);
-    if (name === "decoder" && rowNorms(values, description.dims.dOut).some((norm) => Math.abs(norm - 1) > UNIT)) {
-      throw new UsageError(
-        "dictionary_learning gives latents of JumpReLU times the norms of decoder rows, which are not 1 here",
-        { mend: "use --format saelens" },
-      );
-    }
-    return values;
+    if (name !== "latentBias") return read(name);
+    return minusProduct(await read("latentBias"), await read("encoder"), await read("preBias"));
   };
 }
 
@@ -359,13 +412,6 @@ export const dictionaryLearning: ForeignFormat = {
   open,
   write,
   async rules(place, told) {
-    const arrays = await opened(place, told);
-    const { architecture, spec } = arrays;
-    const k = topkIn({ spec });
-    if (k !== undefined) return rulesOfArrays(arrays, { selects: { kind: "topk", k }, subtract: true });
-    const isJumpRelu = architecture === "jumprelu";
-    const thresholds = isJumpRelu ? await thresholdsOf(arrays) : (await cutOf(arrays))[0]!;
-    const flags = { subtract: !isJumpRelu, byNorm: isJumpRelu };
-    return rulesOfArrays(arrays, { selects: { kind: "threshold", thresholds }, ...flags });
+    return rulesOfFourArrays((await opened(place, told)).arrays);
   },
 };

@@ -10,7 +10,14 @@ import type { ParamName } from "../sae/params.ts";
 export const FORMATS = ["saelens", "sparsify", "openai", "dictionary_learning", "circuit_tracer"] as const;
 export type FormatName = (typeof FORMATS)[number];
 /** The formats that are read; those that are written are fewer. */
-export type ReadFormatName = FormatName | "qwen_scope";
+export type ReadFormatName =
+  | FormatName
+  | "qwen_scope"
+  | "gemma_scope"
+  | "gemma_scope_2"
+  | "llama_scope"
+  | "llamascopium"
+  | "goodfire";
 
 export type Floats = Float32Array | Float64Array;
 

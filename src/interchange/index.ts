@@ -1,15 +1,18 @@
 /** The formats of other programs by name, and which of them a path holds. */
 
-import { stat } from "node:fs/promises";
+import { readdir, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { firstBytes, formatOf } from "../formats/open-file.ts";
-import type { TorchValue } from "../formats/torch-pickle.ts";
-import { itemsOf, openTorch } from "../formats/torch-read.ts";
+import { openTorch } from "../formats/torch-read.ts";
 import { FormatError, SaettaError } from "../util/errors.ts";
+import { isFile } from "../util/folders.ts";
+import { openArrays, torchNames } from "./array-file.ts";
 import { CIRCUIT_TRACER_CONFIG, circuitTracer, layerFiles } from "./circuit-tracer.ts";
 import { AE_FILE, dictionaryLearning, isDictionaryLearning } from "./dictionary-learning.ts";
 import type { Foreign, ForeignFormat, ForeignReader, FormatName, Place, Told } from "./format.ts";
-import { GEMMA_SCOPE_WEIGHTS, HYPERPARAMETERS, refuseUnread, unreadTitle } from "./not-read.ts";
+import { GEMMA_SCOPE_2_WEIGHTS, GEMMA_SCOPE_WEIGHTS, gemmaScope, gemmaScope2 } from "./gemma-scope.ts";
+import { goodfire, isGoodfire } from "./goodfire.ts";
+import { HYPERPARAMETERS, LLAMASCOPIUM_WEIGHTS, llamaScope, llamascopium } from "./llamascopium.ts";
 import { isOpenai, openai } from "./openai.ts";
 import { isQwenScope, qwenScope } from "./qwen-scope.ts";
 import { SAELENS_WEIGHTS, saelens } from "./saelens.ts";
@@ -27,17 +30,48 @@ export function formatNamed(name: FormatName): ForeignFormat {
   return BY_NAME[name];
 }
 
+/** What tells that a folder is of a format. */
+export interface FolderEntry {
+  readonly format: ForeignReader;
+  /** Where the weights may be, relative to the folder. */
+  readonly weights: readonly string[];
+  /** A file that must be there, too. */
+  readonly config?: string;
+  /** Arrays that the weights must have, where the names of files do not tell. */
+  readonly arrays?: readonly string[];
+}
+
+/** Formats with a folder for each autoencoder. The first that fits counts. */
+export const FOLDERS: readonly FolderEntry[] = [
+  { format: saelens, weights: [SAELENS_WEIGHTS], config: "cfg.json" },
+  { format: sparsify, weights: [SPARSIFY_WEIGHTS], config: "cfg.json" },
+  { format: llamaScope, weights: LLAMASCOPIUM_WEIGHTS, config: HYPERPARAMETERS },
+  { format: llamaScope, weights: LLAMASCOPIUM_WEIGHTS, config: "config.json", arrays: ["encoder.weight"] },
+  { format: llamascopium, weights: LLAMASCOPIUM_WEIGHTS, config: "config.json", arrays: ["W_E"] },
+  { format: gemmaScope2, weights: [GEMMA_SCOPE_2_WEIGHTS], arrays: ["w_enc"] },
+  { format: gemmaScope, weights: [GEMMA_SCOPE_WEIGHTS] },
+];
+
+/** Formats of torch files, told apart by the names in them. The first that fits counts. */
+const TORCH: readonly { readonly format: ForeignReader; is(names: ReadonlySet<string>): boolean }[] = [
+  { format: openai, is: isOpenai },
+  { format: dictionaryLearning, is: isDictionaryLearning },
+  { format: qwenScope, is: isQwenScope },
+  { format: goodfire, is: isGoodfire },
+];
+
 export interface FoundForeign {
   readonly format: ForeignReader;
   readonly place: Place;
 }
 
-/** Whether a folder with these names is of an autoencoder of another program, read or not. */
+/** Whether a folder with these names is of an autoencoder of another program. */
 export function namesForeign(names: ReadonlySet<string>): boolean {
-  const cfg = names.has("cfg.json") && (names.has(SAELENS_WEIGHTS) || names.has(SPARSIFY_WEIGHTS));
-  return (
-    cfg || isCircuitTracer(names) || [AE_FILE, HYPERPARAMETERS, GEMMA_SCOPE_WEIGHTS].some((name) => names.has(name))
-  );
+  const isEntry = ({ weights, config }: FolderEntry) =>
+    config === HYPERPARAMETERS
+      ? names.has(config)
+      : (config === undefined || names.has(config)) && weights.some((name) => names.has(name));
+  return FOLDERS.some(isEntry) || isCircuitTracer(names) || names.has(AE_FILE);
 }
 
 function isCircuitTracer(names: ReadonlySet<string>): boolean {
@@ -45,22 +79,26 @@ function isCircuitTracer(names: ReadonlySet<string>): boolean {
 }
 
 /**
- * Whether a folder with these names, or a file of it, is of an autoencoder of another program, read
- * or not: by its names, or by what a torch file holds, whatever it is called. A damaged torch file
- * is none.
+ * Whether a folder with these names, or a file of it, is of an autoencoder of another program: by
+ * its names, or by what a torch file holds, whatever it is called. A damaged torch file is none.
  */
 export async function isForeign(path: string, names: ReadonlySet<string>): Promise<boolean> {
-  if ((await stat(path)).isDirectory()) {
-    if (namesForeign(names) || (await unreadTitle({ folder: path, names, file: undefined })) !== undefined) return true;
+  const isFolder = (await stat(path)).isDirectory();
+  const place = { folder: isFolder ? path : dirname(path), names, file: isFolder ? undefined : basename(path) };
+  if (isFolder) {
+    if (namesForeign(names)) return true;
     const [torch] = [...names].filter(isTorchName).sort();
     return torch !== undefined && (await holdsAutoencoder(join(path, torch)));
   }
   const name = basename(path);
-  if (name === SAELENS_WEIGHTS || name === SPARSIFY_WEIGHTS) return names.has("cfg.json");
   if (isCircuitTracer(names) && [CIRCUIT_TRACER_CONFIG, ...layerFiles(names)].includes(name)) return true;
-  if ([AE_FILE, HYPERPARAMETERS, GEMMA_SCOPE_WEIGHTS].includes(name)) return true;
-  if ((await unreadTitle({ folder: dirname(path), names, file: name })) !== undefined) return true;
-  return isTorchName(name) && (await holdsAutoencoder(path));
+  if (name === AE_FILE) return true;
+  const found = await folderFormat(place).catch((thrown: unknown) => {
+    // A damaged file of weights, which its reader refuses.
+    if (thrown instanceof SaettaError) return true;
+    throw thrown;
+  });
+  return found !== undefined || (isTorchName(name) && (await holdsAutoencoder(path)));
 }
 
 function isTorchName(name: string): boolean {
@@ -71,23 +109,43 @@ async function holdsAutoencoder(path: string): Promise<boolean> {
   try {
     const file = await openTorch(path);
     await file.close();
-    const items = itemsOf(file.root);
-    return items !== undefined && isAutoencoder(items);
+    return isAutoencoder(torchNames(file.root));
   } catch (thrown) {
     if (thrown instanceof SaettaError) return false;
     throw thrown;
   }
 }
 
+/** The first entry of FOLDERS that the folder, or the file of it, fits. */
+async function folderFormat({ folder, names, file }: Place): Promise<ForeignReader | undefined> {
+  for (const { format, weights, config, arrays = [] } of FOLDERS) {
+    if (config !== undefined && !names.has(config)) continue;
+    if (file !== undefined && file !== config && !weights.includes(file)) continue;
+    for (const name of weights) {
+      const path = join(folder, name);
+      if (!names.has(name.split("/")[0]!) || !(await isFile(path))) continue;
+      if (arrays.length === 0) return format;
+      const there = await openArrays(path);
+      await there.close();
+      if (arrays.every((array) => there.names.has(array))) return format;
+    }
+  }
+  return undefined;
+}
+
 /**
  * Which format the folder, or a file of it, is in by its names, and by the keys of a torch file;
- * undefined when in none. `names`: those in the folder. Throws FormatError for a format that is
- * known and not read.
+ * undefined when in none. `names`: those in the folder. Throws FormatError for a damaged file.
  */
 export async function findForeign(path: string, names: ReadonlySet<string>): Promise<FoundForeign | undefined> {
   const isFolder = (await stat(path)).isDirectory();
   const folder = isFolder ? path : dirname(path);
   const file = isFolder ? undefined : basename(path);
+  // Weights in a folder below that of their config.
+  if (file !== undefined && LLAMASCOPIUM_WEIGHTS.some((name) => name === `${basename(folder)}/${file}`)) {
+    const above = dirname(folder);
+    return findForeign(above, new Set(await readdir(above)));
+  }
   const place = { folder, names, file };
   const layers = isCircuitTracer(names) ? layerFiles(names) : [];
   if (layers.length > 0 && (file === undefined || file === CIRCUIT_TRACER_CONFIG || layers.includes(file)))
@@ -95,15 +153,9 @@ export async function findForeign(path: string, names: ReadonlySet<string>): Pro
       format: circuitTracer,
       place: { ...place, file: layers.includes(file ?? "") ? file : onlyLayer(layers, folder) },
     };
-  if (file === undefined || file === "cfg.json" || file.endsWith(".safetensors")) {
-    const has = (name: string) =>
-      names.has("cfg.json") && names.has(name) && [undefined, "cfg.json", name].includes(file);
-    if (has(SAELENS_WEIGHTS)) return { format: saelens, place };
-    if (has(SPARSIFY_WEIGHTS)) return { format: sparsify, place };
-    await refuseUnread(place);
-    if (file !== undefined) return undefined;
-  }
-  if (file?.endsWith(".npz") || file?.endsWith(".json")) await refuseUnread(place);
+  const format = await folderFormat(place);
+  if (format !== undefined) return { format, place };
+  if (file !== undefined && /\.(safetensors|json|npz)$/.test(file)) return undefined;
   const torch = file ?? torchFileOf(names, folder);
   if (torch === undefined || (file !== undefined && formatOf(await firstBytes(path)) !== "zip" && !isTorchName(torch)))
     return undefined;
@@ -134,21 +186,13 @@ function torchFileOf(names: ReadonlySet<string>, folder: string): string | undef
 async function torchFormat(path: string): Promise<ForeignReader> {
   const file = await openTorch(path);
   await file.close();
-  const items = itemsOf(file.root);
-  if (items !== undefined && isOpenai(items)) return openai;
-  if (items !== undefined && isDictionaryLearning(items)) return dictionaryLearning;
-  if (items !== undefined && isQwenScope(items)) return qwenScope;
-  const shown =
-    items === undefined
-      ? "no dict of names"
-      : `only ${
-          [...items.keys()]
-            .slice(0, 6)
-            .map((name) => JSON.stringify(name.slice(0, 40)))
-            .join(", ") || "nothing"
-        }`;
+  const names = torchNames(file.root);
+  const found = TORCH.find(({ is }) => is(names));
+  if (found !== undefined) return found.format;
+  const shown = [...names].slice(0, 6).map((name) => JSON.stringify(name.slice(0, 40)));
+  const holds = file.root instanceof Map ? `only ${shown.join(", ") || "nothing"}` : "no dict of names";
   throw new FormatError(
-    `is no autoencoder of OpenAI (pre_bias, latent_bias) nor of dictionary_learning (encoder.bias, b_dec) nor of Qwen-Scope (W_enc, b_enc): it holds ${shown}`,
+    `is no autoencoder of OpenAI (pre_bias, latent_bias) nor of dictionary_learning (encoder.weight, b_dec) nor of Qwen-Scope (W_enc, b_enc) nor of Goodfire (encoder_linear.weight): it holds ${holds}`,
     {
       where: path,
     },
@@ -156,8 +200,8 @@ async function torchFormat(path: string): Promise<ForeignReader> {
 }
 
 /** Whether a torch file's names are those of an autoencoder. */
-export function isAutoencoder(items: ReadonlyMap<string, TorchValue>): boolean {
-  return isOpenai(items) || isDictionaryLearning(items) || isQwenScope(items);
+export function isAutoencoder(names: ReadonlySet<string>): boolean {
+  return TORCH.some(({ is }) => is(names));
 }
 
 /** Opens what `findForeign` found. */

@@ -15,51 +15,47 @@ import { autoencoderDims } from "../sae/dims.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { closedOnFailure } from "../util/closing.ts";
 import { FormatError, UsageError } from "../util/errors.ts";
-import {
-  chosenK,
-  describeForeign,
-  inWords,
-  noTranscoder,
-  paramReader,
-  rowNormalization,
-  sayable,
-  statedK,
-} from "./description.ts";
+import { openTorchArrays } from "./array-file.ts";
+import { chosenK, inWords, noTranscoder, rowNormalization, sayable, statedK } from "./description.ts";
 import type { Exchanged, Foreign, ForeignFormat, Place, Told, WriteOptions, Written } from "./format.ts";
-import { lostWith, onlyTopk, topkOf } from "./selection.ts";
-import { unusedNote } from "./tensors.ts";
-import { arrayParts, rulesOfArrays, type TorchArrays, type TorchLayout, withArrays } from "./torch-arrays.ts";
+import { encoderShape, type FourArrays, openFourArrays, rulesOfFourArrays } from "./four-arrays.ts";
+import { lostWith, onlyTopk } from "./selection.ts";
+import { arrayParts, type FullLayout } from "./torch-arrays.ts";
 
 /** What an exported file is called. */
 const OPENAI_FILE = "autoencoder.pt";
-const NAMES = { preBias: "pre_bias", latentBias: "latent_bias", encoder: "encoder.weight", decoder: "decoder.weight" };
-const LAYOUT: TorchLayout = { names: NAMES, transposed: ["decoder"] };
+const LAYOUT: FullLayout = {
+  names: {
+    ...{ encoder: "encoder.weight", encoderBias: "latent_bias" },
+    ...{ decoder: "decoder.weight", decoderBias: "pre_bias" },
+  },
+  transposed: ["decoder"],
+};
 const STATISTICS = ["stats_last_nonzero", "latents_activation_frequency", "latents_mean_square"];
 
 /** Whether the names are those of such a file. */
-export function isOpenai(items: ReadonlyMap<string, TorchValue>): boolean {
-  return items.has("pre_bias") && items.has("latent_bias");
+export function isOpenai(names: ReadonlySet<string>): boolean {
+  return names.has("pre_bias") && names.has("latent_bias");
 }
 
-interface Opened extends TorchArrays {
-  readonly k: number;
-  readonly layerNorm: boolean;
-}
-
-function opened({ folder, file }: Place, told: Told): Promise<Opened> {
-  const path = join(folder, file ?? OPENAI_FILE);
-  return withArrays(
-    path,
-    () => LAYOUT,
-    async (arrays) => ({ ...arrays, ...activationOf(arrays.items, told, path) }),
-  );
+async function opened({ folder, file: name }: Place, told: Told): Promise<FourArrays> {
+  const file = await openTorchArrays(join(folder, name ?? OPENAI_FILE));
+  return closedOnFailure(file, () => {
+    const [n, d] = encoderShape(file, LAYOUT);
+    const { k, layerNorm } = activationOf(file.items, told, file.path);
+    const selects = { kind: "topk" as const, k };
+    return {
+      ...{ file, dims: autoencoderDims(d, n), layout: LAYOUT, selects, subtract: true, layerNorm },
+      says: LAYOUT.names.encoder,
+    };
+  });
 }
 
 function activationOf(
   items: ReadonlyMap<string, TorchValue>,
   told: Told,
   where: string,
-): Pick<Opened, "k" | "layerNorm"> {
+): { readonly k: number; readonly layerNorm: boolean } {
   const activation = items.get("activation");
   if (activation === undefined) {
     // Its loader would take a file with the buffers for one of ReLU; who gives a k knows better.
@@ -85,21 +81,13 @@ function activationOf(
 }
 
 async function open(place: Place, told: Told): Promise<Foreign> {
-  const { file, items, read, d, n, k, layerNorm } = await opened(place, told);
-  return closedOnFailure(file, () => {
-    const name = place.file ?? OPENAI_FILE;
-    const claims = layerNorm
+  const arrays = await opened(place, told);
+  return openFourArrays(arrays, {
+    ...{ format: "openai", files: [place.file ?? OPENAI_FILE] },
+    notes: arrays.layerNorm
       ? []
-      : ["the file does not say its activation: taken for TopK, on rows as they are, as train.py trains"];
-    const used = [...Object.values(NAMES), ...STATISTICS, "activation", "activation_state_dict"];
-    return {
-      format: "openai",
-      files: [name],
-      description: describeForeign("openai", { dims: autoencoderDims(d, n), spec: topkOf(k), layerNorm }, file.path),
-      notes: [...claims, ...unusedNote(items.keys(), used, name)],
-      read: paramReader(read),
-      close: () => file.close(),
-    };
+      : ["the file does not say its activation: taken for TopK, on rows as they are, as train.py trains"],
+    understood: [...STATISTICS, "activation", "activation_state_dict"],
   });
 }
 
@@ -151,8 +139,6 @@ export const openai: ForeignFormat = {
   open,
   write,
   async rules(place, told) {
-    const arrays = await opened(place, told);
-    const { k, layerNorm } = arrays;
-    return rulesOfArrays(arrays, { selects: { kind: "topk", k }, layerNorm, subtract: true });
+    return rulesOfFourArrays(await opened(place, told));
   },
 };

@@ -5,44 +5,32 @@
  */
 
 import { join, resolve } from "node:path";
-import type { TorchValue } from "../formats/torch-pickle.ts";
 import { autoencoderDims } from "../sae/dims.ts";
 import { closedOnFailure } from "../util/closing.ts";
-import { chosenK, describeForeign, paramReader } from "./description.ts";
+import { openTorchArrays } from "./array-file.ts";
+import { chosenK } from "./description.ts";
 import type { Foreign, ForeignReader, Place, Told } from "./format.ts";
-import { topkOf } from "./selection.ts";
-import { plusProduct, unusedNote } from "./tensors.ts";
-import { rulesOfArrays, type TorchArrays, type TorchLayout, withArrays } from "./torch-arrays.ts";
+import { encoderShape, type FourArrays, type Layout, openFourArrays, rulesOfFourArrays } from "./four-arrays.ts";
 
-const NAMES = { preBias: "b_dec", latentBias: "b_enc", encoder: "W_enc", decoder: "W_dec" };
-const LAYOUT: TorchLayout = { names: NAMES, transposed: ["decoder"] };
+const LAYOUT: Layout = {
+  names: { encoder: "W_enc", encoderBias: "b_enc", decoder: "W_dec", decoderBias: "b_dec" },
+  transposed: ["decoder"],
+};
 
 /** Whether the names are those of such a file. */
-export function isQwenScope(items: ReadonlyMap<string, TorchValue>): boolean {
-  return Object.values(NAMES).every((name) => items.has(name)) && !items.has("threshold");
+export function isQwenScope(names: ReadonlySet<string>): boolean {
+  return Object.values(LAYOUT.names).every((name) => names.has(name)) && !names.has("threshold");
 }
 
-interface Opened extends TorchArrays {
-  readonly k: number;
-  readonly notes: readonly string[];
-}
-
-function opened({ folder, file = "" }: Place, told: Told): Promise<Opened> {
-  const path = join(folder, file);
-  return withArrays(
-    path,
-    () => LAYOUT,
-    async (arrays) => {
-      const named = kInName(folder);
-      const k = chosenK(undefined, { ...told, k: told.k ?? named }, path);
-      const notes = [
-        "b_dec is not taken from the input: the encoder's product with it is in the latents' bias",
-        "latents below 0 are off",
-        ...(told.k === undefined && named !== undefined ? [`k is ${named}, from the folder's name`] : []),
-      ];
-      return { ...arrays, k, notes };
-    },
-  );
+async function opened({ folder, file: name = "" }: Place, told: Told): Promise<FourArrays> {
+  const path = join(folder, name);
+  const file = await openTorchArrays(path);
+  return closedOnFailure(file, () => {
+    const [n, d] = encoderShape(file, LAYOUT);
+    const k = chosenK(undefined, { ...told, k: told.k ?? kInName(folder) }, path);
+    const selects = { kind: "topk" as const, k };
+    return { file, dims: autoencoderDims(d, n), layout: LAYOUT, selects, subtract: false, says: "W_enc" };
+  });
 }
 
 /** The 50 of .../SAE-Res-Qwen3-8B-Base-W64K-L0_50/...: of the innermost folder that has one. */
@@ -54,26 +42,16 @@ function kInName(folder: string): number | undefined {
 }
 
 async function open(place: Place, told: Told): Promise<Foreign> {
-  const { file, items, read, notes, d, n, k } = await opened(place, told);
-  return closedOnFailure(file, () => ({
-    format: "qwen_scope",
-    files: [place.file ?? ""],
-    description: describeForeign("qwen_scope", { dims: autoencoderDims(d, n), spec: topkOf(k) }, file.path),
-    notes: [...notes, ...unusedNote(items.keys(), Object.values(NAMES), place.file ?? "")],
-    read: paramReader(async (name) =>
-      name === "latentBias"
-        ? plusProduct(await read("latentBias"), await read("encoder"), await read("preBias"))
-        : read(name),
-    ),
-    close: () => file.close(),
-  }));
+  const named = told.k === undefined ? kInName(place.folder) : undefined;
+  const notes = named === undefined ? [] : [`k is ${named}, from the folder's name`];
+  const about = { format: "qwen_scope" as const, files: [place.file ?? ""] };
+  return openFourArrays(await opened(place, told), { ...about, notes: ["latents below 0 are off", ...notes] });
 }
 
 export const qwenScope: ForeignReader = {
   name: "qwen_scope",
   open,
   async rules(place, told) {
-    const arrays = await opened(place, told);
-    return rulesOfArrays(arrays, { selects: { kind: "topk", k: arrays.k }, subtract: false });
+    return rulesOfFourArrays(await opened(place, told));
   },
 };

@@ -20,6 +20,16 @@ export type FileSelects =
       /** Those above a threshold [n], or one for all; below 0 they are 0. */
       readonly kind: "threshold";
       readonly thresholds: Floats | number;
+    }
+  | {
+      /**
+       * With s the encoder's product: relu(s e^scale + magnitude) where s + gate is above 0. All
+       * [n]. The encoder's bias is not used.
+       */
+      readonly kind: "gated";
+      readonly gate: Floats;
+      readonly magnitude: Floats;
+      readonly scale: Floats;
     };
 
 export interface RulesOf {
@@ -37,28 +47,37 @@ export interface RulesOf {
   readonly subtract: boolean;
   /** x - mean over std + 1e-5, and times std plus mean on the way out. Default: false. */
   readonly layerNorm?: boolean;
+  /** Rows are times `input` first, reconstructions are divided by `output`. Default: 1. */
+  readonly scale?: { readonly input: number; readonly output: number } | undefined;
   /**
-   * Latents are given times the norms of their decoder rows. Among the k highest they are compared
-   * so, too; a threshold is compared with them as they were. Default: false.
+   * What is compared is times the norms of the decoder's rows. "latents": the values are, too;
+   * "selection": they are not, but those of the k highest are given so here, as Saetta's are.
+   * Default: neither.
    */
-  readonly byNorm?: boolean;
+  readonly byNorm?: "latents" | "selection" | undefined;
   /** Weight of a linear map from input i to output o next to the latents. Default: none. */
   readonly skip?: ((i: number, o: number) => number) | undefined;
 }
 
 export function rulesOf(of: RulesOf): Rules {
   const { d, n, dOut = d, selects, encoder, decoder, encoderBias, decoderBias, skip } = of;
+  const { input: scaleIn, output: scaleOut } = of.scale ?? { input: 1, output: 1 };
   const norms = new Float64Array(n).fill(1);
-  if (of.byNorm) {
+  if (of.byNorm !== undefined) {
     for (let j = 0; j < n; j++) {
       let square = 0;
       for (let i = 0; i < dOut; i++) square += decoder(i, j) ** 2;
       norms[j] = Math.sqrt(square);
     }
   }
-  const selected = selects.kind === "topk" ? highest(selects) : above(selects.thresholds, norms);
+  const selected = selectorOf(selects, encoderBias, norms);
+  // What the value of a latent that is on is times.
+  const valueNorm = (j: number) => (of.byNorm === "selection" && selects.kind === "threshold" ? 1 / norms[j]! : 1);
   return {
-    selects: selects.kind === "topk" ? { kind: "topk", k: selects.k } : { kind: "threshold", of: selected.threshold },
+    selects:
+      selects.kind === "topk"
+        ? { kind: "topk", k: selects.k }
+        : { kind: "threshold", of: (j) => selected.threshold(j) * valueNorm(j) },
     run(row) {
       let [mean, std] = [0, 1];
       let x = row;
@@ -69,21 +88,19 @@ export function rulesOf(of: RulesOf): Rules {
         x = centred.map((value) => value / (std + 1e-5));
       }
       const input = x;
-      if (of.subtract) x = x.map((value, i) => value - decoderBias[i]!);
-      const pre = new Float64Array(n);
-      for (let j = 0; j < n; j++) {
-        let sum = encoderBias[j]!;
-        for (let i = 0; i < d; i++) sum += encoder(i, j) * x[i]!;
-        pre[j] = sum * norms[j]!;
-      }
-      const latents = selected.values(pre);
+      x = x.map((value, i) => value * scaleIn - (of.subtract ? decoderBias[i]! : 0));
+      const products = new Float64Array(n);
+      for (let j = 0; j < n; j++) for (let i = 0; i < d; i++) products[j]! += encoder(i, j) * x[i]!;
+      const compared = selected.values(products);
       const output = Float64Array.from(decoderBias);
-      for (const [j, value] of latents.entries()) {
+      for (const [j, value] of compared.entries()) {
         if (value === 0) continue;
         for (let o = 0; o < dOut; o++) output[o]! += (value / norms[j]!) * decoder(o, j);
       }
+      for (let o = 0; o < dOut; o++) output[o]! /= scaleOut;
       if (skip !== undefined)
         for (let o = 0; o < dOut; o++) for (let i = 0; i < d; i++) output[o]! += skip(i, o) * input[i]!;
+      const latents = compared.map((value, j) => value * valueNorm(j));
       return { latents, output: of.layerNorm ? output.map((value) => value * std + mean) : output };
     },
   };
@@ -92,23 +109,39 @@ export function rulesOf(of: RulesOf): Rules {
 interface Selector {
   /** What latent j must be above. */
   threshold(j: number): number;
-  /** Pre-activations [n] times norms to the values of latents [n]. */
-  values(pre: Float64Array): Float64Array;
+  /** Products of the encoder [n] to the values of latents [n], times norms. */
+  values(products: Float64Array): Float64Array;
 }
 
-function highest({ k, keepsNegative = false }: Extract<FileSelects, { kind: "topk" }>): Selector {
-  return {
-    threshold: () => 0,
-    values(pre) {
-      const latents = new Float64Array(pre.length);
-      for (const j of [...pre.keys()].sort((a, b) => pre[b]! - pre[a]!).slice(0, k))
-        latents[j] = keepsNegative ? pre[j]! : Math.max(0, pre[j]!);
-      return latents;
-    },
-  };
+function selectorOf(selects: FileSelects, bias: Floats, norms: Float64Array): Selector {
+  const pre = (products: Float64Array) => products.map((sum, j) => (sum + bias[j]!) * norms[j]!);
+  switch (selects.kind) {
+    case "topk":
+      return { threshold: () => 0, values: (products) => highest(pre(products), selects) };
+    case "threshold": {
+      const { thresholds } = selects;
+      const threshold = (j: number) => (typeof thresholds === "number" ? thresholds : thresholds[j]!);
+      const values = (products: Float64Array) =>
+        pre(products).map((value, j) => (value > threshold(j) ? Math.max(0, value) : 0));
+      return { threshold, values };
+    }
+    case "gated": {
+      const { gate, magnitude, scale } = selects;
+      return {
+        threshold: (j) => magnitude[j]! - gate[j]! * Math.exp(scale[j]!),
+        values: (products) =>
+          products.map((sum, j) => (sum + gate[j]! > 0 ? Math.max(0, sum * Math.exp(scale[j]!) + magnitude[j]!) : 0)),
+      };
+    }
+  }
 }
 
-function above(thresholds: Floats | number, norms: Float64Array): Selector {
-  const threshold = (j: number) => (typeof thresholds === "number" ? thresholds : thresholds[j]!) * norms[j]!;
-  return { threshold, values: (pre) => pre.map((value, j) => (value > threshold(j) ? Math.max(0, value) : 0)) };
+function highest(
+  pre: Float64Array,
+  { k, keepsNegative = false }: Extract<FileSelects, { kind: "topk" }>,
+): Float64Array {
+  const latents = new Float64Array(pre.length);
+  for (const j of [...pre.keys()].sort((a, b) => pre[b]! - pre[a]!).slice(0, k))
+    latents[j] = keepsNegative ? pre[j]! : Math.max(0, pre[j]!);
+  return latents;
 }

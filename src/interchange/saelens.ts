@@ -1,51 +1,58 @@
 /**
- * SAELens (https://github.com/decoderesearch/SAELens), version 6: cfg.json and
- * sae_weights.safetensors with W_enc [dIn,n], b_enc [n], W_dec [n,dOut], b_dec [dOut], `threshold`
- * [n] of JumpReLU and W_skip [dOut,dIn] of a transcoder. BatchTopK and Matryoshka are saved as
- * JumpReLU there, too. Of files of earlier versions those that say topk or relu as an activation
- * function.
+ * SAELens (https://github.com/decoderesearch/SAELens): cfg.json and sae_weights.safetensors with
+ * W_enc [dIn,n], b_enc [n], W_dec [n,dOut], b_dec [dOut], `threshold` [n] of JumpReLU, b_gate,
+ * b_mag and r_mag [n] instead of b_enc where it is gated, and W_skip [dOut,dIn] of a transcoder.
+ * BatchTopK and Matryoshka are saved as JumpReLU; their checkpoints in training have topk_threshold
+ * or log_threshold instead. Versions 3 to 5 have hook_point, activation_fn_str and
+ * activation_fn_kwargs in cfg.json.
  */
 
 import { join } from "node:path";
-import { openSafetensors, type Safetensors } from "../formats/safetensors.ts";
 import { autoencoderDims, type Dims, transcoderDims } from "../sae/dims.ts";
 import { closedOnFailure } from "../util/closing.ts";
 import { FormatError, UsageError } from "../util/errors.ts";
 import { Fields, type JsonObject, readJsonFile } from "../util/json.ts";
-import { chosenK, describeForeign, paramReader, sayable, statedK } from "./description.ts";
+import { type ArrayFile, openArrays } from "./array-file.ts";
+import { chosenK, sayable, statedK } from "./description.ts";
 import type { Exchanged, Floats, Foreign, ForeignFormat, Place, Told, WriteOptions, Written } from "./format.ts";
-import { rulesOf } from "./rules.ts";
-import { lostWith, noK, RELU_NOTE, THRESHOLDS, thresholdsIn, topkIn, topkOf } from "./selection.ts";
 import {
-  jsonFile,
-  plusProduct,
-  rowNorms,
-  safetensorsFile,
-  safetensorsFloats,
-  timesRows,
-  transposed,
-  unusedNote,
-} from "./tensors.ts";
+  type FourArrays,
+  type Layout,
+  openFourArrays,
+  rulesOfFourArrays,
+  type Selects,
+  usedNames,
+} from "./four-arrays.ts";
+import { lostWith, noK, thresholdsIn, topkIn } from "./selection.ts";
+import { jsonFile, safetensorsFile, transposed } from "./tensors.ts";
 
 const CFG = "cfg.json";
 export const SAELENS_WEIGHTS = "sae_weights.safetensors";
 
 /** What an architecture of SAELens computes. */
 interface Kind {
-  readonly selects: "topk" | "threshold" | "relu";
+  readonly selects: "topk" | "threshold" | "relu" | "gated";
   readonly transcoder: boolean;
   readonly skip: boolean;
+  /** Whether its loader looks at rescale_acts_by_decoder_norm. */
+  readonly rescales?: boolean;
 }
 
 const KINDS: Readonly<Record<string, Kind>> = {
-  topk: { selects: "topk", transcoder: false, skip: false },
+  topk: { selects: "topk", transcoder: false, skip: false, rescales: true },
   jumprelu: { selects: "threshold", transcoder: false, skip: false },
+  batchtopk: { selects: "threshold", transcoder: false, skip: false, rescales: true },
+  matryoshka_batchtopk: { selects: "threshold", transcoder: false, skip: false, rescales: true },
   standard: { selects: "relu", transcoder: false, skip: false },
+  gated: { selects: "gated", transcoder: false, skip: false },
   transcoder: { selects: "relu", transcoder: true, skip: false },
   skip_transcoder: { selects: "relu", transcoder: true, skip: true },
   jumprelu_transcoder: { selects: "threshold", transcoder: true, skip: false },
   jumprelu_skip_transcoder: { selects: "threshold", transcoder: true, skip: true },
 };
+
+/** Tensors of thresholds in checkpoints of training. */
+const CHECKPOINT_THRESHOLDS = ["topk_threshold", "log_threshold"];
 
 interface Cfg extends Kind {
   readonly architecture: string;
@@ -82,10 +89,9 @@ async function readCfg(folder: string, told: Told): Promise<Cfg> {
     k: kOf(cfg, kind, told, where),
     subtract,
     layerNorm,
-    // Of the others SAELens' loader does not look at it.
-    byNorm: kind.selects === "topk" && cfg.boolean("rescale_acts_by_decoder_norm", false),
+    byNorm: kind.rescales === true && cfg.boolean("rescale_acts_by_decoder_norm", false),
     model: text("model_name"),
-    hook: text("hook_name"),
+    hook: text("hook_name") ?? text("hook_point"),
     targetHook: kind.transcoder ? text("hook_name_out") : undefined,
   };
 }
@@ -136,79 +142,70 @@ function normalizationWord(cfg: Fields): string {
 }
 
 /** Tensors that an architecture may have next to the four of all. */
-const MORE = ["threshold", "W_skip", "b_gate", "b_mag", "r_mag"];
+const MORE = ["threshold", ...CHECKPOINT_THRESHOLDS, "W_skip", "b_gate", "b_mag", "r_mag"];
+const LAYOUT: Layout = {
+  names: { encoder: "W_enc", encoderBias: "b_enc", decoder: "W_dec", decoderBias: "b_dec" },
+  transposed: ["encoder"],
+};
+const GATED: Layout = { ...LAYOUT, names: { ...LAYOUT.names, encoderBias: undefined } };
 
-async function opened(place: Place, told: Told): Promise<{ readonly cfg: Cfg; readonly file: Safetensors }> {
+async function opened(place: Place, told: Told): Promise<{ readonly cfg: Cfg; readonly arrays: FourArrays }> {
   const cfg = await readCfg(place.folder, told);
-  const file = await openSafetensors(join(place.folder, SAELENS_WEIGHTS));
-  // Tensors of other architectures under a cfg.json of this one.
-  const shapes = shapesOf(cfg);
-  const other = MORE.find((name) => file.tensors.has(name) && !Object.hasOwn(shapes, name));
-  if (other === undefined) return { cfg, file };
-  await file.close();
-  throw new FormatError(`has a tensor "${other}", which the architecture "${cfg.architecture}" has not`, {
-    where: file.path,
+  const file = await openArrays(join(place.folder, SAELENS_WEIGHTS));
+  return closedOnFailure(file, async () => {
+    const arrays: FourArrays = {
+      ...{ file, dims: cfg.dims, subtract: cfg.subtract, layerNorm: cfg.layerNorm, says: CFG },
+      layout: cfg.selects === "gated" ? GATED : LAYOUT,
+      selects: selectsOf(cfg, file),
+      byNorm: cfg.byNorm ? "latents" : undefined,
+      skip: cfg.skip ? { array: "W_skip" } : undefined,
+    };
+    // Tensors of other architectures under a cfg.json of this one.
+    const used = usedNames(arrays);
+    const other = MORE.find((name) => file.names.has(name) && !used.includes(name));
+    if (other !== undefined)
+      throw new FormatError(`has a tensor "${other}", which the architecture "${cfg.architecture}" has not`, {
+        where: file.path,
+      });
+    await refuseScaling(file, cfg.dims.n);
+    return { cfg, arrays };
   });
 }
 
-/** The tensors of a file, in its order. */
-function shapesOf({
-  dims,
-  selects,
-  skip,
-}: Pick<Cfg, "dims" | "selects" | "skip">): Readonly<Record<string, readonly number[]>> {
-  const { dIn, n, dOut } = dims;
-  return {
-    ...{ W_enc: [dIn, n], b_enc: [n], W_dec: [n, dOut], b_dec: [dOut] },
-    ...(selects === "threshold" ? { threshold: [n] } : {}),
-    ...(skip ? { W_skip: [dOut, dIn] } : {}),
-  };
+function selectsOf({ selects, k }: Cfg, { names }: ArrayFile): Selects {
+  switch (selects) {
+    case "topk":
+      return { kind: "topk", k: k! };
+    case "relu":
+      return { kind: "relu" };
+    case "gated":
+      return { kind: "gated", gate: "b_gate", magnitude: "b_mag", scale: "r_mag" };
+    case "threshold": {
+      if (names.has("topk_threshold")) return { kind: "threshold", array: "topk_threshold", one: [] };
+      if (names.has("log_threshold")) return { kind: "threshold", array: "log_threshold", isLog: true };
+      return { kind: "threshold", array: "threshold" };
+    }
+  }
+}
+
+const SCALING = "scaling_factor";
+
+/** Versions before 4 wrote factors of latents that were all 1 where nothing had set them. */
+async function refuseScaling(file: ArrayFile, n: number): Promise<void> {
+  if (!file.names.has(SCALING)) return;
+  const factors = await file.floats(SCALING, [n], CFG);
+  if (factors.some((factor) => factor !== 1))
+    throw new FormatError("its scaling_factor is not 1 for all latents, which Saetta does not compute", {
+      where: file.path,
+    });
 }
 
 async function open(place: Place, told: Told): Promise<Foreign> {
-  const { cfg, file } = await opened(place, told);
-  const shapes = shapesOf(cfg);
-  const { dims, k, selects, layerNorm, model, hook, targetHook, skip } = cfg;
-  const { dIn: d, n, dOut } = dims;
-  const folded = !cfg.subtract && dims.untied !== true;
-  const get = (name: string): Promise<Floats> => safetensorsFloats(file, name, shapes[name]!);
-  const norms = async (): Promise<Float64Array> => rowNorms(await get("W_dec"), dOut);
-  const read = {
-    encoder: async () => {
-      const rows = transposed(await get("W_enc"), d, n);
-      return cfg.byNorm ? timesRows(rows, await norms(), d) : rows;
-    },
-    latentBias: async () => {
-      const bias = await get("b_enc");
-      const shifted = folded ? plusProduct(bias, transposed(await get("W_enc"), d, n), await get("b_dec")) : bias;
-      return cfg.byNorm ? timesRows(shifted, await norms(), 1) : shifted;
-    },
-    decoder: async () => {
-      const rows = await get("W_dec");
-      const inverse = cfg.byNorm ? (await norms()).map((norm) => (norm > 0 ? 1 / norm : 0)) : undefined;
-      return inverse === undefined ? rows : timesRows(rows, inverse, dOut);
-    },
-    preBias: () => get("b_dec"),
-  };
-  const threshold = selects === "relu" ? () => Promise.resolve(new Float32Array(n)) : () => get("threshold");
-  const notes = [
-    ...(folded ? ["apply_b_dec_to_input is false: the encoder's product with b_dec is in the latents' bias"] : []),
-    ...(cfg.byNorm
-      ? ["rescale_acts_by_decoder_norm: the norms of decoder rows are in the encoder, and the rows have norm 1"]
-      : []),
-    ...(selects === "relu" ? [RELU_NOTE] : []),
-  ];
-  return closedOnFailure(file, () => {
-    const facts = { dims, skip, layerNorm, model, tensor: hook, targetTensor: targetHook };
-    const spec = k === undefined ? THRESHOLDS : topkOf(k);
-    return {
-      format: "saelens",
-      files: [CFG, SAELENS_WEIGHTS],
-      description: describeForeign("saelens", { ...facts, spec }, join(place.folder, CFG)),
-      notes: [...notes, ...unusedNote(file.tensors.keys(), Object.keys(shapes), SAELENS_WEIGHTS)],
-      read: paramReader((name) => read[name](), { threshold, skip: () => get("W_skip") }),
-      close: () => file.close(),
-    };
+  const { cfg, arrays } = await opened(place, told);
+  const { model, hook, targetHook } = cfg;
+  return openFourArrays(arrays, {
+    ...{ format: "saelens", files: [CFG, SAELENS_WEIGHTS], understood: [SCALING] },
+    ...{ model, tensor: hook, targetTensor: targetHook },
   });
 }
 
@@ -277,10 +274,17 @@ async function write(sae: Exchanged, dtype: "f32" | "f64", options: WriteOptions
     threshold: () => Promise.resolve(thresholds!),
     W_skip: () => sae.read("skip"),
   };
-  const arrays = Object.entries(shapesOf({ ...kind, dims })).map(([name, shape]) => ({
-    ...{ name, shape },
-    read: parts[name]!,
-  }));
+  const shapes: readonly (readonly [name: string, shape: readonly number[]])[] = [
+    ...([
+      ["W_enc", [d, n]],
+      ["b_enc", [n]],
+      ["W_dec", [n, dOut]],
+      ["b_dec", [dOut]],
+    ] as const),
+    ...(kind.selects === "threshold" ? ([["threshold", [n]]] as const) : []),
+    ...(kind.skip ? ([["W_skip", [dOut, d]]] as const) : []),
+  ];
+  const arrays = shapes.map(([name, shape]) => ({ name, shape, read: parts[name]! }));
   return {
     files: [jsonFile(CFG, cfg), safetensorsFile(SAELENS_WEIGHTS, dtype, arrays)],
     notes: lostWith(description, "SAELens"),
@@ -292,26 +296,6 @@ export const saelens: ForeignFormat = {
   open,
   write,
   async rules(place, told) {
-    const { cfg, file } = await opened(place, told);
-    try {
-      const { dims, k } = cfg;
-      const { dIn: d, n, dOut } = dims;
-      const arrays: Record<string, Floats> = {};
-      for (const [name, shape] of Object.entries(shapesOf(cfg)))
-        arrays[name] = await safetensorsFloats(file, name, shape);
-      const { W_enc, b_enc, W_dec, b_dec, threshold, W_skip } = arrays;
-      const { subtract, layerNorm, byNorm } = cfg;
-      return rulesOf({
-        ...{ d, n, dOut, subtract, layerNorm, byNorm },
-        selects: k === undefined ? { kind: "threshold", thresholds: threshold ?? 0 } : { kind: "topk", k },
-        encoder: (i, j) => W_enc![i * n + j]!,
-        decoder: (i, j) => W_dec![j * dOut + i]!,
-        encoderBias: b_enc!,
-        decoderBias: b_dec!,
-        skip: W_skip && ((i, o) => W_skip[o * d + i]!),
-      });
-    } finally {
-      await file.close();
-    }
+    return rulesOfFourArrays((await opened(place, told)).arrays);
   },
 };

@@ -19,9 +19,10 @@ import { PARAMS } from "../sae/params.ts";
 import { closedOnFailure } from "../util/closing.ts";
 import { FormatError, SaettaError, UsageError } from "../util/errors.ts";
 import { Fields, readJsonFile } from "../util/json.ts";
+import { openArrays } from "./array-file.ts";
 import { describeForeign, rowNormalization, sayable } from "./description.ts";
 import type { Exchanged, Foreign, ForeignFormat, OutputFile, Place, WriteOptions, Written } from "./format.ts";
-import { rulesOf } from "./rules.ts";
+import { type Layout, rulesOfFourArrays } from "./four-arrays.ts";
 import { lostWith, onlyTopk, topkOf } from "./selection.ts";
 import { jsonFile, safetensorsFile, safetensorsFloats, unusedNote } from "./tensors.ts";
 
@@ -151,31 +152,23 @@ function written({ emaDecay: _, ...kept }: Provenance, { model, hook, targetHook
   };
 }
 
+const LAYOUT: Layout = {
+  names: { encoder: "encoder.weight", encoderBias: "encoder.bias", decoder: "W_dec", decoderBias: "b_dec" },
+  transposed: [],
+};
+
 export const sparsify: ForeignFormat = {
   name: "sparsify",
   open,
   write,
   async rules(place) {
     const { description, file } = await opened(place);
-    try {
-      const { dIn: d, n, untied = false } = description.dims;
-      const k = onlyTopk(description, "sparsify");
-      const [weight, encoderBias, wDec, decoderBias] = [
-        await safetensorsFloats(file, "encoder.weight", [n, d]),
-        await safetensorsFloats(file, "encoder.bias", [n]),
-        await safetensorsFloats(file, "W_dec", [n, d]),
-        await safetensorsFloats(file, "b_dec", [d]),
-      ];
-      const skip = description.skip === true ? await safetensorsFloats(file, "W_skip", [d, d]) : undefined;
-      const at = (i: number, j: number) => j * d + i;
-      return rulesOf({
-        ...{ d, n, selects: { kind: "topk", k }, encoderBias, decoderBias, subtract: !untied },
-        skip: skip && ((i, o) => skip[at(i, o)]!),
-        encoder: (i, j) => weight[at(i, j)]!,
-        decoder: (i, j) => wDec[at(i, j)]!,
-      });
-    } finally {
-      await file.close();
-    }
+    await file.close();
+    const { dims, skip = false } = description;
+    return rulesOfFourArrays({
+      ...{ file: await openArrays(file.path), dims, layout: LAYOUT, subtract: dims.untied !== true, says: CFG },
+      selects: { kind: "topk", k: onlyTopk(description, "sparsify") },
+      skip: skip ? { array: PARAMS.skip.file } : undefined,
+    });
   },
 };

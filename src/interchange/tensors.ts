@@ -1,10 +1,9 @@
 /** Arrays of weights, out of the files that have them and in the orders that formats want. */
 
 import { rowsToFloat32 } from "../data/convert.ts";
-import { isRowDType, type RowDType } from "../data/source.ts";
+import { isRowDType } from "../data/source.ts";
 import { type Safetensors, writeSafetensors } from "../formats/safetensors.ts";
 import type { TorchValue } from "../formats/torch-pickle.ts";
-import type { TorchFile } from "../formats/torch-read.ts";
 import { TorchTensor } from "../formats/torch-tensor.ts";
 import { BYTES, bytesOf, float64Of } from "../util/bytes.ts";
 import { FormatError } from "../util/errors.ts";
@@ -22,31 +21,9 @@ export async function safetensorsFloats(
   shape: readonly number[],
   says = "cfg.json",
 ): Promise<Floats> {
-  const entry = file.tensors.get(name);
-  if (entry !== undefined) checkShape(name, entry.shape, shape, says, file.path);
-  const bytes = await file.read(name);
-  const dtype = entry?.dtype.toLowerCase();
-  if (!isRowDType(dtype))
-    throw new FormatError(`tensor "${name}" is ${entry?.dtype}; weights are F64, F32, F16 or BF16`, {
-      where: file.path,
-    });
-  return finite(name, bytes, dtype, file.path);
-}
-
-/** The same of a torch file; `value` is what its dict has under this name. */
-export async function torchFloats(
-  file: TorchFile,
-  name: string,
-  value: TorchValue | undefined,
-  shape: readonly number[],
-  says: string,
-): Promise<Floats> {
-  const tensor = torchTensor(name, value, file.path);
-  checkShape(name, tensor.shape, shape, says, file.path);
-  const { dtype } = tensor;
-  if (!isRowDType(dtype))
-    throw new FormatError(`tensor "${name}" is ${dtype}; weights are f64, f32, f16 or bf16`, { where: file.path });
-  return finite(name, await file.read(tensor), dtype, file.path);
+  const entry = file.entry(name);
+  checkShape(name, entry.shape, shape, says, file.path);
+  return finiteFloats(name, await file.read(name), entry.dtype.toLowerCase(), file.path);
 }
 
 export function torchTensor(name: string, value: TorchValue | undefined, path: string): TorchTensor {
@@ -75,7 +52,13 @@ export function checkShape(
   throw new FormatError(`tensor "${name}" is [${found.join(", ")}], but ${says} says [${shape.join(", ")}]`, { where });
 }
 
-function finite(name: string, bytes: Uint8Array, dtype: RowDType, where: string): Floats {
+/**
+ * The elements of a tensor.
+ * Throws FormatError for a dtype that is no float, and for what is not finite.
+ */
+export function finiteFloats(name: string, bytes: Uint8Array, dtype: string | undefined, where: string): Floats {
+  if (!isRowDType(dtype))
+    throw new FormatError(`tensor "${name}" is ${dtype}; weights are f64, f32, f16 or bf16`, { where });
   const count = bytes.byteLength / BYTES[dtype];
   const bad = firstNonFinite(bytes, dtype, 0, count);
   if (bad >= 0) throw new FormatError(`tensor "${name}", element ${bad} is not finite`, { where });
@@ -130,6 +113,11 @@ export function rowNorms(values: Floats, width: number): Float64Array {
 export function timesRows(values: Floats, factors: Float64Array, width: number): Floats {
   for (let i = 0; i < values.length; i++) values[i] = values[i]! * factors[Math.floor(i / width)]!;
   return values;
+}
+
+/** The values as f32 where the first are f32, each rounded once. */
+export function likeFirst(first: Floats, values: Floats): Floats {
+  return first instanceof Float32Array && values instanceof Float64Array ? Float32Array.from(values) : values;
 }
 
 /** The bytes of the values in the dtype that is written. */

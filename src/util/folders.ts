@@ -17,3 +17,11 @@ export async function makeFolders(path: string): Promise<void> {
     await make();
   });
 }
+
+/** Whether there is a plain file, or a link to one. */
+export function isFile(path: string): Promise<boolean> {
+  return stat(path).then(
+    (found) => found.isFile(),
+    () => false,
+  );
+}

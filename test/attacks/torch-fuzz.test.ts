@@ -10,7 +10,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, it } from "vitest";
 import { parsePickle } from "../../src/formats/torch-pickle.ts";
-import { readZip } from "../../src/formats/torch-zip.ts";
+import { readZip } from "../../src/formats/zip.ts";
 import { SaettaError } from "../../src/util/errors.ts";
 import { Rng } from "../../src/util/rng.ts";
 import { readTensors, readWeights } from "../fuzz/formats/torch.ts";

@@ -65,6 +65,38 @@ export const TRANSCODERS: readonly (readonly [name: string, path: string, output
   ["circuit-tracer-relu", "circuit-tracer-relu", d, true],
 ];
 
+/** Fixtures of published autoencoders and transcoders: their formats and paths. */
+export const PUBLISHED: readonly (readonly [name: string, format: string, path: string])[] = [
+  ["saelens-gated", "saelens", "saelens-gated"],
+  ["saelens-gated-no-subtraction", "saelens", "saelens-gated-no-subtraction"],
+  ["saelens-batchtopk-checkpoint", "saelens", "saelens-batchtopk-checkpoint"],
+  ["saelens-3", "saelens", "saelens-3"],
+  ["saelens-5-topk", "saelens", "saelens-5-topk"],
+  ["dictionary_learning-AutoEncoder", "dictionary_learning", "dictionary_learning-AutoEncoder"],
+  ["dictionary_learning-AutoEncoderNew", "dictionary_learning", "dictionary_learning-AutoEncoderNew"],
+  ["dictionary_learning-GatedAutoEncoder", "dictionary_learning", "dictionary_learning-GatedAutoEncoder"],
+  ["dictionary_learning-resumable", "dictionary_learning", "dictionary_learning-resumable"],
+  ["goodfire", "goodfire", "goodfire.pth"],
+  ["qwen-scope", "qwen_scope", "SAE-Res-W40-L0_4/layer3.sae.pt"],
+  ["gemma-scope", "gemma_scope", "gemma-scope/gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_7"],
+  [
+    "gemma-scope-transcoder",
+    "gemma_scope",
+    "gemma-scope-transcoder/gemma-scope-2b-pt-transcoders/layer_12/width_16k/average_l0_7",
+  ],
+  ["gemma-scope-2", "gemma_scope_2", "gemma-scope-2"],
+  ["gemma-scope-2-transcoder", "gemma_scope_2", "gemma-scope-2-transcoder"],
+  ["gemma-scope-2-affine", "gemma_scope_2", "gemma-scope-2-affine"],
+  ["llama-scope", "llama_scope", "llama-scope"],
+  ["llama-scope-topk", "llama_scope", "llama-scope-topk"],
+  ["llama-scope-subtracted", "llama_scope", "llama-scope-subtracted"],
+  ["llama-scope-r1", "llama_scope", "llama-scope-r1"],
+  ["llamascopium-jumprelu", "llamascopium", "llamascopium-jumprelu"],
+  ["llamascopium-topk", "llamascopium", "llamascopium-topk"],
+  ["llamascopium-transcoder", "llamascopium", "llamascopium-transcoder"],
+  ["llamascopium-folded", "llamascopium", "llamascopium-folded"],
+];
+
 export interface Expected {
   /** [B*n] and [B*d]. */
   readonly latents: Float32Array;

@@ -7,12 +7,12 @@ The fixtures are committed; the tests need neither PyTorch nor this script.
 import json
 import os
 
-import numpy as np
 import shutil
 from collections import OrderedDict
 
 import torch
 
+import fixtures_of_others
 import rules
 
 FOLDER = os.path.join(os.path.dirname(__file__), "fixtures")
@@ -128,11 +128,9 @@ def main():
         dump(os.path.join(path, "cfg.json"), {"activation": "topk", "expansion_factor": 32, "normalize_decoder": True, "num_latents": N, "k": K, "multi_topk": False, "skip_connection": False, "transcode": False, "d_in": D})
         save_expected(name, "sparsify", path)
 
-    # Gemma Scope, which is recognised only
-    np.savez(os.path.join(FOLDER, "params.npz"), W_enc=np.zeros((3, 4), np.float32), W_dec=np.zeros((4, 3), np.float32), b_enc=np.zeros(4, np.float32), b_dec=np.zeros(3, np.float32), threshold=np.zeros(4, np.float32))
-
     thresholds(base, about)
     transcoders(base, about)
+    fixtures_of_others.make(base, about, HELPERS)
 
 
 def thresholds(base, about):
@@ -216,4 +214,5 @@ def transcoders(base, about):
         save_expected(f"circuit-tracer-{name}", "circuit_tracer", path)
 
 
+HELPERS = {"folder": folder, "dump": dump, "weights": weights, "save_expected": save_expected, "root": FOLDER, "D": D, "N": N, "K": K}
 main()

@@ -99,8 +99,8 @@ describe("an autoencoder that PyTorch wrote", () => {
       normalization: "none",
     });
     expect(await about("saelens-layer-norm")).toMatchObject({ normalization: "layer_norm", undoneWith: "std" });
-    expect((await about("saelens-no-subtraction")).notes[0]).toMatch(/^apply_b_dec_to_input is false: /);
-    expect((await about("saelens-norms")).notes[0]).toMatch(/^rescale_acts_by_decoder_norm: /);
+    expect((await about("saelens-no-subtraction")).notes[0]).toMatch(/^b_dec is not taken from the input: /);
+    expect((await about("saelens-norms")).notes[0]).toMatch(/^latents are times the norms of their decoder rows/);
   });
 
   it("can be trained on from there, and is undone as Saetta does then", async () => {
@@ -263,7 +263,7 @@ describe("what computes something else, or is not whole, is refused with the fil
   });
 
   it.each([
-    ["architecture", { architecture: "gated" }, /cfg\.json: architecture "gated" is not computed by Saetta/],
+    ["architecture", { architecture: "temporal" }, /cfg\.json: architecture "temporal" is not computed by Saetta/],
     [
       "activation",
       { architecture: "standard", activation_fn: "tanh-relu" },
@@ -294,10 +294,10 @@ describe("what computes something else, or is not whole, is refused with the fil
   it("of dictionary_learning: another class, or what may be BatchTopK", async () => {
     const path = await changed(await copied("dictionary_learning", "batch"), "config.json", ({ trainer, ...rest }) => ({
       ...rest,
-      trainer: { ...(trainer as object), dict_class: "GatedAutoEncoder" },
+      trainer: { ...(trainer as object), dict_class: "IdentityDict" },
     }));
     await expect(loadSae(path, { engine })).rejects.toThrow(
-      'config.json: dict_class "GatedAutoEncoder" is not computed by Saetta (it computes "AutoEncoderTopK", "BatchTopKSAE", ',
+      'config.json: dict_class "IdentityDict" is not computed by Saetta (it computes MatryoshkaBatchTopKSAE, ',
     );
     await rm(join(path, "config.json"));
     await expect(loadSae(path, { engine })).rejects.toThrow(

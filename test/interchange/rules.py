@@ -2,13 +2,16 @@
 
     python3 rules.py JOBS.json      a list of {"form", "path", "rows", "d", "out", "k"}
 
-form: openai, bare (which needs k), dictionary_learning, saelens, sparsify, circuit_tracer, saetta. rows: a raw file of f32 [B, d]. Writes out.latents, f32 [B, n], and out.output, f32 [B, d].
+form: openai, bare and qwen_scope (which need k), dictionary_learning, saelens, sparsify, circuit_tracer, goodfire, gemma_scope, gemma_scope_2, llama_scope, llamascopium, saetta. rows: a raw file of f32 [B, d]. Writes out.latents, f32 [B, n], and out.output, f32 [B, d].
 """
 import json
 import os
+import pickle
 import struct
 import sys
+from collections import OrderedDict
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -45,7 +48,7 @@ def save_safetensors(path, tensors):
 def load_torch(path):
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except TypeError:  # before 1.13
+    except (TypeError, pickle.UnpicklingError):  # before 1.13; a float in a pickle before 2.0
         return torch.load(path, map_location="cpu")
 
 
@@ -88,11 +91,39 @@ def bare(path, x, k):
     return latents, F.linear(latents, state["decoder.weight"]) + state["pre_bias"]
 
 
+def auto_encoder(state, x):
+    latents = torch.relu(F.linear(x - state["bias"], state["encoder.weight"], state["encoder.bias"]))
+    return latents, F.linear(latents, state["decoder.weight"]) + state["bias"]
+
+
+def auto_encoder_new(state, x):
+    latents = torch.relu(F.linear(x, state["encoder.weight"], state["encoder.bias"]))
+    return latents, F.linear(latents, state["decoder.weight"], state["decoder.bias"])
+
+
+def gated_auto_encoder(state, x):
+    encoded = F.linear(x - state["decoder_bias"], state["encoder.weight"])
+    gate = (encoded + state["gate_bias"] > 0).to(encoded.dtype)
+    latents = gate * torch.relu(state["r_mag"].exp() * encoded + state["mag_bias"])
+    return latents, F.linear(latents, state["decoder.weight"]) + state["decoder_bias"]
+
+
+LAYERS = {"AutoEncoder": auto_encoder, "AutoEncoderNew": auto_encoder_new, "GatedAutoEncoder": gated_auto_encoder}
+BIASES = {"bias", "b_dec", "b_enc", "decoder_bias", "decoder.bias", "encoder.bias", "mag_bias", "gate_bias", "threshold"}
+
+
 def dictionary_learning(path, x):
     config = json.load(open(os.path.join(path, "config.json")))
     cls = config["trainer"]["dict_class"]
     state = load_torch(os.path.join(path, "ae.pt"))
     module = torch.nn.Module()
+    if "norm_factor" in state:  # a run that can be resumed: biases and thresholds are scaled when it ends
+        factor, state = state["norm_factor"], OrderedDict(state["ae"])
+        for name in state:
+            if name in BIASES and not (name == "threshold" and state[name].dim() == 0 and state[name] < 0):
+                state[name] = state[name] * factor
+    if cls in LAYERS:
+        return LAYERS[cls](state, x)
     if cls in ("AutoEncoderTopK", "BatchTopKSAE"):
         n, d = state["encoder.weight"].shape
         module.decoder = torch.nn.Linear(n, d, bias=False)
@@ -127,17 +158,33 @@ def dictionary_learning(path, x):
         return latents, latents @ module.W_dec + module.b_dec
     assert cls == "JumpReluAutoEncoder"
     pre = x @ module.W_enc + module.b_enc
-    norms = module.W_dec.norm(dim=1)
-    latents = torch.relu(pre * (pre > module.threshold)) * norms
-    return latents, (latents / norms) @ module.W_dec + module.b_dec
+    latents = torch.relu(pre * (pre > module.threshold))
+    return latents, latents @ module.W_dec + module.b_dec
+
+
+def migrated(cfg):
+    """cfg.json of SAELens 3 to 5 with the keys of 6."""
+    if "metadata" in cfg:
+        return cfg
+    cfg = {{"hook_point": "hook_name", "activation_fn_str": "activation_fn"}.get(key, key): value for key, value in cfg.items()}
+    cfg = {"apply_b_dec_to_input": True, "architecture": "standard", "reshape_activations": "none", "rescale_acts_by_decoder_norm": False, **cfg}
+    if cfg.get("activation_fn") == "topk":
+        cfg.update(architecture="topk", k=cfg["activation_fn_kwargs"]["k"])
+    if not cfg.get("normalize_activations"):
+        cfg["normalize_activations"] = "none"
+    return {**cfg, "metadata": {"sae_lens_version": "6.0.0"}}
 
 
 def saelens(path, x):
-    cfg = json.load(open(os.path.join(path, "cfg.json")))
+    cfg = migrated(json.load(open(os.path.join(path, "cfg.json"))))
     kind = cfg["architecture"]
+    if kind in ("gated", "batchtopk", "matryoshka_batchtopk"):
+        return saelens_others(path, cfg, x)
     assert kind in ("topk", "jumprelu", "standard", "transcoder", "skip_transcoder", "jumprelu_transcoder", "jumprelu_skip_transcoder") and cfg["reshape_activations"] == "none"
     assert int(cfg["metadata"]["sae_lens_version"].split(".")[0]) >= 6
     w = {name: tensor.float() for name, tensor in load_safetensors(os.path.join(path, "sae_weights.safetensors")).items()}
+    factors = w.pop("scaling_factor", torch.ones(1))
+    assert torch.allclose(factors, torch.ones_like(factors))
     names = {"W_enc", "b_enc", "W_dec", "b_dec"} | ({"threshold"} if "jumprelu" in kind else set()) | ({"W_skip"} if "skip" in kind else set())
     assert set(w) == names, set(w)
     transcoder = "transcoder" in kind
@@ -158,6 +205,92 @@ def saelens(path, x):
         latents = latents * (pre > w["threshold"])
     out = (latents @ w["W_dec"] + w["b_dec"]) * std + mean
     return latents, out + rows @ w["W_skip"].T if "skip" in kind else out
+
+
+def saelens_others(path, cfg, x):
+    """Gated, and BatchTopK as a checkpoint in training has it: folded as when it is saved for inference."""
+    w = {name: tensor.float() for name, tensor in load_safetensors(os.path.join(path, "sae_weights.safetensors")).items()}
+    assert cfg["normalize_activations"] == "none" and cfg["reshape_activations"] == "none"
+    if cfg["architecture"] != "gated" and cfg["rescale_acts_by_decoder_norm"]:
+        norms = w["W_dec"].norm(dim=-1)
+        w.update(W_enc=w["W_enc"] * norms, b_enc=w["b_enc"] * norms, W_dec=w["W_dec"] / norms[:, None])
+    x = x - w["b_dec"] if cfg["apply_b_dec_to_input"] else x
+    if cfg["architecture"] == "gated":
+        active = (x @ w["W_enc"] + w["b_gate"] > 0).float()
+        latents = active * torch.relu(x @ (w["W_enc"] * w["r_mag"].exp()) + w["b_mag"])
+    else:
+        pre = x @ w["W_enc"] + w["b_enc"]
+        latents = torch.relu(pre) * (pre > w["topk_threshold"])
+    return latents, latents @ w["W_dec"] + w["b_dec"]
+
+
+def goodfire(path, x):
+    state = load_torch(path)
+    latents = torch.relu(F.linear(x, state["encoder_linear.weight"], state["encoder_linear.bias"]))
+    return latents, F.linear(latents, state["decoder_linear.weight"], state["decoder_linear.bias"])
+
+
+def qwen_scope(path, x, k):
+    state = load_torch(path)
+    latents = top_k(F.linear(x, state["W_enc"], state["b_enc"]), k)
+    return latents, F.linear(latents, state["W_dec"], state["b_dec"])
+
+
+def gemma_scope(path, x):
+    params = {name: torch.from_numpy(np.ascontiguousarray(value)).float() for name, value in np.load(os.path.join(path, "params.npz")).items()}
+    pre = x @ params["W_enc"] + params["b_enc"]
+    latents = (pre > params["threshold"]) * torch.relu(pre)
+    return latents, latents @ params["W_dec"] + params["b_dec"]
+
+
+def gemma_scope_2(path, x):
+    params = {name: tensor.float() for name, tensor in load_safetensors(os.path.join(path, "params.safetensors")).items()}
+    pre = x @ params["w_enc"] + params["b_enc"]
+    latents = (pre > params["threshold"]) * torch.relu(pre)
+    out = latents @ params["w_dec"] + params["b_dec"]
+    return latents, out + x @ params["affine_skip_connection"] if "affine_skip_connection" in params else out
+
+
+def llama_scope(path, x):
+    """The first files: one threshold for all, and TopK, of which latents times norms of decoder rows are compared and given."""
+    cfg = json.load(open(os.path.join(path, "hyperparams.json")))
+    w = {name: tensor.float() for name, tensor in load_safetensors(os.path.join(path, "checkpoints", "final.safetensors")).items()}
+    scale = {side: cfg["d_model"] ** 0.5 / norm for side, norm in cfg["dataset_average_activation_norm"].items()}
+    x = x * scale["in"]
+    if cfg["apply_decoder_bias_to_pre_encoder"]:
+        x = x - w["decoder.bias"]
+    pre = F.linear(x, w["encoder.weight"], w["encoder.bias"])
+    norms = w["decoder.weight"].norm(dim=0)
+    if cfg["act_fn"] == "topk":
+        latents = top_k(torch.relu(pre) * norms, cfg["top_k"]) if cfg["sparsity_include_decoder_norm"] else top_k(pre, cfg["top_k"])
+        values = latents / norms if cfg["sparsity_include_decoder_norm"] else latents
+    else:
+        latents = values = pre.where(pre > cfg["jump_relu_threshold"], torch.zeros(()))
+    return latents, F.linear(values, w["decoder.weight"], w["decoder.bias"]) / scale["out"]
+
+
+def llamascopium(path, x):
+    cfg = json.load(open(os.path.join(path, "config.json")))
+    w = {name: tensor.float() for name, tensor in load_safetensors(os.path.join(path, "sae_weights.safetensors")).items()}
+    early = "encoder.weight" in w
+    enc, dec = (w["encoder.weight"].T, w["decoder.weight"].T) if early else (w["W_E"], w["W_D"])
+    b_enc = w["encoder.bias" if early else "b_E"]
+    b_dec = w.get("decoder.bias" if early else "b_D", torch.zeros(dec.shape[1])) if cfg["use_decoder_bias"] else torch.zeros(dec.shape[1])
+    hooks = [cfg["hook_point_in"], cfg["hook_point_out"]]
+    scale = [cfg["d_model"] ** 0.5 / w[f"dataset_average_activation_norm.{hook}"].item() if cfg["norm_activation"] == "dataset-wise" else 1.0 for hook in hooks]
+    pre = (x * scale[0]) @ enc + b_enc
+    norms = dec.norm(dim=1) if cfg["sparsity_include_decoder_norm"] else torch.ones(dec.shape[0])
+    scores = pre * norms
+    if cfg["act_fn"] == "jumprelu":
+        (name,) = [each for each in w if each.endswith("log_jumprelu_threshold")]
+        values = scores * (scores > w[name].exp()) / norms
+        latents = values
+    elif cfg["act_fn"] == "topk":
+        latents = top_k(torch.relu(scores), cfg["top_k"])
+        values = latents / norms
+    else:
+        latents = values = torch.relu(scores) / norms
+    return latents, (values @ dec + b_dec) / scale[1]
 
 
 def sparsify(path, x):

@@ -105,7 +105,6 @@ describe("an autoencoder with thresholds that PyTorch wrote", () => {
     expect(await notes("saelens-relu")).toEqual(["the activation is ReLU: a threshold of 0 for every latent"]);
     expect(await notes("dictionary_learning-jumprelu")).toEqual([
       "b_dec is not taken from the input: the encoder's product with it is in the latents' bias",
-      "latents are times the norms of their decoder rows, which are in the encoder where they are not 1",
     ]);
   });
 
@@ -240,7 +239,8 @@ describe("what is not whole, or does not say which latents are active, is refuse
     ],
     ["saelens", { architecture: "jumprelu" }, /has no tensor "threshold"/],
     ["saelens-relu", { activation_fn: "tanh-relu" }, /activation "tanh-relu" is not computed by Saetta/],
-    ["saelens-relu", { architecture: "gated" }, /architecture "gated" is not computed by Saetta/],
+    ["saelens-relu", { architecture: "temporal" }, /architecture "temporal" is not computed by Saetta/],
+    ["saelens-relu", { architecture: "gated" }, /sae_weights\.safetensors: has no tensor "b_gate"/],
     ["saelens-relu", { architecture: "__proto__" }, /architecture "__proto__" is not computed by Saetta/],
   ])("%s as %j", async (fixture, cfg, message) => {
     const path = fresh();
@@ -371,10 +371,13 @@ describe("out and in again", () => {
         );
       }
     }
+  });
+
+  it("decoder rows of any norm are written for dictionary_learning as they are", async () => {
+    const out = fresh();
     const long = join(FIXTURES, "saelens-jumprelu-no-subtraction");
-    await expect(exportSae(long, { format: "dictionary_learning", out: fresh() })).rejects.toThrow(
-      "times the norms of decoder rows, which are not 1 here; use --format saelens",
-    );
+    await exportSae(long, { format: "dictionary_learning", out, verify: true });
+    expect(await offOf(out, "saelens-jumprelu-no-subtraction")).toBeLessThan(1e-5);
   });
 });
 

@@ -6,6 +6,7 @@ import { hdf5 } from "./hdf5.ts";
 import { json } from "./json.ts";
 import { metrics } from "./metrics.ts";
 import { npy } from "./npy.ts";
+import { npz } from "./npz.ts";
 import { onnx } from "./onnx.ts";
 import { onnxRuntime } from "./onnx-runtime.ts";
 import { sae } from "./sae.ts";
@@ -18,6 +19,7 @@ import { torch } from "./torch.ts";
 export const FORMATS: readonly FuzzFormat[] = [
   safetensors,
   npy,
+  npz,
   hdf5,
   arrow,
   onnx,

@@ -5,7 +5,6 @@
 
 import { readFileSync } from "node:fs";
 import { basename } from "node:path";
-import { crc32 } from "node:zlib";
 import { openSource } from "../../../src/data/open.ts";
 import { isRowDType } from "../../../src/data/source.ts";
 import { openTorch } from "../../../src/formats/torch-read.ts";
@@ -18,6 +17,7 @@ import { bytesOf } from "../../../src/util/bytes.ts";
 import { UsageError } from "../../../src/util/errors.ts";
 import type { FuzzFormat, Sample } from "../format.ts";
 import { all, readSource } from "./read.ts";
+import { boundaries, resealed } from "./zip.ts";
 
 const FIXTURES = [
   "src/formats/fixtures/torch-types.pt",
@@ -47,52 +47,6 @@ async function qwenScope(): Promise<Buffer> {
     chunks.push(Buffer.from(bytes));
   }, parts);
   return Buffer.concat(chunks);
-}
-
-interface Entry {
-  /** Where its record in the central directory and its local header begin. */
-  readonly central: number;
-  readonly local: number;
-  readonly data: number;
-  readonly size: number;
-}
-
-/** What the central directory lists; of files of no more than 4 GiB. */
-function entriesOf(bytes: Buffer): Entry[] {
-  const end = bytes.lastIndexOf("PK\x05\x06", undefined, "latin1");
-  const entries: Entry[] = [];
-  let at = bytes.readUInt32LE(end + 16);
-  while (bytes.readUInt32LE(at) === 0x02014b50) {
-    const local = bytes.readUInt32LE(at + 42);
-    const data = local + 30 + bytes.readUInt16LE(local + 26) + bytes.readUInt16LE(local + 28);
-    entries.push({ central: at, local, data, size: bytes.readUInt32LE(at + 20) });
-    at += 46 + bytes.readUInt16LE(at + 28) + bytes.readUInt16LE(at + 30) + bytes.readUInt16LE(at + 32);
-  }
-  return entries;
-}
-
-/**
- * Fields of the records, the opcodes of the pickle (the first entry), and where storages begin and
- * end.
- */
-function boundaries(bytes: Buffer): number[] {
-  const entries = entriesOf(bytes);
-  const records = entries.flatMap(({ central, local }) => [
-    ...[0, 14, 18, 22, 26, 28, 30].map((at) => local + at),
-    ...[0, 16, 20, 24, 28, 42, 46].map((at) => central + at),
-  ]);
-  const pickle = entries.find(({ data }) => bytes[data] === 0x80);
-  const opcodes = pickle === undefined ? [] : Array.from({ length: pickle.size }, (_, i) => pickle.data + i);
-  return [...records, ...opcodes, ...entries.flatMap(({ data, size }) => [data, data + size]), bytes.length];
-}
-
-/** Checksums of what the entries hold now. */
-function resealed(sample: Buffer, mutated: Buffer): void {
-  for (const { central, local, data, size } of entriesOf(sample)) {
-    const sum = crc32(mutated.subarray(data, data + size));
-    mutated.writeUInt32LE(sum, central + 16);
-    mutated.writeUInt32LE(sum, local + 14);
-  }
 }
 
 /** Every tensor; returns whether they may be an autoencoder's. */

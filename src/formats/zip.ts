@@ -1,13 +1,15 @@
 /**
- * The zip archives that torch.save writes: entries stored as they are, with zip64 records where
- * sizes or offsets pass 32 bits (PKWARE, "APPNOTE.TXT", 4.3 to 4.5). Nothing is decompressed, so
- * that nothing that is read is larger than the file.
+ * Zip archives, as torch.save and NumPy write them: entries stored or deflated, with zip64 records
+ * where sizes or offsets pass 32 bits (PKWARE, "APPNOTE.TXT", 4.3 to 4.5). No more is inflated than
+ * the directory states, and the directory cannot state more than deflate can hold.
  */
 
+import { once } from "node:events";
 import type { FileHandle } from "node:fs/promises";
-import { crc32 } from "node:zlib";
+import { Readable } from "node:stream";
+import { constants, crc32, createInflateRaw, inflateRawSync } from "node:zlib";
 import { readFully } from "../util/bytes.ts";
-import { FormatError } from "../util/errors.ts";
+import { FormatError, hasCode } from "../util/errors.ts";
 
 /** An entry of an archive; its data are the bytes [begin, end) of the file. */
 export interface ZipEntry {
@@ -15,7 +17,9 @@ export interface ZipEntry {
   readonly begin: number;
   readonly end: number;
   readonly crc32: number;
-  /** 0: stored as it is. */
+  /** Bytes of the data once they are inflated. */
+  readonly size: number;
+  /** 0: stored as it is. 8: deflated. */
   readonly method: number;
 }
 
@@ -36,6 +40,9 @@ export const ZIP = {
   full32: 0xffff_ffff,
 } as const;
 
+const DEFLATED = 8;
+/** Deflate makes at most 258 bytes of 2 bits. */
+const MOST_INFLATED = 1032;
 const MOST_ENTRIES = 100_000;
 const MOST_DIRECTORY = 64 * 1024 * 1024;
 
@@ -126,9 +133,9 @@ async function findDirectory64(
   return { entries, size, begin, limit };
 }
 
-interface Listed extends Pick<ZipEntry, "name" | "crc32" | "method"> {
+interface Listed extends Pick<ZipEntry, "name" | "crc32" | "method" | "size"> {
   /** Bytes in the file. */
-  readonly size: number;
+  readonly stored: number;
   /** Where its local header starts. */
   readonly header: number;
 }
@@ -158,7 +165,9 @@ function parseDirectory(bytes: Uint8Array, { begin, entries }: Directory, refuse
     const [size, stored, header] = widened(fields, extra) ?? refuse(`entry "${name}" lacks its zip64 sizes`, here);
     if (method === 0 && size !== stored) refuse(`entry "${name}" has ${size} bytes but ${stored} are stored`, here);
     if (found.has(name)) refuse(`entry "${name}" stands twice in the archive`, here);
-    found.set(name, { name, size: stored, header, method, crc32: view.getUint32(at + 16, true) });
+    if (method === DEFLATED && size > MOST_INFLATED * stored)
+      refuse(`entry "${name}" states ${size} bytes, more than ${stored} can inflate to`, here);
+    found.set(name, { name, size, stored, header, method, crc32: view.getUint32(at + 16, true) });
     at = next;
   }
   return [...found.values()];
@@ -194,7 +203,7 @@ function widened(fields: readonly number[], extra: Uint8Array): [number, number,
 /** Finds the data behind the entry's local header, which must be before `limit`. */
 async function withData(
   file: FileHandle,
-  { name, size, header, method, crc32: sum }: Listed,
+  { name, size, stored, header, method, crc32: sum }: Listed,
   limit: number,
   path: string,
   refuse: Refuse,
@@ -204,16 +213,48 @@ async function withData(
   const local = viewOf(await part(file, header, ZIP.localBytes, path));
   if (local.getUint32(0, true) !== ZIP.local) refuse(`entry "${name}" does not start here`, header);
   const begin = header + ZIP.localBytes + local.getUint16(26, true) + local.getUint16(28, true);
-  if (!(begin + size <= limit))
-    refuse(`entry "${name}" ends at byte ${begin + size}, beyond the entries, which end at ${limit}`, header);
+  const end = begin + stored;
+  if (!(end <= limit)) refuse(`entry "${name}" ends at byte ${end}, beyond the entries, which end at ${limit}`, header);
   const own = await part(file, header + ZIP.localBytes, local.getUint16(26, true), path);
   if (Buffer.from(own).toString("utf8") !== name)
     refuse(`the entry here is not "${name}", as the directory says`, header);
-  return { name, begin, end: begin + size, crc32: sum, method };
+  return { name, begin, end, crc32: sum, size, method };
+}
+
+/** More than any header of an array. */
+const MOST_OF_START = 1024 * 1024;
+
+/**
+ * The entry at the start of an archive of which only the first bytes are there, with as much of its
+ * data as they hold; undefined where there is none, or it is damaged.
+ */
+export function localEntry(start: Uint8Array): { readonly name: string; readonly data: Uint8Array } | undefined {
+  if (start.byteLength < ZIP.localBytes) return undefined;
+  const view = viewOf(start);
+  const [method, nameLength, extraLength] = [8, 26, 28].map((at) => view.getUint16(at, true)) as [
+    number,
+    number,
+    number,
+  ];
+  if (view.getUint32(0, true) !== ZIP.local || (method !== 0 && method !== DEFLATED)) return undefined;
+  const nameEnd = ZIP.localBytes + nameLength;
+  const name = Buffer.from(start.subarray(ZIP.localBytes, nameEnd)).toString("utf8");
+  const data = start.subarray(nameEnd + extraLength);
+  if (method === 0) return { name, data };
+  try {
+    const options = { finishFlush: constants.Z_SYNC_FLUSH, maxOutputLength: MOST_OF_START };
+    return { name, data: inflateRawSync(data, options) };
+  } catch (thrown) {
+    if (hasCode(thrown, "Z_DATA_ERROR", "Z_BUF_ERROR", "Z_NEED_DICT", "ERR_BUFFER_TOO_LARGE")) return undefined;
+    throw thrown;
+  }
 }
 
 /** Bytes of an entry that are looked at together. */
 const PIECE = 16 * 1024 * 1024;
+/** The same where only the first may be looked at, and where they are deflated. */
+const DATA_PIECE = 1024 * 1024;
+const DEFLATED_PIECE = 64 * 1024;
 
 /**
  * Reads the whole entry piece by piece and compares its checksum. Throws FormatError when it
@@ -221,14 +262,8 @@ const PIECE = 16 * 1024 * 1024;
  */
 export async function checkEntry(file: FileHandle, entry: ZipEntry, path: string): Promise<void> {
   refuseCompressed(entry, path);
-  const { begin, end } = entry;
   let found = 0;
-  const room = new Uint8Array(Math.min(PIECE, end - begin));
-  for (let at = begin; at < end; at += PIECE) {
-    const piece = room.subarray(0, Math.min(PIECE, end - at));
-    await readFully(file, piece, at, path);
-    found = crc32(piece, found);
-  }
+  for await (const piece of storedPieces(file, entry, PIECE, path)) found = crc32(piece, found);
   compareSum(entry, found, path);
 }
 
@@ -238,6 +273,70 @@ export async function readEntry(file: FileHandle, entry: ZipEntry, path: string)
   const bytes = await part(file, entry.begin, entry.end - entry.begin, path);
   compareSum(entry, crc32(bytes), path);
   return bytes;
+}
+
+/**
+ * The data of an entry, stored or deflated, in pieces that are valid until the next one. All of
+ * them together have the size and the checksum that the directory states: what differs throws
+ * FormatError.
+ */
+export async function* entryData(file: FileHandle, entry: ZipEntry, path: string): AsyncGenerator<Uint8Array> {
+  const { name, begin, size, method } = entry;
+  const refuse = (what: string): never => {
+    throw new FormatError(`byte ${begin}: entry "${name}" ${what}`, { where: path, mend: "get the file again" });
+  };
+  if (method !== 0 && method !== DEFLATED) refuse(`is compressed by method ${method}, which is not read`);
+  let [bytes, sum] = [0, 0];
+  const pieces = method === 0 ? storedPieces(file, entry, DATA_PIECE, path) : inflated(file, entry, path, refuse);
+  for await (const piece of pieces) {
+    bytes += piece.byteLength;
+    if (bytes > size) refuse(`holds more than the ${size} bytes that it states`);
+    sum = crc32(piece, sum);
+    yield piece;
+  }
+  if (bytes < size) refuse(`holds ${bytes} bytes, but states ${size}`);
+  compareSum(entry, sum, path);
+}
+
+/** The bytes of an entry as they are in the file; each piece is overwritten by the next. */
+async function* storedPieces(
+  file: FileHandle,
+  { begin, end }: ZipEntry,
+  most: number,
+  path: string,
+): AsyncGenerator<Uint8Array> {
+  const room = new Uint8Array(Math.min(most, end - begin));
+  for (let at = begin; at < end; at += most) {
+    const piece = room.subarray(0, Math.min(most, end - at));
+    await readFully(file, piece, at, path);
+    yield piece;
+  }
+}
+
+async function* inflated(
+  file: FileHandle,
+  entry: ZipEntry,
+  path: string,
+  refuse: (what: string) => never,
+): AsyncGenerator<Uint8Array> {
+  const deflated = async function* () {
+    // The stream may hold several pieces at once.
+    for await (const piece of storedPieces(file, entry, DEFLATED_PIECE, path)) yield piece.slice();
+  };
+  const source = Readable.from(deflated());
+  const inflate = createInflateRaw();
+  source.on("error", (error) => inflate.destroy(error));
+  try {
+    for await (const piece of source.pipe(inflate)) yield piece as Uint8Array;
+  } catch (thrown) {
+    if (hasCode(thrown, "Z_DATA_ERROR", "Z_BUF_ERROR", "Z_NEED_DICT")) refuse("is damaged: it cannot be inflated");
+    throw thrown;
+  } finally {
+    inflate.destroy();
+    source.destroy();
+    // The file may be closed as soon as this returns.
+    if (!source.closed) await once(source, "close");
+  }
 }
 
 function refuseCompressed({ name, begin, method }: ZipEntry, path: string): void {
