@@ -78,7 +78,11 @@ describe("hostile archives", () => {
       [deflated("x.npy", bomb, { size: 128 + 4 * 4096 })],
       /entry "x\.npy" holds more than the 16512 bytes that it states/,
     ],
-    ["fewer bytes than stated", [deflated("x.npy", good, { size: good.byteLength + 4 })], /entry "x\.npy" holds 152 bytes, but states 156/],
+    [
+      "fewer bytes than stated",
+      [deflated("x.npy", good, { size: good.byteLength + 4 })],
+      /entry "x\.npy" holds 152 bytes, but states 156/,
+    ],
     [
       "fewer bytes than header and directory state",
       [deflated("x.npy", npy("(2, 3)", 20), { size: good.byteLength })],
