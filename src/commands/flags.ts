@@ -2,9 +2,9 @@
 
 import { type Command, Option } from "commander";
 import { checkOptions, DEFAULTS, FIELDS, flagOf, type TrainOptions } from "../config.ts";
+import { hubPath, isHubPath, parseHubPath } from "../hub/address.ts";
 import { type Field, wordsOfField } from "../option-values.ts";
 import { ARCHITECTURE_DEFAULTS } from "../sae/architectures/index.ts";
-import { hubPath, isHubPath, parseHubPath } from "../hub/address.ts";
 import { UsageError } from "../util/errors.ts";
 import { eitherOf, mustBe } from "../util/must.ts";
 
