@@ -3,8 +3,6 @@
 // is a table of embeddings that is its head, too, so that the time is that of the losses.
 // Usage: npm run build && node bench/loss.mjs [--rounds N] [--rows N]. Takes some five minutes and
 // 3 GB; a run with the default options is kept in bench/results/.
-import { spawn } from "node:child_process";
-import { once } from "node:events";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { availableParallelism, loadavg, tmpdir } from "node:os";
 import { join } from "node:path";
@@ -15,6 +13,7 @@ import { Series } from "../dist/bench/statistics.js";
 import { decimals, figure, tableMarkdown, tableText, times } from "../dist/bench/table.js";
 import { openActivations, train } from "../dist/index.js";
 import { Child } from "./child.mjs";
+import { saetta } from "./command.mjs";
 import { machine } from "./machine.mjs";
 import { PYTHON } from "./rivals.mjs";
 
@@ -82,22 +81,6 @@ function writeActivations(path, ids, hidden) {
   const length = Buffer.alloc(8);
   length.writeBigUInt64LE(BigInt(header.length));
   writeFileSync(path, Buffer.concat([length, header, Buffer.from(hidden.buffer), Buffer.from(ids.buffer)]));
-}
-
-/** Runs `saetta` with these words: its time, and its CPU time over all threads. */
-async function saetta(words) {
-  const tellCpu = `process.on("exit", () => process.stderr.write("\\n" + JSON.stringify(process.cpuUsage())))`;
-  const began = performance.now();
-  const child = spawn(process.execPath, ["--import", `data:text/javascript,${tellCpu}`, "dist/cli.js", ...words]);
-  let said = "";
-  child.stdout.resume();
-  child.stderr.on("data", (text) => {
-    said += text;
-  });
-  const [code] = await once(child, "close");
-  if (code !== 0) throw new Error(`saetta ${words.join(" ")}: ${said}`);
-  const { user, system } = JSON.parse(said.trim().split("\n").at(-1));
-  return { ms: performance.now() - began, cpuMs: (user + system) / 1000 };
 }
 
 const folder = mkdtempSync(join(tmpdir(), "saetta-loss-"));
