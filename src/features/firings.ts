@@ -1,5 +1,6 @@
 /** Which latents fired where: rows with their codes as they come, turned into lists by latent. */
 
+import { NONE } from "../engine/engine.ts";
 import type { SparseCodes } from "../inference/sae.ts";
 
 /**
@@ -60,14 +61,33 @@ export function joinRows(before: SeenRows, first: number, after: SeenRows): Seen
   };
 }
 
-/** The same for their codes. */
+/**
+ * The same for their codes. They may have different numbers of slots: where a threshold decides,
+ * each call of `encodeRaw` has as many as its rows need.
+ */
 export function joinCodes(before: SparseCodes, first: number, after: SparseCodes): SparseCodes {
-  const { k } = after;
-  return {
-    k,
-    latent: joined(before.latent, first * k, after.latent),
-    value: joined(before.value, first * k, after.value),
+  const k = Math.max(slotsUsed(before, first), after.k);
+  const left = before.latent.length / before.k - first;
+  const slots = k * (left + after.latent.length / after.k);
+  const latent = new Uint32Array(slots).fill(NONE);
+  const value = new Float32Array(slots);
+  const put = (codes: SparseCodes, from: number, to: number) => {
+    for (let slot = from * codes.k; slot < codes.latent.length; slot += codes.k, to += k) {
+      const end = slot + Math.min(codes.k, k);
+      latent.set(codes.latent.subarray(slot, end), to);
+      value.set(codes.value.subarray(slot, end), to);
+    }
   };
+  put(before, first, 0);
+  put(after, 0, left * k);
+  return { k, latent, value };
+}
+
+/** Slots that the rows from `first` on need. */
+function slotsUsed({ k, latent }: SparseCodes, first: number): number {
+  let most = 0;
+  for (let row = first * k; row < latent.length; row += k) while (most < k && latent[row + most] !== NONE) most++;
+  return most;
 }
 
 function joined<T extends Float64Array | Float32Array | Int32Array | Uint32Array | Uint8Array>(

@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { NONE } from "../engine/engine.ts";
 import type { SparseCodes } from "../inference/sae.ts";
 import { hash32, PURPOSE, Rng } from "../util/rng.ts";
 import type { SeenRows } from "./firings.ts";
@@ -51,10 +52,26 @@ function firingsOf(latent: number): Fired[] {
   return found;
 }
 
-/** Profiles of the rows, given in pieces that end at `ends`. */
-function collect(ends: readonly number[]): Profiles {
+/** Rows [first, end) of the codes, with so many slots per row. */
+function withSlots(first: number, end: number, k: number): SparseCodes {
+  const latent = new Uint32Array((end - first) * k).fill(NONE);
+  const value = new Float32Array((end - first) * k);
+  for (let row = first; row < end; row++) {
+    const used = (row + 1) * K;
+    let to = (row - first) * k;
+    for (let slot = row * K; slot < used; slot++) {
+      if (codes.latent[slot] === NONE) continue;
+      latent[to] = codes.latent[slot]!;
+      value[to++] = codes.value[slot]!;
+    }
+  }
+  return { k, latent, value };
+}
+
+/** Profiles of the rows, given in pieces that end at `ends`, with so many slots. */
+function collect(ends: readonly number[], slots: (piece: number) => number = () => K): Profiles {
   const profiles = new Profiles(LATENTS);
-  let first = 0;
+  let [first, piece] = [0, 0];
   for (const end of [...ends, ROWS]) {
     const part = {
       numbers: rows.numbers.subarray(first, end),
@@ -63,12 +80,7 @@ function collect(ends: readonly number[]): Profiles {
       contexts: rows.contexts.subarray(first, end),
       words: rows.words.subarray(first, end),
     };
-    const some = {
-      k: K,
-      latent: codes.latent.subarray(first * K, end * K),
-      value: codes.value.subarray(first * K, end * K),
-    };
-    profiles.add(part, some);
+    profiles.add(part, withSlots(first, end, slots(piece++)));
     first = end;
   }
   profiles.finish();
@@ -90,6 +102,12 @@ describe("Profiles", () => {
     const piecewise = Array.from({ length: ROWS / 7 }, (_, i) => 7 * i);
     for (const ends of [[1], [1500], [ROWS - 1], [100, 101, 102, 2900], piecewise])
       expect(all(collect(ends))).toEqual(expected);
+  });
+
+  it("are the same where pieces have other numbers of slots, as those of a threshold have", () => {
+    const ends = [1, 20, 60, 1500, 1530, 2990];
+    const slots = (piece: number) => K + [0, 3, 1, 40, 0, 7, 2][piece]!;
+    expect(all(collect(ends, slots))).toEqual(all(whole));
   });
 
   it("count what fires", () => {

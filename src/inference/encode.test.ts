@@ -1,16 +1,20 @@
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
-import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { d, difference, expected, ROWS as FIXTURE_ROWS, FIXTURES, n } from "../../test/interchange/fixtures.ts";
+import { cpuEngine, whyNoCpu } from "../../test/support/engines.ts";
 import { learnableRows, memorySource } from "../../test/support/memory-source.ts";
 import { PYTHON, python } from "../../test/support/python.ts";
 import { type Engine, NONE } from "../engine/engine.ts";
 import { createReferenceEngine } from "../engine/reference.ts";
-import { openSafetensors } from "../formats/safetensors.ts";
+import { openSafetensors, writeSafetensors } from "../formats/safetensors.ts";
+import { evalReport } from "../metrics/report.ts";
+import { atomicWrite } from "../util/atomic-write.ts";
+import { bytesOf } from "../util/bytes.ts";
 import { csrOf, type EncodeOptions, encode } from "./encode.ts";
 import { loadSae, type Sae } from "./sae.ts";
 
@@ -146,6 +150,42 @@ it("leaves out rows that are not finite where that is asked for", async () => {
   expect(await encode(sae, memorySource(broken, d), { out, nonFinite: "skip" })).toMatchObject({ leftOut: 1 });
   expect((await stored(out)).row_numbers!.slice(4, 6)).toEqual([4, 6]);
 });
+
+const noCpu = whyNoCpu();
+it.skipIf(noCpu !== undefined)(
+  `takes fewer rows at a time where a row may have many codes (${noCpu ?? "cpu"})`,
+  async () => {
+    const latents = 65_536;
+    const wide = join(folder, "wide");
+    await mkdir(wide);
+    const cfg = { architecture: "jumprelu", d_in: 1, d_sae: latents, apply_b_dec_to_input: false };
+    await writeFile(join(wide, "cfg.json"), JSON.stringify({ ...cfg, normalize_activations: "none" }));
+    const part = (name: string, shape: readonly number[], value: number) => {
+      const bytes = bytesOf(new Float32Array(shape.reduce((product, size) => product * size, 1)).fill(value));
+      return { name, dtype: "F32" as const, shape, bytes: () => Promise.resolve(bytes) };
+    };
+    const weights = [part("W_enc", [1, latents], 1), part("W_dec", [latents, 1], 1), part("b_enc", [latents], 0)];
+    await atomicWrite(join(wide, "sae_weights.safetensors"), (write) =>
+      writeSafetensors(write, [...weights, part("b_dec", [1], 0), part("threshold", [latents], 0.5)]),
+    );
+    // Two rows have all latents on, at 8 bytes a code.
+    const rows = memorySource(
+      Float32Array.from({ length: 600 }, (_, row) => (row === 3 || row === 555 ? 1 : 0)),
+      1,
+    );
+    await using cpu = await cpuEngine();
+    await using sae = await loadSae(wide, { engine: cpu });
+    const done = await encode(sae, rows, { out: join(folder, "codes.npz") });
+    expect(done.codes).toBe(2 * latents);
+    expect(rows.reads).toEqual([
+      [0, 512],
+      [512, 88],
+    ]);
+    rows.reads.length = 0;
+    expect((await evalReport(sae, rows, [{ first: 0, count: 600 }])).metrics.l0).toBe((2 * latents) / 600);
+    expect(rows.reads.map(([, count]) => count)).toEqual([512, 88]);
+  },
+);
 
 describe.each(["npz", "h5", "safetensors"] as const)("a .%s", (format) => {
   const python3 = format === "h5" ? h5py : numpy;
