@@ -1,8 +1,8 @@
 // What `saetta encode` and `saetta eval` of a threshold autoencoder (JumpReLU) do in a second on
 // the CPU: whole commands, over float16 rows in a file, in turn with plain PyTorch
 // (encode_torch.py) on some of the same rows.
-// Usage: npm run build && node bench/encode.mjs [--rounds N] [--rows N]. Takes some five minutes and
-// 2 GB; a run with the default options is kept in bench/results/.
+// Usage: npm run build && node bench/encode.mjs [--rounds N] [--rows N]. Takes some five minutes
+// and 2 GB; a run with the default options is kept in bench/results/.
 import { closeSync, mkdirSync, mkdtempSync, openSync, rmSync, writeFileSync, writeSync } from "node:fs";
 import { availableParallelism, loadavg, tmpdir } from "node:os";
 import { join } from "node:path";
