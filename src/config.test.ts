@@ -125,6 +125,15 @@ describe("presets", () => {
     );
   });
 
+  it("multi-TopK takes the place of AuxK", () => {
+    expect(resolve({ multiTopk: 0.125, k: 8 })).toMatchObject({ multiTopk: 0.125, k: 8, auxk: 0 });
+    const mend = "exclude each other; leave out one of them";
+    expect(usage(() => resolve({ multiTopk: 0.125, auxk: 4 }))).toBe(`--multi-topk and --auxk 4 ${mend}`);
+    expect(usage(() => resolve({ multiTopk: 1, architecture: "jumprelu" }))).toBe(
+      "--multi-topk is not an option of --architecture jumprelu; leave it out, or use --architecture topk",
+    );
+  });
+
   it("give way to what was asked for", () => {
     expect(resolve({ preset: "simple", eps: 1e-9, batch: 100 })).toMatchObject({ eps: 1e-9, batch: 100, clip: 1 });
     expect(resolve({ preset: "simple", expansion: 4 }).latents).toBe(256);

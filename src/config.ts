@@ -260,7 +260,9 @@ export function withDefaults(asked: TrainOptions): TrainOptions & Required<Pick<
   );
   // A width given as an expansion replaces the preset's.
   const latents = asked.expansion === undefined ? {} : { latents: undefined };
-  return { ...DEFAULTS, ...(defaults as TrainOptions), ...preset, ...latents, ...asked };
+  // Multi-TopK takes the place of AuxK.
+  const multi = asked.multiTopk === undefined ? {} : { auxk: 0 };
+  return { ...DEFAULTS, ...(defaults as TrainOptions), ...preset, ...latents, ...multi, ...asked };
 }
 
 /** Throws UsageError for an option that the architecture does not have. */

@@ -20,6 +20,8 @@ export interface Field {
   readonly description?: string;
   readonly default?: unknown;
   readonly placeholder?: string;
+  /** The value of its flag alone. */
+  readonly bare?: string;
 }
 
 /** The words that the option takes. */
@@ -38,9 +40,11 @@ export function valueOfText(field: Field, text: string): unknown {
         ? countOf(text)
         : type === "number"
           ? numberOf(text)
-          : type === "array" && items?.type !== "string"
-            ? listOf(text)
-            : undefined;
+          : type !== "array" || items?.type === "string"
+            ? undefined
+            : items?.type === "number"
+              ? numbersOf(text)
+              : listOf(text);
     if (value !== undefined) return value;
   }
   return text;
@@ -50,6 +54,12 @@ export function valueOfText(field: Field, text: string): unknown {
 function listOf(text: string): readonly (number | string)[] | undefined {
   if (!/^(\d{1,15}|[a-z]+,\d{1,15})(,(\d{1,15}|[a-z]+))*$/.test(text)) return undefined;
   return text.split(",").map((each) => (/^\d/.test(each) ? Number(each) : each));
+}
+
+/** "0.25,1". */
+function numbersOf(text: string): readonly number[] | undefined {
+  const values = text.split(",").map(numberOf);
+  return values.every((each) => each !== undefined) ? values : undefined;
 }
 
 /** "auto or a number above 0". */
@@ -85,6 +95,7 @@ function ofType(field: Field): string {
 function listed(items: Field | undefined): string {
   if (items?.anyOf) return items.anyOf.map(listed).join(" and ");
   if (items?.type === "string" && wordsOfField(items).length === 0) return "texts";
+  if (items?.type === "number") return ofType(items).replace(/^a number/, "numbers");
   if (items?.type === "integer") return `whole numbers of at least ${leastWhole(items)}`;
   return items === undefined ? "values" : wordsOfField(items).join(", ");
 }

@@ -40,6 +40,23 @@ describe("flags", () => {
     expect(given("--target", "a.h5", "--skip", "--target", "b.h5")).toEqual({ target: ["a.h5", "b.h5"], skip: true });
   });
 
+  it("may have a value of their own where none is given", () => {
+    expect(command().helpInformation()).toContain("--multi-topk [WEIGHT]");
+    expect(given("--multi-topk")).toEqual({ multiTopk: 0.125 });
+    expect(given("--multi-topk", "--k", "3")).toEqual({ multiTopk: 0.125, k: 3 });
+    expect(given("--multi-topk", "0.5")).toEqual({ multiTopk: 0.5 });
+    expect(() => given("--multi-topk", "acts.h5")).toThrow('--multi-topk must be a number above 0, but is "acts.h5"');
+  });
+
+  it("that are lists of numbers take fractions", () => {
+    expect(given("--prefixes", "0.0625,0.25,1", "--prefix-weights", "1,2.5,1")).toEqual({
+      ...{ prefixes: [0.0625, 0.25, 1], prefixWeights: [1, 2.5, 1] },
+    });
+    expect(given("--prefixes", "2048,8192,32768")).toEqual({ prefixes: [2048, 8192, 32768] });
+    for (const text of ["0.5,,1", "a,b", "0.5;1", "0.5,0", ""])
+      expect(() => given("--prefixes", text)).toThrow(`--prefixes must be a list of numbers above 0, but is "${text}"`);
+  });
+
   it("that were not given are not there", () => {
     expect(given()).toEqual({});
   });

@@ -21,6 +21,7 @@ const HEADING: Readonly<Record<keyof TrainOptions, (typeof HEADINGS)[number]>> =
   k: "Autoencoder:",
   kAnneal: "Autoencoder:",
   auxk: "Autoencoder:",
+  multiTopk: "Autoencoder:",
   thresholdDecay: "Autoencoder:",
   thresholdStart: "Autoencoder:",
   prefixes: "Autoencoder:",
@@ -160,6 +161,7 @@ export function addFlags(
       command.addOption(new Option(flag.replace("--", "--no-")).hideHelp());
     } else {
       WORDS.set(option, wordsOfField(field));
+      if (field.bare !== undefined) option.preset(field.bare);
       if (isOfTexts(field)) option.argParser((text, before: readonly string[] = []) => [...before, text]);
     }
     command.addOption(option);
@@ -193,5 +195,6 @@ function placeholder(field: Field): string {
       ? []
       : [field.placeholder ?? { integer: "N", number: "X", array: "IDS" }[each.type ?? ""] ?? "TEXT"];
   };
-  return `<${[...new Set([...wordsOfField(field), ...rest(field)])].join("|")}>`;
+  const words = [...new Set([...wordsOfField(field), ...rest(field)])].join("|");
+  return field.bare === undefined ? `<${words}>` : `[${words}]`;
 }

@@ -15,6 +15,7 @@ import { COLUMNS, LOADS, NORMALIZED } from "./conformance-rows.ts";
 import { SELECTIONS } from "./conformance-selection-cases.ts";
 import { Tally } from "./conformance-tally.ts";
 import { UPLOAD } from "./conformance-upload.ts";
+import { WIDE_CASES } from "./conformance-wide.ts";
 import { COUNTERS } from "./engine.ts";
 
 const WHOLE_STEPS: readonly Case[] = [
@@ -283,6 +284,7 @@ export const CASES: readonly Case[] = [
   FUSED,
   UPLOAD,
   ...BRANCH_CASES,
+  ...WIDE_CASES,
   ...LOADS,
   ...COLUMNS,
   ...NORMALIZED,

@@ -50,9 +50,9 @@ export interface Codes {
 
 /**
  * One of the ways through the autoencoder. `err` [B,dOut] holds first the decoder's sum W z, then
- * (after `residual`) reconstruction minus target: live W z + b - y; dead W z + live.err. It and the
- * codes' gradient = decoder[latent] . err are stored unscaled; the factors of the loss are applied
- * by `paramGrad`.
+ * (after `residual`) reconstruction minus target: live and wide W z + b - y; dead W z + live.err.
+ * It and the codes' gradient = decoder[latent] . err are stored unscaled; the factors of the loss
+ * are applied by `paramGrad`.
  *
  * With G > 1 `prefixes` (of this shard's latents; Matryoshka) err is [G,B,dOut] with the planes of
  * math.ts, `prefixResiduals`. The last plane is the residual of the whole autoencoder, which the
@@ -139,6 +139,8 @@ export interface ParamGradInput {
   readonly t: Step;
   readonly live: Branch;
   readonly dead?: Branch | undefined;
+  /** Instead of `dead`: of multi-TopK, and what `residual` has summed of it. */
+  readonly wide?: { readonly branch: Branch; readonly sums: Tensor } | undefined;
   /** Codes of the rule "band", whose gradients `codeGrad` has found with the live err. */
   readonly band?: Codes | undefined;
   /** Needed where hyper.deadPenalty may be above 0. */
@@ -146,20 +148,23 @@ export interface ParamGradInput {
   readonly g: Grads;
 }
 
+/**
+ * Which latents may be selected: all; only those that are dead as the step begins; all once more,
+ * for the wide branch of multi-TopK.
+ */
+export type Among = "all" | "dead" | "wide";
+
 /** A selection before there is memory for it: `slots` is the capacity of its codes. */
 export interface SelectionPlan {
   readonly rule: Rule;
-  readonly among: "all" | "dead";
+  readonly among: Among;
   readonly slots: number;
 }
 
-/**
- * One selection of `encode`. `among` "dead": only the latents that are dead as the step begins may
- * be selected.
- */
+/** One selection of `encode`. */
 export interface Selection {
   readonly rule: Rule;
-  readonly among: "all" | "dead";
+  readonly among: Among;
   /** Receives what is selected: of each row at most `capacity` latents. */
   readonly codes: Codes;
 }
@@ -239,8 +244,8 @@ export interface Engine extends AsyncDisposable {
    * -> the codes of each selection; t.fired, from the live selection; t.sums.dead; t.active, of
    * "threshold"; t.bad. The pre-activations are encoder (x - preBias) + latentBias (untied: encoder
    * x + latentBias), computed once for all selections, and a selected value is exact. The live
-   * selection is among all; there may be one more among the dead, and one by "band". `age` [n]
-   * decides which latents are dead; it is needed for a selection among the dead, and without it
+   * selection is among all; there may be one more among the dead or wide, and one by "band". `age`
+   * [n] decides which latents are dead; it is needed for a selection among the dead, and without it
    * sums.dead is 0. "topk" keeps at most hyper.rowK (from 1) among all. Of "batchtopk" this writes
    * the `capacity` highest of each row, which `reconcile` then cuts. Rules that may need more slots
    * than there are mark FULL; the codes are then incomplete.
@@ -261,9 +266,9 @@ export interface Engine extends AsyncDisposable {
   decode(p: Params, branch: Branch, x?: Tensor): void;
   /**
    * -> branch.err, sums (added to), bad. `target` [B,dOut] is what is reconstructed, x in an
-   * autoencoder. With `live`, branch is the dead one. All shards have the same err and so the same
-   * sums, but `active`, `tanh` and `dead`, which are of their own latents; `dead` is the same on
-   * all replicas.
+   * autoencoder. With `live`, branch is the dead one. Of a wide branch t has sums for itself. All
+   * shards have the same err and so the same sums, but `active`, `tanh` and `dead`, which are of
+   * their own latents; `dead` is the same on all replicas.
    */
   residual(p: Params, target: Tensor, t: Step, branch: Branch, live?: Branch): void;
   /**
@@ -272,10 +277,10 @@ export interface Engine extends AsyncDisposable {
    */
   codeGrad(p: Params, branch: Branch, t: Step): void;
   /**
-   * -> g, scaled: the true gradient of loss = mseScale sum weight_g mse_g + auxCoef auxk_loss +
-   * sparsity loss (of which t.active is reduced over all ranks by now), in a fixed order of
-   * summation, without float atomics; bad, when an element (or a bound on it) is so large that its
-   * square does not fit `real`. Sums and `rows` are of all replicas, and the gradient is this
+   * -> g, scaled: the true gradient of loss = mseScale (sum weight_g mse_g + wideCoef mse of the
+   * wide branch) + auxCoef auxk_loss + sparsity loss (of which t.active is reduced over all ranks
+   * by now), in a fixed order of summation, without float atomics; bad, when an element (or a bound
+   * on it) is so large that its square does not fit `real`. Sums and `rows` are of all replicas, and the gradient is this
    * rank's part of the sum over all ranks (preBias) or replicas (the others): the sum of err, which
    * all ranks have, counts in rank 0; the pre-activation loss of the dead in replica 0, or untied,
    * where its column sums are of x and not in sums, for the replica's own rows. skip is the same on

@@ -23,6 +23,8 @@ import {
   type Step,
   type Tensor,
 } from "./engine.ts";
+import { allocNumbers } from "./numbers.ts";
+import { sumsLength } from "./sums.ts";
 
 export interface ForwardOptions {
   /** Rows of a batch, or of this replica's share of it. */
@@ -32,6 +34,8 @@ export interface ForwardOptions {
   readonly live: SelectionPlan;
   /** Among the dead latents, for the auxiliary loss; default: none. */
   readonly dead?: SelectionPlan | undefined;
+  /** Of multi-TopK, instead of the dead; default: none. */
+  readonly wide?: SelectionPlan | undefined;
   /** For the gradient of thresholds; default: none. */
   readonly band?: SelectionPlan | undefined;
   /** Of this shard's latents; default: one reconstruction by all. */
@@ -52,6 +56,8 @@ export interface ForwardOptions {
 export class ForwardPass {
   readonly rows: number;
   readonly step: Step;
+  /** The same with sums for the wide branch; undefined where there is none. */
+  readonly wideStep: Step | undefined;
   /** Numbers of the rows of raw that make up the batch, u32 [rows]. */
   readonly index: Tensor;
   /** The batch, normalised [rows, dIn]. */
@@ -63,12 +69,13 @@ export class ForwardPass {
   readonly #options: ForwardOptions;
   #live: Branch;
   #dead: Branch | undefined;
+  readonly #wide: Branch | undefined;
   #band: Codes | undefined;
   /** How often the slots were doubled. */
   #doublings = 0;
 
   constructor(engine: Engine, options: ForwardOptions) {
-    const { rows, dims, live, dead, band, prefixes, target, raw } = options;
+    const { rows, dims, live, dead, wide, band, prefixes, target, raw } = options;
     this.#engine = engine;
     this.#options = options;
     this.rows = rows;
@@ -83,10 +90,11 @@ export class ForwardPass {
       err: engine.alloc(engine.real, [...planes, rows, dims.dOut]),
       prefixes: planes.length === 0 ? undefined : prefixes,
     };
-    this.#dead = dead && {
-      codes: engine.codes(rows, dead.slots),
-      err: engine.alloc(engine.real, [rows, dims.dOut]),
-    };
+    const second = (plan: SelectionPlan | undefined): Branch | undefined =>
+      plan && { codes: engine.codes(rows, plan.slots), err: engine.alloc(engine.real, [rows, dims.dOut]) };
+    this.#dead = second(dead);
+    this.#wide = second(wide);
+    this.wideStep = wide && { ...this.step, sums: allocNumbers(engine, sumsLength(dims.dOut)) };
     this.#band = band && engine.codes(rows, band.slots);
   }
 
@@ -99,6 +107,11 @@ export class ForwardPass {
     return this.#dead;
   }
 
+  /** Branch of multi-TopK. */
+  get wide(): Branch | undefined {
+    return this.#wide;
+  }
+
   /** Branch of the thresholds' gradients: the codes in the band, and the err of the live branch. */
   get band(): Branch | undefined {
     return this.#band && { ...this.#live, codes: this.#band };
@@ -107,6 +120,7 @@ export class ForwardPass {
   /** Writes the numbers of the next pass. `index` default: row i of the batch is row i of raw. */
   prepare(hyper: Hyper, index?: Uint32Array): void {
     writeHyper(this.#engine, this.step, hyper);
+    if (this.wideStep !== undefined) this.#clear(this.wideStep.sums);
     const rows = index ?? Uint32Array.from({ length: this.rows }, (_, row) => row);
     this.#engine.write(this.index, bytesOf(rows));
   }
@@ -145,7 +159,8 @@ export class ForwardPass {
 
   /** -> err and sums of the branch, which `decode` has filled. */
   residual(p: Params, branch: Branch = this.#live): void {
-    this.#engine.residual(p, this.target, this.step, branch, branch === this.#dead ? this.#live : undefined);
+    const t = branch === this.#wide ? this.wideStep! : this.step;
+    this.#engine.residual(p, this.target, t, branch, branch === this.#dead ? this.#live : undefined);
   }
 
   /**
@@ -178,8 +193,12 @@ export class ForwardPass {
     this.#live = { ...this.#live, codes: larger(this.#live.codes, live) };
     this.#band = this.#band && larger(this.#band, band!);
     const { sums, fired, bad, sq, cut, active } = this.step;
-    for (const tensor of [sums, fired, bad, sq, cut, active])
-      engine.write(tensor, new Uint8Array(tensor.shape.reduce((a, b) => a * b, BYTES[tensor.dtype])));
+    for (const tensor of [sums, fired, bad, sq, cut, active]) this.#clear(tensor);
+    if (this.wideStep !== undefined) this.#clear(this.wideStep.sums);
+  }
+
+  #clear(tensor: Tensor): void {
+    this.#engine.write(tensor, new Uint8Array(tensor.shape.reduce((a, b) => a * b, BYTES[tensor.dtype])));
   }
 
   /** The selections with the slots that there are now. */
@@ -189,23 +208,25 @@ export class ForwardPass {
 
   close(): void {
     const engine = this.#engine;
-    for (const branch of [this.#live, this.#dead]) {
+    for (const branch of [this.#live, this.#dead, this.#wide]) {
       if (branch === undefined) continue;
       engine.free(branch.codes);
       engine.free(branch.err);
     }
     if (this.#band !== undefined) engine.free(this.#band);
+    if (this.wideStep !== undefined) engine.free(this.wideStep.sums);
     if (this.target !== this.x) engine.free(this.target);
     for (const tensor of [this.x, this.raw, this.index]) if (tensor !== undefined) engine.free(tensor);
     freeStep(engine, this.step);
   }
 
   #selections(): readonly Selection[] {
-    const { live, dead, band } = this.#options;
+    const { live, dead, wide, band } = this.#options;
     const select = ({ rule, among }: SelectionPlan, codes: Codes): Selection => ({ rule, among, codes });
     return [
       select(live, this.#live.codes),
       ...(dead === undefined || this.#dead === undefined ? [] : [select(dead, this.#dead.codes)]),
+      ...(wide === undefined || this.#wide === undefined ? [] : [select(wide, this.#wide.codes)]),
       ...(band === undefined || this.#band === undefined ? [] : [select(band, this.#band)]),
     ];
   }

@@ -50,6 +50,9 @@ import { ANY, fire, keepOfBatch, keepOfShards, selectRow } from "./reference-sel
 import { sidesOf } from "./selections.ts";
 import { namedSums } from "./sums.ts";
 
+/** What each selection chooses from; undefined: the dead. */
+const CANDIDATES = { all: ANY, wide: () => true, dead: undefined } as const;
+
 /** Elements above which an array is no longer certain to be allocated. */
 const MAX_ELEMENTS = 2 ** 31;
 
@@ -161,7 +164,7 @@ class ReferenceEngine implements Engine {
         checkFinite(pre, t);
         for (const selection of selections) {
           const { rule, among, codes } = selection;
-          const on = selectRow(rule, ownCodes(codes), row, pre, w, hyper, among === "dead" ? isDead : ANY);
+          const on = selectRow(rule, ownCodes(codes), row, pre, w, hyper, CANDIDATES[among] ?? isDead);
           if (on > codes.capacity) markFull(t);
           if (selection === live) fire(ownCodes(codes), row, hyper.firedAbove, fired);
           if (rule.kind === "threshold") own(t.active).f64[0]! += on;
@@ -247,16 +250,20 @@ class ReferenceEngine implements Engine {
     });
   }
 
-  paramGrad({ p, x, t, live, dead, band, age, g }: ParamGradInput): void {
+  paramGrad({ p, x, t, live, dead, wide, band, age, g }: ParamGradInput): void {
     this.#run(() => {
       const hyper = hyperOf(t);
+      const { wideCoef } = hyper;
       const { rank, replica } = this.#collective.grid;
       const sums = namedSums(own(t.sums).f64, live.prefixes?.length);
       const scales = maths.lossScales(sums, hyper.rows, hyper.mseScale, hyper.auxCoef);
       const scaled = ({ codes, err, prefixes }: Branch, scale: number) => ({
         ...{ codes: ownCodes(codes), err: own(err).f64, scale, prefixes },
       });
-      const { planeColumns, centredColumns } = sums;
+      const { centredColumns } = sums;
+      const wideColumns = wide && namedSums(own(wide.sums).f64).errColumns;
+      // Relative to the live branch's factor.
+      const planeColumns = sums.planeColumns.map((sum, i) => sum + wideCoef * (wideColumns?.[i] ?? 0));
       const ages = age && own(age).u32;
       const gradient = weightsOf(ownGrads(g).all);
       // The sums are of all replicas; what a transcoder encodes is not in them.
@@ -272,7 +279,7 @@ class ReferenceEngine implements Engine {
           x: own(x).f64,
           planeColumns: rank === 0 ? planeColumns : new Float64Array(planeColumns.length),
           live: scaled(live, scales.live),
-          dead: dead && scaled(dead, scales.dead),
+          dead: wide ? scaled(wide.branch, wideCoef * scales.live) : dead && scaled(dead, scales.dead),
           untied: p.untied,
           band: band && ownCodes(band),
           sparsity: p.sparsity && sparsityOf(hyper, own(p.sparsity).f64[0]!, own(t.active).f64[0]!),

@@ -10,6 +10,7 @@ import type { Codes, Dims, Rule, Selection, SelectionPlan } from "./engine.ts";
 export interface Sides {
   readonly live: Selection;
   readonly dead: Codes | undefined;
+  readonly wide: Codes | undefined;
   readonly band: Codes | undefined;
 }
 
@@ -17,17 +18,25 @@ export interface Sides {
 export function sidesOf(selections: readonly Selection[], where: string): Sides {
   const bands = selections.filter(({ rule }) => rule.kind === "band");
   const [live, secondLive] = selections.filter(({ among, rule }) => among === "all" && rule.kind !== "band");
-  const [dead, secondDead] = selections.filter(({ among }) => among === "dead");
-  if (live === undefined || secondLive !== undefined || secondDead !== undefined || bands.length > 1) {
+  const [second, third] = selections.filter(({ among }) => among !== "all");
+  if (live === undefined || secondLive !== undefined || third !== undefined || bands.length > 1) {
     throw new SaettaError(
-      "encode takes one selection among all latents, and at most one among the dead and one by band",
+      "encode takes one selection among all latents, and at most one among the dead or wide and one by band",
       { where },
     );
   }
-  if (dead !== undefined && dead.rule.kind !== "topk")
-    throw new SaettaError(`among the dead the rule is topk, not ${dead.rule.kind}`, { where });
-  return { live, dead: dead?.codes, band: bands[0]?.codes };
+  if (second !== undefined && second.rule.kind !== "topk")
+    throw new SaettaError(`among the dead, or wide, the rule is topk, not ${second.rule.kind}`, { where });
+  const isDead = second?.among === "dead";
+  return {
+    ...{ live, band: bands[0]?.codes },
+    dead: isDead ? second.codes : undefined,
+    wide: isDead ? undefined : second?.codes,
+  };
 }
+
+/** What the number of a selection's codes is called. */
+export const NUMBER = { all: "k", dead: "auxk", wide: "4 k" } as const;
 
 /**
  * Why the sizes make no sense, or a rule is not among those that the engine implements, in words.
@@ -43,7 +52,7 @@ export function refusedPlan(
   }
   for (const { rule, among, slots } of plans) {
     if (!rules.includes(rule.kind)) return `the rule ${rule.kind} is not implemented`;
-    if (slots > n) return `${among === "all" ? "k" : "auxk"} = ${slots} is more than the ${n} latents`;
+    if (slots > n) return `${NUMBER[among]} = ${slots} is more than the ${n} latents`;
   }
   return undefined;
 }

@@ -13,7 +13,10 @@ export interface Report {
   readonly epoch: number;
   /** Seconds of training, over all parts of a run that was resumed. */
   readonly elapsed_s: number;
-  /** mse_scale mse + auxk_coef auxk_loss. */
+  /**
+   * mse_scale mse + auxk_coef auxk_loss; and the sparsity loss, or multi_topk mse_scale times the
+   * mse of 4 k latents.
+   */
   readonly loss: number;
   /** Mean of (x_hat - x)^2 over all elements. */
   readonly mse: number;
@@ -21,6 +24,8 @@ export interface Report {
   readonly fvu: number;
   /** Mean of (t_hat - t)^2 over the variance of t = x - x_hat; 0 when no latent is dead. */
   readonly auxk_loss: number;
+  /** Of multi-TopK: FVU of the reconstruction by 4 k latents, of this batch. */
+  readonly multi_topk_fvu?: number;
   /** Mean number of latents with a value above 0. */
   readonly l0: number;
   /** Latents that had not fired for dead_tokens rows when the step began. */

@@ -26,6 +26,8 @@ export interface RankShard {
    */
   readonly live: SelectionPlan;
   readonly dead: SelectionPlan | undefined;
+  /** Of multi-TopK. */
+  readonly wide: SelectionPlan | undefined;
   readonly band: SelectionPlan | undefined;
   readonly inference: SelectionPlan;
   /** Of a Matryoshka autoencoder, as they are in this shard. */
@@ -61,6 +63,7 @@ export function rankShard(
     firstLatent: shard * n,
     live: plan(rules.live, "all"),
     dead: rules.dead && plan(rules.dead, "dead"),
+    wide: rules.wide && plan(rules.wide, "wide"),
     band: rules.band && plan(rules.band, "all"),
     inference: plan(rules.inference, "all"),
     prefixes: rules.prefixes?.map(({ end, weight }) => ({
@@ -74,9 +77,10 @@ export function rankShard(
 export function trainingSelections({
   live,
   dead,
+  wide,
   band,
-}: Pick<RankShard, "live" | "dead" | "band">): readonly SelectionPlan[] {
-  return [live, dead, band].filter((each) => each !== undefined);
+}: Pick<RankShard, "live" | "dead" | "wide" | "band">): readonly SelectionPlan[] {
+  return [live, dead, wide, band].filter((each) => each !== undefined);
 }
 
 /**

@@ -23,6 +23,7 @@ export type StepMetrics = Pick<
   | "mse"
   | "fvu"
   | "auxk_loss"
+  | "multi_topk_fvu"
   | "l0"
   | "dead"
   | "dead_fraction"
@@ -41,7 +42,7 @@ export type StepMetrics = Pick<
  */
 export async function readStepMetrics(
   engine: Engine,
-  { step: t, multiplier }: Pick<TrainStep, "step" | "multiplier">,
+  { step: t, multiplier, wideSums }: Pick<TrainStep, "step" | "multiplier" | "wideSums">,
   state: State,
   hyper: Pick<Hyper, "mseScale" | "auxCoef" | "rows"> & Partial<Hyper>,
   prefixes?: readonly Prefix[],
@@ -50,6 +51,7 @@ export async function readStepMetrics(
   const { mseScale, auxCoef, rows } = hyper;
   const { cut, threshold } = state.params;
   const read = async (tensor: Tensor | undefined) => tensor && (await readReals(engine, tensor));
+  const ofWide = wideSums && readNumbers(engine, wideSums);
   const ofThresholds = Promise.all([read(cut), read(threshold)]);
   const [sums, sq, counters] = await Promise.all([t.sums, t.sq, state.counters].map((it) => readNumbers(engine, it)));
   const ofShard = namedSums(sums!, prefixes?.length);
@@ -60,12 +62,15 @@ export async function readStepMetrics(
   const found = losses(named, rows, mseScale, auxCoef, prefixes);
   const [ofCut, ownThresholds] = await ofThresholds;
   const thresholds = ownThresholds && (await ofAllShards(collective, ownThresholds));
+  const wideFound = await ofWide;
+  const wide = wideFound && losses(namedSums(wideFound), rows, mseScale, 0);
   const sparsity = sparsityOf(hyper, await multiplier, found.l0, tanh!);
   return {
-    loss: found.loss + (sparsity?.sparsity_loss ?? 0),
+    loss: found.loss + (sparsity?.sparsity_loss ?? 0) + (hyper.wideCoef ?? 0) * (wide?.loss ?? 0),
     mse: found.mse,
     fvu: found.fvu,
     auxk_loss: found.auxkLoss,
+    ...(wide === undefined ? {} : { multi_topk_fvu: wide.fvu }),
     l0: found.l0,
     dead: named.dead,
     dead_fraction: named.dead / (shards * state.age.shape[0]!),

@@ -27,6 +27,8 @@ export interface TrainStep {
   readonly live: Branch;
   /** The auxiliary branch; undefined without an auxiliary loss. */
   readonly dead: Branch | undefined;
+  /** What the wide branch of multi-TopK summed; undefined without. */
+  readonly wideSums: Tensor | undefined;
   readonly grads: Grads;
   /**
    * Multiplier of the sparsity coefficient that the last step used, where there is one and the
@@ -80,8 +82,8 @@ export function createTrainStep(
   engine: Engine,
   { shard, rows, most = rows, dense = false, normalization, target, skip }: StepOptions,
 ): TrainStep {
-  const { grid, dims, live, dead, band, prefixes } = shard;
-  const pass = new ForwardPass(engine, { rows, dims, live, dead, band, prefixes, normalization, target });
+  const { grid, dims, live, dead, wide, band, prefixes } = shard;
+  const pass = new ForwardPass(engine, { rows, dims, live, dead, wide, band, prefixes, normalization, target });
   const { step: t, x } = pass;
   const newGrads = () => engine.grads({ dims, rows: most, selections: pass.plans(), dense, skip });
   let g = newGrads();
@@ -97,7 +99,8 @@ export function createTrainStep(
   const operations = (s: State, norm: boolean) => {
     const p = s.params;
     pass.select(p, s.age);
-    for (const branch of pass.dead === undefined ? [pass.live] : [pass.live, pass.dead]) {
+    for (const branch of [pass.live, pass.dead, pass.wide]) {
+      if (branch === undefined) continue;
       pass.decode(p, branch);
       pass.residual(p, branch);
       engine.codeGrad(p, branch, t);
@@ -107,11 +110,13 @@ export function createTrainStep(
     // The loss is of the whole batch, and so are its factors; a latent has fired when it has in any
     // part of it.
     engine.allReduce(t.sums, "sum", "replicas");
+    if (pass.wideStep !== undefined) engine.allReduce(pass.wideStep.sums, "sum", "replicas");
     engine.allReduce(t.fired, "max", "replicas");
     if (live.rule.kind === "threshold") engine.allReduce(t.active, "sum", "all");
 
     const band = pass.band?.codes;
-    engine.paramGrad({ p, x, t, live: pass.live, dead: pass.dead, band, age: s.age, g });
+    const ofWide = pass.wide && pass.wideStep && { branch: pass.wide, sums: pass.wideStep.sums };
+    engine.paramGrad({ p, x, t, live: pass.live, dead: pass.dead, wide: ofWide, band, age: s.age, g });
     for (const each of [g.latentBias, g.encoder, g.decoder, g.threshold, g.skip])
       if (each) engine.allReduce(each, "sum", "replicas");
     engine.allReduce(g.preBias, "sum", "all");
@@ -136,6 +141,9 @@ export function createTrainStep(
     },
     get dead() {
       return pass.dead;
+    },
+    get wideSums() {
+      return pass.wideStep?.sums;
     },
     get grads() {
       return g;

@@ -39,6 +39,8 @@ const COMMON: TrainOptions = {
 
 const KINDS: Readonly<Record<string, TrainOptions & { readonly paired?: boolean }>> = {
   "topk, annealed": { architecture: "topk", k: 3, auxk: 6, kAnneal: "9:20" },
+  "topk, multi-TopK": { architecture: "topk", k: 3, multiTopk: 0.125, kAnneal: "5:20" },
+  "transcoder, multi-TopK": { architecture: "topk", k: 3, multiTopk: 0.5, paired: true },
   batchtopk: { architecture: "batchtopk", k: 2.5, auxk: 6 },
   "batchtopk, threshold from step 4": { architecture: "batchtopk", k: 3, auxk: 6, thresholdStart: 4 },
   "matryoshka over batchtopk": { architecture: "matryoshka", k: 3, auxk: 6, prefixes: [4, 12] },

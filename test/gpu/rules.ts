@@ -65,6 +65,16 @@ const jumprelu = (penalty: PenaltyKind, more: Partial<Hyper> = {}): Variant => (
 const VARIANTS: Readonly<Record<string, Variant>> = {
   topk: { dims: autoencoderDims(24, 160), rules: topk(7) },
   "topk that k annealing lets have less": { dims: autoencoderDims(24, 160), rules: topk(40), hyper: { rowK: 9 } },
+  "multi-TopK": {
+    dims: autoencoderDims(24, 160),
+    rules: { ...topk(7), wide: { kind: "topk", k: 28 } },
+    hyper: { wideCoef: 0.25 },
+  },
+  "multi-TopK transcoder, rows of odd length": {
+    dims: transcoderDims(21, 160, 26),
+    rules: { ...topk(9), wide: { kind: "topk", k: 36 } },
+    hyper: { wideCoef: 2, unitRows: 0 },
+  },
   batchtopk: {
     dims: autoencoderDims(24, 160),
     rules: { ...batchtopk(7.5), dead: { kind: "topk", k: 12 } },

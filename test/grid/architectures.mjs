@@ -23,6 +23,8 @@ const HYPER = {
 /** Name, architecture, its options, and of a transcoder whether there is a skip connection. */
 const RUNS = [
   ["topk skip transcoder", "topk", { k: 4, auxk: 6 }, { skip: true }],
+  ["topk, multi-TopK", "topk", { k: 4, auxk: 0, multiTopk: 0.25 }],
+  ["multi-TopK transcoder", "topk", { k: 4, auxk: 0, multiTopk: 0.25 }, { skip: false }],
   [
     "matryoshka",
     "matryoshka",

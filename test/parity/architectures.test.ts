@@ -34,6 +34,8 @@ interface Step {
   readonly sparsityLoss: number;
   /** Of each prefix. */
   readonly fvu: readonly number[];
+  /** Of multi-TopK: by 4 k latents. */
+  readonly wideFvu?: number;
   readonly l0: number;
   readonly dead: number;
   readonly gradNorm: number;
@@ -162,6 +164,7 @@ async function repeat(engine: Engine, title: string, run: Run, tolerance: Tolera
       close("sparsity loss", found.sparsity_loss!, expected.sparsityLoss);
     }
     near(`${where}: FVU`, found.prefix_fvu ?? [found.fvu], expected.fvu, tolerance.losses);
+    if (expected.wideFvu !== undefined) close("FVU of 4 k latents", found.multi_topk_fvu!, expected.wideFvu);
     near(`${where}: gradient norm`, [found.grad_norm], [expected.gradNorm], tolerance.weights);
     expect([found.l0, found.dead], where).toEqual([expected.l0, expected.dead]);
     expect(
@@ -211,7 +214,7 @@ describe("parity of all architectures with PyTorch", () => {
     all.filter(([title]) => title.includes(architecture)).map(([, { steps }]) => steps);
 
   it("has runs in which latents die, clipping is at work, and thresholds and coefficients move", () => {
-    expect(all.length).toBeGreaterThanOrEqual(18);
+    expect(all.length).toBeGreaterThanOrEqual(21);
     for (const name of ["topk", "batchtopk", "matryoshka", "jumprelu", "transcoder"])
       expect(
         steps(name).some((each) => each.some(({ dead }) => dead > 3)),

@@ -35,6 +35,8 @@ JUMPRELU = dict(architecture="jumprelu", bandwidth=0.3)
 # `thresholds`: where those of JumpReLU start, from the first to the last latent. `transcoder`: of it, what it starts with.
 RUNS = {
     "topk, k annealing": dict(options=dict(architecture="topk", k=3, auxk=8, kAnneal="9:7", clip=0.5)),
+    "topk, multi-TopK": dict(options=dict(architecture="topk", k=3, multiTopk=0.125, clip=0.5)),
+    "topk, multi-TopK, k annealing, average": dict(options=dict(architecture="topk", k=3, multiTopk=0.7, kAnneal="20:9", ema=0.9)),
     "batchtopk": dict(options=dict(architecture="batchtopk", k=3.7, auxk=8, clip=0.5)),
     "batchtopk, the mean starts at 0": dict(options=dict(architecture="batchtopk", k=3.7, auxk=0), cutFromZero=0.99),
     "batchtopk, the mean starts late, average": dict(
@@ -59,6 +61,7 @@ RUNS = {
     "jumprelu, quadratic": dict(options=dict(**JUMPRELU, sparsityPenalty="quadratic", targetL0=8, deadPenalty=0.01)),
     "transcoder, topk": dict(options=dict(architecture="topk", k=4, auxk=8), transcoder="zeros"),
     "transcoder, topk, skip": dict(options=dict(architecture="topk", k=4, auxk=8, skip=True, clip=0.5), transcoder="zeros"),
+    "transcoder, topk, multi-TopK": dict(options=dict(architecture="topk", k=4, multiTopk=0.25), transcoder="random"),
     "transcoder, batchtopk, skip, average": dict(
         options=dict(architecture="batchtopk", k=3.7, auxk=8, skip=True, ema=0.9), transcoder="random"
     ),
@@ -71,7 +74,7 @@ RUNS = {
 }
 DEFAULTS = dict(
     clip=0, ema=0, skip=False, auxk=0, auxkCoef=1 / 32, kAnneal=None, thresholdDecay=0.99, thresholdStart=0, prefixes=None, prefixWeights=None,
-    prefixSelection="batchtopk", targetL0=32, sparsityPenalty="step", sparsityCoef=None, sparsityWarmup=0, tanhScale=4, deadPenalty=3e-6,
+    prefixSelection="batchtopk", multiTopk=None, targetL0=32, sparsityPenalty="step", sparsityCoef=None, sparsityWarmup=0, tanhScale=4, deadPenalty=3e-6,
 )
 
 
@@ -204,6 +207,9 @@ class Training:
         recons = [base + f[:, :end] @ p["decoder"][:end] for end in ends]
         mse = (recons[-1] - y).pow(2).mean()
         loss = o["mseScale"] * sum(weight * (recon - y).pow(2).mean() for weight, recon in zip(weights, recons))
+        if o["multiTopk"] is not None:
+            wide = base + highest(z, 4 * o["k"]) @ p["decoder"]
+            loss = loss + o["multiTopk"] * o["mseScale"] * (wide - y).pow(2).mean()
         auxk_loss = torch.zeros(())
         if o["auxk"] and dead.any():
             # Those that are not candidates are -inf: neither above 0 nor with a gradient.
@@ -256,6 +262,8 @@ class Training:
             gradient=gradient,
             weights={name: summed(each.detach()) for name, each in p.items()},
         )
+        if o["multiTopk"] is not None:
+            found["wideFvu"] = ((wide - y).pow(2).sum() / variation).item()
         if o["ema"] > 0:
             found["averages"] = {name: summed(each) for name, each in self.averages.items()}
         window = (z - p["threshold"]).abs().lt(o["bandwidth"] / 2).sum().item() / B if self.kind == "jumprelu" else 0

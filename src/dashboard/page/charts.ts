@@ -74,6 +74,13 @@ const CHARTS: readonly KnownChart[] = [
     log: false,
   },
   {
+    id: "multi_topk_fvu",
+    title: "FVU of 4 k latents",
+    about: "the second reconstruction of multi-TopK",
+    metrics: one("multi_topk_fvu"),
+    log: true,
+  },
+  {
     id: "l0",
     title: "L0",
     about: "latents above 0 in a row, on average",

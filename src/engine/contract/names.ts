@@ -25,7 +25,8 @@ import {
  * "batchtopk" keeps of the global batch. `cutDecay`: of `cut`; 1 leaves it. `bandwidth`, `penalty`
  * (number of PENALTIES), `sparsity` (lambda, which the multiplier of the parameter `sparsity` is
  * applied to), `tanhScale`, `targetL0`, `deadPenalty`: of the sparsity loss (math.ts, Sparsity).
- * `gain`: of the controller; 0 is off.
+ * `gain`: of the controller; 0 is off. `wideCoef`: of multi-TopK, weight of the wide
+ * reconstruction's loss next to the live one's; 0 without.
  */
 export const HYPER = [
   "lr",
@@ -50,6 +51,7 @@ export const HYPER = [
   "targetL0",
   "deadPenalty",
   "gain",
+  "wideCoef",
 ] as const;
 /** What those numbers are that TopK has no use for. */
 export const HYPER_DEFAULTS = {
@@ -64,6 +66,7 @@ export const HYPER_DEFAULTS = {
   targetL0: 0,
   deadPenalty: 0,
   gain: 0,
+  wideCoef: 0,
 } as const satisfies { readonly [K in (typeof HYPER)[number]]?: number };
 
 export type Hyper = { readonly [K in Exclude<(typeof HYPER)[number], keyof typeof HYPER_DEFAULTS>]: number } & {

@@ -93,7 +93,7 @@ const STRUCTS = {
   /**
    * `age` null: the dead are neither counted nor selected. dead.k of 0: counted only. `rule`: of
    * the live codes. `thresholds`, of RULE_THRESHOLD: of each latent, or one of all where
-   * `thresholdStep` is 0. band.k of 0: none.
+   * `thresholdStep` is 0. band.k of 0: none. `wide`: the codes `dead` are among all latents.
    */
   Encode: {
     p: "Params",
@@ -109,6 +109,7 @@ const STRUCTS = {
     thresholds: "const float*",
     thresholdStep: "size_t",
     band: "Codes",
+    wide: "u32",
   },
   /** `isLive`: t.fired is written. */
   Merge: { peers: "const Peers*", z: "Codes", B: "size_t", k: "size_t", n: "size_t", t: "Step", isLive: "u32" },
@@ -128,7 +129,8 @@ const STRUCTS = {
    */
   NewGradients: { n: "size_t", dIn: "size_t", dOut: "size_t", capacity: "size_t", g: "Params" },
   /**
-   * dead.err null: no dead branch. `untied`: b_dec is not subtracted from x. `countsErr`: this rank
+   * dead.err null: no dead branch. `wideSums`: of the wide branch, which `dead` then is; else null.
+   * `untied`: b_dec is not subtracted from x. `countsErr`: this rank
    * counts err's sum, which all ranks have; `countsRows`: this replica counts what the sums say of
    * all replicas' rows.
    */
@@ -138,6 +140,7 @@ const STRUCTS = {
     t: "Step",
     live: "Branch",
     dead: "Branch",
+    wideSums: "const double*",
     band: "Codes",
     age: "const u32*",
     g: "Gradients*",

@@ -33,6 +33,7 @@ import { EngineBase } from "../engine-base.ts";
 import { type GradTensors, NO_PARAMS } from "../held-memory.ts";
 import { hostMemory, writeRows } from "../host-rows.ts";
 import { refusedPlan, sidesOf, slotsOf } from "../selections.ts";
+import { sumsLength } from "../sums.ts";
 import { BranchArguments, NO_BRANCH } from "./branch-arguments.ts";
 import { RULES } from "./contract.ts";
 import {
@@ -205,8 +206,9 @@ export class CpuEngine extends EngineBase<CpuTensor, CpuCodes, CpuGrads> impleme
 
   encode(p: Params, x: Tensor, t: Step, selections: readonly Selection[], age?: Tensor): void {
     this.#open();
-    const { live, dead, band } = sidesOf(selections, WHERE);
+    const { live, dead, wide, band } = sidesOf(selections, WHERE);
     const { rule } = live;
+    const second = dead ?? wide;
     const [n, d] = p.encoder.shape;
     const [B] = x.shape;
     checkStep(t, n);
@@ -221,7 +223,8 @@ export class CpuEngine extends EngineBase<CpuTensor, CpuCodes, CpuGrads> impleme
       ...{ B, d, n },
       t: stepAddresses(t),
       live: ownCodes(live.codes).addresses(B),
-      dead: dead === undefined ? NO_CODES : ownCodes(dead).addresses(B),
+      dead: second === undefined ? NO_CODES : ownCodes(second).addresses(B),
+      wide: wide === undefined ? 0 : 1,
       age: age === undefined ? 0 : at(age, "u32", n),
       rule: RULES.indexOf(rule.kind as (typeof RULES)[number]),
       thresholds,
@@ -286,8 +289,9 @@ export class CpuEngine extends EngineBase<CpuTensor, CpuCodes, CpuGrads> impleme
     );
   }
 
-  paramGrad({ p, x, t, live, dead, band, age, g }: ParamGradInput): void {
+  paramGrad({ p, x, t, live, dead, wide, band, age, g }: ParamGradInput): void {
     this.#open();
+    const second = wide?.branch ?? dead;
     const [n, dIn] = p.encoder.shape;
     const dOut = p.preBias.shape[0]!;
     const [B] = x.shape;
@@ -302,7 +306,8 @@ export class CpuEngine extends EngineBase<CpuTensor, CpuCodes, CpuGrads> impleme
       x: at(x, "f32", B, dIn),
       t: stepAddresses(t),
       live: this.#branches.branch(p, live),
-      dead: dead === undefined ? NO_BRANCH : this.#branches.branch(p, dead),
+      dead: second === undefined ? NO_BRANCH : this.#branches.branch(p, second),
+      wideSums: wide === undefined ? 0 : at(wide.sums, "f64", sumsLength(dOut)),
       band: band === undefined ? NO_CODES : ownCodes(band).addresses(B),
       age: age === undefined ? 0 : at(age, "u32", n),
       g: grads.handle,

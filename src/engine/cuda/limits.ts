@@ -2,7 +2,7 @@
 
 import { CORE_PARAMS, parameterCount } from "../../sae/params.ts";
 import type { Dims, SelectionPlan } from "../engine.ts";
-import { refusedPlan } from "../selections.ts";
+import { NUMBER, refusedPlan } from "../selections.ts";
 import type { CudaContext } from "./context.ts";
 import { MOST_DEAD, mostOf } from "./ops/encode.ts";
 
@@ -18,8 +18,8 @@ export function refusal(dims: Dims, selections: readonly SelectionPlan[], cuda: 
   const refused = refusedPlan(dims, selections, RULES);
   if (refused !== undefined) return refused;
   for (const { rule, among, slots } of selections) {
-    const [name, most] = among === "all" ? ["k", mostOf(rule)] : ["auxk", MOST_DEAD];
-    if (slots > most) return `${name} = ${slots} is more than the ${most} that it can select`;
+    const most = among === "dead" ? MOST_DEAD : mostOf(rule);
+    if (slots > most) return `${NUMBER[among]} = ${slots} is more than the ${most} that it can select`;
   }
   const { dIn: d, n } = dims;
   if (n > MOST_LATENTS) return `at most ${MOST_LATENTS} latents can be numbered`;

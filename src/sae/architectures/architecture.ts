@@ -18,6 +18,8 @@ export interface SelectionRules {
    * auxiliary loss.
    */
   readonly dead?: Rule | undefined;
+  /** In a training step, among all latents, for the second loss of multi-TopK; not with `dead`. */
+  readonly wide?: Rule | undefined;
   /** In a training step, for the gradient of thresholds. */
   readonly band?: Rule | undefined;
   /**
@@ -46,7 +48,8 @@ export type StepNumbers = {
     | "tanhScale"
     | "targetL0"
     | "deadPenalty"
-    | "gain"]?: number;
+    | "gain"
+    | "wideCoef"]?: number;
 };
 
 export interface StepOf {

@@ -122,6 +122,21 @@ describe("topk", () => {
     expect(numbersAt("topk", { k: 3 }).rowK).toBe(3);
   });
 
+  it("selects 4 k more for multi-TopK, at most all", () => {
+    const multi = { k: 3, auxk: 0, multiTopk: 0.125 };
+    expect(rulesOf(specOf("topk", multi))).toMatchObject({
+      ...{ live: { kind: "topk", k: 3 }, wide: { kind: "topk", k: 12 }, inference: { kind: "topk", k: 3 } },
+    });
+    expect(rulesOf(specOf("topk", { ...multi, k: 13 })).wide).toEqual({ kind: "topk", k: 48 });
+    expect(rulesOf(specOf("topk", { ...multi, kAnneal: "9:5" })).wide).toEqual({ kind: "topk", k: 12 });
+    expect(rulesOf(specOf("topk", { k: 3, auxk: 0 })).wide).toBeUndefined();
+    expect(numbersAt("topk", multi).wideCoef).toBe(0.125);
+    expect(numbersAt("topk", { k: 3, auxk: 0 }).wideCoef).toBe(0);
+    refuses("topk", { ...multi, auxk: 5 }, "--multi-topk and --auxk 5 exclude each other; leave out one of them");
+    refuses("topk", { ...multi, skip: true }, "--multi-topk and --skip exclude each other; leave out one of them");
+    expect(reads("topk", "multiTopk", 0)).toBe(false);
+  });
+
   it("has slots for a k that starts between whole numbers", () => {
     expect(rulesOf(specOf("topk", { k: 3, kAnneal: "7.5:10" })).live).toEqual({ kind: "topk", k: 8 });
   });

@@ -21,6 +21,14 @@ export const annealOption = {
     .meta({ placeholder: "FROM:STEPS", default: "off" }),
 };
 
+export const multiOption = {
+  multiTopk: z
+    .number()
+    .positive()
+    .describe("multi-TopK, weight of the loss of a second reconstruction, by 4 k latents; not with AuxK")
+    .meta({ placeholder: "WEIGHT", bare: "0.125", default: "off" }),
+};
+
 export const cutOptions = {
   thresholdDecay: z
     .number()

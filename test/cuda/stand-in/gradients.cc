@@ -47,6 +47,7 @@ static void listScan(Launch& l) {
   const size_t n = l.u(), d = l.u(), chunk = l.u();
   const double* hyper = l.array<double>(HYPERS);
   const double* sums = l.array<double>(SUMS + 2 * d);
+  const double* wideSums = l.next<double*>();
   uint32_t* start = l.array<uint32_t>(n + 1);
   uint32_t* pieceAt = l.array<uint32_t>(n);
   uint32_t* pieceOf = l.next<uint32_t*>();
@@ -70,7 +71,9 @@ static void listScan(Launch& l) {
   scales[0] = 2 * hyper[MSE_SCALE] / (rows * static_cast<double>(d));
   scales[2] = hyper[DEAD_PENALTY] / rows;
   scales[3] = hyper[DEAD_AFTER];
-  scales[1] = sums[DEAD] == 0 || variation <= 1e-12 * sums[X2] ? 0 : 2 * hyper[AUX_COEF] / variation;
+  if (wideSums != nullptr) l.checkedArray(wideSums, SUMS + 2 * d);
+  const bool off = sums[DEAD] == 0 || variation <= 1e-12 * sums[X2];
+  scales[1] = wideSums != nullptr ? hyper[WIDE_COEF] * scales[0] : off ? 0 : 2 * hyper[AUX_COEF] / variation;
 }
 
 static double penaltySlope(const double* hyper, const float* sparsity, double f) {
@@ -206,6 +209,7 @@ static void listBias(Launch& l) {
   const Gradients g = gradients(l);
   const Elements encoder = l.matrix(g.n * g.dIn);
   const double* sums = l.array<double>(SUMS);
+  const double* wideSums = l.next<double*>();
   l.next<void*>();
   const double* deadBias = l.next<double*>();
   float* latentBias = l.array<float>(g.n);
@@ -220,7 +224,7 @@ static void listBias(Launch& l) {
   l.expect(l.x == ceilDiv(g.n, 32) && l.width == 256, "the grid is wrong");
   if (partial != nullptr) std::fill(partial, partial + l.x * g.dIn, 0.0);
   const double input = std::max(largest != nullptr ? *largest : std::sqrt(sums[CENTRED2]), 1.0);
-  double err = std::sqrt(std::max(sums[ERR2], sums[AUX_ERR2]));
+  double err = std::sqrt(std::max(sums[ERR2], wideSums != nullptr ? wideSums[ERR2] : sums[AUX_ERR2]));
   for (size_t h = 0; h + 1 < prefixes.count; h++) err += prefixes.weights[h] * std::sqrt(sums[SUMS + 3 * g.dOut + h]);
   for (size_t j = 0; j < g.n; j++) {
     latentBias[j] = 0;
@@ -242,6 +246,7 @@ static void listPrebias(Launch& l) {
   const double* partial = l.next<double*>();
   const size_t blocks = l.u(), d = l.u();
   const double* sums = l.array<double>(d);
+  const double* wide = l.next<double*>();
   const double* scales = l.array<double>(4);
   float* preBias = l.array<float>(d);
   uint32_t* bad = l.array<uint32_t>(1);
@@ -251,7 +256,8 @@ static void listPrebias(Launch& l) {
   for (size_t i = 0; i < d; i++) {
     double through = 0;
     for (size_t b = 0; b < blocks; b++) through += partial[b * d + i];
-    const double gradient = (counts ? scales[0] * sums[i] : 0) - through;
+    double gradient = (counts ? scales[0] * sums[i] : 0) - through;
+    if (counts && wide != nullptr) gradient += scales[1] * l.checkedArray(wide, d)[i];
     if (!(std::fabs(gradient) < 1e18)) *bad |= 1;
     preBias[i] = static_cast<float>(gradient);
   }

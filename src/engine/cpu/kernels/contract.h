@@ -26,7 +26,7 @@ constexpr double SHORTEST_ROW = 1e-12;
 constexpr double LEAST_VARIATION = 1e-12;
 constexpr double LARGEST_GRADIENT = 1000000000000000000.0;
 
-enum Hyper : u32 { LR, BETA1, BETA2, EPS, CLIP, EMA_DECAY, MSE_SCALE, AUX_COEF, ROWS, DEAD_AFTER, FIRED_ABOVE, UNIT_ROWS, ROW_K, KEPT, CUT_DECAY, BANDWIDTH, PENALTY, SPARSITY, TANH_SCALE, TARGET_L0, DEAD_PENALTY, GAIN, HYPERS };
+enum Hyper : u32 { LR, BETA1, BETA2, EPS, CLIP, EMA_DECAY, MSE_SCALE, AUX_COEF, ROWS, DEAD_AFTER, FIRED_ABOVE, UNIT_ROWS, ROW_K, KEPT, CUT_DECAY, BANDWIDTH, PENALTY, SPARSITY, TANH_SCALE, TARGET_L0, DEAD_PENALTY, GAIN, WIDE_COEF, HYPERS };
 enum Sum : u32 { ERR2, AUX_ERR2, X2, CENTRED2, ACTIVE, DEAD, TANH, SUMS };
 enum Counter : u32 { ADAM, EMA, SKIPPED, COUNTERS };
 enum Format : u32 { FORMAT_F32, FORMAT_F64, FORMAT_F16, FORMAT_BF16 };
@@ -134,8 +134,9 @@ struct Encode {
   const float* thresholds;
   size_t thresholdStep;
   Codes band;
+  u32 wide;
 };
-static_assert(sizeof(Encode) == 280, "");
+static_assert(sizeof(Encode) == 288, "");
 
 struct Merge {
   const Peers* peers;
@@ -211,6 +212,7 @@ struct ParamGrad {
   Step t;
   Branch live;
   Branch dead;
+  const double* wideSums;
   Codes band;
   const u32* age;
   Gradients* g;
@@ -218,7 +220,7 @@ struct ParamGrad {
   u32 countsErr;
   u32 countsRows;
 };
-static_assert(sizeof(ParamGrad) == 384, "");
+static_assert(sizeof(ParamGrad) == 392, "");
 
 struct Norm {
   const float* decoder;

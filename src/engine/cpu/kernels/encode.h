@@ -21,16 +21,21 @@ enum EncodeScratch : size_t {
   ENCODE_REST = BAND_WINDOW + 3
 };
 
-/// A 1 for each dead latent; null when none is to be selected. Sets sums[DEAD].
+/// A 1 for each dead latent, or for all where the second selection is wide; null when none is to be
+/// selected. Sets sums[DEAD].
 inline const uint8_t* markDead(Stream& s, const Encode& a) {
-  if (a.age == nullptr) return nullptr;
+  if (a.age == nullptr && a.wide == 0) return nullptr;
   uint8_t* isDead = s.scratch<uint8_t>(IS_DEAD, a.n);
   size_t count = 0;
-  for (size_t j = 0; j < a.n; j++) {
+  for (size_t j = 0; a.age != nullptr && j < a.n; j++) {
     isDead[j] = a.age[j] > a.t.hyper[DEAD_AFTER];
     count += isDead[j];
   }
-  a.t.sums[DEAD] = static_cast<double>(count);
+  if (a.age != nullptr) a.t.sums[DEAD] = static_cast<double>(count);
+  if (a.wide != 0) {
+    std::fill(isDead, isDead + a.n, uint8_t{1});
+    return isDead;
+  }
   return count > 0 && a.dead.k > 0 ? isDead : nullptr;
 }
 

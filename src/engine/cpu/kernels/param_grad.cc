@@ -40,18 +40,20 @@ Gradients::~Gradients() {
   }
 }
 
-/// 2 mseScale / (rows d), and 2 auxCoef over the variation of the auxiliary target; 0 when nothing
-/// is dead or it hardly varies.
+/// 2 mseScale / (rows d); of the second branch wideCoef times that, or 2 auxCoef over the variation
+/// of the auxiliary target: 0 when nothing is dead or it hardly varies.
 struct Scales {
   double live, dead;
 };
 
-static Scales scalesOf(const Step& t, size_t d) {
+static Scales scalesOf(const Step& t, size_t d, bool isWide) {
+  const double live = 2 * t.hyper[MSE_SCALE] / (t.hyper[ROWS] * static_cast<double>(d));
+  if (isWide) return {live, t.hyper[WIDE_COEF] * live};
   const double rows = t.hyper[ROWS];
   double variation = t.sums[ERR2];
   for (size_t i = 0; i < d; i++) variation -= t.sums[SUMS + i] * t.sums[SUMS + i] / rows;
   const bool off = t.sums[DEAD] == 0 || variation <= LEAST_VARIATION * t.sums[X2];
-  return {2 * t.hyper[MSE_SCALE] / (rows * static_cast<double>(d)), off ? 0 : 2 * t.hyper[AUX_COEF] / variation};
+  return {live, off ? 0 : 2 * t.hyper[AUX_COEF] / variation};
 }
 
 /// The sparsity loss, taken apart by what it adds: see sae/math/sparsity.ts. All 0 where there is
@@ -334,7 +336,7 @@ static double largestErr(const ParamGrad& a) {
   double length = std::sqrt(a.t.sums[ERR2]);
   for (size_t g = 0; g + 1 < count; g++)
     length += std::fabs(a.live.prefixes.weights[g]) * std::sqrt(a.t.sums[SUMS + 3 * d + g]);
-  return std::max(length, std::sqrt(a.t.sums[AUX_ERR2]));
+  return std::max(length, std::sqrt(a.wideSums != nullptr ? a.wideSums[ERR2] : a.t.sums[AUX_ERR2]));
 }
 
 /// A row of the encoder and what it is multiplied by.
@@ -396,7 +398,9 @@ static void biases(Stream& s, const ParamGrad& a, const Scales& scale, double in
   }
   const double* planeColumns = a.t.sums + SUMS + (a.live.prefixes.count > 1 ? 2 * g.dOut : 0);
   for (size_t i = 0; i < g.dOut; i++) {
-    const double gradient = (a.countsErr != 0 ? scale.live * planeColumns[i] : 0) - (d == 0 ? 0 : partial[i]);
+    double gradient = d == 0 ? 0 : -partial[i];
+    if (a.countsErr != 0) gradient += scale.live * planeColumns[i];
+    if (a.countsErr != 0 && a.wideSums != nullptr) gradient += scale.dead * a.wideSums[SUMS + i];
     if (!(std::fabs(gradient) < LARGEST_GRADIENT)) markBad(a.t);
     g.g.preBias[i] = static_cast<float>(gradient);
   }
@@ -405,7 +409,7 @@ static void biases(Stream& s, const ParamGrad& a, const Scales& scale, double in
 static void paramGrad(Stream& s, const ParamGrad& a) {
   Gradients& g = *a.g;
   const SparsityLoss loss(a);
-  const Scales scale = scalesOf(a.t, g.dOut);
+  const Scales scale = scalesOf(a.t, g.dOut, a.wideSums != nullptr);
   g.x = a.x;
   g.minus = a.untied != 0 ? nullptr : a.p.preBias;
   g.live = a.live;

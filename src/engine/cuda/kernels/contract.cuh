@@ -34,7 +34,7 @@ constexpr u32 CUT_ROWS = 32u;
 constexpr u32 THRESHOLD_ROWS = 2u;
 constexpr u32 DEAD_PATH = 2147483648u;
 
-enum Hyper : u32 { LR, BETA1, BETA2, EPS, CLIP, EMA_DECAY, MSE_SCALE, AUX_COEF, ROWS, DEAD_AFTER, FIRED_ABOVE, UNIT_ROWS, ROW_K, KEPT, CUT_DECAY, BANDWIDTH, PENALTY, SPARSITY, TANH_SCALE, TARGET_L0, DEAD_PENALTY, GAIN, HYPERS };
+enum Hyper : u32 { LR, BETA1, BETA2, EPS, CLIP, EMA_DECAY, MSE_SCALE, AUX_COEF, ROWS, DEAD_AFTER, FIRED_ABOVE, UNIT_ROWS, ROW_K, KEPT, CUT_DECAY, BANDWIDTH, PENALTY, SPARSITY, TANH_SCALE, TARGET_L0, DEAD_PENALTY, GAIN, WIDE_COEF, HYPERS };
 enum Sum : u32 { ERR2, AUX_ERR2, X2, CENTRED2, ACTIVE, DEAD, TANH, SUMS };
 enum Counter : u32 { ADAM, EMA, SKIPPED, COUNTERS };
 enum Format : u32 { FORMAT_F32, FORMAT_F64, FORMAT_F16, FORMAT_BF16 };
@@ -187,11 +187,11 @@ static_assert(sizeof(Gradients) == 184, "");
 // lists.cu
 #define PARAMETERS_list_count const u32* live, u32 k, const u32* dead, u32 auxk, u32 B, u32 rowsPerPart, u32 P, u32 n, u32 width, Share listed, u32* counts
 #define PARAMETERS_list_prefix u32* counts, u32 parts, u32 n, u32* totals
-#define PARAMETERS_list_scan const u32* totals, u32 n, u32 d, u32 chunk, const double* hyper, const double* sums, u32* start, u32* pieceAt, u32* pieceOf, u32* pieceCount, double* scales
+#define PARAMETERS_list_scan const u32* totals, u32 n, u32 d, u32 chunk, const double* hyper, const double* sums, const double* wideSums, u32* start, u32* pieceAt, u32* pieceOf, u32* pieceCount, double* scales
 #define PARAMETERS_list_fill const u32* live, const float* liveValue, const float* liveGrad, u32 k, const u32* dead, const float* deadValue, const float* deadGrad, u32 auxk, u32 B, u32 rowsPerPart, u32 P, u32 n, u32 width, Share listed, const u32* counts, const u32* start, const double* scales, Prefixes prefixes, u32 rowsEach, const double* hyper, const float* sparsity, const u32* age, u32 band, uint4* entries
 #define PARAMETERS_list_long Gradients g, const u32* pieceOf, const u32* pieceCount, Totals* pieceTotals
-#define PARAMETERS_list_bias Gradients g, const half_t* encoder, const double* sums, const Totals* pieceTotals, const double* deadBias, float* latentBias, double* biasPartial, u32* bad, Share counted, const float* largest, Prefixes prefixes, u32 deadRows, const double* hyper
-#define PARAMETERS_list_prebias const double* biasPartial, u32 blocks, u32 d, const double* sums, const double* scales, float* preBias, u32* bad, u32 counts
+#define PARAMETERS_list_bias Gradients g, const half_t* encoder, const double* sums, const double* wideSums, const Totals* pieceTotals, const double* deadBias, float* latentBias, double* biasPartial, u32* bad, Share counted, const float* largest, Prefixes prefixes, u32 deadRows, const double* hyper
+#define PARAMETERS_list_prebias const double* biasPartial, u32 blocks, u32 d, const double* sums, const double* wideColumns, const double* scales, float* preBias, u32* bad, u32 counts
 #define PARAMETERS_gradient_rows Gradients g
 #define PARAMETERS_threshold_gradient Gradients g, const u32* start, const uint4* entries, const float* threshold, const float* sparsity, const double* hyper, const double* active, Share counted, u32 deadRows, float* gradient, u32* bad
 

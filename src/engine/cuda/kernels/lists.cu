@@ -86,9 +86,9 @@ __device__ __forceinline__ u64 sumUpTo(u64 x) {
   return x;
 }
 
-/// scalesOf of ../../cpu/kernels/param_grad.cc: 2 mseScale / (rows d), and 2 auxCoef over the
-/// variation of the auxiliary target; deadPenalty / rows.
-__device__ void scalesOf(const double* hyper, const double* sums, u32 d, double* scales, double* room) {
+/// scalesOf of ../../cpu/kernels/param_grad.cc: 2 mseScale / (rows d); wideCoef times that, or 2
+/// auxCoef over the variation of the auxiliary target; deadPenalty / rows.
+__device__ void scalesOf(const double* hyper, const double* sums, bool isWide, u32 d, double* scales, double* room) {
   const double rows = hyper[ROWS];
   double squares = 0;
   for (u32 i = threadIdx.x; i < d; i += blockDim.x) squares += sums[SUMS + i] * sums[SUMS + i] / rows;
@@ -96,19 +96,20 @@ __device__ void scalesOf(const double* hyper, const double* sums, u32 d, double*
   if (threadIdx.x > 0) return;
   const bool off = sums[DEAD] == 0 || variation <= LEAST_VARIATION * sums[X2];
   scales[0] = 2 * hyper[MSE_SCALE] / (rows * d);
-  scales[1] = off ? 0 : 2 * hyper[AUX_COEF] / variation;
+  scales[1] = isWide ? hyper[WIDE_COEF] * scales[0] : off ? 0 : 2 * hyper[AUX_COEF] / variation;
   scales[2] = hyper[DEAD_PENALTY] / rows;
   scales[3] = hyper[DEAD_AFTER];
 }
 
-/// Grid 1, block 1024. -> start [n + 1], pieceAt [n], pieceOf [pieceCount], scales [4].
+/// Grid 1, block 1024. -> start [n + 1], pieceAt [n], pieceOf [pieceCount], scales [4]. `wideSums`
+/// (may be null): the second branch is the wide one.
 extern "C" __global__ void list_scan(PARAMETERS(list_scan)) {
   // A warp takes EACH * 32 latents of a tile, a lane one of each 32. Sums hold entries in the low
   // half and pieces in the high half.
   constexpr u32 EACH = 32;
   __shared__ u64 room[32];
   __shared__ double roomOfSums[33];
-  scalesOf(hyper, sums, d, scales, roomOfSums);
+  scalesOf(hyper, sums, wideSums != nullptr, d, scales, roomOfSums);
   const u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
   u64 before = 0;
   for (u32 tile = 0; tile < n; tile += EACH * blockDim.x) {
@@ -304,7 +305,7 @@ extern "C" __global__ void list_bias(PARAMETERS(list_bias)) {
   const u32 first = blockIdx.x * BIAS_LATENTS, d = g.dIn, j = first + threadIdx.x / BIAS_SHARE,
             part = threadIdx.x % BIAS_SHARE;
   const double largestInput = fmax(largest == nullptr ? sqrt(sums[CENTRED2]) : *largest, 1.0);
-  double largestErr = sqrt(fmax(sums[ERR2], sums[AUX_ERR2]));
+  double largestErr = sqrt(fmax(sums[ERR2], wideSums != nullptr ? wideSums[ERR2] : sums[AUX_ERR2]));
   for (u32 h = 0; h + 1 < prefixes.count; h++) largestErr += prefixes.weights[h] * sqrt(sums[SUMS + 3 * g.dOut + h]);
   const bool counts = j < g.n && has(counted, j);
   Totals own = {};
@@ -345,8 +346,8 @@ extern "C" __global__ void list_bias(PARAMETERS(list_bias)) {
 }
 
 /// Grid ceil(d / 32), block 1024. -> preBias [d] = live factor * column sums of err - encoder^T
-/// latentBias (0 `blocks`: without); sums: column sums of err plane 0; `counts`: all ranks have
-/// these, and one of them counts them.
+/// latentBias (0 `blocks`: without); sums: column sums of err plane 0; `wideColumns` (may be null):
+/// of the wide err, with its factor; `counts`: all ranks have these, and one of them counts them.
 extern "C" __global__ void list_prebias(PARAMETERS(list_prebias)) {
   __shared__ double room[32][33];
   const u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, column = blockIdx.x * 32 + lane;
@@ -360,7 +361,8 @@ extern "C" __global__ void list_prebias(PARAMETERS(list_prebias)) {
   __syncthreads();
   if (warp > 0 || column >= d) return;
   for (u32 part = 1; part < 32; part++) sum += room[part][lane];
-  const double gradient = (counts != 0 ? scales[0] * sums[column] : 0) - sum;
+  double gradient = (counts != 0 ? scales[0] * sums[column] : 0) - sum;
+  if (counts != 0 && wideColumns != nullptr) gradient += scales[1] * wideColumns[column];
   if (!(fabs(gradient) < LARGEST_GRADIENT)) markBad(bad);
   preBias[column] = static_cast<float>(gradient);
 }

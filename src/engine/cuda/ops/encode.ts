@@ -102,13 +102,14 @@ export function encode(cuda: CudaContext, { p, x, t, sides, age }: EncodeInput):
   const { hyper, sums, fired, bad } = stepAddresses(t);
   const { rule } = sides.live;
   const live = ownCodes(sides.live.codes, B);
-  const [dead, band] = [sides.dead, sides.band].map((codes) => codes && ownCodes(codes, B));
+  const [dead, wide, band] = [sides.dead, sides.wide, sides.band].map((codes) => codes && ownCodes(codes, B));
   const encoder = copyOf(cuda, checked(p.encoder, "f32", n, d));
   const latentBias = at(p.latentBias, "f32", n);
   const rows = centredRows(cuda, p, x, bad, false);
   checked(t.fired, "u32", n);
   live.strategy = PAIRS;
   if (band !== undefined) band.strategy = PAIRS;
+  if (wide !== undefined) wide.strategy = PAIRS;
   const use = age === undefined ? undefined : findDead(cuda, age, n, hyper, sums, dead);
   const isSelected = dead !== undefined && dead.strategy !== EMPTY;
   if (dead?.strategy === EMPTY) clear(cuda, dead);
@@ -117,25 +118,24 @@ export function encode(cuda: CudaContext, { p, x, t, sides, age }: EncodeInput):
   const chunk = chunkRows(cuda, B, stride);
   const z = cuda.scratch.get("pre-activations", chunk * stride * cuda.bytes);
   const row = { z, latentBias, bad };
+  const selectHighest = (codes: CudaCodes, first: number, C: number, of: { fired: number; annealed: number }) => {
+    const { capacity: k } = codes;
+    const capacity = candidates(k);
+    const launch = { blocks: C, threads: 128, shared: 10 * capacity };
+    const args = { ...row, hyper, ...of, ...codes.from(first), n, ldz: stride, k, capacity };
+    cuda.kernels.launch("select_live", launch, args);
+  };
   for (let first = 0; first < B; first += chunk) {
     const C = Math.min(chunk, B - first);
     const a = rows + first * d * cuda.bytes;
     cuda.cublas.multiply({ m: C, n, k: d, a, b: encoder, bTransposed: true, c: z, strideC: stride, out: "compute" });
     if (isHighest(rule)) {
-      const { capacity: k } = live;
-      if (k > mostOf(rule)) tooMany(k, mostOf(rule));
-      const capacity = candidates(k);
-      cuda.kernels.launch(
-        "select_live",
-        { blocks: C, threads: 128, shared: 10 * capacity },
-        {
-          ...row,
-          ...{ hyper, fired },
-          ...live.from(first),
-          ...{ n, ldz: stride, k, annealed: rule.kind === "topk" ? 1 : 0, capacity },
-        },
-      );
+      if (live.capacity > mostOf(rule)) tooMany(live.capacity, mostOf(rule));
+      selectHighest(live, first, C, { fired, annealed: rule.kind === "topk" ? 1 : 0 });
     }
+    // Only what the live codes have fires.
+    if (wide !== undefined)
+      selectHighest(wide, first, C, { fired: cuda.scratch.get("firings of no account", 4 * n), annealed: 0 });
     if (band !== undefined || !isHighest(rule)) {
       const limits = thresholdsOf(p, rule, n);
       cuda.kernels.launch(

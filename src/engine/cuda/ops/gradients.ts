@@ -23,6 +23,7 @@ import {
 } from "../../engine.ts";
 import { type GradTensors, HeldGrads, NO_PARAMS } from "../../held-memory.ts";
 import { slotsOf } from "../../selections.ts";
+import { sumsLength } from "../../sums.ts";
 import type { CudaContext } from "../context.ts";
 import { ENTRY_BYTES, type Kernel, type KernelArguments, keepOf, SIZES, type StructOf, sizeOf } from "../contract.ts";
 import type { Buffers } from "../driver/buffers.ts";
@@ -119,7 +120,8 @@ export class CudaGrads extends HeldGrads<CudaTensor> {
   }
 
   paramGrad(cuda: CudaContext, input: ParamGradInput): void {
-    const { p, x, t, live, dead } = input;
+    const { p, x, t, live, wide } = input;
+    const dead = wide?.branch ?? input.dead;
     const { dIn, n, dOut } = this.#dims;
     const [B] = x.shape as [number];
     const { rank, replica } = cuda.exchange.collective.grid;
@@ -166,7 +168,7 @@ export class CudaGrads extends HeldGrads<CudaTensor> {
       "list_bias",
       { blocks, threads: SIZES.BIAS_LATENTS * SIZES.BIAS_SHARE },
       {
-        ...{ g, encoder, sums, pieceTotals, deadBias: products?.bias ?? 0 },
+        ...{ g, encoder, sums, wideSums: batch.wideSums, pieceTotals, deadBias: products?.bias ?? 0 },
         ...{ latentBias: this.latentBias.address, biasPartial, bad, counted },
         ...{ largest: p.untied ? largestInput(cuda) : 0, prefixes: batch.prefixes, deadRows, hyper },
       },
@@ -178,6 +180,7 @@ export class CudaGrads extends HeldGrads<CudaTensor> {
       {
         ...{ biasPartial, blocks: p.untied ? 0 : blocks, d: dOut, scales: lists.scales },
         ...{ sums: sums + 8 * (SUMS.length + columns), preBias: this.preBias.address, bad },
+        wideColumns: batch.wideSums === 0 ? 0 : batch.wideSums + 8 * SUMS.length,
         counts: rank === 0 ? 1 : 0,
       },
     );
@@ -192,13 +195,14 @@ export class CudaGrads extends HeldGrads<CudaTensor> {
   }
 
   /** What lists are made of. */
-  #batch({ p, live, age }: ParamGradInput, B: number): ListedBatch {
+  #batch({ p, live, wide, age }: ParamGradInput, B: number): ListedBatch {
     const { dIn, n, dOut } = this.#dims;
     const sparsity = p.sparsity === undefined ? 0 : at(p.sparsity, "f32", 2);
     return {
       ...{ B, most: this.#most, replicas: this.#gathered, n, dIn, dOut },
       ...{ chunk: this.#chunk, listed: this.#listed, prefixes: prefixesOf(live, n), sparsity },
       age: sparsity === 0 || age === undefined ? 0 : at(age, "u32", n),
+      wideSums: wide === undefined ? 0 : at(wide.sums, "f64", sumsLength(dOut)),
       isBand: false,
     };
   }

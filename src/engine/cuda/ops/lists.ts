@@ -66,6 +66,8 @@ export interface ListedBatch {
   /** The parameter `sparsity`, and ages where the dead have a pre-activation loss; or 0. */
   readonly sparsity: Address;
   readonly age: Address;
+  /** Sums of the wide branch, which the second then is; or 0. */
+  readonly wideSums: Address;
   /** These are codes of a band, whose lists are apart from the others. */
   readonly isBand: boolean;
 }
@@ -85,7 +87,7 @@ export function invert(
   live: CodesAt,
   dead: CodesAt | undefined,
 ): Lists {
-  const { B, most, replicas, n, dIn, dOut, chunk, listed, prefixes, sparsity, age, isBand } = batch;
+  const { B, most, replicas, n, dIn, dOut, chunk, listed, prefixes, sparsity, age, wideSums, isBand } = batch;
   const { hyper, sums } = stepAddresses(t);
   const parts = Math.max(
     Math.min(PARTS * replicas, Math.max(1, Math.ceil(B / ROWS_A_PART))),
@@ -122,7 +124,7 @@ export function invert(
   cuda.kernels.launch(
     "list_scan",
     { blocks: 1, threads: 1024 },
-    { totals, n, d: dOut, chunk, hyper, sums, ...{ start, pieceAt, pieceOf, pieceCount, scales } },
+    { totals, n, d: dOut, chunk, hyper, sums, wideSums, ...{ start, pieceAt, pieceOf, pieceCount, scales } },
   );
   cuda.kernels.launch(
     "list_fill",
