@@ -280,11 +280,11 @@ export interface Engine extends AsyncDisposable {
    * -> g, scaled: the true gradient of loss = mseScale (sum weight_g mse_g + wideCoef mse of the
    * wide branch) + auxCoef auxk_loss + sparsity loss (of which t.active is reduced over all ranks
    * by now), in a fixed order of summation, without float atomics; bad, when an element (or a bound
-   * on it) is so large that its square does not fit `real`. Sums and `rows` are of all replicas, and the gradient is this
-   * rank's part of the sum over all ranks (preBias) or replicas (the others): the sum of err, which
-   * all ranks have, counts in rank 0; the pre-activation loss of the dead in replica 0, or untied,
-   * where its column sums are of x and not in sums, for the replica's own rows. skip is the same on
-   * all shards.
+   * on it) is so large that its square does not fit `real`. Sums and `rows` are of all replicas,
+   * and the gradient is this rank's part of the sum over all ranks (preBias) or replicas (the
+   * others): the sum of err, which all ranks have, counts in rank 0; the pre-activation loss of the
+   * dead in replica 0, or untied, where its column sums are of x and not in sums, for the replica's
+   * own rows. skip is the same on all shards.
    */
   paramGrad(input: ParamGradInput): void;
   /**
