@@ -6,14 +6,11 @@
 import { stat } from "node:fs/promises";
 import { dirname, join, relative, resolve } from "node:path";
 import { folderListing, type ListedFile } from "../formats/listing.ts";
-import { type ListedSae, saesIn, selected, withSizes } from "../interchange/listing.ts";
+import { type ListedSae, noneChosen, saesIn, selected, severalSaes, withSizes } from "../interchange/listing.ts";
 import { CHECKPOINTS, MANIFEST, METRICS } from "../run-files/names.ts";
-import { SaettaError } from "../util/errors.ts";
 
 /** A run of Saetta, or an autoencoder of another program. */
 export type Below = { readonly path: string; readonly format: "saetta" } | ListedSae;
-
-const MOST_SHOWN = 6;
 
 /** The autoencoders below `root`, paths relative to it, in the order of their numbers. */
 async function below(root: string): Promise<readonly Below[]> {
@@ -38,17 +35,7 @@ function runOf({ path }: ListedFile): string[] {
 /** Throws SaettaError that names the autoencoders below the folder, where there are some. */
 export async function refuseFolderOfSaes(root: string): Promise<void> {
   const found = await below(root);
-  if (found.length > 0) throw several(root, found, "holds");
-}
-
-function several(root: string, found: readonly Below[], what: string): SaettaError {
-  const shown = found.slice(0, MOST_SHOWN).map(({ path }) => path);
-  const more = found.length > MOST_SHOWN ? ` and ${found.length - MOST_SHOWN} more` : "";
-  const count = found.length === 1 ? "an autoencoder" : `${found.length} autoencoders`;
-  return new SaettaError(`${what} ${count}: ${shown.join(", ")}${more}`, {
-    where: root,
-    mend: `name ${found.length === 1 ? "it" : "one"}: ${join(root, shown[0]!)}`,
-  });
+  if (found.length > 0) throw severalSaes(root, (name) => join(root, name), found, "holds");
 }
 
 /**
@@ -71,14 +58,10 @@ export async function chosenBelow(path: string): Promise<string | undefined> {
   const { root, all, found } = await matching(path);
   const [only, ...more] = found;
   if (only !== undefined && more.length === 0) return join(root, only.path);
-  if (only !== undefined) throw several(root, found, `${JSON.stringify(relative(root, path))} chooses`);
+  if (only !== undefined) throw severalSaes(root, (name) => join(root, name), found, `${JSON.stringify(relative(root, path))} chooses`);
   if (all.length === 0) return undefined;
   const words = relative(resolve(root), resolve(path));
-  const shown = all.slice(0, MOST_SHOWN).map((each) => each.path);
-  throw new SaettaError(`has no autoencoder ${JSON.stringify(words)}`, {
-    where: root,
-    mend: `choose one of ${shown.join(", ")}${all.length > MOST_SHOWN ? ` (${all.length}: saetta inspect ${root})` : ""}`,
-  });
+  throw noneChosen(root, words, all);
 }
 
 interface Matching {

@@ -14,6 +14,7 @@ import { openHdf5 } from "../formats/hdf5-read.ts";
 import { openNpy } from "../formats/npy.ts";
 import { firstBytes, formatOf, noParquet } from "../formats/open-file.ts";
 import { openSafetensors } from "../formats/safetensors.ts";
+import { isHubPath } from "../hub/address.ts";
 import { listBelow } from "../inference/find-below.ts";
 import { isForeign, namesForeign } from "../interchange/index.ts";
 import { readDescription } from "../interchange/sparsify.ts";
@@ -46,6 +47,7 @@ import type { Fact, Facts, FileContents, Inspection } from "./inspection.ts";
  * kind that Saetta knows, SaettaError when it cannot be read.
  */
 export async function inspect(path: string, options: OpenOptions = {}): Promise<Inspection> {
+  if (isHubPath(path)) return (await import("./hub.ts")).inspectHub(path);
   const found = await stat(path).catch((cause: unknown) => {
     if (hasCode(cause, "ENOENT")) return /[*?]/.test(basename(path)) ? undefined : ("missing" as const);
     throw new SaettaError(`cannot be read (${messageOf(cause)})`, { where: path, cause });

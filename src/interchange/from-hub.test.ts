@@ -24,6 +24,11 @@ const REPO = {
   "tracer/layer_1.safetensors": "",
   "tracer/features/layer_0.bin": "",
   "goodfire/one.pt": "",
+  "sparse/config.json": "",
+  "sparse/layers.1/cfg.json": "",
+  "sparse/layers.1/sae.safetensors": "",
+  "sparse/layers.10/cfg.json": "",
+  "sparse/layers.10/sae.safetensors": "",
   "ours/cfg.json": "",
   "ours/manifest.json": "",
   "ours/sae.safetensors": "",
@@ -60,6 +65,23 @@ describe("an autoencoder on the Hub", () => {
     expect(await readdir(join(cache, "models--org--many/snapshots", COMMIT, "llama"))).toContain("hyperparams.json");
   });
 
+  it("is chosen by a part of its path, which is no path of the repo", async () => {
+    server.repos.set("org/many", repoOf("org/many", REPO));
+    const root = join(cache, "models--org--many/snapshots", COMMIT);
+    expect(await fetchSae("hf://org/many/layers.10", hub())).toBe(join(root, "sparse/layers.10"));
+    expect(await fetchSae("hf://org/many/layer_10/average_l0_82", hub())).toBe(
+      join(root, "gemma/layer_10/width_16k/average_l0_82"),
+    );
+    // The run's config says of all hook points whether they are transcoders.
+    expect(await readdir(join(root, "sparse"))).toContain("config.json");
+    await expect(fetchSae("hf://org/many/width_16k", hub())).rejects.toThrow(
+      'hf://org/many: "width_16k" chooses 3 autoencoders: gemma/layer_0',
+    );
+    await expect(fetchSae("hf://org/many/layers.7", hub())).rejects.toThrow(
+      'hf://org/many: has no autoencoder "layers.7"; choose one of gemma/layer_0',
+    );
+  });
+
   it.each([
     [
       "gemma",
@@ -71,7 +93,7 @@ describe("an autoencoder on the Hub", () => {
     ],
     ["qwen", "holds 2 autoencoders: layer0.sae.pt, layer1.sae.pt; name one: hf://org/many/qwen/layer0.sae.pt"],
     ["tracer", "holds 2 autoencoders: layer_0.safetensors, layer_1.safetensors; name one"],
-    ["", "and 5 more; name one: hf://org/many/gemma/layer_0"],
+    ["", "and 6 more; name one: hf://org/many/gemma/layer_0"],
     ["empty", "hf://org/many/empty: holds no autoencoder: no weights in safetensors, npz or torch files"],
   ])("of many is answered with their names: %s", async (path, message) => {
     server.repos.set("org/many", repoOf("org/many", REPO));

@@ -222,3 +222,40 @@ export function selected(saes: readonly ListedSae[], words: string): readonly Li
   });
   return inOrder.length > 0 ? inOrder : saes.filter(({ path }) => path.includes(wanted));
 }
+
+const MOST_SHOWN = 6;
+
+/**
+ * The error for a place that holds several autoencoders, or one below it. `named`: how a path below
+ * the place is named; `what`: "holds", or what chooses them.
+ */
+export function severalSaes(
+  where: string,
+  named: (path: string) => string,
+  found: readonly Pick<ListedSae, "path">[],
+  what: string,
+): SaettaError {
+  const count = found.length === 1 ? "an autoencoder" : `${found.length} autoencoders`;
+  return new SaettaError(`${what} ${count}: ${firstOf(found)}${beyond(found, (more) => ` and ${more} more`)}`, {
+    where,
+    mend: `name ${found.length === 1 ? "it" : "one"}: ${named(found[0]!.path)}`,
+  });
+}
+
+/** The error for a choice that none of the autoencoders of a place fits. */
+export function noneChosen(where: string, words: string, all: readonly Pick<ListedSae, "path">[]): SaettaError {
+  const more = beyond(all, () => ` (${all.length}: saetta inspect ${where})`);
+  return new SaettaError(`has no autoencoder ${JSON.stringify(words)}`, {
+    where,
+    mend: `choose one of ${firstOf(all)}${more}`,
+  });
+}
+
+function firstOf(saes: readonly Pick<ListedSae, "path">[]): string {
+  const shown = saes.slice(0, MOST_SHOWN).map(({ path }) => path);
+  return shown.join(", ");
+}
+
+function beyond(saes: readonly unknown[], text: (more: number) => string): string {
+  return saes.length > MOST_SHOWN ? text(saes.length - MOST_SHOWN) : "";
+}

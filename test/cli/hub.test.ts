@@ -50,6 +50,19 @@ const ACTS = "hf://datasets/org/acts/acts.h5";
 const reference = ["--engine", "reference"] as const;
 
 describe("hf:// paths", () => {
+  it("are inspected without their weights", async () => {
+    const { code, out } = await saetta("inspect", "hf://org/saes");
+    expect(code).toBe(0);
+    expect(out).toMatch(/^hf:\/\/org\/saes\/saes\/layer_1: autoencoder of saelens on the Hub, .*\n {2}commit +\w{40}\n/);
+    expect(out).toContain("latents  40");
+    const dataset = await saetta("inspect", "hf://datasets/org/acts", "--json");
+    expect(JSON.parse(dataset.out)).toMatchObject({ kind: "1 file of activations" });
+    expect(await readdir(join(folder, "hf")).catch(() => [])).toEqual([]);
+    // One that is chosen by a part of its path.
+    const chosen = await saetta("eval", "hf://org/saes", ACTS, "--select", "layer_1", ...reference, "--json");
+    expect(chosen).toMatchObject({ code: 0 });
+  });
+
   it("are evaluated, reported, imported, exported and trained from, and again offline", async () => {
     const measured = await saetta("eval", SAE, ACTS, ...reference, "--json");
     expect(measured).toMatchObject({ code: 0 });
