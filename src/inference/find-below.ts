@@ -58,7 +58,8 @@ export async function chosenBelow(path: string): Promise<string | undefined> {
   const { root, all, found } = await matching(path);
   const [only, ...more] = found;
   if (only !== undefined && more.length === 0) return join(root, only.path);
-  if (only !== undefined) throw severalSaes(root, (name) => join(root, name), found, `${JSON.stringify(relative(root, path))} chooses`);
+  if (only !== undefined)
+    throw severalSaes(root, (name) => join(root, name), found, `${JSON.stringify(relative(root, path))} chooses`);
   if (all.length === 0) return undefined;
   const words = relative(resolve(root), resolve(path));
   throw noneChosen(root, words, all);

@@ -23,7 +23,11 @@ describe("inspect of the Hub", () => {
   it("lists what a repo holds, from names and headers by Range, and fetches nothing", async () => {
     server.repos.set(
       "org/many",
-      await repoWith("org/many", { "layer_2/l0_40": "saelens", "layer_10/l0_60": "saelens-jumprelu", sparse: "sparsify" }),
+      await repoWith("org/many", {
+        "layer_2/l0_40": "saelens",
+        "layer_10/l0_60": "saelens-jumprelu",
+        sparse: "sparsify",
+      }),
     );
     const found = await inspectHub("hf://org/many", hub());
     expect(found.facts.commit).toBe(COMMIT);
@@ -52,7 +56,10 @@ describe("inspect of the Hub", () => {
   });
 
   it("lists activations of a dataset, answers Parquet, and lists other files", async () => {
-    server.repos.set("datasets/org/acts", repoOf("datasets/org/acts", { "README.md": "", "b/x-10.npy": "ab", "b/x-2.npy": "a" }));
+    server.repos.set(
+      "datasets/org/acts",
+      repoOf("datasets/org/acts", { "README.md": "", "b/x-10.npy": "ab", "b/x-2.npy": "a" }),
+    );
     expect(await inspectHub("hf://datasets/org/acts", hub())).toMatchObject({
       ...{ kind: "2 files of activations", bytes: 3 },
       facts: {

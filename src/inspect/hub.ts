@@ -28,7 +28,11 @@ export async function inspectHub(path: string, hub: Hub = hubOf()): Promise<Insp
     return {
       path: place.isFolder ? named(only!) : path,
       ...{ kind: `autoencoder of ${only!.format} on the Hub`, bytes: only!.bytes },
-      facts: { commit: place.commit, ...factsOf(only!, address.name), files: [only!.config, only!.weights].filter(isText) },
+      facts: {
+        commit: place.commit,
+        ...factsOf(only!, address.name),
+        files: [only!.config, only!.weights].filter(isText),
+      },
       ...adviceOf(place),
     };
   }
@@ -37,7 +41,12 @@ export async function inspectHub(path: string, hub: Hub = hubOf()): Promise<Insp
     kind: `repository of ${sized.length} autoencoders`,
     facts: {
       commit: place.commit,
-      autoencoders: sized.map((sae) => ({ path: sae.path, format: sae.format, ...factsOf(sae, address.name), bytes: sae.bytes })),
+      autoencoders: sized.map((sae) => ({
+        path: sae.path,
+        format: sae.format,
+        ...factsOf(sae, address.name),
+        bytes: sae.bytes,
+      })),
     },
     ...adviceOf(
       place,
@@ -52,7 +61,9 @@ const MOST_SIZED = 500;
 
 const isText = (text: string | undefined): text is string => text !== undefined;
 
-/** Qwen-Scope says the L0 of all its files in the name of the repo: SAE-Res-Qwen3-8B-Base-W64K-L0_50. */
+/**
+ * `repo`: Qwen-Scope says the L0 of all its files in its name, SAE-Res-Qwen3-8B-Base-W64K-L0_50.
+ */
 function factsOf({ inputs, latents, l0 }: ListedSae, repo: string): Facts {
   const [, ofRepo] = /[-_]L0_([1-9]\d{0,8})$/.exec(repo) ?? [];
   return { inputs, latents, l0: l0 ?? (ofRepo === undefined ? undefined : Number(ofRepo)) };

@@ -71,7 +71,12 @@ export async function fetchSae(path: string, hub: Hub = hubOf()): Promise<string
   const isIt = only !== undefined && more.length === 0 && (chosen || !place.isFolder || only.path === "");
   if (only !== undefined && !isIt) {
     const named = (below: string) => hubPath({ ...place.address, path: joined(place.folder, below) });
-    throw severalSaes(hubPath(place.address), named, saes, chosen ? `${JSON.stringify(address.path)} chooses` : "holds");
+    throw severalSaes(
+      hubPath(place.address),
+      named,
+      saes,
+      chosen ? `${JSON.stringify(address.path)} chooses` : "holds",
+    );
   }
   if (only === undefined) return fetchUnlisted(hub, place);
   const names = place.files.map((file) => nameIn(place, file));

@@ -53,7 +53,9 @@ describe("hf:// paths", () => {
   it("are inspected without their weights", async () => {
     const { code, out } = await saetta("inspect", "hf://org/saes");
     expect(code).toBe(0);
-    expect(out).toMatch(/^hf:\/\/org\/saes\/saes\/layer_1: autoencoder of saelens on the Hub, .*\n {2}commit +\w{40}\n/);
+    expect(out).toMatch(
+      /^hf:\/\/org\/saes\/saes\/layer_1: autoencoder of saelens on the Hub, .*\n {2}commit +\w{40}\n/,
+    );
     expect(out).toContain("latents  40");
     const dataset = await saetta("inspect", "hf://datasets/org/acts", "--json");
     expect(JSON.parse(dataset.out)).toMatchObject({ kind: "1 file of activations" });
