@@ -52,7 +52,10 @@ export interface Report {
   readonly threshold?: number;
   /** Of JumpReLU: lowest, quartiles and highest of the thresholds. */
   readonly threshold_quantiles?: readonly number[];
-  /** Coefficient of the sparsity loss, and that loss. */
+  /**
+   * Coefficient of the sparsity loss as the step used it, and that loss, without the part that
+   * pulls dead latents up.
+   */
   readonly sparsity_coef?: number;
   readonly sparsity_loss?: number;
   /** The same of the running average of the weights, at the end of a run that keeps one. */

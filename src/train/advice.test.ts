@@ -57,6 +57,12 @@ describe("advice at the end", () => {
       { auxk: 0 },
       /are dead: the auxiliary loss .* is off: leave out --auxk 0$/,
     ],
+    [
+      "dead with multi-TopK",
+      { dead: 300, dead_fraction: 300 / 512 },
+      { auxk: 0, multiTopk: 0.125 },
+      /are dead: the auxiliary loss .* is off: leave out --multi-topk$/,
+    ],
     ["FVU near 1", { fvu: 0.84 }, {}, /^FVU 0\.8400 is hardly better than the mean row \(1\): train on more rows/],
     [
       "held-out FVU above 1",

@@ -53,7 +53,7 @@ export function runAdvice(report: Report, config: Config, steps: number): string
   if (dead_fraction >= MANY_DEAD) {
     const help =
       config.auxk === 0
-        ? "the auxiliary loss that brings them back is off: leave out --auxk 0"
+        ? `the auxiliary loss that brings them back is off: leave out ${config.multiTopk === undefined ? "--auxk 0" : "--multi-topk"}`
         : config.normalize === "none"
           ? "pass --normalize scale, give fewer --latents, or train on more rows (--tokens)"
           : "give fewer --latents, train on more rows (--tokens), or lower --lr";
