@@ -69,9 +69,7 @@ export async function inspectTorch(path: string): Promise<FileContents & { reado
 export async function inspectNpz(path: string): Promise<FileContents> {
   const file = await openNpz(path);
   await file.close();
-  const arrays = [...file.arrays].map(([name, { shape, type, problem }]) => ({
-    ...{ name, shape: [...shape], dtype: type, problem: problem?.what },
-  }));
+  const arrays = [...file.arrays].map(([name, { shape, type }]) => ({ name, shape: [...shape], dtype: type }));
   return { kind: "npz file", facts: { arrays } };
 }
 

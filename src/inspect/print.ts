@@ -14,18 +14,23 @@ function factLines(facts: Facts, indent: string): string[] {
   const entries = Object.entries(facts).filter(([, value]) => value !== undefined);
   const width = Math.max(0, ...entries.filter(([, value]) => !isNested(value)).map(([name]) => name.length));
   return entries.flatMap(([name, value]) => {
-    if (isTable(value)) return value.length === 0 ? [] : [`${indent}${name}`, ...tableLines(value, `${indent}  `)];
+    if (isTable(value))
+      return value.length === 0 ? [] : [`${indent}${name}`, ...tableLines(value, `${indent}  `, name === HEADED)];
     if (isNested(value))
       return Object.keys(value).length === 0 ? [] : [`${indent}${name}`, ...factLines(value, `${indent}  `)];
     return [`${indent}${name.padEnd(width)}  ${shown(name, value)}`];
   });
 }
 
-function tableLines(rows: readonly Facts[], indent: string): string[] {
+/** The table whose columns are not clear without their names. */
+const HEADED = "autoencoders";
+
+function tableLines(rows: readonly Facts[], indent: string, isHeaded: boolean): string[] {
   const names = [...new Set(rows.flatMap((row) => Object.keys(row)))].filter((name) =>
     rows.some((row) => row[name] !== undefined),
   );
   const cells = rows.map((row) => names.map((name) => shown(name, row[name] as Fact)));
+  if (isHeaded) cells.unshift(names.map((name) => (name === "l0" ? "L0" : name)));
   const widths = names.map((_, column) => Math.max(...cells.map((row) => row[column].length)));
   return cells.map((row) => `${indent}${row.map((cell, column) => cell.padEnd(widths[column])).join("  ")}`.trimEnd());
 }

@@ -41,6 +41,78 @@ function saelensWeights(): Promise<Buffer> {
   return written([...core, part("threshold", [n])], {});
 }
 
+/** A format of two files: a config that is JSON, and weights that are safetensors. */
+interface Pair {
+  readonly name: string;
+  readonly config: string;
+  readonly weights: string;
+  readonly json: object;
+  readonly parts: readonly (readonly [name: string, shape: readonly number[]])[];
+}
+
+const PAIRS: readonly Pair[] = [
+  {
+    ...{ name: "gemma-scope-2", config: "config.json", weights: "params.safetensors" },
+    json: { hf_hook_point_in: "a", hf_hook_point_out: "b", architecture: "jump_relu", width: n, type: "transcoder" },
+    parts: [
+      ...([
+        ["w_enc", [d, n]],
+        ["w_dec", [n, d]],
+        ["b_enc", [n]],
+        ["b_dec", [d]],
+        ["threshold", [n]],
+      ] as const),
+      ["affine_skip_connection", [d, d]],
+    ],
+  },
+  {
+    ...{ name: "llamascopium", config: "config.json", weights: "sae_weights.safetensors" },
+    json: {
+      ...{ sae_type: "sae", d_model: d, expansion_factor: n / d, act_fn: "jumprelu", norm_activation: "dataset-wise" },
+      ...{ hook_point_in: "h", hook_point_out: "h", use_decoder_bias: true, sparsity_include_decoder_norm: true },
+      dataset_average_activation_norm: { in: 2.5, out: 2.5 },
+    },
+    parts: [
+      ["W_E", [d, n]],
+      ["W_D", [n, d]],
+      ["b_E", [n]],
+      ["b_D", [d]],
+      ["log_jumprelu_threshold", [n]],
+    ],
+  },
+  {
+    ...{ name: "saelens-gated", config: "cfg.json", weights: "sae_weights.safetensors" },
+    json: { architecture: "gated", d_in: d, d_sae: n, metadata: { sae_lens_version: "6.0.0" } },
+    parts: [
+      ["W_enc", [d, n]],
+      ["W_dec", [n, d]],
+      ["b_gate", [n]],
+      ["b_mag", [n]],
+      ["r_mag", [n]],
+      ["b_dec", [d]],
+    ],
+  },
+];
+
+function ofPair({ name, config, weights: file, json, parts }: Pair): FuzzFormat[] {
+  const text = Buffer.from(JSON.stringify(json));
+  const bytes = () =>
+    written(
+      parts.map(([part, shape]) => ({ name: part, dtype: "F32" as const, shape })),
+      {},
+    );
+  return [
+    {
+      ...{ ...safetensors, name: `${name}-weights`, read },
+      samples: async () => [{ name, file, bytes: await bytes(), beside: { [config]: text } }],
+    },
+    {
+      ...{ name: `${name}-config`, json: WHOLE_FILE, read, boundaries: (all: Buffer) => jsonBoundaries(all) },
+      samples: async () => [{ name, file: config, bytes: text, beside: { [file]: await bytes() } }],
+    },
+  ];
+}
+
 async function read(path: string): Promise<void> {
   const sae = await loadSae(dirname(path), { engine: createReferenceEngine() });
   await sae.encode(Float32Array.of(1, 2, 3));
@@ -48,6 +120,7 @@ async function read(path: string): Promise<void> {
 }
 
 export const sae: readonly FuzzFormat[] = [
+  ...PAIRS.flatMap(ofPair),
   { ...safetensors, name: "sae-weights", samples, read },
   {
     name: "sae-cfg",
