@@ -121,7 +121,8 @@ def llamascopium(to):
         path = to.folder(name)
         os.makedirs(os.path.join(path, "checkpoints"))
         rules.save_safetensors(os.path.join(path, "checkpoints", "final.safetensors"), layers(torch.bfloat16 if name == "llama-scope" else torch.float32))
-        to.dump(os.path.join(path, "hyperparams.json"), {**first, **changes})
+        norms = {} if name == "llama-scope" else {"dataset_average_activation_norm": {"in": 7.5, "out": 6.25}}
+        to.dump(os.path.join(path, "hyperparams.json"), {**first, **norms, **changes})
         to.save_expected(name, "llama_scope", path)
 
     second = {"sae_type": "sae", "d_model": to.D, "expansion_factor": to.N / to.D, "use_decoder_bias": True, "norm_activation": "dataset-wise", "sparsity_include_decoder_norm": True, "top_k": to.K, "hook_point_in": hook, "hook_point_out": hook, "use_glu_encoder": False}
