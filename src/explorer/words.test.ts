@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { amount, bare, count, joined, level, percent } from "./page/words.ts";
+import { amount, atATime, bare, count, joined, level, percent } from "./page/words.ts";
 
 it("says numbers as people do", () => {
   expect([0, 0.5, 0.0191, 0.00076, 1e-7].map(percent)).toEqual(["0 %", "50 %", "1.9 %", "0.076 %", "< 0.0001 %"]);
@@ -13,6 +13,7 @@ it("says numbers as people do", () => {
     "3.0e+7",
   ]);
   expect(count(1234567)).toBe("1,234,567");
+  expect([32, 1200, 116.8].map(atATime)).toEqual(["32 at a time", "1,200 at a time", "117 at a time on average"]);
 });
 
 it("shows a token by itself, whatever it is", () => {

@@ -2,13 +2,14 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { FIXTURES } from "../../test/interchange/fixtures.ts";
 import { writeTiedSae } from "../../test/support/planted.ts";
 import type { Source } from "../data/source.ts";
 import { createReferenceEngine } from "../engine/reference.ts";
 import { loadSae, type Sae } from "../inference/sae.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { Rng } from "../util/rng.ts";
-import { collectFeatures } from "./collect-features.ts";
+import { activePerRow, collectFeatures } from "./collect-features.ts";
 import { TokenUses } from "./token-uses.ts";
 
 const LATENTS = 12;
@@ -83,6 +84,13 @@ describe("collectFeatures", () => {
       }
     }
     expect(most).toBeGreaterThan(200);
+  });
+
+  it("takes the mean number of active latents where a threshold decides, not the slots", async () => {
+    const { metrics } = await collectFeatures(sae, source, RANGES);
+    expect(activePerRow(sae, metrics)).toBe(K);
+    await using byThreshold = await loadSae(join(FIXTURES, "saelens-jumprelu"), { engine: createReferenceEngine() });
+    expect(activePerRow(byThreshold, { ...metrics, l0: 7.25 })).toBe(7.25);
   });
 
   it("finds the same where memory holds few counts at a time, over the rows again and again", async () => {

@@ -9,6 +9,8 @@ import { countRows, type Range } from "../data/holdout.ts";
 import type { Source } from "../data/source.ts";
 import type { Sae } from "../inference/sae.ts";
 import { type Evaluation, evaluate } from "../metrics/evaluate.ts";
+import { rulesOf } from "../sae/architectures/index.ts";
+import { mayOverflow } from "../sae/rule.ts";
 import { describeLatent, type Feature } from "./features.ts";
 import { Profiles } from "./profiles.ts";
 import { RowsInText } from "./row-text.ts";
@@ -45,7 +47,6 @@ export async function collectFeatures(
   options: CollectOptions = {},
 ): Promise<CollectedFeatures> {
   const { textOf, nonFinite = "stop", onProgress } = options;
-  const { k } = sae;
   const { n } = sae.dims;
   const { uses = new TokenUses(n) } = options;
   const profiles = new Profiles(n);
@@ -63,7 +64,7 @@ export async function collectFeatures(
   const features: Feature[] = [];
   for (;;) {
     for (let latent = uses.first; latent < uses.end; latent++)
-      features.push(describeLatent(profiles, latent, uses.of(latent), k));
+      features.push(describeLatent(profiles, latent, uses.of(latent), activePerRow(sae, metrics)));
     if (uses.end === n) return { metrics, profiles, features };
     uses.startNext();
     inText = new RowsInText(source, textOf);
@@ -75,4 +76,9 @@ export async function collectFeatures(
       onProgress?.("count", done, total);
     }
   }
+}
+
+/** Latents that are active in a row: k, or their mean number where a threshold decides. */
+export function activePerRow({ k, description }: Sae, { l0 }: Evaluation): number {
+  return mayOverflow(rulesOf(description.spec).inference) ? l0 : k;
 }

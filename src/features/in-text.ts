@@ -9,7 +9,7 @@ import type { Tokenizer } from "../language-model/tokenizer.ts";
 import { type EvalReport, evalReport, type ReportOptions } from "../metrics/report.ts";
 import { SaettaError } from "../util/errors.ts";
 import { counted, formatCount, formatPercent } from "../util/format.ts";
-import { type CollectedFeatures, collectFeatures } from "./collect-features.ts";
+import { activePerRow, type CollectedFeatures, collectFeatures } from "./collect-features.ts";
 import { chooseFeatures, type Feature, LEAST_CONTEXTS, LEAST_FIRINGS, mostDensity } from "./features.ts";
 import { tokenizerOf } from "./find-model.ts";
 import { type Example, examplesOf, textOfTokens, tokensOf } from "./row-text.ts";
@@ -59,7 +59,8 @@ export async function reportWithFeatures(
   });
   const report = await evalReport(sae, source, ranges, { ...options, metrics: collected.metrics });
   const features = await showFeatures(source, collected, tokenizer, count);
-  const featuresNote = features.length < count ? whyFewer(collected, features.length, count, sae.k) : null;
+  const featuresNote =
+    features.length < count ? whyFewer(collected, features.length, count, activePerRow(sae, collected.metrics)) : null;
   return { ...report, features, featuresNote };
 }
 

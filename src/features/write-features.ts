@@ -28,7 +28,7 @@ import type { Evaluation } from "../metrics/evaluate.ts";
 import type { FeatureSummary } from "../run-files/feature-summary.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
-import { collectFeatures } from "./collect-features.ts";
+import { activePerRow, collectFeatures } from "./collect-features.ts";
 import type { Feature } from "./features.ts";
 import { BEFORE, type KeptFiring } from "./kept-firings.ts";
 import { type Nearest, nearestLatents } from "./nearest.ts";
@@ -278,7 +278,6 @@ function summaryOf(
   features: readonly Feature[],
   options: FeatureReportOptions,
 ): FeatureSummary {
-  const { k } = sae;
   const { n, dIn: d } = sae.dims;
   const model = source.origin.model ?? sae.description.saetta?.model;
   const best = features.reduce((a, b) =>
@@ -288,7 +287,7 @@ function summaryOf(
     title: sae.path === undefined ? "in memory" : shortened(runFolderOf(sae.path) ?? sae.path),
     step: sae.found.step ?? null,
     latents: n,
-    k,
+    k: rounded(activePerRow(sae, metrics)),
     width: d,
     rows: metrics.rows,
     data: source.paths.reduce((text, path) => text.replaceAll(path, shortened(path)), source.description),

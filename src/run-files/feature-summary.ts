@@ -7,6 +7,7 @@ export interface FeatureSummary {
   readonly title: string;
   readonly step: number | null;
   readonly latents: number;
+  /** Latents that are active in a row; a mean where a threshold decides. */
   readonly k: number;
   readonly width: number;
   /** Rows that were looked at, and of what. */

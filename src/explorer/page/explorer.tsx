@@ -11,7 +11,7 @@ import { LatentView } from "./latent.tsx";
 import { LatentList } from "./list.tsx";
 import { useKeys, useNeighbours } from "./neighbours.ts";
 import { hashOf, parseRoute, type Route } from "./route.ts";
-import { bare, count, counted, figure, percent, visible } from "./words.ts";
+import { atATime, bare, count, counted, figure, percent, visible } from "./words.ts";
 
 /** From this width on there is room for the list beside the latent. */
 const WIDE = "(min-width: 60rem)";
@@ -101,7 +101,7 @@ export function Explorer({ source, embedded }: Shown) {
           </p>
         )}
         <p class="muted">
-          {visible(summary.title)}: {counted(summary.latents, "latent")}, {count(summary.k)} at a time
+          {visible(summary.title)}: {counted(summary.latents, "latent")}, {atATime(summary.k)}
           {typeof summary.heldOut?.fvu === "number" && `, held-out FVU ${figure(summary.heldOut.fvu)}`}
         </p>
       </Head>

@@ -1,6 +1,6 @@
 /** Numbers and tokens as people read them. */
 
-import { formatPercent } from "../../util/format.ts";
+import { formatCount, formatPercent } from "../../util/format.ts";
 import type { Passage } from "../shared/source.ts";
 
 export { counted, formatCount as count, nounOf } from "../../util/format.ts";
@@ -14,6 +14,11 @@ export function percent(share: number): string {
 /** A measure in four digits: "0.1410". */
 export function figure(value: number | null): string {
   return value === null ? "undefined" : value.toPrecision(4);
+}
+
+/** How many latents are active in a row: "32 at a time", or "117 at a time on average". */
+export function atATime(active: number): string {
+  return Number.isInteger(active) ? `${formatCount(active)} at a time` : `${amount(active)} at a time on average`;
 }
 
 /** A value of a latent, in three digits. */
