@@ -120,6 +120,14 @@ export const trainOptions = z.strictObject({
     .min(1)
     .describe("also write them as an offline run of this Weights & Biases project, for wandb sync")
     .meta({ placeholder: "PROJECT" }),
+  model: z
+    .string()
+    .min(1)
+    .describe("language model to train on while it computes: a .onnx file or its folder; with --text and --tensor")
+    .meta({ placeholder: "PATH" }),
+  text: z.string().min(1).describe("text that --model reads, as saetta harvest takes it").meta({ placeholder: "FILE" }),
+  tensor: z.string().min(1).describe("tensor of --model whose rows are trained on").meta({ placeholder: "NAME" }),
+  context: count.describe("tokens per context of --model").meta({ default: "the model's maximum, at most 1024" }),
   buffer: count
     .describe("rows that a stream of rows is mixed in")
     .meta({ default: "an eighth of the budget, at most 1M and 1 GiB" }),
@@ -151,6 +159,10 @@ type OptionalName =
   | "wandb"
   | "dataset"
   | "buffer"
+  | "model"
+  | "text"
+  | "tensor"
+  | "context"
   | "targetDataset"
   | "as"
   | "capacityFactor";

@@ -1,6 +1,8 @@
 import type { Command } from "commander";
 import { CHANGEABLE, type TrainOptions } from "../config.ts";
+import { modelOf } from "../model-flags.ts";
 import { addFlags, givenOptions } from "./flags.ts";
+import { openModelRows } from "./model-rows.ts";
 import { note } from "./note.ts";
 import { nprocOption } from "./nproc.ts";
 import { addPageFlags, checkPageFlags } from "./page.ts";
@@ -49,12 +51,14 @@ export function resumeCommand(program: Command): void {
       await inRanks({ shards, replicas, engine, nproc: flags.nproc }, async (collective) => {
         const [{ resume }, { runToEnd }] = await Promise.all([import("../train/resume.ts"), import("./run-to-end.ts")]);
         const input = (await isRowStream(flags.data)) ? await continued(dir, flags.data![0]!, given) : undefined;
-        const data = input?.source ?? flags.data;
+        const model = modelOf({ ...options, ...given });
+        const rows = model !== undefined && flags.data === undefined ? await openModelRows(model) : input?.source;
+        const data = rows ?? flags.data;
         try {
           await runToEnd((about) => resume(dir, { ...given, ...(data && { data }), ...about }), collective, flags);
           input?.check();
         } finally {
-          await input?.source.close();
+          await rows?.close();
         }
       });
     });

@@ -4,6 +4,7 @@ import { checkTarget, targetPaths } from "../transcoder-options.ts";
 import { messageOf, SaettaError, UsageError } from "../util/errors.ts";
 import { readTextFile } from "../util/json.ts";
 import { addFlags, givenOptions } from "./flags.ts";
+import { openModelRows } from "./model-rows.ts";
 import { nprocOption } from "./nproc.ts";
 import { addPageFlags, checkPageFlags } from "./page.ts";
 import { gridFrom, inRanks } from "./ranks.ts";
@@ -36,9 +37,13 @@ export function trainCommand(program: Command): void {
       const given = givenOptions(command);
       const { nproc } = flags;
       const options = { ...(await gridFrom(withoutRivals(file?.options ?? {}, given), { ...given, nproc })), ...given };
-      const data = paths.length > 0 ? paths : file?.data;
+      const { absolute, modelOf } = await import("../model-flags.ts");
+      const model = modelOf(options);
+      const data = paths.length > 0 ? paths : (file?.data ?? (model && []));
       if (data === undefined)
         throw new UsageError("no data: name the files of activations", { mend: "saetta train acts.h5" });
+      if (model !== undefined && data.length > 0)
+        throw new UsageError("files of activations and --model exclude each other", { mend: "leave one of them out" });
       checkTarget(options, options.target !== undefined);
       const streams = await isRowStream(data);
       await inRanks({ ...options, nproc }, async (collective) => {
@@ -49,9 +54,13 @@ export function trainCommand(program: Command): void {
           import("./run-to-end.ts"),
         ]);
         const input = streams ? await openRowInput(data[0]!, options) : undefined;
-        const source = input?.source ?? (await openData(data, { ...options, target: targetPaths(options) }));
+        const source =
+          model !== undefined
+            ? await openModelRows(model)
+            : (input?.source ?? (await openData(data, { ...options, target: targetPaths(options) })));
+        const recorded = absolute(options);
         try {
-          await runToEnd((about) => train(source, { ...options, out: flags.out, ...about }), collective, flags);
+          await runToEnd((about) => train(source, { ...recorded, out: flags.out, ...about }), collective, flags);
           input?.check();
         } finally {
           await source.close();

@@ -60,7 +60,7 @@ export function orderOf(
  * has not seen, and some of the sequences that were appended.
  */
 export function heldOutOf(
-  source: Pick<Source, "rows" | "sequence">,
+  source: Pick<Source, "rows" | "sequence" | "computed">,
   fraction: number,
   seed: number,
   appended: readonly Appended[] = [],

@@ -25,12 +25,13 @@ const ROWS_TOGETHER = 64;
  * sequences.
  */
 export function heldOut(
-  source: Pick<Source, "rows" | "sequence">,
+  source: Pick<Source, "rows" | "sequence" | "computed">,
   fraction: number,
   seed: number,
   gone?: RowSet,
 ): Range[] {
-  const length = source.sequence ?? ROWS_TOGETHER;
+  // What is computed together is held out together, or training would compute it for nothing.
+  const length = source.computed ?? source.sequence ?? ROWS_TOGETHER;
   const sequences = Math.ceil(source.rows / length);
   if (fraction === 0 || sequences < 2) return [];
   let there = 0; // sequences that have rows

@@ -38,6 +38,11 @@ export interface Source {
    * are the cheapest. At least 1.
    */
   readonly grain: number;
+  /**
+   * Rows that are computed together when one of them is read, from multiples of it on; undefined
+   * where rows are only read.
+   */
+  readonly computed?: number;
   /** What the file says of its origin; all optional. */
   readonly origin: Origin;
   /**

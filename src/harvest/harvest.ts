@@ -7,16 +7,12 @@ import { rm } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { dirname } from "node:path";
 import { createHdf5, type Hdf5Writer } from "../formats/hdf5-write.ts";
-import { contextOf, type LanguageModel, loadModel, loadTokenizerOf } from "../language-model/load.ts";
-import { cutAt } from "../language-model/onnx-graph.ts";
-import { type Activations, openSession, type Session } from "../language-model/session.ts";
-import { checkTensorName } from "../language-model/tensors.ts";
 import type { Tokenizer } from "../language-model/tokenizer.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { SaettaError, UsageError } from "../util/errors.ts";
-import { encodeFloat16, firstNonFinite } from "../util/float16.ts";
 import { relativeTo } from "../util/moved.ts";
-import { countInWords, mustBe, numberInWords } from "../util/must.ts";
+import { countInWords, mustBe } from "../util/must.ts";
+import { type ModelRun, openModelRun } from "./model-run.ts";
 import { Packer } from "./pack.ts";
 import { checkOut, outOf, type Place, placesOf, type Wanted } from "./places.ts";
 import { checkText, documentsOf } from "./text.ts";
@@ -82,28 +78,16 @@ export async function harvest(options: HarvestOptions): Promise<HarvestResult> {
   const places = await placesOf(options);
   for (const { out } of places) await checkOut(out);
   await checkText(options.text);
-  const model = await loadModel(options.model);
   const tensors = places.map(({ tensor }) => tensor);
-  for (const tensor of tensors) checkTensorName(model.graph, tensor);
-  const tokenizer = await loadTokenizerOf(model);
   const threads = availableParallelism();
-  const session = await openSession(cutAt(model.graph, tensors), model.path, threads);
+  const { dtype = "f16" } = options;
+  const run = await openModelRun({ ...options, tensors, dtype, threads, tokensAtOnce: TOKENS_A_THREAD * threads });
   try {
-    const context = await chooseContext(options.context, model, session);
-    const widths = await probe(tensors, model, session, context, tokenizer.startToken);
-    const ids = await tokenize({ ...options, out: outOf(options) }, tokenizer, context);
+    const { context, widths } = run;
+    const ids = await tokenize({ ...options, out: outOf(options) }, run.tokenizer, context);
     const files = places.map((place, i) => ({ ...place, width: widths[i]! }));
-    const job: Job = {
-      options,
-      files,
-      ids,
-      sequences: ids.length / context,
-      context,
-      batch: session.fixed.batch ?? Math.max(1, Math.floor((TOKENS_A_THREAD * threads) / context)),
-      dtype: options.dtype ?? "f16",
-    };
-    await writeFiles(job, model, tokenizer, session);
-    const { sequences, dtype } = job;
+    const sequences = ids.length / context;
+    await writeFiles({ options, files, ids, run });
     const { out, width } = files[0]!;
     return {
       out,
@@ -116,7 +100,7 @@ export async function harvest(options: HarvestOptions): Promise<HarvestResult> {
       seconds: (performance.now() - began) / 1000,
     };
   } finally {
-    await session.close();
+    await run.close();
   }
 }
 
@@ -125,61 +109,7 @@ interface Job {
   readonly files: readonly HarvestedFile[];
   /** Token ids [sequences, context]. */
   readonly ids: Int32Array;
-  readonly sequences: number;
-  readonly context: number;
-  readonly batch: number;
-  readonly dtype: "f16" | "f32";
-}
-
-async function chooseContext(wanted: number | undefined, model: LanguageModel, session: Session): Promise<number> {
-  const { most, byDefault } = await contextOf(model);
-  const { fixed } = session;
-  if ((fixed.batch ?? 1) !== 1) {
-    throw new SaettaError(`the model was exported for batches of ${fixed.batch}`, {
-      where: model.path,
-      mend: "export it with a dynamic batch",
-    });
-  }
-  const context = wanted ?? fixed.context ?? byDefault;
-  const wrong = (why: string): UsageError =>
-    new UsageError(`a context of ${context} tokens: ${why}`, { mend: "give another --context" });
-  if (!Number.isSafeInteger(context) || context < 2)
-    throw new UsageError(mustBe("--context", numberInWords({ least: 2 }, "whole number"), context));
-  if (fixed.context !== undefined && context !== fixed.context) throw wrong(`the model takes exactly ${fixed.context}`);
-  if (most !== undefined && context > most) throw wrong(`the model takes at most ${most}`);
-  return context;
-}
-
-/** The width of each tensor, from a run on one context of start tokens. */
-async function probe(
-  tensors: readonly string[],
-  model: LanguageModel,
-  session: Session,
-  context: number,
-  startToken: number,
-): Promise<number[]> {
-  const refuse = (tensor: string, what: string): UsageError =>
-    new UsageError(`the tensor '${tensor}' ${what}`, {
-      where: model.path,
-      mend: "choose one of those that --list-tensors shows",
-    });
-  for (const tensor of tensors) {
-    const output = session.outputs.find(({ name }) => name === tensor);
-    if (output !== undefined && !/^float(16|32)$/.test(output.type))
-      throw refuse(tensor, `is of ${output.type}, not of float32 or float16`);
-    if (output?.rank !== undefined && output.rank !== 3)
-      throw refuse(tensor, `has ${output.rank} dimensions, not [batch, sequence, width]`);
-  }
-  const results = await session.run(new Int32Array(context).fill(startToken), 1, tensors);
-  return tensors.map((tensor) => {
-    const shape = results.get(tensor)?.shape ?? [];
-    const width = shape[2];
-    if (shape.length === 3 && shape[0] === 1 && shape[1] === context && width !== undefined && width >= 1) return width;
-    throw refuse(
-      tensor,
-      `has the shape [${shape.join(", ")}] for 1 context of ${context} tokens, not [batch, sequence, width]`,
-    );
-  });
+  readonly run: ModelRun;
 }
 
 /**
@@ -220,14 +150,14 @@ export async function tokenize(
 }
 
 /** Writes all files, or none. */
-async function writeFiles(job: Job, model: LanguageModel, tokenizer: Tokenizer, session: Session): Promise<void> {
+async function writeFiles(job: Job): Promise<void> {
   const { files, ids } = job;
   const writers: Hdf5Writer[] = [];
   const closed: string[] = [];
   try {
-    for (const file of files) writers.push(await beginFile(job, file, model, tokenizer));
+    for (const file of files) writers.push(await beginFile(job, file));
     for (const writer of writers) await writer.write("tokens", 0, bytesOf(ids));
-    await writeStates(job, writers, session);
+    await writeStates(job, writers);
     for (const [i, writer] of writers.entries()) {
       await writer.close();
       closed.push(files[i]!.out);
@@ -239,12 +169,9 @@ async function writeFiles(job: Job, model: LanguageModel, tokenizer: Tokenizer, 
   }
 }
 
-async function beginFile(
-  { sequences, context, dtype }: Job,
-  { tensor, out, width }: HarvestedFile,
-  model: LanguageModel,
-  tokenizer: Tokenizer,
-): Promise<Hdf5Writer> {
+async function beginFile({ ids, run }: Job, { tensor, out, width }: HarvestedFile): Promise<Hdf5Writer> {
+  const { model, tokenizer, context, dtype } = run;
+  const sequences = ids.length / context;
   const [modelNear = "", tokenizerNear = ""] = await relativeTo(dirname(out), [model.path, tokenizer.path]);
   return createHdf5(out, {
     datasets: [
@@ -264,56 +191,17 @@ async function beginFile(
 }
 
 /** `writers`: of each of the job's files. */
-async function writeStates(job: Job, writers: readonly Hdf5Writer[], session: Session): Promise<void> {
-  const { options, files, ids, sequences, context, batch, dtype } = job;
-  const tensors = files.map(({ tensor }) => tensor);
-  const widest = Math.max(...files.map(({ width }) => width));
-  const halves = dtype === "f16" ? new Uint16Array(batch * context * widest) : undefined;
+async function writeStates({ options, ids, run }: Job, writers: readonly Hdf5Writer[]): Promise<void> {
+  const { context, batch, widths } = run;
+  const sequences = ids.length / context;
   for (let first = 0; first < sequences; first += batch) {
     stopIf(options.signal, outOf(options));
     const count = Math.min(batch, sequences - first);
-    const results = await session.run(ids.subarray(first * context, (first + count) * context), count, tensors);
-    for (const [i, { tensor, width }] of files.entries()) {
-      const values = checkedStates(job, files[i]!, results.get(tensor)!, first, count);
-      const overflow = halves === undefined ? -1 : encodeFloat16(values, halves);
-      if (overflow >= 0) {
-        throw new SaettaError(
-          `${values[overflow]} is too large for float16 ${placeOf(job, files[i]!, first, overflow)}`,
-          { where: options.model, mend: "use --dtype f32" },
-        );
-      }
-      const bytes = bytesOf(halves?.subarray(0, values.length) ?? values);
-      await writers[i]!.write("hidden_states", first * context * width, bytes);
-    }
+    const parts = await run.states(ids, first, count);
+    for (const [i, bytes] of parts.entries())
+      await writers[i]!.write("hidden_states", first * context * widths[i]!, bytes);
     options.onProgress?.({ stage: "harvest", done: (first + count) * context, total: ids.length });
   }
-}
-
-/** The values of `count` contexts from `first` on, all finite. */
-function checkedStates(
-  job: Job,
-  file: HarvestedFile,
-  { shape, values }: Activations,
-  first: number,
-  count: number,
-): Float32Array {
-  const { context, options } = job;
-  const { tensor, width } = file;
-  const due = [count, context, width];
-  if (shape.join() !== due.join() || values.length !== count * context * width)
-    throw new SaettaError(`the tensor '${tensor}' came with the shape [${shape.join(", ")}], not [${due.join(", ")}]`);
-  const bad = firstNonFinite(bytesOf(values), "f32", 0, values.length);
-  if (bad < 0) return values;
-  throw new SaettaError(`the model computes ${values[bad]} ${placeOf(job, file, first, bad)}`, {
-    where: options.model,
-    mend: "choose another tensor",
-  });
-}
-
-/** Where element `at` of contexts from `first` on is. */
-function placeOf({ context }: Job, { tensor, width }: HarvestedFile, first: number, at: number): string {
-  const row = Math.floor(at / width);
-  return `in tensor '${tensor}', sequence ${first + Math.floor(row / context)}, position ${row % context}`;
 }
 
 function stopIf(signal: AbortSignal | undefined, out: string): void {

@@ -38,7 +38,7 @@ export class HoldoutObserver implements RunObserver {
   /** undefined where no rows are held out. */
   static async open(plan: RunPlan, start: StartState): Promise<HoldoutObserver | undefined> {
     const { engine, shard, source, choice, config } = plan;
-    const held = spread(choice.holdout, MOST_ROWS);
+    const held = spread(choice.holdout, MOST_ROWS, source.computed);
     if (held.length === 0) return undefined;
     const hyper = { ...start.hyper, lr: 0, rows: 0 };
     const { nonFinite } = config;

@@ -55,6 +55,9 @@ export interface RunPlan {
   readonly numbers: (step: number, rows: number) => Partial<Hyper>;
 }
 
+/** Bytes of a window of rows that have to be computed before the first step. */
+const COMPUTED_WINDOW = 16 * 1024 * 1024;
+
 /**
  * Decides everything, starts the engine, and refuses what cannot run, with the numbers. `before`:
  * the record of a run that is resumed.
@@ -101,7 +104,7 @@ export async function planRun(
   const order = orderOf(
     { rows: source.rows, rowBytes, grain: source.grain, stream: source.stream },
     choice.untrained,
-    config,
+    source.computed === undefined ? config : { ...config, windowBytes: COMPUTED_WINDOW },
     before.appended,
   );
   const budget = budgetRows(config, rowsPerEpoch);
@@ -188,11 +191,12 @@ function notTwice(what: string): UsageError {
 
 /**
  * Start tokens are left out unless the caller decides otherwise; where the file does not say which
- * they are, a note says so, and nothing is left out. Zero rows of a program were written, so they
+ * they are, a note says so, and nothing is left out. Zero rows of a program or a model are meant, so they
  * are kept unless the caller decides otherwise.
  */
 function excludable(source: Source, given: TrainOptions, onNote: (note: string) => void): TrainOptions {
-  const keepsZeros = source.stream !== undefined && source.heldOut === undefined && given.zeroRows === undefined;
+  const written = (source.stream !== undefined && source.heldOut === undefined) || source.computed !== undefined;
+  const keepsZeros = written && given.zeroRows === undefined;
   const asked = keepsZeros ? { ...given, zeroRows: "keep" as const } : given;
   const decided = withDefaults(asked).excludeTokens !== "start" || asked.excludeTokens !== undefined;
   if (decided || source.tokens === undefined || source.origin.startToken !== undefined) return asked;

@@ -24,14 +24,17 @@ const ROWS_AT_ONCE = 1024;
 const ROWS_TOGETHER = 256;
 const ACTIVE = SUMS.indexOf("active");
 
-/** Pieces of the ranges, evenly spread over all of them, with about `rows` rows. */
-export function spread(ranges: readonly Range[], rows: number): Range[] {
+/**
+ * Pieces of the ranges of up to `together` rows, evenly spread over all of them, with about `rows`
+ * rows.
+ */
+export function spread(ranges: readonly Range[], rows: number, together = ROWS_TOGETHER): Range[] {
   const all = countRows(ranges);
   const every = Math.max(1, all / rows);
   const pieces = ranges.flatMap(({ first, count }) =>
-    Array.from({ length: Math.ceil(count / ROWS_TOGETHER) }, (_, i) => ({
-      first: first + i * ROWS_TOGETHER,
-      count: Math.min(ROWS_TOGETHER, count - i * ROWS_TOGETHER),
+    Array.from({ length: Math.ceil(count / together) }, (_, i) => ({
+      first: first + i * together,
+      count: Math.min(together, count - i * together),
     })),
   );
   return pieces.filter((_, i) => Math.floor(i / every) !== Math.floor((i - 1) / every));
