@@ -26,9 +26,11 @@ interface Flags {
 }
 
 const LAYOUT = `
-The file holds the matrix [rows, latents] in compressed rows (CSR): data (float32), indices (int32, ascending in a
-row), indptr (int64) and shape; row_numbers (int64), the rows' numbers in the data; tokens and positions (int32)
-where the data has them. scipy.sparse.load_npz reads the .npz; .h5 and .safetensors have the same arrays.
+The file holds the matrix [rows, latents] in compressed rows (CSR): data
+(float32), indices (int32, ascending in a row), indptr (int64) and shape;
+row_numbers (int64), the rows' numbers in the data; tokens and positions (int32)
+where the data has them. scipy.sparse.load_npz reads the .npz; .h5 and
+.safetensors have the same arrays.
 
 Example:
   saetta encode runs/first acts.h5 --out codes.npz
