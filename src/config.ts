@@ -7,6 +7,7 @@
 
 import { z } from "zod";
 import { ENGINE_NAMES } from "./engine/registry.ts";
+import { optimizerOptions } from "./optimizer-options.ts";
 import { allowedValues, type Field, valueOfText, wordsOfField } from "./option-values.ts";
 import { ourWord } from "./other-words.ts";
 import { PRESETS, presetNames } from "./presets.ts";
@@ -20,7 +21,6 @@ import { mustBe } from "./util/must.ts";
 const count = z.number().int().positive();
 const whole = z.number().int().nonnegative();
 const positive = z.number().positive();
-const fraction = z.number().min(0).max(1);
 
 /**
  * What may be asked for. Everything is optional; in the metadata `default` is what help shows for a
@@ -35,12 +35,7 @@ export const trainOptions = z.strictObject({
   batch: count.describe("rows a step").meta({ default: "256 to 4096, from the budget" }),
   tokens: count.describe("budget in rows, such as 10M; past the end of the data a new epoch starts"),
   epochs: positive.describe("budget in passes over the data").meta({ default: 1 }),
-  lr: positive.describe("learning rate of Adam").meta({ default: "2e-4 / sqrt(latents / 16384)" }),
-  warmup: whole.describe("steps of linear warm-up").meta({ default: "5 % of the steps, at most 1000" }),
-  decay: fraction.describe("share of the steps, at the end, over which the learning rate falls to 0"),
-  eps: positive.describe("epsilon of Adam, outside the bias-corrected root"),
-  clip: z.number().nonnegative().describe("largest global norm of the gradient; 0 is off"),
-  ema: z.number().min(0).lt(1).describe("decay of the running average of the weights, such as 0.999; 0 is off"),
+  ...optimizerOptions,
   deadTokens: count
     .describe("rows without firing after which a latent is dead")
     .meta({ default: "10M, at most a tenth of the budget" }),
@@ -48,6 +43,10 @@ export const trainOptions = z.strictObject({
   mseScale: z
     .union([z.literal("auto"), positive])
     .describe("weight of the reconstruction loss; auto: one over the variance"),
+  decoderNorm: z
+    .enum(["unit", "free"])
+    .describe("decoder rows: unit (gradient projected, norm 1 after each step) or free (trained like any weight)")
+    .meta({ default: "unit; with --target free" }),
   encoderRescale: z
     .boolean()
     .describe("scale the encoder so that unit-norm inputs start with unit-norm reconstructions"),
@@ -192,6 +191,8 @@ export const DEFAULTS = {
   architecture: "topk",
   decay: 0.2,
   eps: 6.25e-10,
+  beta1: 0.9,
+  beta2: 0.999,
   clip: 0,
   ema: 0,
   firedThreshold: 1e-3,
@@ -337,6 +338,8 @@ export function resolveConfig(
     replicas: given.replicas ?? 1,
     ...(tokens === undefined ? { epochs: epochs ?? 1 } : { tokens }),
     lr: given.lr ?? 2e-4 / Math.sqrt(latents / 16384),
+    // A transcoder's decoder starts at 0 and is free, as sparsify's.
+    decoderNorm: given.decoderNorm ?? (target === undefined ? "unit" : "free"),
     warmup: given.warmup ?? sensibleWarmup(steps),
     deadTokens: given.deadTokens ?? Math.max(1, Math.min(10_000_000, Math.round(budget / 10))),
     evalEvery: given.evalEvery ?? Math.ceil(steps / 10),

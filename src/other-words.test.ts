@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { checkOptions, flagOf } from "./config.ts";
 import { ourWord } from "./other-words.ts";
 
-const TRAIN = ["latents", "k", "batch", "tokens", "lr", "warmup", "out"];
+const TRAIN = ["latents", "k", "batch", "tokens", "lr", "warmup", "beta1", "decoderNorm", "out"];
 const answered = (word: string, known = TRAIN) => ourWord(word, flagOf, known);
 
 describe("a word of another program", () => {
@@ -17,6 +17,9 @@ describe("a word of another program", () => {
     ["lr-warm-up-steps", "; here it is --warmup (it counts steps)"],
     ["l1_coefficient", "; --k sets the sparsity of a TopK autoencoder"],
     ["architecture", "; TopK is what is trained; --k sets its sparsity"],
+    ["adam_beta1", "; here it is --beta1"],
+    ["betas", "; here it is --beta1 (and beta2 apart)"],
+    ["normalize_decoder", "; here it is --decoder-norm"],
     ["output_dir", "; here it is --out"],
   ])("%s", (word, answer) => {
     expect(answered(word)).toBe(answer);

@@ -76,7 +76,10 @@ const TABLE: readonly (readonly [ours: string, hint: string, words: string])[] =
     "lr_scheduler_name lr_scheduler lr_scheduler_type scheduler lr_schedule schedule",
   ],
   ["eps", "", "adam_eps adam_epsilon epsilon optimizer_eps"],
-  ["", "Adam's betas are 0.9 and 0.999", "adam_beta1 adam_beta2 beta1 beta2 betas adam_betas beta_1 beta_2"],
+  ["beta1", "", "adam_beta1 beta_1"],
+  ["beta2", "", "adam_beta2 beta_2"],
+  ["beta1", "and beta2 apart", "betas adam_betas"],
+  ["decoderNorm", "", "normalize_decoder unit_norm_decoder decoder_unit_norm normalize_w_dec"],
   ["", "Adam is the only optimizer", "optimizer optim optimizer_name weight_decay adam_weight_decay momentum"],
   [
     "clip",

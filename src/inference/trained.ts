@@ -4,7 +4,7 @@ import { divided, foldOf } from "../checkpoint/fold.ts";
 import { freeParams } from "../engine/allocate.ts";
 import { COUNTERS, type Dims, type Engine, type State } from "../engine/engine.ts";
 import { readNumbers } from "../engine/numbers.ts";
-import type { SaeDescription } from "../sae/description.ts";
+import { hasUnitDecoder, type SaeDescription } from "../sae/description.ts";
 import { paramEntries } from "../sae/params.ts";
 import { bytesOf, float32Of, float64Of } from "../util/bytes.ts";
 import { UsageError } from "../util/errors.ts";
@@ -28,7 +28,8 @@ export async function trainedSae(
   const { params, m, v, ema, age, counters } = state;
   const updates = (await readNumbers(engine, counters))[COUNTERS.indexOf("ema")]!;
   const decay = description.saetta?.emaDecay;
-  const average = ema !== undefined && decay !== undefined && updates > 0 ? { decay, updates } : undefined;
+  const unitDecoder = hasUnitDecoder(description);
+  const average = ema !== undefined && decay !== undefined && updates > 0 ? { decay, updates, unitDecoder } : undefined;
   const weights = average === undefined ? params : ema!;
   for (const group of [m, v, params, ema]) if (group && group !== weights) freeParams(engine, group);
   engine.free(age);
@@ -40,7 +41,7 @@ export async function trainedSae(
     const bytes = await engine.read(tensor);
     const folded = fold.folds(name) ? divided(bytes, engine.real, fold.divisor(name)) : bytes;
     const values = engine.real === "f64" ? float64Of(folded) : float32Of(folded);
-    engine.write(tensor, bytesOf(average === undefined ? values : corrected(name, values, dims, average)));
+    engine.write(tensor, bytesOf(average === undefined ? values : corrected(name, values, dims.dOut, average)));
   }
   const found = { ...where, description, weights: average === undefined ? "raw" : "ema", refusals: [] } as const;
   return saeOver(found, engine, weights, () => engine.close());

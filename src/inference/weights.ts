@@ -15,8 +15,13 @@ import type { Told } from "../interchange/format.ts";
 import type { FoundForeign } from "../interchange/index.ts";
 import { checkShape, safetensorsFloats } from "../interchange/tensors.ts";
 import { AVERAGE, CFG, CHECKPOINTS, MANIFEST, OWN_WEIGHTS, WEIGHTS } from "../run-files/names.ts";
-import { normalizationOf, paramNames, parseDescription, type SaeDescription } from "../sae/description.ts";
-import type { Dims } from "../sae/dims.ts";
+import {
+  hasUnitDecoder,
+  normalizationOf,
+  paramNames,
+  parseDescription,
+  type SaeDescription,
+} from "../sae/description.ts";
 import { PARAMS, type ParamName, paramEntries } from "../sae/params.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { FormatError, SaettaError, UsageError } from "../util/errors.ts";
@@ -177,10 +182,10 @@ function chosen(path: string, hasAverage: boolean, asked: WeightsKind | undefine
 /**
  * Writes the weights into the engine's `params`, as saved: where training multiplied rows by one
  * factor, they take rows as they are (checkpoint/fold.ts). The average is bias-corrected by 1 - m^t
- * (Adam's correction, Kingma and Ba 2015) and, unless `unitDecoder` is false, the decoder rows of
- * an autoencoder are brought back to norm 1, which averaging shortens. `params` may be a shard's,
- * from `firstLatent` on; parameters that the autoencoder does not have stay as they are. Throws
- * when a shape is wrong or a weight is not finite.
+ * (Adam's correction, Kingma and Ba 2015) and, unless `unitDecoder` is false or training left them
+ * free, its decoder rows are brought back to norm 1, which averaging shortens. `params` may be a
+ * shard's, from `firstLatent` on; parameters that the autoencoder does not have stay as they are.
+ * Throws when a shape is wrong or a weight is not finite.
  */
 export async function writeParams(
   engine: Engine,
@@ -224,9 +229,11 @@ async function withParams<T>(found: FoundSae, use: (read: ReadParam) => Promise<
   const file = await openWeights(found);
   try {
     const { dims } = found.description;
+    const hasUnit = hasUnitDecoder(found.description);
     return await use(async (name, unitDecoder) => {
       const values = await safetensorsFloats(file, PARAMS[name].file, PARAMS[name].shape(dims));
-      return found.weights === "ema" ? corrected(name, values, dims, averageOf(file), unitDecoder) : values;
+      if (found.weights !== "ema") return values;
+      return corrected(name, values, dims.dOut, { ...averageOf(file), unitDecoder: unitDecoder && hasUnit });
     });
   } finally {
     await file.close();
@@ -242,33 +249,35 @@ function partOf<T extends Float32Array | Float64Array>(
   return values.subarray(first * width, (first + count) * width) as T;
 }
 
-/** The decay m of a running average that began with zeros, and the number t of its updates. */
+/** A running average of weights that began with zeros. */
 export interface Average {
+  /** m. */
   readonly decay: number;
+  /** t: how often it was updated. */
   readonly updates: number;
+  /** Whether the decoder rows of the weights have norm 1. */
+  readonly unitDecoder: boolean;
 }
 
 /**
  * Divides an average, in place, by 1 - m^t, the share of it that is weights and not the zeros it
- * started from; rows of an autoencoder's decoder get norm 1. A transcoder's are free, as in
- * training.
+ * started from. Decoder rows that had norm 1 get it again: averaging shortens them.
  */
 export function corrected<T extends Float32Array | Float64Array>(
   name: ParamName,
   values: T,
-  { dOut, untied = false }: Pick<Dims, "dOut" | "untied">,
-  { decay, updates }: Average,
-  unitDecoder = true,
+  d: number,
+  { decay, updates, unitDecoder }: Average,
 ): T {
   // The others are copies of the last step's.
   if (!PARAMS[name].update.startsWith("adam")) return values;
   const factor = -1 / Math.expm1(updates * Math.log(decay));
   for (let i = 0; i < values.length; i++) values[i] = values[i]! * factor;
-  if (name === "decoder" && unitDecoder && !untied) unitRows(values, dOut);
+  if (name === "decoder" && unitDecoder) unitRows(values, d);
   return values;
 }
 
-function averageOf(file: Safetensors): Average {
+function averageOf(file: Safetensors): Omit<Average, "unitDecoder"> {
   const decay = Number(file.metadata.get("decay"));
   const updates = Number(file.metadata.get("updates"));
   if (!(decay > 0 && decay < 1))

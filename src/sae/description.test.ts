@@ -2,6 +2,7 @@ import { describe, expect, it } from "vitest";
 import { described } from "../../test/topk.ts";
 import {
   descriptionJson,
+  hasUnitDecoder,
   normalizationOf,
   paramNames,
   parseDescription,
@@ -77,6 +78,25 @@ describe("cfg.json", () => {
       const changed = JSON.parse(JSON.stringify({ ...json, saetta: { ...Object(json.saetta), ...change } }));
       expect(() => parseDescription(changed, "cfg.json")).toThrow(message);
     }
+  });
+
+  it("says whether decoder rows have norm 1 where that is not what is usual", () => {
+    const there = (each: SaeDescription) =>
+      parseDescription(JSON.parse(JSON.stringify(descriptionJson(each))), "cfg.json");
+    const pair = { ...full, dims: transcoderDims(4, 10, 4) };
+    for (const [each, hasUnit] of [
+      [full, true],
+      [{ ...full, decoderNorm: "free" as const }, false],
+      [pair, false],
+      [{ ...pair, decoderNorm: "unit" as const }, true],
+    ] as const) {
+      expect(descriptionJson(each)).toMatchObject({ normalize_decoder: hasUnit });
+      expect(there(each)).toEqual(each);
+      expect(hasUnitDecoder(there(each))).toBe(hasUnit);
+    }
+    // sparsify's own say true for transcoders, whose rows are free.
+    const foreign = { ...Object(descriptionJson({ ...pair, saetta: undefined })), normalize_decoder: true };
+    expect(hasUnitDecoder(parseDescription(foreign, "cfg.json"))).toBe(false);
   });
 
   it("has sparsify's keys", () => {

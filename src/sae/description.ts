@@ -62,6 +62,8 @@ export interface SaeDescription {
   readonly dims: Dims;
   /** Whether a transcoder has a linear map from input to output next to the latents. */
   readonly skip?: boolean;
+  /** Whether training keeps decoder rows at norm 1; default: it does, but not in a transcoder. */
+  readonly decoderNorm?: "unit" | "free";
   readonly spec: ArchitectureSpec;
   /** undefined in files of others. */
   readonly saetta: Provenance | undefined;
@@ -86,15 +88,21 @@ export function paramNames({ spec, skip = false }: Pick<SaeDescription, "spec" |
   return skip ? [...paramsOf(spec), "skip"] : paramsOf(spec);
 }
 
+/** Whether decoder rows have norm 1, but for rounding. */
+export function hasUnitDecoder({ dims, decoderNorm }: Pick<SaeDescription, "dims" | "decoderNorm">): boolean {
+  return decoderNorm === undefined ? dims.untied !== true : decoderNorm === "unit";
+}
+
 /** The object to write as cfg.json; keys in a fixed order. */
-export function descriptionJson({ dims, skip = false, spec, saetta }: SaeDescription): JsonObject {
+export function descriptionJson(description: SaeDescription): JsonObject {
+  const { dims, skip = false, spec, saetta } = description;
   const { dIn, n, dOut, untied = false } = dims;
   const { cfg, called } = architectureNamed(spec.architecture);
   const written = cfg.write(spec);
   const sparsify = {
     activation: called.sparsify,
     expansion_factor: Math.ceil(n / dIn), // whole, as sparsify declares it; num_latents is what counts
-    normalize_decoder: !untied,
+    normalize_decoder: hasUnitDecoder(description),
     num_latents: n,
     ...written.sparsify,
     skip_connection: skip,
@@ -175,11 +183,14 @@ export function parseDescription(json: Json, where: string, transcode = false): 
       },
     );
   }
+  // sparsify's transcoders say true, and do not.
+  const unit = own === undefined ? !untied : cfg.boolean("normalize_decoder", !untied);
   const spec = architectureNamed(architecture).cfg.read(cfg, own);
   checkK(spec, dims, where);
   return {
     dims,
     ...(skip ? { skip } : {}),
+    ...(unit === untied ? { decoderNorm: unit ? "unit" : "free" } : {}),
     spec,
     saetta: own && parseProvenance(own, untied),
   };

@@ -59,7 +59,8 @@ export class HoldoutObserver implements RunObserver {
     this.density = this.#validator.density && (await densityOfAll(collective, this.#validator.density));
     seen.heldOut = found;
     if (seen.progress.step < steps) return;
-    seen.heldOut = { ...found, ...(await evaluateAverage(engine, state, config.ema, shard.whole, run)) };
+    const average = { decay: config.ema, unitDecoder: config.decoderNorm === "unit", d: shard.whole.dOut };
+    seen.heldOut = { ...found, ...(await evaluateAverage(engine, state, average, run)) };
   }
 
   close(): void {

@@ -23,7 +23,7 @@ import { bytesPerRow, rowWidth, type Source } from "../data/source.ts";
 import type { Engine, Hyper, Normalization } from "../engine/engine.ts";
 import { prepareEngine, selectEngine } from "../engine/select.ts";
 import { type ArchitectureSpec, architectureNamed, rulesOf } from "../sae/architectures/index.ts";
-import { paramNames, type SaeDescription } from "../sae/description.ts";
+import { hasUnitDecoder, paramNames, type SaeDescription } from "../sae/description.ts";
 import { autoencoderDims, transcoderDims } from "../sae/dims.ts";
 import { SaettaError, UsageError } from "../util/errors.ts";
 import type { JsonObject } from "../util/json.ts";
@@ -207,12 +207,12 @@ function excludable(source: Source, given: TrainOptions, onNote: (note: string) 
 }
 
 /** The numbers of every step but the learning rate and the rows. */
-export function hyperOf(config: Config, mseScale: number, untied = false): Omit<Hyper, "lr" | "rows"> {
+export function hyperOf(config: Config, mseScale: number): Omit<Hyper, "lr" | "rows"> {
   const spec = specOf(config);
   const { hyper, lossWeight } = architectureNamed(spec.architecture);
   return {
-    beta1: 0.9,
-    beta2: 0.999,
+    beta1: config.beta1,
+    beta2: config.beta2,
     eps: config.eps,
     clip: config.clip,
     emaDecay: config.ema,
@@ -220,8 +220,7 @@ export function hyperOf(config: Config, mseScale: number, untied = false): Omit<
     auxCoef: config.auxkCoef ?? 0,
     deadAfter: config.deadTokens,
     firedAbove: config.firedThreshold,
-    // A transcoder's decoder starts at 0 and is free, as sparsify's.
-    unitRows: untied ? 0 : 1,
+    unitRows: config.decoderNorm === "unit" ? 1 : 0,
     ...hyper?.(config, spec as never),
   };
 }
@@ -254,6 +253,9 @@ export function describe(
   return {
     dims: shard.whole,
     ...(config.skip ? { skip: true } : {}),
+    ...(hasUnitDecoder({ dims: shard.whole }) === (config.decoderNorm === "unit")
+      ? {}
+      : { decoderNorm: config.decoderNorm }),
     spec,
     saetta: {
       version: VERSION,

@@ -242,7 +242,7 @@ async function restoredStart(plan: RunPlan, checkpoint: Checkpoint, saved: Saved
   await restoreState(engine, checkpoint, state, { first: shard.firstLatent, of: shard.whole.n });
   const { step } = saved.progress;
   const seconds = step === 0 ? undefined : (saved.elapsed / step) * (steps - step);
-  return { ...start, state, hyper: hyperOf(config, mseScale, shard.whole.untied), mseScale, seconds };
+  return { ...start, state, hyper: hyperOf(config, mseScale), mseScale, seconds };
 }
 
 /** What is worth knowing before the run continues. */

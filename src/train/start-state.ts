@@ -82,7 +82,7 @@ export async function startState(
   const { kind } = normalization;
   if (kind === "unit" || kind === "layer_norm")
     onNote(`rows are normalised (${kind}); losses and FVU are of normalised rows`);
-  const hyper = { ...hyperOf(config, mseScale, dims.untied), lr: config.lr };
+  const hyper = { ...hyperOf(config, mseScale), lr: config.lr };
   if (initial === undefined) {
     const bias = Float64Array.from(median ?? decided.means!.y);
     startParams(engine, state.params, dims, config.seed, bias, shard.firstLatent);
@@ -109,7 +109,7 @@ export async function startState(
   return {
     state,
     progress: { step: 0, tokens: 0, position: START },
-    hyper: hyperOf(config, mseScale, dims.untied),
+    hyper: hyperOf(config, mseScale),
     mseScale,
     normalization,
     targetNormalization: decided.target ?? undefined,
@@ -149,6 +149,10 @@ async function startThresholds(
   for (const name of ["threshold", "cut"] as const) {
     const tensor = params[name];
     if (tensor === undefined) continue;
+    if (name === "cut" && config.thresholdFrom === "zero") {
+      writeReals(engine, tensor, new Float64Array(1));
+      continue;
+    }
     // A file may have a threshold of BatchTopK that was never set.
     const isSetThere = there.includes(name) && (name !== "cut" || isSet(await readReals(engine, tensor)));
     if (isSetThere) continue;

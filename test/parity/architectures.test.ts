@@ -10,6 +10,7 @@ import { describe, expect, it } from "vitest";
 import { resolveConfig, specOf, type TrainOptions } from "../../src/config.ts";
 import type { Engine, Hyper, Params, State, Tensor } from "../../src/engine/engine.ts";
 import { createReferenceEngine } from "../../src/engine/reference.ts";
+import { unitRows } from "../../src/inference/weights.ts";
 import { architectureNamed, paramsOf, rulesOf } from "../../src/sae/architectures/index.ts";
 import { autoencoderDims, transcoderDims } from "../../src/sae/dims.ts";
 import { NO_NORMALIZATION, squares } from "../../src/sae/math.ts";
@@ -51,9 +52,8 @@ interface Step {
 
 interface Run {
   readonly options: TrainOptions;
-  readonly cutFromZero?: number;
   readonly thresholds?: readonly [first: number, last: number];
-  readonly transcoder?: "zeros" | "random";
+  readonly transcoder?: "zeros" | "random" | "unit";
   readonly steps: readonly Step[];
 }
 
@@ -99,6 +99,7 @@ function writeStart(engine: Engine, params: Params, { transcoder, thresholds: [f
     threshold: Float64Array.from({ length: n }, (_, j) => first + ((last - first) * j) / (n - 1)),
     sparsity: Float64Array.of(1, 0),
   };
+  if (transcoder === "unit") unitRows(start.decoder!, dOut);
   for (const [name, , tensor] of paramEntries(params)) {
     const values = start[name];
     if (values !== undefined) writeReals(engine, tensor, values);
@@ -136,8 +137,6 @@ async function repeat(engine: Engine, title: string, run: Run, tolerance: Tolera
     const hyper: Hyper = {
       ...hyperOf(config, shape.common.mseScale as number),
       ...architectureNamed(spec.architecture).stepHyper?.(config, { step: i, steps: shape.steps, rows: B }),
-      ...(run.cutFromZero === undefined ? {} : { cutDecay: run.cutFromZero }),
-      unitRows: transcodes ? 0 : 1,
       lr: config.lr,
       rows: B,
     };

@@ -31,14 +31,17 @@ COMMON = dict(latents=N, batch=B, lr=4e-3, eps=1e-8, deadTokens=50, mseScale=1.5
 PREFIXES = dict(prefixes=[3, 6, 12, 24, 48], prefixWeights=[1, 3, 2, 0.5, 1.5])
 JUMPRELU = dict(architecture="jumprelu", bandwidth=0.3)
 
-# `options`: of the library. `cutFromZero`: the running mean of the lowest kept value starts at 0 and moves in every step, as SAELens has it.
-# `thresholds`: where those of JumpReLU start, from the first to the last latent. `transcoder`: of it, what it starts with.
+# `options`: of the library.
+# `thresholds`: where those of JumpReLU start, from the first to the last latent. `transcoder`: of it, what its decoder starts with (unit: random rows of norm 1).
 RUNS = {
     "topk, k annealing": dict(options=dict(architecture="topk", k=3, auxk=8, kAnneal="9:7", clip=0.5)),
     "topk, multi-TopK": dict(options=dict(architecture="topk", k=3, multiTopk=0.125, clip=0.5)),
     "topk, multi-TopK, k annealing, average": dict(options=dict(architecture="topk", k=3, multiTopk=0.7, kAnneal="20:9", ema=0.9)),
+    "topk, free decoder rows, other betas": dict(
+        options=dict(architecture="topk", k=3, auxk=8, clip=0.5, decoderNorm="free", beta1=0.0, beta2=0.99)
+    ),
     "batchtopk": dict(options=dict(architecture="batchtopk", k=3.7, auxk=8, clip=0.5)),
-    "batchtopk, the mean starts at 0": dict(options=dict(architecture="batchtopk", k=3.7, auxk=0), cutFromZero=0.99),
+    "batchtopk, the mean starts at 0": dict(options=dict(architecture="batchtopk", k=3.7, auxk=0, thresholdFrom="zero")),
     "batchtopk, the mean starts late, average": dict(
         options=dict(architecture="batchtopk", k=2.3, auxk=40, thresholdDecay=0.9, thresholdStart=5, ema=0.9)
     ),
@@ -60,6 +63,9 @@ RUNS = {
     ),
     "jumprelu, quadratic": dict(options=dict(**JUMPRELU, sparsityPenalty="quadratic", targetL0=8, deadPenalty=0.01)),
     "transcoder, topk": dict(options=dict(architecture="topk", k=4, auxk=8), transcoder="zeros"),
+    "transcoder, topk, decoder rows of norm 1": dict(
+        options=dict(architecture="topk", k=4, auxk=8, decoderNorm="unit"), transcoder="unit"
+    ),
     "transcoder, topk, skip": dict(options=dict(architecture="topk", k=4, auxk=8, skip=True, clip=0.5), transcoder="zeros"),
     "transcoder, topk, multi-TopK": dict(options=dict(architecture="topk", k=4, multiTopk=0.25), transcoder="random"),
     "transcoder, batchtopk, skip, average": dict(
@@ -73,7 +79,8 @@ RUNS = {
     ),
 }
 DEFAULTS = dict(
-    clip=0, ema=0, skip=False, auxk=0, auxkCoef=1 / 32, kAnneal=None, thresholdDecay=0.99, thresholdStart=0, prefixes=None, prefixWeights=None,
+    clip=0, ema=0, skip=False, auxk=0, auxkCoef=1 / 32, kAnneal=None, thresholdDecay=0.99, thresholdStart=0, thresholdFrom="first", prefixes=None, prefixWeights=None,
+    beta1=0.9, beta2=0.999,
     prefixSelection="batchtopk", multiTopk=None, targetL0=32, sparsityPenalty="step", sparsityCoef=None, sparsityWarmup=0, tanhScale=4, deadPenalty=3e-6,
 )
 
@@ -133,8 +140,9 @@ class Training:
         self.run, self.o = run, {**DEFAULTS, **COMMON, **run["options"]}
         self.kind = self.o["architecture"]
         self.transcodes = "transcoder" in run
+        self.unit = self.o.get("decoderNorm", "free" if self.transcodes else "unit") == "unit"
         self.p = {name: value.clone().requires_grad_() for name, value in start.items()}
-        self.optimizer = torch.optim.Adam(self.p.values(), lr=self.o["lr"], betas=(0.9, 0.999), eps=self.o["eps"])
+        self.optimizer = torch.optim.Adam(self.p.values(), lr=self.o["lr"], betas=(self.o["beta1"], self.o["beta2"]), eps=self.o["eps"])
         self.cut = 0.0
         self.multiplier, self.smoothed = 1.0, 0.0
         self.averages = {name: torch.zeros_like(p) for name, p in self.p.items()}
@@ -189,12 +197,10 @@ class Training:
 
     def move_cut(self, f, step):
         lowest = f[f > 0].min().item()
-        if "cutFromZero" in self.run:
-            decay = self.run["cutFromZero"]
-        elif step < self.o["thresholdStart"]:
+        if step < self.o["thresholdStart"]:
             return
-        else:
-            decay = 0 if step == self.o["thresholdStart"] else self.o["thresholdDecay"]
+        replaces = step == self.o["thresholdStart"] and self.o["thresholdFrom"] == "first"
+        decay = 0 if replaces else self.o["thresholdDecay"]
         self.cut = decay * self.cut + (1 - decay) * lowest
 
     def step(self, x, y, step):
@@ -225,7 +231,7 @@ class Training:
         (loss + sparsity + pull).backward()
         gradient = {name: summed(each.grad) for name, each in p.items()}
         with torch.no_grad():
-            if not self.transcodes:
+            if self.unit:
                 w, g = p["decoder"], p["decoder"].grad
                 g -= (w * g).sum(1, keepdim=True) * w
             norm = torch.sqrt(sum(each.grad.pow(2).sum() for each in p.values()))
@@ -235,7 +241,7 @@ class Training:
         self.optimizer.step()
         l0 = (f > 0).sum().item() / B
         with torch.no_grad():
-            if not self.transcodes:
+            if self.unit:
                 p["decoder"] /= p["decoder"].norm(dim=1, keepdim=True)
             if o["ema"] > 0:
                 for name, each in p.items():
@@ -298,7 +304,9 @@ def start_of(run, array):
         preBias=array("start/preBias"),
     )
     if "transcoder" in run:
-        start["decoder"] = start["decoder"][:, :D_OUT] if run["transcoder"] == "random" else torch.zeros(N, D_OUT)
+        start["decoder"] = torch.zeros(N, D_OUT) if run["transcoder"] == "zeros" else start["decoder"][:, :D_OUT]
+        if run["transcoder"] == "unit":
+            start["decoder"] /= start["decoder"].norm(dim=1, keepdim=True)
         start["preBias"] = start["preBias"][:D_OUT]
         if run["options"].get("skip"):
             start["skip"] = torch.zeros(D_OUT, D)

@@ -171,6 +171,10 @@ describe("batchtopk", () => {
       expect([1, 2, 3].map((step) => numbersAt(name, started, { step }).cutDecay)).toEqual([1, 0.9, 0.9]);
     }
     expect(reads("batchtopk", "thresholdDecay", 1)).toBe(false);
+    const replacing = { ...asked, init: "runs/a", thresholdFrom: "first" };
+    expect([1, 2, 3].map((step) => numbersAt("batchtopk", replacing, { step }).cutDecay)).toEqual([1, 0, 0.9]);
+    const zero = { ...asked, thresholdFrom: "zero" };
+    expect([0, 1, 2, 3].map((step) => numbersAt("batchtopk", zero, { step }).cutDecay)).toEqual([1, 1, 0.9, 0.9]);
     expect(reads("batchtopk", "thresholdStart", -1)).toBe(false);
   });
 

@@ -35,11 +35,11 @@ export const cutOptions = {
     .min(0)
     .lt(1)
     .describe("decay per step of the running mean of the lowest kept value, the threshold of inference"),
-  thresholdStart: z
-    .number()
-    .int()
-    .nonnegative()
-    .describe("steps before that running mean begins; it begins with the first value, or with that of --init"),
+  thresholdStart: z.number().int().nonnegative().describe("steps before that running mean begins"),
+  thresholdFrom: z
+    .enum(["first", "zero"])
+    .describe("what that running mean begins with: its first value, or 0, which takes some hundred steps to be forgotten")
+    .meta({ default: "first, or the threshold of --init" }),
 };
 
 /** k at a step from 0. Throws UsageError where it does not fall. */
@@ -67,7 +67,7 @@ export function atMostLatents(k: number, latents: number, anneal?: string): void
 
 /**
  * What BatchTopK keeps of a step on `rows` rows, one code at least, and how its threshold moves. It
- * begins with the first value, unless the run began with the threshold of an autoencoder (`init`).
+ * begins with the first value, or with 0 if asked for, or with that of an autoencoder (`init`).
  */
 export function batchNumbers(
   {
@@ -76,19 +76,23 @@ export function batchNumbers(
     thresholdDecay,
     thresholdStart,
     init,
+    thresholdFrom,
   }: {
     readonly k: number;
     readonly kAnneal?: string | undefined;
     readonly thresholdDecay: number;
     readonly thresholdStart: number;
     readonly init?: string | undefined;
+    readonly thresholdFrom?: "first" | "zero" | undefined;
   },
   step: number,
   rows: number,
 ): { readonly kept: number; readonly cutDecay: number } {
+  const from = thresholdFrom ?? (init === undefined ? "first" : "init");
+  const replaces = step === thresholdStart && from === "first";
   return {
     kept: Math.max(1, Math.floor(annealedK(k, kAnneal, step) * rows)),
-    cutDecay: step < thresholdStart ? 1 : step === thresholdStart && init === undefined ? 0 : thresholdDecay,
+    cutDecay: step < thresholdStart ? 1 : replaces ? 0 : thresholdDecay,
   };
 }
 
