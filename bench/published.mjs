@@ -12,6 +12,7 @@ import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { tableMarkdown } from "../dist/bench/table.js";
+import { flagOf } from "../dist/config.js";
 import { fromRows, openActivations, pairSources, train } from "../dist/index.js";
 import { machine } from "./machine.mjs";
 import { PYTHON } from "./rivals.mjs";
@@ -158,17 +159,18 @@ function line(each, reports, before) {
   const { library, title, told, why } = each;
   const about = why === null ? [`${library} ${title}`, `\`${told}\``] : ["", ""];
   const numbers = ["reconstruction", "total", "threshold"].map(word);
-  return [...about, `\`${flagsOf(each, before)}\``, ...numbers, why ?? ""];
+  const flags = flagsOf(each, before);
+  return [...about, flags === "" ? "" : `\`${flags}\``, ...numbers, why ?? ""];
 }
 
 /** The flags of `saetta train` that notes do not name; of a run with a change, those it changes. */
 function flagsOf({ why, ours }, before) {
   const words = Object.entries(ours).flatMap(([name, value]) => {
-    if (IN_NOTES.includes(name) || (name === "deadTokens" && value === NEVER) || (name === "warmup" && value === 0)) return [];
+    if (IN_NOTES.includes(name) || (name === "deadTokens" && value === NEVER) || (name === "warmup" && value === 0))
+      return [];
     if (name === "auxkCoef" && (value === 1 / 32 || ours.auxk === 0)) return [];
-    if (why !== null && before?.[name] === value) return [];
-    const flag = `--${name.replaceAll(/[A-Z0-9]/g, (letter) => `-${letter.toLowerCase()}`).replace("beta-", "beta")}`;
-    return value === true ? [flag] : [`${flag} ${Array.isArray(value) ? value.join(",") : value}`];
+    if (why !== null && String(before?.[name]) === String(value)) return [];
+    return [value === true ? flagOf(name) : `${flagOf(name)} ${value}`];
   });
   return words.join(" ");
 }

@@ -415,6 +415,11 @@ describe("--init of a BatchTopK autoencoder", () => {
     // With a decay of 0 it is the lowest value that the step kept.
     const lowest = (await thresholds(join(folder, "lowest"), { ...decay, thresholdDecay: 0 }))[0]!;
     expect(slow[0]! - learned).toBeCloseTo(0.001 * (lowest - learned), 6);
+    // Where it is asked for, the mean begins with 0 or with the first value as in a new run.
+    const zero = await thresholds(join(folder, "zero"), { ...decay, thresholdFrom: "zero" });
+    expect(zero[0]).toBeCloseTo(0.01 * lowest, 6);
+    const again = await thresholds(join(folder, "again"), { ...decay, thresholdFrom: "first" });
+    expect(again[0]).toBeCloseTo(lowest, 6);
 
     expect((await thresholds(still, { tokens: 64, thresholdStart: 100 })).at(-1)).toBe(0);
     const calibrated = await thresholds(join(folder, "calibrated"), { ...decay, init: still, thresholdDecay: 0.999 });

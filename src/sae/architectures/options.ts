@@ -38,7 +38,9 @@ export const cutOptions = {
   thresholdStart: z.number().int().nonnegative().describe("steps before that running mean begins"),
   thresholdFrom: z
     .enum(["first", "zero"])
-    .describe("what that running mean begins with: its first value, or 0, which takes some hundred steps to be forgotten")
+    .describe(
+      "what that running mean begins with: its first value, or 0, which takes some hundred steps to be forgotten",
+    )
     .meta({ default: "first, or the threshold of --init" }),
 };
 
