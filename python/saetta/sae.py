@@ -36,7 +36,7 @@ def load(path: Path, *, average: bool = True, dtype: torch.dtype = torch.float32
         raise Error(f"{folder}/cfg.json: format version {own['format_version']} is later than 1; install a newer saetta")
     ema = os.path.join(folder, "ema.safetensors")
     if average and os.path.exists(ema):
-        tensors = _averaged(*_safetensors(ema), untied=cfg.get("transcode", False))
+        tensors = _averaged(*_safetensors(ema), unit=cfg.get("normalize_decoder", not cfg.get("transcode", False)))
     else:
         names = ("saetta.safetensors", "sae.safetensors")
         there = [name for name in names if os.path.exists(os.path.join(folder, name))]
@@ -231,15 +231,14 @@ def _safetensors(path: str) -> Tuple[Dict[str, torch.Tensor], Dict[str, str]]:
     return tensors, about
 
 
-def _averaged(tensors: Dict[str, torch.Tensor], about: Mapping[str, str], untied: bool) -> Dict[str, torch.Tensor]:
+def _averaged(tensors: Dict[str, torch.Tensor], about: Mapping[str, str], unit: bool) -> Dict[str, torch.Tensor]:
     """Weights from a running average that began with zeros: divided by 1 - decay^updates.
 
-    Averaging shortens the decoder's rows of an autoencoder, which get norm 1 again; those of a
-    transcoder are free. The threshold of BatchTopK and what steers JumpReLU are no averages.
+    `unit`: training kept decoder rows at norm 1. Averaging shortens them, so they get it again. The threshold of BatchTopK and what steers JumpReLU are no averages.
     """
     share = 1 - float(about["decay"]) ** int(about["updates"])
     out = {name: tensor if name in ("cut", "sparsity") else tensor.double() / share for name, tensor in tensors.items()}
-    if not untied:
+    if unit:
         norm = out["W_dec"].norm(dim=1, keepdim=True)
         out["W_dec"] = torch.where(norm > 0, out["W_dec"] / norm, out["W_dec"])
     return {name: tensor.to(tensors[name].dtype) for name, tensor in out.items()}

@@ -48,7 +48,7 @@ const KINDS = [...OF_TRANSCODERS, "unit", "layer_norm"] as const;
 
 interface Case {
   readonly name: string;
-  readonly description: Pick<SaeDescription, "dims" | "skip" | "spec">;
+  readonly description: Pick<SaeDescription, "dims" | "skip" | "spec" | "decoderNorm">;
   readonly kind: Normalization["kind"];
   readonly ema: boolean;
   readonly undoneWith?: "std";
@@ -76,7 +76,11 @@ const CASES: readonly Case[] = Object.entries(SPECS).flatMap(([architecture, spe
     name: `${architecture}, undone with std`,
     description: { dims: autoencoderDims(d, n), spec },
   };
-  return [...own, ...transcoders, std];
+  const free = {
+    ...({ kind: "none", ema: true, name: `${architecture}, free decoder rows` } as const),
+    description: { dims: autoencoderDims(d, n), spec, decoderNorm: "free" } as const,
+  };
+  return [...own, ...transcoders, std, free];
 });
 
 let folder: string;
