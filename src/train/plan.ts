@@ -191,8 +191,8 @@ function notTwice(what: string): UsageError {
 
 /**
  * Start tokens are left out unless the caller decides otherwise; where the file does not say which
- * they are, a note says so, and nothing is left out. Zero rows of a program or a model are meant, so
- * they are kept unless the caller decides otherwise.
+ * they are, a note says so, and nothing is left out. Zero rows of a program or a model are meant,
+ * so they are kept unless the caller decides otherwise.
  */
 function excludable(source: Source, given: TrainOptions, onNote: (note: string) => void): TrainOptions {
   const written = (source.stream !== undefined && source.heldOut === undefined) || source.computed !== undefined;
