@@ -33,11 +33,18 @@ const DEEPEST = 8;
 const MOST_FOLDERS = 10_000;
 const MOST_FILES = 200_000;
 
-/** The listing of a folder on disk; hidden files and folders are left out. */
+/**
+ * The listing of a folder on disk as it is when it is first asked for; hidden files and folders are
+ * left out.
+ */
 export function folderListing(root: string): Listing {
+  let files: Promise<readonly ListedFile[]> | undefined;
   return {
     root,
-    entries: () => filesBelow(root),
+    entries() {
+      files ??= filesBelow(root);
+      return files;
+    },
     async readRange(path, begin, end) {
       const where = join(root, path);
       const { handle } = await openToRead(where);

@@ -5,16 +5,16 @@
 
 import { stat } from "node:fs/promises";
 import { dirname, join, relative, resolve } from "node:path";
-import { folderListing, type ListedFile } from "../formats/listing.ts";
+import { folderListing, type ListedFile, type Listing } from "../formats/listing.ts";
 import { type ListedSae, noneChosen, saesIn, selected, severalSaes, withSizes } from "../interchange/listing.ts";
 import { CHECKPOINTS, MANIFEST, METRICS } from "../run-files/names.ts";
 
 /** A run of Saetta, or an autoencoder of another program. */
 export type Below = { readonly path: string; readonly format: "saetta" } | ListedSae;
 
-/** The autoencoders below `root`, paths relative to it, in the order of their numbers. */
-async function below(root: string): Promise<readonly Below[]> {
-  const files = await folderListing(root).entries();
+/** The autoencoders of a listing but that of its root, in the order of their numbers. */
+async function below(listing: Listing): Promise<readonly Below[]> {
+  const files = await listing.entries();
   const runs = [...new Set(files.flatMap(runOf))];
   const isInRun = ({ path }: ListedFile) => runs.some((run) => path.startsWith(`${run}/`));
   const found = [
@@ -34,7 +34,7 @@ function runOf({ path }: ListedFile): string[] {
 
 /** Throws SaettaError that names the autoencoders below the folder, where there are some. */
 export async function refuseFolderOfSaes(root: string): Promise<void> {
-  const found = await below(root);
+  const found = await below(folderListing(root));
   if (found.length > 0) throw severalSaes(root, (name) => join(root, name), found, "holds");
 }
 
@@ -43,9 +43,9 @@ export async function refuseFolderOfSaes(root: string): Promise<void> {
  * there, those below the nearest folder that the rest of the path chooses.
  */
 export async function listBelow(path: string): Promise<{ readonly root: string; readonly saes: readonly Below[] }> {
-  const { root, found } = await matching(path);
+  const { root, listing, found } = await matching(path);
   const foreign = found.filter((each): each is ListedSae => each.format !== "saetta");
-  const sized = new Map((await withSizes(folderListing(root), foreign)).map((sae) => [sae.path, sae]));
+  const sized = new Map((await withSizes(listing, foreign)).map((sae) => [sae.path, sae]));
   return { root, saes: found.map((each) => sized.get(each.path) ?? each) };
 }
 
@@ -67,23 +67,25 @@ export async function chosenBelow(path: string): Promise<string | undefined> {
 
 interface Matching {
   readonly root: string;
+  readonly listing: Listing;
   readonly all: readonly Below[];
   readonly found: readonly Below[];
 }
 
 async function matching(path: string): Promise<Matching> {
   const root = await nearestFolder(path);
-  if (root === undefined) return { root: path, all: [], found: [] };
-  const all = await below(root);
+  const listing = folderListing(root ?? path);
+  if (root === undefined) return { root: path, listing, all: [], found: [] };
+  const all = await below(listing);
   const words = relative(resolve(root), resolve(path));
-  if (words === "") return { root, all, found: all };
+  if (words === "") return { root, listing, all, found: all };
   const chosen = new Set(
     selected(
       all.map((each) => ({ weights: "", bytes: 0, ...each }) as ListedSae),
       words,
     ).map((each) => each.path),
   );
-  return { root, all, found: all.filter((each) => chosen.has(each.path)) };
+  return { root, listing, all, found: all.filter((each) => chosen.has(each.path)) };
 }
 
 /**
