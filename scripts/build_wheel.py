@@ -1,4 +1,4 @@
-"""Writes dist/saetta-VERSION-py3-none-any.whl from python/saetta: `npm run build:wheel`. The version is package.json's.
+"""Writes saetta-VERSION-py3-none-any.whl from python/saetta into dist/ (or a folder given): `npm run build:wheel`. The version is package.json's.
 
 The format: https://packaging.python.org/en/latest/specifications/binary-distribution-format/. The same files give the same bytes.
 """
@@ -7,6 +7,7 @@ import base64
 import hashlib
 import json
 import os
+import sys
 import zipfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -48,8 +49,9 @@ def digest(data):
 
 if __name__ == "__main__":
     version, files = contents()
-    os.makedirs(os.path.join(ROOT, "dist"), exist_ok=True)
-    path = os.path.join(ROOT, "dist", f"saetta-{version}-py3-none-any.whl")
+    folder = sys.argv[1] if len(sys.argv) > 1 else os.path.join(ROOT, "dist")
+    os.makedirs(folder, exist_ok=True)
+    path = os.path.join(folder, f"saetta-{version}-py3-none-any.whl")
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as wheel:
         for name, data in files.items():
             entry = zipfile.ZipInfo(name)  # of 1980, readable by all

@@ -16,10 +16,10 @@ from typing import Any
 from .errors import Error, UsageError
 from .run import Run, Step, train
 
-__all__ = ["Error", "Run", "Sae", "Step", "UsageError", "from_hf", "load", "train"]
+__all__ = ["Error", "Run", "Sae", "Step", "UsageError", "from_hf", "load", "token_batches", "train"]
 
 #: Need torch, which takes seconds to import: loaded when they are first used.
-_OF_TORCH = {"Sae": "sae", "load": "sae", "from_hf": "hf"}
+_OF_TORCH = {"Sae": "sae", "load": "sae", "from_hf": "hf", "token_batches": "hf"}
 
 
 def __getattr__(name: str) -> Any:

@@ -40,11 +40,6 @@ class Chunk:
     #: uint8, one per row, contiguous; 1: a row, 0: padding.
     mask: Any
 
-    @property
-    def on_card(self) -> bool:
-        """Whether a part is in the memory of a card."""
-        return any(is_on_card(part) for part in (self.values, self.tokens, self.mask))
-
     def parts(self) -> List[Tuple[Any, int]]:
         """The parts that are there, in the order of a frame, with their bytes per row."""
         sizes = (self.width * SIZES[self.dtype], 4, 1)

@@ -10,7 +10,7 @@ import queue
 import struct
 import sys
 import threading
-from typing import Any, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
 from .errors import UsageError
 from .rows import SIZES, Chunk, chunk_of, is_item, is_on_card, memory_of
@@ -86,7 +86,8 @@ class RowWriter:
         #: Set once nothing more will be pulled or written.
         self.ended = threading.Event()
         self._work: "queue.Queue[Optional[_Frame]]" = queue.Queue()
-        self._card: Optional[_PinnedFrames] = None
+        #: By device.
+        self._cards: Dict[Any, _PinnedFrames] = {}
         threading.Thread(target=self._pull, name="saetta-rows", daemon=True).start()
 
     def wait_first(self) -> None:
@@ -146,9 +147,10 @@ class RowWriter:
         for part in frames_of(chunk):
             if self._gone.is_set():
                 return
-            if chunk.on_card:
-                self._card = self._card or _PinnedFrames()
-                self._work.put(self._card.copy(part))
+            device = next((piece.device for piece in part.parts if is_on_card(piece)), None)
+            if device is not None:
+                card = self._cards.get(device) or self._cards.setdefault(device, _PinnedFrames(device))
+                self._work.put(card.copy(part))
             else:
                 frame = _Frame([frame_head(part.rows, part.size), *map(memory_of, part.parts)])
                 self._work.put(frame)
@@ -225,9 +227,10 @@ def _by_rows(part: Any, rows: int, row_bytes: int) -> Tuple[Any, int]:
 class _PinnedFrames:
     """Two buffers of pinned memory that frames of a card are copied to in turn, in a side stream."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: Any) -> None:
         self._torch = sys.modules["torch"]
-        self._side = self._torch.cuda.Stream()
+        self._device = device
+        self._side = self._torch.cuda.Stream(device)
         self._free: "queue.Queue[_PinnedFrame]" = queue.Queue()
         for _ in range(2):
             self._free.put(_PinnedFrame(self._torch, self._free))
@@ -241,7 +244,7 @@ class _PinnedFrames:
         torch = self._torch
         frame = self._free.get()
         frame.reserve(part.size)
-        current = torch.cuda.current_stream()
+        current = torch.cuda.current_stream(self._device)
         self._side.wait_stream(current)
         with torch.cuda.stream(self._side):
             at = 0

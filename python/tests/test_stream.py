@@ -1,6 +1,7 @@
 """Rows from Python to the command, which fake_saetta.py stands in for."""
 
 import array
+import contextlib
 import json
 import os
 import signal
@@ -256,6 +257,45 @@ class Streams(unittest.TestCase):
         self.assertEqual([frame["values"] for frame in got["frames"]], [struct.pack("<4f", 0, 2, 1, 3).hex(), ordered, ordered])
         with self.assertRaisesRegex(saetta.UsageError, "activations must be float16, .* but are int64"):
             saetta.train(torch.ones(2, 2).long(), out=f"{self.out}-2")
+
+    @NEEDS_TORCH
+    def test_frames_of_a_card_go_through_two_buffers_in_turn_in_a_side_stream(self):
+        calls = []
+
+        class Stand:
+            """A stream or an event that notes its calls."""
+
+            def __getattr__(self, name):
+                return lambda *others: calls.append(name)
+
+        class OfCard(torch.Tensor):
+            is_cuda = True
+
+        def on_card(values):
+            return values.as_subclass(OfCard)
+
+        empty, buffers = torch.empty, []
+
+        def pinned(size, dtype, pin_memory):
+            self.assertTrue(pin_memory)
+            buffers.append(empty(size, dtype=dtype))
+            return buffers[-1]
+
+        patches = {"Stream": lambda device: Stand(), "Event": Stand, "current_stream": lambda device: Stand()}
+        patches["stream"] = lambda side: contextlib.nullcontext()
+        with mock.patch.multiple(torch.cuda, **patches), mock.patch.object(torch, "empty", pinned), mock.patch.object(
+            OfCard, "record_stream", lambda *_: calls.append("record_stream"), create=True
+        ):
+            values = torch.arange(24.0).reshape(6, 4)
+            items = [(on_card(values + i), torch.arange(6), on_card(torch.ones(6))) for i in range(5)]
+            got = self.sent(iter(items))
+        self.assertEqual([frame["values"] for frame in got["frames"]], [(values + i).numpy().tobytes().hex() for i in range(5)])
+        self.assertEqual([frame["tokens"] for frame in got["frames"]], [list(range(6))] * 5)
+        self.assertEqual([frame["mask"] for frame in got["frames"]], [[1] * 6] * 5)
+        self.assertEqual(len(buffers), 2)
+        pulled = [name for name in calls if name != "synchronize"]
+        self.assertEqual(pulled[:5], ["wait_stream", "record_stream", "record_stream", "record", "wait_event"])
+        self.assertEqual(calls.count("synchronize"), 5)
 
 
 if __name__ == "__main__":

@@ -59,6 +59,13 @@ describe("the installed package", () => {
     expect(existsSync(join(home, "node_modules", "saetta", "build"))).toBe(false);
   });
 
+  it("holds the Python package, and says where", () => {
+    const { out } = saetta("python-path");
+    const found = readdirSync(out.trim(), { recursive: true }).map(String);
+    expect(found).toContain("saetta/py.typed");
+    expect(found.filter((name) => !/^saetta($|\/\w+\.py$|\/py\.typed$)/.test(name))).toEqual([]);
+  });
+
   it("trains", async () => {
     await writeActivations(join(home, "acts.h5"), learnableRows(2000, 8, 16), [2000, 8]);
     const { code, out, err } = saetta("train", "acts.h5", "--latents", "32", "--k", "2", "--out", "run");
