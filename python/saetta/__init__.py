@@ -15,8 +15,9 @@ from typing import Any
 
 from .errors import Error, UsageError
 from .run import Run, Step, train
+from .save import save
 
-__all__ = ["Error", "Run", "Sae", "Step", "UsageError", "from_hf", "load", "token_batches", "train"]
+__all__ = ["Error", "Run", "Sae", "Step", "UsageError", "from_hf", "load", "save", "token_batches", "train"]
 
 #: Need torch, which takes seconds to import: loaded when they are first used.
 _OF_TORCH = {"Sae": "sae", "load": "sae", "from_hf": "hf", "token_batches": "hf"}

@@ -52,12 +52,17 @@ def flags(options: Mapping[str, Any]) -> List[str]:
             words.append("--no-" + flag[2:])
         elif isinstance(value, (list, tuple)):
             if all(isinstance(each, (int, float)) for each in value) or name.startswith("exclude_"):
-                words.append(f"{flag}={','.join(map(str, value))}")
+                words.extend(_flag(flag, ",".join(map(str, value))))
             else:
-                words.extend(f"{flag}={os.fspath(each)}" for each in value)
+                for each in value:
+                    words.extend(_flag(flag, os.fspath(each)))
         else:
-            words.append(f"{flag}={os.fspath(value) if isinstance(value, os.PathLike) else value}")
+            words.extend(_flag(flag, str(os.fspath(value) if isinstance(value, os.PathLike) else value)))
     return words
+
+
+def _flag(flag: str, value: str) -> List[str]:
+    return [f"{flag}={value}"] if value.startswith("-") else [flag, value]
 
 
 def start(words: Sequence[str], **pipes: Any) -> "subprocess.Popen[bytes]":

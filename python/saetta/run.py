@@ -8,13 +8,15 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import weakref
 from typing import Any, Deque, Iterable, Iterator, List, Mapping, Optional, Sequence, Union
 
 from .command import flags, output_of, start
-from .errors import Error, UsageError, error_of
+from .errors import Error, error_of
+from .save import save
 from .stream import RowWriter, rows_in
 
 Path = Union[str, "os.PathLike[str]"]
@@ -146,17 +148,17 @@ class Run:
         """Whether the command still runs."""
         return not self._ended.is_set()
 
-    def report(self, out: Path = "features.html", *, data: Union[Path, Sequence[Path], None] = None, **options: Any) -> Any:
+    def report(self, out: Path = "features.html", *, data: Any = None, rows: int = 250_000, **options: Any) -> Any:
         """Writes what each latent does as one HTML file, with `saetta report`.
 
         out: the file; options: the flags of `saetta report`, such as force=True. data: activations to
-        look at; default: the hold-out of the run, which must have come from files. In a notebook
-        returns what shows the page, else the path.
+        look at, as paths or an iterable as for `train`, of which `rows` are taken; default: the hold-out
+        of the run, which must have come from files. In a notebook returns what shows the page, else
+        the path.
         """
-        paths = _paths(data)
-        if data is not None and paths is None:
-            raise UsageError("data must be a path or a list of paths")
-        output_of(["report", self.path, *flags({"out": out, **options}), *(["--data", *paths] if paths else [])])
+        with tempfile.TemporaryDirectory(prefix="saetta-rows-") as folder:
+            paths = _paths(data) if data is None or _paths(data) else [save(data, folder, rows=rows)]
+            output_of(["report", self.path, *flags({"out": out, **options}), *(["--data", *paths] if paths else [])])
         return shown(os.fspath(out))
 
     def __enter__(self) -> "Run":

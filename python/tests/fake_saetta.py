@@ -28,9 +28,9 @@ def exactly(file, count):
 
 def main():
     words = sys.argv[1:]
-    if any(word.startswith("--bogus") for word in words):
+    if any(word == "--bogus" for word in words):
         fail("unknown option '--bogus'; saetta train --help tells more", 2)
-    out = next(word.split("=", 1)[1] for word in words if word.startswith("--out="))
+    out = words[words.index("--out") + 1]
     how = os.environ.get("FAKE", "train")
     stdin = sys.stdin.buffer
     os.makedirs(out)

@@ -1,6 +1,7 @@
 """The package with the command itself, on files."""
 
 import array
+import json
 import os
 import random
 import sys
@@ -9,7 +10,7 @@ import unittest
 from unittest import mock
 
 import saetta
-from saetta.command import command
+from saetta.command import command, output_of
 
 try:
     import torch
@@ -73,6 +74,13 @@ class Commands(unittest.TestCase):
             self.assertIn("<html", file.read())
         with self.assertRaisesRegex(saetta.Error, "features.html: exists already"):
             run.report(page)
+
+        def contexts(start):
+            return memoryview(array.array("f", range(start, start + 2 * 5 * 8))).cast("B").cast("f", [2, 5, 8])
+
+        run.report(page, data=map(contexts, range(10**9)), rows=40, force=True)
+        with open(page) as file:
+            self.assertIn("<html", file.read())
         if torch is not None:
             sae = saetta.load(run.path)
             self.assertEqual((sae.latents, sae.width, sae.k, sae.architecture), (32, 8, 2, "topk"))
@@ -80,8 +88,15 @@ class Commands(unittest.TestCase):
             self.assertEqual(set(sae.state_dict()), {"encoder.weight", "encoder.bias", "W_dec", "b_dec"})
         with self.assertRaisesRegex(saetta.Error, "run: "):  # the folder is taken
             saetta.train(self.path("acts.npy"), out=run.path, latents=32, k=2)
+        items = ((contexts(i), range(10), [1] * 9 + [0]) for i in range(100))
+        folder = saetta.save(items, self.path("saved"), rows=25)
+        self.assertEqual(sorted(os.listdir(folder)), [f"rows-{i:06d}.safetensors" for i in range(3)])
+        about = json.loads(output_of(["inspect", folder, "--json"]))["facts"]["activations"]
+        self.assertEqual([about[name] for name in ("rows", "width", "sequence", "sampled_rows")], [30, 8, 5, 27])
+        with self.assertRaisesRegex(saetta.UsageError, "saved: the folder is not empty; choose another"):
+            saetta.save(contexts(0), folder)
         wrong = [
-            ({"bogus": 1}, saetta.UsageError, "unknown option '--bogus"),
+            ({"bogus": 1}, saetta.UsageError, "unknown option '--bogus';"),
             ({"latents": "many"}, saetta.UsageError, "^--latents must be a whole number"),
             ({"k": 64, "latents": 32}, saetta.UsageError, "^--k 64 is more than the 32 latents; lower"),
         ]

@@ -73,12 +73,12 @@ class Streams(unittest.TestCase):
         return self.received()
 
     def test_buffers_arrive_byte_for_byte_with_the_options_as_flags(self):
-        got = self.sent(iter([floats(3, 2), floats(2, 2, 6)]), latents=64, tensorboard=True, shuffle=False, prefixes=[4, 8])
+        got = self.sent(iter([floats(3, 2), floats(2, 2, 6)]), latents=64, tensorboard=True, shuffle=False, prefixes=[4, 8], lr=-1)
         self.assertEqual(got["header"], {"width": 2, "dtype": "f32"})
         self.assertEqual([frame["rows"] for frame in got["frames"]], [3, 2])
         self.assertEqual("".join(frame["values"] for frame in got["frames"]), struct.pack("<10f", *range(10)).hex())
-        flags = ["--latents=64", "--tensorboard", "--no-shuffle", "--prefixes=4,8"]
-        self.assertEqual(got["words"], ["train", "-", *flags, f"--out={self.out}", "--json"])
+        flags = ["--latents", "64", "--tensorboard", "--no-shuffle", "--prefixes", "4,8", "--lr=-1"]
+        self.assertEqual(got["words"], ["train", "-", *flags, "--out", self.out, "--json"])
 
     def test_tokens_and_masks_of_tuples_and_dicts(self):
         items = [

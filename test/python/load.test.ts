@@ -13,7 +13,7 @@ import { saveCheckpoint } from "../../src/checkpoint/save.ts";
 import { COUNTERS, type Engine } from "../../src/engine/engine.ts";
 import { createReferenceEngine } from "../../src/engine/reference.ts";
 import { loadSae } from "../../src/inference/sae.ts";
-import type { ArchitectureSpec } from "../../src/sae/architectures/index.ts";
+import { type ArchitectureSpec, architectureNames } from "../../src/sae/architectures/index.ts";
 import { paramNames, type SaeDescription } from "../../src/sae/description.ts";
 import { autoencoderDims, transcoderDims } from "../../src/sae/dims.ts";
 import type { Normalization } from "../../src/sae/math.ts";
@@ -136,7 +136,8 @@ describe.skipIf(torch !== undefined)(
   `saetta.load of the Python package${torch === undefined ? "" : ` (${torch})`}`,
   () => {
     it("gives the command's own latents and reconstructions: every architecture, normalisation and EMA", async () => {
-      const input = drawnRows();
+      expect(new Set(Object.values(SPECS).map(({ architecture }) => architecture))).toEqual(new Set(architectureNames()));
+    const input = drawnRows();
       const rowsFile = join(folder, "rows");
       await writeFile(rowsFile, bytesOf(input));
       const jobs: { form: string; path: string; rows: string; d: number; out: string }[] = [];
