@@ -216,7 +216,8 @@ class Run:
         # Of a folder that another run has already, the command says so.
         while self._was_there or not os.path.exists(self._metrics):
             if self._ended.wait(_POLL / 2):
-                self.wait()
+                if self._was_there or not os.path.exists(self._metrics):
+                    self.wait()
                 return
 
     def _ask_to_stop(self) -> None:

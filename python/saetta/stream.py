@@ -35,7 +35,8 @@ class Header(NamedTuple):
 
     def bytes(self, about: Mapping[str, Any]) -> bytes:
         """The stream's first bytes. about: further fields of the header, such as "rows"."""
-        fields = {name: value for name, value in {**self._asdict(), **about}.items() if value not in (None, False)}
+        all_fields = {**self._asdict(), **about}
+        fields = {name: value for name, value in all_fields.items() if value is not None and value is not False}
         text = json.dumps(fields).encode()
         return MAGIC + struct.pack("<I", len(text)) + text
 

@@ -107,6 +107,28 @@ class Commands(unittest.TestCase):
             saetta.train(self.path("gone.npy"), out=self.path("never"))
         self.assertFalse(os.path.exists(self.path("never")))
 
+    def test_trains_on_rows_as_they_come_and_an_error_of_theirs_leaves_a_checkpoint(self):
+        def rows(error_after=10**9):
+            draw = random.Random(1)
+            directions = [[draw.gauss(0, 1) for _ in range(8)] for _ in range(16)]
+            for i in range(10**9):
+                if i == error_after:
+                    raise ZeroDivisionError("of the user")
+                values = array.array("f", (draw.random() * each for _ in range(100) for each in draw.choice(directions)))
+                yield memoryview(values).cast("B").cast("f", [100, 8])
+
+        options = {"latents": 32, "k": 2, "batch": 100, "log_every": 1, "tokens": 5000}
+        run = saetta.train(rows(), out=self.path("run"), **options)
+        steps = list(run)
+        self.assertEqual((len(steps), run.result.reason), (50, "done"))
+        self.assertLess(steps[-1].fvu, steps[0].fvu)
+        broken = saetta.train(rows(error_after=20), out=self.path("broken"), **options)
+        with self.assertRaisesRegex(ZeroDivisionError, "of the user"):
+            broken.wait()
+        self.assertNotEqual(os.listdir(self.path("broken/checkpoints")), [])
+        with self.assertRaisesRegex(saetta.UsageError, "nothing says how many rows to train on; give --tokens"):
+            saetta.train(rows(), out=self.path("never"), latents=32, k=2)
+
 
 @unittest.skipIf(torch is None, "torch is not there")
 class Loading(unittest.TestCase):

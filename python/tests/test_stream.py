@@ -99,6 +99,16 @@ class Streams(unittest.TestCase):
         whole = struct.pack("<24f", *range(24)).hex()
         self.assertEqual("".join(frame["values"] for frame in got["frames"]), whole * 2)
 
+    def test_an_iterable_says_where_its_rows_are_from(self):
+        class Rows:
+            about = {"model": "tiny", "tensor": None, "start_token": 0}
+
+            def __iter__(self):
+                yield (floats(2, 2), [0, 1])
+
+        right = {"width": 2, "dtype": "f32", "tokens": True, "model": "tiny", "start_token": 0}
+        self.assertEqual(self.sent(Rows())["header"], right)
+
     def test_an_item_is_written_before_the_next_is_asked_for(self):
         def reusing():
             values = array.array("f", [0, 0])
