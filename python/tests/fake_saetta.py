@@ -33,17 +33,17 @@ def main():
     out = words[words.index("--out") + 1]
     how = os.environ.get("FAKE", "train")
     stdin = sys.stdin.buffer
+    received = {"words": words, "frames": []}
+    if how == "hang":  # before anything says that it trains
+        signal.signal(signal.SIGTERM, lambda *_: finish(out, received, "stopped", 143))
     os.makedirs(out)
     log = open(os.path.join(out, "metrics.jsonl"), "w")
     log.write('{"step": 1, "fvu": 0.5, "grad_norm": null}\n')
     log.flush()
     with open(os.path.join(out, "pid"), "w") as file:
         file.write(str(os.getpid()))
-    received = {"words": words, "frames": []}
-    if how == "hang":
-        signal.signal(signal.SIGTERM, lambda *_: finish(out, received, "stopped", 143))
-        while True:
-            time.sleep(0.05)
+    while how == "hang":
+        time.sleep(0.05)
     if words[1] == "-":
         assert exactly(stdin, 8) == b"SAETTA\x01\n"
         (length,) = struct.unpack("<I", exactly(stdin, 4))

@@ -43,12 +43,19 @@ def is_there(pid):
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    with open(f"/proc/{pid}/stat") as file:
-        return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def until(condition):
+    """Waits; the limit ends what hangs and nothing else."""
+    end = time.monotonic() + 240
     while not condition():
+        if time.monotonic() > end:
+            raise AssertionError("it does not become true")
         time.sleep(0.02)
 
 

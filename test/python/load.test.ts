@@ -136,8 +136,9 @@ describe.skipIf(torch !== undefined)(
   `saetta.load of the Python package${torch === undefined ? "" : ` (${torch})`}`,
   () => {
     it("gives the command's own latents and reconstructions: every architecture, normalisation and EMA", async () => {
-      expect(new Set(Object.values(SPECS).map(({ architecture }) => architecture))).toEqual(new Set(architectureNames()));
-    const input = drawnRows();
+      const tested = new Set(Object.values(SPECS).map(({ architecture }) => architecture));
+      expect(tested).toEqual(new Set(architectureNames()));
+      const input = drawnRows();
       const rowsFile = join(folder, "rows");
       await writeFile(rowsFile, bytesOf(input));
       const jobs: { form: string; path: string; rows: string; d: number; out: string }[] = [];
