@@ -234,7 +234,8 @@ def _safetensors(path: str) -> Tuple[Dict[str, torch.Tensor], Dict[str, str]]:
 def _averaged(tensors: Dict[str, torch.Tensor], about: Mapping[str, str], unit: bool) -> Dict[str, torch.Tensor]:
     """Weights from a running average that began with zeros: divided by 1 - decay^updates.
 
-    `unit`: training kept decoder rows at norm 1. Averaging shortens them, so they get it again. The threshold of BatchTopK and what steers JumpReLU are no averages.
+    unit: training kept decoder rows at norm 1. Averaging shortens them, so they get it again. The
+    threshold of BatchTopK and what steers JumpReLU are no averages.
     """
     share = 1 - float(about["decay"]) ** int(about["updates"])
     out = {name: tensor if name in ("cut", "sparsity") else tensor.double() / share for name, tensor in tensors.items()}
