@@ -7,6 +7,7 @@
  *     .locks/models--org--name/<etag>.lock         held while the blob is fetched
  */
 
+import { randomBytes } from "node:crypto";
 import { mkdir, readFile, readlink, realpath, rename, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { dirname, join, relative, sep } from "node:path";
 import { hasCode, messageOf, SaettaError } from "../util/errors.ts";
@@ -56,13 +57,18 @@ function refPath(cache: string, repo: Repo, revision: string): string {
   return join(repoFolder(cache, repo), "refs", ...revision.split("/"));
 }
 
+/** A name that no other process has: not its id, which is the same in several containers. */
+export function unique(): string {
+  return randomBytes(4).toString("hex");
+}
+
 /** Notes which commit the revision is. */
 export async function keepRef(cache: string, repo: Repo, revision: string, commit: string): Promise<void> {
   if (revision === commit) return;
   const path = refPath(cache, repo, revision);
   if ((await readFile(path, "utf8").catch(() => undefined)) === commit) return;
   await makeInside(cache, repo, dirname(path));
-  const aside = `${path}.${process.pid}.tmp`;
+  const aside = `${path}.${unique()}.tmp`;
   await writeFile(aside, commit);
   await rename(aside, path);
 }
@@ -127,8 +133,7 @@ export async function linkBlob(cache: string, repo: Repo, blob: string, pointer:
   );
   if (linked || (await readlink(pointer).catch(() => undefined)) === target) return;
   // Made aside and renamed: a reader in another process never finds it missing.
-  const aside = join(repoFolder(cache, repo), `.${process.pid}.tmp`);
-  await rm(aside, { force: true });
+  const aside = join(repoFolder(cache, repo), `.${unique()}.tmp`);
   await symlink(target, aside);
   await rename(aside, pointer).catch(async (cause: unknown) => {
     await rm(aside, { force: true });

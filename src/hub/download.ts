@@ -8,7 +8,7 @@ import { formatBytes } from "../util/bytes.ts";
 import { FormatError, messageOf, SaettaError } from "../util/errors.ts";
 import { type HubAddress, hubPath } from "./address.ts";
 import { withBlobLock } from "./blob-lock.ts";
-import { blobPath, keepRef, linkBlob, lockPath, makeInside, snapshotPath, tagCache } from "./cache.ts";
+import { blobPath, keepRef, linkBlob, lockPath, makeInside, snapshotPath, tagCache, unique } from "./cache.ts";
 import { type Answer, ask, backoff, escapedPath, type Hub, networkWords } from "./hub.ts";
 
 /** A file at a commit. */
@@ -44,7 +44,7 @@ export async function fetchFile(hub: Hub, file: AtCommit): Promise<string> {
   await withBlobLock(hub, lockPath(cache, address, etag), hubPath(address), async (locked) => {
     if (!(await stat(blob).catch(() => undefined))?.isFile()) {
       // Without a lock another process may write at the same time.
-      const partial = `${blob}${locked ? "" : `.${process.pid}`}.incomplete`;
+      const partial = `${blob}${locked ? "" : `.${unique()}`}.incomplete`;
       await download(hub, file, { etag, size, partial });
       await rename(partial, blob);
     }

@@ -67,6 +67,12 @@ describe("fetching", () => {
     expect(toStorage()).toBe(before);
   });
 
+  it("fetches a file once, however many ask at the same time", async () => {
+    const paths = await Promise.all([fetched(LARGE), fetched(LARGE), fetched(LARGE)]);
+    for (const path of paths) expect(await contentOf(path)).toEqual(WEIGHTS);
+    expect(toStorage()).toBe(1);
+  });
+
   it("resumes after cuts, from the byte that came last, and says how far it is", async () => {
     cutAfter(6000, 2);
     const told: number[] = [];

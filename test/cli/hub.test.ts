@@ -77,6 +77,7 @@ describe("hf:// paths", () => {
       code: 0,
     });
     expect(await saetta("import", SAE, "--out", "mine", "--verify", offline)).toMatchObject({ code: 0 });
+    expect(await saetta("encode", SAE, ACTS, "--out", "codes.npz", ...reference, offline)).toMatchObject({ code: 0 });
     expect(await saetta("export", SAE, "--format", "sparsify", "--out", "theirs", offline)).toMatchObject({ code: 0 });
     const trained = await saetta("train", ACTS, "--init", SAE, "--out", "run", ...reference, "--batch", "16", offline);
     expect(trained).toMatchObject({ code: 0 });
