@@ -285,7 +285,9 @@ describe("rows of a program", () => {
     const run = await train(source, { ...options, statisticsRows: 64, out });
     setTimeout(() => run.stop().catch(() => undefined), 50);
     const { reason, checkpoint } = await run.finished;
-    expect([reason, checkpoint]).toEqual(["stopped", join(out, "checkpoints", "step-00000000")]);
+    // The steps whose rows had come, as far as it got.
+    expect(reason).toBe("stopped");
+    expect(checkpoint).toMatch(/checkpoints\/step-0000000[0-9]$/);
     await run.close();
     await source.close();
     let calls = 0;
