@@ -60,7 +60,7 @@ describe("cfg.json is refused", () => {
   });
 
   it("when it claims more weights than the file has, before memory is taken for them", async () => {
-    const [sample] = await saeFormats[1]!.samples();
+    const [sample] = await saeFormats.find(({ name }) => name === "sae-cfg")!.samples();
     const path = place("cfg.json", cfg({ d_in: 2 ** 13, num_latents: 2 ** 16 }));
     writeFileSync(join(dirname(path), "sae.safetensors"), sample!.beside!["sae.safetensors"]!);
     const weights = join(dirname(path), "sae.safetensors");
