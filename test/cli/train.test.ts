@@ -130,7 +130,7 @@ describe("signals", () => {
     const { code, out, err } = await running.ended;
     expect(code).toBe(expected);
     expect(err).toMatch(new RegExp(`^\\nsaetta: ${signal}: finishing the step and saving a checkpoint[^\\n]*\\n$`));
-    const [, steps] = /^stopped +([\d,]+) steps/m.exec(out)!;
+    const [, steps] = /^stopped +([\d,]+) steps?,/m.exec(out)!;
     const step = Number(steps!.replaceAll(",", ""));
     expect(await checkpointsOf(join(folder, run))).toContain(`step-${String(step).padStart(8, "0")}`);
     if (signal !== "SIGINT") return;

@@ -228,7 +228,7 @@ describe.skipIf(why !== undefined)(`a run of several ranks${why === undefined ? 
     const { code, out, err } = await running.ended;
     expect(code).toBe(expected);
     expect(err).not.toContain("sign of life");
-    const steps = /^stopped\s+(\d+) steps/m.exec(out)?.[1];
+    const steps = /^stopped\s+(\d+) steps?/m.exec(out)?.[1];
     expect((await checkpointsOf(path(run))).at(-1)).toBe(`step-${steps!.padStart(8, "0")}`);
     expect(await metricsOf(path(run))).toHaveLength(Number(steps));
   });

@@ -1,0 +1,148 @@
+// Held-out FVU against L0 of every architecture, and how near JumpReLU's L0 ends to its target, on
+// activations: whole runs of `saetta train`, one after the other. What is there already is not
+// trained again, so that it may be stopped and started.
+// Usage: npm run build && node bench/curves.mjs ACTS FOLDER [--tokens 3M] [--latents 2048]
+// Writes bench/results/curves.md and docs/images/curves.svg from all runs that FOLDER holds.
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { basename, join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { decimals, figure, tableMarkdown } from "../dist/bench/table.js";
+import { machine } from "./machine.mjs";
+
+const { values: asked, positionals } = parseArgs({
+  options: {
+    tokens: { type: "string", default: "3M" },
+    latents: { type: "string", default: "2048" },
+    draw: { type: "boolean", default: false },
+  },
+  allowPositionals: true,
+});
+if (positionals.length !== 2) {
+  console.error("usage: node bench/curves.mjs ACTS FOLDER [--tokens 3M] [--latents 2048] [--draw]");
+  process.exit(2);
+}
+const [acts, folder] = positionals.map((path) => resolve(path));
+process.chdir(fileURLToPath(new URL("..", import.meta.url)));
+mkdirSync(folder, { recursive: true });
+
+const of = (architecture, sparsity) => (architecture === "jumprelu" ? ["--target-l0", sparsity] : ["--k", sparsity]);
+const SEEDS = [0, 1, 2];
+/** What the issue of each line is answered with first. */
+const PLAN = [
+  ...[32].flatMap((k) => SEEDS.flatMap((seed) => ["batchtopk", "topk"].map((name) => [name, k, seed]))),
+  ...[50, 20, 100].flatMap((l0) => SEEDS.map((seed) => ["jumprelu", l0, seed])),
+  ...[
+    ["matryoshka", 32, 0],
+    ["jumprelu", 32, 0],
+  ],
+  ...[64, 16].flatMap((k) => ["topk", "batchtopk", "matryoshka"].map((name) => [name, k, 0])),
+];
+
+function trained([architecture, sparsity, seed]) {
+  const name = `${architecture}-${sparsity}-${seed}`;
+  const kept = join(folder, `${name}.json`);
+  if (existsSync(kept)) return JSON.parse(readFileSync(kept, "utf8"));
+  if (asked.draw) return undefined;
+  const run = join(folder, name);
+  rmSync(run, { recursive: true, force: true });
+  const words = ["train", acts, "--architecture", architecture, ...of(architecture, String(sparsity))];
+  words.push("--latents", asked.latents, "--batch", "1024", "--tokens", asked.tokens, "--seed", String(seed));
+  const { status, stdout } = spawnSync(process.execPath, ["dist/cli.js", ...words, "--out", run, "--json"], {
+    stdio: ["ignore", "pipe", "ignore"],
+    encoding: "utf8",
+  });
+  if (status !== 0) throw new Error(`${words.join(" ")} ended with ${status}`);
+  const { report, tokens } = JSON.parse(stdout);
+  const result = { architecture, sparsity, seed, tokens, latents: Number(asked.latents), ...report };
+  writeFileSync(`${kept}.part`, JSON.stringify(result));
+  renameSync(`${kept}.part`, kept);
+  rmSync(run, { recursive: true });
+  console.log(`${name}: held-out FVU ${figure(report.holdout_fvu)}, L0 ${decimals(report.holdout_l0 ?? report.l0)}`);
+  return result;
+}
+
+const results = PLAN.map(trained).filter((one) => one !== undefined);
+const l0Of = (one) => one.holdout_l0 ?? one.l0;
+const rows = results.map((one) => [
+  one.architecture === "jumprelu" ? `jumprelu, target L0 ${one.sparsity}` : `${one.architecture}, k ${one.sparsity}`,
+  String(one.seed),
+  decimals(l0Of(one)),
+  one.architecture === "jumprelu" ? `${decimals(100 * (l0Of(one) / one.sparsity - 1))} %` : "",
+  one.holdout_fvu.toFixed(4),
+  String(one.dead),
+]);
+const { processor, saetta, date } = machine();
+const report = {
+  title: "Held-out FVU against L0",
+  columns: ["", "seed", "held-out L0", "off target", "held-out FVU", "dead"],
+  rows,
+  notes: [
+    `${asked.latents} latents, ${asked.tokens} rows of ${basename(acts)} in batches of 1,024, everything else by default`,
+  ],
+};
+const lines = [`- ${processor}; saetta ${saetta}; ${date} UTC: node bench/curves.mjs`];
+writeFileSync(
+  "bench/results/curves.md",
+  `# Curves of the architectures\n\n${lines.join("\n")}\n\n${tableMarkdown(report)}\n`,
+);
+writeFileSync("docs/images/curves.svg", drawn(results));
+
+/** FVU against L0, both axes logarithmic; a line through the runs of an architecture. */
+function drawn(points) {
+  const COLOURS = { topk: "#4269d0", batchtopk: "#ff725c", matryoshka: "#3ca951", jumprelu: "#a463f2" };
+  const [width, height, left, top, right, bottom] = [640, 400, 64, 20, 130, 48];
+  const xs = points.map(l0Of);
+  const ys = points.map(({ holdout_fvu: fvu }) => fvu);
+  const scale = (values, from, to) => {
+    const [low, high] = [Math.log(Math.min(...values) * 0.9), Math.log(Math.max(...values) * 1.1)];
+    return (value) => from + ((Math.log(value) - low) / (high - low)) * (to - from);
+  };
+  const x = scale(xs, left, width - right);
+  const y = scale(ys, height - bottom, top);
+  const ticks = (values) => {
+    const all = [
+      0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2, 5, 10, 15, 20, 30, 50, 70, 100, 150, 200,
+    ];
+    return all.filter((one) => one >= Math.min(...values) * 0.9 && one <= Math.max(...values) * 1.1);
+  };
+  const text = (at, words, more = "") =>
+    `<text x="${at[0].toFixed(1)}" y="${at[1].toFixed(1)}" ${more}>${words}</text>`;
+  const line = (a, b) =>
+    `<line x1="${a[0].toFixed(1)}" y1="${a[1].toFixed(1)}" x2="${b[0].toFixed(1)}" y2="${b[1].toFixed(1)}" stroke="#ddd"/>`;
+  const parts = [];
+  for (const tick of ticks(xs))
+    parts.push(
+      line([x(tick), top], [x(tick), height - bottom]),
+      text([x(tick), height - bottom + 18], tick, 'text-anchor="middle"'),
+    );
+  for (const tick of ticks(ys))
+    parts.push(
+      line([left, y(tick)], [width - right, y(tick)]),
+      text([left - 8, y(tick) + 4], tick, 'text-anchor="end"'),
+    );
+  parts.push(text([(left + width - right) / 2, height - 10], "L0 of held-out rows", 'text-anchor="middle"'));
+  parts.push(
+    text(
+      [14, (top + height - bottom) / 2],
+      "held-out FVU",
+      `text-anchor="middle" transform="rotate(-90 14 ${(top + height - bottom) / 2})"`,
+    ),
+  );
+  for (const [place, [name, colour]] of Object.entries(COLOURS).entries()) {
+    const own = points.filter(({ architecture }) => architecture === name).toSorted((a, b) => l0Of(a) - l0Of(b));
+    const at = own.map((one) => [x(l0Of(one)).toFixed(1), y(one.holdout_fvu).toFixed(1)]);
+    parts.push(
+      `<polyline points="${at.map((one) => one.join(",")).join(" ")}" fill="none" stroke="${colour}" stroke-width="1.5"/>`,
+    );
+    parts.push(...at.map(([cx, cy]) => `<circle cx="${cx}" cy="${cy}" r="4" fill="${colour}"/>`));
+    const legend = [width - right + 16, top + 16 + 22 * place];
+    parts.push(
+      `<circle cx="${legend[0]}" cy="${legend[1] - 4}" r="4" fill="${colour}"/>`,
+      text([legend[0] + 12, legend[1]], name),
+    );
+  }
+  const head = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" font-family="system-ui, sans-serif" font-size="13" fill="#333">`;
+  return `${head}\n<rect width="${width}" height="${height}" fill="#fff"/>\n${parts.join("\n")}\n</svg>\n`;
+}
