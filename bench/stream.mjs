@@ -85,7 +85,10 @@ if (asked.sink !== undefined) {
     if (asked.rows === undefined && asked.rounds === undefined) {
       mkdirSync("bench/results", { recursive: true });
       const head = `- ${processor} (${features.join(", ")}); saetta ${saetta}\n- ${date} UTC: node bench/stream.mjs`;
-      writeFileSync("bench/results/stream.md", `# Rows from a stream, measured\n\n${head}\n\n${tableMarkdown(report)}\n`);
+      writeFileSync(
+        "bench/results/stream.md",
+        `# Rows from a stream, measured\n\n${head}\n\n${tableMarkdown(report)}\n`,
+      );
     }
   } finally {
     rmSync(folder, { recursive: true, force: true });
