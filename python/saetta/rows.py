@@ -42,8 +42,8 @@ class Chunk:
 
     def parts(self) -> List[Tuple[Any, int]]:
         """The parts that are there, in the order of a frame, with their bytes per row."""
-        sizes = (self.width * SIZES[self.dtype], 4, 1)
-        return [(part, size) for part, size in zip((self.values, self.tokens, self.mask), sizes) if part is not None]
+        sizes = (4, 1, self.width * SIZES[self.dtype])
+        return [(part, size) for part, size in zip((self.tokens, self.mask, self.values), sizes) if part is not None]
 
 
 def chunk_of(item: Any) -> Chunk:

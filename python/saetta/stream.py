@@ -197,7 +197,7 @@ class Part(NamedTuple):
     rows: int
     #: Bytes of the payload.
     size: int
-    #: Values, and tokens and mask where there are any.
+    #: Tokens and mask where there are any, then values.
     parts: List[Any]
 
 

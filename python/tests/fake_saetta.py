@@ -55,15 +55,15 @@ def main():
             if rows == 0:
                 break
             payload = exactly(stdin, size)
-            at = rows * header["width"] * SIZES[header["dtype"]]
-            frame = {"rows": rows, "values": payload[:at].hex()}
+            at, frame = 0, {"rows": rows}
             if header.get("tokens"):
-                frame["tokens"] = list(struct.unpack(f"<{rows}i", payload[at : at + 4 * rows]))
+                frame["tokens"] = list(struct.unpack(f"<{rows}i", payload[: 4 * rows]))
                 at += 4 * rows
             if header.get("mask"):
-                frame["mask"] = list(payload[at:])
+                frame["mask"] = list(payload[at : at + rows])
                 at += rows
-            assert at == size
+            frame["values"] = payload[at:].hex()
+            assert at + rows * header["width"] * SIZES[header["dtype"]] == size
             received["frames"].append(frame)
             if how == "short":
                 break

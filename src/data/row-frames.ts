@@ -105,13 +105,13 @@ export class FrameReader {
     if (this.#payload.length < bytes) this.#payload = new Uint8Array(Math.ceil(bytes / 4096) * 4096);
     const payload = this.#payload.subarray(0, bytes);
     if ((await this.#into(payload)) < bytes) throw this.#cut();
-    const after = valueBytes + (tokens ? 4 * rows : 0);
+    const maskAt = tokens ? 4 * rows : 0;
+    const valuesAt = bytes - valueBytes;
     return {
       rows,
-      values: payload.subarray(0, valueBytes),
-      // Copied: they need not begin at a multiple of four bytes.
-      tokens: tokens ? new Int32Array(payload.slice(valueBytes, after).buffer) : undefined,
-      mask: mask ? payload.subarray(after) : undefined,
+      values: payload.subarray(valuesAt),
+      tokens: tokens ? new Int32Array(payload.slice(0, maskAt).buffer) : undefined,
+      mask: mask ? payload.subarray(maskAt, valuesAt) : undefined,
     };
   }
 

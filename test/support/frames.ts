@@ -18,7 +18,7 @@ export interface FrameParts {
 
 /** `rows` and `bytes` are what the frame says. */
 export function frameBytes(rows: number, { values, tokens, mask }: FrameParts, bytes?: number): Buffer {
-  const parts = [values, tokens, mask].filter((part) => part !== undefined).map(bytesOf);
+  const parts = [tokens, mask, values].filter((part) => part !== undefined).map(bytesOf);
   const payload = Buffer.concat(parts);
   const head = Buffer.alloc(8);
   head.writeUInt32LE(rows);
