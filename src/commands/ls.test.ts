@@ -130,7 +130,7 @@ it("inspect shows how far a run is before its options, as values", async () => {
 it("a folder of runs names those it holds", async () => {
   const held = /holds 3 autoencoders: begun, old, sweep.new; name one: /;
   const { facts } = await inspect(folder);
-  const autoencoders = ["begun", "old", "sweep.new"].map((path) => expect.objectContaining({ path, format: "saetta" }));
+  const autoencoders = ["begun", "old", "sweep/new"].map((path) => expect.objectContaining({ path, format: "saetta" }));
   expect(facts).toMatchObject({ autoencoders });
   await expect(findSae(folder)).rejects.toThrow(held);
 });
