@@ -129,7 +129,7 @@ async function main(argv: readonly string[]): Promise<number> {
 async function programFor(argv: readonly string[]): Promise<Command> {
   const called = argv.find((word) => COMMANDS.some(({ name }) => name === word));
   const program = new Command("saetta")
-    .description("Trains TopK sparse autoencoders on language-model activations.")
+    .description("Trains sparse autoencoders and transcoders on language-model activations.")
     .version(VERSION)
     .configureHelp({ minWidthToWrap: 24 })
     .exitOverride()
