@@ -157,7 +157,9 @@ async function compare(own: WideStep, expected: WideStep): Promise<number> {
     new Tally().same(`${name}.value`, found.value, codes.value);
   }
   for (const step of [own, expected]) step.rest();
-  const rounding = own.engine.rounding ?? ROUNDING[own.engine.real];
+  const { engine } = own;
+  // Sums of the step, such as a loss's scale, are rounded as the engine stores its numbers.
+  const rounding = Math.max(engine.rounding ?? ROUNDING[engine.real], ROUNDING[engine.numbers]);
   const [found, truth] = [await own.found(), await expected.found()];
   let worst = 0;
   for (const [name, values] of truth) {
