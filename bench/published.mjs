@@ -1,6 +1,6 @@
 // Twenty steps of the published code of SAELens, dictionary_learning and sparsify next to Saetta's:
 // the same start, rows, order and options, on a CPU in float32. published.py runs the libraries and
-// says what Saetta is told; this trains Saetta and compares the losses of every step.
+// says which options Saetta gets; this trains Saetta and compares the losses of every step.
 // Usage: npm run build && node bench/published.mjs PACKAGES [--engine cpu] [--only WORDS] [--keep]
 // PACKAGES: a folder with the package folders sae_lens, dictionary_learning and sparsify;
 // $SAETTA_BENCH_PYTHON: a Python with torch, numpy, safetensors, einops and tqdm. --keep writes
@@ -19,7 +19,7 @@ import { PYTHON } from "./rivals.mjs";
 
 /** What is allowed where nothing differs. */
 const GOAL = 1e-4;
-/** What every case is told, or what the table's notes say. */
+/** The options of every case, or what the table's notes say. */
 const IN_NOTES = [
   "latents",
   "batch",

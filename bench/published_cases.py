@@ -1,4 +1,4 @@
-"""The cases of published.py: for each, what the library is told, what Saetta is told, and what differs. A case has one or more runs; the first is the library as published, the others have one
+"""The cases of published.py: for each, the options of the library, those of Saetta, and what differs. A case has one or more runs; the first is the library as published, the others have one
 difference taken out, which shows that it is the only one."""
 
 import torch

@@ -4,7 +4,6 @@ import { countRows } from "../data/holdout.ts";
 import { checkOut, encode } from "../inference/encode.ts";
 import { loadSae } from "../inference/sae.ts";
 import type { WeightsKind } from "../inference/weights.ts";
-import { messageOf } from "../util/errors.ts";
 import { counted, formatCount } from "../util/format.ts";
 import { snakeCase } from "../util/json.ts";
 import { parseCount } from "../util/numbers.ts";
@@ -14,7 +13,7 @@ import { noteOddities } from "./eval-run.ts";
 import { addFlags, DATA_FLAGS, givenOptions, selectedPath, selectFlag, weightsFlag } from "./flags.ts";
 import { INFERENCE_DTYPE, inferenceEngine } from "./inference-engine.ts";
 import { note } from "./note.ts";
-import { catchSignals } from "./signals.ts";
+import { catchSignals, endStopped } from "./signals.ts";
 
 interface Flags {
   readonly out: string;
@@ -92,9 +91,7 @@ export function encodeCommand(program: Command): void {
         await source.close();
       }
     } catch (thrown) {
-      if (!ending.signal.aborted) throw thrown;
-      process.exitCode = ending.exitCode() || 1;
-      process.stderr.write(`saetta: ${messageOf(thrown)}\n`);
+      endStopped(ending, thrown);
     } finally {
       ending.close();
     }

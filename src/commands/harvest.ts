@@ -2,12 +2,12 @@ import type { Command } from "commander";
 import { harvest } from "../harvest/harvest.ts";
 import { loadModel } from "../language-model/load.ts";
 import { listTensors } from "../language-model/tensors.ts";
-import { messageOf, UsageError } from "../util/errors.ts";
+import { UsageError } from "../util/errors.ts";
 import { parseCount } from "../util/numbers.ts";
 import { createProgressLine, formatCount, formatDuration, type ProgressLine } from "../util/progress.ts";
 import { choice } from "./flags.ts";
 import { note } from "./note.ts";
-import { catchSignals } from "./signals.ts";
+import { catchSignals, endStopped } from "./signals.ts";
 
 interface Flags {
   readonly model: string;
@@ -104,9 +104,7 @@ async function run({ text, tensor, out, json, ...flags }: Flags): Promise<void> 
     const line = `harvested    ${formatCount(rows)} rows of width ${widths}, ${sequences} contexts of ${context}, in ${speed}: ${names}`;
     process.stdout.write(`${json ? JSON.stringify(result) : line}\n`);
   } catch (thrown) {
-    if (!ending.signal.aborted) throw thrown;
-    process.exitCode = ending.exitCode() || 1;
-    process.stderr.write(`saetta: ${messageOf(thrown)}\n`);
+    endStopped(ending, thrown);
   } finally {
     ending.close();
   }

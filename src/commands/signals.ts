@@ -3,6 +3,7 @@
  * SIGTERM ends the process at once.
  */
 
+import { messageOf } from "../util/errors.ts";
 import { EXIT_CODES, onSignals } from "../util/signals.ts";
 
 export interface Ending {
@@ -38,4 +39,14 @@ export function catchSignals(doing: string, quiet = false): Ending {
     does = next;
   };
   return { signal: controller.signal, exitCode: () => code, now, close };
+}
+
+/**
+ * Ends a command whose work a signal stopped, with its line and exit code. Throws `thrown` again
+ * where no signal came.
+ */
+export function endStopped(ending: Ending, thrown: unknown): void {
+  if (!ending.signal.aborted) throw thrown;
+  process.exitCode = ending.exitCode() || 1;
+  process.stderr.write(`saetta: ${messageOf(thrown)}\n`);
 }

@@ -1,5 +1,6 @@
 import type { Command } from "commander";
 import { configFromJson } from "../config.ts";
+import { absolute, modelOf } from "../model-flags.ts";
 import { checkTarget, targetPaths } from "../transcoder-options.ts";
 import { messageOf, SaettaError, UsageError } from "../util/errors.ts";
 import { readTextFile } from "../util/json.ts";
@@ -37,7 +38,6 @@ export function trainCommand(program: Command): void {
       const given = givenOptions(command);
       const { nproc } = flags;
       const options = { ...(await gridFrom(withoutRivals(file?.options ?? {}, given), { ...given, nproc })), ...given };
-      const { absolute, modelOf } = await import("../model-flags.ts");
       const model = modelOf(options);
       const data = paths.length > 0 ? paths : (file?.data ?? (model && []));
       if (data === undefined)
@@ -54,10 +54,8 @@ export function trainCommand(program: Command): void {
           import("./run-to-end.ts"),
         ]);
         const input = streams ? await openRowInput(data[0]!, options) : undefined;
-        const source =
-          model !== undefined
-            ? await openModelRows(model)
-            : (input?.source ?? (await openData(data, { ...options, target: targetPaths(options) })));
+        const made = model === undefined ? input?.source : await openModelRows(model);
+        const source = made ?? (await openData(data, { ...options, target: targetPaths(options) }));
         const recorded = absolute(options);
         try {
           await runToEnd((about) => train(source, { ...recorded, out: flags.out, ...about }), collective, flags);

@@ -17,7 +17,7 @@ export interface Range {
  * Neighbouring rows of 2-D data are often neighbouring tokens: they are held out together, as a
  * sequence would be.
  */
-const ROWS_TOGETHER = 64;
+export const ROWS_TOGETHER = 64;
 
 /**
  * The held-out sequences as ranges of rows, in file order: at least one and not all of those that

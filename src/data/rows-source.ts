@@ -6,6 +6,7 @@
 import { unlessAborted } from "../util/aborted.ts";
 import { BYTES, bytesOf } from "../util/bytes.ts";
 import { SaettaError, UsageError } from "../util/errors.ts";
+import { macrotask } from "../util/macrotask.ts";
 import { mustBe, numberInWords } from "../util/must.ts";
 import { checkRows } from "../util/rows.ts";
 import { bytesPerRow, type Source } from "./source.ts";
@@ -149,9 +150,7 @@ class Reader {
       this.#rest = this.#rest.subarray(part.length);
       this.#at += rows;
       if (performance.now() - breath < BREATH_MS) continue;
-      await new Promise((resolve) => {
-        setImmediate(resolve);
-      });
+      await macrotask();
       breath = performance.now();
     }
   }

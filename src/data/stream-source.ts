@@ -5,12 +5,14 @@
 
 import { unlessAborted } from "../util/aborted.ts";
 import { messageOf, SaettaError, UsageError } from "../util/errors.ts";
+import { macrotask } from "../util/macrotask.ts";
 import { hash32, PURPOSE } from "../util/rng.ts";
 import { checkRows } from "../util/rows.ts";
+import { ROWS_TOGETHER } from "./holdout.ts";
 import { type ExcludePositions, type ExcludeTokens, excludedIds } from "./mask.ts";
 import { MixingBuffer } from "./mixing.ts";
 import { type Frame, FrameReader, type FramesHeader } from "./row-frames.ts";
-import type { Source } from "./source.ts";
+import { bytesPerRow, type Source } from "./source.ts";
 import { StreamEnded } from "./stream-ended.ts";
 
 export interface StreamOptions {
@@ -29,16 +31,12 @@ export interface StreamOptions {
   readonly from?: number | undefined;
   /** Called with what ended the stream in the middle: the rows before it are used. */
   readonly onFailure?: ((error: SaettaError) => void) | undefined;
-  /** Called with the rows that came, as they came, before anything is left out. */
-  readonly onFrame?: ((header: FramesHeader, frame: Frame) => Promise<void>) | undefined;
 }
 
 /** Held-out rows are kept in memory. */
 const MOST_HELD_OUT = 16_384;
 const BUFFER_ROWS = 1_000_000;
 const BUFFER_BYTES = 2 ** 30;
-/** Rows without contexts are held out together, as neighbours are often alike. */
-const ROWS_TOGETHER = 64;
 /** A slow program may let timers and signals in now and then. */
 const BREATH_MS = 10;
 
@@ -69,7 +67,7 @@ export async function openRowStream(
     throw new UsageError("nothing says how many rows to train on", { where, mend: "give --tokens, such as 10M" });
   const held = Math.min(MOST_HELD_OUT, Math.floor(options.holdout * coming));
   const from = options.from ?? 0;
-  const rowBytes = width * (dtype === "f32" ? 4 : 2);
+  const rowBytes = bytesPerRow({ dIn: width, dtype });
   const byDefault = Math.max(1, Math.min(BUFFER_ROWS, Math.floor(BUFFER_BYTES / rowBytes), Math.ceil(coming / 8)));
   const capacity = Math.max(1, Math.min(options.buffer ?? byDefault, coming));
   const mixing = new MixingBuffer(capacity, rowBytes, options.shuffle === false ? undefined : options.seed);
@@ -126,7 +124,6 @@ class RowStream {
   readonly #positions: ReadonlySet<number> | undefined;
   readonly #context: number | undefined;
   readonly #options: StreamOptions;
-  readonly #header: FramesHeader;
   readonly #held: Uint8Array;
   readonly #mostHeld: number;
   heldOut = 0;
@@ -144,10 +141,9 @@ class RowStream {
 
   constructor(frames: FrameReader, header: FramesHeader, mixing: MixingBuffer, options: StreamOptions, held: number) {
     this.#frames = frames;
-    this.#header = header;
     this.#mixing = mixing;
     this.#options = options;
-    this.#rowBytes = header.width * (header.dtype === "f32" ? 4 : 2);
+    this.#rowBytes = bytesPerRow({ dIn: header.width, dtype: header.dtype });
     this.#context = header.context;
     this.#together = header.context ?? ROWS_TOGETHER;
     this.#excluded = excludedIds(options.excludeTokens, header.startToken);
@@ -205,9 +201,7 @@ class RowStream {
       } else if (this.#mixing.size > 0) this.#mixing.take(into, i * this.#rowBytes);
       else throw new StreamEnded(this.#frames.where, i);
       if ((i & 1023) === 1023 && performance.now() - breath > BREATH_MS) {
-        await new Promise((resolve) => {
-          setImmediate(resolve);
-        });
+        await macrotask();
         signal?.throwIfAborted();
         breath = performance.now();
       }
@@ -245,7 +239,6 @@ class RowStream {
         this.#ended = true;
         return false;
       }
-      await this.#options.onFrame?.(this.#header, this.#frame);
       this.#used = this.#usedOf(this.#frame);
       this.#usedSoFar += this.#used.length;
     }

@@ -8,6 +8,7 @@ import { availableParallelism } from "node:os";
 import { dirname } from "node:path";
 import { createHdf5, type Hdf5Writer } from "../formats/hdf5-write.ts";
 import type { Tokenizer } from "../language-model/tokenizer.ts";
+import { stopIf } from "../util/aborted.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { SaettaError, UsageError } from "../util/errors.ts";
 import { relativeTo } from "../util/moved.ts";
@@ -202,9 +203,4 @@ async function writeStates({ options, ids, run }: Job, writers: readonly Hdf5Wri
       await writers[i]!.write("hidden_states", first * context * widths[i]!, bytes);
     options.onProgress?.({ stage: "harvest", done: (first + count) * context, total: ids.length });
   }
-}
-
-function stopIf(signal: AbortSignal | undefined, out: string): void {
-  if (signal?.aborted)
-    throw new SaettaError("stopped before the end; nothing was written", { where: out, cause: signal.reason });
 }

@@ -9,7 +9,7 @@ import { type HubAddress, hubPath } from "./address.ts";
 import { HubError, refusalOf } from "./refusals.ts";
 import { type HubSettings, hubSettings } from "./settings.ts";
 
-/** What is told while files come and go. */
+/** What is reported while files are fetched and sent. */
 export interface HubObserver {
   /** `done` of `total` bytes of a file. */
   progress(name: string, done: number, total: number): void;
@@ -28,7 +28,7 @@ export interface Hub extends HubSettings {
 const SILENT: HubObserver = { progress: () => undefined, note: () => undefined };
 let observer = SILENT;
 
-/** Who is told of all downloads of this process; a library's user is not, by default. */
+/** What all downloads of this process are reported to; by default nothing is to a library user. */
 export function observeHub(by: HubObserver): void {
   observer = by;
 }

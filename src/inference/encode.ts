@@ -7,6 +7,7 @@ import { atMost, type Chunk, rowsOf } from "../data/chunks.ts";
 import { countRows, type Range } from "../data/holdout.ts";
 import type { Source } from "../data/source.ts";
 import { NONE } from "../engine/engine.ts";
+import { stopIf } from "../util/aborted.ts";
 import { SaettaError } from "../util/errors.ts";
 import { makeFolders } from "../util/folders.ts";
 import { VERSION } from "../util/version.ts";
@@ -105,11 +106,6 @@ export async function checkOut({ out, force = false }: Pick<EncodeOptions, "out"
 interface Encoding {
   readonly chunk: Chunk;
   readonly codes: Promise<SparseCodes>;
-}
-
-function stopIf(signal: AbortSignal | undefined, out: string): void {
-  if (signal?.aborted)
-    throw new SaettaError("stopped before the end; nothing was written", { where: out, cause: signal.reason });
 }
 
 /** Codes without the unused slots, in ascending order of the latents. */

@@ -3,6 +3,7 @@
 import { batches, type Ring } from "../data/batches.ts";
 import type { Engine, Hyper, Tensor } from "../engine/engine.ts";
 import { SaettaError } from "../util/errors.ts";
+import { macrotask } from "../util/macrotask.ts";
 import type { RunPlan } from "./plan.ts";
 import { rowsOfReplica } from "./rank-shard.ts";
 import { type HeldOut, readStepMetrics, type StepMetrics } from "./report.ts";
@@ -163,16 +164,6 @@ interface QueuedStep {
   verdict: Promise<Verdict>;
   /** Done when the observers have seen it. */
   seen: Promise<void> | undefined;
-}
-
-/**
- * Lets signals, timers and the run's readers in, for which an engine that computes at the call
- * leaves no gap.
- */
-function macrotask(): Promise<void> {
-  return new Promise((resolve) => {
-    setImmediate(resolve);
-  });
 }
 
 function ringOf(engine: Engine, ring: Tensor): Ring {

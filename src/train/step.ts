@@ -92,7 +92,7 @@ export function createTrainStep(
   /** The step changes it: read before. */
   const readMultiplier = ({ params: { sparsity } }: State, norm: boolean) => {
     multiplier = sparsity && norm ? readReals(engine, sparsity).then(([first]) => first!) : undefined;
-    // Whoever awaits it hears of a failure.
+    // Its reader gets the failure.
     multiplier?.catch(() => undefined);
   };
 
