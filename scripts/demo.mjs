@@ -3,18 +3,14 @@
 import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
+import { evaluate, harvest, report, train } from "./demo-commands.mjs";
 
 process.chdir(fileURLToPath(new URL("..", import.meta.url)));
 let folder = "runs/demo";
 for (let i = 2; existsSync(folder); i++) folder = `runs/demo-${i}`;
 
 const began = performance.now();
-saetta(
-  `harvest --model examples/brown-gpt --text examples/brown.txt.gz --tensor /transformer/h.3/Add_1_output_0 --tokens 250k --out ${folder}/acts.h5`,
-);
-saetta(`train ${folder}/acts.h5 --latents 2048 --k 32 --batch 1024 --tokens 3M --out ${folder}/sae`);
-saetta(`eval ${folder}/sae --features 5`);
-saetta(`report ${folder}/sae --data ${folder}/acts.h5 --out ${folder}/features.html`);
+for (const command of [harvest, train, evaluate, report]) saetta(command(folder));
 console.log(
   `\nDone in ${Math.round((performance.now() - began) / 1000)} s. The autoencoder is in ${folder}/sae. To look at all it learned, open ${folder}/features.html in a browser.`,
 );

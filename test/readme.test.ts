@@ -5,7 +5,9 @@ import { writeActivations } from "./support/activations.ts";
 import { learnableRows } from "./support/memory-source.ts";
 import { type UserFolder, userFolder } from "./support/user.ts";
 
-const EXAMPLES = Array.from(readFileSync("README.md", "utf8").matchAll(/^```ts\n(.*?)^```$/gms), ([, code]) => code!);
+const EXAMPLES = ["README.md", "docs/library.md"].flatMap((page) =>
+  Array.from(readFileSync(page, "utf8").matchAll(/^```ts\n(.*?)^```$/gms), ([, code]) => code!),
+);
 
 /** What the reader has: some rows, and a way to get more of them. */
 const PRELUDE = `
@@ -24,11 +26,12 @@ beforeAll(async () => {
 });
 afterAll(() => user[Symbol.asyncDispose]());
 
-it("the TypeScript of README.md compiles strictly and runs", async () => {
-  expect(EXAMPLES.length).toBeGreaterThanOrEqual(2);
+it("the TypeScript of README.md and docs/library.md compiles strictly and runs", async () => {
+  expect(EXAMPLES.length).toBe(3);
   await user.compile(Object.fromEntries(EXAMPLES.map((code, i) => [`example-${i}`, `${PRELUDE}${code}`])));
   const printed: string[] = [];
   for (const i of EXAMPLES.keys()) printed.push(await user.node(`example-${i}`));
-  expect(printed[0]).toMatch(/^(done|stopped) \{\n {2}k: 32,\n {2}latent: Uint32Array\(96\)/);
-  expect(printed[1]).toMatch(/^10 \d/);
+  expect(printed[0]).toMatch(/^\{\n {2}k: 32,\n {2}latent: Uint32Array\(96\)/);
+  expect(printed[1]).toMatch(/^(done|stopped) \{\n {2}k: 32,\n {2}latent: Uint32Array\(96\)/);
+  expect(printed[2]).toMatch(/^10 \d/);
 }, 180_000);
