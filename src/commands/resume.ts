@@ -1,7 +1,10 @@
 import type { Command } from "commander";
 import { CHANGEABLE, type TrainOptions } from "../config.ts";
+import type { RowKeeper } from "../data/row-keeper.ts";
+import type { Source } from "../data/source.ts";
 import { modelOf } from "../model-flags.ts";
 import { addFlags, givenOptions } from "./flags.ts";
+import { addKeepFlags, type KeepFlags, openKeptRows } from "./keep-rows.ts";
 import { openModelRows } from "./model-rows.ts";
 import { note } from "./note.ts";
 import { nprocOption } from "./nproc.ts";
@@ -10,12 +13,12 @@ import { gridFrom, inRanks } from "./ranks.ts";
 import { isRowStream, openRowInput, type RowInput } from "./row-stream.ts";
 import type { RunFlags } from "./run-to-end.ts";
 
-interface Flags extends RunFlags {
+interface Flags extends RunFlags, KeepFlags {
   readonly data?: readonly string[];
 }
 
 /** New rows for a run that was trained on a stream: the ones that it saw cannot come again. */
-async function continued(dir: string, path: string, given: TrainOptions): Promise<RowInput> {
+async function continued(dir: string, path: string, given: TrainOptions, keep?: RowKeeper): Promise<RowInput> {
   const [{ newestCheckpoint }, { readRunConfig }] = await Promise.all([
     import("../checkpoint/load.ts"),
     import("../train/run-folder.ts"),
@@ -28,7 +31,7 @@ async function continued(dir: string, path: string, given: TrainOptions): Promis
     note(
       `the run has taken ${row.toLocaleString("en-US")} rows, which do not come again: the stream continues with its first row, and other rows are held out`,
     );
-  return openRowInput(path, { ...options, ...given }, row);
+  return openRowInput(path, { ...options, ...given }, { keep, from: row });
 }
 
 export function resumeCommand(program: Command): void {
@@ -37,7 +40,7 @@ export function resumeCommand(program: Command): void {
     .description("go on with a run from its last checkpoint; --tokens or --epochs extend it")
     .argument("<run>", "run folder")
     .addHelpText("after", "\nExample:\n  saetta resume runs/first --tokens 20M\n");
-  addPageFlags(addFlags(command))
+  addPageFlags(addKeepFlags(addFlags(command)))
     .option("--data <files...>", "where the data is now, if it was moved")
     .addOption(nprocOption())
     .option("--json", "print the result as one JSON object")
@@ -50,22 +53,35 @@ export function resumeCommand(program: Command): void {
       const { shards, replicas, engine } = { ...(await gridFrom(options, { ...given, nproc: flags.nproc })), ...given };
       await inRanks({ shards, replicas, engine, nproc: flags.nproc }, async (collective) => {
         const [{ resume }, { runToEnd }] = await Promise.all([import("../train/resume.ts"), import("./run-to-end.ts")]);
-        const input = (await isRowStream(flags.data)) ? await continued(dir, flags.data![0]!, given) : undefined;
-        const model = modelOf({ ...options, ...given });
-        const rows = model !== undefined && flags.data === undefined ? await openModelRows(model) : input?.source;
-        const data = rows ?? flags.data;
+        const streams = await isRowStream(flags.data);
+        const model = flags.data === undefined ? modelOf({ ...options, ...given }) : undefined;
+        const kept = await openKeptRows(flags, (streams || model !== undefined) && collective.grid.size === 1);
+        const { keeper } = kept;
+        let rows: Source | undefined;
         try {
-          await runToEnd((about) => resume(dir, { ...given, ...(data && { data }), ...about }), collective, flags);
+          const input = streams ? await continued(dir, flags.data![0]!, given, keeper) : undefined;
+          rows = model === undefined ? input?.source : await openModelRows(model, keeper);
+          const data = rows ?? flags.data;
+          await runToEnd(
+            (about) => resume(dir, { ...given, ...(data && { data }), ...about, signal: kept.signal(about.signal) }),
+            collective,
+            flags,
+          );
           input?.check();
         } finally {
           await rows?.close();
+          await kept.finish();
         }
       });
     });
   // The others are understood too, to say what they are fixed at.
   for (const option of command.options) {
     option.description = option.description.replace(/ \(default: .*\)$/, ""); // here it is what the run has
-    if (![...CHANGEABLE, "data", "target", "json", "nproc", "serve", "port"].includes(option.attributeName()))
+    if (
+      ![...CHANGEABLE, "data", "target", "json", "nproc", "serve", "port", "keepRows", "keepDtype"].includes(
+        option.attributeName(),
+      )
+    )
       option.hideHelp();
   }
 }

@@ -3,6 +3,7 @@
 import { stat } from "node:fs/promises";
 import { connect } from "node:net";
 import { type TrainOptions, withDefaults } from "../config.ts";
+import type { RowKeeper } from "../data/row-keeper.ts";
 import type { Source } from "../data/source.ts";
 import { messageOf, SaettaError, UsageError } from "../util/errors.ts";
 
@@ -22,8 +23,12 @@ export async function isRowStream(data: readonly string[] | undefined): Promise<
   return streams;
 }
 
-/** `from`: rows that the run which is continued has taken already. */
-export async function openRowInput(path: string, asked: TrainOptions, from = 0): Promise<RowInput> {
+/** `from`: rows that the run which is continued has taken already. `keep`: gets all that is read. */
+export async function openRowInput(
+  path: string,
+  asked: TrainOptions,
+  { keep, from = 0 }: { readonly keep?: RowKeeper | undefined; readonly from?: number } = {},
+): Promise<RowInput> {
   if (asked.target !== undefined)
     throw new UsageError("--target needs files: rows of a stream have no targets", { mend: "leave it out" });
   if (asked.epochs !== undefined && asked.epochs !== 1)
@@ -34,7 +39,7 @@ export async function openRowInput(path: string, asked: TrainOptions, from = 0):
   const chunks = path === "-" ? standardInput() : await connected(path);
   let failure: SaettaError | undefined;
   const source = await openRowStream(chunks, where, {
-    ...{ tokens, holdout, excludeTokens, excludePositions, seed, buffer, shuffle, from },
+    ...{ tokens, holdout, excludeTokens, excludePositions, seed, buffer, shuffle, from, keep },
     onFailure: (error) => {
       failure = error;
     },

@@ -1,10 +1,12 @@
 import type { Command } from "commander";
 import { configFromJson } from "../config.ts";
+import type { Source } from "../data/source.ts";
 import { absolute, modelOf } from "../model-flags.ts";
 import { checkTarget, targetPaths } from "../transcoder-options.ts";
 import { messageOf, SaettaError, UsageError } from "../util/errors.ts";
 import { readTextFile } from "../util/json.ts";
 import { addFlags, givenOptions } from "./flags.ts";
+import { addKeepFlags, type KeepFlags, openKeptRows } from "./keep-rows.ts";
 import { openModelRows } from "./model-rows.ts";
 import { nprocOption } from "./nproc.ts";
 import { addPageFlags, checkPageFlags } from "./page.ts";
@@ -12,7 +14,7 @@ import { gridFrom, inRanks } from "./ranks.ts";
 import { isRowStream, openRowInput } from "./row-stream.ts";
 import type { RunFlags } from "./run-to-end.ts";
 
-interface Flags extends RunFlags {
+interface Flags extends RunFlags, KeepFlags {
   readonly out?: string;
   readonly config?: string;
 }
@@ -26,7 +28,7 @@ export function trainCommand(program: Command): void {
       "files or folders of activations: HDF5, npy, safetensors, Arrow, torch; [rows, width] or [sequences, tokens, width]; - or a socket: rows in frames, from a program",
     )
     .addHelpText("after", "\nExample:\n  saetta train acts.h5 --latents 4096 --k 32 --tokens 10M --out runs/first\n");
-  addPageFlags(addFlags(command))
+  addPageFlags(addKeepFlags(addFlags(command)))
     .option("--out <dir>", "run folder (default: runs/<data>-<UTC time>)")
     .option("--config <file>", "options from a JSON file, such as the config.json of a run; flags beat it")
     .addOption(nprocOption())
@@ -53,15 +55,24 @@ export function trainCommand(program: Command): void {
           import("../train/train.ts"),
           import("./run-to-end.ts"),
         ]);
-        const input = streams ? await openRowInput(data[0]!, options) : undefined;
-        const made = model === undefined ? input?.source : await openModelRows(model);
-        const source = made ?? (await openData(data, { ...options, target: targetPaths(options) }));
-        const recorded = absolute(options);
+        const kept = await openKeptRows(flags, (streams || model !== undefined) && collective.grid.size === 1);
+        const { keeper } = kept;
+        const recorded = { ...absolute(options), out: flags.out };
+        let source: Source | undefined;
         try {
-          await runToEnd((about) => train(source, { ...recorded, out: flags.out, ...about }), collective, flags);
+          const input = streams ? await openRowInput(data[0]!, options, { keep: keeper }) : undefined;
+          const made = model === undefined ? input?.source : await openModelRows(model, keeper);
+          const rows = made ?? (await openData(data, { ...options, target: targetPaths(options) }));
+          source = rows;
+          await runToEnd(
+            (about) => train(rows, { ...recorded, ...about, signal: kept.signal(about.signal) }),
+            collective,
+            flags,
+          );
           input?.check();
         } finally {
-          await source.close();
+          await source?.close();
+          await kept.finish();
         }
       });
     });

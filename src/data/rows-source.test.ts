@@ -1,6 +1,10 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { float32Of } from "../util/bytes.ts";
 import { SaettaError, UsageError } from "../util/errors.ts";
+import { openSource } from "./open.ts";
 import { fromRows, keepingHead, type RowChunk } from "./rows-source.ts";
 import type { Source } from "./source.ts";
 
@@ -22,6 +26,25 @@ async function rowsOf(source: Source, first: number, count: number, signal?: Abo
 }
 
 const range = (first: number, count: number) => Array.from({ length: count }, (_, i) => first + i);
+
+it.each([
+  ["function", () => () => chunks([3, 4], 30)],
+  ["iterable", () => chunks([3, 4], 40)],
+] as const)("rows of a(n) %s are kept once, and only those that are read", async (_, begin) => {
+  const folder = await mkdtemp(join(tmpdir(), "saetta-kept-"));
+  try {
+    const source = fromRows(begin(), { dIn: 2, rows: 30, keep: { folder } });
+    await rowsOf(source, 0, 20);
+    if (source.stream === "again") await rowsOf(source, 0, 30);
+    else await rowsOf(source, 20, 10);
+    await source.close();
+    const files = await openSource([folder]);
+    expect(await rowsOf(files, 0, files.rows)).toEqual(range(0, 30));
+    await files.close();
+  } finally {
+    await rm(folder, { recursive: true });
+  }
+});
 
 describe("rows of a function", () => {
   it.each([

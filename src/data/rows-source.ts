@@ -9,6 +9,7 @@ import { SaettaError, UsageError } from "../util/errors.ts";
 import { macrotask } from "../util/macrotask.ts";
 import { mustBe, numberInWords } from "../util/must.ts";
 import { checkRows } from "../util/rows.ts";
+import { type KeepOptions, RowKeeper } from "./row-keeper.ts";
 import { bytesPerRow, type Source } from "./source.ts";
 import { StreamEnded } from "./stream-ended.ts";
 
@@ -23,6 +24,8 @@ export interface RowsOptions {
   readonly dIn: number;
   /** Rows in all. What comes after them is not asked for. */
   readonly rows: number;
+  /** Also writes the rows, once, as files in this folder. They are whole once the source is closed. */
+  readonly keep?: KeepOptions | undefined;
 }
 
 const NAME = "fromRows";
@@ -44,8 +47,8 @@ export function fromRows(rows: Rows | (() => Rows), options: RowsOptions): Sourc
     if (!Number.isSafeInteger(value) || value < 1)
       throw new UsageError(mustBe(name, numberInWords({ least: 1 }, "whole number"), value), { where: NAME });
   }
-  const { dIn, rows: total } = options;
-  const reader = new Reader(rows, dIn, total);
+  const { dIn, rows: total, keep } = options;
+  const reader = new Reader(rows, dIn, total, keep);
   const close = () => reader.close();
   return {
     description: `rows of the program: ${total.toLocaleString("en-US")} x ${dIn} f32`,
@@ -116,11 +119,16 @@ class Reader {
   #pending: Promise<IteratorResult<RowChunk, unknown>> | undefined;
   #turn: Promise<unknown> = Promise.resolve();
   #closed = false;
+  readonly #keep: KeepOptions | undefined;
+  #keeper: RowKeeper | undefined;
+  /** Rows that were kept. */
+  #kept = 0;
 
-  constructor(rows: Rows | (() => Rows), dIn: number, total: number) {
+  constructor(rows: Rows | (() => Rows), dIn: number, total: number, keep: KeepOptions | undefined) {
     this.#rows = rows;
     this.#dIn = dIn;
     this.#total = total;
+    this.#keep = keep;
   }
 
   read(first: number, count: number, into: Uint8Array, signal?: AbortSignal): Promise<void> {
@@ -132,6 +140,7 @@ class Reader {
   async close(): Promise<void> {
     this.#closed = true;
     await this.#end();
+    await this.#keeper?.close();
   }
 
   async #read(first: number, count: number, into: Uint8Array, signal: AbortSignal | undefined): Promise<void> {
@@ -209,7 +218,23 @@ class Reader {
         },
       );
     }
-    return this.#checked(value);
+    const chunk = this.#checked(value);
+    await this.#keepNew(chunk);
+    return chunk;
+  }
+
+  /** Keeps what of the chunk at the row that comes next was not kept before. */
+  async #keepNew(chunk: Float32Array): Promise<void> {
+    const [begin, end] = [this.#at, Math.min(this.#total, this.#at + chunk.length / this.#dIn)];
+    if (this.#keep === undefined || end <= this.#kept) return;
+    if (this.#keeper === undefined) {
+      this.#keeper = await RowKeeper.open(this.#keep);
+      await this.#keeper.begin({ width: this.#dIn, dtype: "f32" });
+    }
+    const first = Math.max(begin, this.#kept);
+    const values = bytesOf(chunk.subarray((first - begin) * this.#dIn, (end - begin) * this.#dIn));
+    await this.#keeper.add({ rows: end - first, values });
+    this.#kept = end;
   }
 
   #checked(chunk: unknown): Float32Array {

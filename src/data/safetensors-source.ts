@@ -10,7 +10,9 @@ import {
   type Safetensors,
   type SafetensorsEntry,
 } from "../formats/safetensors.ts";
+import { bytesOf, float32Of } from "../util/bytes.ts";
 import { closedOnFailure } from "../util/closing.ts";
+import { checkRoom } from "../util/rows.ts";
 import {
   arraySource,
   axesOf,
@@ -22,6 +24,7 @@ import {
   originOf,
   plainRows,
 } from "./array-source.ts";
+import { decodeInt8, SCALES } from "./int8-rows.ts";
 import { CHUNK_DATASET, chunkOrigin } from "./llamascopium.ts";
 import { rowType } from "./row-type.ts";
 import { rowsBeside } from "./side-arrays.ts";
@@ -58,7 +61,11 @@ async function sourceOf(file: Safetensors, name: string, chunk: Origin, as: Open
   const rows = shape.slice(0, -1).reduce((product, size) => product * size, 1);
   const read = readerOf(file, entry, width);
   const refusal = `${words} does not hold F16, BF16, F32 or F64`;
-  const typed = await rowType({ words, dtype: entry.dtype.toLowerCase(), refusal, rows, width, read }, as, path);
+  const scaled = scaledReader(file, name, entry, read);
+  const typed =
+    scaled === undefined
+      ? await rowType({ words, dtype: entry.dtype.toLowerCase(), refusal, rows, width, read }, as, path)
+      : ({ dtype: "f32", notes: [] } as const);
   const others = [...tensors].map(([each, it]) => ({
     name: each,
     dtype: it.dtype.toLowerCase(),
@@ -72,7 +79,7 @@ async function sourceOf(file: Safetensors, name: string, chunk: Origin, as: Open
     dtype: typed.dtype,
     grain: 1,
     origin: { ...chunk, ...originOf(attributesOf(file), path) },
-    read,
+    read: scaled ?? read,
     ...beside,
     notes: [...typed.notes, ...beside.notes],
     close: () => file.close(),
@@ -86,6 +93,31 @@ function readerOf(
 ): Source["read"] {
   const elements = shape.reduce((product, size) => product * size, 1);
   return plainRows(handle, path, begin, elements / width, width * SAFETENSORS_DTYPES[dtype]);
+}
+
+/**
+ * The rows as f32, where they are int8 with scales next to them: a float32 per row. undefined for
+ * any others.
+ */
+function scaledReader(
+  file: Safetensors,
+  name: string,
+  { dtype, shape }: SafetensorsEntry,
+  read: Source["read"],
+): Source["read"] | undefined {
+  const entry = file.tensors.get(name.replace(/[^.]*$/, SCALES));
+  const fits = entry?.dtype === "F32" && entry.shape.join() === shape.slice(0, -1).join();
+  if (dtype !== "I8" || entry === undefined || !fits) return undefined;
+  const width = shape.at(-1) as number;
+  const readScales = readerOf(file, entry, 1);
+  return async (first, count, into) => {
+    const [values, scales] = [new Int8Array(count * width), new Float32Array(count)];
+    await Promise.all([read(first, count, bytesOf(values)), readScales(first, count, bytesOf(scales))]);
+    checkRoom(into, count, 4 * width);
+    const numbers = float32Of(into.subarray(0, 4 * count * width));
+    decodeInt8(values, width, scales, numbers);
+    if (numbers.buffer !== into.buffer) into.set(bytesOf(numbers)); // where it began between numbers
+  };
 }
 
 /** The metadata, with a start token of digits as the number that it is. */

@@ -12,7 +12,8 @@ import { ROWS_TOGETHER } from "./holdout.ts";
 import { type ExcludePositions, type ExcludeTokens, excludedIds } from "./mask.ts";
 import { MixingBuffer } from "./mixing.ts";
 import { type Frame, FrameReader, type FramesHeader } from "./row-frames.ts";
-import { bytesPerRow, type Source } from "./source.ts";
+import type { RowKeeper } from "./row-keeper.ts";
+import { bytesPerRow, type Origin, type Source } from "./source.ts";
 import { StreamEnded } from "./stream-ended.ts";
 
 export interface StreamOptions {
@@ -29,6 +30,8 @@ export interface StreamOptions {
   readonly shuffle?: boolean | undefined;
   /** Rows that the run that is continued has taken from an earlier stream. */
   readonly from?: number | undefined;
+  /** Gets every frame that is read, before anything is left out or mixed. */
+  readonly keep?: RowKeeper | undefined;
   /** Called with what ended the stream in the middle: the rows before it are used. */
   readonly onFailure?: ((error: SaettaError) => void) | undefined;
 }
@@ -71,6 +74,8 @@ export async function openRowStream(
   const byDefault = Math.max(1, Math.min(BUFFER_ROWS, Math.floor(BUFFER_BYTES / rowBytes), Math.ceil(coming / 8)));
   const capacity = Math.max(1, Math.min(options.buffer ?? byDefault, coming));
   const mixing = new MixingBuffer(capacity, rowBytes, options.shuffle === false ? undefined : options.seed);
+  const origin = originOf(header);
+  await options.keep?.begin({ width, dtype, context, origin });
   const stream = new RowStream(frames, header, mixing, options, held);
   await stream.fill();
   const rows = options.tokens ?? stream.expected(coming);
@@ -84,12 +89,7 @@ export async function openRowStream(
     dtype,
     sequence: undefined,
     grain: 1,
-    origin: {
-      ...(header.model === undefined ? {} : { model: header.model }),
-      ...(header.tensor === undefined ? {} : { tensor: header.tensor }),
-      ...(header.tokenizer === undefined ? {} : { tokenizer: header.tokenizer }),
-      ...(header.startToken === undefined ? {} : { startToken: header.startToken }),
-    },
+    origin,
     stream: "once",
     ...(from === 0 ? {} : { from }),
     ready: mixing.size,
@@ -108,6 +108,11 @@ export async function openRowStream(
     locate: (row) => `${where}, row ${row} as it left the mixing buffer`,
     close: () => frames.close(),
   };
+}
+
+function originOf({ model, tensor, tokenizer, startToken }: FramesHeader): Origin {
+  const all = Object.entries({ model, tensor, tokenizer, startToken });
+  return Object.fromEntries(all.filter(([, value]) => value !== undefined));
 }
 
 function notesOf({ tokens, startToken }: FramesHeader, { excludeTokens }: StreamOptions): readonly string[] {
@@ -211,7 +216,7 @@ class RowStream {
 
   /** A frame that was asked for is kept where the wait for it is given up. */
   async #nextFrame(signal?: AbortSignal): Promise<Frame | undefined> {
-    this.#asked ??= this.#frames.next().catch((thrown: unknown) => {
+    this.#asked ??= this.#keptFrame().catch((thrown: unknown) => {
       const error = thrown instanceof SaettaError ? thrown : this.#broken(thrown);
       if (this.#options.onFailure === undefined) throw error;
       this.#options.onFailure(error);
@@ -220,6 +225,12 @@ class RowStream {
     this.#asked.catch(() => undefined);
     const frame = await unlessAborted(this.#asked, signal);
     this.#asked = undefined;
+    return frame;
+  }
+
+  async #keptFrame(): Promise<Frame | undefined> {
+    const frame = await this.#frames.next();
+    if (frame !== undefined) await this.#options.keep?.add(frame);
     return frame;
   }
 

@@ -6,9 +6,9 @@
  * its offset.
  */
 
-import { type FileHandle, open, rename, rm, stat } from "node:fs/promises";
+import { type FileHandle, open, rename, rm } from "node:fs/promises";
 import { dirname } from "node:path";
-import { refuseWriting } from "../util/atomic-write.ts";
+import { refuseExisting, refuseWriting } from "../util/atomic-write.ts";
 import { BYTES, pieces } from "../util/bytes.ts";
 import { hasCode, messageOf, SaettaError } from "../util/errors.ts";
 import { encodeDatatype, encodeStringType, type Hdf5WrittenDType } from "./hdf5-datatype.ts";
@@ -159,16 +159,6 @@ class File implements Hdf5Writer {
     await this.#handle.close(); // again is harmless
     await rm(this.#temporary, { force: true });
   }
-}
-
-async function refuseExisting(path: string): Promise<void> {
-  try {
-    await stat(path);
-  } catch (cause) {
-    if (hasCode(cause, "ENOENT")) return;
-    refuseWriting(path, cause);
-  }
-  throw new SaettaError("exists already", { where: path, mend: "remove it or choose another name" });
 }
 
 /** Adds [from, to) to the sorted, merged ranges. */

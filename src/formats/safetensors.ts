@@ -185,11 +185,13 @@ export interface SafetensorsPart {
 
 /**
  * Where everything stands in a file of these parts: its first bytes, where the data of each part
- * begin, and the size of the whole.
+ * begin, and the size of the whole. `headBytes`: the size of the first bytes, where it is to be larger
+ * than they need.
  */
 export function layOut(
   parts: readonly Omit<SafetensorsPart, "bytes">[],
   metadata: Readonly<Record<string, string>> = {},
+  { headBytes = 0 }: { readonly headBytes?: number } = {},
 ): { readonly head: Uint8Array; readonly begins: readonly number[]; readonly size: number } {
   const header: Record<string, unknown> = Object.keys(metadata).length > 0 ? { [METADATA]: metadata } : {};
   const begins: number[] = [];
@@ -202,7 +204,7 @@ export function layOut(
     header[name] = { dtype, shape, data_offsets: [begins.at(-1), end] };
   }
   const text = new TextEncoder().encode(JSON.stringify(header));
-  const padded = Math.ceil(text.byteLength / 8) * 8;
+  const padded = Math.max(Math.ceil(text.byteLength / 8) * 8, headBytes - 8);
   const head = new Uint8Array(8 + padded).fill(" ".charCodeAt(0));
   new DataView(head.buffer).setBigUint64(0, BigInt(padded), true);
   head.set(text, 8);

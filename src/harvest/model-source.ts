@@ -4,7 +4,8 @@
  */
 
 import { availableParallelism } from "node:os";
-import type { Source } from "../data/source.ts";
+import type { RowKeeper } from "../data/row-keeper.ts";
+import type { Origin, Source } from "../data/source.ts";
 import { checkRows } from "../util/rows.ts";
 import { type HarvestProgress, tokenize } from "./harvest.ts";
 import { openModelRun } from "./model-run.ts";
@@ -16,6 +17,8 @@ export interface ModelSourceOptions {
   readonly tensor: string;
   /** Tokens per context; default: what the model can take, at most 1024. */
   readonly context?: number | undefined;
+  /** Gets the rows of every batch of contexts when they are computed for the first time. */
+  readonly keep?: RowKeeper | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: ((progress: HarvestProgress) => void) | undefined;
 }
@@ -51,12 +54,28 @@ export async function openModelSource(options: ModelSourceOptions): Promise<Sour
   const dIn = run.widths[0]!;
   const rowBytes = 2 * dIn;
   const grain = batch * context;
+  const origin: Origin = {
+    model: run.model.path,
+    modelSha256: run.model.sha256,
+    tensor,
+    tokenizer: run.tokenizer.path,
+    startToken: run.tokenizer.startToken,
+  };
+  const { keep } = options;
+  await keep?.begin({ width: dIn, dtype: "f16", context, origin });
+  const kept = new Set<number>();
   /** The batch that was computed last: reads may end within one. */
   let last: { readonly batch: number; readonly bytes: Uint8Array } | undefined;
   const batchOf = async (number: number): Promise<Uint8Array> => {
     if (last?.batch === number) return last.bytes;
     const first = number * batch;
-    const [bytes] = await run.states(ids, first, Math.min(batch, ids.length / context - first));
+    const count = Math.min(batch, ids.length / context - first);
+    const [bytes] = await run.states(ids, first, count);
+    if (keep !== undefined && !kept.has(number)) {
+      const tokens = ids.subarray(first * context, (first + count) * context);
+      await keep.add({ rows: tokens.length, values: bytes!, tokens });
+      kept.add(number);
+    }
     last = { batch: number, bytes: bytes! };
     return bytes!;
   };
@@ -71,13 +90,7 @@ export async function openModelSource(options: ModelSourceOptions): Promise<Sour
     sequence: context,
     grain,
     computed: grain,
-    origin: {
-      model: run.model.path,
-      modelSha256: run.model.sha256,
-      tensor,
-      tokenizer: run.tokenizer.path,
-      startToken: run.tokenizer.startToken,
-    },
+    origin,
     read(first, count, into, signal) {
       checkRows(first, count, ids.length);
       // The model is run by one caller at a time.

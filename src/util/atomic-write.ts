@@ -1,6 +1,6 @@
 /** Files that are there whole or not at all: written aside, synced, renamed. */
 
-import { type FileHandle, open, rename, rm } from "node:fs/promises";
+import { type FileHandle, open, rename, rm, stat } from "node:fs/promises";
 import { pieces } from "./bytes.ts";
 import { hasCode, messageOf, SaettaError } from "./errors.ts";
 
@@ -22,9 +22,9 @@ export class AtomicFile {
     return new AtomicFile(path, aside, await open(aside, "w").catch((cause: unknown) => refuseWriting(path, cause)));
   }
 
-  /** Appends the bytes. */
-  async write(bytes: Uint8Array): Promise<void> {
-    await appendTo(this.#file, bytes, this.#path);
+  /** Appends the bytes, or writes them from byte `at` on. */
+  async write(bytes: Uint8Array, at?: number): Promise<void> {
+    await appendTo(this.#file, bytes, this.#path, at);
   }
 
   /** Replaces the file at the path, if there is one. */
@@ -62,11 +62,19 @@ export async function atomicWrite(
   }
 }
 
-/** Appends bytes to a file. Throws SaettaError that names `path`. */
-export async function appendTo(file: FileHandle, bytes: Uint8Array, path: string): Promise<void> {
+/**
+ * Appends bytes to a file, or writes them from byte `at` on. Throws SaettaError that names `path`.
+ */
+export async function appendTo(file: FileHandle, bytes: Uint8Array, path: string, at?: number): Promise<void> {
+  let next = at;
   try {
-    for (const piece of pieces(bytes))
-      for (let done = 0; done < piece.length; ) done += (await file.write(piece, done)).bytesWritten;
+    for (const piece of pieces(bytes)) {
+      for (let done = 0; done < piece.length; ) {
+        const { bytesWritten } = await file.write(piece, done, piece.length - done, next);
+        done += bytesWritten;
+        if (next !== undefined) next += bytesWritten;
+      }
+    }
   } catch (cause) {
     refuseWriting(path, cause);
   }
@@ -80,4 +88,15 @@ export function refuseWriting(path: string, cause: unknown): never {
     cause,
     ...(full ? { mend: "free some space or write elsewhere" } : {}),
   });
+}
+
+/** Throws SaettaError where there is something at `path`. */
+export async function refuseExisting(path: string): Promise<void> {
+  try {
+    await stat(path);
+  } catch (cause) {
+    if (hasCode(cause, "ENOENT")) return;
+    refuseWriting(path, cause);
+  }
+  throw new SaettaError("exists already", { where: path, mend: "remove it or choose another name" });
 }

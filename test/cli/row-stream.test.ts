@@ -154,3 +154,88 @@ describe("saetta train -", () => {
     expect(code).toBe(exit);
   });
 });
+
+describe("saetta train - --keep-rows", () => {
+  const options = [...SMALL, "--holdout", "0", "--no-shuffle", "--epochs", "1"];
+
+  it("writes the rows as files that train to the same bits", async () => {
+    const [streamed, filed, kept] = [fresh(), fresh(), fresh()];
+    const header = headerBytes({ width: D, dtype: "f32", rows: ROWS });
+    const words = ["train", "-", ...options, "--buffer", String(ROWS), "--keep-rows", kept, "--out", streamed];
+    const { code, err } = await fed([header, ...frames(0, ROWS), END], ...words);
+    expect({ code, err }).toEqual({ code: 0, err: `saetta: note: 960 rows kept in ${kept}, in 1 file\n` });
+    expect((await saetta(folder, "train", kept, ...options, "--out", filed)).code).toBe(0);
+    expect(await weights(streamed)).toEqual(await weights(filed));
+    const again = await fed([header], "train", "-", ...options, "--keep-rows", kept, "--out", fresh());
+    expect(again.err).toContain(`${kept}: the folder is not empty; name another`);
+    expect(again.code).toBe(2);
+  });
+
+  it("writes int8, which every command reads", async () => {
+    const [run, kept] = [fresh(), fresh()];
+    const header = headerBytes({ width: D, dtype: "f32", rows: ROWS });
+    const words = ["--keep-rows", kept, "--keep-dtype", "int8", "--out", run];
+    expect((await fed([header, ...frames(0, ROWS), END], "train", "-", ...options, ...words)).code).toBe(0);
+    expect((await saetta(folder, "train", kept, ...options, "--out", fresh())).code).toBe(0);
+    for (const command of [
+      ["eval", run, kept],
+      ["report", run, "--data", kept, "--out", `${run}.html`],
+      ["encode", run, kept, "--out", `${run}.npz`],
+      ["inspect", kept],
+      ["inspect", join(kept, "rows-000000.safetensors")],
+    ]) {
+      const { code, err } = await saetta(folder, ...command);
+      expect({ command, code, err: code === 0 ? "" : err }).toEqual({ command, code: 0, err: "" });
+    }
+  });
+
+  it("ends with a checkpoint and one line where a file cannot be written, and leaves no part of one", async () => {
+    const [run, kept] = [fresh(), fresh()];
+    const wide = 512;
+    const values = learnableRows(128, wide, 12);
+    const bytes = Buffer.concat([
+      headerBytes({ width: wide, dtype: "f32", rows: 1024 }),
+      ...Array.from({ length: 8 }, () => frameBytes(128, { values })),
+      END,
+    ]);
+    // A file of the shell's limit is as good as a full disk: the kept rows are larger, a checkpoint is not.
+    const words = [
+      "train",
+      "-",
+      "--engine",
+      "reference",
+      "--latents",
+      "2",
+      "--k",
+      "1",
+      "--auxk",
+      "0",
+      "--batch",
+      "128",
+    ];
+    const more = ["--buffer", "64", "--holdout", "0", "--checkpoint-every", "0", "--keep-rows", kept, "--out", run];
+    const script = 'ulimit -f 1024 && exec "$0" "$@"';
+    const child = spawn("bash", ["-c", script, process.execPath, CLI, ...words, ...more], { cwd: folder });
+    let err = "";
+    child.stderr.on("data", (text) => {
+      err += text;
+    });
+    child.stdin.on("error", () => undefined);
+    child.stdin.end(bytes);
+    const [code] = await once(child, "close");
+    expect(err).toMatch(new RegExp(`^saetta: ${kept}/rows-000000.safetensors: cannot be written \\(.*\\)$`, "m"));
+    expect(code).toBe(1);
+    expect(existsSync(join(folder, kept))).toBe(false);
+    expect(await checkpointsOf(join(folder, run))).toHaveLength(1);
+  });
+
+  it.each([
+    [["acts.h5", "--keep-rows", "kept"], "--keep-rows is for rows of a stream or of --model"],
+    [["acts.h5", "--keep-dtype", "f16"], "--keep-dtype needs --keep-rows"],
+    [["-", "--keep-rows", "kept", "--keep-dtype", "f64"], "--keep-dtype must be f16, bf16, f32 or int8"],
+  ])("%#: refuses what makes no sense", async (words, message) => {
+    const { code, err } = await saetta(folder, "train", ...words, ...SMALL, "--out", fresh());
+    expect(err).toContain(message);
+    expect(code).toBe(2);
+  });
+});

@@ -3,6 +3,7 @@ import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
+import { openSource } from "../../src/data/open.ts";
 import { tinyModel, tinyTokenizer } from "../support/onnx.ts";
 import { checkpointOf, checkpointsOf } from "../support/runs.ts";
 import { saetta } from "./saetta.ts";
@@ -50,6 +51,32 @@ it("trains on a model without a file, over several epochs; a resumed run has the
     model: join(folder, "model"),
     tensor: "doubled",
   });
+});
+
+it("keeps every context once, as saetta harvest would write it", async () => {
+  const kept = ["--keep-rows", "kept", "--epochs", "2", "--exclude-tokens", "none"];
+  const { code, err } = await saetta(folder, "train", ...MODEL, ...SMALL, ...kept, "--out", "keeps");
+  expect(code).toBe(0);
+  expect(err).toMatch(/[\d,]+ rows kept in kept, in 1 file/);
+  expect((await saetta(folder, "harvest", ...MODEL, "--out", "all.h5")).code).toBe(0);
+  const contexts = async (path: string) => {
+    const source = await openSource([join(folder, path)]);
+    const [bytes, tokens] = [new Uint8Array(source.rows * 2 * source.dIn), await source.tokens!(0, source.rows)];
+    await source.read(0, source.rows, bytes);
+    await source.close();
+    const [size, count] = [16 * 2 * source.dIn, source.rows / 16];
+    const all = Array.from({ length: count }, (_, i) =>
+      [
+        ...tokens.subarray(16 * i, 16 * (i + 1)),
+        Buffer.from(bytes.subarray(size * i, size * (i + 1))).toString("hex"),
+      ].join(),
+    );
+    return { contexts: all.sort(), origin: source.origin };
+  };
+  const [found, harvested] = [await contexts("kept"), await contexts("all.h5")];
+  expect(found.contexts).toEqual(harvested.contexts);
+  expect(found.origin).toMatchObject({ tensor: "doubled", modelSha256: harvested.origin.modelSha256 });
+  expect((await saetta(folder, "eval", "keeps", "--data", "kept")).code).toBe(0);
 });
 
 it.each([
