@@ -23,7 +23,7 @@ export async function isRowStream(data: readonly string[] | undefined): Promise<
   return streams;
 }
 
-/** `from`: rows that the run which is continued has taken already. `keep`: gets all that is read. */
+/** `from`: rows that the continued run has taken already. `keep`: gets all that is read. */
 export async function openRowInput(
   path: string,
   asked: TrainOptions,

@@ -24,7 +24,7 @@ export interface RowsOptions {
   readonly dIn: number;
   /** Rows in all. What comes after them is not asked for. */
   readonly rows: number;
-  /** Also writes the rows, once, as files in this folder. They are whole once the source is closed. */
+  /** Also writes the rows as files; the last one is whole once the source is closed. */
   readonly keep?: KeepOptions | undefined;
 }
 

@@ -185,8 +185,7 @@ export interface SafetensorsPart {
 
 /**
  * Where everything stands in a file of these parts: its first bytes, where the data of each part
- * begin, and the size of the whole. `headBytes`: the size of the first bytes, where it is to be larger
- * than they need.
+ * begin, and the size of the whole. `headBytes`: the least size of the first bytes.
  */
 export function layOut(
   parts: readonly Omit<SafetensorsPart, "bytes">[],

@@ -198,7 +198,7 @@ describe("saetta train - --keep-rows", () => {
       ...Array.from({ length: 8 }, () => frameBytes(128, { values })),
       END,
     ]);
-    // A file of the shell's limit is as good as a full disk: the kept rows are larger, a checkpoint is not.
+    // The kept rows are larger than the shell's limit of a file, a checkpoint is not.
     const words = [
       "train",
       "-",
