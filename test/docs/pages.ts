@@ -2,6 +2,7 @@
 
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
+import { resolve } from "node:path";
 
 /** Every Markdown file that users or contributors read, from the root of the repository. */
 export const PAGES = listed("*.md").filter((path) => !/^(test|bench|src|examples)\//.test(path));
@@ -15,7 +16,8 @@ export function listed(...patterns: readonly string[]): string[] {
     encoding: "utf8",
   })
     .split("\n")
-    .filter((path) => path !== "");
+    .filter((path) => path !== "")
+    .toSorted((a, b) => (a < b ? -1 : 1));
 }
 
 export const textOfPage = (path: string): string => readFileSync(path, "utf8");
@@ -50,15 +52,10 @@ export function headingsOf(text: string): { readonly level: number; readonly tit
   }));
 }
 
+const script = (await import(resolve("scripts/anchor.mjs"))) as { anchorOf: (title: string) => string };
+
 /** A heading's anchor, as GitHub and the site make it. */
-export function anchorOf(title: string): string {
-  return title
-    .toLowerCase()
-    .replace(/\[([^\]]*)\]\([^)]*\)/g, "$1")
-    .replace(/[^\p{L}\p{N}\s_-]/gu, "")
-    .trim()
-    .replace(/\s/g, "-");
-}
+export const { anchorOf } = script;
 
 /** Cells of each row of each table. */
 export function tablesOf(text: string): string[][][] {
