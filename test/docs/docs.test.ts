@@ -141,6 +141,14 @@ it("the index of decisions has each with its title", () => {
   expect(index.split("\n").filter((line) => line.startsWith("- "))).toEqual(lines);
 });
 
+it("decisions begin with context, decision and cost", () => {
+  const without = listed("docs/decisions/0*.md").filter((path) => {
+    const heads = textOfPage(path).match(/^\*\*(Context|Decision|Cost)\.\*\*/gm) ?? [];
+    return heads.join(" ") !== "**Context.** **Decision.** **Cost.**";
+  });
+  expect(without).toEqual([]);
+});
+
 it("README.md can be read in a few minutes", () => {
   expect(textOfPage("README.md").split(/\s+/).length).toBeLessThanOrEqual(900);
 });
