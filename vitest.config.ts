@@ -26,6 +26,7 @@ const FULL = [
   "test/cli/moved.test.ts",
   "test/cli/origin-notes.test.ts",
   "test/cuda/**/*.test.ts",
+  "test/docs/readme-commands.test.ts",
   "test/docs/walkthrough.test.ts",
   "test/fuzz/**/*.test.ts",
   "test/grid/**/*.test.ts",

@@ -2,7 +2,7 @@
 //
 // Pages are the Markdown files that GitHub shows, at the same places; README.md of a folder is its
 // index. What they link to comes along. The menu is docs/README.md.
-import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { dirname, join, relative, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { htmlOf } from "./markdown.mjs";
@@ -60,6 +60,9 @@ ${body}</main>
 
 /** Writes the site; returns its pages. Throws where a link goes nowhere or a formula is wrong. */
 export function buildSite(folder) {
+  // Only a site is replaced by a site.
+  if (existsSync(folder) && readdirSync(folder).length > 0 && !existsSync(join(folder, "site.css")))
+    throw new Error(`${folder}: is not empty and holds no site; name another folder`);
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(folder, { recursive: true });
   const sections = menu();

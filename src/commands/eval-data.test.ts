@@ -40,6 +40,17 @@ afterAll(() => rm(folder, { recursive: true }));
 /** The options of a config.json, of which all are there. */
 const configOf = (text: string) => ({ ...configFromJson(text, "config.json").options, data: [at("x.h5")] }) as Config;
 
+it("the data of a run that kept no rows must be named", async () => {
+  const path = join(run, "config.json");
+  const text = await readFile(path, "utf8");
+  const { target: _, ...config } = JSON.parse(text);
+  await writeFile(path, JSON.stringify({ ...config, data: [], run: { ...config.run, data: [], target: [] } }));
+  await expect(evalData(sae, [], {})).rejects.toThrow(
+    `${sae}: the rows of its run came from a model and were not kept, so there is no hold-out; name the activations`,
+  );
+  await writeFile(path, text);
+});
+
 describe("the data of a run with targets", () => {
   it("is its hold-out in pairs", async () => {
     const { source, ranges } = await evalData(sae, [], {});

@@ -61,6 +61,12 @@ export async function evalData(
     paths.length > 0 || run === undefined || config === undefined
       ? paths
       : (moved ?? (await locateData(run, config, mend, onNote)));
+  if (files.length === 0) {
+    throw new UsageError("the rows of its run came from a model and were not kept, so there is no hold-out", {
+      where: saePath,
+      mend,
+    });
+  }
   const givenTarget = targetPaths(asked);
   if (needsTarget && paths.length > 0 && givenTarget === undefined && config?.options.target !== undefined) {
     throw new UsageError("belongs to a run with targets, so the activations need theirs", {
