@@ -124,6 +124,23 @@ it("scripts are in package.json", async () => {
   expect(await inPages(PRESENT, missing)).toEqual([]);
 });
 
+it("ARCHITECTURE.md has each folder of src/, and no other", () => {
+  const table = tablesOf(textOfPage("ARCHITECTURE.md")).find(([head]) => head?.[0] === "folder")!;
+  const named = table
+    .flatMap(([first]) => Array.from(first!.matchAll(/`([\w-]+)\/`/g), ([, folder]) => folder!))
+    .filter((folder) => folder !== "src") // what another row is next to
+    .toSorted((a, b) => (a < b ? -1 : 1));
+  const folders = new Set(listed("src/*/*").map((path) => path.split("/")[1]!));
+  expect(named).toEqual([...folders]);
+});
+
+it("docs/verification.md has every script that checks or measures", () => {
+  const { scripts } = JSON.parse(readFileSync("package.json", "utf8")) as { scripts: Record<string, string> };
+  const checks = Object.keys(scripts).filter((name) => /^(test|bench|torture)/.test(name));
+  const text = textOfPage("docs/verification.md");
+  expect(checks.filter((name) => !text.includes(name === "test" ? "`npm test`" : `\`npm run ${name}\``))).toEqual([]);
+});
+
 it("the index of docs/ has every page", () => {
   const indexed = new Set(linksOf(textOfPage("docs/README.md")).map((link) => normalize(join("docs", link))));
   const pages = PAGES.filter((page) => /^docs\/(guides\/)?[^/]+\.md$/.test(page) && !/\.zh\.md$/.test(page));
@@ -147,6 +164,11 @@ it("decisions begin with context, decision and cost", () => {
     return heads.join(" ") !== "**Context.** **Decision.** **Cost.**";
   });
   expect(without).toEqual([]);
+});
+
+it("CITATION.cff has the version of package.json", () => {
+  const { version } = JSON.parse(readFileSync("package.json", "utf8")) as { version: string };
+  expect(readFileSync("CITATION.cff", "utf8")).toContain(`\nversion: ${version}\n`);
 });
 
 it("README.md can be read in a few minutes", () => {
