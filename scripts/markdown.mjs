@@ -33,14 +33,14 @@ export function htmlOf(markdown, linkTo) {
       },
       code({ text, lang }) {
         return lang === "math"
-          ? `<p class="math">${formula(text, true)}</p>\n`
-          : `<pre><code>${escaped(text)}</code></pre>\n`;
+          ? `<p class="math" tabindex="0">${formula(text, true)}</p>\n`
+          : `<pre tabindex="0"><code>${escaped(text)}</code></pre>\n`;
       },
       table(token) {
         const cell = (kind, { tokens, align }) =>
           `<${kind}${align === "right" ? ' class="right"' : ""}>${this.parser.parseInline(tokens)}</${kind}>`;
         const row = (kind, cells) => `<tr>${cells.map((each) => cell(kind, each)).join("")}</tr>`;
-        return `<div class="wide"><table><thead>${row("th", token.header)}</thead><tbody>${token.rows
+        return `<div class="wide" tabindex="0"><table><thead>${row("th", token.header)}</thead><tbody>${token.rows
           .map((cells) => row("td", cells))
           .join("\n")}</tbody></table></div>\n`;
       },

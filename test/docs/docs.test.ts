@@ -171,6 +171,14 @@ it("CITATION.cff has the version of package.json", () => {
   expect(readFileSync("CITATION.cff", "utf8")).toContain(`\nversion: ${version}\n`);
 });
 
+it("the speeds of README.md are those of bench/results", () => {
+  const results = ["cpu", "gpu"].map((name) => textOfPage(`bench/results/${name}.md`)).join("\n");
+  const [, , ...rows] = tablesOf(textOfPage("README.md"))[0]!;
+  const figures = rows.flatMap(([, , ...cells]) => cells.flatMap((cell) => cell.match(/\d+([.,]\d+)*/g) ?? []));
+  expect(figures).toHaveLength(8);
+  expect(figures.filter((figure) => !new RegExp(`(?<![\\d.,])${figure}(?![\\d.,]*\\d)`).test(results))).toEqual([]);
+});
+
 it("README.md can be read in a few minutes", () => {
   expect(textOfPage("README.md").split(/\s+/).length).toBeLessThanOrEqual(900);
 });

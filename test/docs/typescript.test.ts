@@ -1,12 +1,14 @@
-import { readFileSync } from "node:fs";
+/** The TypeScript of the pages compiles strictly and runs. */
+
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { writeActivations } from "./support/activations.ts";
-import { learnableRows } from "./support/memory-source.ts";
-import { type UserFolder, userFolder } from "./support/user.ts";
+import { writeActivations } from "../support/activations.ts";
+import { learnableRows } from "../support/memory-source.ts";
+import { type UserFolder, userFolder } from "../support/user.ts";
+import { blocksOf, textOfPage } from "./pages.ts";
 
 const EXAMPLES = ["README.md", "docs/library.md"].flatMap((page) =>
-  Array.from(readFileSync(page, "utf8").matchAll(/^```ts\n(.*?)^```$/gms), ([, code]) => code!),
+  blocksOf(textOfPage(page)).flatMap(({ language, code }) => (language === "ts" ? [code] : [])),
 );
 
 /** What the reader has: some rows, and a way to get more of them. */
