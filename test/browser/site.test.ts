@@ -1,4 +1,4 @@
-/** The site of the documentation in a browser: every page fits a phone, and axe-core has no complaint. */
+/** The site in a browser: every page fits a phone, and axe-core has no complaint. */
 
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
