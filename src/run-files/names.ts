@@ -3,6 +3,9 @@
  * look like. Part of the Contract.
  */
 
+/** In the folder of a sweep, next to the run folders of its members. */
+export const SWEEP = "sweep.json";
+
 /** In a run folder. */
 export const CONFIG = "config.json";
 export const METRICS = "metrics.jsonl";

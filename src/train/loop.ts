@@ -1,6 +1,6 @@
 /** THE LOOP. Everything else in this folder prepares it or tells of it. */
 
-import { batches, type Ring } from "../data/batches.ts";
+import { type Batch, batches, type Ring } from "../data/batches.ts";
 import type { Engine, Hyper, Tensor } from "../engine/engine.ts";
 import { SaettaError } from "../util/errors.ts";
 import { macrotask } from "../util/macrotask.ts";
@@ -48,6 +48,11 @@ export interface LoopInput {
   readonly schedule: Schedule;
   /** Windows of raw rows, in the dtype of the source. */
   readonly ring: Tensor;
+  /**
+   * Brings the batches into the ring, from the progress of the start on, of `size()` rows each until
+   * that is 0. Default: read from the source.
+   */
+  readonly feed?: ((size: () => number) => AsyncIterable<Batch>) | undefined;
   readonly observers: readonly RunObserver[];
   /** Ends the loop after the step under way. */
   readonly signal: AbortSignal;
@@ -60,7 +65,15 @@ const MOST_SKIPPED = 100;
  * Trains to the end of the schedule, or until the signal is aborted or rows that are read once are
  * used up. Returns how far it came.
  */
-export async function trainLoop({ plan, start, schedule, ring, observers, signal }: LoopInput): Promise<Progress> {
+export async function trainLoop({
+  plan,
+  start,
+  schedule,
+  ring,
+  feed,
+  observers,
+  signal,
+}: LoopInput): Promise<Progress> {
   const { engine, collective, shard, source, order, budget, config } = plan;
   const { state, normalization } = start;
   const alone = shard.grid.size === 1;
@@ -74,9 +87,9 @@ export async function trainLoop({ plan, start, schedule, ring, observers, signal
   let before: QueuedStep | undefined;
   let skippedInARow = 0;
   try {
-    const rowsInto = ringOf(engine, ring);
     const reading = alone ? signal : undefined;
-    for await (const batch of batches(source, order, rowsInto, config.nonFinite, progress.position, size, reading)) {
+    const read = () => batches(source, order, ringOf(engine, ring), config.nonFinite, progress.position, size, reading);
+    for await (const batch of feed?.(size) ?? read()) {
       const rows = batch.rows.length;
       const own = rowsOfReplica(shard.grid, rows);
       if (ops?.rows !== own.end - own.first) {
@@ -166,13 +179,16 @@ interface QueuedStep {
   seen: Promise<void> | undefined;
 }
 
-function ringOf(engine: Engine, ring: Tensor): Ring {
+export function ringOf(engine: Engine, ring: Tensor): Ring {
   return { memory: (bytes) => engine.hostMemory(bytes), bring: (at, bytes) => engine.upload(ring, bytes, at) };
 }
 
-function diverged(step: number, times: number): SaettaError {
+/** Training went where it cannot continue from. */
+export class Diverged extends SaettaError {}
+
+function diverged(step: number, times: number): Diverged {
   const what = times > 1 ? `the last ${times} steps were skipped: ` : "";
-  return new SaettaError(`${what}step ${step} is not finite, and changed nothing`, {
+  return new Diverged(`${what}step ${step} is not finite, and changed nothing`, {
     mend: "lower --lr, set --clip 1, or look at the data with saetta inspect; --non-finite skip passes over single steps",
   });
 }

@@ -13,11 +13,26 @@ import type { JsonObject } from "../util/json.ts";
 import { evaluateAverage } from "./average.ts";
 import { DensityFile } from "./density-file.ts";
 import type { RunObserver, StepSeen } from "./loop.ts";
+import type { Member } from "./member.ts";
 import { earlierLines, MetricsFile } from "./metrics-file.ts";
 import { describe, factsOf, type RunPlan } from "./plan.ts";
 import type { RunControl } from "./run.ts";
 import type { Progress, StartState } from "./start-state.ts";
-import { densityOfAll, type HeldOutDensity, MOST_ROWS, spread, Validator } from "./validate.ts";
+import {
+  densityOfAll,
+  type HeldOutDensity,
+  type HeldRows,
+  MOST_ROWS,
+  readHeldOut,
+  spread,
+  Validator,
+} from "./validate.ts";
+
+/** Reads the held-out rows that a run is evaluated on; undefined where there are none. */
+export async function heldOutOf({ source, choice, config }: RunPlan): Promise<HeldRows | undefined> {
+  const held = spread(choice.holdout, MOST_ROWS, source.computed);
+  return held.length === 0 ? undefined : readHeldOut(source, held, config.nonFinite);
+}
 
 /** Evaluates on the hold-out, at the last step the running average too. */
 export class HoldoutObserver implements RunObserver {
@@ -29,26 +44,27 @@ export class HoldoutObserver implements RunObserver {
   readonly #start: StartState;
   readonly #validator: Validator;
 
-  private constructor(plan: RunPlan, start: StartState, validator: Validator) {
+  readonly #also: Member["evaluates"];
+
+  private constructor(plan: RunPlan, start: StartState, validator: Validator, also: Member["evaluates"]) {
     this.#plan = plan;
     this.#start = start;
     this.#validator = validator;
+    this.#also = also;
   }
 
-  /** undefined where no rows are held out. */
-  static async open(plan: RunPlan, start: StartState): Promise<HoldoutObserver | undefined> {
-    const { engine, shard, source, choice, config } = plan;
-    const held = spread(choice.holdout, MOST_ROWS, source.computed);
-    if (held.length === 0) return undefined;
-    const hyper = { ...start.hyper, lr: 0, rows: 0 };
-    const { nonFinite } = config;
-    const validator = await Validator.open(engine, shard, hyper, source, held, nonFinite, start);
-    return new HoldoutObserver(plan, start, validator);
+  /** undefined where no rows are held out. `member`: of a sweep, which has read them. */
+  static async open(plan: RunPlan, start: StartState, member?: Member): Promise<HoldoutObserver | undefined> {
+    const { engine, shard } = plan;
+    const held = await (member?.heldOut() ?? heldOutOf(plan));
+    if (held === undefined) return undefined;
+    const validator = new Validator(engine, shard, { ...start.hyper, lr: 0, rows: 0 }, held, start);
+    return new HoldoutObserver(plan, start, validator, member?.evaluates);
   }
 
   due(step: number, last: boolean): boolean {
     const { evalEvery } = this.#plan.config;
-    return last || (evalEvery > 0 && step % evalEvery === 0);
+    return last || (evalEvery > 0 && step % evalEvery === 0) || this.#also?.(step) === true;
   }
 
   async see(seen: StepSeen): Promise<void> {

@@ -29,7 +29,7 @@ import { SaettaError, UsageError } from "../util/errors.ts";
 import type { JsonObject } from "../util/json.ts";
 import { VERSION } from "../util/version.ts";
 import type { Forecast } from "./estimate.ts";
-import { availableMemory, checkMemory } from "./memory.ts";
+import { availableMemory, checkMemory, type Needs } from "./memory.ts";
 import { checkBatch, type RankShard, rankShard, trainingSelections } from "./rank-shard.ts";
 import type { RunContext } from "./run.ts";
 import { NO_RECORD, type PlannedRecord } from "./run-record.ts";
@@ -51,6 +51,7 @@ export interface RunPlan {
   readonly budget: number;
   readonly steps: number;
   readonly memory: Forecast["memory"];
+  readonly needs: Needs;
   /** Numbers of the architecture that change from step to step; `step` counts from 0. */
   readonly numbers: (step: number, rows: number) => Partial<Hyper>;
 }
@@ -58,9 +59,17 @@ export interface RunPlan {
 /** Bytes of a window of rows that have to be computed before the first step. */
 const COMPUTED_WINDOW = 16 * 1024 * 1024;
 
+/** What runs that are planned together have in common. */
+export interface PlannedBefore {
+  readonly engine: Engine;
+  /** The rows, where they were chosen for a run with the same options of rows. */
+  readonly rows?: Pick<RunPlan, "source" | "choice"> | undefined;
+}
+
 /**
  * Decides everything, starts the engine, and refuses what cannot run, with the numbers. `before`:
- * the record of a run that is resumed.
+ * the record of a run that is resumed. `shared`: of another run of a sweep; its engine is then not
+ * closed when this throws.
  */
 export async function planRun(
   given: Source,
@@ -68,22 +77,17 @@ export async function planRun(
   collective: Collective,
   { onNote }: RunContext,
   before: PlannedRecord = { ...NO_RECORD, derived: derivedOptions(wanted) },
+  shared?: PlannedBefore,
 ): Promise<RunPlan> {
   const { grid } = collective;
   if (grid.size > 1 && given.stream !== undefined)
     throw new UsageError("rows of a program cannot be trained on by several ranks");
-  for (const note of given.notes ?? []) onNote(note);
+  const noteOnce = shared?.rows === undefined ? onNote : () => undefined;
+  for (const note of given.notes ?? []) noteOnce(note);
   const once = given.stream === "once";
-  const asked = excludable(given, once ? inOnePass(wanted, given) : wanted, onNote);
-  const read = once && given.from === undefined ? keepingHead(given, withDefaults(asked).statisticsRows) : given;
-  // Rows of a stream were left out for their tokens and positions as they came.
-  const leftOut = given.heldOut === undefined ? {} : ({ excludeTokens: "none", excludePositions: "none" } as const);
-  const choice = await chooseRows(
-    read,
-    { ...withDefaults(asked), ...leftOut, normLimit: wanted.normLimit },
-    before.appended,
-  );
-  const source = leavingOut(read, choice);
+  const asked = excludable(given, once ? inOnePass(wanted, given) : wanted, noteOnce);
+  const { source, choice } =
+    shared?.rows ?? (await choose(given, { ...asked, normLimit: wanted.normLimit }, before.appended));
   const rowsPerEpoch = source.rows - choice.untrained.size;
   if (rowsPerEpoch === 0)
     throw new SaettaError("no row is left to train on", {
@@ -113,11 +117,9 @@ export async function planRun(
   // Ranks of one host share its processors and its memory.
   const hosts = await collective.exchange(hostname());
   const here = hosts.filter((host) => host === hostname()).length;
-  if (hosts.indexOf(hostname()) === grid.rank) await prepareEngine(config.engine, collective.kind);
-  await collective.barrier();
-  const threads = config.threads ?? (here > 1 ? Math.max(1, Math.floor(availableParallelism() / here)) : undefined);
-  const engine = await selectEngine(config.engine, { threads, dtype: config.dtype, collective, onNote });
+  const engine = shared?.engine ?? (await startEngine(config, collective, hosts, onNote));
   let memory: Forecast["memory"];
+  let needs: Needs;
   try {
     const refusal = engine.refuses(shard.dims, selections);
     if (refusal !== undefined)
@@ -127,25 +129,20 @@ export async function planRun(
     const free = Math.floor(availableMemory() / here);
     const sampled = Math.min(config.statisticsRows, rowsPerEpoch) * rowWidth(source);
     const batch = Math.ceil(Math.min(config.batch, budget) / grid.replicas);
-    memory = {
-      free,
-      needed: checkMemory(
-        {
-          dims: shard.dims,
-          params: paramNames({ spec, skip: config.skip }),
-          selections,
-          real: engine.real,
-          ema: config.ema > 0,
-          dense: grid.replicas > 1,
-          batch,
-          rowBytes: raw,
-          sampled,
-        },
-        free,
-      ),
+    needs = {
+      dims: shard.dims,
+      params: paramNames({ spec, skip: config.skip }),
+      selections,
+      real: engine.real,
+      ema: config.ema > 0,
+      dense: grid.replicas > 1,
+      batch,
+      rowBytes: raw,
+      sampled,
     };
+    memory = { free, needed: checkMemory(needs, free) };
   } catch (error) {
-    await engine[Symbol.asyncDispose]();
+    if (shared === undefined) await engine.close();
     throw error;
   }
   const steps = totalSteps(budget, config.batch, config.dropLast);
@@ -165,8 +162,37 @@ export async function planRun(
     shard,
     budget,
     memory,
+    needs,
     steps,
   };
+}
+
+/** The rows of the run, and the source that leaves out what is only seen when rows are read. */
+async function choose(
+  given: Source,
+  asked: FoundOptions,
+  appended: PlannedRecord["appended"],
+): Promise<Pick<RunPlan, "source" | "choice">> {
+  const once = given.stream === "once";
+  const read = once && given.from === undefined ? keepingHead(given, withDefaults(asked).statisticsRows) : given;
+  // Rows of a stream were left out for their tokens and positions as they came.
+  const leftOut = given.heldOut === undefined ? {} : ({ excludeTokens: "none", excludePositions: "none" } as const);
+  const choice = await chooseRows(read, { ...withDefaults(asked), ...leftOut, normLimit: asked.normLimit }, appended);
+  return { source: leavingOut(read, choice), choice };
+}
+
+/** The engine of this rank; `hosts`: of all ranks. */
+async function startEngine(
+  config: Config,
+  collective: Collective,
+  hosts: readonly string[],
+  onNote: (note: string) => void,
+): Promise<Engine> {
+  const here = hosts.filter((host) => host === hostname()).length;
+  if (hosts.indexOf(hostname()) === collective.grid.rank) await prepareEngine(config.engine, collective.kind);
+  await collective.barrier();
+  const threads = config.threads ?? (here > 1 ? Math.max(1, Math.floor(availableParallelism() / here)) : undefined);
+  return selectEngine(config.engine, { threads, dtype: config.dtype, collective, onNote });
 }
 
 /**

@@ -7,6 +7,7 @@ import { computedBy } from "../checkpoint/save.ts";
 import type { Collective } from "../collective/collective.ts";
 import { solo } from "../collective/solo.ts";
 import { CHANGEABLE, checkOptions, flagOf, type TrainOptions, totalSteps } from "../config.ts";
+import { START } from "../data/batches.ts";
 import { openData } from "../data/open.ts";
 import { stoppable } from "../data/rows-source.ts";
 import type { Source } from "../data/source.ts";
@@ -18,14 +19,13 @@ import { targetPaths } from "../transcoder-options.ts";
 import { FormatError, SaettaError, UsageError } from "../util/errors.ts";
 import { Fields, type JsonObject } from "../util/json.ts";
 import { appendedTo, extend, resumedOptions } from "./extend.ts";
-import { hyperOf, planRun, type RunPlan } from "./plan.ts";
+import { hyperOf, type PlannedBefore, planRun, type RunPlan } from "./plan.ts";
 import { fromFirst } from "./rank-shard.ts";
-import type { TrainRun } from "./run.ts";
+import type { RunContext, TrainRun } from "./run.ts";
 import { type RunConfig, readRunConfig, writeConfig } from "./run-folder.ts";
 import { locateData, locateTarget } from "./run-record.ts";
 import { launch, roomToSave } from "./session.ts";
-import type { Progress } from "./start-state.ts";
-import { newState, type StartState, startState } from "./start-state.ts";
+import { newState, type Progress, type StartState, type StartWork, startState } from "./start-state.ts";
 import type { RunOptions } from "./train.ts";
 
 /** What a run may be given when it is resumed; everything else is fixed. */
@@ -57,21 +57,9 @@ export async function resume(dir: string, changes: TrainOptions & ResumeArgument
   try {
     const checkpoint = await commonCheckpoint(dir, collective, onNote);
     source = stoppable(await sourceToResume(dir, before, moved, targetPaths(changed), onNote), signal);
-    const saved = checkpoint && savedStart(checkpoint);
-    const appended = saved === undefined ? [] : await appendedTo(source, saved.facts, before, saved.progress.position);
-    const wanted = resumedOptions(before, changed, saved !== undefined, appended);
-    const found = { ...wanted.options, normLimit: before.normLimit };
-    plan = await planRun(source, found, collective, context, wanted.record);
-    let start: StartState;
-    if (checkpoint !== undefined && saved !== undefined) {
-      checkLeftOut(plan, checkpoint);
-      plan = extend(remaining(plan, saved.progress, checkpoint.path), saved.progress.step, before, onNote);
-      start = await restoredStart(plan, checkpoint, saved);
-      for (const note of resumeNotes(dir, plan, checkpoint)) onNote(note);
-    } else {
-      onNote(`${dir} has no checkpoint yet, so the run starts again`);
-      start = await startState(plan, options.init === undefined ? undefined : await findSae(options.init), context);
-    }
+    const resumed = await planResumed({ dir, before, changed, checkpoint, source, collective, context });
+    plan = resumed.plan;
+    const start = await resumed.begin();
     if (lock !== undefined) {
       if (start.progress.step < plan.steps) await roomToSave(dir, plan, start, context);
       await writeConfig(dir, plan.config, plan.record);
@@ -88,11 +76,66 @@ export async function resume(dir: string, changes: TrainOptions & ResumeArgument
   }
 }
 
-function isSource(data: readonly string[] | Source | undefined): data is Source {
+/** What a run is resumed with. */
+export interface ResumeInput {
+  readonly dir: string;
+  readonly before: RunConfig;
+  /** Checked options, and that they may change (`checkChanges`). */
+  readonly changed: TrainOptions;
+  /** undefined for a run that has saved none. */
+  readonly checkpoint: Checkpoint | undefined;
+  readonly source: Source;
+  readonly collective: Collective;
+  readonly context: RunContext;
+  /** Of another run of a sweep. */
+  readonly shared?: PlannedBefore | undefined;
+}
+
+/** A run that is planned from where it was left. */
+export interface Resumed {
+  readonly plan: RunPlan;
+  readonly progress: Progress;
+  readonly begin: (work?: StartWork) => Promise<StartState>;
+}
+
+/** Plans the rest of a run. `begin` then makes its state in the engine. */
+export async function planResumed(input: ResumeInput): Promise<Resumed> {
+  const { dir, before, changed, checkpoint, source, collective, context, shared } = input;
+  const { onNote } = context;
+  const saved = checkpoint && savedStart(checkpoint);
+  const appended = saved === undefined ? [] : await appendedTo(source, saved.facts, before, saved.progress.position);
+  const wanted = resumedOptions(before, changed, saved !== undefined, appended);
+  const found = { ...wanted.options, normLimit: before.normLimit };
+  const planned = await planRun(source, found, collective, context, wanted.record, shared);
+  if (checkpoint === undefined || saved === undefined) {
+    onNote(`${dir} has no checkpoint yet, so the run starts again`);
+    const { init } = before.options;
+    const begin = async (work?: StartWork) =>
+      startState(planned, init === undefined ? undefined : await findSae(init), context, work);
+    return { plan: planned, progress: { step: 0, tokens: 0, position: START }, begin };
+  }
+  try {
+    checkLeftOut(planned, checkpoint);
+    const { progress } = saved;
+    const plan = extend(remaining(planned, progress, checkpoint.path), progress.step, before, onNote);
+    const begin = async () => {
+      const start = await restoredStart(plan, checkpoint, saved);
+      for (const note of resumeNotes(dir, plan, checkpoint)) onNote(note);
+      return start;
+    };
+    return { plan, progress, begin };
+  } catch (error) {
+    if (shared === undefined) await planned.engine.close();
+    throw error;
+  }
+}
+
+export function isSource(data: readonly string[] | Source | undefined): data is Source {
   return data !== undefined && "read" in data;
 }
 
-async function sourceToResume(
+/** The rows of the run in `dir`; `given`: where they are now. */
+export async function sourceToResume(
   dir: string,
   before: RunConfig,
   given: readonly string[] | Source | undefined,
@@ -119,7 +162,8 @@ async function sourceToResume(
   return openData(paths, { ...before.options, target, ...repeats });
 }
 
-function checkChanges(dir: string, options: TrainOptions, changed: TrainOptions): void {
+/** Throws UsageError for an option that is fixed when a run is resumed. */
+export function checkChanges(dir: string, options: TrainOptions, changed: TrainOptions): void {
   for (const [name, value] of Object.entries(changed) as [keyof TrainOptions, unknown][]) {
     const fixed = options[name];
     const isMoved = name === "target" && fixed !== undefined;
@@ -165,7 +209,7 @@ async function usableCheckpoint(dir: string, onNote: (note: string) => void): Pr
 }
 
 /** The same on all ranks: rank 0 chooses it, after it has compared every byte with the manifest. */
-async function commonCheckpoint(
+export async function commonCheckpoint(
   dir: string,
   collective: Collective,
   onNote: (note: string) => void,

@@ -19,20 +19,26 @@ const TEMPORARY = `${CONFIG}.tmp`;
  * cannot be written. Of several that do this at once one gets the folder: the lock decides.
  */
 export async function createRunFolder(dir: string, config: Config, record: PlannedRecord): Promise<RunLock> {
-  await makeLasting(dir);
-  await refuseTaken(dir);
-  const lock = lockRun(dir);
-  try {
-    await refuseTaken(dir);
-  } catch (thrown) {
-    lock.release();
-    throw thrown;
-  }
+  const lock = await lockNewFolder(dir);
   try {
     await writeConfig(dir, config, record);
     return lock;
   } catch (thrown) {
     await discardRunFolder(dir, lock);
+    throw thrown;
+  }
+}
+
+/** Makes the folder and locks it. Throws SaettaError when something is in it. */
+export async function lockNewFolder(dir: string): Promise<RunLock> {
+  await makeLasting(dir);
+  await refuseTaken(dir);
+  const lock = lockRun(dir);
+  try {
+    await refuseTaken(dir);
+    return lock;
+  } catch (thrown) {
+    lock.release();
     throw thrown;
   }
 }
@@ -95,14 +101,19 @@ export async function writeConfig(dir: string, config: Config, record: PlannedRe
   const [path, temporary] = [join(dir, CONFIG), join(dir, TEMPORARY)];
   const near = { data: await relativeTo(dir, config.data), target: await relativeTo(dir, config.target ?? []) };
   const run = recordToJson({ ...record, ...near });
-  const text = `${JSON.stringify({ ...configToJson(config), run }, undefined, 2)}\n`;
+  await replaceJson(path, temporary, { ...configToJson(config), run });
+}
+
+/** Replaces the file by the value as JSON in one step, where it is to change. */
+export async function replaceJson(path: string, temporary: string, value: unknown): Promise<void> {
+  const text = `${JSON.stringify(value, undefined, 2)}\n`;
   const before = await readFile(path, "utf8").catch(() => undefined);
   if (before !== text) {
     await disk.remove(temporary);
     await writeFile(temporary, (write) => write(new TextEncoder().encode(text)));
     await disk.rename(temporary, path);
   }
-  await disk.syncFolder(dir);
+  await disk.syncFolder(dirname(path));
 }
 
 export interface RunConfig {

@@ -4,6 +4,7 @@ import type { Config } from "../config.ts";
 import type { RunPreflight } from "../data/preflight.ts";
 import type { Sae } from "../inference/sae.ts";
 import type { Report } from "../run-files/metrics.ts";
+import { Newest } from "../util/newest.ts";
 import type { Forecast } from "./estimate.ts";
 
 export interface TrainResult {
@@ -85,9 +86,7 @@ export class TrainRun implements AsyncIterable<Report>, AsyncDisposable {
   /** Resolves when the run is over and everything is saved; rejects when it failed. */
   readonly finished: Promise<TrainResult>;
   readonly #stopping = new AbortController();
-  #newest: Report | undefined;
-  #over = false;
-  #waiting: (() => void)[] = [];
+  readonly #reports = new Newest<Report>();
 
   constructor(
     about: Pick<TrainRun, "config" | "out" | "steps" | "budget" | "engine" | "data" | "forecast" | "trainedBefore"> & {
@@ -105,14 +104,8 @@ export class TrainRun implements AsyncIterable<Report>, AsyncDisposable {
     this.trainedBefore = about.trainedBefore;
     const signal =
       about.signal === undefined ? this.#stopping.signal : AbortSignal.any([about.signal, this.#stopping.signal]);
-    const publish = (report: Report) => {
-      this.#newest = report;
-      this.#wake();
-    };
-    this.finished = body({ signal, publish }).finally(() => {
-      this.#over = true;
-      this.#wake();
-    });
+    const publish = (report: Report) => this.#reports.publish(report);
+    this.finished = body({ signal, publish }).finally(() => this.#reports.end());
     this.finished.catch(() => undefined); // whoever awaits it is told
   }
 
@@ -135,31 +128,14 @@ export class TrainRun implements AsyncIterable<Report>, AsyncDisposable {
     return this.close();
   }
 
-  #wake(): void {
-    for (const resolve of this.#waiting.splice(0)) resolve();
-  }
-
   /**
    * The reports as they come; never slows the run: a slow reader gets the newest. Leaving the loop
    * stops the run.
    */
   async *[Symbol.asyncIterator](): AsyncGenerator<Report, void, void> {
-    let seen: Report | undefined;
     try {
-      while (true) {
-        const report = this.#newest;
-        if (report !== undefined && report !== seen) {
-          seen = report;
-          yield report;
-        } else if (this.#over) {
-          await this.finished;
-          return;
-        } else {
-          await new Promise<void>((resolve) => {
-            this.#waiting.push(resolve);
-          });
-        }
-      }
+      yield* this.#reports.read();
+      await this.finished;
     } finally {
       await this.stop();
     }

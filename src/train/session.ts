@@ -11,15 +11,16 @@ import { rowWidth } from "../data/source.ts";
 import { trainedSae } from "../inference/trained.ts";
 import { runAdvice } from "./advice.ts";
 import { trainLoop } from "./loop.ts";
+import type { Member } from "./member.ts";
 import { CheckpointObserver, HoldoutObserver, LogObserver, RunClock } from "./observers.ts";
 import { describe, type RunPlan, scheduleOf } from "./plan.ts";
 import { fromFirst } from "./rank-shard.ts";
-import { type RunContext, type RunControl, type TrainResult, TrainRun } from "./run.ts";
+import { type DataInUse, type RunContext, type RunControl, type TrainResult, TrainRun } from "./run.ts";
 import type { StartState } from "./start-state.ts";
 
 /**
  * Sets the run going. `out` undefined: nothing is written. The lock is released when the run is
- * over.
+ * over. `member`: of a sweep.
  */
 export function launch(
   plan: RunPlan,
@@ -27,9 +28,25 @@ export function launch(
   out: string | undefined,
   lock: RunLock | undefined,
   { signal, onNote }: RunContext,
+  member?: Member,
 ): TrainRun {
-  const { config, steps, budget, engine, source, order, choice, memory } = plan;
-  const data = {
+  const { config, steps, budget, engine, memory } = plan;
+  const data = dataInUse(plan, start);
+  const forecast = { memory, seconds: start.seconds };
+  const trainedBefore = start.progress.tokens;
+  return new TrainRun(
+    { config, out, steps, budget, engine: engine.description, data, forecast, trainedBefore, signal },
+    (control) =>
+      runSession(plan, start, out, { ...control, onNote }, member).finally(() => {
+        member?.leave();
+        lock?.release();
+      }),
+  );
+}
+
+/** What the run trains on. */
+export function dataInUse({ source, order, choice }: RunPlan, { preflight }: StartState): DataInUse {
+  return {
     description: source.description,
     rowsPerEpoch: order.rowsPerEpoch,
     heldOut: countRows(choice.holdout),
@@ -37,14 +54,8 @@ export function launch(
     zeros: choice.zeros,
     above: choice.above,
     masked: choice.masked.size,
-    preflight: start.preflight,
+    preflight,
   };
-  const forecast = { memory, seconds: start.seconds };
-  const trainedBefore = start.progress.tokens;
-  return new TrainRun(
-    { config, out, steps, budget, engine: engine.description, data, forecast, trainedBefore, signal },
-    (control) => runSession(plan, start, out, { ...control, onNote }).finally(() => lock?.release()),
-  );
 }
 
 /** Throws, or waits, where the disk has no room for one checkpoint of the run. */
@@ -66,9 +77,12 @@ async function runSession(
   planned: RunPlan,
   start: StartState,
   out: string | undefined,
-  control: RunControl,
+  { signal: own, publish, onNote }: RunControl,
+  member: Member | undefined,
 ): Promise<TrainResult> {
-  const { signal, publish, onNote } = control;
+  // Asks to save and stop. Members of a sweep end after the same step: the feed decides for all.
+  const signal = member === undefined ? own : AbortSignal.any([own, member.sweep]);
+  const ending = member === undefined ? own : AbortSignal.any([own, member.ended]);
   const plan: RunPlan = { ...planned, source: stoppable(planned.source, signal) };
   const { engine, collective, shard, source, order, config, steps } = plan;
   const { state } = start;
@@ -76,16 +90,18 @@ async function runSession(
   let log: LogObserver | undefined;
   let exitCode = 1;
   try {
-    const ring = engine.alloc(source.dtype, [ringRows(order), rowWidth(source)]);
-    const holdout = await HoldoutObserver.open(plan, start).catch((thrown: unknown) => {
+    const ring = member?.ring ?? engine.alloc(source.dtype, [ringRows(order), rowWidth(source)]);
+    const holdout = await HoldoutObserver.open(plan, start, member).catch((thrown: unknown) => {
       if (!signal.aborted || thrown !== signal.reason) throw thrown;
       return undefined;
     });
     log = new LogObserver(plan, start, holdout, clock, publish);
     if (out !== undefined && shard.grid.rank === 0) await log.open(out, start, onNote);
-    const checkpoints = out === undefined ? undefined : new CheckpointObserver(plan, start, out, log, clock, control);
-    const observers = [holdout, log, checkpoints].filter((each) => each !== undefined);
-    const end = await trainLoop({ plan, start, schedule: scheduleOf(plan), ring, observers, signal });
+    const checkpoints =
+      out === undefined ? undefined : new CheckpointObserver(plan, start, out, log, clock, { signal, onNote });
+    const observers = [holdout, log, member?.rung, checkpoints].filter((each) => each !== undefined);
+    const schedule = scheduleOf(plan);
+    const end = await trainLoop({ plan, start, schedule, ring, feed: member?.feed, observers, signal: ending });
     const newest = await fromFirst(collective, async () => {
       const found = out === undefined ? undefined : (await newestCheckpoint(out, [])).checkpoint;
       return found === undefined ? null : { step: found.step, path: found.path };
@@ -93,9 +109,10 @@ async function runSession(
     if (newest?.step !== end.step) await checkpoints?.save(end);
     const checkpoint = newest?.step === end.step ? newest.path : checkpoints?.path;
     holdout?.close();
-    engine.free(ring);
-    if (end.step < steps && !signal.aborted && source.stream === "once") onNote(endedEarly(plan, end));
-    const reason = end.step < steps && (signal.aborted || shard.grid.size > 1) ? "stopped" : "done";
+    if (member === undefined) engine.free(ring);
+    const asked = signal.aborted || ending.aborted;
+    if (end.step < steps && !asked && source.stream === "once") onNote(endedEarly(plan, end));
+    const reason = end.step < steps && (asked || shard.grid.size > 1) ? "stopped" : "done";
     engine.complete(state);
     const description = describe(plan, start.normalization, start.targetNormalization);
     const sae = await trainedSae(engine, state, description, { path: checkpoint, step: end.step }, shard.dims);

@@ -64,6 +64,12 @@ export function newState({ engine, spec, shard, config }: RunPlan): State {
   return allocState(engine, shard.dims, paramNames({ spec, skip: config.skip }), config.ema > 0);
 }
 
+/** The work of a start that runs of a sweep do once for several of them. */
+export interface StartWork {
+  readonly decide?: typeof decideStart;
+  readonly time?: typeof timeSteps;
+}
+
 /**
  * The start of a new run: fills the parameters from normalised rows, says what the sample of them
  * shows, and times the run's steps on it. Of several ranks the first draws the sample. `initial`:
@@ -73,11 +79,12 @@ export async function startState(
   plan: RunPlan,
   initial: FoundSae | undefined,
   { onNote }: RunContext,
+  { decide = decideStart, time = timeSteps }: StartWork = {},
 ): Promise<StartState> {
   const { config, engine, shard, budget } = plan;
   const state = newState(plan);
   const { dims } = shard;
-  const decided = await decideStart(plan, initial, onNote);
+  const decided = await decide(plan, initial, onNote);
   const { mseScale, normalization, median, sample, preflight } = decided;
   const { kind } = normalization;
   if (kind === "unit" || kind === "layer_norm")
@@ -105,7 +112,7 @@ export async function startState(
   const timed = preflight !== undefined && shard.grid.size === 1;
   const batch = Math.min(config.batch, budget);
   const paced = { ...hyper, ...plan.numbers(0, Math.min(batch, MOST_PROBED)) };
-  const seconds = timed ? secondsOf(plan, await timeSteps(engine, shard, state, sample, batch, paced)) : undefined;
+  const seconds = timed ? secondsOf(plan, await time(engine, shard, state, sample, batch, paced)) : undefined;
   return {
     state,
     progress: { step: 0, tokens: 0, position: START },

@@ -76,7 +76,7 @@ export async function train(given: Source, options: TrainOptions & TrainArgument
  * What is worth knowing before training: another origin than that of the autoencoder to start from,
  * small defaults.
  */
-function startNotes(
+export function startNotes(
   asked: TrainOptions,
   initial: FoundSae | undefined,
   { source, config, budget }: RunPlan,
@@ -91,7 +91,7 @@ function startNotes(
  * Width, k and normalisation come from the autoencoder that the run starts from, where they are not
  * asked for.
  */
-function likeInitial(asked: TrainOptions, initial: FoundSae, source: Source): TrainOptions {
+export function likeInitial(asked: TrainOptions, initial: FoundSae, source: Source): TrainOptions {
   const { dims, spec } = initial.description;
   const { dIn: d, n, dOut } = dims;
   const where = asked.init ?? "";
@@ -145,7 +145,8 @@ function likeInitial(asked: TrainOptions, initial: FoundSae, source: Source): Tr
   return { ...rest, ...like, architecture, latents: n, normalize: kind, encoderRescale: false };
 }
 
-function defaultOut({ paths }: Source, now: Date): string {
+/** Where a run of the source is written that nobody gave a folder. */
+export function defaultOut({ paths }: Source, now: Date): string {
   const name = basename(paths[0] ?? "run").replace(/\.[^.]+$/, "");
   return join("runs", `${name}-${now.toISOString().replaceAll(/[-:]|\.\d+/g, "")}`);
 }

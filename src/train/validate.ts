@@ -65,14 +65,47 @@ interface Normalized {
   readonly targetNormalization?: Normalization | undefined;
 }
 
+/** Raw rows for evaluations, in the dtype of their source. */
+export interface HeldRows {
+  readonly dtype: Source["dtype"];
+  readonly chunks: readonly { readonly rows: number; readonly bytes: Uint8Array }[];
+}
+
 /**
- * Reads the rows of the ranges and holds them in the engine's memory, for evaluations with `run`.
+ * Reads the rows of the ranges. Rows that are not finite stop it or are left out, as those are that
+ * the source leaves out.
  */
+export async function readHeldOut(source: Source, ranges: readonly Range[], nonFinite: NonFinite): Promise<HeldRows> {
+  const rowBytes = bytesPerRow(source);
+  const all = new Uint8Array(countRows(ranges) * rowBytes);
+  let rows = 0;
+  for (const { first, count } of ranges) {
+    await source.read(first, count, all.subarray(rows * rowBytes, (rows + count) * rowBytes));
+    const begin = rows;
+    const bad = nonFiniteRows(all, source.dtype, rowWidth(source), begin, begin + count);
+    if (bad.length > 0 && nonFinite === "stop") throw notFinite(source, first + bad[0]! - begin);
+    const raw = all.subarray(begin * rowBytes, (begin + count) * rowBytes);
+    const unwanted = new Set([...bad, ...(source.leftOut?.(raw, count) ?? []).map((row) => begin + row)]);
+    for (let row = begin; row < begin + count; row++) {
+      if (unwanted.has(row)) continue;
+      if (row > rows) all.copyWithin(rows * rowBytes, row * rowBytes, (row + 1) * rowBytes);
+      rows++;
+    }
+  }
+  const chunks = [];
+  for (let first = 0; first < rows; first += ROWS_AT_ONCE) {
+    const count = Math.min(ROWS_AT_ONCE, rows - first);
+    chunks.push({ rows: count, bytes: all.subarray(first * rowBytes, (first + count) * rowBytes) });
+  }
+  return { dtype: source.dtype, chunks };
+}
+
+/** Evaluates rows that are held in memory, with `run`. */
 export class Validator {
   readonly #engine: Engine;
   readonly #shard: RankShard;
   readonly #hyper: Hyper;
-  readonly #chunks: readonly { readonly rows: number; readonly bytes: Uint8Array }[];
+  readonly #chunks: HeldRows["chunks"];
   readonly #dtype: Source["dtype"];
   readonly #normalized: Normalized;
   /** By the number of rows: all chunks but the last have the same. */
@@ -80,13 +113,16 @@ export class Validator {
   /** Of this shard's latents, at the last evaluation. */
   density: HeldOutDensity | undefined;
 
-  private constructor(
+  /**
+   * `normalized`: default: rows as they are. Every shard evaluates, and every replica finds the
+   * same.
+   */
+  constructor(
     engine: Engine,
     shard: RankShard,
     hyper: Hyper,
-    dtype: Source["dtype"],
-    chunks: readonly { rows: number; bytes: Uint8Array }[],
-    normalized: Normalized,
+    { dtype, chunks }: HeldRows,
+    normalized: Normalized = {},
   ) {
     this.#engine = engine;
     this.#shard = shard;
@@ -94,44 +130,6 @@ export class Validator {
     this.#dtype = dtype;
     this.#chunks = chunks;
     this.#normalized = normalized;
-  }
-
-  /**
-   * Rows that are not finite stop it or are left out, as those are that the source leaves out.
-   * `normalized`: default: rows as they are. Every shard evaluates, and every replica finds the
-   * same.
-   */
-  static async open(
-    engine: Engine,
-    shard: RankShard,
-    hyper: Hyper,
-    source: Source,
-    ranges: readonly Range[],
-    nonFinite: NonFinite = "stop",
-    normalized: Normalized = {},
-  ): Promise<Validator> {
-    const rowBytes = bytesPerRow(source);
-    const all = new Uint8Array(countRows(ranges) * rowBytes);
-    let rows = 0;
-    for (const { first, count } of ranges) {
-      await source.read(first, count, all.subarray(rows * rowBytes, (rows + count) * rowBytes));
-      const begin = rows;
-      const bad = nonFiniteRows(all, source.dtype, rowWidth(source), begin, begin + count);
-      if (bad.length > 0 && nonFinite === "stop") throw notFinite(source, first + bad[0]! - begin);
-      const raw = all.subarray(begin * rowBytes, (begin + count) * rowBytes);
-      const unwanted = new Set([...bad, ...(source.leftOut?.(raw, count) ?? []).map((row) => begin + row)]);
-      for (let row = begin; row < begin + count; row++) {
-        if (unwanted.has(row)) continue;
-        if (row > rows) all.copyWithin(rows * rowBytes, row * rowBytes, (row + 1) * rowBytes);
-        rows++;
-      }
-    }
-    const chunks = [];
-    for (let first = 0; first < rows; first += ROWS_AT_ONCE) {
-      const count = Math.min(ROWS_AT_ONCE, rows - first);
-      chunks.push({ rows: count, bytes: all.subarray(first * rowBytes, (first + count) * rowBytes) });
-    }
-    return new Validator(engine, shard, hyper, source.dtype, chunks, normalized);
   }
 
   /** `collective`: of the shards; default: there is one. */

@@ -7,7 +7,7 @@ import { DEFAULTS, resolveConfig } from "../../src/config.ts";
 import { allocStep, writeHyper } from "../../src/engine/allocate.ts";
 import { hyperOf } from "../../src/train/plan.ts";
 import { rescaleEncoder } from "../../src/train/state.ts";
-import { Validator } from "../../src/train/validate.ts";
+import { readHeldOut, Validator } from "../../src/train/validate.ts";
 import { bytesOf } from "../../src/util/bytes.ts";
 import { dimsOf, selectTopk, shardOf } from "../topk.ts";
 import { memorySource } from "./source.ts";
@@ -76,7 +76,7 @@ describe("row 15", () => {
       expect(await trainer.ages()).toEqual(age);
       const shard = shardOf(trainer.start.shape);
       const source = memorySource(Array.from({ length: 6 }, (_, row) => [row, 1, 2, 3]));
-      const validator = await Validator.open(engine, shard, hyper, source, [{ first: 1, count: 4 }], "stop");
+      const validator = new Validator(engine, shard, hyper, await readHeldOut(source, [{ first: 1, count: 4 }], "stop"));
       expect(await validator.run(state.params)).toMatchObject({ holdout_mse: expect.any(Number) });
       expect(await rescaleEncoder(engine, state.params, shard, 1, hyper)).toBeGreaterThan(0);
       expect(await trainer.ages()).toEqual(age);
