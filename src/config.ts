@@ -385,8 +385,11 @@ function sensibleBatch(budget: number): number {
   return 2 ** Math.max(0, Math.min(best, Math.floor(Math.log2(budget))));
 }
 
-const snake = (name: string): string => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
-const camel = (name: string): string => name.replace(/[-_]([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
+/** The name of an option as config files have it: auxkCoef -> auxk_coef. */
+export const snake = (name: string): string => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+/** The name of an option as the library has it, from a flag's or a config file's. */
+export const camel = (name: string): string =>
+  name.replace(/[-_]([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
 
 /** The flag of an option: auxkCoef -> --auxk-coef. */
 export function flagOf(name: string): string {

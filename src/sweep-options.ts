@@ -3,9 +3,10 @@
  * read (`saetta train acts.h5 --k 16,32 --lr 3e-4,1e-3`).
  */
 
-import { CHANGEABLE, FIELDS, type TrainOptions } from "./config.ts";
+import { CHANGEABLE, camel, checkOptions, FIELDS, flagOf, snake, type TrainOptions } from "./config.ts";
 import type { Field } from "./option-values.ts";
-import { UsageError } from "./util/errors.ts";
+import { messageOf, UsageError } from "./util/errors.ts";
+import { type Json, parseJsonText } from "./util/json.ts";
 
 /** Autoencoders of one sweep at most. */
 export const MOST_MEMBERS = 1000;
@@ -67,4 +68,44 @@ export function combinations(listed: Listed): Record<string, unknown>[] {
 
 export function tooMany(): UsageError {
   return new UsageError(`a sweep trains at most ${MOST_MEMBERS} autoencoders`, { mend: "give fewer values" });
+}
+
+/**
+ * The autoencoders of a grid file: a JSON list of objects with the names of config files (or of the
+ * flags). An object in which an option is a list of values stands for each of them. Throws
+ * UsageError naming the file and the entry.
+ */
+export function gridFromJson(text: string, where: string): TrainOptions[] {
+  let parsed: Json;
+  try {
+    parsed = parseJsonText(text, where);
+  } catch (cause) {
+    throw new UsageError(messageOf(cause), { cause });
+  }
+  if (!Array.isArray(parsed) || parsed.length === 0)
+    throw new UsageError("must hold a JSON list of objects, one per autoencoder", { where });
+  const all = (parsed as readonly Json[]).flatMap((entry, i) => {
+    const at = `${where}, entry ${i + 1}`;
+    if (typeof entry !== "object" || entry === null || Array.isArray(entry))
+      throw new UsageError("must be an object of options", { where: at });
+    const named = Object.entries(entry).map(([name, value]) => [camel(name), value] as const);
+    return combinations(Object.fromEntries(named)).map((options) => checkOptions(options, at, snake));
+  });
+  if (all.length > MOST_MEMBERS) throw tooMany();
+  return all;
+}
+
+/**
+ * The options that members of a sweep must have alike to be compared: "k,latents", or "all" for
+ * none. Throws UsageError.
+ */
+export function alikeFrom(text: string): readonly (keyof TrainOptions)[] {
+  if (text === "all") return [];
+  return text.split(",").map((each) => {
+    const name = camel(each.trim()) as keyof TrainOptions;
+    if (Object.hasOwn(FIELDS, name) && mayDiffer(name)) return name;
+    throw new UsageError(`--halve names options, such as k,latents, or all; not ${JSON.stringify(each)}`, {
+      mend: `give names of options, such as ${flagOf("latents").slice(2)}`,
+    });
+  });
 }

@@ -1,6 +1,6 @@
 /** `saetta eval` from paths and flags to what is printed. */
 
-import { resolve } from "node:path";
+import { join, resolve } from "node:path";
 import type { TrainOptions } from "../config.ts";
 import type { Source } from "../data/source.ts";
 import type { Engine } from "../engine/engine.ts";
@@ -8,7 +8,8 @@ import { reportWithFeatures } from "../features/in-text.ts";
 import { loadSae, type Sae } from "../inference/sae.ts";
 import { namesSae, type WeightsKind } from "../inference/weights.ts";
 import { otherOrigin } from "../sae/origin.ts";
-import { UsageError } from "../util/errors.ts";
+import { isSweep, readSweep } from "../train/sweep/sweep-folder.ts";
+import { SaettaError, UsageError } from "../util/errors.ts";
 import { createProgressLine, type ProgressLine } from "../util/progress.ts";
 import { type EvalData, sharedData } from "./eval-data.ts";
 import { type LossFlags, lossesOf } from "./eval-loss.ts";
@@ -89,10 +90,28 @@ async function sortPaths(
   first: string,
   rest: readonly string[],
 ): Promise<{ readonly saes: readonly string[]; readonly data: readonly string[] }> {
-  const saes = [first];
+  const saes = await membersOf(first);
   const data: string[] = [];
-  for (const path of rest) ((await namesSae(path)) ? saes : data).push(path);
+  for (const path of rest) {
+    if ((await namesSae(path)) || (await isSweep(path))) saes.push(...(await membersOf(path)));
+    else data.push(path);
+  }
   return { saes, data };
+}
+
+/** The path, or the members of the sweep that it names. Those that have saved nothing are left out. */
+async function membersOf(path: string): Promise<string[]> {
+  if (!(await isSweep(path))) return [path];
+  const { members } = await readSweep(path);
+  const saved: string[] = [];
+  for (const name of members) {
+    const run = join(path, name);
+    if (await namesSae(run)) saved.push(run);
+    else note(`${run} has saved no checkpoint and is left out`);
+  }
+  if (saved.length === 0)
+    throw new SaettaError("no autoencoder of the sweep has saved a checkpoint", { where: path, mend: "resume it" });
+  return saved;
 }
 
 /** What makes a number of an autoencoder on these rows doubtful, a line each. */

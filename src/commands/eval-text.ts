@@ -4,6 +4,10 @@ import type { ReportWithFeatures } from "../features/in-text.ts";
 import { featuresText, type Page } from "../features/print.ts";
 import type { LossRecovered } from "../metrics/loss.ts";
 import { METRIC_MEANINGS, reportText } from "../metrics/print.ts";
+import { flatValues } from "../run-files/metrics.ts";
+import { csv } from "../util/csv.ts";
+import { snakeCase } from "../util/json.ts";
+import { markdownTable } from "../util/markdown.ts";
 import { formatCount } from "../util/progress.ts";
 
 /** An autoencoder on held-out rows, and in its language model where that was asked for. */
@@ -38,15 +42,31 @@ export function resultText(judged: readonly Judged[], page: Page): string {
 /** The table, and under it what its columns mean. */
 export function markdown(judged: readonly Judged[]): string {
   const columns = columnsOf(judged);
-  const row = (cells: readonly string[]) => `| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |`;
   return [
-    row(columns.map(({ name }) => name)),
-    row(columns.map((_, i) => (i === 0 ? "---" : "---:"))),
-    ...judged.map((it) => row(columns.map(({ value }) => value(it)))),
+    markdownTable(
+      columns.map(({ name }) => name),
+      judged.map((it) => columns.map(({ value }) => value(it))),
+    ),
     "",
     ...aboutLines(judged).map((line) => `- ${line.replace(/ {2,}/, ": ")}`),
     ...meanings(columns).map(([name, meaning]) => `- ${name}: ${meaning}`),
   ].join("\n");
+}
+
+/** Every number of the autoencoders, by its name in `--json`, as comma-separated values. */
+export function judgedCsv(judged: readonly Judged[]): string {
+  const values = judged.map(({ autoencoder, weights, metrics, loss }) => {
+    const found = snakeCase({ autoencoder, weights, ...metrics, ...loss }) as Record<string, unknown>;
+    return new Map(flatValues(found).filter((entry): entry is [string, CsvValue] => isCsvValue(entry[1])));
+  });
+  const names = [...new Set(values.flatMap((of) => [...of.keys()]))];
+  return csv([names, ...values.map((of) => names.map((name) => of.get(name)))]);
+}
+
+type CsvValue = string | number | boolean | null;
+
+function isCsvValue(value: unknown): value is CsvValue {
+  return value === null || ["string", "number", "boolean"].includes(typeof value);
 }
 
 /** What the model loses, of one autoencoder. */

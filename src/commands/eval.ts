@@ -4,13 +4,14 @@ import { snakeCase } from "../util/json.ts";
 import { parseCount } from "../util/numbers.ts";
 import { LOSS_TOKENS } from "./eval-loss.ts";
 import { type EvalFlags, judgeAll } from "./eval-run.ts";
-import { markdown, resultText } from "./eval-text.ts";
+import { judgedCsv, markdown, resultText } from "./eval-text.ts";
 import { addFlags, choice, DATA_FLAGS, givenOptions, selectedPath, selectFlag, weightsFlag } from "./flags.ts";
 import { INFERENCE_DTYPE, inferenceEngine } from "./inference-engine.ts";
 
 interface Flags extends EvalFlags {
   readonly json?: boolean;
   readonly markdown?: boolean;
+  readonly csv?: boolean;
   readonly select?: string;
 }
 
@@ -18,7 +19,7 @@ export function evalCommand(program: Command): void {
   const command = program
     .command("eval")
     .description("measure autoencoders on held-out rows, show latents in their text, and what the language model loses")
-    .argument("<sae>", "run folder, checkpoint folder, or a folder or file of another program")
+    .argument("<sae>", "run folder, checkpoint folder, a sweep's folder, or a folder or file of another program")
     .argument(
       "[more...]",
       "more autoencoders, to compare; files or folders of activations (default: the hold-out of the runs)",
@@ -50,6 +51,7 @@ export function evalCommand(program: Command): void {
       ),
     )
     .option("--markdown", "print a table in Markdown")
+    .option("--csv", "print every number as comma-separated values")
     .option("--json", "print one JSON object")
     .addHelpText(
       "after",
@@ -62,8 +64,7 @@ export function evalCommand(program: Command): void {
     const judged = await judgeAll(selectedPath(path, flags.select), more, asked, flags, engine);
     const json = () =>
       JSON.stringify(snakeCase(judged.length === 1 ? judged[0] : { autoencoders: judged }), undefined, 2);
-    process.stdout.write(
-      `${flags.json ? json() : flags.markdown ? markdown(judged) : resultText(judged, pageOf(process.stdout))}\n`,
-    );
+    const text = () => (flags.markdown ? markdown(judged) : resultText(judged, pageOf(process.stdout)));
+    process.stdout.write(`${flags.json ? json() : flags.csv ? judgedCsv(judged) : text()}\n`);
   });
 }

@@ -5,6 +5,7 @@ import { checkOptions, DEFAULTS, FIELDS, flagOf, type TrainOptions } from "../co
 import { hubPath, isHubPath, parseHubPath } from "../hub/address.ts";
 import { type Field, wordsOfField } from "../option-values.ts";
 import { ARCHITECTURE_DEFAULTS } from "../sae/architectures/index.ts";
+import { combinations, listedIn } from "../sweep-options.ts";
 import { UsageError } from "../util/errors.ts";
 import { eitherOf, mustBe } from "../util/must.ts";
 
@@ -190,6 +191,20 @@ export function givenOptions(command: Command): TrainOptions {
     undefined,
     flagOf,
   );
+}
+
+/**
+ * The options of each autoencoder that the flags ask for: one, or one for each combination of the
+ * values that flags list, such as --k 16,32.
+ */
+export function givenCombinations(command: Command): TrainOptions[] {
+  const listed = Object.entries(command.opts())
+    .filter(([name]) => Object.hasOwn(FIELDS, name) && command.getOptionValueSource(name) === "cli")
+    .map(([name, value]: [string, unknown]) => [
+      name,
+      typeof value === "string" ? (listedIn(name as keyof TrainOptions, value) ?? value) : value,
+    ]);
+  return combinations(Object.fromEntries(listed)).map((options) => checkOptions(options, undefined, flagOf));
 }
 
 function shown(value: unknown): string {

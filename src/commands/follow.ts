@@ -3,7 +3,7 @@
 import type { Config } from "../config.ts";
 import { preflightLine } from "../data/preflight-words.ts";
 import type { Report } from "../run-files/metrics.ts";
-import type { TrainRun } from "../train/run.ts";
+import type { DataInUse, TrainRun } from "../train/run.ts";
 import { formatBytes } from "../util/bytes.ts";
 import { counted } from "../util/format.ts";
 import { type Point, plot } from "../util/plot.ts";
@@ -21,19 +21,7 @@ export async function follow(run: TrainRun, ending: Ending, as: "text" | "json" 
   const json = as === "json";
   if (!json) {
     if (run.out !== undefined) say(`run          ${run.out}`);
-    const left = [
-      `${formatCount(data.heldOut)} held out`,
-      ...(data.excluded > 0 ? [`${formatCount(data.excluded)} excluded for their ${excludedFor(config)}`] : []),
-      ...(data.zeros > 0 ? [`${formatCount(data.zeros)} all zero`] : []),
-      ...(data.above > 0
-        ? [
-            `${formatCount(data.above)} above a norm of ${config.normLimit?.toPrecision(4)} (--max-norm ${config.maxNorm})`,
-          ]
-        : []),
-      ...(data.masked > 0 ? [`${formatCount(data.masked)} masked`] : []),
-    ];
-    say(`data         ${data.description}; ${formatCount(data.rowsPerEpoch)} to train on, ${left.join(", ")}`);
-    if (data.preflight !== undefined) say(`rows         ${preflightLine(data.preflight)}`);
+    for (const line of dataLines(config, data)) say(line);
     say(`autoencoder  ${counted(config.latents, "latent")}, k ${config.k}, auxk ${config.auxk}`);
     say(
       `steps        ${formatCount(run.steps)} of ${counted(config.batch, "row")}, learning rate ${config.lr.toPrecision(3)}`,
@@ -69,6 +57,25 @@ export async function follow(run: TrainRun, ending: Ending, as: "text" | "json" 
     if (run.out !== undefined) say(`run          ${run.out}`);
   }
   process.exitCode = ending.exitCode();
+}
+
+/** What is trained on, and what is not. */
+export function dataLines(config: Config, data: DataInUse): string[] {
+  const left = [
+    `${formatCount(data.heldOut)} held out`,
+    ...(data.excluded > 0 ? [`${formatCount(data.excluded)} excluded for their ${excludedFor(config)}`] : []),
+    ...(data.zeros > 0 ? [`${formatCount(data.zeros)} all zero`] : []),
+    ...(data.above > 0
+      ? [
+          `${formatCount(data.above)} above a norm of ${config.normLimit?.toPrecision(4)} (--max-norm ${config.maxNorm})`,
+        ]
+      : []),
+    ...(data.masked > 0 ? [`${formatCount(data.masked)} masked`] : []),
+  ];
+  return [
+    `data         ${data.description}; ${formatCount(data.rowsPerEpoch)} to train on, ${left.join(", ")}`,
+    ...(data.preflight === undefined ? [] : [`rows         ${preflightLine(data.preflight)}`]),
+  ];
 }
 
 function say(line: string): void {

@@ -41,6 +41,15 @@ export async function inRanks(asked: Ranks, body: (collective: Collective) => Pr
   }
 }
 
+/** Throws UsageError where several ranks would train a sweep. */
+export async function checkAlone(nproc: number | undefined): Promise<void> {
+  const { launchEnvOf } = await import("../collective/launch-env.ts");
+  if ((launchEnvOf(process.env)?.size ?? nproc ?? 1) === 1) return;
+  throw new UsageError("a sweep trains in one process, not in several ranks", {
+    mend: "leave out --nproc, or train the autoencoders one by one",
+  });
+}
+
 /** What makes no sense makes none in any rank; the first says so. */
 function onceSaid<T>(launched: LaunchEnv | undefined, attempt: () => Promise<T>): Promise<T> {
   return attempt().catch((thrown: unknown) => {

@@ -1,15 +1,17 @@
+import { join } from "node:path";
 import type { Command } from "commander";
 import { CHANGEABLE, type TrainOptions } from "../config.ts";
 import type { RowKeeper } from "../data/row-keeper.ts";
 import type { Source } from "../data/source.ts";
 import { modelOf } from "../model-flags.ts";
+import { UsageError } from "../util/errors.ts";
 import { addFlags, givenOptions } from "./flags.ts";
 import { addKeepFlags, type KeepFlags, openKeptRows } from "./keep-rows.ts";
 import { openModelRows } from "./model-rows.ts";
 import { note } from "./note.ts";
 import { nprocOption } from "./nproc.ts";
 import { addPageFlags, checkPageFlags } from "./page.ts";
-import { gridFrom, inRanks } from "./ranks.ts";
+import { checkAlone, gridFrom, inRanks } from "./ranks.ts";
 import { isRowStream, openRowInput, type RowInput } from "./row-stream.ts";
 import type { RunFlags } from "./run-to-end.ts";
 
@@ -34,11 +36,45 @@ async function continued(dir: string, path: string, given: TrainOptions, keep?: 
   return openRowInput(path, { ...options, ...given }, { keep, from: row });
 }
 
+/** Every member of the sweep that is not over. */
+async function resumeWhole(dir: string, given: TrainOptions, flags: Flags): Promise<void> {
+  await checkAlone(flags.nproc);
+  if (await isRowStream(flags.data)) {
+    throw new UsageError("a sweep cannot be resumed with rows that are read once", {
+      where: dir,
+      mend: "give files with --data, or resume its runs one by one",
+    });
+  }
+  const [{ resumeSweep }, { readSweep }, { readRunConfig }, { sweepToEnd }] = await Promise.all([
+    import("../train/sweep/resume-sweep.ts"),
+    import("../train/sweep/sweep-folder.ts"),
+    import("../train/run-folder.ts"),
+    import("./sweep-to-end.ts"),
+  ]);
+  const { members } = await readSweep(dir);
+  const { options } = await readRunConfig(join(dir, members[0]!));
+  const model = modelOf({ ...options, ...given });
+  const makes = model !== undefined && flags.data === undefined;
+  const kept = await openKeptRows(flags, makes);
+  const rows = makes ? await openModelRows(model, kept.keeper) : undefined;
+  const data = rows ?? flags.data;
+  try {
+    await sweepToEnd(
+      ({ signal, onNote }) =>
+        resumeSweep(dir, { ...given, ...(data && { data }), onNote, signal: kept.signal(signal) }),
+      flags,
+    );
+  } finally {
+    await rows?.close();
+    await kept.finish();
+  }
+}
+
 export function resumeCommand(program: Command): void {
   const command = program
     .command("resume")
     .description("go on with a run from its last checkpoint; --tokens or --epochs extend it")
-    .argument("<run>", "run folder")
+    .argument("<run>", "run folder, or the folder of a sweep")
     .addHelpText("after", "\nExample:\n  saetta resume runs/first --tokens 20M\n");
   addPageFlags(addKeepFlags(addFlags(command)))
     .option("--data <files...>", "where the data is now, if it was moved")
@@ -47,8 +83,13 @@ export function resumeCommand(program: Command): void {
     .helpOption("-h, --help", "show this help")
     .action(async (dir: string, flags: Flags) => {
       checkPageFlags(flags);
-      const { readRunConfig } = await import("../train/run-folder.ts");
       const given = givenOptions(command);
+      const { isSweep } = await import("../train/sweep/sweep-folder.ts");
+      if (await isSweep(dir)) {
+        await resumeWhole(dir, given, flags);
+        return;
+      }
+      const { readRunConfig } = await import("../train/run-folder.ts");
       const { options } = await readRunConfig(dir);
       const { shards, replicas, engine } = { ...(await gridFrom(options, { ...given, nproc: flags.nproc })), ...given };
       await inRanks({ shards, replicas, engine, nproc: flags.nproc }, async (collective) => {

@@ -12,7 +12,7 @@
 
 import type { DensityBin, DensityLine } from "../run-files/density.ts";
 
-export type RunState = "running" | "done" | "stopped" | "quiet" | "waiting";
+export type RunState = "running" | "done" | "stopped" | "quiet" | "waiting" | "halved" | "failed";
 
 /** One run in the list. What is not known (yet) is null. */
 export interface RunSummary {
@@ -22,7 +22,8 @@ export interface RunSummary {
   readonly name: string;
   /**
    * running: it writes; done: the budget is spent; stopped: its process is gone; quiet: nothing was
-   * written for long; waiting: nothing was written yet.
+   * written for long; waiting: nothing was written yet; halved, failed: of a member of a sweep that
+   * ended early, for others were better, or its numbers were not finite.
    */
   readonly state: RunState;
   /** When its log was written last, in milliseconds since 1970. */
@@ -42,11 +43,17 @@ export interface RunSummary {
   readonly left_s: number | null;
   /** Whether its folder holds features, to be shown at /features/ID. */
   readonly features: boolean;
+  /** The folder of its sweep; null for a run that is not of one. */
+  readonly sweep: string | null;
+  /** The options that are one number, word or yes and no. */
+  readonly options: readonly (readonly [name: string, value: OptionValue])[];
   /** The last value of every metric. */
   readonly last: readonly (readonly [name: string, value: number])[];
   /** What is wrong with its files, for people; null when nothing is. */
   readonly problem: string | null;
 }
+
+export type OptionValue = string | number | boolean;
 
 /** What a run was told to do, and how often its latents fire. */
 export interface RunDetails {

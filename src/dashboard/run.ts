@@ -1,11 +1,12 @@
 /** One run folder as the page sees it. Nothing here is ever written. */
 
 import { lstat } from "node:fs/promises";
-import { join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { flatValues } from "../run-files/metrics.ts";
-import { CONFIG, DENSITY, FEATURES, LOCK, METRICS } from "../run-files/names.ts";
+import { CONFIG, DENSITY, FEATURES, LOCK, METRICS, SWEEP } from "../run-files/names.ts";
+import { endedEarly, type SweepFile, sweepOf } from "../run-files/sweep.ts";
 import { hasCode, messageOf } from "../util/errors.ts";
-import type { Density, RunDetails, RunSummary } from "./api.ts";
+import type { Density, OptionValue, RunDetails, RunSummary } from "./api.ts";
 import { Columns } from "./columns.ts";
 import { withDensity } from "./density.ts";
 import { LineReader } from "./lines.ts";
@@ -18,6 +19,10 @@ const TAIL = 64 * 1024;
 /** Options shown, and characters of each. */
 const MOST_OPTIONS = 200;
 const MOST_VALUE = 2000;
+/** Characters of an option in the list of runs. */
+const MOST_WORD = 100;
+/** Bytes of sweep.json. */
+const MOST_SWEEP = 4 * 1024 * 1024;
 
 /** Whether a folder is one that training writes. `begun`: with a log already. */
 export async function isRunFolder(folder: string, begun: boolean): Promise<boolean> {
@@ -47,6 +52,7 @@ export class Run {
     stamp: "",
     values: undefined,
   };
+  #sweep: { readonly stamp: string; readonly file: SweepFile | undefined } = { stamp: "", file: undefined };
   #tail: { readonly stamp: string; readonly lines: readonly Readonly<Record<string, unknown>>[] } = {
     stamp: "",
     lines: [],
@@ -120,16 +126,21 @@ export class Run {
       this.#features = (await lstat(join(this.folder, FEATURES)).catch(absent))?.isDirectory() === true;
       lock = await readSmall(join(this.folder, LOCK), 4096);
       await this.#readConfig();
+      await this.#readSweep();
     } catch (thrown) {
       problem = messageOf(thrown);
     }
     const { last, ...found } = summarize({ config: this.#config.values, lines: this.#tail.lines, lock, age, alive });
+    const early = this.#sweep.file && endedEarly(this.#sweep.file, basename(this.folder));
     return {
       id: this.id,
       name: this.name,
       written: this.#written,
       features: this.#features,
       ...found,
+      ...(early === undefined || found.state === "done" ? {} : { state: early.reason, left_s: null }),
+      sweep: this.#sweep.file === undefined ? null : basename(dirname(this.folder)),
+      options: optionsIn(this.#config.values),
       last: this.#withOlder(last),
       problem: problem ?? this.#problem,
     };
@@ -183,6 +194,17 @@ export class Run {
     this.#details = undefined;
   }
 
+  /** The sweep that the run is a member of. */
+  async #readSweep(): Promise<void> {
+    const path = join(dirname(this.folder), SWEEP);
+    const file = await lstat(path).catch(absent);
+    const stamp = file === undefined ? "" : `${file.ino} ${file.size} ${file.mtimeMs}`;
+    if (stamp === this.#sweep.stamp) return;
+    const text = file === undefined ? undefined : await readSmall(path, MOST_SWEEP);
+    const found = sweepOf(text === undefined ? undefined : objectOf(text));
+    this.#sweep = { stamp, file: found?.members.includes(basename(this.folder)) === true ? found : undefined };
+  }
+
   #readers(): [LineReader, LineReader] {
     return [
       new LineReader(join(this.folder, METRICS), {
@@ -204,6 +226,16 @@ export class Run {
       }),
     ];
   }
+}
+
+/** The options of which there is one value, without what the run found. */
+function optionsIn(config: Readonly<Record<string, unknown>> | undefined): [string, OptionValue][] {
+  return Object.entries(config ?? {})
+    .slice(0, MOST_OPTIONS)
+    .flatMap(([name, value]): [string, OptionValue][] => {
+      if (typeof value === "string") return [[name, value.slice(0, MOST_WORD)]];
+      return typeof value === "number" || typeof value === "boolean" ? [[name, value]] : [];
+    });
 }
 
 /** What was read may be nested deeper than it can be written. */

@@ -36,7 +36,7 @@ export function summarize({
   lock,
   age,
   alive,
-}: SummaryInput): Omit<RunSummary, "id" | "name" | "written" | "features" | "problem"> {
+}: SummaryInput): Omit<RunSummary, "id" | "name" | "written" | "features" | "sweep" | "options" | "problem"> {
   const newest = lines.at(-1);
   const tokens = numberIn(newest, "tokens");
   const budget = budgetOf(config, newest);

@@ -39,7 +39,7 @@ describe("help", () => {
   it("of train has every flag once, under headings; that of resume only what may be changed", async () => {
     const [train, resume] = await Promise.all([saetta(folder, "train", "--help"), saetta(folder, "resume", "--help")]);
     const headings = Array.from(train.out.matchAll(/^(\w+):$/gm), ([, heading]) => heading);
-    expect(headings).toEqual(["Arguments", "Autoencoder", "Optimisation", "Data", "Run", "Example"]);
+    expect(headings).toEqual(["Arguments", "Autoencoder", "Optimisation", "Data", "Run", "Examples"]);
     const flags = Array.from(train.out.matchAll(/^ {2}(--\S+)/gm), ([, flag]) => flag!);
     expect(flags).toEqual(expect.arrayContaining(["--latents", "--[no-]shuffle", "--out", "--config"]));
     expect(new Set(flags).size).toBe(flags.length);

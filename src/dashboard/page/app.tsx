@@ -4,6 +4,7 @@ import { useEffect, useMemo, useReducer, useRef } from "preact/hooks";
 import { Chart } from "./chart.tsx";
 import type { ShownRun } from "./chart-data.ts";
 import { chartsFor } from "./charts.ts";
+import { Compare } from "./compare.tsx";
 import { Config } from "./config.tsx";
 import { Brand, Controls, Top } from "./controls.tsx";
 import { DensityChart } from "./density.tsx";
@@ -39,6 +40,7 @@ export function App() {
           <RunList model={model} theme={theme} />
         </aside>
         <main>
+          <Compare model={model} theme={theme} />
           <Summary model={model} theme={theme} />
           <Controls model={model} />
           <h2 class="visually-hidden">Charts</h2>

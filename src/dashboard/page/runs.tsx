@@ -13,6 +13,8 @@ export const STATES: Readonly<Record<RunState, string>> = {
   stopped: "stopped",
   quiet: "nothing new",
   waiting: "not begun",
+  halved: "ended early",
+  failed: "failed",
 };
 
 /** How much of its budget a run has trained on; null where nobody knows. */

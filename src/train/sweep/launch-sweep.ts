@@ -37,6 +37,7 @@ export async function launchSweep(input: LaunchInput): Promise<SweepRun> {
       group.map(({ name, out, plan: { config, steps, budget } }) => ({ name, out, config, steps, budget, group: i })),
     ),
     groups: groups.length,
+    budget: rowsOf(groups, ({ plan }) => plan.budget),
     engine: engine.description,
     data: dataInUse(first[0]!.plan, first[0]!.start),
     forecast,

@@ -33,7 +33,7 @@ export interface MemberReport {
 }
 
 export interface SweepReport {
-  /** Rows that all members together have trained on since the start of their runs. */
+  /** Rows trained on since the start of the runs, counted once for all members of a group. */
   readonly tokens: number;
   readonly members: readonly MemberReport[];
 }
@@ -58,7 +58,7 @@ export interface SweepForecast extends Forecast {
   readonly disk: { readonly needed: number; readonly free: number | undefined };
 }
 
-type About = Pick<SweepRun, "out" | "members" | "groups" | "engine" | "data" | "forecast" | "trainedBefore">;
+type About = Pick<SweepRun, "out" | "members" | "groups" | "budget" | "engine" | "data" | "forecast" | "trainedBefore">;
 
 /**
  * A sweep that is under way. Iterating gives its reports, and leaving the loop stops it; `stop()`
@@ -68,13 +68,15 @@ export class SweepRun implements AsyncIterable<SweepReport>, AsyncDisposable {
   readonly out: string;
   readonly members: readonly SweepMember[];
   readonly groups: number;
+  /** Rows to train on in all: of each group those of the member that takes the most. */
+  readonly budget: number;
   /** The engine that computes, for people. */
   readonly engine: string;
   /** What the first group trains on. */
   readonly data: DataInUse;
   /** Of all members; the time of those whose steps were timed or are like others' that were. */
   readonly forecast: SweepForecast;
-  /** Rows that all members together had trained on before. */
+  /** Rows trained on before. */
   readonly trainedBefore: number;
   /** Resolves when every member is over and saved; rejects when the sweep failed. */
   readonly finished: Promise<SweepResult>;
@@ -90,6 +92,7 @@ export class SweepRun implements AsyncIterable<SweepReport>, AsyncDisposable {
     this.out = about.out;
     this.members = about.members;
     this.groups = about.groups;
+    this.budget = about.budget;
     this.engine = about.engine;
     this.data = about.data;
     this.forecast = about.forecast;

@@ -58,8 +58,7 @@ async function leftBy(dir: string, names: readonly string[]) {
 /** The same of runs that train alone. */
 async function leftAlone(members: readonly TrainOptions[], names: readonly string[]) {
   const dir = fresh();
-  for (const [i, options] of members.entries())
-    await trainAlone(options, join(dir, names[i]!));
+  for (const [i, options] of members.entries()) await trainAlone(options, join(dir, names[i]!));
   return leftBy(dir, names);
 }
 
@@ -74,7 +73,10 @@ const MEMBERS: readonly TrainOptions[] = [
 ];
 
 describe("sweep", () => {
-  it.each(["reference", "cpu"] as const)("gives each member the files that it would have alone (%s)", async (engine) => {
+  it.each([
+    "reference",
+    "cpu",
+  ] as const)("gives each member the files that it would have alone (%s)", async (engine) => {
     const out = fresh();
     const members = MEMBERS.map((each) => ({ ...each, engine }));
     const run = await sweep(newSource(), members, { out });
@@ -148,8 +150,9 @@ describe("sweep", () => {
     const members = [base, { ...base, lr: 1e200 }, { ...base, lr: 1e-3 }];
     const out = fresh();
     const notes: string[] = [];
-    const { reason, members: results } = await (await sweep(newSource(), members, { out, onNote: (n) => notes.push(n) }))
-      .finished;
+    const { reason, members: results } = await (
+      await sweep(newSource(), members, { out, onNote: (n) => notes.push(n) })
+    ).finished;
     expect(reason).toBe("done");
     expect(results.map(({ state }) => state)).toEqual(["done", "failed", "done"]);
     expect(results[1]!.error).toMatch(/^step \d+ is not finite/);
