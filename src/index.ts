@@ -35,6 +35,16 @@ export type { WeightsKind } from "./inference/weights.ts";
 export type { FormatName } from "./interchange/format.ts";
 export { type ResumeArguments, resume } from "./train/resume.ts";
 export type { DataInUse, TrainResult, TrainRun } from "./train/run.ts";
+export { type ResumeSweepArguments, resumeSweep } from "./train/sweep/resume-sweep.ts";
+export { type SweepArguments, sweep } from "./train/sweep/sweep.ts";
+export type {
+  MemberReport,
+  MemberResult,
+  SweepMember,
+  SweepReport,
+  SweepResult,
+  SweepRun,
+} from "./train/sweep/sweep-run.ts";
 export { type RunOptions, type TrainArguments, train } from "./train/train.ts";
 export { FormatError, SaettaError, UsageError } from "./util/errors.ts";
 

@@ -24,7 +24,7 @@ const OF_DATA: readonly (keyof TrainOptions)[] = [
   "buffer",
 ];
 
-/** Whether members of a sweep may have different values of the option: it changes what is trained. */
+/** Whether members of a sweep may differ in the option: it changes what is trained. */
 export function mayDiffer(name: keyof TrainOptions): boolean {
   const isOfRun = CHANGEABLE.includes(name) && name !== "tokens" && name !== "epochs";
   return !isOfRun && !OF_DATA.includes(name) && name !== "capacityFactor";

@@ -99,7 +99,7 @@ async function sortPaths(
   return { saes, data };
 }
 
-/** The path, or the members of the sweep that it names. Those that have saved nothing are left out. */
+/** The path, or the members of its sweep. Those that have saved nothing are left out. */
 async function membersOf(path: string): Promise<string[]> {
   if (!(await isSweep(path))) return [path];
   const { members } = await readSweep(path);

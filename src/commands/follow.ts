@@ -28,8 +28,7 @@ export async function follow(run: TrainRun, ending: Ending, as: "text" | "json" 
     );
     say(`engine       ${run.engine}`);
     const { memory, seconds } = run.forecast;
-    const time =
-      seconds === undefined ? "" : seconds < 1 ? ", less than a second" : `, about ${formatDuration(seconds)}`;
+    const time = seconds === undefined ? "" : `, ${timeWords(seconds)}`;
     say(`needs        ${formatBytes(memory.needed)} of memory, ${formatBytes(memory.free)} are free${time}`);
   }
   const progress = createProgressLine({ label: "train", total: run.budget, unit: "rows", start: run.trainedBefore });
@@ -57,6 +56,11 @@ export async function follow(run: TrainRun, ending: Ending, as: "text" | "json" 
     if (run.out !== undefined) say(`run          ${run.out}`);
   }
   process.exitCode = ending.exitCode();
+}
+
+/** How long something will take. */
+export function timeWords(seconds: number): string {
+  return seconds < 1 ? "less than a second" : `about ${formatDuration(seconds)}`;
 }
 
 /** What is trained on, and what is not. */

@@ -3,8 +3,8 @@
 import type { SweepReport, SweepResult, SweepRun } from "../train/sweep/sweep-run.ts";
 import { formatBytes } from "../util/bytes.ts";
 import { counted } from "../util/format.ts";
-import { createProgressLine, formatCount, formatDuration } from "../util/progress.ts";
-import { dataLines } from "./follow.ts";
+import { createProgressLine, formatCount } from "../util/progress.ts";
+import { dataLines, timeWords } from "./follow.ts";
 import { listRuns, runsText } from "./ls.ts";
 import { note } from "./note.ts";
 import { keepPage, showRun } from "./page.ts";
@@ -55,7 +55,7 @@ function headLines(run: SweepRun): string[] {
   const steps = [
     ...new Set(members.map((each) => `${formatCount(each.steps)} of ${counted(each.config.batch, "row")}`)),
   ];
-  const time = seconds === undefined ? "" : `; about ${formatDuration(seconds)}`;
+  const time = seconds === undefined ? "" : `; ${timeWords(seconds)}`;
   const room = disk.free === undefined ? "" : `, ${formatBytes(disk.free)} are free`;
   return [
     `sweep        ${run.out}`,

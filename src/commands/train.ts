@@ -122,7 +122,7 @@ export function trainCommand(program: Command): void {
     });
 }
 
-/** The options of each autoencoder: those of the flags, with those of each entry of the grid file. */
+/** The options of each autoencoder: of the flags, and of each entry of the grid file. */
 function membersFrom(given: readonly TrainOptions[], grid: string | undefined, flags: Flags): readonly TrainOptions[] {
   if (grid === undefined) return given;
   const entries = gridFromJson(grid, flags.grid!);

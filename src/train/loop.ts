@@ -49,8 +49,8 @@ export interface LoopInput {
   /** Windows of raw rows, in the dtype of the source. */
   readonly ring: Tensor;
   /**
-   * Brings the batches into the ring, from the progress of the start on, of `size()` rows each until
-   * that is 0. Default: read from the source.
+   * Brings the batches into the ring, from the progress of the start on, of `size()` rows each
+   * until that is 0. Default: read from the source.
    */
   readonly feed?: ((size: () => number) => AsyncIterable<Batch>) | undefined;
   readonly observers: readonly RunObserver[];

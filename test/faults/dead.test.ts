@@ -76,7 +76,12 @@ describe("row 15", () => {
       expect(await trainer.ages()).toEqual(age);
       const shard = shardOf(trainer.start.shape);
       const source = memorySource(Array.from({ length: 6 }, (_, row) => [row, 1, 2, 3]));
-      const validator = new Validator(engine, shard, hyper, await readHeldOut(source, [{ first: 1, count: 4 }], "stop"));
+      const validator = new Validator(
+        engine,
+        shard,
+        hyper,
+        await readHeldOut(source, [{ first: 1, count: 4 }], "stop"),
+      );
       expect(await validator.run(state.params)).toMatchObject({ holdout_mse: expect.any(Number) });
       expect(await rescaleEncoder(engine, state.params, shard, 1, hyper)).toBeGreaterThan(0);
       expect(await trainer.ages()).toEqual(age);

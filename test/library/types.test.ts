@@ -18,7 +18,11 @@ import {
   SaettaError,
   type Source,
   type SparseCodes,
+  type SweepReport,
+  type SweepResult,
+  type SweepRun,
   type selectEngine,
+  sweep,
   type TrainOptions,
   type TrainResult,
   type TrainRun,
@@ -27,6 +31,14 @@ import {
 } from "../../src/index.ts";
 
 describe("types", () => {
+  it("of a sweep", () => {
+    expectTypeOf(sweep).parameters.toExtend<[Source, readonly TrainOptions[], object?]>();
+    expectTypeOf(sweep).returns.resolves.toEqualTypeOf<SweepRun>();
+    expectTypeOf<SweepRun>().toExtend<AsyncIterable<SweepReport> & AsyncDisposable>();
+    expectTypeOf<SweepRun["finished"]>().resolves.toEqualTypeOf<SweepResult>();
+    expectTypeOf<SweepResult["members"][number]["state"]>().toEqualTypeOf<"done" | "stopped" | "halved" | "failed">();
+  });
+
   it("of activations", () => {
     expectTypeOf(openActivations).parameter(0).toEqualTypeOf<string | readonly string[]>();
     expectTypeOf(openActivations).returns.resolves.toEqualTypeOf<Activations>();

@@ -85,7 +85,7 @@ export function sorted(
   });
 }
 
-const TEST = /^([a-z0-9_]+)(<=|>=|!=|=|<|>)(.+)$/i;
+const TEST = /^([a-z0-9_-]+)(<=|>=|!=|=|<|>)(.+)$/i;
 
 /**
  * Whether a run passes the filter: every word is a part of its name or state, or compares an option
@@ -150,8 +150,8 @@ export function pointsOf(
 }
 
 /**
- * The points that no other is better than, in the order of x: better is no more of x and y, and less
- * of one. Of equal points the first.
+ * The points that no other is better than, in the order of x: better is no more of x and y, and
+ * less of one. Of equal points the first.
  */
 export function paretoFront(points: readonly Point[]): readonly Point[] {
   const front: Point[] = [];

@@ -1,6 +1,6 @@
 /**
- * Batches for several runs that train in step: rows are read, checked and brought to the engine once
- * for all of them. The next batch is made when every member has asked for it; a member that is
+ * Batches for several runs that train in step: rows are read, checked and brought to the engine
+ * once for all of them. The next batch is made when every member has asked for it; a member that is
  * ahead, as after a resume from checkpoints of different steps, waits until the others come to its
  * place. So each gets the batches that it would have read alone.
  */
@@ -88,7 +88,7 @@ export class BatchFeed {
     await this.#reading?.return();
   }
 
-  /** Makes a batch if every member waits for one. Never rejects: the members get what went wrong. */
+  /** Makes a batch if every member waits for one. The members get what went wrong. */
   #makeNext(): void {
     if (this.#making || this.#members.size === 0) return;
     for (const { waits } of this.#members) if (waits === undefined) return;

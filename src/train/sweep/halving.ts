@@ -7,7 +7,7 @@
 
 import type { Cohort, Rung, Standing, SweepFile } from "../../run-files/sweep.ts";
 
-/** Shares of the steps after which members are compared; the first ones only where there are many. */
+/** Shares of the steps after which members are compared; few members need the last only. */
 const SHARES = [1 / 8, 1 / 4, 1 / 2];
 /** A member ends for a better one only if that has at most this many times its L0. */
 const COMPARABLE_L0 = 1.1;

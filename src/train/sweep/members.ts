@@ -38,7 +38,7 @@ export function memberNames(members: readonly TrainOptions[]): readonly string[]
 /** "k32"; letters and digits that every file system takes. */
 function part(name: keyof TrainOptions, value: unknown): string {
   const text = Array.isArray(value) ? value.join("+") : String(value);
-  const plain = text.replaceAll(/[^A-Za-z0-9.+]+/g, "_").slice(-MOST_OF_VALUE);
+  const plain = typeof value === "number" ? text : text.replaceAll(/[^A-Za-z0-9.+]+/g, "_").slice(-MOST_OF_VALUE);
   const words = typeof value === "number" || /^\d/.test(plain) ? plain : `_${plain}`;
   return `${flagOf(name).slice(2).replaceAll("-", "_")}${words}`;
 }

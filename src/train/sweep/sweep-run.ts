@@ -118,8 +118,8 @@ export class SweepRun implements AsyncIterable<SweepReport>, AsyncDisposable {
   }
 
   /**
-   * The reports as they come; never slows the sweep: a slow reader gets the newest. Leaving the loop
-   * stops the sweep.
+   * The reports as they come; never slows the sweep: a slow reader gets the newest. Leaving the
+   * loop stops the sweep.
    */
   async *[Symbol.asyncIterator](): AsyncGenerator<SweepReport, void, void> {
     try {
