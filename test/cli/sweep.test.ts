@@ -45,7 +45,9 @@ describe("saetta train with several values of an option", () => {
     expect({ code, err }).toEqual({ code: 0, err: "" });
     expect(await members(out)).toEqual(["k2-lr0.003", "k2-lr0.01", "k3-lr0.003", "k3-lr0.01"]);
     expect(text).toMatch(/^sweep +sweep-\d+$/m);
-    expect(text).toMatch(/^needs +[\d.]+ MiB of memory, .* are free; [\d.]+ [KM]iB of disk, .* are free; (about|less)/m);
+    expect(text).toMatch(
+      /^needs +[\d.]+ MiB of memory, .* are free; [\d.]+ [KM]iB of disk, .* are free; (about|less)/m,
+    );
     expect(text).toMatch(/^done +4 autoencoders: 4 done$/m);
     expect(text).toMatch(/^k3-lr0\.01 +done +19 +3 +24 +0\.01 /m);
     expect(text).not.toMatch(/NaN|undefined|Infinity/);
@@ -143,12 +145,7 @@ describe("a sweep that is ended", () => {
     whole = await leftBy("whole");
   });
 
-  it.each([
-
-    "SIGTERM",
-    "SIGUSR1",
-    "SIGKILL",
-  ] as const)("by %s continues with the same bits", async (signal) => {
+  it.each(["SIGTERM", "SIGUSR1", "SIGKILL"] as const)("by %s continues with the same bits", async (signal) => {
     const out = fresh();
     const running = start(folder, "train", "acts.h5", ...flags, ...often, "--out", out);
     // Wherever it is by then: the sweep has begun.
