@@ -135,6 +135,9 @@ export const trainOptions = z.strictObject({
     .min(1)
     .describe("name of the dataset (HDF5), tensor (safetensors, torch) or column (Arrow)")
     .meta({ default: "hidden_states", placeholder: "NAME" }),
+  layer: whole
+    .describe("which layer of activations [tokens, layers, width], from 0, as vLLM writes them")
+    .meta({ default: "0, where there is one layer" }),
   ...transcoderOptions,
   as: z
     .enum(["bf16", "f16"])
@@ -157,6 +160,7 @@ type OptionalName =
   | "threads"
   | "wandb"
   | "dataset"
+  | "layer"
   | "buffer"
   | "model"
   | "text"

@@ -226,8 +226,9 @@ const TABLE: readonly (readonly [ours: string, hint: string, words: string])[] =
   [
     "tensor",
     "",
-    "hook hook_name hook_point hookpoint hookpoints layer hook_layer hook_point_layer layers site submodule module",
+    "hook hook_name hook_point hookpoint hookpoints hook_layer hook_point_layer site submodule module",
   ],
+  ["layer", "", "layers layer_index layer_idx"],
   ["text", "", "text_file dataset_path corpus text_path prompts input_text"],
   [
     "context",

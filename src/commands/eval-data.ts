@@ -50,7 +50,9 @@ export async function evalData(
 ): Promise<EvalData> {
   const run = await runOf(saePath);
   const config = run === undefined ? undefined : await readRunConfig(run);
-  const options = withDefaults({ ...config?.options, ...asked });
+  // The layer is that of the run's own files.
+  const own = paths.length > 0 ? { ...config?.options, layer: undefined } : config?.options;
+  const options = withDefaults({ ...own, ...asked });
   if (paths.length === 0 && config === undefined) {
     throw new UsageError("the autoencoder belongs to no run, so there is no hold-out", {
       where: saePath,

@@ -2,6 +2,7 @@ import { type Command, Option } from "commander";
 import type { OpenOptions } from "../data/open.ts";
 import { inspect } from "../inspect/inspect.ts";
 import { inspectionText } from "../inspect/print.ts";
+import { parseCount } from "../util/numbers.ts";
 import { selectedPath, selectFlag } from "./flags.ts";
 
 interface Flags extends OpenOptions {
@@ -16,6 +17,9 @@ export function inspectCommand(program: Command): void {
     .argument("<path>", "file or folder, or a quoted pattern such as 'acts-*.npy'")
     .option("--dataset <name>", "the activations, in a file that has several arrays")
     .addOption(new Option("--as <type>", "what 2-byte elements of the activations are").choices(["bf16", "f16"]))
+    .option("--layer <n>", "the layer of activations [tokens, layers, width], from 0", (text) =>
+      parseCount(text, "--layer", 0),
+    )
     .addOption(selectFlag())
     .option("--json", "print one JSON object")
     .addHelpText("after", "\nExample:\n  saetta inspect acts.h5\n")

@@ -12,15 +12,15 @@ import { note } from "./note.ts";
 import { nprocOption } from "./nproc.ts";
 import { addPageFlags, checkPageFlags } from "./page.ts";
 import { checkAlone, gridFrom, inRanks } from "./ranks.ts";
-import { isRowStream, openRowInput, type RowInput } from "./row-stream.ts";
+import { addWatchFlags, openRowInput, type RowInput, type Stream, streamOf, type WatchFlags } from "./row-stream.ts";
 import type { RunFlags } from "./run-to-end.ts";
 
-interface Flags extends RunFlags, KeepFlags {
+interface Flags extends RunFlags, KeepFlags, WatchFlags {
   readonly data?: readonly string[];
 }
 
 /** New rows for a run that was trained on a stream: the ones that it saw cannot come again. */
-async function continued(dir: string, path: string, given: TrainOptions, keep?: RowKeeper): Promise<RowInput> {
+async function continued(dir: string, stream: Stream, given: TrainOptions, keep?: RowKeeper): Promise<RowInput> {
   const [{ newestCheckpoint }, { readRunConfig }] = await Promise.all([
     import("../checkpoint/load.ts"),
     import("../train/run-folder.ts"),
@@ -33,13 +33,15 @@ async function continued(dir: string, path: string, given: TrainOptions, keep?: 
     note(
       `the run has taken ${row.toLocaleString("en-US")} rows, which do not come again: the stream continues with its first row, and other rows are held out`,
     );
-  return openRowInput(path, { ...options, ...given }, { keep, from: row });
+  if ("watch" in stream && stream.consume !== true)
+    note("files that are still in the folder are used, also those that the run has used before");
+  return openRowInput(stream, { ...options, ...given }, { keep, from: row });
 }
 
 /** Every member of the sweep that is not over. */
 async function resumeWhole(dir: string, given: TrainOptions, flags: Flags): Promise<void> {
   await checkAlone(flags.nproc);
-  if (await isRowStream(flags.data)) {
+  if ((await streamOf(flags.data, flags)) !== undefined) {
     throw new UsageError("a sweep cannot be resumed with rows that are read once", {
       where: dir,
       mend: "give files with --data, or resume its runs one by one",
@@ -76,7 +78,7 @@ export function resumeCommand(program: Command): void {
     .description("go on with a run from its last checkpoint; --tokens or --epochs extend it")
     .argument("<run>", "run folder, or the folder of a sweep")
     .addHelpText("after", "\nExample:\n  saetta resume runs/first --tokens 20M\n");
-  addPageFlags(addKeepFlags(addFlags(command)))
+  addPageFlags(addKeepFlags(addWatchFlags(addFlags(command))))
     .option("--data <files...>", "where the data is now, if it was moved")
     .addOption(nprocOption())
     .option("--json", "print the result as one JSON object")
@@ -94,13 +96,16 @@ export function resumeCommand(program: Command): void {
       const { shards, replicas, engine } = { ...(await gridFrom(options, { ...given, nproc: flags.nproc })), ...given };
       await inRanks({ shards, replicas, engine, nproc: flags.nproc }, async (collective) => {
         const [{ resume }, { runToEnd }] = await Promise.all([import("../train/resume.ts"), import("./run-to-end.ts")]);
-        const streams = await isRowStream(flags.data);
-        const model = flags.data === undefined ? modelOf({ ...options, ...given }) : undefined;
-        const kept = await openKeptRows(flags, (streams || model !== undefined) && collective.grid.size === 1);
+        const stream = await streamOf(flags.data, flags);
+        const model = flags.data === undefined && stream === undefined ? modelOf({ ...options, ...given }) : undefined;
+        const kept = await openKeptRows(
+          flags,
+          (stream !== undefined || model !== undefined) && collective.grid.size === 1,
+        );
         const { keeper } = kept;
         let rows: Source | undefined;
         try {
-          const input = streams ? await continued(dir, flags.data![0]!, given, keeper) : undefined;
+          const input = stream && (await continued(dir, stream, given, keeper));
           rows = model === undefined ? input?.source : await openModelRows(model, keeper);
           const data = rows ?? flags.data;
           await runToEnd(
@@ -119,9 +124,20 @@ export function resumeCommand(program: Command): void {
   for (const option of command.options) {
     option.description = option.description.replace(/ \(default: .*\)$/, ""); // here it is what the run has
     if (
-      ![...CHANGEABLE, "data", "target", "json", "nproc", "serve", "port", "keepRows", "keepDtype"].includes(
-        option.attributeName(),
-      )
+      ![
+        ...CHANGEABLE,
+        "data",
+        "target",
+        "json",
+        "nproc",
+        "serve",
+        "port",
+        "keepRows",
+        "keepDtype",
+        "watch",
+        "consume",
+        "watchTimeout",
+      ].includes(option.attributeName())
     )
       option.hideHelp();
   }

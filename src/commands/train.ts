@@ -12,10 +12,10 @@ import { openModelRows } from "./model-rows.ts";
 import { nprocOption } from "./nproc.ts";
 import { addPageFlags, checkPageFlags } from "./page.ts";
 import { checkAlone, gridFrom, inRanks } from "./ranks.ts";
-import { isRowStream, openRowInput } from "./row-stream.ts";
+import { addWatchFlags, openRowInput, streamOf, type WatchFlags } from "./row-stream.ts";
 import type { RunFlags } from "./run-to-end.ts";
 
-interface Flags extends RunFlags, KeepFlags {
+interface Flags extends RunFlags, KeepFlags, WatchFlags {
   readonly out?: string;
   readonly config?: string;
   readonly grid?: string;
@@ -36,7 +36,7 @@ export function trainCommand(program: Command): void {
         "  saetta train acts.h5 --k 16,32,64 --lr 3e-4,1e-3 --out runs/sweep\n\n" +
         "Several values of an option are a sweep: an autoencoder for each\ncombination, all trained from one read.\n",
     );
-  addPageFlags(addKeepFlags(addFlags(command)))
+  addPageFlags(addKeepFlags(addWatchFlags(addFlags(command))))
     .option("--out <dir>", "run folder (default: runs/<data>-<UTC time>)")
     .option("--config <file>", "options from a JSON file, such as the config.json of a run; flags beat it")
     .option(
@@ -69,20 +69,22 @@ export function trainCommand(program: Command): void {
       }
       const options = all[0]!;
       const model = modelOf(options);
-      const data = paths.length > 0 ? paths : (file?.data ?? (model && []));
+      const data = paths.length > 0 ? paths : (file?.data ?? ((model ?? flags.watch) === undefined ? undefined : []));
       if (data === undefined)
         throw new UsageError("no data: name the files of activations", { mend: "saetta train acts.h5" });
       if (model !== undefined && data.length > 0)
         throw new UsageError("files of activations and --model exclude each other", { mend: "leave one of them out" });
       checkTarget(options, options.target !== undefined);
-      const streams = await isRowStream(data);
+      const stream = await streamOf(data, flags);
+      if (model !== undefined && stream !== undefined)
+        throw new UsageError("--watch and --model exclude each other", { mend: "leave one of them out" });
       const withRows = async (alone: boolean, body: (rows: Source, kept: KeptRows) => Promise<void>) => {
         const { openData } = await import("../data/open.ts");
-        const kept = await openKeptRows(flags, (streams || model !== undefined) && alone);
+        const kept = await openKeptRows(flags, (stream !== undefined || model !== undefined) && alone);
         const { keeper } = kept;
         let source: Source | undefined;
         try {
-          const input = streams ? await openRowInput(data[0]!, options, { keep: keeper }) : undefined;
+          const input = stream && (await openRowInput(stream, options, { keep: keeper }));
           const made = model === undefined ? input?.source : await openModelRows(model, keeper);
           source = made ?? (await openData(data, { ...options, target: targetPaths(options) }));
           await body(source, kept);

@@ -5,7 +5,7 @@
 
 import type { FileHandle } from "node:fs/promises";
 import { readFully } from "../util/bytes.ts";
-import { FormatError, messageOf, SaettaError } from "../util/errors.ts";
+import { FormatError, messageOf, SaettaError, UsageError } from "../util/errors.ts";
 import { counted } from "../util/format.ts";
 import { placesAfterMove } from "../util/moved.ts";
 import { checkRoom, checkRows } from "../util/rows.ts";
@@ -22,6 +22,8 @@ export interface OpenOptions {
   readonly dataset?: string | undefined;
   /** The type of 2-byte elements. */
   readonly as?: RowBits | undefined;
+  /** Which layer of an array [tokens, layers, width]; its tokens are one sequence. */
+  readonly layer?: number | undefined;
 }
 
 /** The array that holds the activations, in files that name their arrays. */
@@ -35,6 +37,8 @@ export interface ActivationArray
   readonly path: string;
   /** Checked by `axesOf`. */
   readonly shape: readonly number[];
+  /** Whether all rows are one sequence. */
+  readonly isSequence?: boolean;
 }
 
 /** The array's rows as a Source. */
@@ -47,11 +51,12 @@ export function arraySource({
   read,
   tokens,
   mask,
+  isSequence = false,
   ...rest
 }: ActivationArray): Source {
   const dIn = shape.at(-1) as number;
   const rows = shape.slice(0, -1).reduce((product, size) => product * size, 1);
-  const sequence = shape.length === 3 ? (shape[1] as number) : undefined;
+  const sequence = isSequence ? rows : shape.length === 3 ? (shape[1] as number) : undefined;
   return {
     description: `${path}: ${rows.toLocaleString("en-US")} x ${dIn} ${dtype}`,
     paths: [path],
@@ -91,6 +96,55 @@ export function axesOf(shape: readonly number[], name: string, where: string): 1
   }
   if (shape.includes(0)) throw new NoRowsError(`${name} has no rows`, { where, mend: "give a file with data" });
   return shape.length === 3 ? 2 : 1;
+}
+
+/** An array that may have layers: its shape, and its rows as `plainRows` reads them. */
+export interface LayeredArray extends Pick<ActivationArray, "shape" | "read"> {
+  /** In words: "hidden_states (F16 [9, 4, 64])". */
+  readonly words: string;
+  readonly bytesPerElement: number;
+  /** The ids of vLLM next to it, of which there is one per token and none per layer. */
+  readonly tokenIds?: readonly number[] | undefined;
+}
+
+/**
+ * The layer `asked` of an array [tokens, layers, width] as [tokens, width]; any other array as it
+ * is. The only layer need not be asked for. Throws UsageError where the layer is not there, or the
+ * array has several and none is named.
+ */
+export function layerOf(
+  { shape, read, words, bytesPerElement, tokenIds }: LayeredArray,
+  asked: number | undefined,
+  where: string,
+): Required<Pick<ActivationArray, "shape" | "read" | "isSequence">> {
+  const [tokens = 0, layers = 0, width = 0] = shape;
+  const hasLayers = shape.length === 3 && tokenIds?.length === 1 && tokenIds[0] === tokens;
+  if (asked === undefined && !hasLayers) return { shape, read, isSequence: false };
+  if (shape.length !== 3)
+    throw new UsageError(`--layer needs [tokens, layers, width], but there is ${words}`, {
+      where,
+      mend: "leave it out",
+    });
+  const layer = asked ?? (layers === 1 ? 0 : undefined);
+  if (layer === undefined || layer >= layers) {
+    const range = layers === 1 ? "0" : `0 to ${layers - 1}`;
+    throw new UsageError(`${words} has ${counted(layers, "layer")}`, { where, mend: `name one: --layer ${range}` });
+  }
+  const rowBytes = width * bytesPerElement;
+  return {
+    shape: [tokens, width],
+    isSequence: true,
+    async read(first, count, into, signal) {
+      checkRows(first, count, tokens);
+      checkRoom(into, count, rowBytes);
+      const all = new Uint8Array(count * layers * rowBytes);
+      await read(first * layers, count * layers, all, signal);
+      for (let row = 0; row < count; row++) {
+        const at = (row * layers + layer) * rowBytes;
+        into.set(all.subarray(at, at + rowBytes), row * rowBytes);
+      }
+    },
+  };
 }
 
 /** An array of a file that names its arrays. */

@@ -7,7 +7,7 @@
 
 import { type ArrowColumn, type ArrowFile, openArrow } from "../formats/arrow.ts";
 import { closedOnFailure } from "../util/closing.ts";
-import { FormatError } from "../util/errors.ts";
+import { FormatError, UsageError } from "../util/errors.ts";
 import {
   arraySource,
   axesOf,
@@ -25,7 +25,9 @@ import type { Source } from "./source.ts";
  * Opens the column `dataset`, or `hidden_states`, or else the only one that could be meant. Throws
  * SaettaError or FormatError naming the file.
  */
-export async function openArrowSource(path: string, { dataset, as }: OpenOptions = {}): Promise<Source> {
+export async function openArrowSource(path: string, { dataset, as, layer }: OpenOptions = {}): Promise<Source> {
+  if (layer !== undefined)
+    throw new UsageError("--layer: an Arrow file has no layers", { where: path, mend: "leave it out" });
   const file = await openArrow(path);
   return closedOnFailure(file, () => sourceOf(file, choose(file, dataset), as));
 }

@@ -91,7 +91,7 @@ export async function openSource(
  * By what the file begins with, else by its name; an HDF5 file may begin with anything. Only the
  * reader of its format is loaded.
  */
-async function openFileSource(path: string, options: OpenOptions): Promise<Source> {
+export async function openFileSource(path: string, options: OpenOptions): Promise<Source> {
   const first = await firstBytes(path);
   if (first.length === 0) throw new NoRowsError("the file is empty", { where: path, mend: "write or copy it again" });
   const format = formatOf(first) ?? extname(path).toLowerCase().slice(1);

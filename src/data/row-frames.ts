@@ -32,9 +32,22 @@ export interface FramesHeader {
   readonly startToken: number | undefined;
 }
 
+/** Where frames of rows come from: a program, or the files that one writes. */
+export interface RowFrames {
+  /** Names them in errors. */
+  readonly where: string;
+  header(): Promise<FramesHeader>;
+  /** The next frame; undefined after the last. */
+  next(): Promise<Frame | undefined>;
+  /** No more is read. `isUsed`: all rows of the last frame were taken. */
+  close(isUsed: boolean): Promise<void>;
+}
+
 /** Valid until the next frame is asked for. */
 export interface Frame {
   readonly rows: number;
+  /** Rows of a context, where frames differ; the frame holds whole contexts. */
+  readonly context?: number | undefined;
   /** [rows, width], row-major. */
   readonly values: Uint8Array;
   readonly tokens: Int32Array | undefined;
@@ -42,7 +55,7 @@ export interface Frame {
   readonly mask: Uint8Array | undefined;
 }
 
-export class FrameReader {
+export class FrameReader implements RowFrames {
   readonly where: string;
   readonly #chunks: AsyncIterator<Uint8Array>;
   #chunk: Uint8Array = new Uint8Array(0);

@@ -19,6 +19,7 @@ import {
   chooseArray,
   DEFAULT_DATASET,
   foldersAround,
+  layerOf,
   likelihood,
   type OpenOptions,
   originOf,
@@ -27,18 +28,18 @@ import {
 import { decodeInt8, SCALES } from "./int8-rows.ts";
 import { CHUNK_DATASET, chunkOrigin } from "./llamascopium.ts";
 import { rowType } from "./row-type.ts";
-import { rowsBeside } from "./side-arrays.ts";
+import { rowsBeside, TOKEN_IDS } from "./side-arrays.ts";
 import type { Origin, Source } from "./source.ts";
 
 /**
  * Opens the tensor `dataset`, or `hidden_states`, or `activation`, or else the only one that could
  * be meant. Throws SaettaError or FormatError naming the file.
  */
-export async function openSafetensorsSource(path: string, { dataset, as }: OpenOptions = {}): Promise<Source> {
+export async function openSafetensorsSource(path: string, { dataset, as, layer }: OpenOptions = {}): Promise<Source> {
   const file = await openSafetensors(path);
   return closedOnFailure(file, async () => {
     const name = choose(file, dataset);
-    return sourceOf(file, name, name === CHUNK_DATASET ? await chunkOrigin(path) : {}, as);
+    return sourceOf(file, name, name === CHUNK_DATASET ? await chunkOrigin(path) : {}, { as, layer });
   });
 }
 
@@ -51,17 +52,31 @@ function choose({ path, tensors }: Safetensors, name: string | undefined): strin
   return chooseArray(all, name, [DEFAULT_DATASET, CHUNK_DATASET], "tensor", path);
 }
 
-async function sourceOf(file: Safetensors, name: string, chunk: Origin, as: OpenOptions["as"]): Promise<Source> {
+async function sourceOf(
+  file: Safetensors,
+  name: string,
+  chunk: Origin,
+  { as, layer }: Pick<OpenOptions, "as" | "layer">,
+): Promise<Source> {
   const { path, tensors } = file;
   const entry = tensors.get(name) as SafetensorsEntry;
-  const { shape } = entry;
-  axesOf(shape, inWords(name, entry), path);
   const words = inWords(name, entry);
-  const width = shape.at(-1) as number;
+  axesOf(entry.shape, words, path);
+  const width = entry.shape.at(-1) as number;
+  const { shape, read, isSequence } = layerOf(
+    {
+      shape: entry.shape,
+      read: readerOf(file, entry, width),
+      words,
+      bytesPerElement: SAFETENSORS_DTYPES[entry.dtype],
+      tokenIds: tensors.get(TOKEN_IDS)?.shape,
+    },
+    layer,
+    path,
+  );
   const rows = shape.slice(0, -1).reduce((product, size) => product * size, 1);
-  const read = readerOf(file, entry, width);
   const refusal = `${words} does not hold F16, BF16, F32 or F64`;
-  const scaled = scaledReader(file, name, entry, read);
+  const scaled = isSequence ? undefined : scaledReader(file, name, entry, read);
   const typed =
     scaled === undefined
       ? await rowType({ words, dtype: entry.dtype.toLowerCase(), refusal, rows, width, read }, as, path)
@@ -76,6 +91,7 @@ async function sourceOf(file: Safetensors, name: string, chunk: Origin, as: Open
   return arraySource({
     path,
     shape,
+    isSequence,
     dtype: typed.dtype,
     grain: 1,
     origin: { ...chunk, ...originOf(attributesOf(file), path) },

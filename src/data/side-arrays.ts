@@ -6,8 +6,10 @@
 import { FormatError, messageOf, SaettaError } from "../util/errors.ts";
 import type { Source } from "./source.ts";
 
+/** The name of vLLM's ids, next to activations [tokens, layers, width]. */
+export const TOKEN_IDS = "token_ids";
 /** Names of the array that holds the token ids, the first that is there counts. */
-const TOKENS = ["tokens", "token_ids", "input_ids"];
+const TOKENS = ["tokens", TOKEN_IDS, "input_ids"];
 /**
  * Arrays that say which rows count: 0 for padding, and for what the program that wrote the file
  * would not train on.

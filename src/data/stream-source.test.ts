@@ -76,6 +76,25 @@ describe("rows of a stream", () => {
     expect(await read(source, first, count)).toEqual(held);
   });
 
+  it("are no more than those that are trained on", async () => {
+    let sent = 0;
+    async function* endless(): AsyncGenerator<Uint8Array> {
+      for await (const bytes of rows(16 * 1000, 16)) {
+        yield bytes;
+        sent++;
+      }
+    }
+    const source = await openRowStream(endless(), "rows", {
+      ...OPTIONS,
+      excludeTokens: "none",
+      tokens: 160,
+      buffer: 50,
+    });
+    expect(await all(source, 7)).toHaveLength(160);
+    expect(sent).toBe(10); // the header and 10 frames, the last of which is not done with
+    await source.close();
+  });
+
   it("may end early, and say after how many", async () => {
     const source = await openRowStream(rows(160, 16), "rows", { ...OPTIONS, tokens: 1000, buffer: 50 });
     expect(await read(source, 0, 100)).toHaveLength(100);

@@ -11,7 +11,7 @@ import { checkRows } from "../util/rows.ts";
 import { ROWS_TOGETHER } from "./holdout.ts";
 import { type ExcludePositions, type ExcludeTokens, excludedIds } from "./mask.ts";
 import { MixingBuffer } from "./mixing.ts";
-import { type Frame, FrameReader, type FramesHeader } from "./row-frames.ts";
+import { type Frame, FrameReader, type FramesHeader, type RowFrames } from "./row-frames.ts";
 import type { RowKeeper } from "./row-keeper.ts";
 import { bytesPerRow, type Origin, type Source } from "./source.ts";
 import { StreamEnded } from "./stream-ended.ts";
@@ -49,20 +49,27 @@ const BREATH_MS = 10;
  * once, from the first to the last; the held-out rows come after them. Throws UsageError where
  * nothing says how many rows to train on.
  */
-export async function openRowStream(
+export function openRowStream(
   chunks: AsyncIterable<Uint8Array>,
   where: string,
   options: StreamOptions,
 ): Promise<Source> {
-  const frames = new FrameReader(chunks, where);
+  return openFrames(new FrameReader(chunks, where), options);
+}
+
+/** As `openRowStream`, of frames from anywhere. Closes them where it throws. */
+export async function openFrames(frames: RowFrames, options: StreamOptions): Promise<Source> {
+  return opened(frames, options).catch(async (thrown: unknown) => {
+    await frames.close(false);
+    throw thrown;
+  });
+}
+
+async function opened(frames: RowFrames, options: StreamOptions): Promise<Source> {
+  const { where } = frames;
   const header = await frames.header();
   const { width, dtype, context } = header;
-  const { excludePositions = "none", excludeTokens } = options;
-  if (excludePositions !== "none" && context === undefined)
-    throw new UsageError("--exclude-positions: the rows are in no contexts", {
-      where,
-      mend: "give the header a context, or leave the option out",
-    });
+  const { excludeTokens } = options;
   if (!header.tokens && excludeTokens !== "none" && excludeTokens !== "start")
     throw new UsageError("--exclude-tokens: the rows have no tokens", { where, mend: "send tokens with them" });
   const coming = options.tokens ?? header.rows;
@@ -79,6 +86,7 @@ export async function openRowStream(
   const stream = new RowStream(frames, header, mixing, options, held);
   await stream.fill();
   const rows = options.tokens ?? stream.expected(coming);
+  stream.wanted = rows;
   const total = rows + stream.heldOut;
   let turn: Promise<unknown> = Promise.resolve();
   return {
@@ -106,7 +114,7 @@ export async function openRowStream(
     tokens: undefined,
     notes: notesOf(header, options),
     locate: (row) => `${where}, row ${row} as it left the mixing buffer`,
-    close: () => frames.close(),
+    close: () => frames.close(stream.isUsed),
   };
 }
 
@@ -121,7 +129,7 @@ function notesOf({ tokens, startToken }: FramesHeader, { excludeTokens }: Stream
 }
 
 class RowStream {
-  readonly #frames: FrameReader;
+  readonly #frames: RowFrames;
   readonly #mixing: MixingBuffer;
   readonly #rowBytes: number;
   readonly #together: number;
@@ -132,19 +140,22 @@ class RowStream {
   readonly #held: Uint8Array;
   readonly #mostHeld: number;
   heldOut = 0;
+  /** Rows to train on: no more come in than that. */
+  wanted = Number.POSITIVE_INFINITY;
   /** The frame under way, its rows that are used, and how many of them were taken. */
   #frame: Frame | undefined;
   #used: Uint32Array = new Uint32Array(0);
   #taken = 0;
   #usedSoFar = 0;
-  /** Rows that came before the frame under way. */
+  /** Rows that came before the frame under way, and contexts, where frames say how long they are. */
   #before = 0;
+  #contextsBefore = 0;
   /** The row that is read next. */
   #out: number;
   #ended = false;
   #asked: Promise<Frame | undefined> | undefined;
 
-  constructor(frames: FrameReader, header: FramesHeader, mixing: MixingBuffer, options: StreamOptions, held: number) {
+  constructor(frames: RowFrames, header: FramesHeader, mixing: MixingBuffer, options: StreamOptions, held: number) {
     this.#frames = frames;
     this.#mixing = mixing;
     this.#options = options;
@@ -159,15 +170,24 @@ class RowStream {
     this.#held = new Uint8Array((held + this.#together) * this.#rowBytes);
   }
 
+  /** Whether all rows that came were taken. */
+  get isUsed(): boolean {
+    return this.#taken === this.#used.length;
+  }
+
   /** Fills the mixing buffer, and sets some contexts of these rows aside. */
   async fill(): Promise<void> {
     const share = this.#mostHeld / (this.#mostHeld + this.#mixing.capacity);
     let heldContext = -1;
     while (this.#mixing.size < this.#mixing.capacity && (await this.#hasRow())) {
       const row = this.#used[this.#taken++]!;
-      const context = Math.floor((this.#before + row) / this.#together);
+      const { context: own } = this.#frame!;
+      const context =
+        own === undefined
+          ? Math.floor((this.#before + row) / this.#together)
+          : this.#contextsBefore + Math.floor(row / own);
       const isDrawn = hash32(this.#options.seed, PURPOSE.holdout, context) < share * 0x1_0000_0000;
-      if (isDrawn && this.heldOut + this.#together <= this.#mostHeld) heldContext = context;
+      if (isDrawn && this.heldOut + (own ?? this.#together) <= this.#mostHeld) heldContext = context;
       const at = row * this.#rowBytes;
       if (context === heldContext) {
         const to = this.#rowBytes * this.heldOut++;
@@ -200,7 +220,8 @@ class RowStream {
       });
     let breath = performance.now();
     for (let i = 0; i < count; i++) {
-      if (this.#taken < this.#used.length || (!this.#ended && (await this.#hasRow(signal)))) {
+      const isEnough = this.#mixing.size >= this.wanted - this.#out - i;
+      if (!isEnough && (this.#taken < this.#used.length || (!this.#ended && (await this.#hasRow(signal))))) {
         this.#mixing.take(into, i * this.#rowBytes);
         this.#mixing.add(this.#frame!.values, this.#used[this.#taken++]! * this.#rowBytes);
       } else if (this.#mixing.size > 0) this.#mixing.take(into, i * this.#rowBytes);
@@ -242,7 +263,9 @@ class RowStream {
   async #hasRow(signal?: AbortSignal): Promise<boolean> {
     while (this.#taken === this.#used.length) {
       if (this.#ended) return false;
-      this.#before += this.#frame?.rows ?? 0;
+      const { rows = 0, context = rows } = this.#frame ?? {};
+      this.#before += rows;
+      this.#contextsBefore += rows === 0 ? 0 : rows / context;
       this.#frame = await this.#nextFrame(signal);
       this.#taken = 0;
       this.#used = new Uint32Array(0);
@@ -257,13 +280,18 @@ class RowStream {
   }
 
   /** The rows of a frame that are no padding and not left out for their token or position. */
-  #usedOf({ rows, tokens, mask }: Frame): Uint32Array {
+  #usedOf({ rows, tokens, mask, context = this.#context }: Frame): Uint32Array {
+    if (this.#positions !== undefined && context === undefined)
+      throw new UsageError("--exclude-positions: the rows are in no contexts", {
+        where: this.#frames.where,
+        mend: "send contexts, or leave the option out",
+      });
     const used = new Uint32Array(rows);
     let count = 0;
     let start = 0; // the first row of the context that is no padding
     let begun = false;
     for (let row = 0; row < rows; row++) {
-      if (this.#context !== undefined && row % this.#context === 0) begun = false;
+      if (context !== undefined && row % context === 0) begun = false;
       if (mask !== undefined && mask[row] === 0) continue;
       if (!begun) [start, begun] = [row, true];
       if (tokens !== undefined && this.#excluded.has(tokens[row]!)) continue;

@@ -16,6 +16,7 @@ import {
   chooseArray,
   DEFAULT_DATASET,
   foldersAround,
+  layerOf,
   likelihood,
   NoRowsError,
   type OpenOptions,
@@ -24,19 +25,23 @@ import {
 import { rowReader } from "./concat.ts";
 import { CHUNK_DATASET, chunkOrigin } from "./llamascopium.ts";
 import { rowType } from "./row-type.ts";
-import { rowsBeside } from "./side-arrays.ts";
+import { rowsBeside, TOKEN_IDS } from "./side-arrays.ts";
 import type { Source } from "./source.ts";
 
 /**
  * Opens the tensor `dataset` of a dict, or the one that is meant. Throws SaettaError or FormatError
  * naming the file.
  */
-export async function openTorchSource(path: string, { dataset, as }: OpenOptions = {}): Promise<Source> {
+export async function openTorchSource(path: string, { dataset, ...options }: OpenOptions = {}): Promise<Source> {
   const file = await openTorch(path);
-  return closedOnFailure(file, () => sourceOf(file, dataset, as));
+  return closedOnFailure(file, () => sourceOf(file, dataset, options));
 }
 
-async function sourceOf(file: TorchFile, dataset: string | undefined, as: OpenOptions["as"]): Promise<Source> {
+async function sourceOf(
+  file: TorchFile,
+  dataset: string | undefined,
+  { as, layer }: Omit<OpenOptions, "dataset">,
+): Promise<Source> {
   const { path, root } = file;
   if (Array.isArray(root) && root.length === 0)
     throw new NoRowsError("holds an empty list", { where: path, mend: "give a file with data" });
@@ -44,12 +49,22 @@ async function sourceOf(file: TorchFile, dataset: string | undefined, as: OpenOp
   if (arrays.size === 0) throw new FormatError("holds neither a tensor nor a dict or list of tensors", { where: path });
   const name = choose(arrays, dataset, path);
   const array = arrays.get(name)!;
-  const { shape, tensors } = array;
+  const { tensors } = array;
   const words = inWords(name, array);
-  axesOf(shape, words, path);
-  const width = shape.at(-1)!;
+  axesOf(array.shape, words, path);
+  const width = array.shape.at(-1)!;
+  const { shape, read, isSequence } = layerOf(
+    {
+      shape: array.shape,
+      read: readerOf(file, name, array, width),
+      words,
+      bytesPerElement: BYTES[tensors[0]!.dtype],
+      tokenIds: arrays.get(TOKEN_IDS)?.shape,
+    },
+    layer,
+    path,
+  );
   const rows = shape.slice(0, -1).reduce((product, size) => product * size, 1);
-  const read = readerOf(file, name, array, width);
   const refusal = `${words} does not hold f16, bf16, f32 or f64`;
   const typed = await rowType({ words, dtype: array.dtype, refusal, rows, width, read }, as, path);
   const others = [...arrays].map(([each, it]) => ({
@@ -64,6 +79,7 @@ async function sourceOf(file: TorchFile, dataset: string | undefined, as: OpenOp
   return arraySource({
     path,
     shape,
+    isSequence,
     dtype: typed.dtype,
     grain: 1,
     origin: name === CHUNK_DATASET ? await chunkOrigin(path) : {},

@@ -131,5 +131,5 @@ async function runSession(
 /** What a schedule that was cut short means for the run. */
 function endedEarly({ budget, steps }: RunPlan, { tokens, step }: StartState["progress"]): string {
   const [rows, wanted] = [tokens, budget].map((count) => count.toLocaleString("en-US"));
-  return `the rows ended after ${rows} of ${wanted}, at step ${step} of ${steps}: the learning rate had not fallen to its end; saetta resume RUN --data - continues with more rows`;
+  return `the rows ended after ${rows} of ${wanted}, at step ${step} of ${steps}: the learning rate had not fallen to its end; saetta resume RUN --data - (or --watch DIR) continues with more rows`;
 }
