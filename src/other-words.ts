@@ -223,11 +223,7 @@ const TABLE: readonly (readonly [ours: string, hint: string, words: string])[] =
   ["out", "", "checkpoint_output_path dest destination outdir outfile output_file out_path out_file"],
   ["config", "", "config_file cfg config_path cfg_file yaml"],
   ["model", "", "model_name model_path model_name_or_path lm base_model pretrained_model language_model lm_name"],
-  [
-    "tensor",
-    "",
-    "hook hook_name hook_point hookpoint hookpoints hook_layer hook_point_layer site submodule module",
-  ],
+  ["tensor", "", "hook hook_name hook_point hookpoint hookpoints hook_layer hook_point_layer site submodule module"],
   ["layer", "", "layers layer_index layer_idx"],
   ["text", "", "text_file dataset_path corpus text_path prompts input_text"],
   [

@@ -132,7 +132,7 @@ export class FolderFrames implements RowFrames {
     this.#current = undefined;
   }
 
-  /** The file is used: it is closed, and deleted where that is asked for and it is still the same. */
+  /** The file is used: closes it, and deletes it where that is asked for and it is the same. */
   async #finish(): Promise<void> {
     const { name, path, source, file } = this.#current!;
     this.#current = undefined;

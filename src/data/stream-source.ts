@@ -147,7 +147,7 @@ class RowStream {
   #used: Uint32Array = new Uint32Array(0);
   #taken = 0;
   #usedSoFar = 0;
-  /** Rows that came before the frame under way, and contexts, where frames say how long they are. */
+  /** Rows that came before the frame under way, and contexts of frames that have their own. */
   #before = 0;
   #contextsBefore = 0;
   /** The row that is read next. */
