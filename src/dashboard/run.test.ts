@@ -1,6 +1,6 @@
 /** How old a run's log is, on a machine whose clock is set while it is watched. */
 
-import { mkdtempSync, rmSync, utimesSync } from "node:fs";
+import { mkdtempSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
@@ -72,5 +72,29 @@ describe("a run whose log is not written is quiet", () => {
     written(-HOUR);
     const state = await looks();
     expect([await state(0), await state(59), await state(2)]).toEqual(["running", "running", "quiet"]);
+  });
+});
+
+describe("a run of a sweep", () => {
+  it("says of which, with its options, and how it ended early", async () => {
+    const lock = "process 4194304999 on elsewhere";
+    for (const name of ["a", "b", "c"])
+      writeRun(join(folder, "sweep", name), linesOf(1, 20), { lr: 0.5, shuffle: true });
+    writeFileSync(join(folder, "sweep", "c", "lock"), lock);
+    const sweep = {
+      members: ["a", "b"],
+      rungs: [{ step: 20, found: [{ name: "b", holdout_fvu: 1, l0: 8 }], ended: ["b"] }],
+    };
+    writeFileSync(join(folder, "sweep", "sweep.json"), JSON.stringify(sweep));
+    const runs = await Runs.open([join(folder, "sweep")], () => now);
+    const found = await Promise.all(["a", "b", "c"].map((name) => runs.get(name)!.summary()));
+    expect(found.map(({ sweep: of, state }) => [of, state])).toEqual([
+      ["sweep", "running"],
+      ["sweep", "halved"],
+      [null, "running"],
+    ]);
+    expect(Object.fromEntries(found[0]!.options)).toMatchObject({ k: 8, lr: 0.5, shuffle: true });
+    writeFileSync(join(folder, "sweep", "sweep.json"), "{");
+    expect((await runs.get("a")!.summary()).sweep).toBe(null);
   });
 });
