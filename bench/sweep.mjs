@@ -1,6 +1,6 @@
-// Autoencoders trained together from one read, next to the same ones one after the other: seconds of
-// training, whole commands, bytes that were read from the file, and whether the weights and moments
-// have the same bits. The file is written here and is in the system's cache.
+// Autoencoders trained together from one read, next to the same ones one after the other: seconds
+// of training, whole commands, bytes that were read from the file, and whether the weights and
+// moments have the same bits. The file is written here and is in the system's cache.
 // Usage: npm run build && node bench/sweep.mjs [--engine cpu|cuda] [--members 8] [--latents 4096]
 //   [--width 768] [--batch 4096] [--steps 40] [--rows 65536] [--k 32] [--turns 2]
 // Prints a table in Markdown and one line of JSON.
