@@ -11,6 +11,7 @@ import { parseArgs } from "node:util";
 import { decimals, figure, tableMarkdown, tableText } from "../dist/bench/table.js";
 import { openRowStream } from "../dist/data/stream-source.js";
 import { countOf } from "../dist/util/numbers.js";
+import { SocketBytes } from "../dist/util/socket-bytes.js";
 import { machine } from "./machine.mjs";
 
 const WIDTH = 768;
@@ -27,7 +28,7 @@ if (asked.sink !== undefined) {
   if (asked.sink === "bytes") {
     for await (const chunk of process.stdin) bytes += chunk.length;
   } else {
-    const source = await openRowStream(process.stdin, "standard input", {
+    const source = await openRowStream(SocketBytes.of(0), "standard input", {
       ...{ holdout: 0, excludeTokens: "none", seed: 0, shuffle: asked.sink === "mixed" },
       ...(asked.sink === "mixed" ? { buffer: 200_000 } : { buffer: BATCH }),
     });

@@ -1,7 +1,8 @@
 /** Rows from standard input, a Unix socket or a folder that fills, for `train` and `resume`. */
 
+import { fstatSync } from "node:fs";
 import { stat } from "node:fs/promises";
-import { connect } from "node:net";
+import { isatty } from "node:tty";
 import type { Command } from "commander";
 import { freeBytes } from "../checkpoint/storage.ts";
 import { type TrainOptions, withDefaults } from "../config.ts";
@@ -10,6 +11,7 @@ import type { RowKeeper } from "../data/row-keeper.ts";
 import type { Source } from "../data/source.ts";
 import { messageOf, SaettaError, UsageError } from "../util/errors.ts";
 import { parseCount } from "../util/numbers.ts";
+import { type ByteReader, SocketBytes } from "../util/socket-bytes.ts";
 import { note } from "./note.ts";
 
 export interface RowInput {
@@ -103,12 +105,13 @@ async function framesOf(stream: Stream, { tokens, dataset, as, layer }: TrainOpt
     : new FrameReader(await connected(path), path);
 }
 
-function standardInput(): AsyncIterable<Uint8Array> {
-  if (process.stdin.isTTY)
+function standardInput(): AsyncIterable<Uint8Array> | ByteReader {
+  if (isatty(0))
     throw new UsageError("standard input is a terminal", {
       mend: "pipe rows into it: python rows.py | saetta train -",
     });
-  return process.stdin;
+  const about = fstatSync(0);
+  return about.isFIFO() || about.isSocket() ? SocketBytes.of(0) : process.stdin;
 }
 
 async function isSocket(path: string): Promise<boolean> {
@@ -118,18 +121,12 @@ async function isSocket(path: string): Promise<boolean> {
   );
 }
 
-function connected(path: string): Promise<AsyncIterable<Uint8Array>> {
-  return new Promise((resolve, reject) => {
-    const socket = connect(path);
-    socket.once("connect", () => resolve(socket));
-    socket.once("error", (cause) => {
-      reject(
-        new SaettaError(`cannot be connected to (${messageOf(cause)})`, {
-          where: path,
-          mend: "start the program that listens there",
-          cause,
-        }),
-      );
+function connected(path: string): Promise<ByteReader> {
+  return SocketBytes.connect(path).catch((cause: unknown) => {
+    throw new SaettaError(`cannot be connected to (${messageOf(cause)})`, {
+      where: path,
+      mend: "start the program that listens there",
+      cause,
     });
   });
 }

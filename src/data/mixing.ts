@@ -27,6 +27,17 @@ export class MixingBuffer {
     return this.#size;
   }
 
+  /**
+   * Moves a row to byte `to` of `into`, and adds the row at byte `at` of `from` in its place. The
+   * buffer must be full where it keeps the order.
+   */
+  exchange(into: Uint8Array, to: number, from: Uint8Array, at: number): void {
+    const slot = this.#rng === undefined ? this.#first : this.#rng.below(this.#size);
+    this.#copy(slot, into, to);
+    this.#memory.set(from.subarray(at, at + this.#rowBytes), slot * this.#rowBytes);
+    if (this.#rng === undefined) this.#first = (this.#first + 1) % this.capacity;
+  }
+
   /** Adds the row at byte `at` of `from`; there must be room. */
   add(from: Uint8Array, at: number): void {
     const slot = (this.#first + this.#size++) % this.capacity;

@@ -7,6 +7,7 @@ import { BYTES } from "../util/bytes.ts";
 import { FormatError, SaettaError } from "../util/errors.ts";
 import { type JsonObject, parseJson } from "../util/json.ts";
 import { countInWords, eitherOf, mustBe } from "../util/must.ts";
+import type { ByteReader } from "../util/socket-bytes.ts";
 
 /** "SAETTA", the version, a line's end. */
 export const MAGIC = Uint8Array.from([0x53, 0x41, 0x45, 0x54, 0x54, 0x41, 0x01, 0x0a]);
@@ -55,10 +56,40 @@ export interface Frame {
   readonly mask: Uint8Array | undefined;
 }
 
-export class FrameReader implements RowFrames {
-  readonly where: string;
+/** Bytes that come in chunks of any size. */
+class ChunkBytes implements ByteReader {
   readonly #chunks: AsyncIterator<Uint8Array>;
   #chunk: Uint8Array = new Uint8Array(0);
+
+  constructor(chunks: AsyncIterable<Uint8Array>) {
+    this.#chunks = chunks[Symbol.asyncIterator]();
+  }
+
+  async read(into: Uint8Array): Promise<number> {
+    let have = 0;
+    while (have < into.length) {
+      if (this.#chunk.length === 0) {
+        const { done, value } = await this.#chunks.next();
+        if (done === true) break;
+        this.#chunk = value;
+        continue;
+      }
+      const part = this.#chunk.subarray(0, into.length - have);
+      into.set(part, have);
+      have += part.length;
+      this.#chunk = this.#chunk.subarray(part.length);
+    }
+    return have;
+  }
+
+  async close(): Promise<void> {
+    await this.#chunks.return?.();
+  }
+}
+
+export class FrameReader implements RowFrames {
+  readonly where: string;
+  readonly #bytes: ByteReader;
   /** Bytes read so far. */
   #at = 0;
   #header: FramesHeader | undefined;
@@ -66,8 +97,8 @@ export class FrameReader implements RowFrames {
   #ended = false;
 
   /** `where` names the stream in errors. */
-  constructor(chunks: AsyncIterable<Uint8Array>, where: string) {
-    this.#chunks = chunks[Symbol.asyncIterator]();
+  constructor(bytes: AsyncIterable<Uint8Array> | ByteReader, where: string) {
+    this.#bytes = Symbol.asyncIterator in bytes ? new ChunkBytes(bytes) : bytes;
     this.where = where;
   }
 
@@ -131,24 +162,12 @@ export class FrameReader implements RowFrames {
   /** Tells the program that nothing more is read. */
   async close(): Promise<void> {
     this.#ended = true;
-    await this.#chunks.return?.();
+    await this.#bytes.close();
   }
 
   /** Fills `target`; returns fewer bytes where the stream ends before. */
   async #into(target: Uint8Array): Promise<number> {
-    let have = 0;
-    while (have < target.length) {
-      if (this.#chunk.length === 0) {
-        const { done, value } = await this.#chunks.next();
-        if (done === true) break;
-        this.#chunk = value;
-        continue;
-      }
-      const part = this.#chunk.subarray(0, target.length - have);
-      target.set(part, have);
-      have += part.length;
-      this.#chunk = this.#chunk.subarray(part.length);
-    }
+    const have = await this.#bytes.read(target);
     this.#at += have;
     return have;
   }

@@ -8,6 +8,7 @@ import { messageOf, SaettaError, UsageError } from "../util/errors.ts";
 import { macrotask } from "../util/macrotask.ts";
 import { hash32, PURPOSE } from "../util/rng.ts";
 import { checkRows } from "../util/rows.ts";
+import type { ByteReader } from "../util/socket-bytes.ts";
 import { ROWS_TOGETHER } from "./holdout.ts";
 import { type ExcludePositions, type ExcludeTokens, excludedIds } from "./mask.ts";
 import { MixingBuffer } from "./mixing.ts";
@@ -50,11 +51,11 @@ const BREATH_MS = 10;
  * nothing says how many rows to train on.
  */
 export function openRowStream(
-  chunks: AsyncIterable<Uint8Array>,
+  bytes: AsyncIterable<Uint8Array> | ByteReader,
   where: string,
   options: StreamOptions,
 ): Promise<Source> {
-  return openFrames(new FrameReader(chunks, where), options);
+  return openFrames(new FrameReader(bytes, where), options);
 }
 
 /** As `openRowStream`, of frames from anywhere. Closes them where it throws. */
@@ -219,20 +220,38 @@ class RowStream {
         where: this.#frames.where,
       });
     let breath = performance.now();
-    for (let i = 0; i < count; i++) {
-      const isEnough = this.#mixing.size >= this.wanted - this.#out - i;
-      if (!isEnough && (this.#taken < this.#used.length || (!this.#ended && (await this.#hasRow(signal))))) {
-        this.#mixing.take(into, i * this.#rowBytes);
-        this.#mixing.add(this.#frame!.values, this.#used[this.#taken++]! * this.#rowBytes);
-      } else if (this.#mixing.size > 0) this.#mixing.take(into, i * this.#rowBytes);
-      else throw new StreamEnded(this.#frames.where, i);
-      if ((i & 1023) === 1023 && performance.now() - breath > BREATH_MS) {
+    for (let i = 0; i < count; ) {
+      const to = i * this.#rowBytes;
+      // Rows in their order leave the buffer first; the others come past it.
+      const isPast = this.#options.shuffle === false && this.#mixing.size === 0;
+      const isEnough = this.#options.shuffle === false || this.#mixing.size >= this.wanted - this.#out - i;
+      const isThere =
+        (isPast || !isEnough) && (this.#taken < this.#used.length || (!this.#ended && (await this.#hasRow(signal))));
+      if (isThere && isPast) i += this.#takeRun(into.subarray(to), count - i);
+      else if (isThere) {
+        this.#mixing.exchange(into, to, this.#frame!.values, this.#used[this.#taken++]! * this.#rowBytes);
+        i++;
+      } else if (this.#mixing.size > 0) {
+        this.#mixing.take(into, to);
+        i++;
+      } else throw new StreamEnded(this.#frames.where, i);
+      if ((isPast || (i & 1023) === 0) && performance.now() - breath > BREATH_MS) {
         await macrotask();
         signal?.throwIfAborted();
         breath = performance.now();
       }
     }
     this.#out += count;
+  }
+
+  /** Takes rows of the frame that follow one another, past the buffer; returns how many. */
+  #takeRun(into: Uint8Array, most: number): number {
+    const [begin, first] = [this.#taken, this.#used[this.#taken]!];
+    const end = Math.min(this.#used.length, begin + most);
+    while (this.#taken < end && this.#used[this.#taken] === first + this.#taken - begin) this.#taken++;
+    const count = this.#taken - begin;
+    into.set(this.#frame!.values.subarray(first * this.#rowBytes, (first + count) * this.#rowBytes));
+    return count;
   }
 
   /** A frame that was asked for is kept where the wait for it is given up. */
