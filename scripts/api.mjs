@@ -1,9 +1,5 @@
 // docs/api.md: what the package exports, from its declarations and their doc comments.
-//
-//     npm run build && node scripts/api.mjs
-//
-// test/docs/api.test.ts sees that the page is what this script writes.
-import { readFileSync, writeFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -86,7 +82,7 @@ export async function apiPage() {
         .map(entry)
         .join("\n")}`,
   );
-  return `<!-- Written by scripts/api.mjs from the declarations. Do not edit. -->
+  return `<!-- Written by scripts/docs.mjs from the declarations. Do not edit. -->
 
 # API
 
@@ -101,6 +97,3 @@ from the architecture or the data, or means off.
 ${await optionsTable()}
 `;
 }
-
-if (process.argv[1] === fileURLToPath(import.meta.url))
-  writeFileSync(new URL("../docs/api.md", import.meta.url), await apiPage());

@@ -1,10 +1,4 @@
 // docs/images/*.svg: the computation graph, the way of the data, one step, shards and replicas.
-//
-//     node scripts/pictures.mjs            writes them
-//
-// test/docs/pictures.test.ts sees that the files are what this script draws.
-import { writeFileSync } from "node:fs";
-import { fileURLToPath } from "node:url";
 
 const INK = "#1f2328";
 const QUIET = "#59636e";
@@ -327,7 +321,3 @@ function grid() {
 
 /** Name of the file -> its text. */
 export const PICTURES = { "graph.svg": graph(), "data.svg": data(), "step.svg": step(), "grid.svg": grid() };
-
-if (process.argv[1] === fileURLToPath(import.meta.url))
-  for (const [name, text] of Object.entries(PICTURES))
-    writeFileSync(new URL(`../docs/images/${name}`, import.meta.url), text);

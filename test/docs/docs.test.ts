@@ -147,17 +147,6 @@ it("the index of docs/ has every page", () => {
   expect(pages.filter((page) => page !== "docs/README.md" && !indexed.has(page))).toEqual([]);
 });
 
-it("the index of decisions has each with its title", () => {
-  const index = textOfPage("docs/decisions/README.md");
-  const lines = listed("docs/decisions/0*.md").map((path) => {
-    const [number, title] = headingsOf(textOfPage(path))[0]!
-      .title.split(/^(\d{4}): /)
-      .slice(1) as [string, string];
-    return `- [${number}](${path.slice("docs/decisions/".length)}): ${title}`;
-  });
-  expect(index.split("\n").filter((line) => line.startsWith("- "))).toEqual(lines);
-});
-
 it("decisions begin with context, decision and cost", () => {
   const without = listed("docs/decisions/0*.md").filter((path) => {
     const heads = textOfPage(path).match(/^\*\*(Context|Decision|Cost)\.\*\*/gm) ?? [];
