@@ -1,13 +1,17 @@
-"""Activations of a Hugging Face model -> the HDF5 file that `saetta train` reads. Plain PyTorch, transformers and h5py; nothing of Saetta.
+"""Activations of a Hugging Face model into the HDF5 file that `saetta train` reads.
 
-    python3 harvest.py --model gpt2 --layer 6 --text my.txt --out acts.h5
+    python3 -m saetta.harvest --model gpt2 --layer 6 --text my.txt --out acts.h5
     saetta train acts.h5 --latents 16384 --k 32 --out runs/first
 
-The file: hidden_states [contexts, tokens, width] (float16, or --dtype float32), the residual stream after that layer; tokens int32 [contexts, tokens]; attributes start_token (the id that
-begins each document, whose rows training leaves out by default), model, tensor and tokenizer (the path of a tokenizer.json, for `saetta eval --features`). tokenizer_relative, and model_relative where the model is a folder, are paths from the folder of the file, so that all
-can be moved together.
-Documents, which blank lines separate, are packed one after the other into contexts of the same length, each document after a start token, so that no row is padding; a context begins
-with a start token too.
+Needs PyTorch, transformers and h5py. The file has hidden_states [contexts, tokens, width] (float16, or
+--dtype float32), the residual stream after that layer; tokens int32 [contexts, tokens]; and the
+attributes start_token (the id that begins each document, whose rows training leaves out by default),
+model, tensor and tokenizer (the path of a tokenizer.json, for `saetta eval --features`).
+tokenizer_relative, and model_relative where the model is a folder, are paths from the folder of the
+file, so that all can be moved together.
+
+Documents, which blank lines separate, are packed one after the other into contexts of the same length,
+each document after a start token, so that no row is padding; a context begins with a start token too.
 """
 import argparse
 import os

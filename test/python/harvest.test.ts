@@ -1,5 +1,5 @@
 /**
- * docs/recipes/harvest.py writes what we read.
+ * `python3 -m saetta.harvest` writes what we read.
  */
 
 import { execFile } from "node:child_process";
@@ -16,14 +16,14 @@ import { openHdf5 } from "../../src/formats/hdf5-read.ts";
 import { PYTHON, python } from "../support/python.ts";
 
 const missing = (await python("torch")) ?? (await python("h5py"));
-const RECIPES = fileURLToPath(new URL("../../docs/recipes", import.meta.url));
+const PACKAGE = fileURLToPath(new URL("../../python", import.meta.url));
 
 describe.skipIf(missing !== undefined)(
-  `the recipe for activations of a Hugging Face model${missing === undefined ? "" : ` (${missing})`}`,
+  `activations of a Hugging Face model as HDF5${missing === undefined ? "" : ` (${missing})`}`,
   () => {
     let folder: string;
     beforeAll(async () => {
-      folder = await mkdtemp(join(tmpdir(), "saetta-recipes-"));
+      folder = await mkdtemp(join(tmpdir(), "saetta-harvest-"));
     });
     afterAll(() => rm(folder, { recursive: true }));
 
@@ -32,7 +32,7 @@ describe.skipIf(missing !== undefined)(
 import sys
 sys.path.insert(0, sys.argv[1])
 import torch
-from harvest import contexts, harvest
+from saetta.harvest import contexts, harvest
 rows = list(contexts([[1, 2], [3, 4, 5, 6], [7]], 0, 4))
 assert rows == [[0, 1, 2, 0], [0, 3, 4, 5], [0, 6, 0, 7]], rows
 assert list(contexts([[1]], 0, 4)) == []
@@ -45,7 +45,7 @@ for wrong in (lambda: harvest(lambda ids: table[ids] * 1e5, rows, "never.h5", {}
     except SystemExit as end:
         print(end)
 `;
-      const { stdout } = await promisify(execFile)(PYTHON, ["-c", code, RECIPES], { cwd: folder });
+      const { stdout } = await promisify(execFile)(PYTHON, ["-c", code, PACKAGE], { cwd: folder });
       expect(stdout).toBe(
         "a value is not finite or beyond the range of float16: use --dtype float32\nthe text does not fill one context: lower --context\n",
       );
@@ -81,7 +81,7 @@ for wrong in (lambda: harvest(lambda ids: table[ids] * 1e5, rows, "never.h5", {}
 import os, sys
 sys.path.insert(0, sys.argv[1])
 import torch
-from harvest import harvest, located
+from saetta.harvest import harvest, located
 os.makedirs("here/acts.h5.tokenizer")
 os.makedirs("model")
 open("here/acts.h5.tokenizer/tokenizer.json", "w").close()
@@ -92,7 +92,7 @@ os.mkdir("there")
 os.rename("here", "there/here")
 os.rename("model", "there/model")
 `;
-      await promisify(execFile)(PYTHON, ["-c", code, RECIPES], { cwd: folder });
+      await promisify(execFile)(PYTHON, ["-c", code, PACKAGE], { cwd: folder });
       const source = await openSource([join(folder, "there/here/acts.h5")]);
       const { model, modelPlaces, tokenizer, tokenizerPlaces } = source.origin;
       await source.close();
