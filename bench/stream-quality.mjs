@@ -1,8 +1,8 @@
 // What mixing on the way and int8 cost: held-out FVU of one pass over the example activations, from
-// a shuffled file, from a stream with a buffer of 5 % of the rows, and from a file of int8, all judged
+// a shuffled file, from a stream with a buffer of 5 % of the rows, and from a file of int8, judged
 // on the same contexts; and how well a buffer of 20 batches mixes contexts.
-// Usage: npm run build && node bench/stream-quality.mjs [--tokens 250k] [--seeds 3] [--latents 2048].
-// A run with the default options is kept in bench/results/.
+// Usage: npm run build && node bench/stream-quality.mjs [--tokens 250k] [--seeds 3]
+// [--latents 2048]. A run with the default options is kept in bench/results/.
 import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -180,7 +180,7 @@ function mixing() {
   const halves = () => {
     const rng = new Rng(1, 2, 0);
     const buffer = Array.from({ length: capacity }, (_, row) => row);
-    let [row, used] = [capacity, capacity / 2];
+    let [row, used] = [capacity, 0];
     const shuffle = () => {
       for (let i = capacity - 1; i > 0; i--) {
         const j = rng.below(i + 1);
@@ -188,7 +188,6 @@ function mixing() {
       }
     };
     shuffle();
-    used = 0;
     return () => {
       if (used === capacity / 2) {
         for (let i = 0; i < capacity / 2; i++) buffer[i] = row++;
