@@ -109,6 +109,8 @@ describe("saetta train with several values of an option", () => {
     expect(table.out).toMatch(/^\| run \| state \| .*\n\| --- \| --- \| ---: .*\n\| sweep-\d+\/k2 \| done \| /);
     const wrong = await saetta(folder, "ls", out, "--sort", "nothing");
     expect(wrong).toMatchObject({ code: 2, err: expect.stringContaining('no run has "nothing" to be sorted by') });
+    const verified = await saetta(folder, "verify", out, "--json");
+    expect(JSON.parse(verified.out)).toMatchObject({ runs: [{ sound: true }, { sound: true }, { sound: true }] });
     const judged = await saetta(folder, "eval", out, "--csv", "--engine", "reference");
     expect(
       judged.out
@@ -137,7 +139,7 @@ describe("saetta train with several values of an option", () => {
 });
 
 describe("a sweep that is ended", () => {
-  const flags = [...SMALL, "--k", "2,3", "--lr", "3e-3,1e-2", "--seed", "0,1", "--epochs", "4"];
+  const flags = [...SMALL, "--k", "3", "--lr", "3e-3,1e-2", "--seed", "0,1", "--epochs", "3"];
   const often = ["--checkpoint-every", "7", "--log-every", "1", "--halve"];
   let whole: Awaited<ReturnType<typeof leftBy>>;
   beforeAll(async () => {

@@ -111,6 +111,7 @@ describe("the picture", () => {
     expect(suitsLog([])).toBe(false);
     expect(ticksFor(0.1, 0.62, false)).toEqual([0.1, 0.2, 0.3, 0.4, 0.5, 0.6]);
     expect(ticksFor(3, 70, true)).toEqual([5, 10, 20, 50]);
+    expect(ticksFor(0.11, 0.64, true)).toEqual([0.15, 0.2, 0.3, 0.4, 0.5]);
     expect(ticksFor(1e-4, 1e-2, true)).toEqual([1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2]);
     expect(ticksFor(5, 5, false)).toEqual([5]);
   });

@@ -187,7 +187,7 @@ export function ticksFor(least: number, most: number, log: boolean, wanted = 6):
     return Array.from({ length: last - first + 1 }, (_, i) => Number(((first + i) * step).toPrecision(12)));
   }
   const decades = Math.log10(most / least);
-  const times = decades > 4 ? [1] : decades > 2 ? [1, 3] : decades > 0.7 ? [1, 2, 5] : [1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9];
+  const times = decades > 4 ? [1] : decades > 2 ? [1, 3] : decades > 1.3 ? [1, 2, 5] : [1, 1.5, 2, 3, 4, 5, 7];
   const found: number[] = [];
   for (let power = Math.floor(Math.log10(least)); power <= Math.log10(most); power++) {
     for (const each of times) {

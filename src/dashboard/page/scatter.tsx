@@ -13,6 +13,8 @@ export interface Mark {
 const HEIGHT = 340;
 const MARGIN = { left: 56, right: 16, top: 12, bottom: 42 };
 const SIZE = 5;
+/** Pixels around a point in which the pointer means it. */
+const REACH = 18;
 
 interface ScatterProps {
   readonly points: readonly Point[];
@@ -50,12 +52,32 @@ export function Scatter({ points, x, y, log, front, markOf, isShown, onPick }: S
   );
   const at = ({ x: px, y: py }: Point) => [across.place(px), up.place(py)] as const;
   const bottom = HEIGHT - MARGIN.bottom;
+  /** The point that the pointer means: points may lie over each other. */
+  const nearest = ({ offsetX, offsetY }: { offsetX: number; offsetY: number }): Point | undefined => {
+    const away = (point: Point) => Math.hypot(at(point)[0] - offsetX, at(point)[1] - offsetY);
+    const near = points.filter((point) => away(point) <= REACH);
+    return near.toSorted((a, b) => away(a) - away(b))[0];
+  };
   const about = `${y.label} against ${x.label}, ${points.length} runs${
     best.length > 0 ? `; on the Pareto front: ${best.map(({ run }) => run.name).join(", ")}` : ""
   }. The table below has the numbers.`;
   return (
     <div class="scatter" ref={holder}>
-      <svg width={width} height={HEIGHT} viewBox={`0 0 ${width} ${HEIGHT}`} role="img" aria-label={about}>
+      {/* biome-ignore lint/a11y/useKeyWithClickEvents: the table has the same by keys */}
+      <svg
+        width={width}
+        height={HEIGHT}
+        viewBox={`0 0 ${width} ${HEIGHT}`}
+        role="img"
+        aria-label={about}
+        class={under === undefined ? "" : "over"}
+        onPointerMove={(event) => setUnder(nearest(event))}
+        onPointerLeave={() => setUnder(undefined)}
+        onClick={(event) => {
+          const point = nearest(event);
+          if (point !== undefined) onPick(point);
+        }}
+      >
         <g class="grid">
           {up.ticks.map((tick) => (
             <line key={tick} x1={MARGIN.left} x2={width - MARGIN.right} y1={up.place(tick)} y2={up.place(tick)} />
@@ -88,15 +110,7 @@ export function Scatter({ points, x, y, log, front, markOf, isShown, onPick }: S
           const { color, shape } = markOf(point);
           const onFront = best.includes(point);
           return (
-            // biome-ignore lint/a11y/noStaticElementInteractions: the table has the same by keys
-            <g
-              key={point.run.id}
-              class={isShown(point) ? "point shown" : "point"}
-              onPointerEnter={() => setUnder(point)}
-              onPointerLeave={() => setUnder(undefined)}
-              onClick={() => onPick(point)}
-            >
-              <circle cx={px} cy={py} r={14} fill="transparent" />
+            <g key={point.run.id} class={isShown(point) ? "point shown" : "point"}>
               {onFront && <circle class="ring" cx={px} cy={py} r={SIZE + 4} />}
               <path d={shapeAt(shape, px, py)} fill={color} />
             </g>
