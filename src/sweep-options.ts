@@ -72,7 +72,7 @@ export function tooMany(): UsageError {
 
 /**
  * The autoencoders of a grid file: a JSON list of objects with the names of config files (or of the
- * flags). An object in which an option is a list of values stands for each of them. Throws
+ * flags). An object in which an option is a list of values means each of them. Throws
  * UsageError naming the file and the entry.
  */
 export function gridFromJson(text: string, where: string): TrainOptions[] {

@@ -4,7 +4,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { type Column, type Point, paretoFront, ticksFor } from "./compare-data.ts";
 import { brief, briefDuration, figure } from "./format.ts";
 
-/** How the points of a group are drawn: no group is told by its colour alone. */
+/** How the points of a group are drawn: groups differ in shape as well as in colour. */
 export interface Mark {
   readonly color: string;
   readonly shape: number;

@@ -30,7 +30,7 @@ export interface ResumeSweepArguments extends Pick<SweepArguments, "signal" | "o
 }
 
 /**
- * Resumes a sweep: members that spent their budget or ended early are left as they are, the others
+ * Resumes a sweep: members that spent their budget or ended early are not touched, the others
  * continue together with the bits that they would have had. `changes`: as for `resume`, for every
  * member.
  */

@@ -68,7 +68,7 @@ export async function discardSweepFolder(dir: string, lock: RunLock): Promise<vo
   try {
     if ((await disk.list(dir)).every((name) => ours.includes(name))) await disk.remove(dir);
   } catch {
-    // What went wrong first is what is told; what is left is no sweep.
+    // The caller throws what went wrong first; what is left is no sweep.
   } finally {
     lock.release();
   }
