@@ -55,6 +55,7 @@ async function keep(source, folder, dtype, isIn) {
 /** Runs `saetta train -` and writes the contexts into it, in the order of the text. */
 async function trainStream(source, isIn, words) {
   const child = spawn(process.execPath, [CLI, "train", "-", ...words], { stdio: ["pipe", "ignore", "ignore"] });
+  const closed = once(child, "close");
   const number = (value) => Buffer.from(Uint32Array.of(value).buffer);
   const { dIn: width, sequence: context, origin } = source;
   const about = { width, dtype: "f32", tokens: true, context, start_token: origin.startToken };
@@ -70,7 +71,6 @@ async function trainStream(source, isIn, words) {
   await contextsOf(source, isIn, (rows, values, ids) =>
     send(Buffer.concat([number(rows), number(4 * rows + values.length), Buffer.from(ids.buffer), values])),
   );
-  const closed = once(child, "close");
   if (isOpen) child.stdin.end(Buffer.alloc(8));
   const [code] = await closed;
   if (code !== 0) throw new Error(`saetta train - ended with ${code}`);
