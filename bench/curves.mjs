@@ -2,6 +2,7 @@
 // activations: whole runs of `saetta train`, one after the other. What is there already is not
 // trained again, so that it may be stopped and started.
 // Usage: npm run build && node bench/curves.mjs ACTS FOLDER [--tokens 3M] [--latents 2048]
+// [--engine cuda]
 // Writes bench/results/curves.md and docs/images/curves.svg from all runs that FOLDER holds.
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
@@ -15,12 +16,13 @@ const { values: asked, positionals } = parseArgs({
   options: {
     tokens: { type: "string", default: "3M" },
     latents: { type: "string", default: "2048" },
+    engine: { type: "string", default: "auto" },
     draw: { type: "boolean", default: false },
   },
   allowPositionals: true,
 });
 if (positionals.length !== 2) {
-  console.error("usage: node bench/curves.mjs ACTS FOLDER [--tokens 3M] [--latents 2048] [--draw]");
+  console.error("usage: node bench/curves.mjs ACTS FOLDER [--tokens 3M] [--latents 2048] [--engine cuda] [--draw]");
   process.exit(2);
 }
 const [acts, folder] = positionals.map((path) => resolve(path));
@@ -37,7 +39,7 @@ const PLAN = [
     ["matryoshka", 32, 0],
     ["jumprelu", 32, 0],
   ],
-  ...[64, 16].flatMap((k) => ["topk", "batchtopk", "matryoshka"].map((name) => [name, k, 0])),
+  ...[64, 16, 128].flatMap((k) => ["topk", "batchtopk", "matryoshka"].map((name) => [name, k, 0])),
 ];
 
 function trained([architecture, sparsity, seed]) {
@@ -49,6 +51,7 @@ function trained([architecture, sparsity, seed]) {
   rmSync(run, { recursive: true, force: true });
   const words = ["train", acts, "--architecture", architecture, ...of(architecture, String(sparsity))];
   words.push("--latents", asked.latents, "--batch", "1024", "--tokens", asked.tokens, "--seed", String(seed));
+  words.push("--engine", asked.engine);
   const { status, stdout } = spawnSync(process.execPath, ["dist/cli.js", ...words, "--out", run, "--json"], {
     stdio: ["ignore", "pipe", "ignore"],
     encoding: "utf8",
@@ -63,7 +66,9 @@ function trained([architecture, sparsity, seed]) {
   return result;
 }
 
-const results = PLAN.map(trained).filter((one) => one !== undefined);
+const results = PLAN.map(trained)
+  .filter((one) => one !== undefined)
+  .toSorted((a, b) => a.architecture.localeCompare(b.architecture) || a.sparsity - b.sparsity || a.seed - b.seed);
 const l0Of = (one) => one.holdout_l0 ?? one.l0;
 const rows = results.map((one) => [
   one.architecture === "jumprelu" ? `jumprelu, target L0 ${one.sparsity}` : `${one.architecture}, k ${one.sparsity}`,
@@ -144,5 +149,5 @@ function drawn(points) {
     );
   }
   const head = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" font-family="system-ui, sans-serif" font-size="13" fill="#333">`;
-  return `${head}\n<rect width="${width}" height="${height}" fill="#fff"/>\n${parts.join("\n")}\n</svg>\n`;
+  return `${head}\n<title>Held-out FVU against L0</title>\n<rect width="${width}" height="${height}" fill="#fff"/>\n${parts.join("\n")}\n</svg>\n`;
 }

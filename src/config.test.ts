@@ -52,7 +52,9 @@ describe("options that nobody gave", () => {
   it("follow the data", () => {
     const config = resolve({});
     expect(config.latents).toBe(1024);
-    expect(config.lr).toBeCloseTo(2e-4 / Math.sqrt(1024 / 16384), 12);
+    expect(config.lr).toBe(6e-3);
+    expect(resolve({ lr: "auto" }).lr).toBe(config.lr);
+    expect(resolve({ lr: 1e-3 }).lr).toBe(1e-3);
     expect(config.batch).toBe(512);
     expect(config.deadTokens).toBe(100_000);
     expect(config.warmup).toBe(Math.round(Math.floor(1e6 / 512) * 0.05));
@@ -238,8 +240,8 @@ describe("config.json", () => {
     ['{"k": {"a": 1}}', /^c\.json: k must be a number above 0, but is an object$/],
     ['{"dead_tokens": 0}', /^c\.json: dead_tokens must be a whole number of at least 1, .*but is 0$/],
     ['{"tokens": "100kk"}', /^c\.json: tokens must be a whole number of at least 1, .*but is "100kk"$/],
-    ['{"lr": -1}', /^c\.json: lr must be a number above 0, but is -1$/],
-    ['{"lr": 1e999}', /^c\.json: lr must be a number above 0, but is Infinity$/],
+    ['{"lr": -1}', /^c\.json: lr must be auto or a number above 0, but is -1$/],
+    ['{"lr": 1e999}', /^c\.json: lr must be auto or a number above 0, but is Infinity$/],
     ['{"engine": "gpu"}', /^c\.json: engine must be auto, cpu, cuda or reference, but is "gpu"; did you mean cuda\?$/],
     ['{"dtype": "bf61"}', /^c\.json: dtype must be auto, f32, bf16 or fp16, but is "bf61"; did you mean bf16\?$/],
     [

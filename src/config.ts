@@ -7,6 +7,7 @@
 
 import { z } from "zod";
 import { ENGINE_NAMES } from "./engine/registry.ts";
+import { rateOf } from "./learning-rate.ts";
 import { optimizerOptions } from "./optimizer-options.ts";
 import { allowedValues, type Field, valueOfText, wordsOfField } from "./option-values.ts";
 import { ourWord } from "./other-words.ts";
@@ -174,8 +175,9 @@ type OptionalName =
  * What a run does: every choice made. Stored as config.json, from which any run can be repeated.
  */
 export type Config = Readonly<
-  Omit<Required<TrainOptions>, "expansion" | "target" | OptionalName> &
+  Omit<Required<TrainOptions>, "expansion" | "target" | "lr" | OptionalName> &
     Pick<TrainOptions, OptionalName> & {
+      lr: number;
       data: readonly string[];
       /** The files of the targets of a transcoder. */
       target?: readonly string[] | undefined;
@@ -341,7 +343,7 @@ export function resolveConfig(
     shards: given.shards ?? 1,
     replicas: given.replicas ?? 1,
     ...(tokens === undefined ? { epochs: epochs ?? 1 } : { tokens }),
-    lr: given.lr ?? 2e-4 / Math.sqrt(latents / 16384),
+    lr: rateOf(given, { dIn, latents, isTranscoder: target !== undefined }),
     // A transcoder's decoder starts at 0 and is free, as sparsify's.
     decoderNorm: given.decoderNorm ?? (target === undefined ? "unit" : "free"),
     warmup: given.warmup ?? sensibleWarmup(steps),

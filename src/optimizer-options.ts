@@ -6,7 +6,10 @@ const positive = z.number().positive();
 const average = z.number().min(0).lt(1);
 
 export const optimizerOptions = {
-  lr: positive.describe("learning rate of Adam").meta({ default: "2e-4 / sqrt(latents / 16384)" }),
+  lr: z
+    .union([z.literal("auto"), positive])
+    .describe("peak learning rate of Adam; auto: by latents, width and k (docs/choosing.md)")
+    .meta({ default: "auto" }),
   warmup: z
     .number()
     .int()

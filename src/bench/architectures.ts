@@ -28,6 +28,17 @@ export interface TimedArchitecture {
   readonly transcoder?: boolean;
 }
 
+/**
+ * To a mean norm of sqrt(d), as the default `--normalize scale` does: how many latents are within
+ * the window around a threshold depends on it.
+ */
+function scaleRows(x: Float32Array, d: number): void {
+  let norms = 0;
+  for (let at = 0; at < x.length; at += d) norms += Math.hypot(...x.subarray(at, at + d));
+  const factor = (Math.sqrt(d) * x.length) / d / norms;
+  for (let i = 0; i < x.length; i++) x[i]! *= factor;
+}
+
 /** Rows that thresholds are calibrated on. */
 const CALIBRATION_ROWS = 1024;
 
@@ -78,6 +89,7 @@ export class ArchitectureBench {
     writeReals(engine, state.params.encoder, start.encoder);
     writeReals(engine, state.params.decoder, start.decoder);
     const x = drawRows({ d, n, k: 32, auxk: 0 }, batch, { name: "noise", deadEvery: 0, skewed: false }, start.decoder);
+    scaleRows(x, d);
     const width = transcoder ? 2 * d : d;
     const raw = engine.alloc("f32", [batch, width]);
     const rows = new Float32Array(batch * width);

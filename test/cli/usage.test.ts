@@ -64,7 +64,7 @@ describe("wrong usage exits 2 with one line on stderr", () => {
     [["--verbose", "train"], /^saetta: unknown option '--verbose'/],
     [["train"], "saetta: no data: name the files of activations; saetta train acts.h5"],
     [["resume"], "saetta: missing required argument 'run'; saetta resume --help tells more"],
-    [["train", "--lr"], "saetta: option '--lr <X>' argument missing; saetta train --help tells more"],
+    [["train", "--lr"], "saetta: option '--lr <auto|X>' argument missing; saetta train --help tells more"],
     [
       ["train", "a.h5", "--engine", "gpu"],
       'saetta: --engine must be auto, cpu, cuda or reference, but is "gpu"; did you mean cuda?',

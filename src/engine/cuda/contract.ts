@@ -70,7 +70,7 @@ export const SIZES = {
   /** Rows that a block of cut_apply takes. */
   CUT_ROWS: 32,
   /** Rows of pre-activations that a block of select_threshold takes. */
-  THRESHOLD_ROWS: 2,
+  THRESHOLD_ROWS: 4,
   /** Set in the row of an entry of the dead branch. */
   DEAD_PATH: 0x8000_0000,
 } as const;

@@ -270,7 +270,7 @@ class CudaEngine extends EngineBase<CudaTensor, CudaCodes, CudaGrads> implements
     this.#holdable(() => {
       const cuda = this.#cuda;
       const alone = () => branchOps.residual(cuda, p, target, t, branch, live);
-      if (branchOps.canReconstruct(cuda, branch, p, live, this.#started === branch.err)) {
+      if (branchOps.canReconstruct(cuda, branch, p, live)) {
         this.fusion.residual(p, target, t, branch, live, alone);
       } else {
         this.fusion.flush();

@@ -98,22 +98,28 @@ export function moveCut(cut: Float64Array, lowest: number, decay: number): void 
 }
 
 /**
- * sparsity [2]: the multiplier of the sparsity coefficient, and the smoothed L0 that moves it: an
- * integral controller of log(multiplier), limited to `CONTROLLER_STEP` a step and to the range
- * `CONTROLLER_RANGE`.
+ * sparsity [2]: the multiplier of the coefficient, and the smoothed L0. A controller with a part in
+ * proportion to the error L0 / target - 1, which damps it, and an integral one, of asinh, at most
+ * `CONTROLLER_STEP` a step: far from 0 that grows and shrinks as an exponential does, and it passes
+ * through 0, since an L0 may fall below the target without any loss and must then be pulled up.
+ * `l0` is the mean of the batch.
  */
 export function control(sparsity: Float64Array, l0: number, target: number, gain: number): void {
   if (!(gain > 0)) return;
-  const smoothed = sparsity[1] === 0 ? l0 : sparsity[1]! + (1 - CONTROLLER_SMOOTHING) * (l0 - sparsity[1]!);
-  const step = Math.max(-CONTROLLER_STEP, Math.min(CONTROLLER_STEP, gain * (smoothed / target - 1)));
-  const [least, most] = CONTROLLER_RANGE;
-  sparsity[0] = Math.max(least, Math.min(most, sparsity[0]! * Math.exp(step)));
+  const [multiplier, before] = sparsity as unknown as readonly [number, number];
+  const smoothed = before === 0 ? l0 : before + (1 - CONTROLLER_SMOOTHING) * (l0 - before);
+  const error = smoothed / target - 1;
+  const step = Math.max(-CONTROLLER_STEP, Math.min(CONTROLLER_STEP, gain * error));
+  const integral = before === 0 ? multiplier : multiplier - CONTROLLER_DAMPING * (before / target - 1);
+  const moved = Math.sinh(Math.asinh(integral) + step) + CONTROLLER_DAMPING * error;
+  sparsity[0] = Math.max(-CONTROLLER_MOST, Math.min(CONTROLLER_MOST, moved));
   sparsity[1] = smoothed;
 }
 
 export const CONTROLLER_SMOOTHING = 0.9;
 export const CONTROLLER_STEP = 0.05;
-export const CONTROLLER_RANGE = [1e-4, 1e4] as const;
+export const CONTROLLER_DAMPING = 20;
+export const CONTROLLER_MOST = 1e4;
 
 /** Rows of the global batches since the latent last fired, at most 2^32 - 1. */
 export function nextAge(age: number, fired: boolean, rows: number): number {

@@ -189,10 +189,11 @@ static void updateSmall(Launch& l) {
   if (hyper[GAIN] > 0) {
     const double l0 = active / hyper[ROWS], before = p.sparsity[1];
     const double smoothed = before == 0 ? l0 : before + (1 - CONTROLLER_SMOOTHING) * (l0 - before);
-    const double step =
-        std::max(-CONTROLLER_STEP, std::min(CONTROLLER_STEP, hyper[GAIN] * (smoothed / hyper[TARGET_L0] - 1)));
-    p.sparsity[0] = static_cast<float>(
-        std::max(CONTROLLER_LEAST, std::min<double>(CONTROLLER_MOST, p.sparsity[0] * std::exp(step))));
+    const double target = hyper[TARGET_L0], error = smoothed / target - 1, most = CONTROLLER_MOST;
+    const double step = std::max(-CONTROLLER_STEP, std::min(CONTROLLER_STEP, hyper[GAIN] * error));
+    const double damped = before == 0 ? 0 : CONTROLLER_DAMPING * (before / target - 1);
+    const double moved = std::sinh(std::asinh(p.sparsity[0] - damped) + step) + CONTROLLER_DAMPING * error;
+    p.sparsity[0] = static_cast<float>(std::max(-most, std::min(most, moved)));
     p.sparsity[1] = static_cast<float>(smoothed);
   }
   for (size_t i = 0; i < 2 && o.averages; i++) ema.sparsity[i] = p.sparsity[i];

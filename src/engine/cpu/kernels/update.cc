@@ -149,9 +149,11 @@ static void control(const Update& a) {
   float* sparsity = a.p.sparsity;
   const double l0 = *a.t.active / a.t.hyper[ROWS], before = sparsity[1];
   const double smoothed = before == 0 ? l0 : before + (1 - CONTROLLER_SMOOTHING) * (l0 - before);
-  const double wanted = gain * (smoothed / a.t.hyper[TARGET_L0] - 1);
-  const double moved = sparsity[0] * std::exp(std::max(-CONTROLLER_STEP, std::min(CONTROLLER_STEP, wanted)));
-  sparsity[0] = static_cast<float>(std::max<double>(CONTROLLER_LEAST, std::min<double>(CONTROLLER_MOST, moved)));
+  const double target = a.t.hyper[TARGET_L0], error = smoothed / target - 1, most = CONTROLLER_MOST;
+  const double step = std::max(-CONTROLLER_STEP, std::min(CONTROLLER_STEP, gain * error));
+  const double damped = before == 0 ? 0 : CONTROLLER_DAMPING * (before / target - 1);
+  const double moved = std::sinh(std::asinh(sparsity[0] - damped) + step) + CONTROLLER_DAMPING * error;
+  sparsity[0] = static_cast<float>(std::max(-most, std::min(most, moved)));
   sparsity[1] = static_cast<float>(smoothed);
 }
 

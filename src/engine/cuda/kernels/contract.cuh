@@ -6,7 +6,7 @@ constexpr u32 NONE = 4294967295u;
 constexpr u32 FULL = 1073741824u;
 constexpr double CONTROLLER_SMOOTHING = 0.9;
 constexpr double CONTROLLER_STEP = 0.05;
-constexpr double CONTROLLER_LEAST = 0.0001;
+constexpr u32 CONTROLLER_DAMPING = 20u;
 constexpr u32 CONTROLLER_MOST = 10000u;
 constexpr double CONSTANT_ROW = 1e-12;
 constexpr double LAYER_NORM_EPS = 0.00001;
@@ -31,7 +31,7 @@ constexpr u32 SHARED_SLOTS = 1024u;
 constexpr u32 COLUMN_PARTS = 64u;
 constexpr u32 SKIP_BLOCKS = 256u;
 constexpr u32 CUT_ROWS = 32u;
-constexpr u32 THRESHOLD_ROWS = 2u;
+constexpr u32 THRESHOLD_ROWS = 4u;
 constexpr u32 DEAD_PATH = 2147483648u;
 
 enum Hyper : u32 { LR, BETA1, BETA2, EPS, CLIP, EMA_DECAY, MSE_SCALE, AUX_COEF, ROWS, DEAD_AFTER, FIRED_ABOVE, UNIT_ROWS, ROW_K, KEPT, CUT_DECAY, BANDWIDTH, PENALTY, SPARSITY, TANH_SCALE, TARGET_L0, DEAD_PENALTY, GAIN, WIDE_COEF, HYPERS };

@@ -5,7 +5,8 @@
 // its latents in shared memory (list_count); the counts are summed over the parts (list_prefix) and
 // over the latents (list_scan); then each part places its entries (list_fill), row after row, which
 // no thread may overtake: within a row every latent stands once, so 32 slots of a row are placed at
-// a time. Live parts come before dead ones. No order depends on the machine.
+// a time. A row ends at its first unused slot. Live parts come before dead ones. No order depends
+// on the machine.
 //
 // Bytes at B = 16384, k = 32, n = 32768, d = 768: counts 17 MB written, read, written; slots 2 MB
 // twice and 4 MB; entries 8 MB written in sectors of 32 bytes (17 MB) and read; encoder16 50 MB for
@@ -29,9 +30,10 @@ __device__ __forceinline__ Part partOf(const u32* live, u32 k, const u32* dead, 
   return {isDead ? dead : live, static_cast<u64>(first) * width, rows * width, width};
 }
 
-/// Grid (ranges, parts of both branches), block 256, shared 2 width: two counts in a word, for a
+/// Grid (ranges, parts of both branches), block 1024, shared 2 width: two counts in a word, for a
 /// part has fewer than 65536 rows. Only `listed` latents have lists.
-extern "C" __global__ void list_count(PARAMETERS(list_count)) {
+extern "C" __global__ void __launch_bounds__(1024)
+    list_count(PARAMETERS(list_count)) {
   extern __shared__ uint4 shared[];
   u32* pairs = reinterpret_cast<u32*>(shared);
   const u32 begin = blockIdx.x * width, end = min(n, begin + width);
@@ -153,13 +155,30 @@ __device__ __forceinline__ double penaltySlope(const double* hyper, const float*
   return hyper[SPARSITY] * *sparsity * hyper[TANH_SCALE] / hyper[ROWS] * (1 - bent * bent);
 }
 
-/// Grid (ranges, parts of both branches), block 256, shared 2 width + 4 LIST_TILE. The first warp
+/// Where the rows of a tile of slots end, of which the first has its last slot before `rowEnd`:
+/// ends[row] is the first unused slot, or the end of the row or tile. For k > 32, so that there is
+/// a thread for each row. All threads call it.
+__device__ __forceinline__ void findEnds(const u32* latents, u32 slots, u32 rowEnd, u32 k, u32* ends) {
+  const u32 to = min(rowEnd + threadIdx.x * k, slots), from = threadIdx.x == 0 ? 0 : rowEnd + (threadIdx.x - 1) * k;
+  if (from >= slots) return;
+  u32 low = from, high = to;
+  while (low < high) {
+    const u32 middle = (low + high) / 2;
+    if (latents[middle] != NONE) low = middle + 1;
+    else high = middle;
+  }
+  ends[threadIdx.x] = low;
+}
+
+/// Grid (ranges, parts of both branches), block 1024, shared 2 width + 4 LIST_TILE. The first warp
 /// numbers the slots of a tile, all warps write their entries. `sparsity` (may be null): the
 /// penalty's slope is added to the gradients of live codes, and the pre-activation loss of the dead
 /// (`age`, may be null). `rowsEach`: of err, of each replica that rows are of. `band`: values
 /// stay as they are.
-extern "C" __global__ void list_fill(PARAMETERS(list_fill)) {
+extern "C" __global__ void __launch_bounds__(1024)
+    list_fill(PARAMETERS(list_fill)) {
   extern __shared__ uint4 shared[];
+  __shared__ u32 ends[LIST_TILE / 32 + 2];
   u32* numbers = reinterpret_cast<u32*>(shared);
   u32* pairs = numbers + LIST_TILE;
   const u32 begin = blockIdx.x * width, end = min(n, begin + width), lane = threadIdx.x & 31;
@@ -175,21 +194,27 @@ extern "C" __global__ void list_fill(PARAMETERS(list_fill)) {
     __syncthreads();
     for (u32 i = threadIdx.x; i < slots; i += blockDim.x) numbers[i] = latent[i];
     __syncthreads();
+    u32 rowEnd = (tile / part.k + 1) * part.k - tile;
+    const bool isLong = part.k > 32;
+    if (isLong) {
+      findEnds(numbers, slots, rowEnd, part.k, ends);
+      __syncthreads();
+    }
     if (threadIdx.x < 32) {
       // [from, to): as many slots of one row as there are lanes. A batch of these is read before
       // the first of it is numbered.
       constexpr int BATCH = 4;
-      u32 from = 0, rowEnd = (tile / part.k + 1) * part.k - tile;
+      u32 from = 0, row = 0;
       while (from < slots) {
         u32 at[BATCH], j[BATCH], number[BATCH];
 #pragma unroll
         for (int u = 0; u < BATCH; u++) {
-          const u32 to = min(min(from + 32, rowEnd), slots);
+          const u32 end = from >= slots ? slots : isLong ? ends[row] : min(rowEnd, slots), to = min(from + 32, end);
           at[u] = from + lane;
           j[u] = at[u] < to ? numbers[at[u]] - begin : NONE;
           if (at[u] < to && !has(listed, numbers[at[u]])) j[u] = NONE;
           from = to;
-          if (to == rowEnd) rowEnd += part.k;
+          if (to == end) from = rowEnd, rowEnd += part.k, row++;
         }
 #pragma unroll
         for (int u = 0; u < BATCH; u++) {

@@ -64,10 +64,11 @@ __device__ __forceinline__ float turnedSum(const float (&sums)[COUNT]) {
 }
 
 /// Of `slots` <= HELD slots the sums over a block of a thread's parts -> grad, where latents are in
-/// the plane; 0 in unused slots. room [warps][HELD]. True when one is not finite. All threads call
-/// it; `room` may be used again when they have met once more.
+/// the plane; 0 in unused slots. `order` (may be null): the slot that each is written to. room
+/// [warps][HELD]. True when one is not finite. All threads call it; `room` may be used again when
+/// they have met once more.
 __device__ __forceinline__ bool writeGradients(float (&parts)[HELD], const u32* latent, u32 slots, Plane plane,
-                                               float* grad, float* room) {
+                                               float* grad, float* room, const u8* order = nullptr) {
   const float sum = turnedSum(parts);
   room[threadIdx.x] = sum;
   __syncthreads();
@@ -77,7 +78,7 @@ __device__ __forceinline__ bool writeGradients(float (&parts)[HELD], const u32* 
   float all = 0;
   for (u32 at = threadIdx.x; at < blockDim.x; at += HELD) all += room[at];
   if (j == NONE) all = 0;
-  grad[threadIdx.x] = all;
+  grad[order != nullptr ? order[threadIdx.x] : threadIdx.x] = all;
   return !(fabsf(all) <= 3.4028234e38f);
 }
 
@@ -96,6 +97,7 @@ __device__ __forceinline__ bool gradientsOfRow(const half_t* decoder, const u32*
       loadFloats(err + c, e);
 #pragma unroll
       for (u32 batch = 0; batch < HELD; batch += BATCH) {
+        if (batch >= slots || latent[first + batch] == NONE) break;
         Raw<V> raw[BATCH];
 #pragma unroll
         for (u32 i = 0; i < BATCH; i++) {
@@ -215,4 +217,10 @@ __device__ __forceinline__ void addColumns(double* line, u32 d, u32 c, const Col
 struct HeldCodes {
   u32 latent[HELD];
   float value[HELD];
+};
+
+/// Of HeldCodes that are ordered by plane: the plane of each, the number of planes where there is
+/// none; the slot it is in; and how many are of each plane or one before.
+struct alignas(16) HeldPlanes {
+  u8 plane[HELD], slot[HELD], ends[MOST_PREFIXES];
 };

@@ -5,7 +5,8 @@
 // As `reconstruct`, a block takes R rows, keeps the decoder rows of the first HELD slots in shared
 // memory from decode to codeGrad, and brings the next row's meanwhile. Further slots are read from
 // L2 where they are needed, twice. Sums of planes are in shared memory, a thread's columns for
-// itself alone: planes [plane][V / 4][thread].
+// itself alone: planes [plane][V / 4][thread]. The first HELD slots are ordered by plane, so that
+// each plane's sums are in registers while they are added to and while they are used.
 
 #include "reconstruct.cuh"
 
@@ -59,6 +60,7 @@ __device__ __forceinline__ bool planeResidual(const Residual& a, const Prefixes&
     columns.centred[u] += centred;
     sum[u] = target.bias[u] - target.x[u];
   }
+#pragma unroll 1
   for (u32 g = 0; g <= last; g++) {
     float part[V];
     double square = 0;
@@ -76,6 +78,7 @@ __device__ __forceinline__ bool planeResidual(const Residual& a, const Prefixes&
   for (int u = 0; u < V; u++) columns.err[u] += sum[u];
   bool bad = false;
   float err[V] = {};
+#pragma unroll 1
   for (u32 g = prefixes.count; g-- > 0;) {
     float residual[V];
     planes.load(g, residual);
@@ -96,6 +99,25 @@ __device__ __forceinline__ bool planeResidual(const Residual& a, const Prefixes&
   return bad;
 }
 
+/// The codes of the first HELD slots, a lane of the first warp each, ordered by plane and, within
+/// one, by slot. Unused slots come last.
+__device__ __forceinline__ void orderByPlane(const Prefixes& prefixes, u32 j, float v, HeldCodes& codes,
+                                             HeldPlanes& planes) {
+  const u32 own = j == NONE ? prefixes.count : planeOf(prefixes, j);
+  const u32 lanesBefore = (1u << threadIdx.x) - 1;
+  u32 at = 0, end = 0;
+  for (u32 g = 0; g <= prefixes.count; g++) {
+    const u32 mask = __ballot_sync(0xffffffffu, own == g);
+    if (g == own) at = end + __popc(mask & lanesBefore);
+    end += __popc(mask);
+    if (threadIdx.x == 0 && g < prefixes.count) planes.ends[g] = static_cast<u8>(end);
+  }
+  codes.latent[at] = j;
+  codes.value[at] = v;
+  planes.plane[at] = static_cast<u8>(own);
+  planes.slot[at] = static_cast<u8>(threadIdx.x);
+}
+
 /// A row's codes behind the first HELD, in memory.
 struct More {
   const u32* latent;
@@ -111,9 +133,9 @@ template <int V, bool PLANES>
 __device__ __forceinline__ void reconstructRows(const half_t* decoder, const u32* latent, const float* value,
                                                 float* grad, u32 k, const Residual& a, const Prefixes& prefixes,
                                                 bool add, u32 first, u32 last, u32 B, u32 d, double* line,
-                                                HeldCodes* codes, uint4* held, float (*room)[MOST_THREADS],
-                                                const Planes<V>& planes, const PlaneSums& sums, Squares& squares,
-                                                u32& active, bool& bad) {
+                                                HeldCodes* codes, HeldPlanes* heldPlanes, uint4* held,
+                                                float* room, const Planes<V>& planes, const PlaneSums& sums,
+                                                Squares& squares, u32& active, bool& bad) {
   constexpr u32 BATCH = 8;
   const u32 c = threadIdx.x * V, inHeld = min(k, HELD), n = prefixes.ends[prefixes.count - 1];
   const Plane all = {0, n};
@@ -161,11 +183,17 @@ __device__ __forceinline__ void reconstructRows(const half_t* decoder, const u32
     const uint4 bits = held[i * blockDim.x + threadIdx.x];
     return Raw<V>{{bits.x, bits.y, bits.z, bits.w}};
   };
+  const auto hold = [&](u32 turn, u32 j, float v) {
+    if constexpr (PLANES) {
+      orderByPlane(prefixes, j, v, codes[turn], heldPlanes[turn]);
+    } else {
+      codes[turn].latent[threadIdx.x] = j;
+      codes[turn].value[threadIdx.x] = v;
+    }
+  };
   if (isSlot) {
-    codes[0].latent[threadIdx.x] = latentOf(first);
-    codes[0].value[threadIdx.x] = valueOf(first);
-    codes[1].latent[threadIdx.x] = latentOf(first + 1);
-    codes[1].value[threadIdx.x] = valueOf(first + 1);
+    hold(0, latentOf(first), valueOf(first));
+    hold(1, latentOf(first + 1), valueOf(first + 1));
   }
   if constexpr (PLANES) {
     for (u32 i = 0; i < V + prefixes.count - 1; i++) sums.at(i) = 0;
@@ -187,17 +215,29 @@ __device__ __forceinline__ void reconstructRows(const half_t* decoder, const u32
     if (on) {
       const Target<V> target = targetOf<V>(a, b, d, c);
       if (add) loadFloats(a.err + static_cast<u64>(b) * d + c, e);
-      if constexpr (PLANES) {
-        const float none[V] = {};
-        planes.store(0, e);
-        for (u32 g = 1; g < prefixes.count; g++) planes.store(g, none);
-      }
       endOfCopies();
       waitForCopies<0>();
+      const auto addHeld = [&](u32 i) {
+        float row[V];
+        unpack(heldRow(i), row);
+        const float factor = codes[now].value[i];
+#pragma unroll
+        for (int u = 0; u < V; u++) e[u] = fmaf(row[u], factor, e[u]);
+      };
+      if constexpr (PLANES) {
+        // Little code: more than the instruction cache holds is slower than any loop.
+        u32 i = 0;
+        for (u32 g = 0; g < prefixes.count; g++) {
+          const u32 end = heldPlanes[now].ends[g];
+#pragma unroll 4
+          for (; i < end; i++) addHeld(i);
+          planes.store(g, e);
+#pragma unroll
+          for (int u = 0; u < V; u++) e[u] = 0;
+        }
+      } else {
 #pragma unroll 8
-      for (int i = 0; i < HELD; i++) {
-        if (PLANES && codes[now].latent[i] == NONE) break;
-        addTo(codes[now].latent[i], codes[now].value[i], heldRow(i), e);
+        for (u32 i = 0; i < HELD; i++) addHeld(i);
       }
       for (u32 slot = HELD; more.from(slot); slot += BATCH) {
         Raw<V> raw[BATCH];
@@ -220,20 +260,40 @@ __device__ __forceinline__ void reconstructRows(const half_t* decoder, const u32
       } else {
         bad = residualColumns(a, target, b, d, c, e, columns, squares) || bad;
       }
+      // Of planes: e is err of the one that `plane` says. Four of their numbers are in a word.
+      u32 plane = NONE, numbers[HELD / 4] = {};
+      const auto planeOfSlot = [&](int i) { return numbers[i / 4] >> 8 * (i % 4) & 255; };
+      if constexpr (PLANES) {
+#pragma unroll
+        for (int i = 0; i < HELD / 16; i++) {
+          const uint4 some = reinterpret_cast<const uint4*>(heldPlanes[now].plane)[i];
+          numbers[4 * i] = some.x, numbers[4 * i + 1] = some.y, numbers[4 * i + 2] = some.z,
+                      numbers[4 * i + 3] = some.w;
+        }
+      }
 #pragma unroll
       for (int i = 0; i < HELD; i++) {
-        const u32 j = codes[now].latent[i];
-        if (j != NONE) dot(j, heldRow(i), e, parts[i]);
+        if (PLANES ? planeOfSlot(i) < prefixes.count : codes[now].latent[i] != NONE) {
+          if (PLANES && plane != planeOfSlot(i)) {
+            plane = planeOfSlot(i);
+            planes.load(plane, e);
+          }
+          float row[V];
+          unpack(heldRow(i), row);
+#pragma unroll
+          for (int u = 0; u < V; u++) parts[i] = fmaf(row[u], e[u], parts[i]);
+        }
         // After the last row there are no codes: zeros take the place.
         ask(codes[next], i);
       }
     }
     if (isSlot) {
-      codes[afterNext].latent[threadIdx.x] = latentAfter;
-      codes[afterNext].value[threadIdx.x] = valueAfter;
+      hold(afterNext, latentAfter, valueAfter);
       active += codes[now].value[threadIdx.x] > 0;
     }
-    bad = writeGradients(parts, codes[now].latent, inHeld, all, more.grad, room[turn++ & 1]) || bad;
+    const u8* const order = PLANES ? heldPlanes[now].slot : nullptr;
+    bad = writeGradients(parts, codes[now].latent, inHeld, all, more.grad, room + (turn++ & 1) * blockDim.x, order) ||
+          bad;
     for (u32 slot = HELD; more.from(slot); slot += HELD) {
       const u32 slots = min(HELD, k - slot);
 #pragma unroll
@@ -241,6 +301,7 @@ __device__ __forceinline__ void reconstructRows(const half_t* decoder, const u32
       if (on) {
 #pragma unroll
         for (u32 batch = 0; batch < HELD; batch += BATCH) {
+          if (batch >= slots || more.latent[slot + batch] == NONE) break;
           Raw<V> raw[BATCH];
           u32 latents[BATCH];
 #pragma unroll
@@ -255,7 +316,9 @@ __device__ __forceinline__ void reconstructRows(const half_t* decoder, const u32
         }
       }
       if (threadIdx.x < slots) active += more.value[slot + threadIdx.x] > 0;
-      bad = writeGradients(parts, more.latent + slot, slots, all, more.grad + slot, room[turn++ & 1]) || bad;
+      bad = writeGradients(parts, more.latent + slot, slots, all, more.grad + slot,
+                           room + (turn++ & 1) * blockDim.x) ||
+            bad;
     }
     now = next;
   }
@@ -269,19 +332,21 @@ __device__ __forceinline__ void reconstructBlock(const half_t* decoder, const u3
                                                  float* grad, u32 k, const Residual& a, const Prefixes& prefixes,
                                                  bool add, u32 B, u32 d, u32 R, double* partial, u32* bad) {
   extern __shared__ uint4 shared[];
-  __shared__ double room[33];
-  __shared__ float parts[2][MOST_THREADS];
   __shared__ HeldCodes codes[3];
+  __shared__ HeldPlanes heldPlanes[PLANES ? 3 : 1];
   const u32 first = blockIdx.x * R, last = min(B, first + R), G = prefixes.count, c = threadIdx.x * WIDE;
   const u32 width = P_COLUMNS + 2 * d + (PLANES ? d + G - 1 : 0);
   double* line = partial + static_cast<u64>(blockIdx.x) * width;
-  const Planes<WIDE> planes = {reinterpret_cast<float4*>(shared + HELD * blockDim.x)};
+  // Twice a float a thread, for gradients and, when they are done, for sums: a warp needs no room.
+  float* const parts = reinterpret_cast<float*>(shared + HELD * blockDim.x);
+  double* const room = reinterpret_cast<double*>(parts);
+  const Planes<WIDE> planes = {reinterpret_cast<float4*>(parts + 2 * blockDim.x)};
   const PlaneSums sums = {reinterpret_cast<double*>(planes.room + G * (WIDE / 4) * blockDim.x)};
   Squares squares = {};
   u32 active = 0;
   bool notFinite = false;
   reconstructRows<WIDE, PLANES>(decoder, latent, value, grad, k, a, prefixes, add, first, last, B, d, line, codes,
-                                shared, parts, planes, sums, squares, active, notFinite);
+                                heldPlanes, shared, parts, planes, sums, squares, active, notFinite);
   if (notFinite) markBad(bad);
   writeSquares(line, squares, active, room);
   if constexpr (PLANES) {
@@ -301,7 +366,7 @@ __device__ __forceinline__ void reconstructBlock(const half_t* decoder, const u3
 #endif
 
 /// decode, residual and code_grad where d is a multiple of WIDE and d <= MOST_THREADS WIDE; one
-/// prefix. `add`: err holds what is added to W z. Grid ceil(B / R), block T(d), shared 512 T(d).
+/// prefix. `add`: err holds what is added to W z. Grid ceil(B / R), block T(d), shared 520 T(d).
 extern "C" __global__ void __maxnreg__(WIDE_REGISTERS)
     reconstruct_wide(PARAMETERS(reconstruct_wide)) {
   reconstructBlock<false>(decoder, latent, value, grad, k, {preBias, x, err16, err, nullptr}, prefixes, add != 0, B, d,
@@ -309,7 +374,7 @@ extern "C" __global__ void __maxnreg__(WIDE_REGISTERS)
 }
 
 /// The same with G prefixes, at least 2. A line of `partial` goes on with d columns of err plane 0
-/// and the squares of each prefix but the last. Shared (512 + 4 WIDE G + 8 (WIDE + G - 1)) T(d).
+/// and the squares of each prefix but the last. Shared (520 + 4 WIDE G + 8 (WIDE + G - 1)) T(d).
 extern "C" __global__ void __maxnreg__(WIDE_REGISTERS)
     reconstruct_planes(PARAMETERS(reconstruct_planes)) {
   reconstructBlock<true>(decoder, latent, value, grad, k, {preBias, x, err16, err, nullptr}, prefixes, add != 0, B, d,

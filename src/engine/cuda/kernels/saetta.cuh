@@ -72,6 +72,7 @@ __device__ __forceinline__ void markBad(u32* bad) { atomicOr(bad, NOT_FINITE); }
 /// The first prefix that holds the latent.
 __device__ __forceinline__ u32 planeOf(const Prefixes& prefixes, u32 j) {
   u32 g = 0;
+#pragma unroll 1
   while (g + 1 < prefixes.count && j >= prefixes.ends[g]) g++;
   return g;
 }

@@ -299,10 +299,11 @@ __device__ __forceinline__ void control(const double* hyper, double active, floa
   if (!(hyper[GAIN] > 0)) return;
   const double l0 = active / hyper[ROWS], before = sparsity[1];
   const double smoothed = before == 0 ? l0 : before + (1 - CONTROLLER_SMOOTHING) * (l0 - before);
-  const double asked = hyper[GAIN] * (smoothed / hyper[TARGET_L0] - 1);
-  const double factor = exp(fmax(-CONTROLLER_STEP, fmin(CONTROLLER_STEP, asked)));
-  const double most = CONTROLLER_MOST;
-  sparsity[0] = static_cast<float>(fmax(CONTROLLER_LEAST, fmin(most, sparsity[0] * factor)));
+  const double target = hyper[TARGET_L0], error = smoothed / target - 1, most = CONTROLLER_MOST;
+  const double step = fmax(-CONTROLLER_STEP, fmin(CONTROLLER_STEP, hyper[GAIN] * error));
+  const double damped = before == 0 ? 0 : CONTROLLER_DAMPING * (before / target - 1);
+  const double moved = sinh(asinh(sparsity[0] - damped) + step) + CONTROLLER_DAMPING * error;
+  sparsity[0] = static_cast<float>(fmax(-most, fmin(most, moved)));
   sparsity[1] = static_cast<float>(smoothed);
 }
 

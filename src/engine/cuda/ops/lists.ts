@@ -95,7 +95,7 @@ export function invert(
   );
   const rowsPerPart = Math.ceil(B / parts);
   const allParts = parts * (dead === undefined ? 1 : 2);
-  const width = 2 * Math.ceil(Math.min(n, 65536, (cuda.device.shared - FILL_BYTES - 1024) >> 1) / 2);
+  const width = 2 * Math.ceil(Math.min(n, 65536, (cuda.device.shared - FILL_BYTES - 2048) >> 1) / 2);
   const ranges = Math.ceil(n / width);
   const capacity = most * (live.k + (dead?.k ?? 0));
   const pieces = 2 * Math.ceil(capacity / chunk) + 1;
@@ -112,7 +112,7 @@ export function invert(
     pieceCount: cuda.scratch.get("number of pieces", 4),
     totals: cuda.scratch.get("totals of pieces", sizeOf("Totals") * pieces),
   };
-  const launch = { blocks: [ranges, allParts] as const, threads: 256 };
+  const launch = { blocks: [ranges, allParts] as const, threads: 1024 };
   const parted = {
     ...{ live: live.latent, k: live.k, dead: dead?.latent ?? 0, auxk: dead?.k ?? 0 },
     ...{ B, rowsPerPart, P: parts, n, width, listed, counts },
