@@ -191,9 +191,11 @@ class Training:
         o = self.o
         if o["targetL0"] == 0 or o["sparsityPenalty"] == "quadratic":
             return
+        error = lambda: self.smoothed / o["targetL0"] - 1
+        integral = self.multiplier - (20 * error() if self.smoothed > 0 else 0)
         self.smoothed = l0 if self.smoothed == 0 else 0.9 * self.smoothed + 0.1 * l0
-        change = min(0.05, max(-0.05, 0.02 * (self.smoothed / o["targetL0"] - 1)))
-        self.multiplier = min(1e4, max(1e-4, self.multiplier * math.exp(change)))
+        change = min(0.05, max(-0.05, 0.02 * error()))
+        self.multiplier = min(1e4, max(-1e4, math.sinh(math.asinh(integral) + change) + 20 * error()))
 
     def move_cut(self, f, step):
         lowest = f[f > 0].min().item()

@@ -121,14 +121,16 @@ const CHARTS: readonly KnownChart[] = [
     title: "Sparsity coefficient",
     about: "weight of the sparsity loss at each step",
     metrics: one("sparsity_coef"),
-    log: true,
+    // Below 0 while the L0 is pulled up.
+    log: false,
   },
   {
     id: "sparsity_loss",
     title: "Sparsity loss",
     about: "with its coefficient, as it is part of the loss",
     metrics: one("sparsity_loss"),
-    log: true,
+    // Below 0 while the L0 is pulled up.
+    log: false,
   },
   { id: "dead", title: "Dead latents", about: "without firing for dead_tokens rows", metrics: one("dead"), log: false },
   {

@@ -191,18 +191,35 @@ describe("controller", () => {
     return [...sparsity];
   };
 
+  const { CONTROLLER_DAMPING: damping, CONTROLLER_STEP: step } = maths;
+
   it("starts from the first L0, smooths the next ones, and follows them", () => {
-    expect(controlled([1, 0], 10.5)).toEqual([Math.exp(0.5 * (10.5 / 10 - 1)), 10.5]);
+    const [first, l0] = controlled([1, 0], 10.5);
+    expect(first).toBeCloseTo(Math.sinh(Math.asinh(1) + 0.5 * 0.05) + damping * 0.05, 12);
+    expect(l0).toBe(10.5);
     const [multiplier, smoothed] = controlled([2, 10], 11);
     expect(smoothed).toBeCloseTo(10.1, 14);
-    expect(multiplier).toBeCloseTo(2 * Math.exp(0.5 * 0.01), 14);
+    expect(multiplier).toBeCloseTo(Math.sinh(Math.asinh(2) + 0.5 * 0.01) + damping * 0.01, 12);
+    // The part in proportion to the last error is taken out again: of 12, 0.2 times the damping.
+    const [next] = controlled([2 + 0.2 * damping, 12], 12);
+    expect(next).toBeCloseTo(Math.sinh(Math.asinh(2) + step) + 0.2 * damping, 12);
+  });
+
+  it("pulls up where the L0 is too low, through 0", () => {
+    let sparsity: readonly number[] = [0.01, 10];
+    const multipliers = Array.from({ length: 50 }, () => {
+      sparsity = controlled(sparsity as [number, number], 9.5);
+      return sparsity[0]!;
+    });
+    expect(multipliers.every((each, i) => each < (multipliers[i - 1] ?? 0.01))).toBe(true);
+    expect(multipliers.at(-1)).toBeLessThan(-damping * 0.04);
   });
 
   it("is limited per step and in range, and off without a gain", () => {
-    expect(controlled([1, 0], 1000)[0]).toBe(Math.exp(maths.CONTROLLER_STEP));
-    expect(controlled([1, 0], 1)[0]).toBe(Math.exp(-maths.CONTROLLER_STEP));
+    expect(controlled([1, 0], 1000)[0]).toBeCloseTo(Math.sinh(Math.asinh(1) + step) + damping * 99, 9);
+    expect(controlled([1, 0], 1)[0]).toBeCloseTo(Math.sinh(Math.asinh(1) - step) - damping * 0.9, 9);
     expect(controlled([1e4, 10], 1000)[0]).toBe(1e4);
-    expect(controlled([1e-4, 10], 0)[0]).toBe(1e-4);
+    expect(controlled([-1e4, 10], 0)[0]).toBe(-1e4);
     expect(controlled([1, 0], 1000, 0)).toEqual([1, 0]);
   });
 });
