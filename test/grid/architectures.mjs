@@ -10,7 +10,7 @@ import { rankShard, rowsOfReplica } from "../../dist/train/rank-shard.js";
 import { readStepMetrics } from "../../dist/train/report.js";
 import { allocState, readReals, shareState, writeReals } from "../../dist/train/state.js";
 import { createTrainStep } from "../../dist/train/step.js";
-import { Validator } from "../../dist/train/validate.js";
+import { readHeldOut, Validator } from "../../dist/train/validate.js";
 import { bytesOf } from "../../dist/util/bytes.js";
 import { Rng } from "../../dist/util/rng.js";
 
@@ -69,7 +69,8 @@ async function evaluated(engine, collective, shard, state) {
     read: async (first, count, into) => into.set(rows.subarray(first * 4 * D, (first + count) * 4 * D)),
   };
   const hyper = { ...HYPER, lr: 0, rows: 0 };
-  const validator = await Validator.open(engine, shard, hyper, source, [{ first: 0, count: B }]);
+  const held = await readHeldOut(source, [{ first: 0, count: B }], "stop");
+  const validator = new Validator(engine, shard, hyper, held);
   const found = await validator.run(state.params, collective);
   validator.close();
   return found;

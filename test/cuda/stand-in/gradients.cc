@@ -18,7 +18,7 @@ static void listCount(Launch& l) {
   l.expect(
       l.y == (dead != nullptr ? 2 * P : P) && size_t{l.x} * width >= n && P * rowsPerPart >= B && rowsPerPart <= 65535,
       "the grid is wrong");
-  l.expect(width % 2 == 0 && l.shared >= 2 * width && l.width == 256, "the launch is wrong");
+  l.expect(width % 2 == 0 && l.shared >= 2 * width && l.width == 1024, "the launch is wrong");
   std::fill(counts, counts + l.y * n, 0u);
   for (size_t s = 0; s < B * k; s++)
     if (live[s] != NONE && has(listed, live[s])) counts[s / k / rowsPerPart * n + live[s]]++;
@@ -102,7 +102,7 @@ static void listFill(Launch& l) {
   const uint32_t* age = l.next<uint32_t*>();
   const bool band = l.u() != 0;
   Entry* entries = l.array<Entry>(start[n]);
-  l.expect(l.y == (latents[1] != nullptr ? 2 * P : P) && size_t{l.x} * width >= n && l.shared >= 2 * width + 8192,
+  l.expect(l.y == (latents[1] != nullptr ? 2 * P : P) && size_t{l.x} * width >= n && l.shared >= 2 * width + 8192 && l.width == 1024,
            "the launch is wrong");
   std::vector<uint32_t> at(counts, counts + l.y * n);
   for (int path = 0; path < 2; path++) {

@@ -174,7 +174,7 @@ static void reconstructWide(Launch& l) {
   double* partial = l.array<double>(l.x * (4 + 2 * d + (G > 1 ? d + G - 1 : 0)));
   uint32_t* bad = l.array<uint32_t>(1);
   const size_t wide = l.compute == 0 ? 4 : 8;
-  const size_t each = 512 + (G > 1 ? 4 * wide * G + 8 * (wide + G - 1) : 0);
+  const size_t each = 520 + (G > 1 ? 4 * wide * G + 8 * (wide + G - 1) : 0);
   l.expect(d % wide == 0 && d <= 256 * wide && l.shared == each * l.width, "the launch is wrong");
   l.checkedArray(latent, B * k), l.checkedArray(value, B * k), l.checkedArray(grad, B * k);
   l.checkedArray(preBias, d), l.checkedArray(x, B * d), l.checkedArray(err, G * B * d);
