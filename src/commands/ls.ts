@@ -89,7 +89,9 @@ function columnsOf(runs: readonly ListedRun[], from: string): readonly Column[] 
     { name: "step", value: ({ step }) => count(step) },
     { name: "k", value: ({ k }) => count(k) },
     { name: "latents", value: ({ latents }) => count(latents) },
-    ...(rates ? [{ name: "lr", value: ({ lr }: ListedRun) => (lr === null ? "-" : String(Number(lr.toPrecision(3)))) }] : []),
+    ...(rates
+      ? [{ name: "lr", value: ({ lr }: ListedRun) => (lr === null ? "-" : String(Number(lr.toPrecision(3)))) }]
+      : []),
     { name: "held-out FVU", value: ({ holdout_fvu }) => figure(holdout_fvu) },
     { name: "FVU", value: ({ fvu }) => figure(fvu) },
     { name: "L0", value: ({ l0 }) => figure(l0) },

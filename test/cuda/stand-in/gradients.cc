@@ -102,7 +102,8 @@ static void listFill(Launch& l) {
   const uint32_t* age = l.next<uint32_t*>();
   const bool band = l.u() != 0;
   Entry* entries = l.array<Entry>(start[n]);
-  l.expect(l.y == (latents[1] != nullptr ? 2 * P : P) && size_t{l.x} * width >= n && l.shared >= 2 * width + 8192 && l.width == 1024,
+  l.expect(l.y == (latents[1] != nullptr ? 2 * P : P) && size_t{l.x} * width >= n && l.shared >= 2 * width + 8192 &&
+               l.width == 1024,
            "the launch is wrong");
   std::vector<uint32_t> at(counts, counts + l.y * n);
   for (int path = 0; path < 2; path++) {
