@@ -10,6 +10,7 @@ import { basename, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { decimals, figure, tableMarkdown } from "../dist/bench/table.js";
+import { drawLines } from "./lines.mjs";
 import { machine } from "./machine.mjs";
 
 const { values: asked, positionals } = parseArgs({
@@ -92,62 +93,22 @@ writeFileSync(
   "bench/results/curves.md",
   `# Curves of the architectures\n\n${lines.join("\n")}\n\n${tableMarkdown(report)}\n`,
 );
-writeFileSync("docs/images/curves.svg", drawn(results));
-
-/** FVU against L0, both axes logarithmic; a line through the runs of an architecture. */
-function drawn(points) {
-  const COLOURS = { topk: "#4269d0", batchtopk: "#ff725c", matryoshka: "#3ca951", jumprelu: "#a463f2" };
-  const [width, height, left, top, right, bottom] = [640, 400, 64, 20, 130, 48];
-  const xs = points.map(l0Of);
-  const ys = points.map(({ holdout_fvu: fvu }) => fvu);
-  const scale = (values, from, to) => {
-    const [low, high] = [Math.log(Math.min(...values) * 0.9), Math.log(Math.max(...values) * 1.1)];
-    return (value) => from + ((Math.log(value) - low) / (high - low)) * (to - from);
-  };
-  const x = scale(xs, left, width - right);
-  const y = scale(ys, height - bottom, top);
-  const ticks = (values) => {
-    const all = [
-      0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2, 5, 10, 15, 20, 30, 50, 70, 100, 150, 200,
-    ];
-    return all.filter((one) => one >= Math.min(...values) * 0.9 && one <= Math.max(...values) * 1.1);
-  };
-  const text = (at, words, more = "") =>
-    `<text x="${at[0].toFixed(1)}" y="${at[1].toFixed(1)}" ${more}>${words}</text>`;
-  const line = (a, b) =>
-    `<line x1="${a[0].toFixed(1)}" y1="${a[1].toFixed(1)}" x2="${b[0].toFixed(1)}" y2="${b[1].toFixed(1)}" stroke="#ddd"/>`;
-  const parts = [];
-  for (const tick of ticks(xs))
-    parts.push(
-      line([x(tick), top], [x(tick), height - bottom]),
-      text([x(tick), height - bottom + 18], tick, 'text-anchor="middle"'),
-    );
-  for (const tick of ticks(ys))
-    parts.push(
-      line([left, y(tick)], [width - right, y(tick)]),
-      text([left - 8, y(tick) + 4], tick, 'text-anchor="end"'),
-    );
-  parts.push(text([(left + width - right) / 2, height - 10], "L0 of held-out rows", 'text-anchor="middle"'));
-  parts.push(
-    text(
-      [14, (top + height - bottom) / 2],
-      "held-out FVU",
-      `text-anchor="middle" transform="rotate(-90 14 ${(top + height - bottom) / 2})"`,
-    ),
-  );
-  for (const [place, [name, colour]] of Object.entries(COLOURS).entries()) {
-    const own = points.filter(({ architecture }) => architecture === name).toSorted((a, b) => l0Of(a) - l0Of(b));
-    const at = own.map((one) => [x(l0Of(one)).toFixed(1), y(one.holdout_fvu).toFixed(1)]);
-    parts.push(
-      `<polyline points="${at.map((one) => one.join(",")).join(" ")}" fill="none" stroke="${colour}" stroke-width="1.5"/>`,
-    );
-    parts.push(...at.map(([cx, cy]) => `<circle cx="${cx}" cy="${cy}" r="4" fill="${colour}"/>`));
-    const legend = [width - right + 16, top + 16 + 22 * place];
-    parts.push(
-      `<circle cx="${legend[0]}" cy="${legend[1] - 4}" r="4" fill="${colour}"/>`,
-      text([legend[0] + 12, legend[1]], name),
-    );
-  }
-  const head = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" font-family="system-ui, sans-serif" font-size="13" fill="#333">`;
-  return `${head}\n<title>Held-out FVU against L0</title>\n<rect width="${width}" height="${height}" fill="#fff"/>\n${parts.join("\n")}\n</svg>\n`;
-}
+const pointsOf = (name) =>
+  results
+    .filter(({ architecture }) => architecture === name)
+    .toSorted((a, b) => l0Of(a) - l0Of(b))
+    .map((one) => [l0Of(one), one.holdout_fvu]);
+writeFileSync(
+  "docs/images/curves.svg",
+  drawLines({
+    title: "Held-out FVU against L0",
+    lines: [...new Set(results.map(({ architecture }) => architecture))].map((name) => ({
+      name,
+      points: pointsOf(name),
+    })),
+    x: { title: "L0 of held-out rows", ticks: [15, 20, 30, 50, 70, 100, 150] },
+    y: { title: "held-out FVU", ticks: [0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2] },
+    dots: true,
+    legend: 130,
+  }),
+);

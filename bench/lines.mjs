@@ -1,9 +1,10 @@
 /**
  * An SVG of lines, both axes logarithmic: { title, lines: [{ name, points: [[x, y]] }], x, y }, an
- * axis being { title, ticks }. What is outside the ticks is left out.
+ * axis being { title, ticks }. What is outside the ticks is left out. `dots`: points are marked.
+ * `legend`: width of the names.
  */
-export function drawLines({ title, lines, x, y }) {
-  const [width, height, left, top, right, bottom] = [760, 420, 64, 20, 240, 48];
+export function drawLines({ title, lines, x, y, dots = false, legend = 240 }) {
+  const [width, height, left, top, right, bottom] = [520 + legend, 420, 64, 20, legend, 48];
   const scale = ({ ticks }, from, to) => {
     const [low, high] = [Math.log(ticks[0] * 0.95), Math.log(ticks.at(-1) * 1.05)];
     return (value) => from + ((Math.log(value) - low) / (high - low)) * (to - from);
@@ -34,6 +35,8 @@ export function drawLines({ title, lines, x, y }) {
     const colour = `hsl(${(360 * i) / lines.length} 60% 45%)`;
     const shown = points.filter(within).map(([a, b]) => `${atX(a).toFixed(1)},${atY(b).toFixed(1)}`);
     parts.push(`<polyline points="${shown.join(" ")}" fill="none" stroke="${colour}" stroke-width="1.5"/>`);
+    for (const [cx, cy] of dots ? shown.map((at) => at.split(",")) : [])
+      parts.push(`<circle cx="${cx}" cy="${cy}" r="4" fill="${colour}"/>`);
     const at = top + 12 + 20 * i;
     parts.push(`<rect x="${width - right + 16}" y="${at - 8}" width="10" height="3" fill="${colour}"/>`);
     parts.push(text(width - right + 32, at - 2, name, 'font-size="11"'));

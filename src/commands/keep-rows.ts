@@ -13,7 +13,6 @@ export interface KeepFlags {
 }
 
 /** Rows that are kept while a run trains on them. */
-/** Rows that are kept while a run trains on them. */
 export interface KeptRows {
   /** undefined where none are kept. */
   readonly keeper: RowKeeper | undefined;
