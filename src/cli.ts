@@ -71,6 +71,11 @@ const COMMANDS: readonly Entry[] = [
     load: async () => (await import("./commands/report.ts")).reportCommand,
   },
   {
+    name: "label",
+    summary: "names and notes of latents, by hand or by a language model",
+    load: async () => (await import("./commands/label.ts")).labelCommand,
+  },
+  {
     name: "inspect",
     summary: "say what a file or folder is",
     load: async () => (await import("./commands/inspect.ts")).inspectCommand,

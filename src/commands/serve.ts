@@ -24,9 +24,10 @@ export function serveCommand(program: Command): void {
         port,
         host,
         features: api.answer,
+        posts: api.post,
       });
       process.stdout.write(`${page.url}\n`);
-      if (host !== undefined) note("whoever reaches this machine can look at these runs: there is no password");
+      if (host !== undefined) note("all who reach this machine can look at these runs and name latents: there is no password");
       if (!ending.signal.aborted) await once(ending.signal, "abort");
       await page.close();
       ending.close();

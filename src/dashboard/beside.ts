@@ -19,7 +19,7 @@ const WORKER = new URL("../../dist/dashboard/worker.js", import.meta.url);
 
 /** Serves the page in a thread. Never rejects: without it a run is as good. */
 export async function serveBeside(
-  options: Omit<DashboardOptions, "features">,
+  options: Omit<DashboardOptions, "features" | "posts">,
   onNote: (note: string) => void,
 ): Promise<Beside> {
   let worker: Worker;

@@ -1,9 +1,11 @@
 /** The page over HTTP: assets from memory, runs by their ids, and never a path from an address. */
 
+import { randomBytes } from "node:crypto";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { type AddressInfo, isIP } from "node:net";
 import { hostname } from "node:os";
-import { hasCode, SaettaError } from "../util/errors.ts";
+import { FormatError, hasCode, SaettaError, UsageError } from "../util/errors.ts";
+import { type Json, parseJson } from "../util/json.ts";
 import { type Assets, INDEX, loadAssets } from "./assets.ts";
 import { limitConnections } from "./connections.ts";
 import { refusalOf, SECURITY_HEADERS } from "./guard.ts";
@@ -25,6 +27,13 @@ const MOST_SHOWN = 16;
  */
 export type FeaturesApi = (folder: string, parts: readonly string[], query: URLSearchParams) => Promise<unknown>;
 
+/**
+ * Does what a POST to /api/features/ID/... asks: the parts of the address as in FeaturesApi, and the
+ * body's JSON. Resolves to the answer, or to undefined where there is no such thing. Rejects with
+ * UsageError where the body is not what it must be; its message is the answer.
+ */
+export type PostApi = (folder: string, parts: readonly string[], body: Json) => Promise<unknown>;
+
 export interface DashboardOptions {
   /** Run folders, or folders of them. */
   readonly folders: readonly string[];
@@ -34,6 +43,8 @@ export interface DashboardOptions {
   readonly host?: string | undefined;
   /** Default: there are none. */
   readonly features?: FeaturesApi | undefined;
+  /** Default: no POST is answered. */
+  readonly posts?: PostApi | undefined;
   readonly times?: Partial<WatchTimes> | undefined;
   /** A clock in milliseconds, by which a run becomes quiet. Default: that of the process. */
   readonly now?: (() => number) | undefined;
@@ -61,7 +72,8 @@ export async function serveDashboard(options: DashboardOptions): Promise<Dashboa
   const assets = await loadAssets(options.assets);
   const watch = new Watch(await Runs.open(options.folders, options.now), options.times);
   const names = [hostname().toLowerCase(), ...(isIP(host) === 0 ? [host.toLowerCase()] : [])];
-  const site: Site = { assets, watch, names, features: options.features };
+  const token = options.posts === undefined ? undefined : randomBytes(32).toString("base64url");
+  const site: Site = { assets, watch, names, features: options.features, posts: options.posts, token };
   const server = createServer({
     maxHeaderSize: 8192,
     headersTimeout: patience,
@@ -130,18 +142,25 @@ interface Site {
   readonly watch: Watch;
   readonly names: readonly string[];
   readonly features: FeaturesApi | undefined;
+  readonly posts: PostApi | undefined;
+  /** What a POST must state; a page gets it from /api/token. */
+  readonly token: string | undefined;
 }
 
 async function answer(site: Site, request: IncomingMessage, response: ServerResponse): Promise<void> {
   for (const [name, value] of Object.entries(SECURITY_HEADERS)) response.setHeader(name, value);
-  const refusal = refusalOf(request, site.names);
+  const refusal = refusalOf(request, site.names, site.token);
   if (refusal !== undefined) {
     response.setHeader("Connection", "close"); // a body may follow that nobody reads
-    if (refusal.status === 405) response.setHeader("Allow", "GET, HEAD");
+    if (refusal.status === 405) response.setHeader("Allow", `GET, HEAD${site.token ? ", POST" : ""}`);
     fail(response, refusal.status, refusal.text);
     return;
   }
   const [path = "", search = ""] = splitOnce(request.url ?? "", "?");
+  if (request.method === "POST") {
+    await answerPost(site, partsOf(path), request, response);
+    return;
+  }
   const asset = site.assets.get(path === "/" ? INDEX : path);
   if (asset !== undefined) {
     send(response, asset.type, asset.bytes, path.startsWith("/assets/"));
@@ -156,8 +175,33 @@ async function answer(site: Site, request: IncomingMessage, response: ServerResp
   else fail(response, 404, "there is nothing here");
 }
 
+/** The body's JSON. Rejects with FormatError when it is none. */
+async function bodyOf(request: IncomingMessage): Promise<Json> {
+  const parts: Buffer[] = [];
+  for await (const part of request) parts.push(part as Buffer); // no longer than its header states
+  return parseJson(Buffer.concat(parts), "the body");
+}
+
+async function answerPost(
+  { watch, posts }: Site,
+  [api, kind, id = "", ...rest]: readonly string[] = [],
+  request: IncomingMessage,
+  response: ServerResponse,
+): Promise<void> {
+  try {
+    const body = await bodyOf(request);
+    const run = api === "api" && kind === "features" ? watch.runs.get(id) : undefined;
+    const found = run && (await posts?.(run.folder, rest, body));
+    if (found === undefined) fail(response, 404, "there is nothing here");
+    else sendJson(response, found);
+  } catch (thrown) {
+    if (!(thrown instanceof UsageError || thrown instanceof FormatError)) throw thrown;
+    fail(response, 400, thrown.message);
+  }
+}
+
 async function answerApi(
-  { watch, features }: Site,
+  { watch, features, token }: Site,
   [kind, id, ...rest]: readonly string[],
   query: URLSearchParams,
   request: IncomingMessage,
@@ -188,7 +232,8 @@ async function answerApi(
     const found = await features?.(run.folder, rest, query);
     if (found === undefined) fail(response, 404, "there is nothing here");
     else sendJson(response, found);
-  } else fail(response, 404, "there is nothing here");
+  } else if (kind === "token" && id === undefined && token !== undefined) sendJson(response, { token });
+  else fail(response, 404, "there is nothing here");
 }
 
 /** The decoded parts of an address; undefined when it cannot be decoded or has empty ones. */

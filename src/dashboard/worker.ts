@@ -12,7 +12,8 @@ import { type DashboardOptions, serveDashboard } from "./server.ts";
 export type WorkerMessage = { readonly url: string } | { readonly failed: string };
 
 try {
-  const { url } = await serveDashboard({ ...(workerData as DashboardOptions), features: explorerApi().answer });
+  const { answer, post } = explorerApi();
+  const { url } = await serveDashboard({ ...(workerData as DashboardOptions), features: answer, posts: post });
   parentPort?.postMessage({ url } satisfies WorkerMessage);
 } catch (thrown) {
   parentPort?.postMessage({ failed: messageOf(thrown) } satisfies WorkerMessage);

@@ -1,12 +1,15 @@
 /**
  * The features of runs for a page that asks a server: PREFIX/summary, PREFIX/latents?...,
- * PREFIX/latents/12. Of a file only a few chunks are read an answer.
+ * PREFIX/latents/12; a POST to PREFIX/labels changes the name or note of a latent. Of a file only a
+ * few chunks are read an answer.
  */
 
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
-import { FEATURES, FEATURES_FILE } from "../run-files/names.ts";
+import { FEATURES, FEATURES_FILE, LABELS } from "../run-files/names.ts";
 import { UsageError } from "../util/errors.ts";
+import { Fields, type Json } from "../util/json.ts";
+import { checkChange, LabelsNow } from "./labels-file.ts";
 import { type FeatureFile, openFeatures } from "./open.ts";
 import { FeatureReader } from "./shared/reader.ts";
 import { type LatentQuery, SORTS } from "./shared/source.ts";
@@ -24,6 +27,11 @@ export interface ExplorerApi extends AsyncDisposable {
    * or the run in `folder` has no features. Rejects with SaettaError where its file is damaged.
    */
   answer(folder: string, parts: readonly string[], query: URLSearchParams): Promise<unknown>;
+  /**
+   * Does what a POST asks: to ["labels"] with { latent, name?, note? } changes a label, and resolves
+   * to it. Rejects with UsageError or FormatError where the body is something else.
+   */
+  post(folder: string, parts: readonly string[], body: Json): Promise<unknown>;
 }
 
 /** Rows of one answer. */
@@ -34,6 +42,7 @@ const MOST_OPEN = 8;
 interface Opened {
   readonly file: FeatureFile;
   readonly reader: FeatureReader;
+  readonly labels: LabelsNow;
   /** Tells one version of the file from the next. */
   readonly version: string;
 }
@@ -50,22 +59,25 @@ export function explorerApi(): ExplorerApi {
   };
 
   /** The file as it is now: a report may have been made anew. */
-  const open = async (path: string): Promise<FeatureReader | undefined> => {
+  const open = async (folder: string): Promise<Opened | undefined> => {
+    const path = featuresFile(folder);
     const found = await stat(path).catch(() => undefined);
     const version = found && `${found.ino} ${found.size} ${found.mtimeMs}`;
     const held = opened.get(path);
     if (held !== undefined && held.version === version) {
       opened.delete(path);
       opened.set(path, held);
-      return held.reader;
+      return held;
     }
     await close(path);
     if (version === undefined) return undefined;
     const file = await openFeatures(path);
-    const reader = new FeatureReader(file.index.summary, file.read, path);
-    opened.set(path, { file, reader, version });
+    const labels = new LabelsNow(join(folder, LABELS));
+    const reader = new FeatureReader(file.index.summary, file.read, path, async () => (await labels.read()).of);
+    const next = { file, reader, labels, version };
+    opened.set(path, next);
     if (opened.size > MOST_OPEN) await close(opened.keys().next().value!);
-    return reader;
+    return next;
   };
 
   const answer = async (
@@ -76,7 +88,7 @@ export function explorerApi(): ExplorerApi {
     const isKnown =
       kind === "latents" ? /^\d{0,9}$/.test(number ?? "") && number !== "" : kind === "summary" && number === undefined;
     if (!isKnown || more.length > 0) return undefined;
-    const reader = await open(featuresFile(folder));
+    const reader = (await open(folder))?.reader;
     if (reader === undefined || kind === "summary") return reader?.summary();
     if (number === undefined) return reader.latents(queryOf(query));
     return reader.latent(Number(number)).catch((thrown: unknown) => {
@@ -85,13 +97,27 @@ export function explorerApi(): ExplorerApi {
     });
   };
 
+  const post = async (folder: string, parts: readonly string[], body: Json): Promise<unknown> => {
+    if (parts.length !== 1 || parts[0] !== "labels") return undefined;
+    const held = await open(folder);
+    if (held === undefined) return undefined;
+    const fields = new Fields(body, "the body", "");
+    const text = (name: string) => (fields.get(name) === undefined ? undefined : fields.string(name));
+    const { latents } = held.file.index.summary;
+    const change = checkChange(fields.get("latent"), { name: text("name"), note: text("note") }, latents);
+    return held.labels.change(change, Date.now());
+  };
+
+  /** One after the other: no file is closed while it is read. */
+  const inTurn = (work: () => Promise<unknown>): Promise<unknown> => {
+    const result = turn.then(work);
+    turn = result.catch(() => undefined);
+    return result;
+  };
+
   return {
-    answer(folder, parts, query) {
-      // One after the other: no file is closed while it is read.
-      const result = turn.then(() => answer(folder, parts, query));
-      turn = result.catch(() => undefined);
-      return result;
-    },
+    answer: (folder, parts, query) => inTurn(() => answer(folder, parts, query)),
+    post: (folder, parts, body) => inTurn(() => post(folder, parts, body)),
     async [Symbol.asyncDispose]() {
       await turn;
       for (const path of [...opened.keys()]) await close(path);
@@ -105,6 +131,7 @@ function queryOf(query: URLSearchParams): LatentQuery {
   const search = query.get("search") ?? "";
   return {
     search,
+    named: query.get("named") === "1",
     sort: SORTS.find((sort) => sort === query.get("sort")) ?? "match",
     descending: query.get("order") !== "up",
     offset: whole("offset", Number.MAX_SAFE_INTEGER),

@@ -247,7 +247,7 @@ describe("the page of a features file", () => {
     await writeFile(new URL("static.css", assets), "p { color: red }\n");
     const file = await openFeatures(path);
     const out = join(folder, "a.html");
-    await writeHtml(file, out, assets);
+    await writeHtml(file, out, { assets });
     await file.close();
     const html = await readFile(out, "utf8");
     expect(html).toContain(
@@ -263,10 +263,10 @@ describe("the page of a features file", () => {
     expect(html).not.toMatch(/https?:/);
     await writeFile(new URL("static.js", assets), 'const a = "</script>";');
     const again = await openFeatures(path);
-    await expect(writeHtml(again, out, assets)).rejects.toThrow("cannot stand in a page");
+    await expect(writeHtml(again, out, { assets })).rejects.toThrow("cannot stand in a page");
     await again.close();
     await rm(new URL("static.css", assets));
-    await expect(writeHtml(again, out, assets)).rejects.toThrow(
+    await expect(writeHtml(again, out, { assets })).rejects.toThrow(
       /static\.css: a part of Saetta is missing; npm run build/,
     );
   });

@@ -9,16 +9,28 @@ import { deflateRawSync } from "node:zlib";
 import { atomicWrite } from "../util/atomic-write.ts";
 import { SaettaError } from "../util/errors.ts";
 import type { FeatureFile } from "./open.ts";
+import { type Label, LABELS_CHUNK } from "./shared/labels.ts";
 
 /** Where the build puts static.js and static.css. */
 const ASSETS = new URL("./page/", import.meta.url);
+
+export interface HtmlOptions {
+  /** Names and notes as they are now; default: none. */
+  readonly labels?: ReadonlyMap<number, Label>;
+  /** Where the built script and style are. */
+  readonly assets?: URL;
+}
 
 /**
  * Writes the page to `out`, aside and then renamed. Its policy lets it run its own script and use
  * its own style, and nothing else: no request, no frame, no form. Throws SaettaError when it cannot
  * be written.
  */
-export async function writeHtml(features: FeatureFile, out: string, assets = ASSETS): Promise<void> {
+export async function writeHtml(
+  features: FeatureFile,
+  out: string,
+  { labels = new Map(), assets = ASSETS }: HtmlOptions = {},
+): Promise<void> {
   const [script, style] = await Promise.all([asset("static.js", assets), asset("static.css", assets)]);
   await atomicWrite(out, async (bytes) => {
     const write = (text: string) => bytes(Buffer.from(text));
@@ -26,6 +38,7 @@ export async function writeHtml(features: FeatureFile, out: string, assets = ASS
     await write(head(`Features of ${summary.title}`, script, style));
     const index = deflateRawSync(JSON.stringify({ summary }), { level: 9 });
     await write(chunk("index", index));
+    if (labels.size > 0) await write(chunk(LABELS_CHUNK, deflateRawSync(JSON.stringify([...labels]), { level: 9 })));
     for (const name of Object.keys(chunks)) await write(chunk(name, await features.read(name)));
     // After the data, so that all of it is there.
     await write(`<script>${script}</script>\n</body>\n</html>\n`);

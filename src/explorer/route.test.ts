@@ -8,8 +8,9 @@ const ROUTES: readonly (readonly [hash: string, route: Route])[] = [
   ["#latent=12", { ...START, latent: 12 }],
   [
     "#latent=0&q=a+%26+b%23&sort=max&order=up&page=3",
-    { latent: 0, search: "a & b#", sort: "max", descending: false, page: 2 },
+    { ...START, latent: 0, search: "a & b#", sort: "max", descending: false, page: 2 },
   ],
+  ["#latent=3&with=9&named=1", { ...START, latent: 3, other: 9, named: true }],
   ["#sort=latent", { ...START, sort: "latent", descending: false }],
   ["#sort=latent&order=down", { ...START, sort: "latent", descending: true }],
 ];

@@ -231,6 +231,7 @@ describe("the printed report", () => {
           { token: 2, firings: 10, occurrences: 12, share: 0.5, text: " cat" },
           { token: 4, firings: 3, occurrences: 4, share: 0.5, text: " dog" },
         ],
+        label: { name: "pets\u202e", note: "also\nwild ones" },
         examples: [
           {
             value: 3,
@@ -256,6 +257,8 @@ describe("the printed report", () => {
     expect(lines).toContain("  32 % to 100 %             99  ████████████████████████████████████████");
     expect(lines).toContain("latent 7   fires on 2 % of the tokens (20, in 9 contexts), 0.1 % of all energy");
     expect(lines).toContain("  on: cat 10/12   dog 3/4");
+    expect(lines).toContain("  name: pets·");
+    expect(lines).toContain("  note: also⏎wild ones");
     const last = lines.at(-1) ?? "";
     expect(last).toMatch(/^ {4}3\.00 {2}…(ng|g|) ?(long )+·\[31m the ›cat‹ sat⏎on$/);
     expect([...last].length).toBeLessThanOrEqual(80);

@@ -8,6 +8,7 @@ import type { Source } from "../data/source.ts";
 import { featuresFile } from "../explorer/api.ts";
 import { writeHtml } from "../explorer/html.ts";
 import { openFeatures } from "../explorer/open.ts";
+import { labelsOf } from "../inference/labels.ts";
 import type { Sae } from "../inference/sae.ts";
 import type { FeatureSummary } from "../run-files/feature-summary.ts";
 import { makeFolders } from "../util/folders.ts";
@@ -49,7 +50,8 @@ export async function writeHtmlReport(
   try {
     const summary = await writeFeatureReport(sae, source, ranges, { ...options, out: path, tokenizer, model });
     const features = await openFeatures(path);
-    await writeHtml(features, out).finally(() => features.close());
+    const { of: labels } = await labelsOf(sae.found);
+    await writeHtml(features, out, { labels }).finally(() => features.close());
     return summary;
   } finally {
     if (run === undefined) await rm(path, { force: true });

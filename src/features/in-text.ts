@@ -3,6 +3,8 @@
 import { atMost } from "../data/chunks.ts";
 import type { Range } from "../data/holdout.ts";
 import type { Source } from "../data/source.ts";
+import type { Label } from "../explorer/shared/labels.ts";
+import { labelsOf } from "../inference/labels.ts";
 import { refuseWidth } from "../inference/refuse-width.ts";
 import type { Sae } from "../inference/sae.ts";
 import type { Tokenizer } from "../language-model/tokenizer.ts";
@@ -17,6 +19,8 @@ import { type Example, examplesOf, textOfTokens, tokensOf } from "./row-text.ts"
 export interface ShownFeature extends Omit<Feature, "tokens"> {
   readonly tokens: readonly (Feature["tokens"][number] & { readonly text: string })[];
   readonly examples: readonly Example[];
+  /** Its name and note; null where it has neither. */
+  readonly label: Label | null;
 }
 
 export interface ReportWithFeatures extends EvalReport {
@@ -58,7 +62,9 @@ export async function reportWithFeatures(
     onProgress: (_, rows, all) => options.onProgress?.(rows, all),
   });
   const report = await evalReport(sae, source, ranges, { ...options, metrics: collected.metrics });
-  const features = await showFeatures(source, collected, tokenizer, count);
+  const { of: labels } = await labelsOf(sae.found);
+  const shown = await showFeatures(source, collected, tokenizer, count);
+  const features = shown.map((feature) => ({ ...feature, label: labels.get(feature.latent) ?? null }));
   const featuresNote =
     features.length < count ? whyFewer(collected, features.length, count, activePerRow(sae, collected.metrics)) : null;
   return { ...report, features, featuresNote };
@@ -91,9 +97,9 @@ async function showFeatures(
   { features, profiles }: CollectedFeatures,
   tokenizer: Tokenizer,
   count: number,
-): Promise<ShownFeature[]> {
+): Promise<Omit<ShownFeature, "label">[]> {
   const textOf = textOfTokens(tokenizer);
-  const shown: ShownFeature[] = [];
+  const shown: Omit<ShownFeature, "label">[] = [];
   for (const feature of chooseFeatures(features, count, textOf)) {
     const tokens = feature.tokens.slice(0, TOKENS).map((use) => ({ ...use, text: textOf(use.token) }));
     shown.push({

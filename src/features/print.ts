@@ -37,11 +37,13 @@ function featureHead(features: readonly ShownFeature[]): string[] {
 }
 
 function featureLines(
-  { latent, density, firings, contexts, energyShare, tokens, examples }: ShownFeature,
+  { latent, density, firings, contexts, energyShare, tokens, examples, label }: ShownFeature,
   page: Page,
 ): string[] {
   const head = `latent ${latent}   fires on ${formatPercent(density)} of the tokens (${formatCount(firings)}, in ${counted(contexts, "context")}), ${formatPercent(energyShare)} of all energy`;
   const lines = [page.bold ? `\u001b[1m${head}\u001b[22m` : head];
+  if (label !== null && label.name !== "") lines.push(`  name: ${takeStart(visible(label.name), page.columns - 8)}`);
+  if (label !== null && label.note !== "") lines.push(`  note: ${takeStart(visible(label.note), page.columns - 8)}`);
   lines.push(`  on: ${clipList(usesOf(tokens), page.columns - 6)}`);
   // The marked tokens stand below each other, as in a concordance.
   const width = Math.floor((page.columns - 12 - Math.max(...examples.map(({ token }) => visible(token).length))) / 2);

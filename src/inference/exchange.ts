@@ -10,11 +10,12 @@ import { findForeign, formatNamed, openForeign } from "../interchange/index.ts";
 import { isSet, refuseUnset } from "../interchange/selection.ts";
 import { sparsifyWeights } from "../interchange/sparsify.ts";
 import { jsonFile } from "../interchange/tensors.ts";
-import { CFG, MANIFEST } from "../run-files/names.ts";
+import { CFG, LABELS, MANIFEST } from "../run-files/names.ts";
 import { kOf } from "../sae/architectures/index.ts";
 import { descriptionJson, paramNames, type SaeDescription } from "../sae/description.ts";
 import { hasCode, messageOf, SaettaError, UsageError } from "../util/errors.ts";
 import { makeFolders } from "../util/folders.ts";
+import { labelsOf } from "./labels.ts";
 import { loadFound } from "./sae.ts";
 import { type Comparison, compare, exactEngine, rowsToCompare } from "./verify.ts";
 import { type FoundSae, findSae, readParam, type WeightsKind } from "./weights.ts";
@@ -65,23 +66,33 @@ export async function exportSae(path: string, options: ExportOptions): Promise<E
   const dtype = await dtypeOf(sae);
   // Whatever the format calls it, nothing is written that says nothing of which latents are active.
   if (paramNames(description).includes("cut") && !isSet(await sae.read("cut"))) refuseUnset(found.path);
-  const { files, notes: lost } = await formatNamed(format).write(sae, dtype, { ...names, inexact, bare });
+  const { files: weightFiles, notes: lost } = await formatNamed(format).write(sae, dtype, { ...names, inexact, bare });
+  const files = [...weightFiles, ...(await labelFiles(found))];
   const passedOver = found.refusals.map(({ error }) => `passed over a damaged checkpoint: ${error.message}`);
   const notes = [...passedOver, ...(found.notes ?? []), ...lost, ...exportNotes(description, bare)];
   const done = { out, files: files.map(({ name }) => name), format, description, weights: found.weights, notes };
   let verified: Comparison | undefined;
   await writeFolder(out, files, async (folder) => {
     if (!verify) return;
-    const there = await findForeign(folder, new Set(done.files));
+    const written = new Set(weightFiles.map(({ name }) => name));
+    const there = await findForeign(folder, written);
     const told = { k: bare ? kOf(description.spec) : undefined };
     const rules = await formatNamed(format).rules(
-      there?.place ?? { folder, names: new Set(done.files), file: undefined },
+      there?.place ?? { folder, names: written, file: undefined },
       told,
     );
     // What --inexact accepts is not held against the file.
     verified = await comparison(found, rules, out, data, inexact);
   });
   return verified === undefined ? done : { ...done, verified };
+}
+
+/** The labels of an autoencoder as a file next to the written one; none where it has none. */
+async function labelFiles(found: FoundSae): Promise<OutputFile[]> {
+  const { lines } = await labelsOf(found);
+  if (lines.length === 0) return [];
+  const text = lines.map((line) => `${JSON.stringify(line)}\n`).join("");
+  return [{ name: LABELS, content: (write) => write(Buffer.from(text)) }];
 }
 
 /** What holds every array exactly. */
@@ -107,7 +118,8 @@ export interface ImportOptions extends VerifyOptions {
  * FormatError for a file that is damaged or computes what Saetta does not.
  */
 export async function importSae(path: string, { out, k, verify = false, data = [] }: ImportOptions): Promise<Exchange> {
-  const { foreign: there, path: folder } = await findSae(path, undefined, { k });
+  const found = await findSae(path, undefined, { k });
+  const { foreign: there, path: folder } = found;
   const place = there ?? (await sparsifyIn(folder));
   if (place === undefined) {
     throw new UsageError("is an autoencoder of Saetta already", {
@@ -119,7 +131,11 @@ export async function importSae(path: string, { out, k, verify = false, data = [
   try {
     const { description, format, notes } = sae;
     const dtype = await dtypeOf(sae);
-    const files = [jsonFile(CFG, descriptionJson(description)), sparsifyWeights(weightsFile(description), sae, dtype)];
+    const files = [
+      jsonFile(CFG, descriptionJson(description)),
+      sparsifyWeights(weightsFile(description), sae, dtype),
+      ...(await labelFiles(found)),
+    ];
     const done = { out, files: files.map(({ name }) => name), format, description, weights: "raw" as const, notes };
     let verified: Comparison | undefined;
     await writeFolder(out, files, async (written) => {

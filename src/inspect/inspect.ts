@@ -9,6 +9,7 @@ import { openCheckpoint } from "../checkpoint/load.ts";
 import { disk } from "../checkpoint/storage.ts";
 import type { OpenOptions } from "../data/open.ts";
 import { holdsActivations } from "../data/shards.ts";
+import { readLabels } from "../explorer/labels-file.ts";
 import { openArrow } from "../formats/arrow.ts";
 import { openHdf5 } from "../formats/hdf5-read.ts";
 import { openNpy } from "../formats/npy.ts";
@@ -27,6 +28,7 @@ import {
   CFG,
   CHECKPOINTS,
   CONFIG,
+  LABELS,
   MANIFEST,
   METRICS,
   OWN_WEIGHTS,
@@ -223,7 +225,8 @@ async function inspectFolder(path: string, options: OpenOptions): Promise<Inspec
   const file = weightsFile(description);
   const { facts } = await safetensors(join(path, file));
   const weights = facts.tensors as readonly Facts[];
-  if (!names.has(MANIFEST)) return { path, kind: "autoencoder", facts: { ...about, [file]: weights } };
+  if (!names.has(MANIFEST))
+    return { path, kind: "autoencoder", facts: { ...about, ...(await labels(path)), [file]: weights } };
   const { step, files } = await openCheckpoint(path);
   const listed = [...files].map(([name, { size, sha256 }]) => ({ name, bytes: size, sha256 }));
   const average = files.has(AVERAGE);
@@ -269,7 +272,13 @@ async function runFolder(path: string): Promise<Inspection> {
     checkpoints.push({ step, state });
   }
   const last = await lastReport(path);
-  return { path, kind: "run folder", facts: { ...last, checkpoints, config: withoutNull(config) as Facts } };
+  return { path, kind: "run folder", facts: { ...last, ...(await labels(path)), checkpoints, config: withoutNull(config) as Facts } };
+}
+
+/** How many latents have a name or a note, where there are any. */
+async function labels(folder: string): Promise<Facts> {
+  const { size } = (await readLabels(join(folder, LABELS))).of;
+  return size === 0 ? {} : { labels: size };
 }
 
 /** The value without what is null, at any depth. */

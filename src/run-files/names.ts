@@ -18,6 +18,9 @@ export const LOCK = "lock";
 /** The folder in which `saetta report` leaves the features file. */
 export const FEATURES = "features";
 
+/** Names and notes of latents, next to what they are of: in a run folder or an autoencoder's. */
+export const LABELS = "labels.jsonl";
+
 /** In the folder FEATURES. */
 export const FEATURES_FILE = "features.saetta";
 

@@ -39,7 +39,12 @@ describe.skipIf(WHY_NO_CHROMIUM !== undefined)(
       );
       expect([code, err]).toEqual([0, ""]);
       browser = await startChromium();
-      server = await serveDashboard({ folders: [join(folder, "runs")], port: 0, features: features.answer });
+      server = await serveDashboard({
+        folders: [join(folder, "runs")],
+        port: 0,
+        features: features.answer,
+        posts: features.post,
+      });
     });
     afterAll(async () => {
       await browser?.close();
@@ -67,6 +72,82 @@ describe.skipIf(WHY_NO_CHROMIUM !== undefined)(
         await page.getByRole("link", { name: "how one was trained" }).click();
         await page.locator(".chart").first().waitFor();
         expect(sins).toEqual([]);
+      } finally {
+        await context.close();
+      }
+    });
+
+    it("are named by keys alone, and found by their names, here and in another page", async () => {
+      const { page, context, sins } = await watchedPage(browser, isOurs, { reducedMotion: "reduce" });
+      try {
+        await page.goto(`${server.url}features/one#latent=20`);
+        const name = page.locator("article .label .name");
+        await page.getByRole("button", { name: "Name it" }).focus();
+        await page.keyboard.press("Enter");
+        await page.keyboard.type("<img src=x onerror=alert(1)>\u202e of 20");
+        await page.keyboard.press("Tab");
+        await page.keyboard.type("first line");
+        await page.keyboard.press("Enter");
+        await page.keyboard.type("second");
+        await page.keyboard.press("Tab");
+        await page.keyboard.press("Enter");
+        await expect.poll(() => name.innerText()).toBe("<img src=x onerror=alert(1)>· of 20");
+        expect(await page.locator("article .noted").innerText()).toBe("first line\nsecond");
+        await expect.poll(() => page.title()).toMatch(/^Latent 20: <img src=x onerror=alert\(1\)>· of 20/);
+        // Escape changes nothing.
+        await page.getByRole("button", { name: "Edit" }).click();
+        await page.keyboard.type("other");
+        await page.keyboard.press("Escape");
+        expect(await name.innerText()).toBe("<img src=x onerror=alert(1)>· of 20");
+        await page.getByLabel("with a name or note only").check();
+        await page.getByText("1 latent", { exact: true }).waitFor();
+        await page.reload();
+        await page.getByText("1 latent", { exact: true }).waitFor();
+        expect(await page.locator(".latents .name").innerText()).toBe("<img src=x onerror=alert(1)>· of 20");
+        await page.goto(`${server.url}features/one#latent=30&q=onerror`);
+        await page.reload();
+        await expect.poll(() => page.locator(".latents a .number").allInnerTexts()).toEqual(["20"]);
+        expect(sins).toEqual([]);
+      } finally {
+        await context.close();
+      }
+    });
+
+    it("say what is wrong with a label that is not saved", async () => {
+      const { page, context } = await watchedPage(browser, isOurs, { reducedMotion: "reduce" });
+      try {
+        await page.goto(`${server.url}features/one#latent=30`);
+        await page.getByRole("button", { name: "Name it" }).click();
+        await page.route("**/labels", (route) => route.fulfill({ status: 500, body: "something went wrong here" }));
+        await page.getByLabel("Name", { exact: true }).fill("x");
+        await page.getByRole("button", { name: "Save" }).click();
+        await expect.poll(() => page.getByRole("alert").innerText()).toBe("something went wrong here");
+        expect(await page.getByLabel("Name", { exact: true }).inputValue()).toBe("x");
+      } finally {
+        await context.close();
+      }
+    });
+
+    it.each([
+      ["on a desk", {}],
+      ["on a phone, dark", { viewport: { width: 320, height: 700 }, colorScheme: "dark" }],
+    ] as const)("have nothing for axe-core to find in a form of a label: %s", async (_, options) => {
+      const { page, context } = await watchedPage(browser, isOurs, { bypassCSP: true, ...options });
+      try {
+        await page.goto(`${server.url}features/one#latent=40`);
+        await page.getByRole("button", { name: "Name it" }).click();
+        expect(await accessibilityFaults(page)).toEqual([]);
+        await page.getByLabel("Name", { exact: true }).fill("n".repeat(200));
+        await page.getByLabel("Note", { exact: true }).fill("m".repeat(1000));
+        await page.getByRole("button", { name: "Save" }).click();
+        await page.getByRole("button", { name: "Edit" }).waitFor();
+        expect(await accessibilityFaults(page)).toEqual([]);
+        expect(await page.evaluate("document.documentElement.scrollWidth - innerWidth")).toBeLessThanOrEqual(0);
+        await page.getByRole("button", { name: "Edit" }).click();
+        await page.getByLabel("Name", { exact: true }).fill("");
+        await page.getByLabel("Note", { exact: true }).fill("");
+        await page.getByRole("button", { name: "Save" }).click();
+        await page.getByRole("button", { name: "Name it" }).waitFor();
       } finally {
         await context.close();
       }

@@ -19,6 +19,7 @@ export const COMMANDS = [
   "import",
   "push",
   "report",
+  "label",
   "inspect",
   "serve",
   "verify",

@@ -21,6 +21,7 @@ export function ask(
   path: string,
   headers: Readonly<Record<string, string>> = {},
   method = "GET",
+  body = "",
 ): Promise<Answer> {
   return new Promise((resolve, reject) => {
     const asked = request({ host: "127.0.0.1", port, path, method, headers, agent }, (response) => {
@@ -32,7 +33,7 @@ export function ask(
       response.on("error", reject);
     });
     asked.on("error", reject);
-    asked.end();
+    asked.end(body);
   });
 }
 

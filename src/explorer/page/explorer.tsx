@@ -5,6 +5,7 @@
 
 import { useCallback, useEffect, useState } from "preact/hooks";
 import type { FeatureSummary } from "../../run-files/feature-summary.ts";
+import type { Label } from "../shared/labels.ts";
 import type { ExplorerSource, Latent } from "../shared/source.ts";
 import { DensityChart } from "./charts.tsx";
 import { LatentView } from "./latent.tsx";
@@ -31,6 +32,8 @@ export function Explorer({ source, embedded }: Shown) {
   const [isListOpen, openList] = useState(false);
   /** How many latents were opened. */
   const [opened, setOpened] = useState(0);
+  /** How often labels were changed here. */
+  const [changes, setChanges] = useState(0);
   const fail = useCallback(
     (thrown: unknown) => setFailure(thrown instanceof Error ? thrown.message : String(thrown)),
     [],
@@ -60,8 +63,6 @@ export function Explorer({ source, embedded }: Shown) {
         if (!isWanted) return;
         setLatent(next);
         setOpened((before) => before + 1);
-        const words = next.on.slice(0, 3).map(bare).join(", ");
-        document.title = `Latent ${next.latent}${words === "" ? "" : `: ${words}`} · Saetta`;
       },
       (thrown: unknown) => isWanted && fail(thrown),
     );
@@ -70,10 +71,19 @@ export function Explorer({ source, embedded }: Shown) {
     };
   }, [source, current, fail]);
 
+  useEffect(() => {
+    if (latent !== undefined) document.title = titleOf(latent);
+  }, [latent]);
+
   /** Searching and sorting leave no trail: going back leads to the latent before. */
   const go = useCallback((next: Route) => {
     history.replaceState(null, "", hashOf(next));
     setRoute(next);
+  }, []);
+
+  const onLabel = useCallback((of: number, label: Label) => {
+    setLatent((before) => (before?.latent === of ? { ...before, label } : before));
+    setChanges((before) => before + 1);
   }, []);
 
   const neighbours = useNeighbours(source, route, current, summary);
@@ -108,7 +118,15 @@ export function Explorer({ source, embedded }: Shown) {
       <Side class="side" aria-label="Latents">
         <details open={isWide || isListOpen} onToggle={({ currentTarget }) => !isWide && openList(currentTarget.open)}>
           <summary>{summary.latents === 1 ? "1 latent" : `All ${count(summary.latents)} latents`}</summary>
-          <LatentList source={source} summary={summary} route={route} current={current} go={go} onFailure={fail} />
+          <LatentList
+            source={source}
+            summary={summary}
+            route={route}
+            current={current}
+            changes={changes}
+            go={go}
+            onFailure={fail}
+          />
         </details>
       </Side>
       <Body class="body">
@@ -121,6 +139,8 @@ export function Explorer({ source, embedded }: Shown) {
             isFirst={opened <= 1}
             neighbours={neighbours}
             linkTo={(other) => hashOf({ ...route, latent: other })}
+            relabel={source.relabel}
+            onLabel={onLabel}
           />
         )}
       </Body>
@@ -129,6 +149,11 @@ export function Explorer({ source, embedded }: Shown) {
       </Foot>
     </div>
   );
+}
+
+function titleOf({ latent, label, on }: Latent): string {
+  const words = label === undefined || label.name === "" ? on.slice(0, 3).map(bare).join(", ") : visible(label.name);
+  return `Latent ${latent}${words === "" ? "" : `: ${words}`} · Saetta`;
 }
 
 function Failure({ message }: { readonly message: string }) {

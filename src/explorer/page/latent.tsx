@@ -3,8 +3,10 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { FeatureSummary } from "../../run-files/feature-summary.ts";
 import type { TokenBar, TokenEffect } from "../shared/format.ts";
-import type { Latent } from "../shared/source.ts";
+import type { Label } from "../shared/labels.ts";
+import type { ExplorerSource, Latent, Other } from "../shared/source.ts";
 import { Histogram } from "./charts.tsx";
+import { LabelView, Name } from "./label.tsx";
 import type { Neighbours } from "./neighbours.ts";
 import { Passages } from "./passages.tsx";
 import { amount, bare, count, counted, nounOf, percent } from "./words.ts";
@@ -17,9 +19,12 @@ interface Shown {
   readonly neighbours: Neighbours;
   /** The address of another latent. */
   readonly linkTo: (latent: number) => string;
+  readonly relabel: ExplorerSource["relabel"];
+  /** The label is another now. */
+  readonly onLabel: (latent: number, label: Label) => void;
 }
 
-export function LatentView({ latent, summary, isFirst, neighbours, linkTo }: Shown) {
+export function LatentView({ latent, summary, isFirst, neighbours, linkTo, relabel, onLabel }: Shown) {
   const [aligned, setAligned] = useState(true);
   const heading = useRef<HTMLHeadingElement>(null);
   // Opening another latent moves the focus there; when the page opens nothing is moved.
@@ -29,6 +34,7 @@ export function LatentView({ latent, summary, isFirst, neighbours, linkTo }: Sho
   const { sequence, text } = summary;
   const passages = { max: latent.max, sequence, aligned };
   const unit = text ? "token" : "row";
+  const label = <LabelView key={latent.latent} latent={latent} relabel={relabel} onLabel={onLabel} />;
   if (latent.firings === 0) {
     return (
       <article>
@@ -36,6 +42,7 @@ export function LatentView({ latent, summary, isFirst, neighbours, linkTo }: Sho
         <h1 ref={heading} tabIndex={-1}>
           It never fires
         </h1>
+        {label}
         <p class="lead">It has no value above 0 on the {counted(summary.rows, unit)} that were looked at.</p>
         <Nearest latent={latent} linkTo={linkTo} />
         <Effects latent={latent} />
@@ -48,6 +55,7 @@ export function LatentView({ latent, summary, isFirst, neighbours, linkTo }: Sho
       <h1 ref={heading} tabIndex={-1}>
         {latent.on.length === 0 ? counted(latent.firings, unit) : <Tokens texts={latent.on} />}
       </h1>
+      {label}
       {isFirst && <Lead text={text} />}
       <dl class="facts">
         <Fact
@@ -272,6 +280,15 @@ function EffectList({ name, effects }: { readonly name: string; readonly effects
   );
 }
 
+function OtherLink({ other, linkTo }: { readonly other: Other } & Pick<Shown, "linkTo">) {
+  return (
+    <a href={linkTo(other.latent)}>
+      <span class="number">{other.latent}</span> <Name name={other.name} />
+      <Tokens texts={other.on.slice(0, 4)} />
+    </a>
+  );
+}
+
 function Nearest({ latent, linkTo }: Pick<Shown, "latent" | "linkTo">) {
   return (
     <section aria-labelledby="nearest">
@@ -282,10 +299,7 @@ function Nearest({ latent, linkTo }: Pick<Shown, "latent" | "linkTo">) {
         <ol class="nearest">
           {latent.nearest.map((near) => (
             <li key={near.latent}>
-              <a href={linkTo(near.latent)}>
-                <span class="number">{near.latent}</span> <Tokens texts={near.on.slice(0, 4)} />
-              </a>{" "}
-              <span class="muted">{near.cosine.toFixed(2)}</span>
+              <OtherLink other={near} linkTo={linkTo} /> <span class="muted">{near.cosine.toFixed(2)}</span>
             </li>
           ))}
         </ol>

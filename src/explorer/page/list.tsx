@@ -3,6 +3,7 @@
 import { useEffect, useState } from "preact/hooks";
 import type { FeatureSummary } from "../../run-files/feature-summary.ts";
 import type { ExplorerSource, LatentPage, LatentRow, Sort } from "../shared/source.ts";
+import { Name } from "./label.tsx";
 import { Tokens } from "./latent.tsx";
 import { hashOf, PER_PAGE, type Route, sortOf } from "./route.ts";
 import { amount, count, counted, percent } from "./words.ts";
@@ -21,25 +22,27 @@ interface Shown {
   readonly summary: FeatureSummary;
   readonly route: Route;
   readonly current: number;
+  /** How often labels were changed on this page. */
+  readonly changes: number;
   readonly go: (route: Route) => void;
   readonly onFailure: (thrown: unknown) => void;
 }
 
-export function LatentList({ source, summary, route, current, go, onFailure }: Shown) {
-  const { search, descending, page } = route;
+export function LatentList({ source, summary, route, current, changes, go, onFailure }: Shown) {
+  const { search, named, descending, page } = route;
   const sort = sortOf(route, summary.text);
   const hasWords = summary.text || summary.logits;
   const [found, setFound] = useState<LatentPage>();
   useEffect(() => {
     let isWanted = true;
-    source.latents({ search, sort, descending, offset: page * PER_PAGE, count: PER_PAGE }).then(
+    source.latents({ search, named, sort, descending, offset: page * PER_PAGE, count: PER_PAGE }).then(
       (next) => isWanted && setFound(next),
       (thrown: unknown) => isWanted && onFailure(thrown),
     );
     return () => {
       isWanted = false;
     };
-  }, [source, search, sort, descending, page, onFailure]);
+  }, [source, search, named, sort, descending, page, changes, onFailure]);
   const pages = Math.ceil((found?.total ?? 0) / PER_PAGE);
   const order = descending ? "largest first" : "smallest first";
   return (
@@ -49,7 +52,7 @@ export function LatentList({ source, summary, route, current, go, onFailure }: S
         <input
           id="search"
           type="search"
-          placeholder={hasWords ? "words, or a number" : "a number"}
+          placeholder={hasWords ? "words, names, or a number" : "a number, or a name"}
           autocomplete="off"
           value={search}
           onInput={({ currentTarget }) => go({ ...route, search: currentTarget.value, page: 0 })}
@@ -81,6 +84,14 @@ export function LatentList({ source, summary, route, current, go, onFailure }: S
             {descending ? "↓" : "↑"}
           </button>
         </div>
+        <label class="named">
+          <input
+            type="checkbox"
+            checked={named}
+            onChange={({ currentTarget }) => go({ ...route, named: currentTarget.checked, page: 0 })}
+          />
+          with a name or note only
+        </label>
       </search>
       <p class="found" role="status">
         {found === undefined ? "Loading…" : counted(found.total, "latent")}
@@ -94,6 +105,7 @@ export function LatentList({ source, summary, route, current, go, onFailure }: S
             >
               <span class="number">{row.latent}</span>
               <span class="words">
+                <Name name={row.label?.name} />
                 {row.on.length > 0 ? (
                   <Tokens texts={row.on} />
                 ) : (

@@ -5,6 +5,7 @@ import { httpSource } from "../shared/http-source.ts";
 import type { ExplorerSource } from "../shared/source.ts";
 import explorerStyle from "./explorer.css?inline";
 import { Explorer } from "./explorer.tsx";
+import labelStyle from "./label.css?inline";
 import latentStyle from "./latent.css?inline";
 
 /**
@@ -16,7 +17,7 @@ export function mountExplorer(element: Element, source: ExplorerSource, embedded
   const holder = document.createElement("div");
   const root = holder.attachShadow({ mode: "open" });
   const style = new CSSStyleSheet();
-  style.replaceSync(`${explorerStyle}\n${latentStyle}`);
+  style.replaceSync(`${explorerStyle}\n${latentStyle}\n${labelStyle}`);
   root.adoptedStyleSheets = [style];
   element.append(holder);
   render(<Explorer source={source} embedded={embedded} />, root);

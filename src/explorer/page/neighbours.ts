@@ -66,11 +66,12 @@ export async function neighboursOf(
   current: number,
   hasText: boolean,
 ): Promise<Neighbours> {
-  const { search, descending, page } = route;
+  const { search, named, descending, page } = route;
   const begin = page * PER_PAGE;
   const offset = Math.max(0, begin - 1);
   const { rows } = await source.latents({
     search,
+    named,
     sort: sortOf(route, hasText),
     descending,
     offset,

@@ -1,6 +1,6 @@
 /**
  * What the page shows, in its address: a link to it shows the same.
- * "#latent=12&q=can&sort=density&order=up&page=3".
+ * "#latent=12&with=99&q=can&named=1&sort=density&order=up&page=3".
  */
 
 import { SORTS, type Sort } from "../shared/source.ts";
@@ -11,7 +11,11 @@ export const PER_PAGE = 50;
 export interface Route {
   /** undefined: the first one, as the summary names it. */
   readonly latent: number | undefined;
+  /** The latent next to it; undefined: none. */
+  readonly other: number | undefined;
   readonly search: string;
+  /** Only latents that have a name or a note. */
+  readonly named: boolean;
   /** undefined: none was chosen. */
   readonly sort: Sort | undefined;
   readonly descending: boolean;
@@ -19,7 +23,15 @@ export interface Route {
   readonly page: number;
 }
 
-export const START: Route = { latent: undefined, search: "", sort: undefined, descending: true, page: 0 };
+export const START: Route = {
+  latent: undefined,
+  other: undefined,
+  search: "",
+  named: false,
+  sort: undefined,
+  descending: true,
+  page: 0,
+};
 
 export function parseRoute(hash: string): Route {
   const given = new URLSearchParams(hash.replace(/^#/, ""));
@@ -27,7 +39,9 @@ export function parseRoute(hash: string): Route {
   const sort = SORTS.find((each) => each === given.get("sort"));
   return {
     latent: whole("latent"),
+    other: whole("with"),
     search: given.get("q") ?? "",
+    named: given.get("named") === "1",
     sort,
     descending: given.has("order") ? given.get("order") !== "up" : sort !== "latent",
     page: Math.max(0, (whole("page") ?? 1) - 1),
@@ -46,10 +60,12 @@ export function sortOf({ sort, search }: Route, hasText: boolean): Sort {
 }
 
 /** The address of a route, without what is as it is at the start. */
-export function hashOf({ latent, search, sort, descending, page }: Route): string {
+export function hashOf({ latent, other, search, named, sort, descending, page }: Route): string {
   const words = new URLSearchParams();
   if (latent !== undefined) words.set("latent", String(latent));
+  if (other !== undefined) words.set("with", String(other));
   if (search !== "") words.set("q", search);
+  if (named) words.set("named", "1");
   if (sort !== undefined) words.set("sort", sort);
   if (descending !== (sort !== "latent")) words.set("order", descending ? "down" : "up");
   if (page > 0) words.set("page", String(page + 1));

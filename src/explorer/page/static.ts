@@ -3,6 +3,7 @@
  */
 
 import { type FeatureIndex, inflateJson } from "../shared/format.ts";
+import { type Label, LABELS_CHUNK } from "../shared/labels.ts";
 import { FeatureReader } from "../shared/reader.ts";
 import { mountExplorer } from "./mount.tsx";
 import "./static.css";
@@ -19,7 +20,9 @@ async function start(root: Element): Promise<void> {
   try {
     const { summary } = (await inflateJson(await chunk("index"), WHERE)) as Pick<FeatureIndex, "summary">;
     root.replaceChildren();
-    mountExplorer(root, new FeatureReader(summary, chunk, WHERE));
+    const labels = document.getElementById(LABELS_CHUNK) && inflateJson(await chunk(LABELS_CHUNK), WHERE);
+    const read = async () => new Map((await labels) as readonly (readonly [number, Label])[] | null);
+    mountExplorer(root, new FeatureReader(summary, chunk, WHERE, read));
   } catch (thrown) {
     root.textContent = `This page cannot be shown: ${thrown instanceof Error ? thrown.message : String(thrown)}`;
   }

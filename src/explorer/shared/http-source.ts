@@ -1,6 +1,7 @@
 /** The features that a server answers with: the page's side of explorerApi. */
 
 import type { FeatureSummary } from "../../run-files/feature-summary.ts";
+import type { Label } from "./labels.ts";
 import type { ExplorerSource, Latent, LatentPage } from "./source.ts";
 
 /** `api`: where explorerApi answers, such as "/api/features/first". */
@@ -11,13 +12,25 @@ export function httpSource(api: string): ExplorerSource {
     if (!answer.ok) throw new Error(`The server answered with ${answer.status}.`);
     return answer.json();
   };
+  /** A POST needs the token of the server, which is another when it was started again. */
+  const post = async (path: string, body: unknown): Promise<unknown> => {
+    const held = await fetch(api.replace(/\/features\/[^/]*$/, "/token"));
+    if (!held.ok) throw new Error("This server changes nothing.");
+    const { token } = (await held.json()) as { readonly token: string };
+    const headers = { accept: "application/json", "content-type": "application/json", "x-saetta-token": token };
+    const answer = await fetch(`${api}/${path}`, { method: "POST", headers, body: JSON.stringify(body) });
+    if (!answer.ok) throw new Error((await answer.text()).trim() || `The server answered with ${answer.status}.`);
+    return answer.json();
+  };
   const none = "There are no features of this run yet. Make them with: saetta report RUN --data ACTS";
   return {
     summary: async () => (await get("summary", none)) as FeatureSummary,
-    latents: async ({ search, sort, descending, offset, count }) => {
-      const words = { search, sort, order: descending ? "down" : "up", offset: String(offset), count: String(count) };
+    latents: async ({ search, named, sort, descending, offset, count }) => {
+      const order = descending ? "down" : "up";
+      const words = { search, named: named ? "1" : "0", sort, order, offset: String(offset), count: String(count) };
       return (await get(`latents?${new URLSearchParams(words).toString()}`, none)) as LatentPage;
     },
     latent: async (latent) => (await get(`latents/${latent}`, `There is no latent ${latent}.`)) as Latent,
+    relabel: async (latent, change) => (await post("labels", { latent, ...change })) as Label,
   };
 }

@@ -16,11 +16,15 @@ import {
   type StoredPassage,
   textChunk,
 } from "./format.ts";
+import type { Label } from "./labels.ts";
 import { searchFor } from "./search.ts";
-import type { ExplorerSource, Latent, LatentPage, LatentQuery, LatentRow, Passage } from "./source.ts";
+import type { ExplorerSource, Latent, LatentPage, LatentQuery, LatentRow, Other, Passage } from "./source.ts";
 
 /** The bytes of a chunk, as stored. */
 export type ReadChunk = (name: string) => Promise<Uint8Array<ArrayBuffer>>;
+
+/** The labels of latents, as they are when it is called. */
+export type ReadLabels = () => Promise<ReadonlyMap<number, Label>>;
 
 /** Chunks that are remembered. */
 const REMEMBERED = 128;
@@ -29,22 +33,34 @@ export class FeatureReader implements ExplorerSource {
   readonly #summary: FeatureSummary;
   readonly #read: ReadChunk;
   readonly #where: string;
+  readonly #labels: ReadLabels;
   readonly #parsed = new Map<string, Promise<unknown>>();
   #table: Promise<readonly LatentRow[]> | undefined;
 
-  constructor(summary: FeatureSummary, read: ReadChunk, where: string) {
+  /** `labels` default: there are none. */
+  constructor(
+    summary: FeatureSummary,
+    read: ReadChunk,
+    where: string,
+    labels: ReadLabels = () => Promise.resolve(new Map()),
+  ) {
     this.#summary = summary;
     this.#read = read;
     this.#where = where;
+    this.#labels = labels;
   }
 
   summary(): Promise<FeatureSummary> {
     return Promise.resolve(this.#summary);
   }
 
-  async latents({ search, sort, descending, offset, count }: LatentQuery): Promise<LatentPage> {
+  async latents({ search, named = false, sort, descending, offset, count }: LatentQuery): Promise<LatentPage> {
     const { number, rank } = searchFor(search);
-    const found = (await this.#rows()).flatMap((row) => {
+    const labels = await this.#labels();
+    const found = (await this.#rows()).flatMap((bare) => {
+      const label = labels.get(bare.latent);
+      if (named && label === undefined) return [];
+      const row = label === undefined ? bare : { ...bare, label };
       const match = rank(row);
       return match === undefined ? [] : [{ row, match }];
     });
@@ -66,17 +82,24 @@ export class FeatureReader implements ExplorerSource {
       throw new UsageError(`there is no latent ${latent}; they are numbered from 0 to ${latents - 1}`);
     }
     const rows = await this.#rows();
+    const labels = await this.#labels();
+    const label = labels.get(latent);
+    const other = (number: number): Other => {
+      const name = labels.get(number)?.name ?? "";
+      return { latent: number, on: rows[number]?.on ?? [], ...(name === "" ? {} : { name }) };
+    };
     const stored = ((await this.#json(latentsChunk(latent))) as readonly StoredLatent[])[latent % PER_SHARD];
     if (stored === undefined) throw new FormatError(`holds nothing of latent ${latent}`, { where: this.#where });
     const passages = (all: readonly StoredPassage[]) => Promise.all(all.map((each) => this.#passage(each)));
     return {
       ...stored,
       ...rows[latent]!,
+      ...(label && { label }),
       strongest: await passages(stored.strongest),
       ranges: await Promise.all(
         stored.ranges.map(async (range) => ({ ...range, passages: await passages(range.passages) })),
       ),
-      nearest: stored.nearest.map((near) => ({ ...near, on: rows[near.latent]?.on ?? [] })),
+      nearest: stored.nearest.map((near) => ({ ...near, ...other(near.latent) })),
     };
   }
 

@@ -1,6 +1,6 @@
 /** Which latents a search finds, and how well each fits. */
 
-import { bare } from "../../util/visible.ts";
+import { bare, visible } from "../../util/visible.ts";
 import type { LatentRow } from "./source.ts";
 
 export interface Search {
@@ -8,8 +8,9 @@ export interface Search {
   readonly number: number | undefined;
   /**
    * How well a latent fits; undefined where it does not. All words of the search must be in the
-   * tokens that it fires on or promotes. Words that are whole tokens count most, then the share of
-   * the latent's energy on the tokens that were found.
+   * tokens that it fires on or promotes, or in its name or note. Words that are whole tokens count
+   * most, and of these the words of a name; then the share of the latent's energy on the tokens that
+   * were found.
    */
   rank(row: LatentRow): number | undefined;
 }
@@ -33,9 +34,15 @@ export function searchFor(text: string): Search {
 
 function fitOf(
   word: string,
-  { on, shares, up }: LatentRow,
+  { on, shares, up, label }: LatentRow,
 ): { readonly whole: 0 | 1; readonly share: number } | undefined {
-  let [isFound, whole, wholeShare, share] = [false, 0 as 0 | 1, 0, 0];
+  const name = visible(label?.name ?? "").toLowerCase();
+  if (name.split(/[^\p{L}\p{N}]+/u).includes(word)) return { whole: 1, share: 1 };
+  const isNamed = name.includes(word);
+  let [isFound, whole, wholeShare, share] = [isNamed, 0 as 0 | 1, 0, isNamed ? 1 : 0];
+  isFound ||= visible(label?.note ?? "")
+    .toLowerCase()
+    .includes(word);
   for (const [i, token] of [...on, ...up].entries()) {
     const text = bare(token).toLowerCase();
     if (!text.includes(word)) continue;

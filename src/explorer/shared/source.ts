@@ -2,6 +2,7 @@
 
 import type { FeatureSummary } from "../../run-files/feature-summary.ts";
 import type { LatentWords, StoredLatent } from "./format.ts";
+import type { Label, LabelChange } from "./labels.ts";
 
 /** A latent as the list shows it. */
 export interface LatentRow extends LatentWords {
@@ -14,6 +15,8 @@ export interface LatentRow extends LatentWords {
   readonly importance: number;
   /** How readable it is; 0: nothing can be said. */
   readonly score: number;
+  /** Absent where nobody has named it or noted anything. */
+  readonly label?: Label;
 }
 
 export interface Passage {
@@ -29,7 +32,15 @@ export interface Passage {
 
 export interface Latent extends LatentRow, Omit<StoredLatent<Passage>, "nearest"> {
   /** Latents whose decoder rows point the same way, by cosine. */
-  readonly nearest: readonly { readonly latent: number; readonly cosine: number; readonly on: readonly string[] }[];
+  readonly nearest: readonly (Other & { readonly cosine: number })[];
+}
+
+/** Another latent, where it is named. */
+export interface Other {
+  readonly latent: number;
+  readonly on: readonly string[];
+  /** Absent where it has none. */
+  readonly name?: string;
 }
 
 /** "match": how well a latent fits the search; without a search as "score". */
@@ -39,9 +50,11 @@ export type Sort = (typeof SORTS)[number];
 export interface LatentQuery {
   /**
    * A latent's number, which comes first, or words that are in the tokens that it fires on or
-   * promotes: all of them.
+   * promotes, or in its name or note: all of them.
    */
   readonly search: string;
+  /** Only those with a name or note. Default: all. */
+  readonly named?: boolean;
   readonly sort: Sort;
   /** The largest first. */
   readonly descending: boolean;
@@ -60,4 +73,6 @@ export interface ExplorerSource {
   latents(query: LatentQuery): Promise<LatentPage>;
   /** Rejects with UsageError when there is no such latent. */
   latent(latent: number): Promise<Latent>;
+  /** Changes a label and resolves to it as it is then; absent where labels are only shown. */
+  readonly relabel?: (latent: number, change: LabelChange) => Promise<Label>;
 }
