@@ -12,8 +12,8 @@ import { interpretationOf, randomPassages } from "../features/interpretation.ts"
 import { labelsOf } from "../inference/labels.ts";
 import { loadFound } from "../inference/sae.ts";
 import { findSae } from "../inference/weights.ts";
-import { SaettaError, UsageError } from "../util/errors.ts";
 import { refuseExisting } from "../util/atomic-write.ts";
+import { SaettaError, UsageError } from "../util/errors.ts";
 import { counted } from "../util/format.ts";
 import { parseCount } from "../util/numbers.ts";
 import { evalData } from "./eval-data.ts";

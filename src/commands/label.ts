@@ -1,6 +1,13 @@
 import { resolve } from "node:path";
-import { type Command, Argument } from "commander";
-import { appendLabels, checkChange, type LabelLine, parseLabels, readLabels, timeAfter } from "../explorer/labels-file.ts";
+import { Argument, type Command } from "commander";
+import {
+  appendLabels,
+  checkChange,
+  type LabelLine,
+  parseLabels,
+  readLabels,
+  timeAfter,
+} from "../explorer/labels-file.ts";
 import { returnedOf } from "../explorer/shared/interpretation.ts";
 import { isHubPath } from "../hub/address.ts";
 import { labelsPath } from "../inference/labels.ts";
@@ -91,7 +98,9 @@ async function listLabels(sae: string, json: boolean): Promise<string> {
   const width = Math.max(...latents.map(({ latent }) => String(latent).length));
   return latents
     .map(({ latent, name, note: noted, scores }) => {
-      const known = Object.entries(scores ?? {}).map(([scoring, { accuracy }]) => `${scoring} ${formatPercent(accuracy)}`);
+      const known = Object.entries(scores ?? {}).map(
+        ([scoring, { accuracy }]) => `${scoring} ${formatPercent(accuracy)}`,
+      );
       const parts = [name, noted, known.join(", ")].filter((part) => part !== "").map(visible);
       return `${String(latent).padStart(width)}  ${parts.join(" | ")}\n`;
     })

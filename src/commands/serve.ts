@@ -27,7 +27,8 @@ export function serveCommand(program: Command): void {
         posts: api.post,
       });
       process.stdout.write(`${page.url}\n`);
-      if (host !== undefined) note("all who reach this machine can look at these runs and name latents: there is no password");
+      if (host !== undefined)
+        note("all who reach this machine can look at these runs and name latents: there is no password");
       if (!ending.signal.aborted) await once(ending.signal, "abort");
       await page.close();
       ending.close();

@@ -99,7 +99,8 @@ describe("nobody else changes anything", () => {
       [{ ...ours(), "Content-Type": "application/x-www-form-urlencoded" }, 415],
       [{ ...ours(), "Content-Type": "multipart/form-data; boundary=x" }, 415],
     ];
-    for (const [headers, status] of wrong) expect([headers, (await post(BODY, headers)).status]).toEqual([headers, status]);
+    for (const [headers, status] of wrong)
+      expect([headers, (await post(BODY, headers)).status]).toEqual([headers, status]);
     const reading = { Origin: "http://evil.test" };
     expect((await ask(page.port, "/api/token", reading)).status).toBe(403);
     for (const method of ["PUT", "DELETE", "PATCH", "OPTIONS"])
@@ -156,9 +157,18 @@ describe("nobody else changes anything", () => {
       "\u0000\u0001",
       '\ufffe{"latent":2}',
     ];
-    const paths = [PATH, "/api/features/run/labels/2", "/api/features/run", "/api/features/none/labels", "/api/runs/run"];
+    const paths = [
+      PATH,
+      "/api/features/run/labels/2",
+      "/api/features/run",
+      "/api/features/none/labels",
+      "/api/runs/run",
+    ];
     const answers = await Promise.all(
-      Array.from({ length: 1000 }, async (_, i) => (await post(odd[i % odd.length]!, ours(), paths[i % paths.length])).status),
+      Array.from(
+        { length: 1000 },
+        async (_, i) => (await post(odd[i % odd.length]!, ours(), paths[i % paths.length])).status,
+      ),
     );
     expect([...new Set(answers)].toSorted()).toEqual([400, 404]);
     expect((await post(BODY, ours(), "/api/features/bare/labels")).status).toBe(404);
@@ -168,7 +178,15 @@ describe("nobody else changes anything", () => {
 });
 
 it("hostile names are kept as text, and floods of them lose none", async () => {
-  const names = ["<script>alert(1)</script>", "\u202eabc", "\u0000\u0007", "𝒳".repeat(50), "a\nb", "</script><!--", "{{x}}"];
+  const names = [
+    "<script>alert(1)</script>",
+    "\u202eabc",
+    "\u0000\u0007",
+    "𝒳".repeat(50),
+    "a\nb",
+    "</script><!--",
+    "{{x}}",
+  ];
   const answers = await Promise.all(
     Array.from({ length: 300 }, (_, i) =>
       post(JSON.stringify({ latent: i % LATENTS, name: names[i % names.length], note: `note ${i}` })),

@@ -28,9 +28,9 @@ const MOST_SHOWN = 16;
 export type FeaturesApi = (folder: string, parts: readonly string[], query: URLSearchParams) => Promise<unknown>;
 
 /**
- * Does what a POST to /api/features/ID/... asks: the parts of the address as in FeaturesApi, and the
- * body's JSON. Resolves to the answer, or to undefined where there is no such thing. Rejects with
- * UsageError where the body is not what it must be; its message is the answer.
+ * Does what a POST to /api/features/ID/... asks: the parts of the address as in FeaturesApi, and
+ * the body's JSON. Resolves to the answer, or to undefined where there is no such thing. Rejects
+ * with UsageError where the body is not what it must be; its message is the answer.
  */
 export type PostApi = (folder: string, parts: readonly string[], body: Json) => Promise<unknown>;
 

@@ -28,8 +28,8 @@ export interface ExplorerApi extends AsyncDisposable {
    */
   answer(folder: string, parts: readonly string[], query: URLSearchParams): Promise<unknown>;
   /**
-   * Does what a POST asks: to ["labels"] with { latent, name?, note? } changes a label, and resolves
-   * to it. Rejects with UsageError or FormatError where the body is something else.
+   * Does what a POST asks: to ["labels"] with { latent, name?, note? } changes a label, and
+   * resolves to it. Rejects with UsageError or FormatError where the body is something else.
    */
   post(folder: string, parts: readonly string[], body: Json): Promise<unknown>;
 }

@@ -9,7 +9,7 @@ import { deflateRawSync } from "node:zlib";
 import { atomicWrite } from "../util/atomic-write.ts";
 import { SaettaError } from "../util/errors.ts";
 import type { FeatureFile } from "./open.ts";
-import { type Label, LABELS_CHUNK } from "./shared/labels.ts";
+import { LABELS_CHUNK, type Label } from "./shared/labels.ts";
 
 /** Where the build puts static.js and static.css. */
 const ASSETS = new URL("./page/", import.meta.url);

@@ -50,7 +50,7 @@ const LINES_AT_ONCE = 64;
 /** A link in a folder of somebody else may lead anywhere; a pipe would be waited for. */
 const FLAGS = constants.O_NOFOLLOW | constants.O_NONBLOCK;
 
-/** The labels of a file; none where it is not there. Throws FormatError where it is no file of ours. */
+/** The labels of a file; none where it is not there. Throws FormatError where it is no file. */
 export async function readLabels(path: string): Promise<Labels> {
   const file = await open(path, constants.O_RDONLY | FLAGS).catch((cause: unknown) => {
     if (hasCode(cause, "ENOENT", "ENOTDIR")) return undefined;
@@ -177,7 +177,8 @@ export function timeAfter({ at }: Labels, latents: readonly number[], now: numbe
 
 /**
  * Appends changes, in one write, and syncs. Writers of several processes may do so at once: the
- * system appends each write of 64 lines as a whole. Throws SaettaError when the file cannot be written.
+ * system appends each write of 64 lines as a whole. Throws SaettaError when the file cannot be
+ * written.
  */
 export async function appendLabels(path: string, lines: readonly LabelLine[]): Promise<void> {
   if (lines.length === 0) return;

@@ -77,10 +77,7 @@ export async function exportSae(path: string, options: ExportOptions): Promise<E
     const written = new Set(weightFiles.map(({ name }) => name));
     const there = await findForeign(folder, written);
     const told = { k: bare ? kOf(description.spec) : undefined };
-    const rules = await formatNamed(format).rules(
-      there?.place ?? { folder, names: written, file: undefined },
-      told,
-    );
+    const rules = await formatNamed(format).rules(there?.place ?? { folder, names: written, file: undefined }, told);
     // What --inexact accepts is not held against the file.
     verified = await comparison(found, rules, out, data, inexact);
   });

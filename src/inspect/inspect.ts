@@ -272,7 +272,11 @@ async function runFolder(path: string): Promise<Inspection> {
     checkpoints.push({ step, state });
   }
   const last = await lastReport(path);
-  return { path, kind: "run folder", facts: { ...last, ...(await labels(path)), checkpoints, config: withoutNull(config) as Facts } };
+  return {
+    path,
+    kind: "run folder",
+    facts: { ...last, ...(await labels(path)), checkpoints, config: withoutNull(config) as Facts },
+  };
 }
 
 /** How many latents have a name or a note, where there are any. */

@@ -36,7 +36,11 @@ const CHECKPOINT = "run/checkpoints/step-00000020";
 describe("saetta label", () => {
   it("sets and lists names, which eval, report, inspect and export show", async () => {
     const set = await saetta(folder, "label", "set", CHECKPOINT, "20", "--name", "a <b>name</b>", "--note", "why");
-    expect(set).toEqual({ code: 0, err: "", out: "labelled     latent 20 in run/labels.jsonl\n".replace("run/", `${run}/`) });
+    expect(set).toEqual({
+      code: 0,
+      err: "",
+      out: "labelled     latent 20 in run/labels.jsonl\n".replace("run/", `${run}/`),
+    });
     const list = await saetta(folder, "label", "list", CHECKPOINT);
     expect(list.out).toBe("20  a <b>name</b> | why\n");
     expect(JSON.parse((await saetta(folder, "label", "list", CHECKPOINT, "--json")).out)).toEqual({
@@ -102,7 +106,10 @@ describe("saetta label", () => {
         asked.push(`${request.url} ${request.headers.authorization}`);
         const { messages } = JSON.parse(body) as { messages: { content: string }[] };
         const [{ content: system }, { content: user }] = messages as [{ content: string }, { content: string }];
-        const texts = user.split(/^Passage \d+: /m).slice(1).map((text) => text.replace(/\n$/, ""));
+        const texts = user
+          .split(/^Passage \d+: /m)
+          .slice(1)
+          .map((text) => text.replace(/\n$/, ""));
         const content = system.includes("[NAME]")
           ? "I see.\n[NAME]: words of one kind"
           : system.includes("<<")

@@ -3,7 +3,7 @@
  */
 
 import { type FeatureIndex, inflateJson } from "../shared/format.ts";
-import { type Label, LABELS_CHUNK } from "../shared/labels.ts";
+import { LABELS_CHUNK, type Label } from "../shared/labels.ts";
 import { FeatureReader } from "../shared/reader.ts";
 import { mountExplorer } from "./mount.tsx";
 import "./static.css";

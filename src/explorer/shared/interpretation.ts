@@ -17,7 +17,7 @@ export interface Shown {
   readonly values: readonly number[];
 }
 
-/** A passage of a test. Only its text, with the marked tokens between << and >>, is for the reader. */
+/** A passage of a test. The reader sees its text, with the marked tokens between << and >>. */
 export interface Item {
   readonly tokens: readonly string[];
   /** Numbers of the marked tokens; none in detection. */

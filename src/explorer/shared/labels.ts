@@ -26,7 +26,7 @@ export interface Label {
   readonly scores?: Readonly<Partial<Record<Scoring, Score>>>;
 }
 
-/** In a page: JSON of [latent, Label] pairs, deflated. A features file has none: they change later. */
+/** In a page: JSON of [latent, Label] pairs, deflated. A features file has none. */
 export const LABELS_CHUNK = "labels";
 
 export const NO_LABEL: Label = { name: "", note: "" };

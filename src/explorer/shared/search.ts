@@ -9,8 +9,8 @@ export interface Search {
   /**
    * How well a latent fits; undefined where it does not. All words of the search must be in the
    * tokens that it fires on or promotes, or in its name or note. Words that are whole tokens count
-   * most, and of these the words of a name; then the share of the latent's energy on the tokens that
-   * were found.
+   * most, and of these the words of a name; then the share of the latent's energy on the tokens
+   * that were found.
    */
   rank(row: LatentRow): number | undefined;
 }
