@@ -34,7 +34,8 @@ function visited(order, count) {
     const position = done % order.rowsPerEpoch;
     const window = order.window(Math.floor(done / order.rowsPerEpoch), position);
     const inMemory = window.blocks.flatMap((block) => numbers(block).filter((row) => !order.isExcluded(row)));
-    for (const row of window.rows.subarray(position - window.position)) if (done < count) rows[done++] = inMemory[row];
+    for (const row of window.lanes.inOrder().subarray(position - window.position))
+      if (done < count) rows[done++] = inMemory[row];
   }
   return rows;
 }

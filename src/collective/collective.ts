@@ -77,9 +77,10 @@ export interface Collective {
   together?(body: () => void): void;
   /**
    * Every rank's value (JSON), in the order of the ranks, once all have called it. Waits as long as
-   * all ranks live.
+   * all ranks live. Calls of one channel are in the same order on all ranks; those of different
+   * channels need not be.
    */
-  exchange<T>(value: T): Promise<readonly T[]>;
+  exchange<T>(value: T, channel?: string): Promise<readonly T[]>;
   /** Resolves when every rank is here. */
   barrier(): Promise<void>;
   /**
@@ -106,6 +107,17 @@ export function groupOf(
 ): { readonly rank: number; readonly size: number } {
   if (over === "shards") return { rank: shard, size: shards };
   return over === "replicas" ? { rank: replica, size: replicas } : { rank, size };
+}
+
+/**
+ * The rows of a batch that this rank's replica trains on: a part of neighbours, so that the order
+ * of all rows is the same for any number of replicas.
+ */
+export function rowsOfReplica(
+  { replicas, replica }: Pick<Grid, "replicas" | "replica">,
+  rows: number,
+): { readonly first: number; readonly end: number } {
+  return { first: Math.floor((replica * rows) / replicas), end: Math.floor(((replica + 1) * rows) / replicas) };
 }
 
 export function gridOf(rank: number, shards: number, replicas: number): Grid {

@@ -67,7 +67,7 @@ export class Hub {
   readonly #server: Server;
   readonly #members = new Map<number, Member>();
   /** Values given so far in each exchange that is under way. */
-  readonly #exchanges = new Map<number, unknown[]>();
+  readonly #exchanges = new Map<string, unknown[]>();
   readonly #now: () => number;
   readonly #began: number;
   #beat: NodeJS.Timeout | undefined;
@@ -189,7 +189,7 @@ export class Hub {
     member.seen = this.#now();
     if (message.bye === true) member.left = true;
     if (typeof message.fail === "string") this.#giveUp(member, rank, message.fail, message.told === true);
-    if (typeof message.exchange === "number") this.#exchange(rank, message.exchange, message.value);
+    if (typeof message.exchange === "string") this.#exchange(rank, message.exchange, message.value);
   }
 
   /** A rank gives up. Where all do for the same reason, rank 0 shows it. */
@@ -198,13 +198,13 @@ export class Hub {
     else setTimeout(() => this.end(`${member.name}: ${text}`), this.#options.grace ?? GRACE);
   }
 
-  #exchange(rank: number, number: number, value: unknown): void {
-    const values = this.#exchanges.get(number) ?? [];
-    this.#exchanges.set(number, values);
+  #exchange(rank: number, exchange: string, value: unknown): void {
+    const values = this.#exchanges.get(exchange) ?? [];
+    this.#exchanges.set(exchange, values);
     values[rank] = value ?? null;
     if (Object.keys(values).length < this.#options.size) return;
-    this.#exchanges.delete(number);
-    for (const { socket } of this.#members.values()) writeLine(socket, { exchange: number, values });
+    this.#exchanges.delete(exchange);
+    for (const { socket } of this.#members.values()) writeLine(socket, { exchange, values });
   }
 
   #look(): void {

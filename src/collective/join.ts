@@ -61,7 +61,7 @@ export async function join(
   const about = {
     grid,
     deadline: WAIT * deadline,
-    exchange: <T>(value: T) => rendezvous.exchange(value),
+    exchange: <T>(value: T, channel?: string) => rendezvous.exchange(value, channel),
     barrier,
     abort: (text: string, told: boolean, code: number) => rendezvous.fail(text, told, code),
   };

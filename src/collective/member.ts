@@ -25,8 +25,7 @@ const RETRY = 200;
 export class Member {
   readonly #options: MemberOptions;
   readonly #socket: Socket;
-  readonly #waiting = new Map<number, (values: readonly unknown[]) => void>();
-  #exchanges = 0;
+  readonly #waiting = new Map<string, (values: readonly unknown[]) => void>();
   #hubHost = "";
   #seen = performance.now();
   #last = performance.now();
@@ -67,12 +66,11 @@ export class Member {
     }
   }
 
-  /** Every rank's value, in the order of the ranks, once all have given theirs. */
-  exchange(value: unknown): Promise<readonly unknown[]> {
-    const number = this.#exchanges++;
+  /** Every rank's value of the exchange, in the order of the ranks, once all have given theirs. */
+  exchange(exchange: string, value: unknown): Promise<readonly unknown[]> {
     return new Promise((resolve) => {
-      this.#waiting.set(number, resolve);
-      writeLine(this.#socket, { exchange: number, value });
+      this.#waiting.set(exchange, resolve);
+      writeLine(this.#socket, { exchange, value });
     });
   }
 
@@ -109,7 +107,7 @@ export class Member {
       this.#leaving = true;
       this.#options.onEnd(message.end, this.#hubHost === hostname() || message.told === true);
     }
-    if (typeof message.exchange === "number" && Array.isArray(message.values)) {
+    if (typeof message.exchange === "string" && Array.isArray(message.values)) {
       this.#waiting.get(message.exchange)?.(message.values);
       this.#waiting.delete(message.exchange);
     }

@@ -69,10 +69,10 @@ describe("ranks that meet", () => {
     const { hub } = await hubOf(3);
     const members = await Promise.all([2, 0, 1].map((rank) => memberOf(hub, rank)));
     const [two, zero, one] = members.map(({ member }) => member);
-    const first = [two!.exchange("c"), zero!.exchange(null)];
-    const second = two!.exchange({ c: 2 });
-    expect(await Promise.all([one!.exchange([1]), ...first])).toEqual([1, 2, 3].map(() => [null, [1], "c"]));
-    expect(await Promise.all([zero!.exchange(0), one!.exchange(1), second])).toEqual(
+    const first = [two!.exchange("0", "c"), zero!.exchange("0", null)];
+    const second = two!.exchange("1", { c: 2 });
+    expect(await Promise.all([one!.exchange("0", [1]), ...first])).toEqual([1, 2, 3].map(() => [null, [1], "c"]));
+    expect(await Promise.all([zero!.exchange("1", 0), one!.exchange("1", 1), second])).toEqual(
       [1, 2, 3].map(() => [0, 1, { c: 2 }]),
     );
   });
@@ -147,7 +147,7 @@ describe("a rank that is gone", () => {
     const { hub } = await hubOf(3);
     const [zero, one, two] = [await memberOf(hub, 0), await memberOf(hub, 1), await memberOf(hub, 2)];
     // Whoever has an answer has heard the name of the hub's host before.
-    await Promise.all([zero, one, two].map(({ member }) => member.exchange(1)));
+    await Promise.all([zero, one, two].map(({ member }) => member.exchange("0", 1)));
     await hub.close(0);
     const ends = await Promise.all([one.end, two.end]);
     for (const { text } of ends) expect(text).toMatch(/^rank 0 \(host .+\) ended without a word/);

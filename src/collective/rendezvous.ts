@@ -14,8 +14,9 @@ export class Rendezvous {
   /** Where the hub listens, when it is here. */
   readonly port: number;
   readonly #worker: Worker;
-  readonly #waiting = new Map<number, (values: readonly unknown[]) => void>();
-  #exchanges = 0;
+  readonly #waiting = new Map<string, (values: readonly unknown[]) => void>();
+  /** Exchanges so far of each channel. */
+  readonly #exchanges = new Map<string, number>();
   #joined: (() => void) | undefined;
   #left: (() => void) | undefined;
   #failed: ((error: Error) => void) | undefined;
@@ -56,11 +57,13 @@ export class Rendezvous {
   }
 
   /** Every rank's value, in the order of the ranks. */
-  exchange<T>(value: T): Promise<readonly T[]> {
-    const number = this.#exchanges++;
+  exchange<T>(value: T, channel = ""): Promise<readonly T[]> {
+    const number = this.#exchanges.get(channel) ?? 0;
+    this.#exchanges.set(channel, number + 1);
+    const exchange = `${channel} ${number}`;
     return new Promise((resolve) => {
-      this.#waiting.set(number, (values) => resolve(values as readonly T[]));
-      this.#post({ exchange: number, value });
+      this.#waiting.set(exchange, (values) => resolve(values as readonly T[]));
+      this.#post({ exchange, value });
     });
   }
 

@@ -26,14 +26,14 @@ export interface WatcherOptions {
 
 export type ToWatcher =
   | { readonly connect: { readonly hosts: readonly string[]; readonly port: number } }
-  | { readonly exchange: number; readonly value: unknown }
+  | { readonly exchange: string; readonly value: unknown }
   | { readonly fail: string; readonly told: boolean; readonly code: number }
   | { readonly leave: true };
 
 export type FromWatcher =
   | { readonly listening: number }
   | { readonly joined: true }
-  | { readonly exchange: number; readonly values: readonly unknown[] }
+  | { readonly exchange: string; readonly values: readonly unknown[] }
   | { readonly failed: string }
   | { readonly left: true };
 
@@ -68,7 +68,7 @@ async function watch({ rank, size, token, deadline, patience, listen, hub: hubNa
       member = await Member.join({ rank, ...message.connect, hub: hubName, token, deadline, patience, onEnd });
       post({ joined: true });
     } else if ("exchange" in message) {
-      const values = await member!.exchange(message.value);
+      const values = await member!.exchange(message.exchange, message.value);
       post({ exchange: message.exchange, values });
     } else if ("fail" in message) {
       code = message.code;

@@ -96,7 +96,7 @@ async function stream(
   const ring = new Held(source, order);
   const taken: { rows: number[]; next: Position }[] = [];
   let asked = 0;
-  for await (const batch of batches(source, order, ring, nonFinite, start, () => sizes[asked++] ?? 0)) {
+  for await (const batch of batches({ source, order, ring, nonFinite }, start, () => sizes[asked++] ?? 0)) {
     taken.push({ rows: ring.take(batch), next: batch.next });
   }
   expect(taken.map(({ rows }) => rows.length)).toEqual(sizes.slice(0, taken.length));
@@ -111,7 +111,8 @@ function ordered(setting: Setting, count: number): number[] {
   const all: number[] = [];
   for (let epoch = 0; all.length < count; epoch++) {
     for (let position = 0; position < order.rowsPerEpoch; ) {
-      const { blocks, rows } = order.window(epoch, position);
+      const { blocks, lanes } = order.window(epoch, position);
+      const rows = lanes.inOrder();
       const memory = blocks
         .flatMap(({ first, count }) => Array.from({ length: count }, (_, i) => first + i))
         .filter((row) => !order.isExcluded(row));
@@ -253,7 +254,7 @@ it("a failing read is reported when its window is needed", async () => {
   const taken: number[] = [];
   const reading = (async () => {
     const ring = new Held(arranged.source, arranged.order);
-    for await (const batch of batches(arranged.source, arranged.order, ring, "stop", START, () => 16))
+    for await (const batch of batches({ ...arranged, ring, nonFinite: "stop" }, START, () => 16))
       taken.push(...ring.take(batch));
   })();
   await expect(reading).rejects.toThrow("the disk is gone");

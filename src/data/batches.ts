@@ -1,30 +1,25 @@
 /**
  * Batches of rows in the run's order. Two windows live in the engine's memory (the ring); while one
  * is trained on, the next is read from disk and brought there. A batch says which rows of the ring
- * it is.
+ * it is. Replicas read the lanes that their slots are filled from (`lanes.ts`), and the few rows
+ * that come to a slot from another lane: after rows that were passed over, and in a short batch.
  */
 
+import { rowsOfReplica } from "../collective/collective.ts";
 import { SaettaError } from "../util/errors.ts";
-import type { Range } from "./holdout.ts";
-import type { RowOrder, Window } from "./order.ts";
-import { bytesPerRow, type Source } from "./source.ts";
-import { StreamEnded } from "./stream-ended.ts";
+import type { Span } from "./lanes.ts";
+import type { RowOrder } from "./order.ts";
+import type { Source } from "./source.ts";
+import { type BatchInput, isBarren, type LoadedWindow, type Share, WindowReader } from "./window-reader.ts";
 
-/** The ring, as an engine holds it. */
-export interface Ring {
-  /** Memory of the host in which rows wait to be brought. */
-  memory(bytes: number): Uint8Array<ArrayBuffer>;
-  /**
-   * Brings rows to row `at` of the ring; whoever asks for the next batch has queued all that reads
-   * the last. Resolves when `bytes` may be used again, with those rows of them that hold something
-   * not finite.
-   */
-  bring(at: number, bytes: Uint8Array): Promise<readonly number[]>;
-}
+export type { BatchInput, NonFinite, Ring, Share } from "./window-reader.ts";
+export { notFinite } from "./window-reader.ts";
 
 export interface Batch {
-  /** Rows of the ring. */
+  /** Rows of the ring: the whole batch, or the replica's part of it. */
   readonly rows: Uint32Array;
+  /** Rows of the whole batch. */
+  readonly size: number;
   /** Where the next batch begins. */
   readonly next: Position;
 }
@@ -41,23 +36,21 @@ export interface Position {
 
 export const START: Position = { epoch: 0, row: 0, skipped: 0 };
 
-/** What to do with a row that holds NaN or Inf. */
-export type NonFinite = "stop" | "skip";
-
-interface Loaded {
-  readonly epoch: number;
-  readonly window: Window;
-  /** Where in the ring it is, in rows. */
-  readonly at: number;
-  /** Rows of the window that are passed over: not finite, or left out by the source. */
-  readonly bad: ReadonlySet<number>;
-  /** The stream ended in this window, which has only the rows before. */
-  readonly ends?: boolean;
+export interface BatchOptions {
+  /** Ends the batches while a stream is waited for. */
+  readonly signal?: AbortSignal | undefined;
+  /** Default: all of each batch. */
+  readonly share?: Share | undefined;
 }
 
 /** Rows of the ring: two windows, or one where one is everything. */
 export function ringRows(order: RowOrder): number {
   return order.windows === 1 ? order.windowRows : 2 * order.windowRows;
+}
+
+/** Positions of a window that a batch takes, some of which may be passed over. */
+interface Taken extends Span {
+  readonly from: LoadedWindow;
 }
 
 /**
@@ -67,39 +60,35 @@ export function ringRows(order: RowOrder): number {
  * cannot be read, or is not finite and `nonFinite` is "stop" (naming file and row).
  */
 export async function* batches(
-  source: Source,
-  order: RowOrder,
-  ring: Ring,
-  nonFinite: NonFinite,
+  input: BatchInput,
   start: Position,
   size: () => number,
-  signal?: AbortSignal,
+  { signal, share }: BatchOptions = {},
 ): AsyncGenerator<Batch, void, void> {
+  const { source, order } = input;
   // Also tells a window that is being read ahead that nobody wants it any more.
   const reading = new AbortController();
   const reader = new WindowReader(
-    source,
-    order,
-    ring,
-    nonFinite,
+    input,
+    share,
     signal === undefined ? reading.signal : AbortSignal.any([signal, reading.signal]),
   );
   const once = source.stream === "once";
   let { row, skipped } = start;
   // A batch that ended with its epoch left off at the row after the last.
   if (row === order.rowsIn(start.epoch)) row = 0;
-  let next: Promise<Loaded> | undefined;
+  let next: Promise<LoadedWindow> | undefined;
   let barren = 0; // windows in a row without a finite row
   try {
     let window = await reader.load(start.epoch + (row < start.row ? 1 : 0), row);
     for (let rows = size(); rows > 0; rows = size()) {
-      const chosen = new Uint32Array(rows);
-      const from = new Set<Loaded>();
+      const taken: Taken[] = [];
+      const from = new Set<LoadedWindow>();
       for (let used = 0; used < rows; ) {
-        const { position, rows: inOrder } = window.window;
-        if (row === position + inOrder.length) {
+        const { position } = window.window;
+        if (row === position + window.size) {
           const epochEnds = row === order.rowsIn(window.epoch);
-          if ((epochEnds && once) || window.ends === true) return;
+          if ((epochEnds && once) || window.ends) return;
           if (epochEnds) row = 0;
           barren = isBarren(window) ? barren + 1 : 0;
           if (barren > order.windows) throw tooManyBad(source, skipped); // a whole epoch, wherever it began
@@ -107,20 +96,22 @@ export async function* batches(
           next = undefined;
           continue;
         }
-        const [before, hasBad] = [used, window.bad.size > 0];
-        for (let i = row - position; i < inOrder.length && used < rows; i++, row++) {
-          const at = inOrder[i]!;
-          if (hasBad && window.bad.has(at)) skipped++;
-          else chosen[used++] = window.at + at;
-        }
-        if (used > before) from.add(window);
+        const first = row - position;
+        const { end, passed } = upTo(window, first, rows - used);
+        const found = end - first - passed;
+        taken.push({ from: window, first, end });
+        if (found > 0) from.add(window);
+        [row, used, skipped] = [position + end, used + found, skipped + passed];
         // A third window would overwrite the first before the batch is used; only rows passed over
         // can lead here.
         if (from.size > 2 && order.windows > 1) throw tooManyBad(source, skipped);
       }
-      yield { rows: chosen, next: { epoch: window.epoch, row, skipped } };
-      if (next === undefined && order.windows > 1 && window.ends !== true) {
-        const end = window.window.position + window.window.rows.length;
+      const slots = share === undefined ? { first: 0, end: rows } : rowsOfReplica(share, rows);
+      const { chosen, elsewhere } = fill(taken, slots);
+      for (const [other, missing] of elsewhere) await reader.fetch(other, missing);
+      yield { rows: chosen, size: rows, next: { epoch: window.epoch, row, skipped } };
+      if (next === undefined && order.windows > 1 && !window.ends) {
+        const end = window.window.position + window.size;
         const epochEnds = end === order.rowsIn(window.epoch);
         if (epochEnds && once) continue;
         next = reader.load(window.epoch + (epochEnds ? 1 : 0), epochEnds ? 0 : end, window);
@@ -135,13 +126,54 @@ export async function* batches(
   }
 }
 
-function rowsBeforeTheEnd(thrown: unknown): number {
-  if (thrown instanceof StreamEnded) return thrown.rows;
-  throw thrown;
+/**
+ * Where the positions of a window from `first` on end that have `rows` rows which are not passed
+ * over, or as many as there are; and how many are passed over.
+ */
+function upTo(
+  { window, size, bad }: LoadedWindow,
+  first: number,
+  rows: number,
+): { readonly end: number; readonly passed: number } {
+  if (bad.size === 0) return { end: Math.min(size, first + rows), passed: 0 };
+  let [end, passed] = [first, 0];
+  for (; end < size && end - first - passed < rows; end++) if (bad.has(window.lanes.at(end))) passed++;
+  return { end, passed };
 }
 
-function isBarren({ window, bad }: Loaded): boolean {
-  return bad.size === window.rows.length;
+/**
+ * Fills slots [first, end) of a batch, which are sorted by lane. Returns their rows in the ring,
+ * and which rows of a window are not there yet.
+ */
+function fill(
+  taken: readonly Taken[],
+  slots: Span,
+): { readonly chosen: Uint32Array; readonly elsewhere: ReadonlyMap<LoadedWindow, readonly number[]> } {
+  const chosen = new Uint32Array(slots.end - slots.first);
+  const elsewhere = new Map<LoadedWindow, number[]>();
+  let slot = 0;
+  for (let lane = 0; lane < taken[0]!.from.window.lanes.count && slot < slots.end; lane++) {
+    for (const { from, ...positions } of taken) {
+      const { lanes } = from.window;
+      const { first, end } = lanes.within(lane, positions);
+      const before = slot;
+      if (from.bad.size === 0) slot += end - first;
+      if (from.bad.size === 0 && (slot <= slots.first || before >= slots.end)) continue;
+      const missing: number[] = [];
+      const isThere = from.own.first <= lanes.start(lane) && lanes.start(lane + 1) <= from.own.end;
+      slot = before;
+      for (const row of lanes.rows(lane).subarray(first, end)) {
+        if (from.bad.has(row)) continue;
+        if (slot >= slots.first && slot < slots.end) {
+          chosen[slot - slots.first] = from.at + row;
+          if (!isThere && !from.fetched.has(row)) missing.push(row);
+        }
+        slot++;
+      }
+      if (missing.length > 0) elsewhere.set(from, [...(elsewhere.get(from) ?? []), ...missing]);
+    }
+  }
+  return { chosen, elsewhere };
 }
 
 function tooManyBad(source: Source, skipped: number): SaettaError {
@@ -152,139 +184,4 @@ function tooManyBad(source: Source, skipped: number): SaettaError {
       mend: "look at the file with saetta inspect",
     },
   );
-}
-
-/** Blocks whose reads are under way at once. */
-const AHEAD = 8;
-
-/** So many bytes are brought over at a time, while others are read. */
-const PIECE = 8 * 1024 * 1024;
-
-/** A block on its way to row `at` of memory. */
-interface Block {
-  readonly at: number;
-  readonly rows: number;
-  readonly read: Promise<void>;
-}
-
-class WindowReader {
-  readonly #source: Source;
-  readonly #order: RowOrder;
-  readonly #ring: Ring;
-  readonly #nonFinite: NonFinite;
-  readonly #signal: AbortSignal;
-  /**
-   * Memory of a window, which is used for one after the other, and of blocks of which rows are
-   * excluded.
-   */
-  #memory: Uint8Array<ArrayBuffer> | undefined;
-  readonly #aside: (Uint8Array | undefined)[] = [];
-
-  constructor(source: Source, order: RowOrder, ring: Ring, nonFinite: NonFinite, signal: AbortSignal) {
-    this.#source = source;
-    this.#order = order;
-    this.#ring = ring;
-    this.#nonFinite = nonFinite;
-    this.#signal = signal;
-  }
-
-  async load(epoch: number, row: number, before?: Loaded): Promise<Loaded> {
-    const window = this.#order.window(epoch, row);
-    if (before !== undefined && before.window.key === window.key)
-      return { epoch, window, at: before.at, bad: before.bad };
-    // The other half of the ring; a window of which nothing is used gives up its own.
-    const half = this.#order.windowRows;
-    const at = before === undefined ? 0 : isBarren(before) ? before.at : half - before.at;
-    const rowBytes = bytesPerRow(this.#source);
-    this.#memory ??= this.#ring.memory(half * rowBytes);
-    const memory = this.#memory;
-    const blocks: Block[] = [];
-    const pieces: Promise<readonly number[]>[] = [];
-    const leftOut: number[] = [];
-    /** Rows that a read has been begun for, and that are on their way to the ring. */
-    let [begun, brought] = [0, 0];
-    let ended: number | undefined;
-    const bring = (end: number) => {
-      const [first, bytes] = [brought, memory.subarray(brought * rowBytes, end * rowBytes)];
-      if (bytes.length === 0) return;
-      for (const row of this.#source.leftOut?.(bytes, end - first) ?? []) leftOut.push(first + row);
-      pieces.push(this.#ring.bring(at + first, bytes).then((found) => found.map((row) => first + row)));
-      brought = end;
-    };
-    try {
-      for (let i = 0; i < window.blocks.length; i++) {
-        // Several reads are under way while one block is waited for; a stream is read in order.
-        const ahead = this.#source.stream === undefined ? AHEAD : 1;
-        for (const range of window.blocks.slice(blocks.length, i + ahead)) {
-          const block = this.#begin(range, memory, begun, blocks.length % AHEAD);
-          block.read.catch(() => undefined); // reported when its turn comes
-          blocks.push(block);
-          begun += block.rows;
-        }
-        const { at: begin, rows, read } = blocks[i]!;
-        const there = await read.then(() => rows, rowsBeforeTheEnd);
-        if (there < rows) {
-          ended = begin + there;
-          break;
-        }
-        if ((begin + rows - brought) * rowBytes >= PIECE) bring(begin + rows);
-      }
-      bring(ended ?? begun);
-      const bad = (await Promise.all(pieces)).flat();
-      if (bad.length > 0 && this.#nonFinite === "stop")
-        throw notFinite(this.#source, this.#rowOf(window, blocks, Math.min(...bad)));
-      if (this.#order.windows === 1) this.#memory = undefined; // it is not read again
-      const loaded = { epoch, window, at, bad: new Set([...bad, ...leftOut]) };
-      // Rows of a stream keep their order.
-      const rows = window.rows.subarray(0, ended);
-      return ended === undefined ? loaded : { ...loaded, window: { ...window, rows }, ends: true };
-    } finally {
-      await Promise.allSettled([...blocks.map(({ read }) => read), ...pieces]);
-    }
-  }
-
-  /** Begins to read a block, whose rows that are not excluded go to row `at` of memory. */
-  #begin({ first, count }: Range, memory: Uint8Array, at: number, slot: number): Block {
-    const rowBytes = bytesPerRow(this.#source);
-    const runs = this.#order.visited(first, count);
-    const rows = runs.reduce((sum, run) => sum + run.count, 0);
-    if (rows === count) {
-      const read = this.#source.read(
-        first,
-        count,
-        memory.subarray(at * rowBytes, (at + count) * rowBytes),
-        this.#signal,
-      );
-      return { at, rows, read };
-    }
-    const aside = this.#aside[slot];
-    const whole = aside !== undefined && aside.length >= count * rowBytes ? aside : new Uint8Array(count * rowBytes);
-    this.#aside[slot] = whole;
-    const read = this.#source.read(first, count, whole, this.#signal).then(() => {
-      let to = at;
-      for (const run of runs) {
-        const from = (run.first - first) * rowBytes;
-        memory.set(whole.subarray(from, from + run.count * rowBytes), to * rowBytes);
-        to += run.count;
-      }
-    });
-    return { at, rows, read };
-  }
-
-  /** The row of the file that stands at row `at` of a window's memory. */
-  #rowOf(window: Window, blocks: readonly Block[], at: number): number {
-    const i = blocks.findIndex((block) => at < block.at + block.rows);
-    let row = window.blocks[i]!.first;
-    for (let left = at - blocks[i]!.at; left > 0 || this.#order.isExcluded(row); row++)
-      if (!this.#order.isExcluded(row)) left--;
-    return row;
-  }
-}
-
-/** The error for a row that holds NaN or Inf, where such rows stop the run. */
-export function notFinite(source: Source, row: number): SaettaError {
-  return new SaettaError("holds NaN or Inf", {
-    where: source.locate(row),
-    mend: "mend the file, or pass --non-finite skip to leave such rows out and count them",
-  });
 }

@@ -15,7 +15,7 @@ function rowsOf(order: RowOrder, epoch: number): number[] {
     const inMemory = window.blocks.flatMap(({ first, count }) =>
       order.visited(first, count).flatMap((run) => Array.from({ length: run.count }, (_, i) => run.first + i)),
     );
-    rows.push(...Array.from(window.rows, (row) => inMemory[row]!));
+    rows.push(...Array.from(window.lanes.inOrder(), (row) => inMemory[row]!));
   }
   return rows;
 }

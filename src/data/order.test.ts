@@ -32,8 +32,8 @@ function rowsFrom(order: Order, epoch: number, position: number): number[] {
   const memory = window.blocks
     .flatMap(({ first, count }) => Array.from({ length: count }, (_, i) => first + i))
     .filter((row) => !order.isExcluded(row));
-  expect(memory.length).toBe(window.rows.length);
-  return Array.from(window.rows.subarray(position - window.position), (row) => memory[row]!);
+  expect(memory.length).toBe(window.lanes.size);
+  return Array.from(window.lanes.inOrder().subarray(position - window.position), (row) => memory[row]!);
 }
 
 function epochOf(order: Order, epoch: number): number[] {
@@ -114,9 +114,9 @@ describe("the order of rows", () => {
         for (let position = 0; position < order.rowsPerEpoch; windows++) {
           const window = order.window(epoch, position);
           expect(window.position).toBe(position);
-          expect(window.rows.length).toBeGreaterThanOrEqual(Math.min(batch, order.rowsPerEpoch));
-          expect(window.rows.length).toBeLessThanOrEqual(order.windowRows);
-          position += window.rows.length;
+          expect(window.lanes.size).toBeGreaterThanOrEqual(Math.min(batch, order.rowsPerEpoch));
+          expect(window.lanes.size).toBeLessThanOrEqual(order.windowRows);
+          position += window.lanes.size;
         }
         expect(windows).toBe(order.windows);
       }
@@ -127,21 +127,21 @@ describe("the order of rows", () => {
   it("reads whole grains of neighbouring rows", () => {
     const order = small(1000, { grain: 6, blockBytes: 20 * ROW_BYTES });
     for (let position = 0; position < 1000; ) {
-      const { blocks, rows } = order.window(0, position);
+      const { blocks, lanes } = order.window(0, position);
       for (const { first, count } of blocks) {
         expect(first % 6).toBe(0);
         if (first + count !== 1000) expect(count).toBe(18);
       }
-      position += rows.length;
+      position += lanes.size;
     }
   });
 
   it("never reads a block of which no row is visited", () => {
     const order = small(1000, { excluded: (row) => row >= 200 && row < 600 });
     for (let position = 0; position < order.rowsPerEpoch; ) {
-      const { blocks, rows } = order.window(0, position);
+      const { blocks, lanes } = order.window(0, position);
       expect(blocks.filter(({ first }) => first >= 200 && first < 600)).toEqual([]);
-      position += rows.length;
+      position += lanes.size;
     }
   });
 
@@ -187,8 +187,8 @@ describe("a stream", () => {
           expect(first).toBe(next);
           next += count;
         }
-        expect(Array.from(window.rows)).not.toEqual(Array.from(window.rows.keys()));
-        position += window.rows.length;
+        expect(Array.from(window.lanes.inOrder())).not.toEqual(upTo(window.lanes.size));
+        position += window.lanes.size;
       }
       expect(next).toBe(rows);
     }

@@ -4,12 +4,13 @@
  *
  * The file is cut into blocks of neighbouring rows, which a disk reads at full speed. Each epoch
  * permutes the blocks, groups them into windows that fit in memory, and permutes the rows of each
- * window: a batch mixes rows of some hundred places of the file, and a file smaller than a window
- * is shuffled whole. Excluded rows are squeezed out of a window as it is read.
+ * window (`lanes.ts`): a batch mixes rows of some hundred places of the file, and a file smaller
+ * than a window is mixed whole. Excluded rows are squeezed out of a window as it is read.
  */
 
 import { PURPOSE, Rng } from "../util/rng.ts";
 import { type Range, without } from "./holdout.ts";
+import { Lanes } from "./lanes.ts";
 import type { RowSet } from "./mask.ts";
 import type { Source } from "./source.ts";
 
@@ -27,15 +28,20 @@ export interface Geometry {
   readonly stream?: Source["stream"];
 }
 
+/** Neighbouring rows of the file, of which `visited` are not excluded. */
+export interface Block extends Range {
+  readonly visited: number;
+}
+
 /** A part of an epoch that is in memory at once. */
 export interface Window {
   /** Two windows with the same key hold the same rows in the same places. */
   readonly key: string;
   /** What to read; the rows that are not excluded lie in memory in this order. */
-  readonly blocks: readonly Range[];
-  /** The rows of memory, 0 .. size - 1, in the order of the epoch. */
-  readonly rows: Uint32Array;
-  /** The position in the epoch of rows[0]. */
+  readonly blocks: readonly Block[];
+  /** The rows of memory in the order of the epoch. */
+  readonly lanes: Lanes;
+  /** The position in the epoch of the first row of the order. */
   readonly position: number;
 }
 
@@ -47,6 +53,8 @@ export interface OrderOptions {
    * two.
    */
   readonly batch: number;
+  /** Lanes of a shuffled window; default: 1, as in runs of earlier versions. */
+  readonly lanes?: number;
   /** Bytes that a block and a window hold at least, where the file has as many. */
   readonly blockBytes?: number;
   readonly windowBytes?: number;
@@ -130,13 +138,18 @@ export class Order implements RowOrder {
     while (starts[w + 1]!.position <= position) w++;
     const begin = starts[w]!;
     const end = starts[w + 1]!;
-    const rows = new Uint32Array(end.position - begin.position);
-    for (let row = 0; row < rows.length; row++) rows[row] = row;
-    if (this.#options.shuffle) new Rng(this.#options.seed, PURPOSE.order, epoch, w + 1).shuffle(rows);
+    const { seed, shuffle, lanes = 1 } = this.#options;
+    const count = shuffle ? lanes : 1;
+    const shuffleLane = (rows: Uint32Array, lane: number) => {
+      if (shuffle) new Rng(seed, PURPOSE.order, epoch, w + 1, ...(count === 1 ? [] : [lane])).shuffle(rows);
+    };
     return {
       key: this.windows === 1 ? "all" : `${epoch}.${w}`,
-      blocks: Array.from(blocks.subarray(begin.block, end.block), (block) => this.#range(block)),
-      rows,
+      blocks: Array.from(blocks.subarray(begin.block, end.block), (block) => ({
+        ...this.#range(block),
+        visited: this.#visited[block]!,
+      })),
+      lanes: new Lanes(end.position - begin.position, count, begin.position, shuffleLane),
       position: begin.position,
     };
   }

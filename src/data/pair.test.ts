@@ -189,7 +189,7 @@ describe("the pipeline on pairs", () => {
       },
     };
     const left = () => Math.min(8, wanted - seen.length);
-    for await (const { rows } of batches(chosen, order, places, "stop", START, left)) {
+    for await (const { rows } of batches({ source: chosen, order, ring: places, nonFinite: "stop" }, START, left)) {
       for (const row of rows) {
         const values = float32Of(ring.slice(row * rowBytes, (row + 1) * rowBytes));
         seen.push([...values]);

@@ -97,7 +97,9 @@ export function resumedOptions(
   );
   return {
     options: { ...asked, ...changed },
-    record: begun ? { ...record, derived, appended } : { steps: undefined, legs: [], appended: [], derived },
+    record: begun
+      ? { ...record, derived, appended }
+      : { steps: undefined, legs: [], appended: [], derived, lanes: record.lanes },
   };
 }
 

@@ -1,11 +1,11 @@
 /** THE LOOP. Everything else in this folder prepares it or tells of it. */
 
-import { type Batch, batches, type Ring } from "../data/batches.ts";
+import type { Collective } from "../collective/collective.ts";
+import { type Batch, batches, type Ring, type Share } from "../data/batches.ts";
 import type { Engine, Hyper, Tensor } from "../engine/engine.ts";
 import { SaettaError } from "../util/errors.ts";
 import { macrotask } from "../util/macrotask.ts";
 import type { RunPlan } from "./plan.ts";
-import { rowsOfReplica } from "./rank-shard.ts";
 import { type HeldOut, readStepMetrics, type StepMetrics } from "./report.ts";
 import { learningRate, type Schedule } from "./schedule.ts";
 import type { Progress, StartState } from "./start-state.ts";
@@ -88,17 +88,23 @@ export async function trainLoop({
   let skippedInARow = 0;
   try {
     const reading = alone ? signal : undefined;
-    const read = () => batches(source, order, ringOf(engine, ring), config.nonFinite, progress.position, size, reading);
+    const { nonFinite } = config;
+    const share = shareOf(collective, config.batch);
+    const read = () =>
+      batches({ source, order, ring: ringOf(engine, ring), nonFinite }, progress.position, size, {
+        signal: reading,
+        share,
+      });
     for await (const batch of feed?.(size) ?? read()) {
-      const rows = batch.rows.length;
-      const own = rowsOfReplica(shard.grid, rows);
-      if (ops?.rows !== own.end - own.first) {
+      const rows = batch.size;
+      const own = batch.rows.length;
+      if (ops?.rows !== own) {
         if (before !== undefined) agreed = (await settled(before)) || agreed;
         before = undefined;
         ops?.close();
         ops = createTrainStep(engine, {
           shard,
-          rows: own.end - own.first,
+          rows: own,
           most: Math.ceil(rows / shard.grid.replicas),
           normalization,
           target: start.targetNormalization,
@@ -110,8 +116,7 @@ export async function trainLoop({
       progress = { step: step + 1, tokens: progress.tokens + rows, position: batch.next };
       const due = observers.filter((each) => each.due(progress.step, progress.step === schedule.steps));
       const reads = due.some((each) => each.reads);
-      const queue = (of: TrainStep) =>
-        of.run(state, ring, batch.rows.subarray(own.first, own.end), hyper, reads, signal.aborted);
+      const queue = (of: TrainStep) => of.run(state, ring, batch.rows, hyper, reads, signal.aborted);
       queue(ops);
       // One step is in flight while the next batch is prepared; a bad one is found then, and has
       // changed nothing.
@@ -181,6 +186,13 @@ interface QueuedStep {
 
 export function ringOf(engine: Engine, ring: Tensor): Ring {
   return { memory: (bytes) => engine.hostMemory(bytes), bring: (at, bytes) => engine.upload(ring, bytes, at) };
+}
+
+/** The part of the batches that this rank trains on. */
+function shareOf({ grid, exchange }: Collective, batch: number): Share | undefined {
+  if (grid.replicas === 1) return undefined;
+  const agree = async (values: readonly number[]) => (await exchange(values, "rows")).flat();
+  return { replica: grid.replica, replicas: grid.replicas, batch, agree };
 }
 
 /** Training went where it cannot continue from. */

@@ -18,6 +18,7 @@ import { ringRows } from "../data/batches.ts";
 import { type Choice, chooseRows, leavingOut } from "../data/choose.ts";
 import { orderOf } from "../data/epochs.ts";
 import { countRows } from "../data/holdout.ts";
+import { lanesFor } from "../data/lanes.ts";
 import { keepingHead } from "../data/rows-source.ts";
 import { bytesPerRow, rowWidth, type Source } from "../data/source.ts";
 import type { Engine, Hyper, Normalization } from "../engine/engine.ts";
@@ -76,18 +77,18 @@ export async function planRun(
   wanted: FoundOptions,
   collective: Collective,
   { onNote }: RunContext,
-  before: PlannedRecord = { ...NO_RECORD, derived: derivedOptions(wanted) },
+  before?: PlannedRecord,
   shared?: PlannedBefore,
 ): Promise<RunPlan> {
   const { grid } = collective;
+  const { appended } = before ?? NO_RECORD;
   if (grid.size > 1 && given.stream !== undefined)
     throw new UsageError("rows of a program cannot be trained on by several ranks");
   const noteOnce = shared?.rows === undefined ? onNote : () => undefined;
   for (const note of given.notes ?? []) noteOnce(note);
   const once = given.stream === "once";
   const asked = excludable(given, once ? inOnePass(wanted, given) : wanted, noteOnce);
-  const { source, choice } =
-    shared?.rows ?? (await choose(given, { ...asked, normLimit: wanted.normLimit }, before.appended));
+  const { source, choice } = shared?.rows ?? (await choose(given, { ...asked, normLimit: wanted.normLimit }, appended));
   const rowsPerEpoch = source.rows - choice.untrained.size;
   if (rowsPerEpoch === 0)
     throw new SaettaError("no row is left to train on", {
@@ -105,11 +106,12 @@ export async function planRun(
   const shard = rankShard(dims, rulesOf(spec), grid, config.capacityFactor);
   const selections = trainingSelections(shard);
   const rowBytes = bytesPerRow(source);
+  const lanes = before?.lanes ?? (config.shuffle && source.stream === undefined ? lanesFor(config.batch) : 1);
   const order = orderOf(
     { rows: source.rows, rowBytes, grain: source.grain, stream: source.stream },
     choice.untrained,
-    source.computed === undefined ? config : { ...config, windowBytes: COMPUTED_WINDOW },
-    before.appended,
+    { ...config, lanes, ...(source.computed === undefined ? {} : { windowBytes: COMPUTED_WINDOW }) },
+    appended,
   );
   const budget = budgetRows(config, rowsPerEpoch);
   if (once && budget > rowsPerEpoch) throw notTwice(`trained on for ${budget} rows, being ${rowsPerEpoch}`);
@@ -146,7 +148,7 @@ export async function planRun(
     throw error;
   }
   const steps = totalSteps(budget, config.batch, config.dropLast);
-  const record = { ...before, steps };
+  const record = { ...(before ?? { ...NO_RECORD, derived: derivedOptions(wanted) }), lanes, steps };
   const numbers = (step: number, rows: number) =>
     architectureNamed(spec.architecture).stepHyper?.(config, { step, steps, rows }) ?? {};
   return {

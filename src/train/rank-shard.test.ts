@@ -1,9 +1,9 @@
 import { describe, expect, it } from "vitest";
-import { type Collective, type Grid, gridOf } from "../collective/collective.ts";
+import { type Collective, type Grid, gridOf, rowsOfReplica } from "../collective/collective.ts";
 import { solo } from "../collective/solo.ts";
 import { rulesOf } from "../sae/architectures/index.ts";
 import { autoencoderDims } from "../sae/dims.ts";
-import { checkBatch, fromFirst, rankShard, rowsOfReplica, sumOverShards } from "./rank-shard.ts";
+import { checkBatch, fromFirst, rankShard, sumOverShards } from "./rank-shard.ts";
 
 const WHOLE = autoencoderDims(5, 96);
 const shardOf = (grid?: Grid, capacityFactor?: number) =>

@@ -96,17 +96,6 @@ function slotsOfShard(rule: Rule, n: number, shards: number, capacityFactor: num
 }
 
 /**
- * The rows of a batch that this rank's replica trains on: a part of neighbours, so that the order
- * of all rows is the same for any number of replicas.
- */
-export function rowsOfReplica(
-  { replicas, replica }: Grid,
-  rows: number,
-): { readonly first: number; readonly end: number } {
-  return { first: Math.floor((replica * rows) / replicas), end: Math.floor(((replica + 1) * rows) / replicas) };
-}
-
-/**
  * Throws UsageError with the numbers when a batch cannot be shared by the replicas. `last`: rows of
  * the last batch, where it is short.
  */

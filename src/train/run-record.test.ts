@@ -121,6 +121,7 @@ describe("the record", () => {
       steps: 20,
       legs: [{ from: 10, before: 10, rise: 2 }],
       appended: [{ rows: 640, grain: 32, epoch: 2 }],
+      lanes: 64,
       data: ["../a.h5"],
       target: ["../b.h5", "../c.h5"],
     };

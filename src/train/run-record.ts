@@ -20,6 +20,11 @@ export interface RunRecord {
   readonly steps: number | undefined;
   readonly legs: readonly Leg[];
   readonly appended: readonly Appended[];
+  /**
+   * Lanes of the order of the rows (data/lanes.ts); 1 in runs of earlier versions, which keep
+   * their order.
+   */
+  readonly lanes: number;
   /** The data files as paths relative to the run folder, in the order of `data`. */
   readonly data: readonly string[];
   /** The files of the targets, likewise. */
@@ -30,15 +35,19 @@ export interface RunRecord {
 export type PlannedRecord = Omit<RunRecord, "data" | "target">;
 
 /** What is not there. */
-export const NO_RECORD: RunRecord = { derived: [], steps: undefined, legs: [], appended: [], data: [], target: [] };
+export const NO_RECORD: RunRecord = {
+  ...{ derived: [], steps: undefined, legs: [], appended: [], data: [], target: [] },
+  lanes: 1,
+};
 
 /** The record as JSON; lists with nothing in them are left out. */
-export function recordToJson({ derived, steps, legs, appended, data, target }: RunRecord): Json {
+export function recordToJson({ derived, steps, legs, appended, lanes, data, target }: RunRecord): Json {
   const named = {
     data,
     target,
     steps,
     derived,
+    lanes,
     legs: legs.map(({ from, before, rise }) => ({ from, before, rise })),
     appended: appended.map(({ rows, grain, epoch }) => ({ rows, grain, epoch })),
   };
@@ -72,6 +81,7 @@ export function recordFromJson(json: Json | undefined, where: string): RunRecord
       const part = new Fields(value, "an entry of appended", where);
       return { rows: part.integer("rows", 1), grain: part.integer("grain", 1), epoch: part.integer("epoch", 1) };
     }),
+    lanes: run.has("lanes") ? run.integer("lanes", 1) : 1,
     data: texts("data"),
     target: texts("target"),
   };

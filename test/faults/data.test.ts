@@ -102,10 +102,7 @@ async function visited(source: Source, order: Order, sizes: readonly number[]): 
     },
   };
   for await (const { rows } of batches(
-    source,
-    order,
-    held,
-    "stop",
+    { source, order, ring: held, nonFinite: "stop" },
     START,
     () => left.shift() ?? 0,
   ) as AsyncIterable<Batch>) {

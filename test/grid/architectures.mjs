@@ -1,12 +1,13 @@
 // Twenty training steps of each architecture, small, on rows that all ranks draw, each rank on its
 // part. Kept: the metrics of every step, and what the parameters are at the end.
 
+import { rowsOfReplica } from "../../dist/collective/collective.js";
 import { architectureNamed, rulesOf } from "../../dist/sae/architectures/index.js";
 import { paramNames } from "../../dist/sae/description.js";
 import { autoencoderDims, transcoderDims } from "../../dist/sae/dims.js";
 import { NO_NORMALIZATION } from "../../dist/sae/math.js";
 import { PARAMS, paramEntries } from "../../dist/sae/params.js";
-import { rankShard, rowsOfReplica } from "../../dist/train/rank-shard.js";
+import { rankShard } from "../../dist/train/rank-shard.js";
 import { readStepMetrics } from "../../dist/train/report.js";
 import { allocState, readReals, shareState, writeReals } from "../../dist/train/state.js";
 import { createTrainStep } from "../../dist/train/step.js";

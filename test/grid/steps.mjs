@@ -1,9 +1,10 @@
 // A hundred training steps (unless otherwise asked for) of a small autoencoder on rows that all
 // ranks draw, each rank on its part. Kept of every step: what was selected, and the losses.
 
+import { rowsOfReplica } from "../../dist/collective/collective.js";
 import { paramsOf, rulesOf } from "../../dist/sae/architectures/index.js";
 import { autoencoderDims } from "../../dist/sae/dims.js";
-import { rankShard, rowsOfReplica } from "../../dist/train/rank-shard.js";
+import { rankShard } from "../../dist/train/rank-shard.js";
 import { readStepMetrics } from "../../dist/train/report.js";
 import { allocState, shareState, startParams } from "../../dist/train/state.js";
 import { createTrainStep } from "../../dist/train/step.js";

@@ -31,7 +31,8 @@ async function take({ feed }: Seat, most: number): Promise<Batch[]> {
 async function alone(most: number): Promise<Batch[]> {
   const found: Batch[] = [];
   const size = () => (found.length < most ? BATCH : 0);
-  for await (const batch of batches(memorySource(VALUES, D), order, ring, "stop", START, size)) found.push(batch);
+  for await (const batch of batches({ source: memorySource(VALUES, D), order, ring, nonFinite: "stop" }, START, size))
+    found.push(batch);
   return found;
 }
 

@@ -110,7 +110,7 @@ export class BatchFeed {
       this.#answer(members, ({ resolve }) => resolve(undefined));
       return;
     }
-    this.#at = tokens + batch.rows.length;
+    this.#at = tokens + batch.size;
     for (const member of here) {
       member.tokens = this.#at;
       member.position = batch.next;
@@ -122,7 +122,7 @@ export class BatchFeed {
     const { source, order, ring, nonFinite, signal } = this.#options;
     if (this.#reading === undefined || this.#at !== tokens) {
       await this.#reading?.return();
-      this.#reading = batches(source, order, ring, nonFinite, position, () => this.#rows, signal);
+      this.#reading = batches({ source, order, ring, nonFinite }, position, () => this.#rows, { signal });
     }
     this.#rows = waits!.rows;
     const { value } = await this.#reading.next();
