@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { writeActivations } from "../../test/support/activations.ts";
-import { learnableRows } from "../../test/support/memory-source.ts";
+import { learnableRows, memorySource } from "../../test/support/memory-source.ts";
 import { evalData } from "../commands/eval-data.ts";
 import { openSource } from "../data/open.ts";
 import { findSae } from "../inference/weights.ts";
@@ -111,6 +111,37 @@ describe("a run finds its data", () => {
     const { source, ranges } = await evalData(sae, [], {}, { moved: [join(project, "data", "acts.h5")] });
     await source.close();
     expect(ranges.reduce((sum, { count }) => sum + count, 0)).toBeLessThan(640);
+  });
+});
+
+describe("the order of a run", () => {
+  const lanesOf = async (dir: string) => (await readRunConfig(dir)).record.lanes;
+
+  it("has lanes, and stays without them in a run of an earlier version", async () => {
+    const source = memorySource(learnableRows(640, 8, 12), 8);
+    const options = { engine: "reference", latents: 24, k: 3, batch: 32, tokens: 640, logEvery: 1 } as const;
+    const first = join(root, "lanes");
+    await (await train(source, { ...options, out: first })).finished;
+    expect(await lanesOf(first)).toBe(32);
+
+    // An earlier version has written no lanes.
+    const earlier = join(root, "earlier");
+    await cp(first, earlier, { recursive: true });
+    const path = join(earlier, "config.json");
+    const config = JSON.parse(await readFile(path, "utf8"));
+    delete config.run.lanes;
+    await writeFile(path, JSON.stringify(config));
+    const losses = async (dir: string) => {
+      const run = await resume(dir, { data: source, tokens: 960 });
+      const found: number[] = [];
+      for await (const { loss } of run) found.push(loss as number);
+      await run.finished;
+      return found;
+    };
+    const [now, then] = [await losses(first), await losses(earlier)];
+    expect([await lanesOf(first), await lanesOf(earlier)]).toEqual([32, 1]);
+    expect(now.length).toBeGreaterThan(0);
+    expect(now.at(-1)).not.toBe(then.at(-1));
   });
 });
 

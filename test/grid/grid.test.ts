@@ -30,6 +30,12 @@ interface Run {
   readonly withoutRow: readonly number[];
 }
 
+interface Reads {
+  readonly losses: readonly number[];
+  readonly read: number;
+  readonly skipped: number;
+}
+
 const GRIDS: readonly GridSize[] = [
   [1, 2],
   [2, 1],
@@ -122,6 +128,28 @@ describe.skipIf(why !== undefined)(`ranks under Open MPI${why === undefined ? ""
       for (const cases of Object.values(found)) {
         expect(Object.keys(cases).length).toBeGreaterThan(5);
         for (const [name, result] of Object.entries(cases)) expect(`${name}: ${result}`).toBe(`${name}: ok`);
+      }
+    }
+  });
+
+  it.each([
+    "stop",
+    "skip",
+  ])("replicas read their part of the rows, and train on those of one (%s)", async (nonFinite) => {
+    const found = async (grid: GridSize) =>
+      (await work<Reads>(`reads:${nonFinite}`, "reference,cpu", grid)).flatMap((rank) => Object.entries(rank));
+    const alone = new Map(await found([1, 1]));
+    const grids = { stop: ["1 2", "1 4", "2 2"], skip: ["1 3"] }[nonFinite] ?? [];
+    for (const grid of grids) {
+      const [shards = 1, replicas = 1] = grid.split(" ").map(Number);
+      for (const [engine, { losses, read, skipped }] of await found([shards, replicas])) {
+        const one = alone.get(engine)!;
+        expect(skipped).toBe(one.skipped);
+        expect(losses).toHaveLength(one.losses.length);
+        const allowed = engine === "reference" ? 1e-9 : 1e-4;
+        for (const [step, loss] of losses.entries()) expect(Math.abs(loss - one.losses[step]!)).toBeLessThan(allowed);
+        // Within a block of 8 rows for each of 12 windows, and what comes from other lanes.
+        expect(Math.abs(read - one.read / replicas)).toBeLessThan(12 * 8 * 24 + (nonFinite === "skip" ? 500 * 24 : 0));
       }
     }
   });
