@@ -67,7 +67,7 @@ const AHEAD = 8;
 /** So many bytes are brought over at a time, while others are read. */
 const PIECE = 8 * 1024 * 1024;
 
-/** Runs of rows between excluded ones are read one by one from so many bytes each on, on average. */
+/** Runs between excluded rows are read one by one where they have so many bytes on average. */
 const RUN = 32 * 1024;
 
 /** Runs of rows that go to rows [at, at + rows) of the window's memory. */

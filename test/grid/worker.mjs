@@ -1,5 +1,6 @@
 // One rank of a test, started by mpirun (or alone): node worker.mjs
-// cases|steps|variants:JSON|architectures|operations|reads:stop|reads:skip ENGINES SHARDS REPLICAS OUT; writes what it
+// cases|steps|variants:JSON|architectures|operations|reads:stop|reads:skip
+// ENGINES SHARDS REPLICAS OUT; writes what it
 // finds into OUT/rank-N.json.
 
 import { writeFileSync } from "node:fs";
