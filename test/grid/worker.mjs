@@ -1,7 +1,6 @@
 // One rank of a test, started by mpirun (or alone): node worker.mjs
 // cases|steps|variants:JSON|architectures|operations|reads:stop|reads:skip
-// ENGINES SHARDS REPLICAS OUT; writes what it
-// finds into OUT/rank-N.json.
+// ENGINES SHARDS REPLICAS OUT; writes what it finds into OUT/rank-N.json.
 
 import { writeFileSync } from "node:fs";
 import { join as joinPath } from "node:path";
