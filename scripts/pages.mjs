@@ -21,18 +21,18 @@ const OUTPUT = {
 };
 
 /**
- * The one script and the one style sheet that stand in a report; whoever passes a report on passes
- * preact on.
+ * The one script and the one style sheet that stand in a page that is one file; who passes such
+ * a page on passes preact on.
  */
-const REPORT = {
-  input: "src/explorer/page/static.ts",
+const oneFile = (input, name) => ({
+  input,
   output: {
     format: "iife",
-    entryFileNames: "static.js",
-    assetFileNames: "static[extname]",
+    entryFileNames: `${name}.js`,
+    assetFileNames: `${name}[extname]`,
     postBanner: `/*! Holds preact. ${readFileSync(new URL("../node_modules/preact/LICENSE", import.meta.url), "utf8").trim()} */`,
   },
-};
+});
 
 const PAGES = [
   {
@@ -44,7 +44,22 @@ const PAGES = [
   {
     ...COMMON,
     publicDir: false,
-    build: { ...OUTPUT, outDir: "dist/explorer/page", cssCodeSplit: false, rolldownOptions: REPORT },
+    build: {
+      ...OUTPUT,
+      outDir: "dist/explorer/page",
+      cssCodeSplit: false,
+      rolldownOptions: oneFile("src/explorer/page/static.ts", "static"),
+    },
+  },
+  {
+    ...COMMON,
+    publicDir: false,
+    build: {
+      ...OUTPUT,
+      outDir: "dist/explorer/compare",
+      cssCodeSplit: false,
+      rolldownOptions: oneFile("src/explorer/page/compare.tsx", "compare"),
+    },
   },
 ];
 

@@ -76,6 +76,11 @@ const COMMANDS: readonly Entry[] = [
     load: async () => (await import("./commands/label.ts")).labelCommand,
   },
   {
+    name: "compare",
+    summary: "which latents of two autoencoders are the same",
+    load: async () => (await import("./commands/compare.ts")).compareCommand,
+  },
+  {
     name: "inspect",
     summary: "say what a file or folder is",
     load: async () => (await import("./commands/inspect.ts")).inspectCommand,

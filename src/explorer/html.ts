@@ -1,6 +1,6 @@
 /**
- * A features file as one HTML file that needs nothing else: opened from disk or served from
- * anywhere, it asks for nothing.
+ * A features file, or a comparison, as one HTML file that needs nothing else: opened from disk or
+ * served from anywhere, it asks for nothing.
  */
 
 import { createHash } from "node:crypto";
@@ -9,10 +9,13 @@ import { deflateRawSync } from "node:zlib";
 import { atomicWrite } from "../util/atomic-write.ts";
 import { SaettaError } from "../util/errors.ts";
 import type { FeatureFile } from "./open.ts";
+import type { Comparison, Side } from "./shared/comparison.ts";
+import type { LatentName } from "./shared/format.ts";
 import { LABELS_CHUNK, type Label } from "./shared/labels.ts";
 
-/** Where the build puts static.js and static.css. */
+/** Where the build puts the script and the style of each page. */
 const ASSETS = new URL("./page/", import.meta.url);
+const COMPARISON_ASSETS = new URL("./compare/", import.meta.url);
 
 export interface HtmlOptions {
   /** Names and notes as they are now; default: none. */
@@ -21,25 +24,52 @@ export interface HtmlOptions {
   readonly assets?: URL;
 }
 
-/**
- * Writes the page to `out`, aside and then renamed. Its policy lets it run its own script and use
- * its own style, and nothing else: no request, no frame, no form. Throws SaettaError when it cannot
- * be written.
- */
+/** The page of a features file. Throws SaettaError when it cannot be written. */
 export async function writeHtml(
   features: FeatureFile,
   out: string,
   { labels = new Map(), assets = ASSETS }: HtmlOptions = {},
 ): Promise<void> {
-  const [script, style] = await Promise.all([asset("static.js", assets), asset("static.css", assets)]);
+  const { summary, chunks } = features.index;
+  const page = { title: `Features of ${summary.title}`, script: "static.js", style: "static.css" };
+  await writePage(out, page, assets, async (chunk) => {
+    await chunk("index", deflated({ summary }));
+    if (labels.size > 0) await chunk(LABELS_CHUNK, deflated([...labels]));
+    for (const name of Object.keys(chunks)) await chunk(name, await features.read(name));
+  });
+}
+
+/** The page of a comparison. Throws SaettaError when it cannot be written. */
+export async function writeComparisonHtml(
+  comparison: Comparison,
+  names: Readonly<Record<Side, readonly LatentName[]>>,
+  out: string,
+  assets = COMPARISON_ASSETS,
+): Promise<void> {
+  const title = `${comparison.names.a} and ${comparison.names.b}`;
+  await writePage(out, { title, script: "compare.js", style: "compare.css" }, assets, async (chunk) => {
+    await chunk("comparison", deflated(comparison));
+    await chunk("names", deflated(names));
+  });
+}
+
+const deflated = (value: unknown) => deflateRawSync(JSON.stringify(value), { level: 9 });
+
+/**
+ * Writes a page to `out`, aside and then renamed; `data` writes its chunks. Its policy lets it run
+ * its own script and use its own style, and nothing else: no request, no frame, no form.
+ */
+async function writePage(
+  out: string,
+  page: { readonly title: string; readonly script: string; readonly style: string },
+  assets: URL,
+  data: (chunk: (name: string, bytes: Uint8Array) => Promise<void>) => Promise<void>,
+): Promise<void> {
+  const [script, style] = await Promise.all([asset(page.script, assets), asset(page.style, assets)]);
   await atomicWrite(out, async (bytes) => {
     const write = (text: string) => bytes(Buffer.from(text));
-    const { summary, chunks } = features.index;
-    await write(head(`Features of ${summary.title}`, script, style));
-    const index = deflateRawSync(JSON.stringify({ summary }), { level: 9 });
-    await write(chunk("index", index));
-    if (labels.size > 0) await write(chunk(LABELS_CHUNK, deflateRawSync(JSON.stringify([...labels]), { level: 9 })));
-    for (const name of Object.keys(chunks)) await write(chunk(name, await features.read(name)));
+    await write(head(page.title, script, style));
+    await data((name, held) => write(chunk(name, held)));
     // After the data, so that all of it is there.
     await write(`<script>${script}</script>\n</body>\n</html>\n`);
   });

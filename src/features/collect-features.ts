@@ -11,6 +11,7 @@ import type { Sae } from "../inference/sae.ts";
 import { type Evaluation, evaluate } from "../metrics/evaluate.ts";
 import { rulesOf } from "../sae/architectures/index.ts";
 import { mayOverflow } from "../sae/rule.ts";
+import { CodeSample, type SampledCodes } from "./code-sample.ts";
 import { describeLatent, type Feature } from "./features.ts";
 import { Profiles } from "./profiles.ts";
 import { RowsInText } from "./row-text.ts";
@@ -35,6 +36,8 @@ export interface CollectOptions {
 export interface CollectedFeatures {
   readonly metrics: Evaluation;
   readonly profiles: Profiles;
+  /** Codes of rows that are evenly spread, in which what fires together is counted. */
+  readonly sample: SampledCodes;
   /** Of each latent, by number. */
   readonly features: readonly Feature[];
 }
@@ -50,12 +53,14 @@ export async function collectFeatures(
   const { n } = sae.dims;
   const { uses = new TokenUses(n) } = options;
   const profiles = new Profiles(n);
+  const sample = new CodeSample(1);
   const total = countRows(ranges);
   let inText = new RowsInText(source, textOf);
   const metrics = await evaluate(sae, source.dtype, rowsOf(source, ranges, nonFinite, sae.rowsAtOnce), {
     async onChunk(chunk, codes) {
       const rows = await inText.next(chunk.numbers);
       profiles.add(rows, codes);
+      sample.add([codes]);
       if (rows.kinds) uses.add(rows.kinds, codes);
       onProgress?.("read", profiles.rows, total);
     },
@@ -65,7 +70,7 @@ export async function collectFeatures(
   for (;;) {
     for (let latent = uses.first; latent < uses.end; latent++)
       features.push(describeLatent(profiles, latent, uses.of(latent), activePerRow(sae, metrics)));
-    if (uses.end === n) return { metrics, profiles, features };
+    if (uses.end === n) return { metrics, profiles, sample: sample.of(0), features };
     uses.startNext();
     inText = new RowsInText(source, textOf);
     let done = 0;

@@ -22,31 +22,56 @@ export interface Nearest {
 const BLOCK = 2048;
 
 /**
- * Compares all decoder rows with each other, a block of rows at a time. That is what an encoder
- * does: the rows, brought to norm 1, are both its inputs and its weights, without biases, and its
- * top count + 1 latents are the row itself and the nearest others. So the engine's product and
- * selection do the work: 2 n^2 d operations, no more memory than the autoencoder.
+ * The rows of `keys` [n,d] that are nearest to each row of `queries` [m,d], by cosine; both of norm
+ * 1. That is what an encoder does whose weights are the keys, without biases, for the queries as
+ * its inputs. So the engine's product and selection do the work, a block of queries at a time: 2 m n
+ * d operations, no more memory than an autoencoder.
  */
-export async function nearestLatents(sae: Sae, count: number, onProgress?: (done: number) => void): Promise<Nearest> {
-  const { dIn: d, n } = sae.dims;
-  const k = Math.min(count + 1, n);
-  const rows = (await sae.parameter("decoder")).slice();
-  unitRows(rows, d);
-  const found: Nearest = { count, latent: new Uint32Array(n * count), cosine: new Float32Array(n * count) };
-  await using comparer = await comparerOf(sae.engine, rows, { d, n, k });
-  for (let first = 0; first < n; first += BLOCK) {
-    const block = rows.subarray(first * d, Math.min(n, first + BLOCK) * d);
+export async function nearestRows(
+  engine: Engine,
+  queries: Float32Array,
+  keys: Float32Array,
+  { d, count }: { readonly d: number; readonly count: number },
+  onProgress?: (done: number) => void,
+): Promise<Nearest> {
+  const [m, n] = [queries.length / d, keys.length / d];
+  const k = Math.min(count, n);
+  const found: Nearest = { count, latent: new Uint32Array(m * count), cosine: new Float32Array(m * count) };
+  await using comparer = await comparerOf(engine, keys, { d, n, k });
+  for (let first = 0; first < m; first += BLOCK) {
+    const block = queries.subarray(first * d, Math.min(m, first + BLOCK) * d);
     const { latent, value } = await comparer.encode(block);
     for (let row = 0; row < block.length / d; row++) {
-      let used = 0;
-      for (let slot = row * k; slot < (row + 1) * k && used < count; slot++) {
-        if (!(value[slot] > 0) || latent[slot] === first + row) continue;
-        found.latent[(first + row) * count + used] = latent[slot];
-        found.cosine[(first + row) * count + used] = Math.min(1, value[slot]);
-        used++;
+      for (let slot = 0; slot < k && value[row * k + slot] > 0; slot++) {
+        found.latent[(first + row) * count + slot] = latent[row * k + slot];
+        found.cosine[(first + row) * count + slot] = Math.min(1, value[row * k + slot]);
       }
     }
-    onProgress?.(Math.min(n, first + BLOCK));
+    onProgress?.(Math.min(m, first + BLOCK));
+  }
+  return found;
+}
+
+/** A copy of the decoder's rows, each of norm 1. */
+export async function decoderDirections(sae: Sae): Promise<Float32Array> {
+  const rows = (await sae.parameter("decoder")).slice();
+  unitRows(rows, sae.dims.dOut);
+  return rows;
+}
+
+/** Compares all decoder rows with each other: a row's nearest others, without the row itself. */
+export async function nearestLatents(sae: Sae, count: number, onProgress?: (done: number) => void): Promise<Nearest> {
+  const { dOut: d, n } = sae.dims;
+  const rows = await decoderDirections(sae);
+  const all = await nearestRows(sae.engine, rows, rows, { d, count: count + 1 }, onProgress);
+  const found: Nearest = { count, latent: new Uint32Array(n * count), cosine: new Float32Array(n * count) };
+  for (let row = 0; row < n; row++) {
+    let used = 0;
+    for (let slot = row * (count + 1); slot < (row + 1) * (count + 1) && used < count; slot++) {
+      if (!(all.cosine[slot] > 0) || all.latent[slot] === row) continue;
+      found.latent[row * count + used] = all.latent[slot];
+      found.cosine[row * count + used++] = all.cosine[slot];
+    }
   }
   return found;
 }

@@ -28,6 +28,7 @@ import type { Evaluation } from "../metrics/evaluate.ts";
 import type { FeatureSummary } from "../run-files/feature-summary.ts";
 import { bytesOf } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
+import type { SampledCodes } from "./code-sample.ts";
 import { activePerRow, collectFeatures } from "./collect-features.ts";
 import type { Feature } from "./features.ts";
 import { BEFORE, type KeptFiring } from "./kept-firings.ts";
@@ -35,6 +36,7 @@ import { type Nearest, nearestLatents } from "./nearest.ts";
 import { PassageTexts } from "./passage-texts.ts";
 import type { Profiles } from "./profiles.ts";
 import { textOfTokens } from "./row-text.ts";
+import { firingTogether } from "./together.ts";
 
 export interface FeatureReportOptions {
   /** The file to write. */
@@ -60,6 +62,7 @@ export type Stage = "read" | "count" | "compare" | "write";
 const STRONGEST_SHOWN = 12;
 const SAMPLES_SHOWN = 2;
 const NEAREST = 8;
+const TOGETHER = 8;
 const EFFECTS = 10;
 const TOKENS = 10;
 /** Tokens that stand for a latent in the list, and are searched. */
@@ -82,7 +85,7 @@ export async function writeFeatureReport(
   refuseWidth(sae, source);
   const chosen = atMost(ranges, maxRows);
   const textOf = tokenizer === undefined ? (token: number) => `⟨${token}⟩` : textOfTokens(tokenizer);
-  const { metrics, profiles, features } = await collectFeatures(sae, source, chosen, {
+  const { metrics, profiles, sample, features } = await collectFeatures(sae, source, chosen, {
     textOf: tokenizer && textOf,
     nonFinite,
     onProgress,
@@ -91,7 +94,7 @@ export async function writeFeatureReport(
   const writer = await FeatureWriter.create(out);
   try {
     const summary = summaryOf(sae, source, metrics, features, options);
-    await writeAll(writer, { sae, source, profiles, features, nearest, textOf, options });
+    await writeAll(writer, { sae, source, profiles, sample, features, nearest, textOf, options });
     await writer.finish(summary);
     return summary;
   } catch (thrown) {
@@ -104,6 +107,7 @@ interface Material {
   readonly sae: Sae;
   readonly source: Source;
   readonly profiles: Profiles;
+  readonly sample: SampledCodes;
   readonly features: readonly Feature[];
   readonly nearest: Nearest;
   readonly textOf: (token: number) => string;
@@ -118,6 +122,7 @@ async function writeAll(writer: FeatureWriter, material: Material): Promise<void
     for (const { number } of shownOf(material.profiles, latent).all) await texts.add(number);
   texts?.join();
   const words: LatentWords[] = [];
+  const together = firingTogether(material.sample, n, TOGETHER);
   const decoder = await sae.parameter("decoder");
   await using unembedding = options.model && (await openUnembedding(options.model, availableParallelism()));
   if (unembedding !== undefined && unembedding.width !== d) {
@@ -139,7 +144,8 @@ async function writeAll(writer: FeatureWriter, material: Material): Promise<void
           effects &&
           unembedding &&
           effects.subarray((latent - first) * unembedding.tokens, (latent - first + 1) * unembedding.tokens);
-        stored.push(await latentOf(material, latent, row, texts));
+        const others = together.next().value ?? [];
+        stored.push({ ...(await latentOf(material, latent, row, texts)), together: others });
         const up = stored.at(-1)?.promoted ?? [];
         const on = features[latent].tokens.slice(0, WORDS);
         words.push({

@@ -115,7 +115,7 @@ describe.skipIf(WHY_NO_CHROMIUM !== undefined)("the page of a report", () => {
       await page.getByRole("searchbox").focus();
       await page.keyboard.type("#37");
       await page.getByText("1 latent", { exact: true }).waitFor();
-      for (let i = 0; i < 3; i++) await page.keyboard.press("Tab");
+      for (let i = 0; i < 4; i++) await page.keyboard.press("Tab");
       await page.keyboard.press("Enter");
       await expect.poll(() => eyebrow.innerText()).toBe("Latent 37 fires most on");
       expect(new URL(page.url()).hash).toBe("#latent=37&q=%2337");
@@ -133,8 +133,8 @@ describe.skipIf(WHY_NO_CHROMIUM !== undefined)("the page of a report", () => {
       expect(await page.getByRole("searchbox").inputValue()).toBe("1");
       expect(await page.getByLabel("Sort by").inputValue()).toBe("max");
       const near = page.getByRole("region", { name: "Nearest latents" }).getByRole("listitem").first();
-      expect(await near.innerText()).toMatch(/^11\s+0\.60$/);
-      await near.getByRole("link").click();
+      expect(await near.innerText()).toMatch(/^11\s+⇆\s+0\.60$/);
+      await near.getByRole("link").first().click();
       await expect.poll(() => page.getByRole("heading", { level: 1 }).innerText()).toBe("It never fires");
       expect(new URL(page.url()).hash).toContain("latent=11");
     });
@@ -163,6 +163,39 @@ describe.skipIf(WHY_NO_CHROMIUM !== undefined)("the page of a report", () => {
       await page.getByRole("button", { name: "Whole passages" }).click();
       await expect.poll(height).toBeGreaterThan(before);
       expect(await page.getByRole("button", { name: "Whole passages" }).getAttribute("aria-pressed")).toBe("true");
+    });
+  });
+
+  it("shows two latents next to each other, with what they have in common", async () => {
+    await onPage("#latent=10", async ({ page }) => {
+      const near = page.getByRole("region", { name: "Nearest latents" });
+      await near.getByRole("link", { name: "Show latent 11 next to it" }).click();
+      const eyebrows = page.locator("article .eyebrow");
+      await expect.poll(() => eyebrows.allInnerTexts()).toEqual(["Latent 10 fires most on", "Latent 11"]);
+      expect(new URL(page.url()).hash).toBe("#latent=10&with=11");
+      expect(await page.locator(".pair-bar [role=status]").innerText()).toMatch(/^cosine 0\.60; not among those/);
+      await page.getByRole("spinbutton").fill("30");
+      await page.keyboard.press("Enter");
+      await expect.poll(() => eyebrows.allInnerTexts()).toEqual(["Latent 10 fires most on", "Latent 30 fires most on"]);
+      expect(await page.getByRole("region", { name: "Strongest passages, latent 30" }).count()).toBe(1);
+      // Its links change the second latent, the arrow keys the first.
+      await page.getByRole("region", { name: "Nearest latents, latent 30" }).getByRole("link").first().click();
+      await expect.poll(async () => (await eyebrows.allInnerTexts())[1]).not.toContain("30");
+      await page.getByRole("link", { name: /^Close \d+$/ }).click();
+      await expect.poll(() => eyebrows.count()).toBe(1);
+      expect(new URL(page.url()).hash).toBe("#latent=10");
+    });
+    await onPage("#latent=10&with=96", async ({ page }) => {
+      expect(await page.getByRole("alert").innerText()).toContain("there is no latent 96");
+    });
+  });
+
+  it("says what fires together with a latent", async () => {
+    await onPage("#latent=20", async ({ page }) => {
+      const together = page.getByRole("region", { name: "Fires together with" });
+      await together.waitFor();
+      const lifts = (await together.getByRole("listitem").allInnerTexts()).map((text) => /([\d.]+) ×$/.exec(text)?.[1]);
+      for (const lift of lifts) expect(Number(lift)).toBeGreaterThan(1);
     });
   });
 
@@ -199,10 +232,14 @@ describe.skipIf(WHY_NO_CHROMIUM !== undefined)("the page of a report", () => {
   });
 
   it.each([
-    ["on a desk, light", { width: 1280, height: 800, scheme: "light" }, ["#latent=20", "#latent=11", "#latent=96"]],
+    [
+      "on a desk, light",
+      { width: 1280, height: 800, scheme: "light" },
+      ["#latent=20", "#latent=11", "#latent=96", "#latent=20&with=10"],
+    ],
     ["on a desk, dark", { width: 1280, height: 800, scheme: "dark" }, ["#latent=20"]],
     ["on a phone, light", { width: 390, height: 844, scheme: "light" }, ["#latent=20"]],
-    ["on the smallest phone, dark", { width: 320, height: 600, scheme: "dark" }, ["#latent=20"]],
+    ["on the smallest phone, dark", { width: 320, height: 600, scheme: "dark" }, ["#latent=20", "#latent=20&with=10"]],
   ] as const)("has no faults that axe-core finds, and fits its window: %s", async (_, {
     width,
     height,

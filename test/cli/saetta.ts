@@ -20,6 +20,7 @@ export const COMMANDS = [
   "push",
   "report",
   "label",
+  "compare",
   "inspect",
   "serve",
   "verify",

@@ -7,7 +7,7 @@ import { amount, count, counted, level, percent } from "./words.ts";
 const WIDTH = 320;
 const HEIGHT = 96;
 
-interface Bar {
+export interface Bar {
   readonly value: number;
   readonly title: string;
   readonly class: string;
@@ -16,7 +16,7 @@ interface Bar {
 /**
  * `label` says in words what the picture shows; `ends`: what stands below its left and right end.
  */
-function Bars({
+export function Bars({
   bars,
   label,
   ends,

@@ -11,6 +11,7 @@ import { DensityChart } from "./charts.tsx";
 import { LatentView } from "./latent.tsx";
 import { LatentList } from "./list.tsx";
 import { useKeys, useNeighbours } from "./neighbours.ts";
+import { PairBar, useOther } from "./pair.tsx";
 import { hashOf, parseRoute, type Route } from "./route.ts";
 import { atATime, bare, count, counted, figure, percent, visible } from "./words.ts";
 
@@ -86,6 +87,7 @@ export function Explorer({ source, embedded }: Shown) {
     setChanges((before) => before + 1);
   }, []);
 
+  const other = useOther(source, route.other === current ? undefined : route.other, changes, fail);
   const neighbours = useNeighbours(source, route, current, summary);
   useKeys(neighbours);
 
@@ -133,15 +135,25 @@ export function Explorer({ source, embedded }: Shown) {
         {failure !== undefined && <Failure message={failure} />}
         {failure === undefined && latent === undefined && <p role="status">Loading…</p>}
         {failure === undefined && latent !== undefined && (
-          <LatentView
-            latent={latent}
-            summary={summary}
-            isFirst={opened <= 1}
-            neighbours={neighbours}
-            linkTo={(other) => hashOf({ ...route, latent: other })}
-            relabel={source.relabel}
-            onLabel={onLabel}
-          />
+          <>
+            <PairBar latent={latent} other={other} route={route} summary={summary} />
+            <div class={other === undefined ? undefined : "pairing"}>
+              {[latent, ...(other === undefined ? [] : [other])].map((each, i) => (
+                <LatentView
+                  key={i === 0 ? "first" : "second"}
+                  latent={each}
+                  summary={summary}
+                  isFirst={opened <= 1}
+                  isPaired={other !== undefined}
+                  neighbours={i === 0 ? neighbours : undefined}
+                  linkTo={(to) => hashOf({ ...route, ...(i === 0 ? { latent: to } : { latent: current, other: to }) })}
+                  linkBeside={(to) => hashOf({ ...route, latent: each.latent, other: to })}
+                  relabel={source.relabel}
+                  onLabel={onLabel}
+                />
+              ))}
+            </div>
+          </>
         )}
       </Body>
       <Foot class="foot">

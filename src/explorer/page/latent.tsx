@@ -16,15 +16,20 @@ interface Shown {
   readonly summary: FeatureSummary;
   /** No latent was opened before it. */
   readonly isFirst: boolean;
-  readonly neighbours: Neighbours;
-  /** The address of another latent. */
+  /** Those before and after it in the list; undefined for the second of two. */
+  readonly neighbours: Neighbours | undefined;
+  /** The address of another latent, and of it next to this one. */
   readonly linkTo: (latent: number) => string;
+  readonly linkBeside: (latent: number) => string;
+  /** Another latent is shown next to it. */
+  readonly isPaired: boolean;
   readonly relabel: ExplorerSource["relabel"];
   /** The label is another now. */
   readonly onLabel: (latent: number, label: Label) => void;
 }
 
-export function LatentView({ latent, summary, isFirst, neighbours, linkTo, relabel, onLabel }: Shown) {
+export function LatentView(shown: Shown) {
+  const { latent, summary, isFirst, isPaired, neighbours, linkTo, linkBeside, relabel, onLabel } = shown;
   const [aligned, setAligned] = useState(true);
   const heading = useRef<HTMLHeadingElement>(null);
   // Opening another latent moves the focus there; when the page opens nothing is moved.
@@ -34,23 +39,25 @@ export function LatentView({ latent, summary, isFirst, neighbours, linkTo, relab
   const { sequence, text } = summary;
   const passages = { max: latent.max, sequence, aligned };
   const unit = text ? "token" : "row";
+  const links = { latent, linkTo, linkBeside, isPaired };
+  const of = { latent: latent.latent, isPaired };
   const label = <LabelView key={latent.latent} latent={latent} relabel={relabel} onLabel={onLabel} />;
   if (latent.firings === 0) {
     return (
-      <article>
+      <article aria-label={isPaired ? `Latent ${latent.latent}` : undefined}>
         <Eyebrow text={`Latent ${latent.latent}`} neighbours={neighbours} />
         <h1 ref={heading} tabIndex={-1}>
           It never fires
         </h1>
         {label}
         <p class="lead">It has no value above 0 on the {counted(summary.rows, unit)} that were looked at.</p>
-        <Nearest latent={latent} linkTo={linkTo} />
-        <Effects latent={latent} />
+        <Nearest {...links} />
+        <Effects latent={latent} isPaired={isPaired} />
       </article>
     );
   }
   return (
-    <article>
+    <article aria-label={isPaired ? `Latent ${latent.latent}` : undefined}>
       <Eyebrow text={`Latent ${latent.latent} ${text ? "fires most on" : "fires on"}`} neighbours={neighbours} />
       <h1 ref={heading} tabIndex={-1}>
         {latent.on.length === 0 ? counted(latent.firings, unit) : <Tokens texts={latent.on} />}
@@ -77,9 +84,9 @@ export function LatentView({ latent, summary, isFirst, neighbours, linkTo, relab
           hint="Share of the energy (sum of squared values) of all latents"
         />
       </dl>
-      <section aria-labelledby="strongest">
+      <section aria-label={titled(`Strongest ${text ? "passages" : "rows"}`, of)}>
         <div class="bar">
-          <h2 id="strongest">Strongest {text ? "passages" : "rows"}</h2>
+          <h2>Strongest {text ? "passages" : "rows"}</h2>
           {text && (
             <>
               <Legend max={latent.max} />
@@ -97,17 +104,18 @@ export function LatentView({ latent, summary, isFirst, neighbours, linkTo, relab
         )}
       </section>
       <div class="columns">
-        {latent.tokens.length > 0 && <TokenBars tokens={latent.tokens} />}
-        <section aria-labelledby="values">
-          <h2 id="values">How strongly it fires</h2>
+        {latent.tokens.length > 0 && <TokenBars tokens={latent.tokens} {...of} />}
+        <section aria-label={titled("How strongly it fires", of)}>
+          <h2>How strongly it fires</h2>
           <Histogram histogram={latent.histogram} max={latent.max} />
           <p class="note">Each bar: how many of its {counted(latent.firings, "firing")} have that value.</p>
         </section>
-        <Effects latent={latent} />
-        <Nearest latent={latent} linkTo={linkTo} />
+        <Effects latent={latent} isPaired={isPaired} />
+        <Nearest {...links} />
+        <Together {...links} unit={unit} />
       </div>
-      <section aria-labelledby="weaker">
-        <h2 id="weaker">Weaker firings</h2>
+      <section aria-label={titled("Weaker firings", of)}>
+        <h2>Weaker firings</h2>
         <p class="note">
           Drawn at random from each range of values
           {text ? ", in contexts not shown above" : sequence === null ? "" : ", in sequences not shown above"}: what a
@@ -149,15 +157,16 @@ function Lead({ text }: { readonly text: boolean }) {
 }
 
 /** Which latent this is, and links to those before and after it in the list. */
-function Eyebrow({ text, neighbours }: { readonly text: string; readonly neighbours: Neighbours }) {
-  const { previous, next } = neighbours;
+function Eyebrow({ text, neighbours }: { readonly text: string } & Pick<Shown, "neighbours">) {
   return (
     <div class="over">
       <p class="eyebrow">{text}</p>
-      <nav aria-label="Latents before and after it in the list">
-        <Step name="Previous" sign="←" to={previous} />
-        <Step name="Next" sign="→" to={next} />
-      </nav>
+      {neighbours !== undefined && (
+        <nav aria-label="Latents before and after it in the list">
+          <Step name="Previous" sign="←" to={neighbours.previous} />
+          <Step name="Next" sign="→" to={neighbours.next} />
+        </nav>
+      )}
     </div>
   );
 }
@@ -211,11 +220,22 @@ function Legend({ max }: { readonly max: number }) {
   );
 }
 
-function TokenBars({ tokens }: { readonly tokens: readonly TokenBar[] }) {
+/** What a section is called, other than those of a latent next to it. */
+function titled(title: string, { latent, isPaired }: { readonly latent: number; readonly isPaired: boolean }): string {
+  return isPaired ? `${title}, latent ${latent}` : title;
+}
+
+interface TokensOf {
+  readonly tokens: readonly TokenBar[];
+  readonly latent: number;
+  readonly isPaired: boolean;
+}
+
+function TokenBars({ tokens, ...of }: TokensOf) {
   const most = Math.max(...tokens.map(({ share }) => share));
   return (
-    <section aria-labelledby="tokens">
-      <h2 id="tokens">The tokens it fires on</h2>
+    <section aria-label={titled("The tokens it fires on", of)}>
+      <h2>The tokens it fires on</h2>
       <table class="tokens">
         <thead>
           <tr>
@@ -247,11 +267,11 @@ function TokenBars({ tokens }: { readonly tokens: readonly TokenBar[] }) {
   );
 }
 
-function Effects({ latent }: { readonly latent: Latent }) {
+function Effects({ latent, isPaired }: Pick<Shown, "latent" | "isPaired">) {
   if (latent.promoted === null || latent.suppressed === null) return null;
   return (
-    <section aria-labelledby="effects">
-      <h2 id="effects">What it does to the next token</h2>
+    <section aria-label={titled("What it does to the next token", { latent: latent.latent, isPaired })}>
+      <h2>What it does to the next token</h2>
       <div class="pair">
         <EffectList name="makes likelier" effects={latent.promoted} />
         <EffectList name="makes less likely" effects={latent.suppressed} />
@@ -280,31 +300,68 @@ function EffectList({ name, effects }: { readonly name: string; readonly effects
   );
 }
 
-function OtherLink({ other, linkTo }: { readonly other: Other } & Pick<Shown, "linkTo">) {
+type Links = Pick<Shown, "latent" | "linkTo" | "linkBeside" | "isPaired">;
+
+/** A link to another latent, and one to both next to each other. */
+function OtherLinks({ other, linkTo, linkBeside }: { readonly other: Other } & Omit<Links, "latent" | "isPaired">) {
+  const label = `Show latent ${other.latent} next to it`;
   return (
-    <a href={linkTo(other.latent)}>
-      <span class="number">{other.latent}</span> <Name name={other.name} />
-      <Tokens texts={other.on.slice(0, 4)} />
-    </a>
+    <>
+      <a href={linkTo(other.latent)}>
+        <span class="number">{other.latent}</span> <Name name={other.name} />
+        <Tokens texts={other.on.slice(0, 4)} />
+      </a>
+      <a class="beside" href={linkBeside(other.latent)} aria-label={label} title={label}>
+        ⇆
+      </a>
+    </>
   );
 }
 
-function Nearest({ latent, linkTo }: Pick<Shown, "latent" | "linkTo">) {
+function Nearest({ latent, isPaired, ...links }: Links) {
   return (
-    <section aria-labelledby="nearest">
-      <h2 id="nearest">Nearest latents</h2>
+    <section aria-label={titled("Nearest latents", { latent: latent.latent, isPaired })}>
+      <h2>Nearest latents</h2>
       {latent.nearest.length === 0 ? (
         <p class="note">No other decoder row points its way.</p>
       ) : (
         <ol class="nearest">
           {latent.nearest.map((near) => (
             <li key={near.latent}>
-              <OtherLink other={near} linkTo={linkTo} /> <span class="muted">{near.cosine.toFixed(2)}</span>
+              <OtherLinks other={near} {...links} /> <span class="muted">{near.cosine.toFixed(2)}</span>
             </li>
           ))}
         </ol>
       )}
       <p class="note">By the cosine of their decoder rows: 1 is the same direction, 0 an unrelated one.</p>
+    </section>
+  );
+}
+
+function Together({ latent, isPaired, unit, ...links }: Links & { readonly unit: string }) {
+  const { together } = latent;
+  if (together === undefined) return null;
+  return (
+    <section aria-label={titled("Fires together with", { latent: latent.latent, isPaired })}>
+      <h2>Fires together with</h2>
+      {together.length === 0 ? (
+        <p class="note">No other latent fires with it more often than chance has it.</p>
+      ) : (
+        <ol class="nearest">
+          {together.map((other) => (
+            <li key={other.latent}>
+              <OtherLinks other={other} {...links} />{" "}
+              <span class="muted" title={`on ${counted(other.firings, unit)}`}>
+                {amount(other.lift)} ×
+              </span>
+            </li>
+          ))}
+        </ol>
+      )}
+      <p class="note">
+        Lift: how many times as often both fire on the same {unit} as they would if neither knew of the other. Those
+        that say most about each other come first.
+      </p>
     </section>
   );
 }

@@ -7,6 +7,7 @@ import explorerStyle from "./explorer.css?inline";
 import { Explorer } from "./explorer.tsx";
 import labelStyle from "./label.css?inline";
 import latentStyle from "./latent.css?inline";
+import pairStyle from "./pair.css?inline";
 
 /**
  * Shows the features of `source` in an element of a page, and gives back what takes them away
@@ -17,7 +18,7 @@ export function mountExplorer(element: Element, source: ExplorerSource, embedded
   const holder = document.createElement("div");
   const root = holder.attachShadow({ mode: "open" });
   const style = new CSSStyleSheet();
-  style.replaceSync(`${explorerStyle}\n${latentStyle}\n${labelStyle}`);
+  style.replaceSync(`${explorerStyle}\n${latentStyle}\n${labelStyle}\n${pairStyle}`);
   root.adoptedStyleSheets = [style];
   element.append(holder);
   render(<Explorer source={source} embedded={embedded} />, root);

@@ -42,6 +42,12 @@ export interface LatentWords {
   readonly up: readonly string[];
 }
 
+/** What a latent is called: the tokens it fires on, and its name, "" where it has none. */
+export interface LatentName {
+  readonly on: readonly string[];
+  readonly name: string;
+}
+
 /**
  * `text`: number of the first token of the passage among all texts; -1: there is no text. `at`:
  * which token fires. `active`: pairs of a token's number in the passage and the latent's value on
@@ -80,6 +86,13 @@ export interface TokenEffect {
   readonly effect: number;
 }
 
+/** A latent that fires with another in `firings` rows: `lift` times as often as chance has it. */
+export interface StoredTogether {
+  readonly latent: number;
+  readonly firings: number;
+  readonly lift: number;
+}
+
 export interface StoredLatent<P = StoredPassage> {
   readonly contexts: number;
   /** `counts` of firings by value, in bars of `width` from 0 on. */
@@ -90,6 +103,8 @@ export interface StoredLatent<P = StoredPassage> {
   readonly ranges: readonly StoredRange<P>[];
   readonly tokens: readonly TokenBar[];
   readonly nearest: readonly { readonly latent: number; readonly cosine: number }[];
+  /** What fires with it; absent in older files. */
+  readonly together?: readonly StoredTogether[];
   readonly promoted: readonly TokenEffect[] | null;
   readonly suppressed: readonly TokenEffect[] | null;
 }

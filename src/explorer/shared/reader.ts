@@ -54,6 +54,11 @@ export class FeatureReader implements ExplorerSource {
     return Promise.resolve(this.#summary);
   }
 
+  /** The tokens that each latent fires on, by number. */
+  async names(): Promise<readonly (readonly string[])[]> {
+    return (await this.#rows()).map(({ on }) => on);
+  }
+
   async latents({ search, named = false, sort, descending, offset, count }: LatentQuery): Promise<LatentPage> {
     const { number, rank } = searchFor(search);
     const labels = await this.#labels();
@@ -100,6 +105,7 @@ export class FeatureReader implements ExplorerSource {
         stored.ranges.map(async (range) => ({ ...range, passages: await passages(range.passages) })),
       ),
       nearest: stored.nearest.map((near) => ({ ...near, ...other(near.latent) })),
+      together: stored.together?.map((each) => ({ ...each, ...other(each.latent) })),
     };
   }
 

@@ -1,7 +1,7 @@
 /** What the explorer shows, wherever it comes from: a page's own elements, or a server. */
 
 import type { FeatureSummary } from "../../run-files/feature-summary.ts";
-import type { LatentWords, StoredLatent } from "./format.ts";
+import type { LatentWords, StoredLatent, StoredTogether } from "./format.ts";
 import type { Label, LabelChange } from "./labels.ts";
 
 /** A latent as the list shows it. */
@@ -30,9 +30,11 @@ export interface Passage {
   readonly at: number;
 }
 
-export interface Latent extends LatentRow, Omit<StoredLatent<Passage>, "nearest"> {
+export interface Latent extends LatentRow, Omit<StoredLatent<Passage>, "nearest" | "together"> {
   /** Latents whose decoder rows point the same way, by cosine. */
   readonly nearest: readonly (Other & { readonly cosine: number })[];
+  /** What fires with it; undefined in older files. */
+  readonly together: readonly (Other & Pick<StoredTogether, "firings" | "lift">)[] | undefined;
 }
 
 /** Another latent, where it is named. */
