@@ -7,6 +7,7 @@
 
 import { z } from "zod";
 import { ENGINE_NAMES } from "./engine/registry.ts";
+import { gridOptions } from "./grid-options.ts";
 import { rateOf } from "./learning-rate.ts";
 import { optimizerOptions } from "./optimizer-options.ts";
 import { allowedValues, type Field, valueOfText, wordsOfField } from "./option-values.ts";
@@ -97,15 +98,7 @@ export const trainOptions = z.strictObject({
   threads: count
     .describe("threads of the cpu engine")
     .meta({ default: "all processors, shared by the ranks of a host" }),
-  shards: count.describe("ranks that share the latents").meta({ default: 1 }),
-  replicas: count
-    .describe("ranks that share the rows of a batch")
-    .meta({ default: "the ranks there are, over the shards" }),
-  capacityFactor: positive
-    .describe(
-      "latents that a shard may select a row, as a multiple of its share of k: less to exchange, but only approximately the top k",
-    )
-    .meta({ default: "exact" }),
+  ...gridOptions,
   checkpointEvery: whole
     .describe("steps between checkpoints; 0: only at the end")
     .meta({ default: "a tenth of the steps, at most 1000" }),
@@ -218,6 +211,7 @@ export const DEFAULTS = {
   normalize: "scale",
   engine: "auto",
   dtype: "auto",
+  wire: "f32",
   keep: 2,
   onDiskFull: "stop",
   tensorboard: false,
@@ -234,6 +228,7 @@ export const CHANGEABLE: readonly (keyof TrainOptions)[] = [
   "epochs",
   "engine",
   "dtype",
+  "wire",
   "threads",
   "shards",
   "replicas",

@@ -67,6 +67,11 @@ export interface Collective {
    * -> to: the parts of all ranks in the order of their ranks. `from` can be its own part of `to`.
    */
   allGather(from: Elements, to: Elements, over: Over, stream?: Address): void;
+  /**
+   * -> to: part r of it is this rank's part of what the group's rank r has in `from`. Undefined
+   * where nothing uses it.
+   */
+  allToAll?(from: Elements, to: Elements, over: Over): void;
   /** -> of: what the group's rank `root` has. */
   broadcast(of: Elements, root: number, over: Over, stream?: Address): void;
 
@@ -94,7 +99,7 @@ export interface Collective {
 
 /** Open MPI from native code: functions and handles, as addresses. */
 export interface HostCalls {
-  readonly functions: Readonly<Record<"iallreduce" | "iallgather" | "test", Address>>;
+  readonly functions: Readonly<Record<"iallreduce" | "iallgather" | "ialltoall" | "test", Address>>;
   readonly comms: Readonly<Record<Over, Address>>;
   readonly types: Readonly<Record<WireType, Address>>;
   readonly ops: Readonly<Record<ReduceOp, Address>>;

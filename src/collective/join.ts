@@ -84,13 +84,14 @@ export async function join(
   return { kind: "mpi", ...about, ...operationsOf(mpi!), host: mpi!.host, ready: async () => undefined, close: leave };
 }
 
-type Operations = Pick<Collective, "allReduce" | "reduceScatter" | "allGather" | "broadcast">;
+type Operations = Pick<Collective, "allReduce" | "reduceScatter" | "allGather" | "broadcast" | "allToAll">;
 
 function operationsOf(library: Operations): Operations {
   return {
     allReduce: (of, op, over, stream) => library.allReduce(of, op, over, stream),
     reduceScatter: (from, to, op, over, stream) => library.reduceScatter(from, to, op, over, stream),
     allGather: (from, to, over, stream) => library.allGather(from, to, over, stream),
+    ...(library.allToAll === undefined ? {} : { allToAll: library.allToAll.bind(library) }),
     broadcast: (of, root, over, stream) => library.broadcast(of, root, over, stream),
   };
 }

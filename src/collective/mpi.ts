@@ -51,6 +51,7 @@ interface Functions {
   iallreduce: Call;
   ireduceScatter: Call;
   iallgather: Call;
+  ialltoall: Call;
   ibcast: Call;
   test: Call;
   finalize: Call;
@@ -63,6 +64,7 @@ const SIGNATURES: { readonly [K in keyof Functions]: string } = {
   iallreduce: "MPI_Iallreduce p p i p p p b",
   ireduceScatter: "MPI_Ireduce_scatter_block p p i p p p b",
   iallgather: "MPI_Iallgather p i p p i p p b",
+  ialltoall: "MPI_Ialltoall p i p p i p p b",
   ibcast: "MPI_Ibcast p i p i p b",
   test: "MPI_Test b b p",
   finalize: "MPI_Finalize",
@@ -161,7 +163,10 @@ export class Mpi {
         Object.entries<string>(names).map(([name, symbol]) => [name, this.#address(symbol)]),
       ) as Record<K, number>;
     return {
-      functions: named({ iallreduce: "MPI_Iallreduce", iallgather: "MPI_Iallgather", test: "MPI_Test" }),
+      functions: named({
+        ...{ iallreduce: "MPI_Iallreduce", iallgather: "MPI_Iallgather", ialltoall: "MPI_Ialltoall" },
+        test: "MPI_Test",
+      }),
       comms: Object.fromEntries(OVERS.map((over) => [over, this.#comm(over)])) as Record<Over, number>,
       types: named(TYPES),
       ops: named(OPS),
@@ -198,6 +203,15 @@ export class Mpi {
     const source = this.#at(from) === this.#partOf(target, from, over) ? IN_PLACE : this.#at(from);
     this.#wait(`all-gather over ${over}`, (request) =>
       this.#calls.iallgather(source, from.count, type, target, from.count, type, comm, request),
+    );
+  }
+
+  allToAll(from: Elements, to: Elements, over: Over): void {
+    const [comm, type] = [this.#comm(over), this.#address(TYPES[from.dtype])];
+    fits(to);
+    const each = to.count / groupOf(this.#grid!, over).size;
+    this.#wait(`all-to-all over ${over}`, (request) =>
+      this.#calls.ialltoall(this.#at(from), each, type, this.#at(to), each, type, comm, request),
     );
   }
 

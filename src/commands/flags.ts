@@ -80,6 +80,7 @@ const HEADING: Readonly<Record<keyof TrainOptions, (typeof HEADINGS)[number]>> =
   seed: "Run:",
   engine: "Run:",
   dtype: "Run:",
+  wire: "Run:",
   threads: "Run:",
   shards: "Run:",
   replicas: "Run:",

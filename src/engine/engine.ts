@@ -19,12 +19,23 @@ import type { Dims } from "../sae/dims.ts";
 import type { Normalization, Prefix } from "../sae/math.ts";
 import type { PerParam } from "../sae/params.ts";
 import type { Rule } from "../sae/rule.ts";
+import type { NarrowType } from "./contract/names.ts";
 
 export type { Over, ReduceOp } from "../collective/collective.ts";
 export type { Dims } from "../sae/dims.ts";
 export type { Normalization, Prefix } from "../sae/math.ts";
 export type { Rule } from "../sae/rule.ts";
-export { COUNTERS, FULL, HYPER, HYPER_DEFAULTS, type Hyper, NONE, SUMS } from "./contract/names.ts";
+export {
+  COUNTERS,
+  FULL,
+  HYPER,
+  HYPER_DEFAULTS,
+  type Hyper,
+  type NarrowType,
+  NONE,
+  OVERFLOW,
+  SUMS,
+} from "./contract/names.ts";
 
 export type DType = "f64" | "f32" | "bf16" | "f16" | "u32" | "u8";
 
@@ -86,7 +97,8 @@ export interface State {
 
 /**
  * One step's small tensors: `fired` u32 [n], 1 where the latent fired; `bad` u32 [1], not 0 when
- * something is not finite, with the bit FULL when a row needed more slots than there are; `sq` [1]:
+ * something is not finite, with the bit FULL when a row needed more slots than there are and the
+ * bit OVERFLOW when a scaled gradient did not fit the wire; `sq` [1]:
  * squared norm of the gradient after projection; `cut` [1]: the lowest value that "batchtopk" kept,
  * 0 for none; `active` [1]: values that "threshold" selected, of this rank until it is reduced.
  */
@@ -115,6 +127,17 @@ export interface Grads {
   readonly threshold?: Tensor;
   /** Where a skip connection was asked for. */
   readonly skip?: Tensor;
+}
+
+/**
+ * How numbers of a sum are narrowed on the wire. Each rank's part is rounded to 16 bits, summed in
+ * `real`, and the sum rounded again. `scaled`: numbers are multiplied by hyper.lossScale before and
+ * divided by it after; one that is finite and does not fit marks OVERFLOW in t.bad, else 1.
+ */
+export interface Narrowing {
+  readonly as: NarrowType;
+  readonly t: Step;
+  readonly scaled: boolean;
 }
 
 /** What `grads` needs to know. */
@@ -303,8 +326,11 @@ export interface Engine extends AsyncDisposable {
   /** -> s: every number of it as the updates have left it, on every replica. All ranks call it. */
   complete(s: State): void;
 
-  /** -> t: reduced over ranks, with the same bits on all of them. No peers: nothing. */
-  allReduce(t: Tensor, op: ReduceOp, over: Over): void;
+  /**
+   * -> t: reduced over ranks, with the same bits on all of them. No peers: nothing. `narrow`: of a
+   * sum in `real`.
+   */
+  allReduce(t: Tensor, op: ReduceOp, over: Over, narrow?: Narrowing): void;
 
   /**
    * A function that does what `step` does each time it is called: operations, always the same on

@@ -15,6 +15,7 @@ import {
   type Engine,
   FULL,
   type Hyper,
+  type NarrowType,
   type Normalization,
   type Params,
   type Prefix,
@@ -51,6 +52,8 @@ export interface ForwardOptions {
    * Raw rows of the pass itself: it then has a tensor `raw` of this dtype. Default: the caller's.
    */
   readonly raw?: DType | undefined;
+  /** What shards exchange their reconstructions as; default: as they are. */
+  readonly wire?: NarrowType | undefined;
 }
 
 export class ForwardPass {
@@ -154,7 +157,9 @@ export class ForwardPass {
   /** -> err of the branch: the reconstruction by all shards, without a bias. */
   decode(p: Params, branch: Branch = this.#live): void {
     this.#engine.decode(p, branch, branch === this.#live ? this.x : undefined);
-    this.#engine.allReduce(branch.err, "sum", "shards");
+    const { wire } = this.#options;
+    const narrow = wire && ({ as: wire, t: this.step, scaled: false } as const);
+    this.#engine.allReduce(branch.err, "sum", "shards", narrow);
   }
 
   /** -> err and sums of the branch, which `decode` has filled. */

@@ -20,6 +20,7 @@ import {
   type Engine,
   type Grads,
   type GradsPlan,
+  type Narrowing,
   NONE,
   type Over,
   type ParamGradInput,
@@ -46,6 +47,7 @@ import {
   ReferenceGrads,
   ReferenceTensor,
 } from "./reference-memory.ts";
+import { narrowSum } from "./reference-narrow.ts";
 import { ANY, fire, keepOfBatch, keepOfShards, selectRow } from "./reference-select.ts";
 import { sidesOf } from "./selections.ts";
 import { namedSums } from "./sums.ts";
@@ -180,10 +182,14 @@ class ReferenceEngine implements Engine {
     if (rule.kind === "batchtopk") this.#run(() => keepOfBatch(this.#collective, ownCodes(z), t));
   }
 
-  allReduce(t: Tensor, op: ReduceOp, over: Over): void {
+  allReduce(t: Tensor, op: ReduceOp, over: Over, narrow?: Narrowing): void {
     if (groupOf(this.#collective.grid, over).size === 1) return;
     this.#run(() => {
       const tensor = own(t);
+      if (narrow !== undefined) {
+        narrowSum(this.#collective, tensor.f64, over, narrow);
+        return;
+      }
       if (tensor.dtype !== "f64" && tensor.dtype !== "u32")
         throw new SaettaError(`a tensor of ${tensor.dtype} cannot be reduced`);
       this.#collective.allReduce(elementsOf(tensor.dtype === "f64" ? tensor.f64 : tensor.u32), op, over);

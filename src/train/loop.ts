@@ -5,6 +5,7 @@ import { type Batch, batches, type Ring, type Share } from "../data/batches.ts";
 import type { Engine, Hyper, Tensor } from "../engine/engine.ts";
 import { SaettaError } from "../util/errors.ts";
 import { macrotask } from "../util/macrotask.ts";
+import { FIRST_SCALE, LossScale } from "./loss-scale.ts";
 import type { RunPlan } from "./plan.ts";
 import { type HeldOut, readStepMetrics, type StepMetrics } from "./report.ts";
 import { learningRate, type Schedule } from "./schedule.ts";
@@ -17,6 +18,8 @@ export interface StepSeen {
   readonly lr: number;
   /** What the engine knows of the step; undefined where no observer that is due reads it. */
   readonly metrics: StepMetrics | undefined;
+  /** What its gradients were multiplied by on the wire. */
+  readonly lossScale: number;
   /** Filled by the observer that evaluates; later observers find it here. */
   heldOut: HeldOut;
 }
@@ -40,7 +43,7 @@ export interface RunObserver {
 
 export interface LoopInput {
   readonly plan: Pick<RunPlan, "engine" | "collective" | "shard" | "source" | "order" | "budget"> & {
-    readonly config: Pick<RunPlan["config"], "batch" | "nonFinite"> & Partial<Pick<RunPlan["config"], "skip">>;
+    readonly config: Pick<RunPlan["config"], "batch" | "nonFinite"> & Partial<Pick<RunPlan["config"], "skip" | "wire">>;
     /** Numbers of the architecture that change from step to step; `step` counts from 0. */
     readonly numbers?: ((step: number, rows: number) => Partial<Hyper>) | undefined;
   };
@@ -86,6 +89,9 @@ export async function trainLoop({
   let ops: TrainStep | undefined;
   let before: QueuedStep | undefined;
   let skippedInARow = 0;
+  const wire = alone || config.wire === "f32" ? undefined : config.wire;
+  // A run that begins, or had another wire before, has no scale yet.
+  const scales = wire === "fp16" ? new LossScale(progress.lossScale ?? FIRST_SCALE, progress.step) : undefined;
   try {
     const reading = alone ? signal : undefined;
     const { nonFinite } = config;
@@ -109,10 +115,13 @@ export async function trainLoop({
           normalization,
           target: start.targetNormalization,
           skip: config.skip,
+          wire,
         });
       }
       const { step } = progress;
-      const hyper: Hyper = { ...start.hyper, ...plan.numbers?.(step, rows), lr: learningRate(schedule, step), rows };
+      const lossScale = scales?.of(step + 1) ?? 1;
+      const lr = learningRate(schedule, step);
+      const hyper: Hyper = { ...start.hyper, ...plan.numbers?.(step, rows), lr, rows, lossScale };
       progress = { step: step + 1, tokens: progress.tokens + rows, position: batch.next };
       const due = observers.filter((each) => each.due(progress.step, progress.step === schedule.steps));
       const reads = due.some((each) => each.reads);
@@ -135,7 +144,7 @@ export async function trainLoop({
       await macrotask();
     }
     if (before !== undefined) await settled(before);
-    return progress;
+    return withScale(progress);
   } finally {
     ops?.close();
   }
@@ -158,16 +167,24 @@ export async function trainLoop({
     }
   }
 
+  /** With what a run that is resumed there must know of the loss scale. */
+  function withScale(at: Progress): Progress {
+    return scales === undefined ? at : { ...at, lossScale: scales.after(at.step) };
+  }
+
   /** Shows the step to the observers, unless it has to be run again. */
   async function see({ ops: of, progress: at, hyper, due, reads, verdict }: QueuedStep): Promise<void> {
-    const [{ bad, full }, metrics] = await Promise.all([
+    const [{ bad, full, overflow }, metrics] = await Promise.all([
       verdict,
       reads ? readStepMetrics(engine, of, state, hyper, shard.prefixes, collective) : undefined,
     ]);
     if (full) return;
+    scales?.settle(at.step, overflow);
     skippedInARow = bad ? skippedInARow + 1 : 0;
-    if (bad && (config.nonFinite === "stop" || skippedInARow >= MOST_SKIPPED)) throw diverged(at.step, skippedInARow);
-    const seen: StepSeen = { progress: at, lr: hyper.lr, metrics, heldOut: {} };
+    if (bad && ((config.nonFinite === "stop" && !overflow) || skippedInARow >= MOST_SKIPPED))
+      throw diverged(at.step, skippedInARow);
+    const { lr, lossScale = 1 } = hyper;
+    const seen: StepSeen = { progress: withScale(at), lr, lossScale, metrics, heldOut: {} };
     for (const observer of due) await observer.see(seen);
   }
 }

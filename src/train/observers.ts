@@ -136,7 +136,7 @@ export class LogObserver implements RunObserver {
     return last || this.#holdout?.due(step, last) === true || step % this.#plan.config.logEvery === 0;
   }
 
-  see({ progress: { step, tokens, position }, lr, metrics, heldOut }: StepSeen): void {
+  see({ progress: { step, tokens, position }, lr, lossScale, metrics, heldOut }: StepSeen): void {
     if (metrics === undefined) return;
     const now = this.#clock.elapsed();
     const { holdout_fvu, holdout_mse, holdout_fvu_ema, holdout_mse_ema, holdout_l0, holdout_prefix_fvu } = heldOut;
@@ -147,7 +147,7 @@ export class LogObserver implements RunObserver {
       elapsed_s: now,
       ...metrics,
       lr,
-      loss_scale: 1,
+      loss_scale: lossScale,
       skipped_rows: position.skipped,
       tokens_per_second: (tokens - this.#before.tokens) / Math.max(1e-9, now - this.#before.at),
       ...(holdout_fvu === undefined ? {} : { holdout_fvu, holdout_mse }),
@@ -227,6 +227,7 @@ export class CheckpointObserver implements RunObserver {
         const progress: JsonObject = {
           tokens: at.tokens,
           position: { ...at.position },
+          ...(at.lossScale === undefined ? {} : { loss_scale: { ...at.lossScale } }),
           elapsed_s: this.#clock.elapsed(),
           metrics_bytes: await sayingNeeds(out, state, () => this.#log.flush()),
           mse_scale: this.#start.mseScale,

@@ -84,6 +84,13 @@ export async function planRun(
   const { appended } = before ?? NO_RECORD;
   if (grid.size > 1 && given.stream !== undefined)
     throw new UsageError("rows of a program cannot be trained on by several ranks");
+  if (collective.kind === "nccl" && wanted.wire !== undefined && wanted.wire !== "f32")
+    throw new UsageError(
+      `--wire ${wanted.wire}: ranks on cards exchange rows and weights in --dtype, and sums in f32`,
+      {
+        mend: "leave --wire out, or choose --engine cpu",
+      },
+    );
   const noteOnce = shared?.rows === undefined ? onNote : () => undefined;
   for (const note of given.notes ?? []) noteOnce(note);
   const once = given.stream === "once";

@@ -251,6 +251,7 @@ function savedStart(checkpoint: Checkpoint): SavedStart {
   const where = join(checkpoint.path, STATE);
   const progress = new Fields(checkpoint.progress, "progress", where);
   const position = progress.fields("position");
+  const scale = progress.has("loss_scale") ? progress.fields("loss_scale") : undefined;
   return {
     facts: progress.fields("data").object,
     progress: {
@@ -260,6 +261,11 @@ function savedStart(checkpoint: Checkpoint): SavedStart {
         epoch: position.integer("epoch"),
         row: position.integer("row"),
         skipped: position.integer("skipped"),
+      },
+      lossScale: scale && {
+        scale: scale.number("scale"),
+        fitting: scale.integer("fitting"),
+        overflowed: scale.get("overflowed") === true,
       },
     },
     mseScale: progress.number("mse_scale"),

@@ -13,6 +13,7 @@ import { paramNames } from "../sae/description.ts";
 import { paramEntries } from "../sae/params.ts";
 import { decideStart } from "./decide-start.ts";
 import { type Pace, secondsFor, timeSteps } from "./estimate.ts";
+import type { LossScaleState } from "./loss-scale.ts";
 import { hyperOf, type RunPlan } from "./plan.ts";
 import { fromFirst } from "./rank-shard.ts";
 import type { RunContext } from "./run.ts";
@@ -36,6 +37,8 @@ export interface Progress {
   /** Rows trained on. */
   readonly tokens: number;
   readonly position: Position;
+  /** Of a run whose ranks exchange gradients as fp16. */
+  readonly lossScale?: LossScaleState | undefined;
 }
 
 /** Where a run begins: at step 0, or at a checkpoint. */

@@ -10,7 +10,9 @@ import {
   FULL,
   type Grads,
   type Hyper,
+  type NarrowType,
   type Normalization,
+  OVERFLOW,
   type State,
   type Step,
   type Tensor,
@@ -57,6 +59,8 @@ export interface Verdict {
   readonly bad: boolean;
   /** A row needed more slots than there are: the step is to be run `again`. */
   readonly full: boolean;
+  /** Gradients did not fit the wire: a smaller loss scale is due. */
+  readonly overflow: boolean;
   /** A rank asks to end. */
   readonly stop: boolean;
 }
@@ -76,18 +80,21 @@ export interface StepOptions {
   readonly target?: Normalization | undefined;
   /** Whether there is a skip connection. */
   readonly skip?: boolean | undefined;
+  /** What ranks exchange reconstructions and gradients of matrices as; default: as they are. */
+  readonly wire?: NarrowType | undefined;
 }
 
 export function createTrainStep(
   engine: Engine,
-  { shard, rows, most = rows, dense = false, normalization, target, skip }: StepOptions,
+  { shard, rows, most = rows, dense = false, normalization, target, skip, wire }: StepOptions,
 ): TrainStep {
   const { grid, dims, live, dead, wide, band, prefixes } = shard;
-  const pass = new ForwardPass(engine, { rows, dims, live, dead, wide, band, prefixes, normalization, target });
+  const pass = new ForwardPass(engine, { rows, dims, live, dead, wide, band, prefixes, normalization, target, wire });
   const { step: t, x } = pass;
   const newGrads = () => engine.grads({ dims, rows: most, selections: pass.plans(), dense, skip });
   let g = newGrads();
   const stop = engine.alloc("u32", [1]);
+  const narrow = wire && ({ as: wire, t, scaled: true } as const);
   let multiplier: Promise<number> | undefined;
   /** The step changes it: read before. */
   const readMultiplier = ({ params: { sparsity } }: State, norm: boolean) => {
@@ -118,7 +125,7 @@ export function createTrainStep(
     const ofWide = pass.wide && pass.wideStep && { branch: pass.wide, sums: pass.wideStep.sums };
     engine.paramGrad({ p, x, t, live: pass.live, dead: pass.dead, wide: ofWide, band, age: s.age, g });
     for (const each of [g.latentBias, g.encoder, g.decoder, g.threshold, g.skip])
-      if (each) engine.allReduce(each, "sum", "replicas");
+      if (each) engine.allReduce(each, "sum", "replicas", each.shape.length > 1 ? narrow : undefined);
     engine.allReduce(g.preBias, "sum", "all");
     if (norm) {
       engine.norm(p, g, t);
@@ -183,7 +190,8 @@ export function createTrainStep(
     async verdict() {
       const flags = await Promise.all((grid.size > 1 ? [t.bad, stop] : [t.bad]).map((each) => engine.read(each)));
       const [bad = 0, stopping = 0] = flags.map((bytes) => uint32Of(bytes)[0]!);
-      return { bad: bad !== 0, full: (bad & FULL) !== 0, stop: stopping !== 0 };
+      const overflow = (bad & OVERFLOW) !== 0;
+      return { bad: bad !== 0, full: (bad & FULL) !== 0, overflow, stop: stopping !== 0 };
     },
 
     close() {

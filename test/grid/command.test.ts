@@ -5,7 +5,7 @@
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
+import { cp, mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -231,6 +231,28 @@ describe.skipIf(why !== undefined)(`a run of several ranks${why === undefined ? 
     const steps = /^stopped\s+(\d+) steps?/m.exec(out)?.[1];
     expect((await checkpointsOf(path(run))).at(-1)).toBe(`step-${steps!.padStart(8, "0")}`);
     expect(await metricsOf(path(run))).toHaveLength(Number(steps));
+  });
+
+  it("keeps the loss scale of --wire fp16 in checkpoints and metrics, and resumes with the same bits", async () => {
+    const words = ["train", "acts.h5", ...faulty, "--log-every", "1", "--checkpoint-every", "10", "--keep", "100"];
+    await ended(saetta(folder, ...words, "--replicas", "2", "--wire", "fp16", "--out", "fp16"));
+    const scales = (await metricsOf(path("fp16"))).map((line) => line.loss_scale);
+    // Gradients of these rows fit.
+    expect(new Set(scales)).toEqual(new Set([2 ** 16]));
+    const [third, last] = [(await checkpointsOf(path("fp16")))[2]!, (await checkpointsOf(path("fp16"))).at(-1)!];
+    const expected = await checkpointOf(path("fp16"), last);
+    expect(expected.loss_scale).toEqual({ scale: 2 ** 16, fitting: scales.length - 1, overflowed: false });
+    await cp(path("fp16"), path("fp16-again"), { recursive: true });
+    for (const each of await checkpointsOf(path("fp16-again")))
+      if (each > third) await rm(join(path("fp16-again"), "checkpoints", each), { recursive: true });
+    await ended(saetta(folder, "resume", "fp16-again"));
+    expect(await checkpointOf(path("fp16-again"), last)).toEqual(expected);
+  });
+
+  it("--wire is refused where it has no meaning", async () => {
+    const { code, err } = await saetta(folder, "train", "acts.h5", "--wire", "f16");
+    expect(code).toBe(2);
+    expect(err).toContain('--wire must be f32, bf16 or fp16, but is "f16"');
   });
 
   let wholeRun: Promise<unknown> | undefined;

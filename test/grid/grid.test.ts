@@ -137,7 +137,9 @@ describe.skipIf(why !== undefined)(`ranks under Open MPI${why === undefined ? ""
     "skip",
   ])("replicas read their part of the rows, and train on those of one (%s)", async (nonFinite) => {
     const found = async (grid: GridSize) =>
-      (await work<Reads>(`reads:${nonFinite}`, "reference,cpu", grid)).flatMap((rank) => Object.entries(rank));
+      (await work<Reads>(`loop:${JSON.stringify({ nonFinite })}`, "reference,cpu", grid)).flatMap((rank) =>
+        Object.entries(rank),
+      );
     const alone = new Map(await found([1, 1]));
     const grids = { stop: ["1 2", "1 4", "2 2"], skip: ["1 3"] }[nonFinite] ?? [];
     for (const grid of grids) {

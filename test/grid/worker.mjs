@@ -1,5 +1,5 @@
 // One rank of a test, started by mpirun (or alone): node worker.mjs
-// cases|steps|variants:JSON|architectures|operations|reads:stop|reads:skip
+// cases|steps|variants:JSON|architectures|operations|loop:JSON
 // ENGINES SHARDS REPLICAS OUT; writes what it finds into OUT/rank-N.json.
 
 import { writeFileSync } from "node:fs";
@@ -8,8 +8,8 @@ import { join } from "../../dist/collective/join.js";
 import { launchEnvOf } from "../../dist/collective/launch-env.js";
 import { solo } from "../../dist/collective/solo.js";
 import { architectures } from "./architectures.mjs";
+import { loop } from "./loop.mjs";
 import { operations } from "./operations.mjs";
-import { reads } from "./reads.mjs";
 import { steps } from "./steps.mjs";
 
 const [what, engines, shards, replicas, out] = process.argv.slice(2);
@@ -36,7 +36,7 @@ async function cases(engine, collective) {
   return found;
 }
 
-const readsAsked = (engine, collective) => reads(engine, collective, { nonFinite: asked });
+const loopAsked = (engine, collective) => loop(engine, collective, JSON.parse(asked));
 
 /** Steps for each of the variants that are asked for. */
 async function variants(engine, collective) {
@@ -53,10 +53,7 @@ const collective =
 const found = {};
 for (const name of engines.split(",")) {
   const engine = await engineOf(name, collective);
-  found[name] = await { cases, steps, variants, architectures, operations, reads: readsAsked }[test](
-    engine,
-    collective,
-  );
+  found[name] = await { cases, steps, variants, architectures, operations, loop: loopAsked }[test](engine, collective);
   await engine.close();
 }
 writeFileSync(joinPath(out, `rank-${collective.grid.rank}.json`), JSON.stringify(found));

@@ -30,5 +30,11 @@ export async function checkpointOf(run: string, name: string): Promise<Record<st
   const { progress } = JSON.parse(await readFile(join(folder, "state.json"), "utf8")) as {
     progress: Record<string, unknown>;
   };
-  return { ...found, position: progress.position, tokens: progress.tokens, mse_scale: progress.mse_scale };
+  return {
+    ...found,
+    position: progress.position,
+    tokens: progress.tokens,
+    mse_scale: progress.mse_scale,
+    loss_scale: progress.loss_scale,
+  };
 }

@@ -27,7 +27,8 @@ import {
  * (number of PENALTIES), `sparsity` (lambda, which the multiplier of the parameter `sparsity` is
  * applied to), `tanhScale`, `targetL0`, `deadPenalty`: of the sparsity loss (math.ts, Sparsity).
  * `gain`: of the controller; 0 is off. `wideCoef`: of multi-TopK, weight of the wide
- * reconstruction's loss next to the live one's; 0 without.
+ * reconstruction's loss next to the live one's; 0 without. `lossScale`: what gradients are
+ * multiplied by while they are 16-bit numbers on the wire.
  */
 export const HYPER = [
   "lr",
@@ -53,6 +54,7 @@ export const HYPER = [
   "deadPenalty",
   "gain",
   "wideCoef",
+  "lossScale",
 ] as const;
 /** What those numbers are that TopK has no use for. */
 export const HYPER_DEFAULTS = {
@@ -68,6 +70,7 @@ export const HYPER_DEFAULTS = {
   deadPenalty: 0,
   gain: 0,
   wideCoef: 0,
+  lossScale: 1,
 } as const satisfies { readonly [K in (typeof HYPER)[number]]?: number };
 
 export type Hyper = { readonly [K in Exclude<(typeof HYPER)[number], keyof typeof HYPER_DEFAULTS>]: number } & {
@@ -120,6 +123,13 @@ export const NONE = NO_LATENT;
  */
 export const FULL = 0x4000_0000;
 
+/** Bit of `bad`: a gradient times hyper.lossScale did not fit the 16-bit numbers of the wire. */
+export const OVERFLOW = 2;
+
+/** 16-bit numbers that ranks can exchange. */
+export const NARROW = ["bf16", "fp16"] as const;
+export type NarrowType = (typeof NARROW)[number];
+
 /**
  * Gradients beyond this are bad: their squares, which Adam and the norm need, would not fit an f32.
  */
@@ -147,6 +157,7 @@ export const SHARED_ENUMS = {
 export const SHARED_CONSTANTS = {
   NONE,
   FULL,
+  OVERFLOW,
   CONTROLLER_SMOOTHING,
   CONTROLLER_STEP,
   CONTROLLER_DAMPING,

@@ -7,7 +7,7 @@
 import { OVERS, REDUCE_OPS, WIRE_TYPES } from "../../collective/collective.ts";
 import { headerOf, parametersOf } from "../contract/header.ts";
 import type { ArgumentsOf, Contract, Fields } from "../contract/layout.ts";
-import { SHARED_CONSTANTS, SHARED_ENUMS } from "../contract/names.ts";
+import { NARROW, SHARED_CONSTANTS, SHARED_ENUMS } from "../contract/names.ts";
 import type { Rule } from "../engine.ts";
 
 /**
@@ -60,6 +60,7 @@ const STRUCTS = {
   Peers: {
     iallreduce: "void*",
     iallgather: "void*",
+    ialltoall: "void*",
     test: "void*",
     comms: `void*[${OVERS.length}]`,
     types: `void*[${WIRE_TYPES.length}]`,
@@ -116,6 +117,16 @@ const STRUCTS = {
   /** `peers` null: one rank. */
   Cut: { peers: "const Peers*", z: "Codes", B: "size_t", n: "size_t", t: "Step" },
   AllReduce: { peers: "const Peers*", over: "Over", type: "WireType", op: "ReduceOp", at: "void*", count: "size_t" },
+  /** The sum over ranks, with 16-bit numbers on the wire (engine.ts, Narrowing). */
+  NarrowSum: {
+    peers: "const Peers*",
+    over: "Over",
+    as: "Narrow",
+    at: "float*",
+    count: "size_t",
+    t: "Step",
+    scaled: "u32",
+  },
   /** `skip` [d,dIn]: is added to plane 0, times x [B,dIn]. */
   Decode: { branch: "Branch", skip: "const float*", x: "const float*", dIn: "size_t" },
   /** `live`: the last plane of the live err where this is the dead branch, else null. */
@@ -189,6 +200,7 @@ export const CONTRACT = {
     Over: { values: OVERS },
     WireType: { values: WIRE_TYPES, prefix: "WIRE_" },
     ReduceOp: { values: REDUCE_OPS, prefix: "REDUCE_" },
+    Narrow: { values: NARROW, prefix: "NARROW_" },
   },
   constants: SHARED_CONSTANTS,
   structs: STRUCTS,
@@ -201,6 +213,7 @@ export const OPERATIONS = {
   merge: ["saetta_merge", "Merge"],
   cut: ["saetta_cut", "Cut"],
   allReduce: ["saetta_all_reduce", "AllReduce"],
+  narrowSum: ["saetta_narrow_sum", "NarrowSum"],
   decode: ["saetta_decode", "Decode"],
   residual: ["saetta_residual", "Residual"],
   codeGrad: ["saetta_code_grad", "CodeGrad"],
@@ -229,6 +242,7 @@ export const FUNCTIONS = {
   done: ["saetta_done", "u64", { stream: "Stream*" }],
   wait: ["saetta_wait", "void", { stream: "Stream*", ticket: "u64" }],
   error: ["saetta_error", "const char*", { stream: "Stream*" }],
+  sentBytes: ["saetta_sent_bytes", "u64", {}],
   peers: ["saetta_peers", "Peers*", { peers: "const Peers*" }],
   gradients: ["saetta_gradients", "Gradients*", { a: "const NewGradients*" }],
   gradientsRelease: ["saetta_gradients_release", "void", { stream: "Stream*", g: "Gradients*" }],

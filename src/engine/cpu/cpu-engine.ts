@@ -18,6 +18,7 @@ import {
   type Engine,
   type Grads,
   type GradsPlan,
+  type Narrowing,
   type Over,
   type ParamGradInput,
   type Params,
@@ -52,7 +53,7 @@ import {
   WHERE,
 } from "./memory.ts";
 import type { Address, Native } from "./native.ts";
-import { peersOf, reduction } from "./peers.ts";
+import { narrowSum, peersOf, reduction } from "./peers.ts";
 
 /** Rows of a batch are u32 in the lists of the gradients, as latents are in the codes. */
 const MAX_COUNT = 2 ** 32 - 2;
@@ -254,9 +255,18 @@ export class CpuEngine extends EngineBase<CpuTensor, CpuCodes, CpuGrads> impleme
     });
   }
 
-  allReduce(t: Tensor, op: ReduceOp, over: Over): void {
+  /** Bytes that sums and gathered parts of this process have put on the wire so far. */
+  get sentBytes(): number {
+    return Number(this.#native.sentBytes());
+  }
+
+  allReduce(t: Tensor, op: ReduceOp, over: Over, narrow?: Narrowing): void {
     if (groupOf(this.#collective.grid, over).size === 1) return;
     this.#open();
+    if (narrow !== undefined) {
+      this.#native.narrowSum(this.#stream, { peers: this.#peers, ...narrowSum(t, over, narrow) });
+      return;
+    }
     this.#native.allReduce(this.#stream, { peers: this.#peers, ...reduction(t, op, over) });
   }
 

@@ -16,6 +16,7 @@ import type {
   Engine,
   Grads,
   GradsPlan,
+  Narrowing,
   Normalization,
   Over,
   ParamGradInput,
@@ -246,7 +247,8 @@ class CudaEngine extends EngineBase<CudaTensor, CudaCodes, CudaGrads> implements
     if (rule.kind === "batchtopk") this.#operation(() => cutBatch(cuda, z, t));
   }
 
-  allReduce(t: Tensor, op: ReduceOp, over: Over): void {
+  allReduce(t: Tensor, op: ReduceOp, over: Over, narrow?: Narrowing): void {
+    if (narrow !== undefined) throw new SaettaError("sums of 16-bit numbers are not made on cards", { where: WHERE });
     if (this.#cuda.exchange.sizeOf(over) === 1) return;
     this.checkOpen();
     this.#queue(() => {

@@ -1,11 +1,110 @@
-// What ranks do together: allReduce, and merge, the top k of all shards. Operations of a stream are
-// started in its order.
+// What ranks do together: allReduce, sums with 16-bit numbers on the wire, and merge, the top k of
+// all shards. Operations of a stream are started in its order.
 
 #include "peers.h"
 
 #include <algorithm>
+#include <cstring>
 
 namespace saetta {
+
+/// Bytes that this process has put on the wire: of a ring for allReduce, (ranks - 1) / ranks of
+/// them twice.
+static std::atomic<uint64_t> sent{0};
+
+static size_t ranksOf(const Peers& peers, Over over) {
+  return over == SHARDS ? peers.shards : over == REPLICAS ? peers.replicas : peers.shards * peers.replicas;
+}
+
+static size_t rankOf(const Peers& peers, Over over) {
+  return over == SHARDS ? peers.shard : over == REPLICAS ? peers.replica : peers.replica * peers.shards + peers.shard;
+}
+
+static uint32_t bitsOf(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+
+static float valueOf(uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+/// To nearest, ties to even; a NaN stays one.
+template <bool half>
+static uint16_t narrowed(float value) {
+  const uint32_t bits = bitsOf(value), magnitude = bits & 0x7fffffffu;
+  if (!half) {
+    if (magnitude > 0x7f800000u) return static_cast<uint16_t>(bits >> 16 | 0x40u);
+    return static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+  }
+  const uint32_t sign = bits >> 16 & 0x8000u;
+  // 65520 is halfway between the largest and 2^16, and goes to infinity.
+  if (magnitude >= 0x477ff000u) return static_cast<uint16_t>(sign | (magnitude > 0x7f800000u ? 0x7e00u : 0x7c00u));
+  // Below 2^-14: adding 0.5 leaves the rounded count of steps of 2^-24.
+  if (magnitude < 0x38800000u)
+    return static_cast<uint16_t>(sign | (bitsOf(valueOf(magnitude) + 0.5f) - 0x3f000000u));
+  return static_cast<uint16_t>(sign | (magnitude - 0x38000000u + 0xfffu + (magnitude >> 13 & 1u)) >> 13);
+}
+
+template <bool half>
+static float widened(uint16_t bits) {
+  if (!half) return valueOf(static_cast<uint32_t>(bits) << 16);
+  const uint32_t sign = (bits & 0x8000u) << 16, magnitude = bits & 0x7fffu;
+  if (magnitude >= 0x7c00u) return valueOf(sign | 0x7f800000u | (magnitude & 0x3ffu) << 13);
+  if (magnitude >= 0x400u) return valueOf(sign | (magnitude << 13) + 0x38000000u);
+  return valueOf(sign | bitsOf(static_cast<float>(magnitude) * 0x1p-24f));
+}
+
+/// Narrows a number; true where it was finite and is not any more.
+template <bool half>
+static bool narrow(float value, uint16_t* to) {
+  *to = narrowed<half>(value);
+  constexpr uint32_t INFINITE = half ? 0x7c00u : 0x7f80u;
+  return (*to & 0x7fffu) == INFINITE && (bitsOf(value) & 0x7fffffffu) < 0x7f800000u;
+}
+
+/// Every rank sums one part of the numbers, which the others send it, and sends the sums to them.
+template <bool half>
+static void narrowSum(Stream& s, const NarrowSum& a, float* at, size_t count) {
+  const Peers& peers = *a.peers;
+  const size_t ranks = ranksOf(peers, a.over), rank = rankOf(peers, a.over), each = ceilDiv(count, ranks);
+  const Handle type = peers.types[WIRE_U8], comm = peers.comms[a.over];
+  const int bytes = static_cast<int>(each * sizeof(uint16_t));
+  const float scale = a.scaled != 0 ? static_cast<float>(a.t.hyper[LOSS_SCALE]) : 1;
+  uint16_t* out = s.scratch<uint16_t>(0, ranks * each);
+  uint16_t* in = s.scratch<uint16_t>(1, ranks * each);
+  std::atomic<bool> overflow{false};
+  constexpr size_t TILE = 1 << 14;
+  const auto tiles = [&](size_t total, const auto& body) {
+    s.parallel(ceilDiv(total, TILE), [&](size_t tile, unsigned) {
+      bool over = false;
+      for (size_t i = tile * TILE; i < std::min(total, (tile + 1) * TILE); i++) over |= body(i);
+      if (over) overflow.store(true, std::memory_order_relaxed);
+    });
+  };
+  tiles(ranks * each, [&](size_t i) { return narrow<half>(i < count ? at[i] * scale : 0, out + i); });
+  Request(peers, "all-to-all", a.over, ranks * each * sizeof(uint16_t), [&](Handle* request) {
+    return Mpi(peers).ialltoall(out, bytes, type, in, bytes, type, comm, request);
+  }).end();
+  tiles(each, [&](size_t i) {
+    float sum = 0;
+    for (size_t r = 0; r < ranks; r++) sum += widened<half>(in[r * each + i]);
+    return narrow<half>(sum, out + rank * each + i);
+  });
+  Request(peers, "all-gather", a.over, ranks * each * sizeof(uint16_t), [&](Handle* request) {
+    return Mpi(peers).iallgather(IN_PLACE, bytes, type, out, bytes, type, comm, request);
+  }).end();
+  sent += 2 * (ranks - 1) * each * sizeof(uint16_t);
+  tiles(count, [&](size_t i) {
+    at[i] = widened<half>(out[i]) / scale;
+    return false;
+  });
+  if (overflow.load()) __atomic_fetch_or(a.t.bad, a.scaled != 0 ? OVERFLOW : 1u, __ATOMIC_RELAXED);
+  s.halves.changed(at, count * sizeof(float));
+}
 
 /// How many of this shard's codes of row b are among the k highest of all shards. Values are in
 /// order, so they are the first so many. all [shards][B][z.k].
@@ -74,6 +173,8 @@ void saetta_all_reduce(saetta::Stream* stream, const saetta::AllReduce* args) {
     char* piece = static_cast<char*>(args->at) + first * BYTES[args->type];
     stream->submitStart([=, a = *args](Stream& s) -> std::function<void()> {
       s.halves.changed(piece, bytes);
+      const size_t ranks = ranksOf(*a.peers, a.over);
+      sent += 2 * (ranks - 1) * bytes / ranks;
       const auto request = std::make_shared<Request>(*a.peers, "all-reduce", a.over, bytes, [&](Handle* handle) {
         return Mpi(*a.peers).iallreduce(IN_PLACE, piece, static_cast<int>(length), a.peers->types[a.type],
                                         a.peers->ops[a.op], a.peers->comms[a.over], handle);
@@ -82,6 +183,21 @@ void saetta_all_reduce(saetta::Stream* stream, const saetta::AllReduce* args) {
     });
   }
 }
+
+void saetta_narrow_sum(saetta::Stream* stream, const saetta::NarrowSum* args) {
+  using namespace saetta;
+  stream->submit([a = *args](Stream& s) {
+    // Of one operation: MPI counts bytes in int.
+    constexpr size_t PIECE = size_t{1} << 26;
+    for (size_t first = 0; first < a.count; first += PIECE) {
+      const size_t length = std::min(PIECE, a.count - first);
+      if (a.as == NARROW_FP16) narrowSum<true>(s, a, a.at + first, length);
+      else narrowSum<false>(s, a, a.at + first, length);
+    }
+  });
+}
+
+uint64_t saetta_sent_bytes() { return saetta::sent.load(); }
 
 void saetta_merge(saetta::Stream* stream, const saetta::Merge* args) {
   using namespace saetta;

@@ -16,6 +16,7 @@ struct Gradients;
 
 constexpr u32 NONE = 4294967295u;
 constexpr u32 FULL = 1073741824u;
+constexpr u32 OVERFLOW = 2u;
 constexpr double CONTROLLER_SMOOTHING = 0.9;
 constexpr double CONTROLLER_STEP = 0.05;
 constexpr u32 CONTROLLER_DAMPING = 20u;
@@ -26,7 +27,7 @@ constexpr double SHORTEST_ROW = 1e-12;
 constexpr double LEAST_VARIATION = 1e-12;
 constexpr double LARGEST_GRADIENT = 1000000000000000000.0;
 
-enum Hyper : u32 { LR, BETA1, BETA2, EPS, CLIP, EMA_DECAY, MSE_SCALE, AUX_COEF, ROWS, DEAD_AFTER, FIRED_ABOVE, UNIT_ROWS, ROW_K, KEPT, CUT_DECAY, BANDWIDTH, PENALTY, SPARSITY, TANH_SCALE, TARGET_L0, DEAD_PENALTY, GAIN, WIDE_COEF, HYPERS };
+enum Hyper : u32 { LR, BETA1, BETA2, EPS, CLIP, EMA_DECAY, MSE_SCALE, AUX_COEF, ROWS, DEAD_AFTER, FIRED_ABOVE, UNIT_ROWS, ROW_K, KEPT, CUT_DECAY, BANDWIDTH, PENALTY, SPARSITY, TANH_SCALE, TARGET_L0, DEAD_PENALTY, GAIN, WIDE_COEF, LOSS_SCALE, HYPERS };
 enum Sum : u32 { ERR2, AUX_ERR2, X2, CENTRED2, ACTIVE, DEAD, TANH, SUMS };
 enum Counter : u32 { ADAM, EMA, SKIPPED, COUNTERS };
 enum Format : u32 { FORMAT_F32, FORMAT_F64, FORMAT_F16, FORMAT_BF16 };
@@ -37,6 +38,7 @@ enum Rule : u32 { RULE_TOPK, RULE_BATCHTOPK, RULE_THRESHOLD };
 enum Over : u32 { SHARDS, REPLICAS, ALL };
 enum WireType : u32 { WIRE_F64, WIRE_F32, WIRE_U32, WIRE_U8 };
 enum ReduceOp : u32 { REDUCE_SUM, REDUCE_MAX, REDUCE_MIN };
+enum Narrow : u32 { NARROW_BF16, NARROW_FP16 };
 
 struct Params {
   float* encoder;
@@ -90,6 +92,7 @@ static_assert(sizeof(Branch) == 96, "");
 struct Peers {
   void* iallreduce;
   void* iallgather;
+  void* ialltoall;
   void* test;
   void* comms[3];
   void* types[4];
@@ -100,7 +103,7 @@ struct Peers {
   size_t replica;
   double deadline;
 };
-static_assert(sizeof(Peers) == 144, "");
+static_assert(sizeof(Peers) == 152, "");
 
 struct Load {
   Format format;
@@ -167,6 +170,17 @@ struct AllReduce {
   size_t count;
 };
 static_assert(sizeof(AllReduce) == 40, "");
+
+struct NarrowSum {
+  const Peers* peers;
+  Over over;
+  Narrow as;
+  float* at;
+  size_t count;
+  Step t;
+  u32 scaled;
+};
+static_assert(sizeof(NarrowSum) == 96, "");
 
 struct Decode {
   Branch branch;
@@ -271,6 +285,7 @@ saetta::u64 saetta_read(saetta::Stream* stream, const void* from, void* to, saet
 saetta::u64 saetta_done(saetta::Stream* stream);
 void saetta_wait(saetta::Stream* stream, saetta::u64 ticket);
 const char* saetta_error(saetta::Stream* stream);
+saetta::u64 saetta_sent_bytes();
 saetta::Peers* saetta_peers(const saetta::Peers* peers);
 saetta::Gradients* saetta_gradients(const saetta::NewGradients* a);
 void saetta_gradients_release(saetta::Stream* stream, saetta::Gradients* g);
@@ -279,6 +294,7 @@ void saetta_encode(saetta::Stream* stream, const saetta::Encode* a);
 void saetta_merge(saetta::Stream* stream, const saetta::Merge* a);
 void saetta_cut(saetta::Stream* stream, const saetta::Cut* a);
 void saetta_all_reduce(saetta::Stream* stream, const saetta::AllReduce* a);
+void saetta_narrow_sum(saetta::Stream* stream, const saetta::NarrowSum* a);
 void saetta_decode(saetta::Stream* stream, const saetta::Decode* a);
 void saetta_residual(saetta::Stream* stream, const saetta::Residual* a);
 void saetta_code_grad(saetta::Stream* stream, const saetta::CodeGrad* a);

@@ -19,11 +19,13 @@ constexpr const char* NAMES[] = {"the shards", "the replicas", "all ranks"};
 struct Mpi {
   int (*iallreduce)(const void*, void*, int, Handle, Handle, Handle, Handle*);
   int (*iallgather)(const void*, int, Handle, void*, int, Handle, Handle, Handle*);
+  int (*ialltoall)(const void*, int, Handle, void*, int, Handle, Handle, Handle*);
   int (*test)(Handle*, int*, void*);
 
   explicit Mpi(const Peers& peers)
       : iallreduce(reinterpret_cast<decltype(iallreduce)>(peers.iallreduce)),
         iallgather(reinterpret_cast<decltype(iallgather)>(peers.iallgather)),
+        ialltoall(reinterpret_cast<decltype(ialltoall)>(peers.ialltoall)),
         test(reinterpret_cast<decltype(test)>(peers.test)) {}
 };
 

@@ -1,6 +1,8 @@
 // Steps of the loop on many small windows of a source that counts what is read of it. Kept: the
-// losses of the steps, the bytes, and the rows that were passed over.
+// losses of the steps, the bytes read and sent, the rows that were passed over, the loss scales,
+// the steps that were skipped, and a hash of the weights.
 
+import { createHash } from "node:crypto";
 import { ringRows, START } from "../../dist/data/batches.js";
 import { lanesFor } from "../../dist/data/lanes.js";
 import { RowSet } from "../../dist/data/mask.js";
@@ -15,11 +17,13 @@ import { Rng } from "../../dist/util/rng.js";
 
 const D = 6;
 const BATCH = 48;
-export const ROWS = 9600;
+const ROWS = 9600;
 const ROW_BYTES = 4 * D;
 
-/** `nonFinite`: "skip" has rows that are not finite. */
-export async function reads(engine, collective, { nonFinite }) {
+/**
+ * `nonFinite`: "skip" has rows that are not finite. `scale`: the first loss scale.
+ */
+export async function loop(engine, collective, { nonFinite = "stop", wire = "f32", scale }) {
   const rng = new Rng(3);
   const values = Float32Array.from({ length: ROWS * D }, () => rng.normal());
   for (let row = 50; nonFinite === "skip" && row < ROWS; row += 499) values[row * D + 1] = Number.NaN;
@@ -44,15 +48,28 @@ export async function reads(engine, collective, { nonFinite }) {
   const state = allocState(engine, shard.dims, ["encoder", "latentBias", "decoder", "preBias"], false);
   startParams(engine, state.params, shard.dims, 1, new Float64Array(D), shard.firstLatent);
   shareState(engine, state, shard);
-  const losses = [];
-  let skipped = 0;
+  const [losses, scales, skips] = [[], [], []];
+  let [skipped, last] = [0, undefined];
+  await engine.read(state.params.encoder); // until the state is shared
+  const sentBefore = engine.sentBytes ?? 0;
   const steps = ROWS / BATCH - 20; // within the first epoch
   const ring = engine.alloc("f32", [ringRows(order), D]);
   await trainLoop({
-    plan: { engine, collective, shard, source, order, budget: steps * BATCH, config: { batch: BATCH, nonFinite } },
+    plan: {
+      engine,
+      collective,
+      shard,
+      source,
+      order,
+      budget: steps * BATCH,
+      config: { batch: BATCH, nonFinite, wire },
+    },
     start: {
       state,
-      progress: { step: 0, tokens: 0, position: START },
+      progress: {
+        ...{ step: 0, tokens: 0, position: START },
+        lossScale: scale && { scale, fitting: 0, overflowed: false },
+      },
       hyper: {
         ...{ beta1: 0.9, beta2: 0.999, eps: 1e-8, clip: 1, emaDecay: 0.9, mseScale: 1, auxCoef: 1 / 32 },
         ...{ deadAfter: 3 * BATCH, firedAbove: 1e-3, unitRows: 1 },
@@ -64,13 +81,20 @@ export async function reads(engine, collective, { nonFinite }) {
     observers: [
       {
         ...{ reads: true, holds: false, due: () => true },
-        see: ({ progress, metrics }) => {
+        see: ({ progress, metrics, lossScale }) => {
           losses.push(metrics.loss);
+          scales.push(lossScale);
+          skips.push(metrics.skipped);
+          last = progress.lossScale;
           skipped = progress.position.skipped;
         },
       },
     ],
     signal: new AbortController().signal,
   });
-  return { losses, read, skipped };
+  const weights = createHash("sha256");
+  for (const name of ["encoder", "latentBias", "decoder", "preBias"])
+    weights.update(await engine.read(state.params[name]));
+  const sent = (engine.sentBytes ?? 0) - sentBefore;
+  return { losses, read, sent, skipped, scales, skips, last, weights: weights.digest("hex") };
 }
