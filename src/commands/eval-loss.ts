@@ -5,6 +5,7 @@ import { modelPath } from "../features/find-model.ts";
 import { tokenize } from "../harvest/harvest.ts";
 import type { Sae } from "../inference/sae.ts";
 import { contextOf, type LanguageModel, loadModel, loadTokenizerOf } from "../language-model/load.ts";
+import { ablationOf } from "../metrics/ablation.ts";
 import { type Ablate, type LossRecovered, measureLoss } from "../metrics/loss.ts";
 import { type Contexts, contextsOfIds, contextsOfSource } from "../metrics/loss-contexts.ts";
 import { SaettaError, UsageError } from "../util/errors.ts";
@@ -17,7 +18,8 @@ export interface LossFlags {
   readonly text?: string;
   readonly tokenizer?: string;
   readonly lossTokens?: number;
-  readonly ablate?: Ablate;
+  /** Rows that zeros and the mean replace, or latents that are removed. */
+  readonly ablate?: Ablate | readonly number[];
   readonly threads?: number | undefined;
 }
 
@@ -34,8 +36,10 @@ export async function lossesOf(
   flags: LossFlags,
   tell: { readonly onNote: (note: string) => void; readonly onProgress: (done: number, total: number) => void },
 ): Promise<LossRecovered[] | undefined> {
-  if (!(flags.loss === true || flags.model !== undefined || flags.tensor !== undefined || flags.text !== undefined))
-    return undefined;
+  const { ablate } = flags;
+  const latents = typeof ablate === "object" ? ablate : undefined;
+  const given = [flags.model, flags.tensor, flags.text, latents];
+  if (flags.loss !== true && given.every((each) => each === undefined)) return undefined;
   const { origin } = data.source;
   const path = flags.model ?? (await modelPath(data.source, first(saes, "model"), tell.onNote));
   if (path === undefined) throw unknown("model", "--model PATH");
@@ -46,7 +50,8 @@ export async function lossesOf(
   checkModel(model, data.source, flags.model !== undefined, tell.onNote);
   const contexts = await contextsFor(model, data, flags, tell.onNote);
   return measureLoss(model, tensor, contexts, saes, {
-    ablate: flags.ablate,
+    ablate: typeof ablate === "string" ? ablate : undefined,
+    ablation: latents && (await ablationOf(saes[0]!, latents)),
     threads: flags.threads,
     onNote: tell.onNote,
     onProgress: tell.onProgress,

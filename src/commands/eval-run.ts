@@ -38,6 +38,11 @@ export async function judgeAll(
       mend: "evaluate them one at a time",
     });
   }
+  if (paths.saes.length > 1 && typeof flags.ablate === "object") {
+    throw new UsageError("--ablate removes latents of one autoencoder, not of several", {
+      mend: "evaluate them one at a time",
+    });
+  }
   const saes: (Sae & { readonly path: string })[] = [];
   let data: EvalData | undefined;
   try {

@@ -2,6 +2,7 @@
 
 import type { ReportWithFeatures } from "../features/in-text.ts";
 import { featuresText, type Page } from "../features/print.ts";
+import type { AblationResult } from "../metrics/ablation.ts";
 import type { LossRecovered } from "../metrics/loss.ts";
 import { METRIC_MEANINGS, reportText } from "../metrics/print.ts";
 import { flatValues } from "../run-files/metrics.ts";
@@ -21,22 +22,27 @@ export function resultText(judged: readonly Judged[], page: Page): string {
       reportText(only),
       featuresText(only, page),
       only.loss === null ? undefined : lossLines(only.loss).join("\n"),
+      only.loss?.ablation && removedLines(only.loss.ablation).join("\n"),
     ];
     return parts.filter((part) => part !== undefined).join("\n\n");
   }
   const columns = columnsOf(judged);
   const cells = [columns.map(({ name }) => name), ...judged.map((it) => columns.map(({ value }) => value(it)))];
-  const widths = columns.map((_, i) => Math.max(...cells.map((row) => [...row[i]!].length)));
-  const table = cells.map((row) =>
-    row.map((cell, i) => (i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join("  "),
-  );
   return [
     aboutLines(judged).join("\n"),
-    table.join("\n"),
+    aligned(cells).join("\n"),
     meanings(columns)
       .map(([name, meaning]) => `${name.padEnd(15)}${meaning}`)
       .join("\n"),
   ].join("\n\n");
+}
+
+/** Lines of cells in columns: the first to the left, the others to the right. */
+function aligned(cells: readonly (readonly string[])[]): string[] {
+  const widths = cells[0]!.map((_, i) => Math.max(...cells.map((row) => [...row[i]!].length)));
+  return cells.map((row) =>
+    row.map((cell, i) => (i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join("  "),
+  );
 }
 
 /** The table, and under it what its columns mean. */
@@ -50,7 +56,13 @@ export function markdown(judged: readonly Judged[]): string {
     "",
     ...aboutLines(judged).map((line) => `- ${line.replace(/ {2,}/, ": ")}`),
     ...meanings(columns).map(([name, meaning]) => `- ${name}: ${meaning}`),
+    ...judged.flatMap(({ loss }) => (loss?.ablation === undefined ? [] : removedMarkdown(loss.ablation))),
   ].join("\n");
+}
+
+function removedMarkdown(ablation: AblationResult): string[] {
+  const meaning = removedMeanings(ablation).map(([name, words]) => `- ${name}: ${words}`);
+  return ["", markdownTable(REMOVED, removedCells(ablation)), "", ...meaning];
 }
 
 /** Every number of the autoencoders, by its name in `--json`, as comma-separated values. */
@@ -91,6 +103,36 @@ function lossLines({ model, tensor, text, predictions, splicedRows, ...loss }: L
     line("loss recovered", lossRecovered.fromZero, definitions.fromZero.replace("loss recovered: ", "")),
     line("", lossRecovered.fromMean, definitions.fromMean),
   ];
+}
+
+const REMOVED = ["without latent", "fires", "CE", "loss increase", "where active", "KL"] as const;
+
+/** What removing latents costs: a row of cells per latent, and one for all together. */
+function removedCells({ effects }: AblationResult): string[][] {
+  return effects.map(({ latents, firings, crossEntropy, lossIncrease, lossIncreaseWhereActive, klDivergence }) => [
+    latents.length > 1 ? "all of them" : String(latents[0]),
+    formatCount(firings),
+    crossEntropy.toFixed(4),
+    lossIncrease.toFixed(4),
+    lossIncreaseWhereActive?.toFixed(4) ?? "-",
+    klDivergence.toFixed(4),
+  ]);
+}
+
+/** What the columns of removed latents mean. */
+function removedMeanings({ definitions }: AblationResult): [string, string][] {
+  return [
+    ["without latent", definitions.removed],
+    ["fires", definitions.firings],
+    ["loss increase", definitions.lossIncrease],
+    ["where active", definitions.lossIncreaseWhereActive],
+    ["KL", definitions.klDivergence],
+  ];
+}
+
+function removedLines(ablation: AblationResult): string[] {
+  const meaning = removedMeanings(ablation).map(([name, words]) => `${name.padEnd(15)}${words}`);
+  return [...aligned([REMOVED, ...removedCells(ablation)]), "", ...meaning];
 }
 
 interface Column {

@@ -39,7 +39,7 @@ export function refusalOf(
   }
   if (origin !== undefined && origin !== `http://${host}`) return { status: 403, text: "not for other pages" };
   const site = headers["sec-fetch-site"];
-  const walked = headers["sec-fetch-mode"] === "navigate" && headers["sec-fetch-dest"] === "document";
+  const walked = !isPost && headers["sec-fetch-mode"] === "navigate" && headers["sec-fetch-dest"] === "document";
   if (site !== undefined && site !== "same-origin" && site !== "none" && !walked)
     return { status: 403, text: "not for other pages" };
   return isPost ? postRefusal(headers, token) : undefined;

@@ -6,9 +6,11 @@ import { type AddressInfo, isIP } from "node:net";
 import { hostname } from "node:os";
 import { FormatError, hasCode, SaettaError, UsageError } from "../util/errors.ts";
 import { type Json, parseJson } from "../util/json.ts";
+import { type AskApi, answerAbout, answerQuestion } from "./ask.ts";
 import { type Assets, INDEX, loadAssets } from "./assets.ts";
 import { limitConnections } from "./connections.ts";
 import { refusalOf, SECURITY_HEADERS } from "./guard.ts";
+import { fail, send, sendJson } from "./respond.ts";
 import { Runs } from "./runs.ts";
 import { EventStream } from "./stream.ts";
 import { Watch, type WatchTimes } from "./watch.ts";
@@ -45,6 +47,8 @@ export interface DashboardOptions {
   readonly features?: FeaturesApi | undefined;
   /** Default: no POST is answered. */
   readonly posts?: PostApi | undefined;
+  /** Answers questions about texts. Default: nothing does. */
+  readonly ask?: AskApi | undefined;
   readonly times?: Partial<WatchTimes> | undefined;
   /** A clock in milliseconds, by which a run becomes quiet. Default: that of the process. */
   readonly now?: (() => number) | undefined;
@@ -72,8 +76,9 @@ export async function serveDashboard(options: DashboardOptions): Promise<Dashboa
   const assets = await loadAssets(options.assets);
   const watch = new Watch(await Runs.open(options.folders, options.now), options.times);
   const names = [hostname().toLowerCase(), ...(isIP(host) === 0 ? [host.toLowerCase()] : [])];
-  const token = options.posts === undefined ? undefined : randomBytes(32).toString("base64url");
-  const site: Site = { assets, watch, names, features: options.features, posts: options.posts, token };
+  const { features, posts, ask } = options;
+  const token = posts === undefined && ask === undefined ? undefined : randomBytes(32).toString("base64url");
+  const site: Site = { assets, watch, names, features, posts, ask, token };
   const server = createServer({
     maxHeaderSize: 8192,
     headersTimeout: patience,
@@ -143,6 +148,7 @@ interface Site {
   readonly names: readonly string[];
   readonly features: FeaturesApi | undefined;
   readonly posts: PostApi | undefined;
+  readonly ask: AskApi | undefined;
   /** What a POST must state; a page gets it from /api/token. */
   readonly token: string | undefined;
 }
@@ -168,7 +174,8 @@ async function answer(site: Site, request: IncomingMessage, response: ServerResp
   }
   const parts = partsOf(path);
   const query = new URLSearchParams(search);
-  if (parts?.[0] === "features" && parts.length === 2 && site.watch.runs.get(parts[1]!) !== undefined) {
+  const isPage = parts?.length === 2 && (parts[0] === "features" || parts[0] === "ask");
+  if (isPage && site.watch.runs.get(parts[1]!) !== undefined) {
     const index = site.assets.get(INDEX)!;
     send(response, index.type, index.bytes);
   } else if (parts?.[0] === "api") await answerApi(site, parts.slice(1), query, request, response);
@@ -183,15 +190,16 @@ async function bodyOf(request: IncomingMessage): Promise<Json> {
 }
 
 async function answerPost(
-  { watch, posts }: Site,
+  { watch, posts, ask }: Site,
   [api, kind, id = "", ...rest]: readonly string[] = [],
   request: IncomingMessage,
   response: ServerResponse,
 ): Promise<void> {
   try {
     const body = await bodyOf(request);
-    const run = api === "api" && kind === "features" ? watch.runs.get(id) : undefined;
-    const found = run && (await posts?.(run.folder, rest, body));
+    const run = api === "api" ? watch.runs.get(id) : undefined;
+    if (kind === "ask" && run !== undefined) return await answerQuestion(ask, run.folder, rest, body, response);
+    const found = kind === "features" && run ? await posts?.(run.folder, rest, body) : undefined;
     if (found === undefined) fail(response, 404, "there is nothing here");
     else sendJson(response, found);
   } catch (thrown) {
@@ -201,7 +209,7 @@ async function answerPost(
 }
 
 async function answerApi(
-  { watch, features, token }: Site,
+  { watch, features, ask, token }: Site,
   [kind, id, ...rest]: readonly string[],
   query: URLSearchParams,
   request: IncomingMessage,
@@ -228,7 +236,9 @@ async function answerApi(
       numberOf(query, "to", Number.POSITIVE_INFINITY),
     );
     sendJson(response, run.columns.pieces(run.id, points, scale, ...range));
-  } else if (kind === "features" && run !== undefined) {
+  } else if (kind === "ask" && id === undefined) sendJson(response, { model: ask?.model ?? null });
+  else if (kind === "ask" && run !== undefined && rest.length === 0) await answerAbout(ask, run.folder, response);
+  else if (kind === "features" && run !== undefined) {
     const found = await features?.(run.folder, rest, query);
     if (found === undefined) fail(response, 404, "there is nothing here");
     else sendJson(response, found);
@@ -261,25 +271,4 @@ function numberOf(
 function splitOnce(text: string, by: string): readonly [string, string] {
   const at = text.indexOf(by);
   return at < 0 ? [text, ""] : [text.slice(0, at), text.slice(at + 1)];
-}
-
-function sendJson(response: ServerResponse, value: unknown): void {
-  send(response, "application/json; charset=utf-8", Buffer.from(JSON.stringify(value)));
-}
-
-/** `named`: its name changes whenever its bytes do. */
-function send(response: ServerResponse, type: string, bytes: Uint8Array, named = false): void {
-  if (named) response.setHeader("Cache-Control", "private, max-age=31536000, immutable");
-  response.writeHead(200, { "Content-Type": type, "Content-Length": bytes.length }); // Node sends no body after HEAD
-  response.end(bytes);
-}
-
-function fail(response: ServerResponse, status: number, text: string): void {
-  if (response.headersSent) {
-    response.destroy();
-    return;
-  }
-  const bytes = Buffer.from(`${text}\n`);
-  response.writeHead(status, { "Content-Type": "text/plain; charset=utf-8", "Content-Length": bytes.length });
-  response.end(bytes);
 }

@@ -1,7 +1,7 @@
 /**
  * The features of runs for a page that asks a server: PREFIX/summary, PREFIX/latents?...,
- * PREFIX/latents/12; a POST to PREFIX/labels changes the name or note of a latent. Of a file only a
- * few chunks are read an answer.
+ * PREFIX/latents/12, PREFIX/some?latents=12,99; a POST to PREFIX/labels changes the name or note of
+ * a latent. Of a file only a few chunks are read an answer.
  */
 
 import { stat } from "node:fs/promises";
@@ -23,8 +23,9 @@ export function featuresFile(runDir: string): string {
 export interface ExplorerApi extends AsyncDisposable {
   /**
    * What to send as JSON for an address, given as its parts after the prefix of the run:
-   * ["summary"], ["latents"] with a query, or ["latents", "12"]; undefined: there is no such thing,
-   * or the run in `folder` has no features. Rejects with SaettaError where its file is damaged.
+   * ["summary"], ["latents"] with a query, ["latents", "12"], or ["some"] with the numbers of
+   * latents; undefined: there is no such thing, or the run in `folder` has no features ("some" then
+   * has no rows). Rejects with SaettaError where its file is damaged.
    */
   answer(folder: string, parts: readonly string[], query: URLSearchParams): Promise<unknown>;
   /**
@@ -86,9 +87,13 @@ export function explorerApi(): ExplorerApi {
     query: URLSearchParams,
   ): Promise<unknown> => {
     const isKnown =
-      kind === "latents" ? /^\d{0,9}$/.test(number ?? "") && number !== "" : kind === "summary" && number === undefined;
+      kind === "latents"
+        ? /^\d{0,9}$/.test(number ?? "") && number !== ""
+        : (kind === "summary" || kind === "some") && number === undefined;
     if (!isKnown || more.length > 0) return undefined;
     const reader = (await open(folder))?.reader;
+    if (kind === "some")
+      return { hasFeatures: reader !== undefined, rows: (await reader?.some(numbersOf(query))) ?? [] };
     if (reader === undefined || kind === "summary") return reader?.summary();
     if (number === undefined) return reader.latents(queryOf(query));
     return reader.latent(Number(number)).catch((thrown: unknown) => {
@@ -123,6 +128,12 @@ export function explorerApi(): ExplorerApi {
       for (const path of [...opened.keys()]) await close(path);
     },
   };
+}
+
+/** The latents of "latents=12,99": those of them that are numbers, and not too many. */
+function numbersOf(query: URLSearchParams): number[] {
+  const words = (query.get("latents") ?? "").split(",", MOST_ROWS);
+  return words.filter((word) => /^\d{1,9}$/.test(word)).map(Number);
 }
 
 function queryOf(query: URLSearchParams): LatentQuery {

@@ -46,6 +46,11 @@ export class Packer {
     return this.#ids.subarray(0, Math.min(contexts, this.contexts) * this.#context);
   }
 
+  /** The ids of all tokens: the last context may be shorter than the others. */
+  all(): Int32Array {
+    return this.#ids.subarray(0, this.#length);
+  }
+
   #push(id: number): void {
     if (this.#length === this.#ids.length) {
       const larger = new Int32Array(2 * this.#ids.length);

@@ -23,25 +23,49 @@ export const MAX_DOCUMENT = 8 * 1024 * 1024;
 export async function* documentsOf(path: string): AsyncGenerator<string> {
   const isJson = /\.jsonl(\.gz)?$/i.test(path);
   let number = 0;
-  let document: string[] = [];
-  let length = 0;
+  const documents = new Paragraphs();
   for await (const line of linesOf(path)) {
     number++;
     if (isJson) {
       if (line.trim() !== "") yield textOfJson(line, `${path}, line ${number}`);
       continue;
     }
-    if (line.trim() === "") {
-      if (document.length > 0) yield document.join("\n");
-      document = [];
-      length = 0;
-      continue;
-    }
-    document.push(line);
-    length += line.length + 1;
-    if (length > MAX_DOCUMENT) throw tooLong(path);
+    const document = documents.add(line);
+    if (document !== undefined) yield document;
+    if (documents.length > MAX_DOCUMENT) throw tooLong(path);
   }
-  if (document.length > 0) yield document.join("\n");
+  const last = documents.end();
+  if (last !== undefined) yield last;
+}
+
+/** The documents of a text in memory: those that `documentsOf` has of a file with this text. */
+export function documentsIn(text: string): string[] {
+  const documents = new Paragraphs();
+  const lines = text.replace(/^\ufeff/, "").split(/\r?\n/);
+  return [...lines.map((line) => documents.add(line)), documents.end()].filter((each) => each !== undefined);
+}
+
+/** Joins lines to documents, which blank lines separate. */
+class Paragraphs {
+  #lines: string[] = [];
+  /** Characters of the document that is not complete yet. */
+  length = 0;
+
+  /** Returns the document that a blank line completes; undefined where it completes none. */
+  add(line: string): string | undefined {
+    if (line.trim() === "") return this.end();
+    this.#lines.push(line);
+    this.length += line.length + 1;
+    return undefined;
+  }
+
+  /** The document that no blank line follows; undefined where there is none. */
+  end(): string | undefined {
+    const document = this.#lines.length > 0 ? this.#lines.join("\n") : undefined;
+    this.#lines = [];
+    this.length = 0;
+    return document;
+  }
 }
 
 /** The lines of a file, without their ends (\n or \r\n). */

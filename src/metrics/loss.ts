@@ -14,8 +14,10 @@ import { openHead, openSpliced, type SplicedModel } from "../language-model/spli
 import { bytesOf } from "../util/bytes.ts";
 import { messageOf, SaettaError, UsageError } from "../util/errors.ts";
 import { freeArray } from "../util/free-array.ts";
+import { ABLATION_DEFINITIONS, type Ablation, type AblationResult } from "./ablation.ts";
 import type { Contexts } from "./loss-contexts.ts";
 import { PLAIN_SUMS } from "./loss-math.ts";
+import { gather, scattered } from "./spliced-rows.ts";
 
 /**
  * In the place of the tensor: nothing else, the reconstruction, zeros, the mean. Means over the
@@ -42,6 +44,8 @@ export interface LossRecovered {
   readonly identityDifference: number;
   readonly ablate: Ablate;
   readonly definitions: Definitions;
+  /** Absent unless asked for. */
+  readonly ablation?: AblationResult;
 }
 
 /**
@@ -90,6 +94,8 @@ export type Reconstructor = Pick<Sae, "path" | "dims" | "reconstructRaw">;
 export interface LossOptions {
   /** Default "all", as SAELens does. */
   readonly ablate?: Ablate | undefined;
+  /** Latents of the only autoencoder to remove. Default: none. */
+  readonly ablation?: Ablation | undefined;
   /** Of the language model; default: all processors. */
   readonly threads?: number | undefined;
   /** Called with a line about a result that makes no sense. */
@@ -107,7 +113,7 @@ export async function measureLoss(
   tensor: string,
   contexts: Contexts,
   saes: readonly Reconstructor[],
-  { ablate = "all", threads = availableParallelism(), onNote, onProgress }: LossOptions = {},
+  { ablate = "all", ablation, threads = availableParallelism(), onNote, onProgress }: LossOptions = {},
 ): Promise<LossRecovered[]> {
   const { context, count } = contexts;
   if (count === 0 || context < 2)
@@ -153,10 +159,11 @@ export async function measureLoss(
       );
       return PLAIN_SUMS;
     });
-    const sums = { original: 0, predictions: 0, splices: splices.map(() => ({ crossEntropy: 0, divergence: 0 })) };
+    const none = () => ({ crossEntropy: 0, divergence: 0, firings: 0, increase: 0, active: 0 });
+    const sums = { original: 0, predictions: 0, splices: [...splices, ...(ablation?.groups ?? [])].map(none) };
     for (let first = 0; first < count; first += size) {
       const batch = Math.min(size, count - first);
-      await addBatch(spliced, logSums, await contexts.read(first, batch), batch, splices, sums);
+      await addBatch(spliced, logSums, await contexts.read(first, batch), batch, { splices, ablation }, sums);
       onProgress?.((first + batch) * context, total);
     }
     const { predictions } = sums;
@@ -172,7 +179,7 @@ export async function measureLoss(
         `${model.path}: cross-entropy ${original.toFixed(2)} is above ln(${spliced.vocabulary}) = ${guessing.toFixed(2)}, worse than guessing: is this its tokenizer?`,
       );
     }
-    const [zeroed, averaged, ...rest] = sums.splices.map((sum) => ({
+    const [zeroed, averaged, ...rest] = sums.splices.slice(0, splices.length).map((sum) => ({
       ce: sum.crossEntropy / predictions,
       kl: sum.divergence / predictions,
     }));
@@ -188,6 +195,7 @@ export async function measureLoss(
       identityDifference: spliced.identityDifference,
       ablate,
       definitions: definitionsOf(ablate),
+      ...(ablation && { ablation: ablationResult(ablation, sums, splices.length) }),
     }));
   } finally {
     await logSums?.close();
@@ -200,12 +208,42 @@ export async function measureLoss(
 interface Splice {
   readonly rows: Ablate;
   readonly replace: (into: Float32Array) => Promise<unknown>;
+  /** Of each spliced row: 1 where a latent that is removed is active. */
+  readonly active?: Uint8Array;
 }
 
 interface Sums {
   original: number;
   predictions: number;
-  readonly splices: { crossEntropy: number; divergence: number }[];
+  /** The last three are of removed latents: rows with one, and what the loss grows by there. */
+  readonly splices: { crossEntropy: number; divergence: number; firings: number; increase: number; active: number }[];
+}
+
+/** `first`: the first splice that removes latents. */
+function ablationResult({ groups }: Ablation, { original, predictions, splices }: Sums, first: number): AblationResult {
+  const effects = groups.map((latents, i) => {
+    const { crossEntropy, divergence, firings, increase, active } = splices[first + i]!;
+    return {
+      latents,
+      firings,
+      crossEntropy: crossEntropy / predictions,
+      lossIncrease: (crossEntropy - original) / predictions,
+      lossIncreaseWhereActive: active === 0 ? null : increase / active,
+      klDivergence: divergence / predictions,
+    };
+  });
+  return { effects, definitions: ABLATION_DEFINITIONS };
+}
+
+/** The splices that remove latents from the rows that are spliced. */
+async function removals(ablation: Ablation | undefined, rows: Float32Array): Promise<Splice[]> {
+  if (ablation === undefined || rows.length === 0) return [];
+  const removed = await ablation.remove(rows);
+  return removed.map(({ rows: without, active }) => ({
+    rows: "spliced",
+    replace: (into) => Promise.resolve(into.set(without)),
+    active,
+  }));
 }
 
 async function addBatch(
@@ -213,17 +251,18 @@ async function addBatch(
   logSums: LogSums,
   { ids, spliced }: { readonly ids: Int32Array; readonly spliced: Uint8Array },
   batch: number,
-  splices: readonly Splice[],
+  { splices: fixed, ablation }: { readonly splices: readonly Splice[]; readonly ablation: Ablation | undefined },
   sums: Sums,
 ): Promise<void> {
   const { vocabulary, width } = model;
   const context = ids.length / batch;
   const rows = Uint32Array.from(ids.keys()).filter((row) => spliced[row] === 1 && (row + 1) % context !== 0);
   const all = new Uint8Array(spliced.length).fill(1);
-  /** The sum of -ln p(next token). */
-  const crossEntropy = (logits: Float32Array, normalizers: Float64Array): number =>
-    rows.reduce((sum, row, i) => sum + normalizers[i]! - logits[row * vocabulary + ids[row + 1]!]!, 0);
+  /** -ln p(next token) of each row. */
+  const losses = (logits: Float32Array, normalizers: Float64Array): Float64Array =>
+    Float64Array.from(rows, (row, i) => normalizers[i]! - logits[row * vocabulary + ids[row + 1]!]!);
   const { activations, logits } = await model.original(ids, batch);
+  const splices = [...fixed, ...(await removals(ablation, gather(activations, spliced, width)))];
   const run = async ({ rows: scope, replace }: Splice): Promise<Float32Array> => {
     const flags = scope === "all" ? all : spliced;
     const values = gather(activations, flags, width);
@@ -239,14 +278,18 @@ async function addBatch(
   start(splices[0]);
   try {
     const original = { logits, logSums: (await logSums.of(logits, vocabulary, rows)).logSums };
-    sums.original += crossEntropy(logits, original.logSums);
+    const before = losses(logits, original.logSums);
+    sums.original += total(before);
     sums.predictions += rows.length;
-    for (const [i, sum] of sums.splices.entries()) {
+    for (const [i, { active }] of splices.entries()) {
       const other = (await running)!;
       start(splices[i + 1]);
       const found = await logSums.of(other, vocabulary, rows, original);
-      sum.crossEntropy += crossEntropy(other, found.logSums);
-      sum.divergence += found.divergence.reduce((a, b) => a + b, 0);
+      const after = losses(other, found.logSums);
+      const sum = sums.splices[i]!;
+      sum.crossEntropy += total(after);
+      sum.divergence += total(found.divergence);
+      if (active !== undefined) addActive(sum, active, { spliced, rows, before, after });
       freeArray(other);
     }
   } finally {
@@ -256,28 +299,30 @@ async function addBatch(
   freeArray(logits);
 }
 
-/** The rows of x [.., width] whose flag is 1, one after the other. */
-function gather(x: Float32Array, flags: Uint8Array, width: number): Float32Array {
-  const rows = new Float32Array(flags.reduce((sum, flag) => sum + flag, 0) * width);
+/** Adds the rows with an active latent: their number, and by how much the loss grows there. */
+function addActive(
+  sum: Sums["splices"][number],
+  active: Uint8Array,
+  of: {
+    readonly spliced: Uint8Array;
+    readonly rows: Uint32Array;
+    readonly before: Float64Array;
+    readonly after: Float64Array;
+  },
+): void {
+  const fires = new Uint8Array(of.spliced.length);
   let at = 0;
-  for (const [row, flag] of flags.entries()) {
-    if (flag === 0) continue;
-    rows.set(x.subarray(row * width, (row + 1) * width), at);
-    at += width;
+  for (const [row, flag] of of.spliced.entries()) if (flag === 1) fires[row] = active[at++]!;
+  for (const flag of fires) sum.firings += flag;
+  for (const [i, row] of of.rows.entries()) {
+    if (fires[row] !== 1) continue;
+    sum.increase += of.after[i]! - of.before[i]!;
+    sum.active++;
   }
-  return rows;
 }
 
-/** x [.., width] with the rows whose flag is 1 taken from `rows`. */
-function scattered(x: Float32Array, flags: Uint8Array, width: number, rows: Float32Array): Float32Array {
-  const result = x.slice();
-  let at = 0;
-  for (const [row, flag] of flags.entries()) {
-    if (flag === 0) continue;
-    result.set(rows.subarray(at, at + width), row * width);
-    at += width;
-  }
-  return result;
+function total(values: Float64Array): number {
+  return values.reduce((sum, value) => sum + value, 0);
 }
 
 /**

@@ -5,7 +5,16 @@
  */
 
 /** What random numbers are drawn for; keeps the streams of one seed apart. */
-export const PURPOSE = { encoder: 1, order: 2, holdout: 3, sample: 4, probes: 5, synthetic: 6, verify: 7 } as const;
+export const PURPOSE = {
+  encoder: 1,
+  order: 2,
+  holdout: 3,
+  sample: 4,
+  probes: 5,
+  synthetic: 6,
+  verify: 7,
+  continuation: 8,
+} as const;
 
 /** Murmur3's finaliser: a bijection of 32-bit integers that mixes all bits. */
 export function fmix32(value: number): number {

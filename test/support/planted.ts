@@ -38,7 +38,7 @@ export interface Planted {
 
 /**
  * Writes sae/ with `rows` [latents, width] as encoder and decoder, as other programs write it;
- * returns its path.
+ * returns its path. `preBias` [width].
  */
 export async function writeTiedSae(
   folder: string,
@@ -46,6 +46,7 @@ export async function writeTiedSae(
   k: number,
   rows: Float32Array,
   bias: Float32Array,
+  preBias = new Float32Array(width),
 ): Promise<string> {
   const latents = bias.length;
   const part = (name: string, shape: number[], values: Float32Array) => ({
@@ -61,7 +62,7 @@ export async function writeTiedSae(
       part("encoder.weight", [latents, width], rows),
       part("encoder.bias", [latents], bias),
       part("W_dec", [latents, width], rows),
-      part("b_dec", [width], new Float32Array(width)),
+      part("b_dec", [width], preBias),
     ],
   );
   const sae = join(folder, "sae");

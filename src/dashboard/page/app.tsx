@@ -8,7 +8,7 @@ import { Compare } from "./compare.tsx";
 import { Config } from "./config.tsx";
 import { Brand, Controls, Top } from "./controls.tsx";
 import { DensityChart } from "./density.tsx";
-import { mountFeatures } from "./features.ts";
+import { mountAsk, mountFeatures, useOffer } from "./features.ts";
 import { Model } from "./model.ts";
 import { styleOf } from "./palette.ts";
 import { RunList } from "./runs.tsx";
@@ -61,9 +61,10 @@ export function App() {
   );
 }
 
-/** What stands at /features/RUN. */
+/** What is at /features/RUN. */
 export function Features({ run }: { run: string }) {
   const holder = useRef<HTMLDivElement>(null);
+  const hasModel = useOffer();
   useTheme("auto");
   useEffect(() => mountFeatures(holder.current!, `/api/features/${encodeURIComponent(run)}`), [run]);
   document.title = `features of ${run} – Saetta`;
@@ -72,6 +73,25 @@ export function Features({ run }: { run: string }) {
       <header class="top">
         <Brand />
         <a href={`/?${new URLSearchParams({ run })}`}>how {run} was trained</a>
+        {hasModel && <a href={`/ask/${encodeURIComponent(run)}`}>your own text</a>}
+      </header>
+      <main ref={holder} />
+    </>
+  );
+}
+
+/** What is at /ask/RUN. */
+export function Ask({ run }: { run: string }) {
+  const holder = useRef<HTMLDivElement>(null);
+  useTheme("auto");
+  useEffect(() => mountAsk(holder.current!, run), [run]);
+  document.title = `your own text in ${run} – Saetta`;
+  return (
+    <>
+      <header class="top">
+        <Brand />
+        <a href={`/?${new URLSearchParams({ run })}`}>how {run} was trained</a>
+        <a href={`/features/${encodeURIComponent(run)}`}>features</a>
       </header>
       <main ref={holder} />
     </>

@@ -2,6 +2,7 @@
 
 import { useState } from "preact/hooks";
 import type { RunState, RunSummary } from "../api.ts";
+import { useOffer } from "./features.ts";
 import { figure, formatDuration, percent } from "./format.ts";
 import type { Model } from "./model.ts";
 import { styleOf } from "./palette.ts";
@@ -29,6 +30,7 @@ export function RunList({ model, theme }: { model: Model; theme: "light" | "dark
     a.name.localeCompare(b.name, "en", { numeric: true }),
   );
   const places = new Map(model.shown.map(({ id, place }) => [id, place]));
+  const hasModel = useOffer();
   const several = runs.length > 1;
   return (
     <details class="runs card" open={open} onToggle={(event) => setOpen(event.currentTarget.open)}>
@@ -58,6 +60,7 @@ export function RunList({ model, theme }: { model: Model; theme: "light" | "dark
                   <span class="name">{run.name}</span>
                 </label>
                 {run.features && <a href={`/features/${encodeURIComponent(run.id)}`}>features</a>}
+                {hasModel && <a href={`/ask/${encodeURIComponent(run.id)}`}>your own text</a>}
                 {several && (
                   <button type="button" class="link" onClick={() => model.showOnly(run.id)}>
                     only<span class="visually-hidden"> {run.name}</span>

@@ -1,6 +1,6 @@
 /** Where the explorer is put into a page. */
 
-import { render } from "preact";
+import { type ComponentChild, render } from "preact";
 import { httpSource } from "../shared/http-source.ts";
 import type { ExplorerSource } from "../shared/source.ts";
 import explorerStyle from "./explorer.css?inline";
@@ -14,14 +14,19 @@ import pairStyle from "./pair.css?inline";
  * again. `embedded`: the page has a head and a main part of its own.
  */
 export function mountExplorer(element: Element, source: ExplorerSource, embedded = false): () => void {
+  return mountInShadow(element, <Explorer source={source} embedded={embedded} />);
+}
+
+/** Shows `content` with the explorer's style and `more`; gives back what takes it away again. */
+export function mountInShadow(element: Element, content: ComponentChild, more = ""): () => void {
   // Neither the page's rules of style reach in nor those of the explorer out.
   const holder = document.createElement("div");
   const root = holder.attachShadow({ mode: "open" });
   const style = new CSSStyleSheet();
-  style.replaceSync(`${explorerStyle}\n${latentStyle}\n${labelStyle}\n${pairStyle}`);
+  style.replaceSync([explorerStyle, latentStyle, labelStyle, pairStyle, more].join("\n"));
   root.adoptedStyleSheets = [style];
   element.append(holder);
-  render(<Explorer source={source} embedded={embedded} />, root);
+  render(content, root);
   return () => {
     render(null, root);
     holder.remove();

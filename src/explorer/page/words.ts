@@ -51,3 +51,8 @@ export function joined({ tokens, values, at, ...passage }: Passage): Passage {
   }
   return { ...passage, tokens: kept.map(({ text }) => text), values: kept.map((each) => each.value), at: place };
 }
+
+/** A whole number below `end`; undefined for anything else. */
+export function wholeBelow(text: string, end: number): number | undefined {
+  return /^\d{1,9}$/.test(text) && Number(text) < end ? Number(text) : undefined;
+}

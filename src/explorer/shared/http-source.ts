@@ -2,6 +2,7 @@
 
 import type { FeatureSummary } from "../../run-files/feature-summary.ts";
 import type { Label } from "./labels.ts";
+import { poster } from "./poster.ts";
 import type { ExplorerSource, Latent, LatentPage } from "./source.ts";
 
 /** `api`: where explorerApi answers, such as "/api/features/first". */
@@ -12,13 +13,9 @@ export function httpSource(api: string): ExplorerSource {
     if (!answer.ok) throw new Error(`The server answered with ${answer.status}.`);
     return answer.json();
   };
-  /** A POST needs the token of the server, which is another when it was started again. */
+  const send = poster(api.replace(/\/features\/[^/]*$/, "/token"));
   const post = async (path: string, body: unknown): Promise<unknown> => {
-    const held = await fetch(api.replace(/\/features\/[^/]*$/, "/token"));
-    if (!held.ok) throw new Error("This server changes nothing.");
-    const { token } = (await held.json()) as { readonly token: string };
-    const headers = { accept: "application/json", "content-type": "application/json", "x-saetta-token": token };
-    const answer = await fetch(`${api}/${path}`, { method: "POST", headers, body: JSON.stringify(body) });
+    const answer = await send(`${api}/${path}`, body);
     if (!answer.ok) throw new Error((await answer.text()).trim() || `The server answered with ${answer.status}.`);
     return answer.json();
   };

@@ -81,6 +81,15 @@ export class FeatureReader implements ExplorerSource {
     return { total: found.length, rows: found.slice(offset, offset + count).map(({ row }) => row) };
   }
 
+  /** The rows of those of the latents that there are. */
+  async some(latents: readonly number[]): Promise<LatentRow[]> {
+    const [rows, labels] = [await this.#rows(), await this.#labels()];
+    return latents.flatMap((latent) => {
+      const [row, label] = [rows[latent], labels.get(latent)];
+      return row === undefined ? [] : [{ ...row, ...(label && { label }) }];
+    });
+  }
+
   async latent(latent: number): Promise<Latent> {
     const { latents } = this.#summary;
     if (!Number.isInteger(latent) || latent < 0 || latent >= latents) {
