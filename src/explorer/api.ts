@@ -1,7 +1,8 @@
 /**
  * The features of runs for a page that asks a server: PREFIX/summary, PREFIX/latents?...,
- * PREFIX/latents/12, PREFIX/some?latents=12,99; a POST to PREFIX/labels changes the name or note of
- * a latent. Of a file only a few chunks are read an answer.
+ * PREFIX/latents/12, PREFIX/some?latents=12,99, PREFIX/documents/3, PREFIX/map; a POST to
+ * PREFIX/labels changes the name or note of a latent. Of a file only a few chunks are read an
+ * answer.
  */
 
 import { stat } from "node:fs/promises";
@@ -86,17 +87,20 @@ export function explorerApi(): ExplorerApi {
     [kind, number, ...more]: readonly string[],
     query: URLSearchParams,
   ): Promise<unknown> => {
+    const isNumber = /^\d{1,9}$/.test(number ?? "");
     const isKnown =
-      kind === "latents"
-        ? /^\d{0,9}$/.test(number ?? "") && number !== ""
-        : (kind === "summary" || kind === "some") && number === undefined;
+      (kind === "latents" && (isNumber || number === undefined)) ||
+      (kind === "documents" && isNumber) ||
+      (["summary", "map", "some"].includes(kind ?? "") && number === undefined);
     if (!isKnown || more.length > 0) return undefined;
     const reader = (await open(folder))?.reader;
     if (kind === "some")
       return { hasFeatures: reader !== undefined, rows: (await reader?.some(numbersOf(query))) ?? [] };
     if (reader === undefined || kind === "summary") return reader?.summary();
+    if (kind === "map") return reader.map();
     if (number === undefined) return reader.latents(queryOf(query));
-    return reader.latent(Number(number)).catch((thrown: unknown) => {
+    const found = kind === "latents" ? reader.latent(Number(number)) : reader.document(Number(number));
+    return found.catch((thrown: unknown) => {
       if (thrown instanceof UsageError) return undefined;
       throw thrown;
     });

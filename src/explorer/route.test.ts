@@ -11,6 +11,8 @@ const ROUTES: readonly (readonly [hash: string, route: Route])[] = [
     { ...START, latent: 0, search: "a & b#", sort: "max", descending: false, page: 2 },
   ],
   ["#latent=3&with=9&named=1", { ...START, latent: 3, other: 9, named: true }],
+  ["#latent=3&document=2", { ...START, latent: 3, document: 2 }],
+  ["#view=map&q=a", { ...START, view: "map", search: "a" }],
   ["#sort=latent", { ...START, sort: "latent", descending: false }],
   ["#sort=latent&order=down", { ...START, sort: "latent", descending: true }],
 ];

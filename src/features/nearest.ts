@@ -24,8 +24,8 @@ const BLOCK = 2048;
 /**
  * The rows of `keys` [n,d] that are nearest to each row of `queries` [m,d], by cosine; both of norm
  * 1. That is what an encoder does whose weights are the keys, without biases, for the queries as
- * its inputs. So the engine's product and selection do the work, a block of queries at a time: 2 m n
- * d operations, no more memory than an autoencoder.
+ * its inputs. So the engine's product and selection do the work, a block of queries at a time: 2 m
+ * n d operations, no more memory than an autoencoder.
  */
 export async function nearestRows(
   engine: Engine,

@@ -8,7 +8,7 @@ import type { Source } from "../data/source.ts";
 import { createReferenceEngine } from "../engine/reference.ts";
 import { openFeatures } from "../explorer/open.ts";
 import { FeatureReader } from "../explorer/shared/reader.ts";
-import type { Latent } from "../explorer/shared/source.ts";
+import type { Document, Latent, LatentMap } from "../explorer/shared/source.ts";
 import { loadSae, type Sae } from "../inference/sae.ts";
 import { loadModel } from "../language-model/load.ts";
 import { loadTokenizer, type Tokenizer } from "../language-model/tokenizer.ts";
@@ -42,15 +42,19 @@ afterAll(async () => {
 async function reportOf(
   from: Source,
   options: Partial<FeatureReportOptions> = {},
-): Promise<{ latents: Latent[]; reader: FeatureReader }> {
+): Promise<{ latents: Latent[]; reader: FeatureReader; documents: Document[]; map: LatentMap | undefined }> {
   const out = join(folder, "features");
   const summary = await writeFeatureReport(sae, from, RANGES, { out, ...options });
   const file = await openFeatures(out);
   const reader = new FeatureReader(file.index.summary, file.read, out);
   expect(await reader.summary()).toEqual(summary);
   const latents = await Promise.all(Array.from({ length: LATENTS }, (_, latent) => reader.latent(latent)));
+  const documents: Document[] = [];
+  for (const name of Object.keys(file.index.chunks))
+    if (name.startsWith("documents/")) documents.push(await reader.document(documents.length));
+  const map = await reader.map();
   await file.close();
-  return { latents, reader };
+  return { latents, reader, documents, map };
 }
 
 describe("a report", () => {
@@ -95,6 +99,38 @@ describe("a report", () => {
     expect((await reader.summary()).dead).toBe(DEAD.length);
     expect(latents[10]?.nearest[0]).toEqual({ latent: 11, cosine: 0.6, on: [] });
     expect(latents[11]?.nearest[0]).toEqual({ latent: 10, cosine: 0.6, on: latents[10]?.on });
+  });
+
+  it("has whole texts with the codes of their rows, and leads to them", async () => {
+    const { latents, documents, map } = await reportOf(source, { tokenizer });
+    expect([map?.x.length, map?.y.length, map?.named]).toEqual([LATENTS, LATENTS, []]);
+    // They are small enough for all sequences to be in, each after its start token.
+    const length = CONTEXT - 1;
+    expect(documents.map(({ row, tokens }) => [row, tokens.length])).toEqual(
+      RANGES.map(({ first, count }) => [first, count]),
+    );
+    for (const { row, tokens, begin, latents: fired, values, strongest } of documents) {
+      expect(tokens).toEqual(tokenizer.pieces(planted.tokens.subarray(row, row + length)));
+      expect([begin.length, begin[0], begin.at(-1)]).toEqual([length + 1, 0, fired.length]);
+      const raw = new Uint8Array(length * 256 * 4);
+      await source.read(row, length, raw);
+      const { k, latent, value } = await sae.encodeRaw(raw, source.dtype, length);
+      for (let token = 0; token < length; token++) {
+        const codes = (of: ArrayLike<number>, from: number, to: number) => Array.from(of).slice(from, to);
+        const [from, to] = [begin[token]!, begin[token + 1]!];
+        const used = codes(value, token * k, (token + 1) * k).filter((each) => each > 0).length;
+        expect(codes(fired, from, to)).toEqual(codes(latent, token * k, token * k + used));
+        for (const [i, each] of codes(values, from, to).entries())
+          expect(Math.abs(each / value[token * k + i]! - 1)).toBeLessThan(0.006);
+      }
+      const sums = new Map<number, number>();
+      for (const [i, each] of fired.entries()) sums.set(each, (sums.get(each) ?? 0) + values[i]!);
+      expect(sums.get(strongest[0]!.latent)).toBe(Math.max(...sums.values()));
+    }
+    for (const { strongest, documents: strong } of latents) {
+      expect(strong!.length).toBeLessThanOrEqual(4);
+      for (const { row, document } of strongest) expect(document).toBe(Math.floor(row / CONTEXT));
+    }
   });
 
   it("shows no value above the maximum", async () => {

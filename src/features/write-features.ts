@@ -11,9 +11,12 @@ import { atMost } from "../data/chunks.ts";
 import type { Range } from "../data/holdout.ts";
 import type { Source } from "../data/source.ts";
 import {
+  type DocumentPlace,
+  documentChunk,
   type LatentWords,
   PER_SHARD,
   PER_TEXT,
+  type StoredDocument,
   type StoredLatent,
   type StoredPassage,
   type TokenEffect,
@@ -30,12 +33,14 @@ import { bytesOf } from "../util/bytes.ts";
 import { SaettaError } from "../util/errors.ts";
 import type { SampledCodes } from "./code-sample.ts";
 import { activePerRow, collectFeatures } from "./collect-features.ts";
+import { chooseDocuments, documentsOfLatents, encodeDocuments } from "./documents.ts";
 import type { Feature } from "./features.ts";
 import { BEFORE, type KeptFiring } from "./kept-firings.ts";
-import { type Nearest, nearestLatents } from "./nearest.ts";
+import { latentMap } from "./latent-map.ts";
+import { decoderDirections, type Nearest, nearestLatents } from "./nearest.ts";
 import { PassageTexts } from "./passage-texts.ts";
 import type { Profiles } from "./profiles.ts";
-import { textOfTokens } from "./row-text.ts";
+import { TokenBlocks, textOfTokens } from "./row-text.ts";
 import { firingTogether } from "./together.ts";
 
 export interface FeatureReportOptions {
@@ -63,6 +68,7 @@ const STRONGEST_SHOWN = 12;
 const SAMPLES_SHOWN = 2;
 const NEAREST = 8;
 const TOGETHER = 8;
+const DOCUMENTS = 4;
 const EFFECTS = 10;
 const TOKENS = 10;
 /** Tokens that stand for a latent in the list, and are searched. */
@@ -91,10 +97,12 @@ export async function writeFeatureReport(
     onProgress,
   });
   const nearest = await nearestLatents(sae, Math.min(NEAREST, n - 1), (done) => onProgress?.("compare", done, n));
+  const places = source.tokens === undefined ? [] : await chooseDocuments(source, profiles);
+  const documents = await encodeDocuments(sae, source, places, chosen, nonFinite);
   const writer = await FeatureWriter.create(out);
   try {
     const summary = summaryOf(sae, source, metrics, features, options);
-    await writeAll(writer, { sae, source, profiles, sample, features, nearest, textOf, options });
+    await writeAll(writer, { sae, source, profiles, sample, documents, features, nearest, textOf, options });
     await writer.finish(summary);
     return summary;
   } catch (thrown) {
@@ -108,6 +116,7 @@ interface Material {
   readonly source: Source;
   readonly profiles: Profiles;
   readonly sample: SampledCodes;
+  readonly documents: readonly Omit<StoredDocument, "tokens">[];
   readonly features: readonly Feature[];
   readonly nearest: Nearest;
   readonly textOf: (token: number) => string;
@@ -123,6 +132,7 @@ async function writeAll(writer: FeatureWriter, material: Material): Promise<void
   texts?.join();
   const words: LatentWords[] = [];
   const together = firingTogether(material.sample, n, TOGETHER);
+  const inDocuments = documentsOfLatents(material.documents, n, DOCUMENTS);
   const decoder = await sae.parameter("decoder");
   await using unembedding = options.model && (await openUnembedding(options.model, availableParallelism()));
   if (unembedding !== undefined && unembedding.width !== d) {
@@ -145,7 +155,8 @@ async function writeAll(writer: FeatureWriter, material: Material): Promise<void
           unembedding &&
           effects.subarray((latent - first) * unembedding.tokens, (latent - first + 1) * unembedding.tokens);
         const others = together.next().value ?? [];
-        stored.push({ ...(await latentOf(material, latent, row, texts)), together: others });
+        const more = { together: others, documents: inDocuments[latent] };
+        stored.push({ ...(await latentOf(material, latent, row, texts)), ...more });
         const up = stored.at(-1)?.promoted ?? [];
         const on = features[latent].tokens.slice(0, WORDS);
         words.push({
@@ -159,6 +170,9 @@ async function writeAll(writer: FeatureWriter, material: Material): Promise<void
     options.onProgress?.("write", end, n);
   }
   await writeTexts(writer, texts, options.tokenizer);
+  await writeDocuments(writer, material);
+  const { x, y } = latentMap(await decoderDirections(sae), sae.dims.dOut, material.nearest);
+  await writer.bytes("map", Buffer.concat([bytesOf(x), bytesOf(y)]));
   const column = (of: (feature: Feature) => number) => bytesOf(Float32Array.from(features, of));
   const firings = bytesOf(Uint32Array.from(features, (feature) => feature.firings));
   const columns = [
@@ -169,6 +183,19 @@ async function writeAll(writer: FeatureWriter, material: Material): Promise<void
   ];
   await writer.bytes("table", Buffer.concat(columns));
   await writer.json("words", words);
+}
+
+async function writeDocuments(writer: FeatureWriter, { source, documents, options }: Material): Promise<void> {
+  const blocks = new TokenBlocks(source);
+  const places: DocumentPlace[] = [];
+  for (const [i, document] of documents.entries()) {
+    const length = document.begin.length - 1;
+    const ids = await blocks.read(document.row, document.row + length);
+    const tokens = options.tokenizer?.pieces(ids) ?? Array.from(ids, (id) => `⟨${id}⟩`);
+    await writer.json(documentChunk(i), { ...document, tokens } satisfies StoredDocument);
+    places.push({ row: document.row, length });
+  }
+  await writer.json("documents", places);
 }
 
 async function writeTexts(

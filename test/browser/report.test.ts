@@ -199,6 +199,53 @@ describe.skipIf(WHY_NO_CHROMIUM !== undefined)("the page of a report", () => {
     });
   });
 
+  it("shows the whole text of a passage, shaded by one latent or another", async () => {
+    await onPage("#latent=20", async ({ page }) => {
+      const [value = ""] = await page.locator(".passages .value a").allInnerTexts();
+      await page
+        .getByRole("link", { name: `${value}: show the whole text` })
+        .first()
+        .focus();
+      await page.keyboard.press("Enter");
+      const heading = page.getByRole("heading", { level: 1 });
+      await expect.poll(() => heading.innerText()).toMatch(/^Shaded by latent 20/);
+      const marked = await page.locator(".whole mark").allInnerTexts();
+      expect(marked.length).toBeGreaterThan(0);
+      expect(await page.getByText(/^It fires on \d+ of 63 tokens here\.$/).count()).toBe(1);
+      const text = await page.locator(".whole").innerText();
+      await page.keyboard.press("ArrowRight");
+      await expect.poll(() => heading.innerText()).not.toMatch(/latent 20\b/);
+      expect(await page.locator(".whole").innerText()).toBe(text);
+      await page.getByRole("region", { name: "Strongest latents of this text" }).getByRole("link").nth(1).click();
+      await page.getByRole("link", { name: /^Back to latent/ }).click();
+      await page.getByRole("region", { name: "Strongest passages" }).waitFor();
+      await page.goto(`${url}#latent=20&document=99999`);
+      await expect.poll(() => page.getByRole("alert").innerText()).toMatch(/there is no document 99999/);
+    });
+  });
+
+  it("has a map of all latents, on which keys and the pointer lead to each", async () => {
+    await onPage("#latent=20", async ({ page }) => {
+      await page.getByRole("link", { name: "Map of latents" }).click();
+      const map = page.getByRole("application", { name: /^Map of 96 latents; latent 20 is chosen/ });
+      await map.focus();
+      const seen = new Set<string>();
+      for (const key of ["ArrowRight", "ArrowUp", "ArrowLeft", "ArrowDown", "ArrowRight"]) {
+        await page.keyboard.press(key);
+        seen.add((await page.getByRole("application").getAttribute("aria-label")) ?? "");
+      }
+      expect(seen.size).toBeGreaterThan(1);
+      const chosen = /latent (\d+) is chosen/.exec(
+        (await page.getByRole("application").getAttribute("aria-label")) ?? "",
+      );
+      await page.keyboard.press("Enter");
+      await expect
+        .poll(() => page.locator("article .eyebrow").innerText())
+        .toMatch(new RegExp(`^Latent ${chosen?.[1]}\\b`));
+      expect(new URL(page.url()).hash).not.toContain("map");
+    });
+  });
+
   it("takes no text for markup, and runs nothing but its own script", async () => {
     await onPage("#q=%3Cscript%3Ewindow.hacked%3D3%3C%2Fscript%3E", async ({ page }) => {
       await page.getByRole("heading", { level: 1 }).waitFor();
@@ -239,7 +286,11 @@ describe.skipIf(WHY_NO_CHROMIUM !== undefined)("the page of a report", () => {
     ],
     ["on a desk, dark", { width: 1280, height: 800, scheme: "dark" }, ["#latent=20"]],
     ["on a phone, light", { width: 390, height: 844, scheme: "light" }, ["#latent=20"]],
-    ["on the smallest phone, dark", { width: 320, height: 600, scheme: "dark" }, ["#latent=20", "#latent=20&with=10"]],
+    [
+      "on the smallest phone, dark",
+      { width: 320, height: 600, scheme: "dark" },
+      ["#latent=20", "#latent=20&with=10", "#latent=20&document=1", "#latent=20&view=map"],
+    ],
   ] as const)("has no faults that axe-core finds, and fits its window: %s", async (_, {
     width,
     height,

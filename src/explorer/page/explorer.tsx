@@ -8,8 +8,10 @@ import type { FeatureSummary } from "../../run-files/feature-summary.ts";
 import type { Label } from "../shared/labels.ts";
 import type { ExplorerSource, Latent } from "../shared/source.ts";
 import { DensityChart } from "./charts.tsx";
+import { DocumentView } from "./document.tsx";
 import { LatentView } from "./latent.tsx";
 import { LatentList } from "./list.tsx";
+import { MapView } from "./map.tsx";
 import { useKeys, useNeighbours } from "./neighbours.ts";
 import { PairBar, useOther } from "./pair.tsx";
 import { hashOf, parseRoute, type Route } from "./route.ts";
@@ -116,6 +118,11 @@ export function Explorer({ source, embedded }: Shown) {
           {visible(summary.title)}: {counted(summary.latents, "latent")}, {atATime(summary.k)}
           {typeof summary.heldOut?.fvu === "number" && `, held-out FVU ${figure(summary.heldOut.fvu)}`}
         </p>
+        <p>
+          <a href={hashOf({ ...route, document: undefined, view: route.view === "map" ? "latent" : "map" })}>
+            {route.view === "map" ? "Back to the latent" : "Map of latents"}
+          </a>
+        </p>
       </Head>
       <Side class="side" aria-label="Latents">
         <details open={isWide || isListOpen} onToggle={({ currentTarget }) => !isWide && openList(currentTarget.open)}>
@@ -134,7 +141,20 @@ export function Explorer({ source, embedded }: Shown) {
       <Body class="body">
         {failure !== undefined && <Failure message={failure} />}
         {failure === undefined && latent === undefined && <p role="status">Loading…</p>}
-        {failure === undefined && latent !== undefined && (
+        {failure === undefined && latent !== undefined && route.view === "map" && (
+          <MapView source={source} route={route} latent={latent} changes={changes} onFailure={fail} />
+        )}
+        {failure === undefined && latent !== undefined && route.view !== "map" && route.document !== undefined && (
+          <DocumentView
+            source={source}
+            route={route}
+            document={route.document}
+            latent={{ ...latent, name: latent.label?.name ?? "" }}
+            changes={changes}
+            onFailure={fail}
+          />
+        )}
+        {failure === undefined && latent !== undefined && route.view !== "map" && route.document === undefined && (
           <>
             <PairBar latent={latent} other={other} route={route} summary={summary} />
             <div class={other === undefined ? undefined : "pairing"}>
@@ -148,6 +168,7 @@ export function Explorer({ source, embedded }: Shown) {
                   neighbours={i === 0 ? neighbours : undefined}
                   linkTo={(to) => hashOf({ ...route, ...(i === 0 ? { latent: to } : { latent: current, other: to }) })}
                   linkBeside={(to) => hashOf({ ...route, latent: each.latent, other: to })}
+                  linkToDocument={(document) => hashOf({ ...route, latent: each.latent, document })}
                   relabel={source.relabel}
                   onLabel={onLabel}
                 />

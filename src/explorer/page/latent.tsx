@@ -1,5 +1,6 @@
 /** One latent: first what it is about, in its text; then the figures. */
 
+import { Fragment } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { FeatureSummary } from "../../run-files/feature-summary.ts";
 import type { TokenBar, TokenEffect } from "../shared/format.ts";
@@ -21,6 +22,8 @@ interface Shown {
   /** The address of another latent, and of it next to this one. */
   readonly linkTo: (latent: number) => string;
   readonly linkBeside: (latent: number) => string;
+  /** The address of a whole text, shaded by this latent. */
+  readonly linkToDocument: (document: number) => string;
   /** Another latent is shown next to it. */
   readonly isPaired: boolean;
   readonly relabel: ExplorerSource["relabel"];
@@ -37,7 +40,7 @@ export function LatentView(shown: Shown) {
     if (!isFirst) heading.current?.focus();
   }, [latent.latent]);
   const { sequence, text } = summary;
-  const passages = { max: latent.max, sequence, aligned };
+  const passages = { max: latent.max, sequence, aligned, linkToDocument: shown.linkToDocument };
   const unit = text ? "token" : "row";
   const links = { latent, linkTo, linkBeside, isPaired };
   const of = { latent: latent.latent, isPaired };
@@ -100,6 +103,16 @@ export function LatentView(shown: Shown) {
         {text && (
           <p class="note">
             Each from another context, at most two on the same word. Point at a word for the latent's value on it.
+          </p>
+        )}
+        {latent.documents !== undefined && latent.documents.length > 0 && (
+          <p class="note">
+            Whole texts in which it is strong:{" "}
+            {latent.documents.map((document) => (
+              <Fragment key={document}>
+                <a href={shown.linkToDocument(document)}>text {document}</a>{" "}
+              </Fragment>
+            ))}
           </p>
         )}
       </section>

@@ -8,6 +8,7 @@ import { Explorer } from "./explorer.tsx";
 import labelStyle from "./label.css?inline";
 import latentStyle from "./latent.css?inline";
 import pairStyle from "./pair.css?inline";
+import viewStyle from "./views.css?inline";
 
 /**
  * Shows the features of `source` in an element of a page, and gives back what takes them away
@@ -23,7 +24,7 @@ export function mountInShadow(element: Element, content: ComponentChild, more = 
   const holder = document.createElement("div");
   const root = holder.attachShadow({ mode: "open" });
   const style = new CSSStyleSheet();
-  style.replaceSync([explorerStyle, latentStyle, labelStyle, pairStyle, more].join("\n"));
+  style.replaceSync([explorerStyle, latentStyle, labelStyle, pairStyle, viewStyle, more].join("\n"));
   root.adoptedStyleSheets = [style];
   element.append(holder);
   render(content, root);

@@ -12,15 +12,27 @@ interface Shown {
   readonly sequence: number | null;
   /** One line each, with the tokens that fire below each other; else whole and wrapped. */
   readonly aligned: boolean;
+  /** The address of the whole text of a passage. */
+  readonly linkToDocument: (document: number) => string;
 }
 
-export function Passages({ passages, max, sequence, aligned }: Shown) {
+export function Passages({ passages, max, sequence, aligned, linkToDocument }: Shown) {
   return (
     <ol class={aligned ? "passages aligned" : "passages"}>
       {passages.map(joined).map((passage) => (
         <li key={passage.row}>
           <span class="value" title={placeOf(passage.row, sequence)}>
-            {amount(passage.value)}
+            {passage.document === undefined ? (
+              amount(passage.value)
+            ) : (
+              <a
+                href={linkToDocument(passage.document)}
+                aria-label={`${amount(passage.value)}: show the whole text`}
+                title={`Show the whole text; ${placeOf(passage.row, sequence)}`}
+              >
+                {amount(passage.value)}
+              </a>
+            )}
           </span>
           {passage.tokens.length === 0 ? (
             <span class="muted">{placeOf(passage.row, sequence)}</span>

@@ -13,6 +13,9 @@ export interface Route {
   readonly latent: number | undefined;
   /** The latent next to it; undefined: none. */
   readonly other: number | undefined;
+  /** The whole text that is shaded by the latent; undefined: the latent itself is shown. */
+  readonly document: number | undefined;
+  readonly view: "latent" | "map";
   readonly search: string;
   /** Only latents that have a name or a note. */
   readonly named: boolean;
@@ -26,6 +29,8 @@ export interface Route {
 export const START: Route = {
   latent: undefined,
   other: undefined,
+  document: undefined,
+  view: "latent",
   search: "",
   named: false,
   sort: undefined,
@@ -40,6 +45,8 @@ export function parseRoute(hash: string): Route {
   return {
     latent: whole("latent"),
     other: whole("with"),
+    document: whole("document"),
+    view: given.get("view") === "map" ? "map" : "latent",
     search: given.get("q") ?? "",
     named: given.get("named") === "1",
     sort,
@@ -60,10 +67,12 @@ export function sortOf({ sort, search }: Route, hasText: boolean): Sort {
 }
 
 /** The address of a route, without what is as it is at the start. */
-export function hashOf({ latent, other, search, named, sort, descending, page }: Route): string {
+export function hashOf({ latent, other, document, view, search, named, sort, descending, page }: Route): string {
   const words = new URLSearchParams();
   if (latent !== undefined) words.set("latent", String(latent));
   if (other !== undefined) words.set("with", String(other));
+  if (document !== undefined) words.set("document", String(document));
+  if (view !== "latent") words.set("view", view);
   if (search !== "") words.set("q", search);
   if (named) words.set("named", "1");
   if (sort !== undefined) words.set("sort", sort);

@@ -11,8 +11,10 @@
  * Chunks: `table` (firings u32, max, importance, score f32, little-endian, [latents] each, in this
  * order); `words` (JSON: LatentWords of each latent); `latents/i` (JSON: StoredLatent of latents i
  * * PER_SHARD and on); `text/i` (JSON: the text of each token, i * PER_TEXT and on, of all
- * passages; where passages overlap their text is stored once). In a page each chunk is an element
- * with that id, in base64.
+ * passages; where passages overlap their text is stored once); `map` (places x and y u16,
+ * little-endian, [latents] each); `documents` (JSON: DocumentPlace of each) and `documents/i`
+ * (JSON: StoredDocument). Older files lack the last three. In a page each chunk is an element with
+ * that id, in base64.
  */
 
 import type { FeatureSummary } from "../../run-files/feature-summary.ts";
@@ -93,6 +95,21 @@ export interface StoredTogether {
   readonly lift: number;
 }
 
+/** Which rows of the data a document is, from `row` on. */
+export interface DocumentPlace {
+  readonly row: number;
+  readonly length: number;
+}
+
+/** A whole text. The codes of token i are [begin[i], begin[i + 1]) of `latents` and `values`. */
+export interface StoredDocument {
+  readonly row: number;
+  readonly tokens: readonly string[];
+  readonly begin: readonly number[];
+  readonly latents: readonly number[];
+  readonly values: readonly number[];
+}
+
 export interface StoredLatent<P = StoredPassage> {
   readonly contexts: number;
   /** `counts` of firings by value, in bars of `width` from 0 on. */
@@ -105,11 +122,14 @@ export interface StoredLatent<P = StoredPassage> {
   readonly nearest: readonly { readonly latent: number; readonly cosine: number }[];
   /** What fires with it; absent in older files. */
   readonly together?: readonly StoredTogether[];
+  /** Documents in which it is strongest, the strongest first; absent in older files. */
+  readonly documents?: readonly number[];
   readonly promoted: readonly TokenEffect[] | null;
   readonly suppressed: readonly TokenEffect[] | null;
 }
 
 export const latentsChunk = (latent: number) => `latents/${Math.floor(latent / PER_SHARD)}`;
+export const documentChunk = (document: number) => `documents/${document}`;
 export const textChunk = (token: number) => `text/${Math.floor(token / PER_TEXT)}`;
 
 /** No chunk is larger when inflated. */

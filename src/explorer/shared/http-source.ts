@@ -3,7 +3,7 @@
 import type { FeatureSummary } from "../../run-files/feature-summary.ts";
 import type { Label } from "./labels.ts";
 import { poster } from "./poster.ts";
-import type { ExplorerSource, Latent, LatentPage } from "./source.ts";
+import type { Document, ExplorerSource, Latent, LatentMap, LatentPage } from "./source.ts";
 
 /** `api`: where explorerApi answers, such as "/api/features/first". */
 export function httpSource(api: string): ExplorerSource {
@@ -28,6 +28,8 @@ export function httpSource(api: string): ExplorerSource {
       return (await get(`latents?${new URLSearchParams(words).toString()}`, none)) as LatentPage;
     },
     latent: async (latent) => (await get(`latents/${latent}`, `There is no latent ${latent}.`)) as Latent,
+    document: async (document) => (await get(`documents/${document}`, `There is no document ${document}.`)) as Document,
+    map: async () => ((await get("map", "").catch(() => undefined)) ?? undefined) as LatentMap | undefined,
     relabel: async (latent, change) => (await post("labels", { latent, ...change })) as Label,
   };
 }

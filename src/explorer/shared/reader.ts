@@ -6,25 +6,41 @@
 import type { FeatureSummary } from "../../run-files/feature-summary.ts";
 import { FormatError, UsageError } from "../../util/errors.ts";
 import {
+  type DocumentPlace,
+  documentChunk,
   inflate,
   inflateJson,
   type LatentWords,
   latentsChunk,
   PER_SHARD,
   PER_TEXT,
+  type StoredDocument,
   type StoredLatent,
   type StoredPassage,
   textChunk,
 } from "./format.ts";
 import type { Label } from "./labels.ts";
 import { searchFor } from "./search.ts";
-import type { ExplorerSource, Latent, LatentPage, LatentQuery, LatentRow, Other, Passage } from "./source.ts";
+import type {
+  Document,
+  ExplorerSource,
+  Latent,
+  LatentMap,
+  LatentPage,
+  LatentQuery,
+  LatentRow,
+  Other,
+  Passage,
+} from "./source.ts";
 
 /** The bytes of a chunk, as stored. */
 export type ReadChunk = (name: string) => Promise<Uint8Array<ArrayBuffer>>;
 
 /** The labels of latents, as they are when it is called. */
 export type ReadLabels = () => Promise<ReadonlyMap<number, Label>>;
+
+/** Latents that are named with a document. */
+const STRONGEST_IN_DOCUMENT = 24;
 
 /** Chunks that are remembered. */
 const REMEMBERED = 128;
@@ -98,13 +114,12 @@ export class FeatureReader implements ExplorerSource {
     const rows = await this.#rows();
     const labels = await this.#labels();
     const label = labels.get(latent);
-    const other = (number: number): Other => {
-      const name = labels.get(number)?.name ?? "";
-      return { latent: number, on: rows[number]?.on ?? [], ...(name === "" ? {} : { name }) };
-    };
+    const other = (number: number) => otherOf(number, rows, labels);
     const stored = ((await this.#json(latentsChunk(latent))) as readonly StoredLatent[])[latent % PER_SHARD];
     if (stored === undefined) throw new FormatError(`holds nothing of latent ${latent}`, { where: this.#where });
-    const passages = (all: readonly StoredPassage[]) => Promise.all(all.map((each) => this.#passage(each)));
+    const documents = stored.documents === undefined ? [] : await this.#documents();
+    const passages = (all: readonly StoredPassage[]) =>
+      Promise.all(all.map(async (each) => ({ ...(await this.#passage(each)), ...placed(documents, each.row) })));
     return {
       ...stored,
       ...rows[latent]!,
@@ -116,6 +131,35 @@ export class FeatureReader implements ExplorerSource {
       nearest: stored.nearest.map((near) => ({ ...near, ...other(near.latent) })),
       together: stored.together?.map((each) => ({ ...each, ...other(each.latent) })),
     };
+  }
+
+  async document(document: number): Promise<Document> {
+    const { length } = await this.#documents();
+    if (!Number.isInteger(document) || document < 0 || document >= length)
+      throw new UsageError(`there is no document ${document}; there are ${length}`);
+    const found = (await this.#json(documentChunk(document))) as StoredDocument;
+    const sums = new Map<number, number>();
+    for (const [i, latent] of found.latents.entries()) sums.set(latent, (sums.get(latent) ?? 0) + found.values[i]!);
+    const strongest = [...sums].sort((a, b) => b[1] - a[1]).slice(0, STRONGEST_IN_DOCUMENT);
+    const [rows, labels] = [await this.#rows(), await this.#labels()];
+    return { ...found, strongest: strongest.map(([latent]) => otherOf(latent, rows, labels)) };
+  }
+
+  async map(): Promise<LatentMap | undefined> {
+    const { latents } = this.#summary;
+    const bytes = await this.#read("map").catch(() => undefined);
+    if (bytes === undefined) return undefined;
+    const { buffer, byteLength } = await inflate(bytes, this.#where);
+    if (byteLength !== 4 * latents)
+      throw new FormatError(`the map is not one of ${latents} latents`, { where: this.#where });
+    const [x, y] = [0, 1].map((axis) => [...new Uint16Array(buffer, 2 * latents * axis, latents)]);
+    const named = Array.from(await this.#labels()).flatMap(([latent, { name }]) => (name === "" ? [] : [latent]));
+    return { x: x!, y: y!, named };
+  }
+
+  /** Files of before have none. */
+  async #documents(): Promise<readonly DocumentPlace[]> {
+    return (await this.#json("documents").catch(() => [])) as readonly DocumentPlace[];
   }
 
   #rows(): Promise<readonly LatentRow[]> {
@@ -170,4 +214,15 @@ export class FeatureReader implements ExplorerSource {
     if (this.#parsed.size > REMEMBERED) this.#parsed.delete(this.#parsed.keys().next().value!);
     return parsed;
   }
+}
+
+function otherOf(latent: number, rows: readonly LatentRow[], labels: ReadonlyMap<number, Label>): Other {
+  const name = labels.get(latent)?.name ?? "";
+  return { latent, on: rows[latent]?.on ?? [], ...(name === "" ? {} : { name }) };
+}
+
+/** The document that a row is in. */
+function placed(documents: readonly DocumentPlace[], row: number): Pick<Passage, "document"> {
+  const document = documents.findIndex((place) => row >= place.row && row < place.row + place.length);
+  return document < 0 ? {} : { document };
 }

@@ -1,7 +1,7 @@
 /** What the explorer shows, wherever it comes from: a page's own elements, or a server. */
 
 import type { FeatureSummary } from "../../run-files/feature-summary.ts";
-import type { LatentWords, StoredLatent, StoredTogether } from "./format.ts";
+import type { LatentWords, StoredDocument, StoredLatent, StoredTogether } from "./format.ts";
 import type { Label, LabelChange } from "./labels.ts";
 
 /** A latent as the list shows it. */
@@ -28,6 +28,21 @@ export interface Passage {
   readonly values: readonly number[];
   /** Which of the tokens fires. */
   readonly at: number;
+  /** The whole text that it is from; absent where that is not stored. */
+  readonly document?: number;
+}
+
+/** A whole text, and what is known of the latents that are strongest in it. */
+export interface Document extends StoredDocument {
+  readonly strongest: readonly Other[];
+}
+
+/** A place for each latent, from 0 to 65,535. */
+export interface LatentMap {
+  readonly x: readonly number[];
+  readonly y: readonly number[];
+  /** Those that have names. */
+  readonly named: readonly number[];
 }
 
 export interface Latent extends LatentRow, Omit<StoredLatent<Passage>, "nearest" | "together"> {
@@ -75,6 +90,10 @@ export interface ExplorerSource {
   latents(query: LatentQuery): Promise<LatentPage>;
   /** Rejects with UsageError when there is no such latent. */
   latent(latent: number): Promise<Latent>;
+  /** Rejects with UsageError when there is no such document. */
+  document(document: number): Promise<Document>;
+  /** undefined: the features have none. */
+  map(): Promise<LatentMap | undefined>;
   /** Changes a label and resolves to it as it is then; absent where labels are only shown. */
   readonly relabel?: (latent: number, change: LabelChange) => Promise<Label>;
 }
