@@ -134,7 +134,10 @@ const table = {
   title: "Reading rows as training does",
   columns: ["", "GB/s of the file", "of plain", "CPU s per GB of the file"],
   rows: lines,
-  notes: ["share of one of R replicas: the file over the time that one of them takes for its share"],
+  notes: [
+    "share of one of R replicas: the file over the time that one of them takes for its share",
+    "on a machine that does other work, compare processor time rather than rates",
+  ],
 };
 console.log(tableText(table));
 if (asked.mib === undefined && !cold)
