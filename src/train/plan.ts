@@ -113,7 +113,7 @@ export async function planRun(
   const shard = rankShard(dims, rulesOf(spec), grid, config.capacityFactor);
   const selections = trainingSelections(shard);
   const rowBytes = bytesPerRow(source);
-  const lanes = before?.lanes ?? (config.shuffle && source.stream === undefined ? lanesFor(config.batch) : 1);
+  const lanes = before?.lanes ?? (config.shuffle ? lanesFor(config.batch) : 1);
   const order = orderOf(
     { rows: source.rows, rowBytes, grain: source.grain, stream: source.stream },
     choice.untrained,

@@ -150,7 +150,7 @@ async function repeat(engine: Engine, title: string, run: Run, tolerance: Tolera
       true,
     );
     while ((await step.verdict()).full) step.again(state, hyper, true);
-    expect(await step.verdict(), where).toEqual({ bad: false, full: false, stop: false });
+    expect(await step.verdict(), where).toEqual({ bad: false, full: false, overflow: false, stop: false });
 
     const found = await readStepMetrics(engine, step, state, hyper, shard.prefixes);
     const close = (what: string, actual: number, truth: number) =>
