@@ -225,9 +225,13 @@ class Streams(unittest.TestCase):
     def start_python(self, then):
         """Another Python that trains and then does `then`; returns it and the pid of its command."""
         self.behave("hang")
-        code = f"import saetta, os, signal, time\nrun = saetta.train((memoryview(bytes(8)).cast('f', [1, 2]) for _ in range(10**9)), out={self.out!r})\n{then}"
-        python = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": os.path.dirname(HERE)})
         pid_file = os.path.join(self.out, "pid")
+        # A command that is ended before it runs leaves no pid.
+        code = f"""import saetta, os, signal, time
+run = saetta.train((memoryview(bytes(8)).cast('f', [1, 2]) for _ in range(10**9)), out={self.out!r})
+while not (os.path.exists({pid_file!r}) and os.path.getsize({pid_file!r}) > 0): time.sleep(0.02)
+{then}"""
+        python = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": os.path.dirname(HERE)})
         until(lambda: os.path.exists(pid_file) and os.path.getsize(pid_file) > 0)
         with open(pid_file) as file:
             return python, int(file.read())
