@@ -16,6 +16,7 @@ import { type CudaOptions, createCudaEngine } from "../../src/engine/cuda/index.
 import type { Engine } from "../../src/engine/engine.ts";
 import { createReferenceEngine } from "../../src/engine/reference.ts";
 import { CHECKS } from "../gpu/checks.ts";
+import { EXACT_CHECKS } from "../gpu/exact.ts";
 import { RULE_CHECKS } from "../gpu/rules.ts";
 import { whyNoCpu } from "../support/engines.ts";
 import { refusal } from "../topk.ts";
@@ -54,6 +55,10 @@ describe.skipIf(why !== undefined)("over a stand-in for CUDA", () => {
       expect(ask("standin_replays")).toBeGreaterThan(replays);
     });
   }
+
+  it.for(EXACT_CHECKS)("$name", async ({ run }) => {
+    expect(await run(make, "f32")).toMatch(/^[1-9]\d* codes$/);
+  });
 
   it("fp16: whole steps", async () => {
     await using engine = await make({ dtype: "fp16" });

@@ -7,9 +7,16 @@ import { fileURLToPath } from "node:url";
 
 /** Compiles it into the folder, which is what SAETTA_CUDA_LIBS is to name. */
 export function buildStandIn(folder: string): void {
-  const sources = ["driver.cc", "kernels.cc", "encode.cc", "cut.cc", "paths.cc", "gradients.cc", "update.cc"].map(
-    (name) => fileURLToPath(new URL(`stand-in/${name}`, import.meta.url)),
-  );
+  const sources = [
+    "driver.cc",
+    "kernels.cc",
+    "encode.cc",
+    "screen.cc",
+    "cut.cc",
+    "paths.cc",
+    "gradients.cc",
+    "update.cc",
+  ].map((name) => fileURLToPath(new URL(`stand-in/${name}`, import.meta.url)));
   const library = join(folder, "libcuda.so.1");
   const flags = ["-O3", "-std=c++17", "-ffp-contract=off", "-shared", "-fPIC"];
   const { status, stderr } = spawnSync(process.env.CXX || "c++", [...flags, ...sources, "-o", library], {

@@ -8,6 +8,7 @@ import type { Engine } from "../../src/engine/engine.ts";
 import { createReferenceEngine } from "../../src/engine/reference.ts";
 import { messageOf } from "../../src/util/errors.ts";
 import { CHECKS } from "./checks.ts";
+import { EXACT_CHECKS } from "./exact.ts";
 import { RULE_CHECKS } from "./rules.ts";
 
 const why = await createCudaEngine().then((engine) => engine.close(), messageOf);
@@ -34,7 +35,7 @@ for (const dtype of COMPUTE) {
       expect(await selfTest(engine, { most: 16 })).toBeLessThan(Math.max(1e-4, 8 * (engine.rounding ?? 0)));
     });
 
-    it.for([...CHECKS, ...RULE_CHECKS])("$name", async ({ run }) => {
+    it.for([...CHECKS, ...RULE_CHECKS, ...EXACT_CHECKS])("$name", async ({ run }) => {
       expect(await run(createCudaEngine, dtype)).toBeTruthy();
     });
   });

@@ -9,6 +9,7 @@ import { CASES } from "../../src/engine/conformance.ts";
 import { type Compute, createCudaEngine } from "../../src/engine/cuda/index.ts";
 import { createReferenceEngine } from "../../src/engine/reference.ts";
 import { CHECKS } from "./checks.ts";
+import { EXACT_CHECKS } from "./exact.ts";
 import { RULE_CHECKS } from "./rules.ts";
 
 const words = process.argv.slice(2);
@@ -27,7 +28,8 @@ for (const dtype of (asked.length > 0 ? asked : ["f32", "bf16", "fp16"]) as Comp
     });
   }
   await engine.close();
-  for (const { name, run } of [...CHECKS, ...RULE_CHECKS]) await attempt(name, () => run(createCudaEngine, dtype));
+  for (const { name, run } of [...CHECKS, ...RULE_CHECKS, ...EXACT_CHECKS])
+    await attempt(name, () => run(createCudaEngine, dtype));
 }
 console.log(failed === 0 ? "all passed" : `${failed} failed`);
 process.exitCode = failed === 0 ? 0 : 1;

@@ -237,26 +237,23 @@ static void selectDead(Launch& l) {
     select(l, z, c * stride, bias, dead, bad, latent + c * k, value + c * k, grad + c * k, k, k);
 }
 
-/// The codes of one row: `on` says which.
-template <class On>
-static size_t compact(const Selected& to, size_t row, const std::vector<float>& pre, const On& on, uint32_t* bad) {
-  size_t count = 0;
-  for (size_t j = 0; j < pre.size(); j++) {
-    if (!on(j)) continue;
-    if (count < to.capacity) {
-      to.latent[row * to.capacity + count] = static_cast<uint32_t>(j);
-      to.value[row * to.capacity + count] = pre[j];
-    }
-    count++;
-  }
-  if (count > to.capacity) *bad |= FULL;
+void putCodes(const Selected& to, size_t row, const std::vector<std::pair<uint32_t, float>>& codes, uint32_t* bad) {
+  if (codes.size() > to.capacity) *bad |= FULL;
   for (size_t slot = 0; slot < to.capacity; slot++) {
-    to.grad[row * to.capacity + slot] = 0;
-    if (slot < count) continue;
-    to.latent[row * to.capacity + slot] = NONE;
-    to.value[row * to.capacity + slot] = 0;
+    const size_t at = row * to.capacity + slot;
+    to.latent[at] = slot < codes.size() ? codes[slot].first : NONE;
+    to.value[at] = slot < codes.size() ? codes[slot].second : 0;
+    to.grad[at] = 0;
   }
-  return count;
+}
+
+/// Those of a row that are on, as `on` says.
+template <class On>
+static std::vector<std::pair<uint32_t, float>> thoseOn(const std::vector<float>& pre, const On& on) {
+  std::vector<std::pair<uint32_t, float>> codes;
+  for (size_t j = 0; j < pre.size(); j++)
+    if (on(j)) codes.push_back({static_cast<uint32_t>(j), pre[j]});
+  return codes;
 }
 
 static void selectThreshold(Launch& l) {
@@ -288,12 +285,15 @@ static void selectThreshold(Launch& l) {
     const auto of = [&](size_t j) { return threshold[thresholds == 1 ? 0 : j]; };
     if (live.latent != nullptr) {
       const auto on = [&](size_t j) { return pre[j] > 0 && pre[j] > of(j); };
-      counts[c] = static_cast<uint32_t>(compact(live, c, pre, on, bad));
+      const auto codes = thoseOn(pre, on);
+      putCodes(live, c, codes, bad);
+      counts[c] = static_cast<uint32_t>(codes.size());
       for (size_t j = 0; j < n; j++)
         if (on(j) && pre[j] > hyper[FIRED_ABOVE]) fired[j] = 1;
     }
     if (band.latent == nullptr) continue;
-    compact(band, c, pre, [&](size_t j) { return std::fabs(pre[j] - of(j)) < hyper[BANDWIDTH] / 2; }, bad);
+    const auto near = [&](size_t j) { return std::fabs(pre[j] - of(j)) < hyper[BANDWIDTH] / 2; };
+    putCodes(band, c, thoseOn(pre, near), bad);
   }
 }
 

@@ -5,7 +5,7 @@
 namespace standin {
 
 Work workOf(const char* name) {
-  for (const Works* works : {&ENCODE, &CUT, &PATHS, &GRADIENTS, &UPDATE}) {
+  for (const Works* works : {&ENCODE, &SCREEN, &CUT, &PATHS, &GRADIENTS, &UPDATE}) {
     const auto found = works->find(name);
     if (found != works->end()) return found->second;
   }

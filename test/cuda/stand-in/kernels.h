@@ -10,6 +10,7 @@
 #include <cmath>
 #include <map>
 #include <string>
+#include <utility>
 
 namespace standin {
 
@@ -49,6 +50,8 @@ inline void gradientThreads(Launch& l, size_t d) {
   l.expect(l.width == std::min<size_t>(512, 32 * ceilDiv(groups, 32)) && l.height == 1, "not R(d) threads");
 }
 
+/// The codes of a row, in ascending order of the latents; FULL where they do not fit.
+void putCodes(const Selected& to, size_t row, const std::vector<std::pair<uint32_t, float>>& codes, uint32_t* bad);
 /// A row of gradients of both matrices.
 void rowsOf(Launch& l, const Gradients& g, size_t j, float* encoder, float* decoder);
 Gradients gradients(Launch& l);
@@ -56,6 +59,6 @@ Gradients gradients(Launch& l);
 void persistent(Launch& l, const Gradients& g, size_t more);
 
 typedef std::map<std::string, Work> Works;
-extern const Works ENCODE, CUT, PATHS, GRADIENTS, UPDATE;
+extern const Works ENCODE, SCREEN, CUT, PATHS, GRADIENTS, UPDATE;
 
 }  // namespace standin

@@ -25,8 +25,10 @@ export interface Product {
   readonly c: Address;
   /** Elements from one row of C to the next; default n. */
   readonly strideC?: number;
-  /** Of C; A and B are of the compute type. */
-  readonly out: "compute" | "f32";
+  /** Of A and B; default: the compute type. */
+  readonly of?: Compute;
+  /** Of C. */
+  readonly out: "compute" | Compute;
   readonly add?: boolean;
 }
 
@@ -133,12 +135,13 @@ export class Cublas {
   }
 
   #plan(p: Product): Plan {
-    const { m, n, k, aTransposed = false, bTransposed = false, strideC = n, out } = p;
+    const { m, n, k, aTransposed = false, bTransposed = false, strideC = n, of = this.#compute } = p;
+    const out = p.out === "compute" ? this.#compute : p.out;
     const alignments = [p.b, p.a, p.c, p.c].map(alignment);
-    const key = [m, n, k, aTransposed, bTransposed, strideC, out, ...alignments].join();
+    const key = [m, n, k, aTransposed, bTransposed, strideC, of, out, ...alignments].join();
     const known = this.#plans.get(key);
     if (known !== undefined) return known;
-    const data = DATA[this.#compute];
+    const data = DATA[of];
     const description = this.#make("describing a product", "cublasLtMatmulDescCreate", COMPUTE_F32, DATA.f32);
     const transposes = [
       [TRANSPOSE.a, bTransposed],
@@ -158,11 +161,11 @@ export class Cublas {
       this.#make("describing a matrix", "cublasLtMatrixLayoutCreate", type, columns, rows, stride);
     const b = bTransposed ? layout(n, k, data) : layout(k, n, data);
     const a = aTransposed ? layout(k, m, data) : layout(m, k, data);
-    const c = layout(m, n, out === "f32" ? DATA.f32 : data, strideC);
+    const c = layout(m, n, DATA[out], strideC);
     const plan = {
       description,
       layouts: [b, a, c] as const,
-      algorithm: this.#algorithm(description, [b, a, c], alignments, `[${m},${k}] x [${k},${n}]`),
+      algorithm: this.#algorithm(description, [b, a, c], alignments, `[${m},${k}] x [${k},${n}] in ${of}`),
     };
     this.#plans.set(key, plan);
     return plan;
@@ -210,10 +213,7 @@ export class Cublas {
       const at = i * RESULT_BYTES;
       if (words.getInt32(at + STATUS_AT, true) === 0) return results.slice(at, at + ALGORITHM_BYTES);
     }
-    throw new CudaError(
-      code,
-      `cuBLASLt has no way to compute ${what} in ${this.#compute}${code === 0 ? "" : ` (${this.#textOf(code)})`}`,
-    );
+    throw new CudaError(code, `cuBLASLt has no way to compute ${what}${code === 0 ? "" : ` (${this.#textOf(code)})`}`);
   }
 
   #make(doing: string, symbol: string, ...args: number[]): number {

@@ -177,6 +177,15 @@ static_assert(sizeof(Gradients) == 184, "");
 #define PARAMETERS_reconstruct_planes const half_t* decoder, const u32* latent, const float* value, float* grad, u32 k, const float* preBias, const float* x, float* err, half_t* err16, u32 B, u32 d, u32 R, Prefixes prefixes, u32 add, double* partial, u32* bad
 #define PARAMETERS_residual_planes const float* preBias, const float* x, float* err, half_t* err16, const float* value, u32 k, u32 B, u32 d, u32 R, Prefixes prefixes, double* partial, u32* bad
 
+// screen.cu
+#define PARAMETERS_screen_norms const float* __restrict__ encoder, u32 n, u32 d, float* norm, u32* common
+#define PARAMETERS_screen_encoder const float* __restrict__ encoder, u32 n, u32 d, u16* __restrict__ encoder16, float* weight, u32* common
+#define PARAMETERS_screen_columns const float* latentBias, const float* weight, const float* threshold, u32 thresholds, const double* hyper, u32 isLive, u32 isBand, u32 n, u32 width, float2* columns, float* limit, u32* bad
+#define PARAMETERS_screen_inputs const float* __restrict__ xc, u32 B, u32 d, const u32* common, u16* __restrict__ xc16, float2* ends, u32* bad
+#define PARAMETERS_screen_highest const u16* z, u32 ldz, const float2* columns, const float2* ends, const float* xc, const float* encoder, const float* latentBias, u32 n, u32 d, const double* hyper, u32* fired, u32* latent, float* value, float* grad, u32 k, u32 annealed, u32 capacity
+#define PARAMETERS_screen_threshold const u16* __restrict__ z, u32 ldz, const float2* __restrict__ columns, const float2* ends, const float* __restrict__ limit, u32 n, u32 C, u32* found, u32 room, u32* counts, u32* bad
+#define PARAMETERS_score_threshold const u32* found, u32 room, const float* xc, const float* encoder, const float* latentBias, u32 d, const float* threshold, u32 thresholds, const double* hyper, u32* fired, Selected live, Selected band, u32* counts, u32* bad
+
 // select.cu
 #define PARAMETERS_select_live const half_t* __restrict__ z, const float* __restrict__ latentBias, const double* __restrict__ hyper, u32* fired, u32* bad, u32* latent, float* value, float* grad, u32 n, u32 ldz, u32 k, u32 annealed, u32 capacity
 #define PARAMETERS_select_dead const half_t* __restrict__ z, const float* __restrict__ latentBias, const u32* __restrict__ list, const u32* __restrict__ counts, u32* bad, u32* latent, float* value, float* grad, u32 ldz, u32 auxk, u32 capacity

@@ -7,61 +7,8 @@
 // again and sorted. Each warp finds a b for its share of k, and the bound is the lowest of these.
 // Where more values pass than there is room for (many equal ones, or all high ones side by side)
 // the cut is found by bisection over the row.
-//
-// A candidate is a key: the bits of the value (positive floats are ordered as their bits are) above
-// the complement of its position. Keys differ, so the result does not depend on the order in which
-// they arrive. Values below the smallest normal number count as 0 (-ftz=true).
 
-#include "saetta.cuh"
-
-constexpr u32 ALL_LANES = 0xffffffffu;
-constexpr u32 INFINITE = 0x7f800000u;
-
-/// Is v at least the float with the bits `bound` (not 0)? False for NaN.
-__device__ __forceinline__ bool reaches(float v, u32 bound) { return __float_as_uint(v) - bound <= INFINITE - bound; }
-
-__device__ __forceinline__ u64 keyOf(float v, u32 position) {
-  return static_cast<u64>(__float_as_uint(v)) << 32 | (NONE - position);
-}
-
-/// A load that leaves the L1 cache to the biases.
-__device__ __forceinline__ uint4 loadPast(const half_t* p) {
-  uint4 v;
-  asm("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p));
-  return v;
-}
-
-struct Shared {
-  u32 bounds[8], partial[2][8], count, hits[2];
-};
-
-/// The maxima of a thread's groups, two a word: the upper halves of their bits, as if rounded down
-/// to bf16; 0 where no value of the group is above 0.
-template <u32 GROUPS>
-struct Maxima {
-  u32 pairs[GROUPS / 2];
-
-  __device__ __forceinline__ void set(u32 group, float highest) {
-    const u32 bits = __float_as_uint(highest);
-    if (group % 2 == 0) pairs[group / 2] = bits >> 16;
-    else pairs[group / 2] = __byte_perm(pairs[group / 2], bits, 0x7610);
-  }
-  /// The lower end of what the maximum may be.
-  __device__ __forceinline__ u32 at(u32 group) const {
-    return group % 2 == 0 ? pairs[group / 2] << 16 : pairs[group / 2] & 0xffff0000u;
-  }
-  /// False only when no value of the group is above 0 and reaches the bound.
-  __device__ __forceinline__ bool mayReach(u32 group, u32 bound) const {
-    return at(group) >= max(bound & 0xffff0000u, 0x10000u);
-  }
-
-  __device__ __forceinline__ u32 highest() const {
-    u32 top = 0;
-#pragma unroll
-    for (u32 group = 0; group < GROUPS; group++) top = max(top, at(group));
-    return top;
-  }
-};
+#include "select.cuh"
 
 /// A tile of a row of z with its biases, of all latents. A group is RUNS runs of eight neighbours.
 /// Blocks are small, so that some load while others are at what comes after.
@@ -131,29 +78,10 @@ struct LiveTile {
   template <class Add>
   __device__ __forceinline__ void each(const half_t* z, u32 base, const Maxima<GROUPS>& maxima, u32 bound, u16* hits,
                                        u32 room, Shared& shared, const Add& add) const {
-    u32 mask = 0;
-#pragma unroll
-    for (u32 group = 0; group < GROUPS; group++) mask |= maxima.mayReach(group, bound) ? 1u << group : 0;
-    u32& found = shared.hits[base / SIZE % 2];
-    if (threadIdx.x == 0) shared.hits[(base / SIZE + 1) % 2] = 0;
-    if (mask != 0) {
-      u32 at = atomicAdd(&found, __popc(mask));
-      for (; mask != 0; mask &= mask - 1, at++) {
-        if (at < room) hits[at] = (__ffs(mask) - 1) * THREADS + threadIdx.x;
-      }
-    }
-    __syncthreads();
-    // A thread an element: few groups are hit, and in one thread their elements would come one
-    // after the other.
-    const u32 elements = min(found, room) * EACH;
-    if (found > room && threadIdx.x == 0) atomicMax(&shared.count, room + 1);
-    for (u32 i = threadIdx.x; i < elements; i += THREADS) {
-      const u32 hit = hits[i / EACH], run = hit / THREADS * RUNS + i % EACH / RUN;
-      const u32 position = base + (run * THREADS + hit % THREADS) * RUN + i % RUN;
-      if (position >= n) continue;
+    eachHit<LiveTile>(n, base, maxima, bound, hits, room, shared, [&](u32 position) {
       const float v = single(z, position);
       if (reaches(v, bound)) add(v, position, atomicAdd(&shared.count, 1));
-    }
+    });
   }
 
   /// The value at a position, from memory.
@@ -230,44 +158,6 @@ struct DeadTile {
   __device__ __forceinline__ u32 latent(u32 position) const { return __ldg(list + position); }
 };
 
-/// A number that at least r of the warp's maxima reach, and few more; 0 when not so many are above
-/// 0.
-template <u32 GROUPS>
-__device__ __forceinline__ u32 warpBound(const Maxima<GROUPS>& maxima, u32 r) {
-  u32 own = maxima.highest();
-  if (r <= 8) {
-    // One maximum a lane is enough: the highest are seldom in the same lane.
-    for (;;) {
-      const u32 top = __reduce_max_sync(ALL_LANES, own);
-      if (--r == 0) return top;
-      if (threadIdx.x % 32 == __ffs(__ballot_sync(ALL_LANES, own == top)) - 1) own = 0;
-    }
-  }
-  const u32 top = __reduce_max_sync(ALL_LANES, own) >> 16;
-  u32 low = 0, high = top + 1;
-  // The r-th is within four octaves of the highest, as a rule.
-  for (u32 middle = top > 512 ? top - 512 : top / 2; high - low > 1; middle = low + (high - low) / 2) {
-    u32 count = 0;
-#pragma unroll
-    for (u32 group = 0; group < GROUPS; group++) count += maxima.at(group) >= middle << 16;
-    if (__reduce_add_sync(ALL_LANES, count) >= r) low = middle;
-    else high = middle;
-  }
-  return low << 16;
-}
-
-/// The sum over the block, the same in every thread. `turn` alternates, so that one barrier is
-/// enough.
-template <u32 THREADS>
-__device__ __forceinline__ u32 blockTotal(u32 v, Shared& shared, u32& turn) {
-  const u32 sum = __reduce_add_sync(ALL_LANES, v);
-  u32* const partial = shared.partial[turn++ & 1];
-  const u32 lane = threadIdx.x % 32;
-  if (lane == 0) partial[threadIdx.x / 32] = sum;
-  __syncthreads();
-  return __reduce_add_sync(ALL_LANES, lane < THREADS / 32 ? partial[lane] : 0);
-}
-
 /**
  * When more candidates pass than fit: leaves exactly the k highest of the row as keys; more than k
  * of its values reach `low`, none reaches `high`. It goes over the row once for every bit in
@@ -311,125 +201,6 @@ __device__ __noinline__ void bisect(const float* bias, const u32* list, u32 n, c
     if (reaches(v, low) && keyOf(v, position) >= lowest) keys[atomicAdd(&shared.count, 1)] = keyOf(v, position);
   }
   __syncthreads();
-}
-
-/// The steps of a bitonic sort by which runs of `run` keys are merged, from FROM apart on, all
-/// within a warp. Key e of a thread has number THREADS e + thread.
-template <u32 THREADS, u32 E, u32 FROM>
-__device__ __forceinline__ void mergeInWarp(u64 (&own)[E], u32 run) {
-#pragma unroll
-  for (u32 stride = FROM; stride > 0; stride /= 2) {
-#pragma unroll
-    for (u32 e = 0; e < E; e++) {
-      const bool isLow = (threadIdx.x & stride) == 0, descends = ((e * THREADS + threadIdx.x) & run) == 0;
-      const u64 other = __shfl_xor_sync(ALL_LANES, own[e], stride);
-      own[e] = (own[e] < other) == (isLow == descends) ? other : own[e];
-    }
-  }
-}
-
-/// Sorts keys [0, size), highest first, E keys a thread; size is a power of two, at least 64, and
-/// THREADS E where E is not 1.
-template <u32 THREADS, u32 E>
-__device__ __noinline__ void sortPowerOfTwo(u64* keys, u32 size) {
-  const bool in = threadIdx.x < size;
-  u64 own[E];
-#pragma unroll
-  for (u32 e = 0; e < E; e++) own[e] = in ? keys[e * THREADS + threadIdx.x] : 0;
-  if (in) {
-    mergeInWarp<THREADS, E, 1>(own, 2);
-    mergeInWarp<THREADS, E, 2>(own, 4);
-    mergeInWarp<THREADS, E, 4>(own, 8);
-    mergeInWarp<THREADS, E, 8>(own, 16);
-    mergeInWarp<THREADS, E, 16>(own, 32);
-  }
-  for (u32 run = 64; run <= size; run *= 2) {
-#pragma unroll
-    for (u32 apart = E / 2; apart > 0; apart /= 2) {
-      if (run < 2 * apart * THREADS) continue;
-#pragma unroll
-      for (u32 e = 0; e < E; e++) {
-        if ((e & apart) != 0) continue;
-        const u64 a = own[e], b = own[e | apart];
-        const bool swap = (a < b) == ((e * THREADS & run) == 0);
-        own[e] = swap ? b : a;
-        own[e | apart] = swap ? a : b;
-      }
-    }
-    for (u32 stride = min(run / 2, THREADS / 2); stride >= 32; stride /= 2) {
-      __syncthreads();
-      if (in) {
-#pragma unroll
-        for (u32 e = 0; e < E; e++) keys[e * THREADS + threadIdx.x] = own[e];
-      }
-      __syncthreads();
-      if (in) {
-#pragma unroll
-        for (u32 e = 0; e < E; e++) {
-          const u32 i = e * THREADS + threadIdx.x;
-          const u64 other = keys[i ^ stride];
-          own[e] = (own[e] < other) == (((i & stride) == 0) == ((i & run) == 0)) ? other : own[e];
-        }
-      }
-    }
-    if (in) mergeInWarp<THREADS, E, 16>(own, run);
-  }
-  __syncthreads();
-  if (in) {
-#pragma unroll
-    for (u32 e = 0; e < E; e++) keys[e * THREADS + threadIdx.x] = own[e];
-  }
-  __syncthreads();
-}
-
-/// The same for a size that does not fit in registers.
-template <u32 THREADS>
-__device__ __noinline__ void sortInPlace(u64* keys, u32 size) {
-  for (u32 run = 2; run <= size; run *= 2) {
-    for (u32 stride = run / 2; stride > 0; stride /= 2) {
-      for (u32 pair = threadIdx.x; pair < size / 2; pair += THREADS) {
-        const u32 low = 2 * pair - (pair & (stride - 1)), high = low + stride;
-        const u64 a = keys[low], b = keys[high];
-        if ((a < b) == ((low & run) == 0)) {
-          keys[low] = b;
-          keys[high] = a;
-        }
-      }
-      __syncthreads();
-    }
-  }
-}
-
-/// Sorts keys [0, count), highest first; there is room up to the next power of two.
-template <u32 THREADS>
-__device__ __forceinline__ void sortKeys(u64* keys, u32 count) {
-  u32 size = 64;
-  while (size < count) size *= 2;
-  for (u32 i = count + threadIdx.x; i < size; i += THREADS) keys[i] = 0;
-  __syncthreads();
-  if (size <= THREADS) sortPowerOfTwo<THREADS, 1>(keys, size);
-  else if (size == 2 * THREADS) sortPowerOfTwo<THREADS, 2>(keys, size);
-  else if (size == 4 * THREADS) sortPowerOfTwo<THREADS, 4>(keys, size);
-  else if (size == 8 * THREADS) sortPowerOfTwo<THREADS, 8>(keys, size);
-  else sortInPlace<THREADS>(keys, size);
-}
-
-struct Out {
-  u32* latent;
-  float *value, *grad;
-  u32* fired;
-  float firedAbove;
-};
-
-template <class Tile>
-__device__ __forceinline__ void put(const Out& out, const Tile& tile, u32 slot, u64 key) {
-  const bool on = key != 0;
-  const float value = __uint_as_float(static_cast<u32>(key >> 32));
-  const u32 latent = on ? tile.latent(NONE - static_cast<u32>(key)) : NONE;
-  out.latent[slot] = latent;
-  out.value[slot] = value;
-  out.grad[slot] = 0;
-  if (on && out.fired != nullptr && value > out.firedAbove) out.fired[latent] = 1;
 }
 
 /// The candidates for the top k of a row, of tile.n positions of z, as keys in any order; returns
@@ -480,7 +251,10 @@ template <class Tile>
 __device__ __forceinline__ void finish(const Tile& tile, u64* keys, u32 kept, u32 most, u32 k, const Out& out) {
   sortKeys<Tile::THREADS>(keys, kept);
   const u32 on = min(kept, most);
-  for (u32 slot = threadIdx.x; slot < k; slot += Tile::THREADS) put(out, tile, slot, slot < on ? keys[slot] : 0);
+  for (u32 slot = threadIdx.x; slot < k; slot += Tile::THREADS) {
+    const u64 key = slot < on ? keys[slot] : 0;
+    put(out, slot, key, key == 0 ? NONE : tile.latent(NONE - static_cast<u32>(key)));
+  }
 }
 
 /**

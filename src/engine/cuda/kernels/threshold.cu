@@ -11,32 +11,11 @@
 //
 // Bytes at C rows, n = 32768, 16 bits: z 64 kB a row, biases and thresholds 128 kB a row (L1, L2).
 
-#include "saetta.cuh"
+#include "threshold.cuh"
 
 constexpr u32 THREADS = 256, RUN = 8, PARTS = RUN / WIDE, TILE = THREADS * RUN, TILES = 2 / PARTS;
 constexpr u32 SEGMENT = 32768, WORD = 32 * RUN, WORDS = SEGMENT / WORD;
 static_assert(THRESHOLD_ROWS <= THREADS / 32, "a warp for each row");
-
-/// Writes a code; false where there is no slot for it.
-__device__ __forceinline__ bool write(const Selected& to, u64 row, u32 slot, u32 j, float v) {
-  if (to.latent == nullptr || slot >= to.capacity) return false;
-  const u64 at = row * to.capacity + slot;
-  to.latent[at] = j;
-  to.value[at] = v;
-  to.grad[at] = 0;
-  return true;
-}
-
-/// The slots of a row that are left, and FULL where there were too few. A warp calls it.
-__device__ __forceinline__ void endRow(const Selected& to, u64 row, u32 count, u32* bad) {
-  const u32 lane = threadIdx.x & 31;
-  if (count > to.capacity && lane == 0) atomicOr(bad, FULL);
-  for (u64 slot = count + lane; slot < to.capacity; slot += 32) {
-    to.latent[row * to.capacity + slot] = NONE;
-    to.value[row * to.capacity + slot] = 0;
-    to.grad[row * to.capacity + slot] = 0;
-  }
-}
 
 /**
  * z [C,ldz] without biases, latentBias [n], threshold [thresholds] (n, or 1 for all latents) ->
@@ -52,14 +31,11 @@ extern "C" __global__ void __launch_bounds__(256, 3)
   // The numbers of such runs, of 32 words.
   __shared__ u16 runs[THRESHOLD_ROWS][32 * 32];
   const u32 first = blockIdx.x * THRESHOLD_ROWS, rows = min(THRESHOLD_ROWS, C - first), warp = threadIdx.x / 32,
-            lane = threadIdx.x & 31, lanesBefore = (1u << lane) - 1;
-  const float firedAbove = __double2float_rd(hyper[FIRED_ABOVE]);
-  // For a float, to be below a number is to be below the next float at or above it.
-  const float near = band.latent == nullptr ? 0 : __double2float_ru(hyper[BANDWIDTH] / 2);
+            lane = threadIdx.x & 31;
+  // Of the row of this warp.
+  Taken taken(live, band, first + warp, hyper, fired);
   const bool common = thresholds == 1;
   const float ofAll = *threshold;
-  // Of the row of this warp.
-  u32 liveCount = 0, bandCount = 0;
   float zero = 0;
   for (u32 segment = 0; segment < n; segment += SEGMENT) {
     const u32 end = min(n, segment + SEGMENT), words = (end - segment + WORD - 1) / WORD;
@@ -91,7 +67,7 @@ extern "C" __global__ void __launch_bounds__(256, 3)
 #pragma unroll
         for (u32 r = 0; r < THRESHOLD_ROWS; r++) {
           // Rounding and flushing to 0 keep the sign of a difference, so nothing is missed.
-          float top = -near - 1, sum = 0;
+          float top = -taken.near - 1, sum = 0;
 #pragma unroll
           for (u32 part = 0; part < PARTS; part++) {
             float some[WIDE];
@@ -105,7 +81,7 @@ extern "C" __global__ void __launch_bounds__(256, 3)
           }
           // What of a run is behind the last column may be anything.
           if (whole) zero += sum;
-          const u32 hits = __ballot_sync(0xffffffffu, whole ? top >= -near : at < n);
+          const u32 hits = __ballot_sync(0xffffffffu, whole ? top >= -taken.near : at < n);
           if (lane == 0) marks[r][word] = hits;
         }
       }
@@ -133,13 +109,7 @@ extern "C" __global__ void __launch_bounds__(256, 3)
           const bool on = place < total && j < n;
           const float v = on ? toFloat(row[j]) + latentBias[j] : 0, limit = on ? threshold[common ? 0 : j] : 0;
           zero = fmaf(v, 0.0f, zero);
-          const bool isLive = on && v > 0 && v > limit, isBand = on && fabsf(v - limit) < near;
-          const u32 lives = __ballot_sync(0xffffffffu, isLive), bands = __ballot_sync(0xffffffffu, isBand);
-          if (isLive && write(live, first + warp, liveCount + __popc(lives & lanesBefore), j, v) && v > firedAbove)
-            fired[j] = 1;
-          if (isBand) write(band, first + warp, bandCount + __popc(bands & lanesBefore), j, v);
-          liveCount += __popc(lives);
-          bandCount += __popc(bands);
+          taken.add(on, j, v, limit);
         }
         __syncwarp();
       }
@@ -148,12 +118,7 @@ extern "C" __global__ void __launch_bounds__(256, 3)
     __syncthreads();
   }
   if (!(zero == 0)) markBad(bad);
-  if (warp >= rows) return;
-  if (live.latent != nullptr) {
-    endRow(live, first + warp, liveCount, bad);
-    if (lane == 0) counts[first + warp] = liveCount;
-  }
-  if (band.latent != nullptr) endRow(band, first + warp, bandCount, bad);
+  if (warp < rows) taken.end(counts, bad);
 }
 
 /// active += counts [B], summed as whole numbers. Grid 1, block 1024.

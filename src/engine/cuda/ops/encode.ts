@@ -8,13 +8,15 @@ import { formatOf, NORMALIZATIONS } from "../../contract/names.ts";
 import type { Normalization, Params, Rule, Step, Tensor } from "../../engine.ts";
 import type { Sides } from "../../selections.ts";
 import type { CudaContext } from "../context.ts";
-import { SIZES, type StructOf } from "../contract.ts";
+import type { StructOf } from "../contract.ts";
 import { WHERE } from "../driver/libraries.ts";
 import { type CudaCodes, EMPTY, ownCodes, PAIRS, type Strategy } from "../memory/codes.ts";
-import { centredRows, copyOf } from "../memory/copies.ts";
+import { centredRows } from "../memory/copies.ts";
 import { markRowsAsRead, waitForRows } from "../memory/inflow.ts";
 import { at, checked, stepAddresses } from "../memory/tensor.ts";
+import { type Chunks, candidates, PlainChunks } from "./chunks.ts";
 import { type DeadList, deadListOf } from "./dead-list.ts";
+import { ScreenedChunks } from "./screen.ts";
 
 /**
  * Bytes of pre-activations that exist at a time: larger chunks are no faster; a small card has no
@@ -97,13 +99,12 @@ export interface EncodeInput {
 }
 
 export function encode(cuda: CudaContext, { p, x, t, sides, age }: EncodeInput): DeadUse | undefined {
-  const [n, d] = p.encoder.shape as [number, number];
+  const [n] = p.encoder.shape as [number];
   const [B] = x.shape as [number];
   const { hyper, sums, fired, bad } = stepAddresses(t);
   const { rule } = sides.live;
   const live = ownCodes(sides.live.codes, B);
   const [dead, wide, band] = [sides.dead, sides.wide, sides.band].map((codes) => codes && ownCodes(codes, B));
-  const encoder = copyOf(cuda, checked(p.encoder, "f32", n, d));
   const latentBias = at(p.latentBias, "f32", n);
   const rows = centredRows(cuda, p, x, bad, false);
   checked(t.fired, "u32", n);
@@ -114,40 +115,31 @@ export function encode(cuda: CudaContext, { p, x, t, sides, age }: EncodeInput):
   const isSelected = dead !== undefined && dead.strategy !== EMPTY;
   if (dead?.strategy === EMPTY) clear(cuda, dead);
 
+  if (isHighest(rule) && live.capacity > mostOf(rule)) tooMany(live.capacity, mostOf(rule));
+  const byThreshold = band !== undefined || !isHighest(rule);
+  const selected = (first: number) => ({
+    live: isHighest(rule) ? NO_CODES : selectedFrom(live, first),
+    band: band === undefined ? NO_CODES : selectedFrom(band, first),
+  });
+  const limits = byThreshold ? { ...thresholdsOf(p, rule, n), ...selected(0) } : undefined;
   const stride = 8 * Math.ceil(n / 8);
-  const chunk = chunkRows(cuda, B, stride);
-  const z = cuda.scratch.get("pre-activations", chunk * stride * cuda.bytes);
-  const row = { z, latentBias, bad };
-  const selectHighest = (codes: CudaCodes, first: number, C: number, of: { fired: number; annealed: number }) => {
-    const { capacity: k } = codes;
-    const capacity = candidates(k);
-    const launch = { blocks: C, threads: 128, shared: 10 * capacity };
-    const args = { ...row, hyper, ...of, ...codes.from(first), n, ldz: stride, k, capacity };
-    cuda.kernels.launch("select_live", launch, args);
-  };
+  const input = { p, rows, B, latentBias, hyper, bad, stride, limits };
+  // Dead latents are of the same product, in the compute type.
+  const isScreened = cuda.compute === "f32" && !isSelected;
+  const chunks: Chunks = isScreened ? new ScreenedChunks(cuda, input) : new PlainChunks(cuda, input);
+  const chunk = chunkRows(cuda, B, stride, chunks.elementBytes);
+  const z = cuda.scratch.get("pre-activations", chunk * stride * chunks.elementBytes);
   for (let first = 0; first < B; first += chunk) {
     const C = Math.min(chunk, B - first);
-    const a = rows + first * d * cuda.bytes;
-    cuda.cublas.multiply({ m: C, n, k: d, a, b: encoder, bTransposed: true, c: z, strideC: stride, out: "compute" });
-    if (isHighest(rule)) {
-      if (live.capacity > mostOf(rule)) tooMany(live.capacity, mostOf(rule));
-      selectHighest(live, first, C, { fired, annealed: rule.kind === "topk" ? 1 : 0 });
-    }
+    const part = { z, first, C };
+    chunks.multiply(z, first, C);
+    if (isHighest(rule)) chunks.highest(part, live, { fired, annealed: rule.kind === "topk" ? 1 : 0 });
     // Only what the live codes have fires.
     if (wide !== undefined)
-      selectHighest(wide, first, C, { fired: cuda.scratch.get("firings of no account", 4 * n), annealed: 0 });
-    if (band !== undefined || !isHighest(rule)) {
-      const limits = thresholdsOf(p, rule, n);
-      cuda.kernels.launch(
-        "select_threshold",
-        { blocks: Math.ceil(C / SIZES.THRESHOLD_ROWS), threads: 256 },
-        {
-          ...{ ...row, ...limits, hyper, fired, n, ldz: stride, C },
-          live: isHighest(rule) ? NO_CODES : selectedFrom(live, first),
-          band: band === undefined ? NO_CODES : selectedFrom(band, first),
-          counts: cuda.scratch.get("selected of rows", 4 * B) + 4 * first,
-        },
-      );
+      chunks.highest(part, wide, { fired: cuda.scratch.get("firings of no account", 4 * n), annealed: 0 });
+    if (byThreshold) {
+      const counts = cuda.scratch.get("selected of rows", 4 * B) + 4 * first;
+      chunks.threshold(part, { ...selected(first), fired, counts });
     }
     if (!isSelected || use === undefined) continue;
     const { capacity: auxk } = dead;
@@ -156,7 +148,7 @@ export function encode(cuda: CudaContext, { p, x, t, sides, age }: EncodeInput):
     cuda.kernels.launch(
       "select_dead",
       { blocks: C, threads: 256, shared: 10 * deadCapacity },
-      { ...row, ...{ list, counts }, ...dead.from(first), ...{ ldz: stride, auxk, capacity: deadCapacity } },
+      { z, latentBias, bad, list, counts, ...dead.from(first), ldz: stride, auxk, capacity: deadCapacity },
     );
   }
   if (!isHighest(rule)) {
@@ -228,14 +220,7 @@ function clear({ device }: CudaContext, { tensors }: CudaCodes): void {
   device.fill(tensors.grad.address, 0, tensors.grad.size);
 }
 
-function chunkRows(cuda: CudaContext, B: number, stride: number): number {
+function chunkRows(cuda: CudaContext, B: number, stride: number, elementBytes: number): number {
   const bytes = Math.min(LARGEST_CHUNK, cuda.device.memory / PART_OF_CARD);
-  return Math.min(B, Math.max(FEWEST_ROWS, 128 * Math.floor(bytes / (128 * stride * cuda.bytes))));
-}
-
-/** Candidates that select.cu has room for. */
-function candidates(k: number): number {
-  let room = FEWEST_ROWS;
-  while (room < 4 * k && room < Math.max(4096, 2 * k)) room *= 2;
-  return room;
+  return Math.min(B, Math.max(FEWEST_ROWS, 128 * Math.floor(bytes / (128 * stride * elementBytes))));
 }
