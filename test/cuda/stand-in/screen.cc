@@ -5,6 +5,9 @@
 
 namespace standin {
 
+/// Numbers that are common to all latents: screen.cu, ScreenCommon.
+constexpr size_t USUAL = 2, HEAVY = 4, COMMON = HEAVY + 1 + 64;
+
 struct Pair {
   float x, y;
 };
@@ -42,7 +45,7 @@ static void screenNorms(Launch& l) {
   const float* encoder = l.next<float*>();
   const size_t n = l.u(), d = l.u();
   float* norm = l.array<float>(n);
-  uint32_t* common = l.array<uint32_t>(2);
+  uint32_t* common = l.array<uint32_t>(COMMON);
   l.checkedArray(encoder, n * d);
   l.expect(l.x == ceilDiv(n, 8) && l.width == 256 && common[0] == 0 && common[1] == 0, "the launch is wrong");
   float largest = 0;
@@ -67,15 +70,35 @@ static void screenEncoder(Launch& l) {
   }
 }
 
+static void screenCommon(Launch& l) {
+  const float* weight = l.next<float*>();
+  const float* bias = l.next<float*>();
+  const size_t n = l.u();
+  uint32_t* common = l.array<uint32_t>(COMMON);
+  l.checkedArray(weight, n), l.checkedArray(bias, n);
+  l.expect(l.x == 1 && l.width == 1024, "the launch is wrong");
+  std::vector<float> sorted(weight, weight + n);
+  std::sort(sorted.rbegin(), sorted.rend());
+  // The 64 heaviest, but for those that are as heavy as the next.
+  const float usual = n > 64 ? sorted[64] : -1;
+  common[HEAVY] = 0;
+  for (size_t j = 0; j < n; j++)
+    if (weight[j] > usual) common[HEAVY + 1 + common[HEAVY]++] = static_cast<uint32_t>(j);
+  const float above = std::nextafter(std::max(usual, 0.0f), INFINITY);
+  std::memcpy(common + USUAL, &above, 4);
+}
+
 static void screenColumns(Launch& l) {
   const float* bias = l.next<float*>();
   const float* weight = l.next<float*>();
+  l.array<uint32_t>(COMMON);
   const float* threshold = l.next<float*>();
   const size_t thresholds = l.u();
   const double* hyper = l.array<double>(HYPERS);
   const bool isLive = l.u() != 0, isBand = l.u() != 0;
   const size_t n = l.u(), width = l.u();
   Pair* columns = l.array<Pair>(width);
+  l.array<float>(width);
   float* limit = l.next<float*>();
   uint32_t* bad = l.array<uint32_t>(1);
   l.checkedArray(bias, n), l.checkedArray(weight, n);
@@ -146,12 +169,54 @@ struct Screened {
   }
 };
 
+static size_t slotsOf(Launch& l, size_t k, size_t annealed, const double* hyper, size_t capacity, size_t room) {
+  l.expect(l.width == 128 && (capacity >= 4 * k || (capacity >= 4096 && capacity >= 2 * k)) && room <= capacity / 2,
+           "the launch is wrong");
+  return annealed != 0 ? std::min(k, static_cast<size_t>(hyper[ROW_K])) : k;
+}
+
+/// -> candidates by their ends, in any order.
 static void screenHighest(Launch& l) {
   Screened s{};
   s.z = l.next<uint16_t*>();
   s.ldz = l.u();
   s.columns = l.next<Pair*>();
+  l.array<float>(s.ldz);
   s.ends = l.next<Pair*>();
+  l.array<uint32_t>(COMMON);
+  s.n = l.u();
+  const double* hyper = l.array<double>(HYPERS);
+  const size_t k = l.u(), annealed = l.u(), capacity = l.u(), C = l.x;
+  uint32_t* found = l.next<uint32_t*>();
+  const size_t room = l.u(), wanted = std::max<size_t>(1, slotsOf(l, k, annealed, hyper, capacity, room));
+  uint32_t* counts = l.array<uint32_t>(C);
+  l.checkedArray(found, C * room), l.checkedArray(s.z, C * s.ldz), l.checkedArray(s.columns, s.ldz);
+  l.checkedArray(s.ends, C);
+  l.expect(l.shared == 10 * capacity && s.ldz % 8 == 0 && s.ldz >= s.n, "the launch is wrong");
+  for (size_t c = 0; c < C; c++) {
+    std::vector<float> lows;
+    for (size_t j = 0; j < s.n; j++) lows.push_back(s.between(c, j, -1));
+    std::sort(lows.rbegin(), lows.rend());
+    const float bound = std::max(0.0f, lows[std::min(wanted, s.n) - 1]);
+    size_t count = 0;
+    for (size_t j = 0; j < s.n; j++) {
+      if (!(s.high(c, j) > 0 && s.high(c, j) >= bound)) continue;
+      if (count < room) found[c * room + count] = static_cast<uint32_t>(j);
+      count++;
+    }
+    counts[c] = count > room ? NONE : static_cast<uint32_t>(count);
+  }
+}
+
+static void scoreHighest(Launch& l) {
+  Screened s{};
+  s.z = l.next<uint16_t*>();
+  s.ldz = l.u();
+  s.columns = l.next<Pair*>();
+  s.ends = l.next<Pair*>();
+  const uint32_t* found = l.next<uint32_t*>();
+  const size_t room = l.u();
+  const uint32_t* counts = l.array<uint32_t>(l.x);
   s.xc = l.next<float*>();
   s.encoder = l.next<float*>();
   s.bias = l.next<float*>();
@@ -163,18 +228,19 @@ static void screenHighest(Launch& l) {
   float* value = l.next<float*>();
   float* grad = l.next<float*>();
   const size_t k = l.u(), annealed = l.u(), capacity = l.u(), C = l.x;
-  l.expect(l.width == 128 && (capacity >= 4 * k || (capacity >= 4096 && capacity >= 2 * k)) &&
-               l.shared == 10 * capacity,
-           "the launch is wrong");
+  const size_t most = slotsOf(l, k, annealed, hyper, capacity, room);
+  l.expect(l.shared == 8 * capacity, "the launch is wrong");
   s.check(l, C);
+  l.checkedArray(found, C * room);
   l.checkedArray(latent, C * k), l.checkedArray(value, C * k), l.checkedArray(grad, C * k);
-  const size_t most = annealed != 0 ? std::min(k, static_cast<size_t>(hyper[ROW_K])) : k;
   for (size_t c = 0; c < C; c++) {
     std::vector<std::pair<float, uint32_t>> on;
     for (size_t j = 0; j < s.n; j++) {
       const float v = s.exact(c, j);
       l.expect(!std::isfinite(v) || (s.between(c, j, -1) <= v && v <= s.high(c, j)), "a value is not between its ends");
-      if (v > 0) on.push_back({-v, static_cast<uint32_t>(j)});
+      const uint32_t* list = found + c * room;
+      const bool isFound = counts[c] == NONE || std::find(list, list + counts[c], j) != list + counts[c];
+      if (v > 0 && isFound) on.push_back({-v, static_cast<uint32_t>(j)});
     }
     std::sort(on.begin(), on.end());
     for (size_t i = 0; i < k; i++) {
@@ -229,7 +295,7 @@ static void scoreThreshold(Launch& l) {
   const Selected live = l.next<Selected>(), band = l.next<Selected>();
   uint32_t* counts = l.array<uint32_t>(C);
   uint32_t* bad = l.array<uint32_t>(1);
-  l.expect(l.width == 256, "the grid is wrong");
+  l.expect(l.width == 128, "the grid is wrong");
   l.checkedArray(s.xc, C * s.d), l.checkedArray(found, C * room);
   for (const Selected& codes : {live, band}) {
     if (codes.latent == nullptr) continue;
@@ -255,9 +321,9 @@ static void scoreThreshold(Launch& l) {
 }
 
 const Works SCREEN = {
-    {"screen_norms", screenNorms},         {"screen_encoder", screenEncoder},
-    {"screen_columns", screenColumns},     {"screen_inputs", screenInputs},
-    {"screen_highest", screenHighest},     {"screen_threshold", screenThreshold},
+    {"screen_norms", screenNorms},         {"screen_encoder", screenEncoder}, {"screen_common", screenCommon},
+    {"screen_columns", screenColumns},     {"screen_inputs", screenInputs},   {"screen_highest", screenHighest},
+    {"score_highest", scoreHighest},       {"screen_threshold", screenThreshold},
     {"score_threshold", scoreThreshold},
 };
 

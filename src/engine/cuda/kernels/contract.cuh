@@ -180,9 +180,11 @@ static_assert(sizeof(Gradients) == 184, "");
 // screen.cu
 #define PARAMETERS_screen_norms const float* __restrict__ encoder, u32 n, u32 d, float* norm, u32* common
 #define PARAMETERS_screen_encoder const float* __restrict__ encoder, u32 n, u32 d, u16* __restrict__ encoder16, float* weight, u32* common
-#define PARAMETERS_screen_columns const float* latentBias, const float* weight, const float* threshold, u32 thresholds, const double* hyper, u32 isLive, u32 isBand, u32 n, u32 width, float2* columns, float* limit, u32* bad
+#define PARAMETERS_screen_common const float* weight, const float* latentBias, u32 n, u32* common
+#define PARAMETERS_screen_columns const float* latentBias, const float* weight, const u32* common, const float* threshold, u32 thresholds, const double* hyper, u32 isLive, u32 isBand, u32 n, u32 width, float2* columns, float* usual, float* limit, u32* bad
 #define PARAMETERS_screen_inputs const float* __restrict__ xc, u32 B, u32 d, const u32* common, u16* __restrict__ xc16, float2* ends, u32* bad
-#define PARAMETERS_screen_highest const u16* z, u32 ldz, const float2* columns, const float2* ends, const float* xc, const float* encoder, const float* latentBias, u32 n, u32 d, const double* hyper, u32* fired, u32* latent, float* value, float* grad, u32 k, u32 annealed, u32 capacity
+#define PARAMETERS_screen_highest const u16* __restrict__ z, u32 ldz, const float2* __restrict__ columns, const float* __restrict__ usual, const float2* __restrict__ ends, const u32* __restrict__ common, u32 n, const double* hyper, u32 k, u32 annealed, u32 capacity, u32* found, u32 room, u32* counts
+#define PARAMETERS_score_highest const u16* z, u32 ldz, const float2* columns, const float2* ends, const u32* found, u32 room, const u32* counts, const float* xc, const float* encoder, const float* latentBias, u32 n, u32 d, const double* hyper, u32* fired, u32* latent, float* value, float* grad, u32 k, u32 annealed, u32 capacity
 #define PARAMETERS_screen_threshold const u16* __restrict__ z, u32 ldz, const float2* __restrict__ columns, const float2* ends, const float* __restrict__ limit, u32 n, u32 C, u32* found, u32 room, u32* counts, u32* bad
 #define PARAMETERS_score_threshold const u32* found, u32 room, const float* xc, const float* encoder, const float* latentBias, u32 d, const float* threshold, u32 thresholds, const double* hyper, u32* fired, Selected live, Selected band, u32* counts, u32* bad
 

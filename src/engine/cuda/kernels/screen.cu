@@ -8,9 +8,9 @@
 // again, in f32: one fused multiply-add an input, from the first to the last, then the bias, as on
 // the cpu engine. So codes are those of float32 to the bit, on both engines.
 //
-//     screen_norms, screen_encoder     the encoder in f16, when it has changed
-//     screen_columns, screen_inputs    what the ends are made of; the rows in f16
-//     screen_highest                   the top k of a row of z: candidates, and their f32 values
+//     screen_norms, screen_encoder, screen_common    the encoder in f16, when it has changed
+//     screen_columns, screen_inputs        what the ends are made of; the rows in f16
+//     screen_highest, score_highest        the top k of a row of z: candidates, their f32 values
 //     screen_threshold, score_threshold    what is above a threshold, or near it
 //
 // Bytes at n = 32768, d = 768, k = 32: z 64 kB a row; some 36 candidates of 3 kB each.
@@ -25,11 +25,14 @@ constexpr int ROW_EXPONENT = 7, ENCODER_EXPONENT = 8;
 constexpr double LEAST_PART = 1.0 / 1024;
 /// Relative: z as it is stored, and the bias added.
 constexpr float STORED = 1.0f / 2048 + 1.0f / 262144, ADDED = 1.0f / 1048576;
+/// Latents that are looked at one by one, at most.
+constexpr u32 MOST_HEAVY = 64;
 constexpr float LARGEST_FLOAT = 3.4028234e38f;
 
-/// What is common to all latents, in f32 bits rounded up: the largest norm of an encoder row, and
-/// the largest part of a row's weight that rounding took.
-enum ScreenCommon { LARGEST, LOST };
+/// What is common to all latents. In f32 bits rounded up: the largest norm of an encoder row; the
+/// largest part of a row's weight that rounding took; a weight that few latents are above; the
+/// largest bias. Then how many are above that weight, and which.
+enum ScreenCommon { LARGEST, LOST, USUAL, LARGEST_BIAS, HEAVY };
 
 __device__ __forceinline__ double largestOf(const u32* common) { return __uint_as_float(common[LARGEST]); }
 
@@ -92,6 +95,57 @@ extern "C" __global__ void __launch_bounds__(256)
   if (own > 0) atomicMax(common + LOST, __float_as_uint(__double2float_ru(lost / own)));
 }
 
+/// weight [n], latentBias [n] -> the rest of common. At most MOST_HEAVY latents are above the usual
+/// weight: these are looked at one by one, so that they do not widen the bounds of all. Grid 1,
+/// block 1024.
+extern "C" __global__ void __launch_bounds__(1024)
+    screen_common(PARAMETERS(screen_common)) {
+  // Weights by exponent and two more bits.
+  constexpr u32 SHIFT = 21, BINS = 1024;
+  __shared__ u32 bins[BINS], usual, heavy, largestBias;
+  bins[threadIdx.x] = 0;
+  if (threadIdx.x == 0) usual = heavy = largestBias = 0;
+  __syncthreads();
+  float bias = 0;
+  for (u32 j = threadIdx.x; j < n; j += 1024) {
+    bias = fmaxf(bias, fabsf(latentBias[j]));
+    const u32 bin = __float_as_uint(weight[j]) >> SHIFT;
+    // Most are in the same bin.
+    const u32 same = __match_any_sync(__activemask(), bin);
+    if (threadIdx.x % 32 == __ffs(same) - 1) atomicAdd(bins + bin, __popc(same));
+  }
+  atomicMax(&largestBias, __float_as_uint(bias));
+  __syncthreads();
+  // The lowest bin above which there are few: what is in it or below it is usual.
+  u32 above = 0;
+  if (threadIdx.x < 32) {
+    for (u32 first = BINS - 32;; first -= 32) {
+      u32 upTo = bins[first + 31 - threadIdx.x];
+#pragma unroll
+      for (u32 step = 1; step < 32; step *= 2) {
+        const u32 other = __shfl_up_sync(ALL_LANES, upTo, step);
+        if (threadIdx.x >= step) upTo += other;
+      }
+      const u32 full = __ballot_sync(ALL_LANES, above + upTo > MOST_HEAVY);
+      if (full != 0 || first == 0) {
+        if (threadIdx.x == 0) usual = full == 0 ? 0 : first + 31 - (__ffs(full) - 1);
+        break;
+      }
+      above += __shfl_sync(ALL_LANES, upTo, 31);
+    }
+  }
+  __syncthreads();
+  for (u32 j = threadIdx.x; j < n; j += 1024) {
+    if (__float_as_uint(weight[j]) >> SHIFT <= usual) continue;
+    common[HEAVY + 1 + atomicAdd(&heavy, 1)] = j;
+  }
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  common[USUAL] = min((usual + 1) << SHIFT, 0x7f7fffffu);
+  common[LARGEST_BIAS] = largestBias;
+  common[HEAVY] = heavy;
+}
+
 /// What a candidate's upper end must reach: half the band below the threshold, or the threshold.
 __device__ __forceinline__ float lowestOf(float threshold, bool isLive, bool isBand, double band) {
   const float live = isLive ? fmaxf(threshold, 0.0f) : LARGEST_FLOAT;
@@ -99,20 +153,22 @@ __device__ __forceinline__ float lowestOf(float threshold, bool isLive, bool isB
   return fminf(live, threshold - __double2float_ru(band / 2) * (1 + ADDED) - fabsf(threshold) * ADDED);
 }
 
-/// latentBias, weight [n], threshold [thresholds] (n, or 1 for all latents; may be null) -> columns
-/// [width]: bias and weight of each, and limit [width], which the upper end of a candidate must
-/// reach, live or in the band. Columns from n on are never a candidate. bad when a bias is not
-/// finite. Grid ceil(width / 256), block 256.
+/// latentBias, weight [n], common, threshold [thresholds] (n, or 1 for all latents; may be null) ->
+/// columns [width]: bias and weight of each; usual [width]: the bias, or very low where the weight
+/// is above the usual; limit [width]: what the upper end of a candidate must reach, live or in the
+/// band. Columns from n on are never a candidate. bad when a bias is not finite. Grid
+/// ceil(width / 256), block 256.
 extern "C" __global__ void __launch_bounds__(256)
     screen_columns(PARAMETERS(screen_columns)) {
   const u32 j = blockIdx.x * 256 + threadIdx.x;
   if (j >= width) return;
-  const float bias = j < n ? latentBias[j] : -1;
+  const bool in = j < n;
+  const float bias = in ? latentBias[j] : -1, own = in ? weight[j] : 0;
   if (!(fabsf(bias) <= LARGEST_FLOAT)) markBad(bad);
-  columns[j] = make_float2(bias, j < n ? weight[j] : 0);
+  columns[j] = make_float2(bias, own);
+  usual[j] = in && own < __uint_as_float(common[USUAL]) ? bias : -LARGEST_FLOAT;
   if (threshold == nullptr) return;
-  limit[j] = j < n ? lowestOf(threshold[thresholds == 1 ? 0 : j], isLive != 0, isBand != 0, hyper[BANDWIDTH])
-                   : LARGEST_FLOAT;
+  limit[j] = in ? lowestOf(threshold[thresholds == 1 ? 0 : j], isLive != 0, isBand != 0, hyper[BANDWIDTH]) : LARGEST_FLOAT;
 }
 
 /// xc [B,d] -> xc16 [B,d]; ends [B]: what z is to be multiplied by, and what a latent's weight is to
@@ -228,34 +284,59 @@ __device__ __noinline__ float score(const float* x, const float* encoder, const 
 struct ScreenTile {
   static constexpr u32 THREADS = 128, RUN = 8, RUNS = 2, EACH = RUNS * RUN, GROUPS = 16, SIZE = THREADS * GROUPS * EACH;
 
+  /// Warps of which every lane has something, of `left` columns.
   __device__ __forceinline__ static u32 wholeWarps(u32 left) { return min(THREADS / 32, left / (32 * RUN)); }
 };
 
 typedef Maxima<ScreenTile::GROUPS> GroupMaxima;
 
-/// -> the maxima of both ends of each group. width: columns, a multiple of 8.
-__device__ __forceinline__ void bothMaxima(const u16* z, const Ends& ends, u32 base, u32 width, GroupMaxima& lows,
-                                           GroupMaxima& highs) {
+/// Of a row and all latents of usual weight: ends are at most apart + STORED |v| from v.
+struct Usual {
+  float back, apart;
+
+  __device__ __forceinline__ Usual(const float2& of, const u32* common) : back(of.x) {
+    const float bias = __uint_as_float(common[LARGEST_BIAS]);
+    apart = (fmaf(of.y, __uint_as_float(common[USUAL]), 2 * PART * bias)) * (1 + 16 * ADDED);
+  }
+  /// v, moved so far up that it is above 0 where its upper end is.
+  __device__ __forceinline__ float moved(float z, float bias) const { return fmaf(z, back, bias) + 2 * apart; }
+  /// What the lower end of a v that is `moved` reaches.
+  __device__ __forceinline__ float low(float moved) const { return (moved - 2 * apart) * (1 - PART) - apart; }
+  /// What is moved at least as far where the upper end reaches a bound from 0 on.
+  __device__ __forceinline__ float least(float bound) const {
+    return fmaxf(((bound - apart) / (1 + PART) + 2 * apart) * (1 - ADDED) - bound * ADDED, 0.0f);
+  }
+
+ private:
+  static constexpr float PART = STORED + ADDED;
+};
+
+/// -> the maxima of the moved values of each group. width: columns, a multiple of 8.
+__device__ __forceinline__ void maximaOf(const u16* z, const float* biases, const Usual& usual, u32 base, u32 width,
+                                         GroupMaxima& maxima) {
+  constexpr u32 BATCH = 2;
 #pragma unroll
-  for (u32 group = 0; group < ScreenTile::GROUPS; group++) {
-    float lowest = 0, highest = 0;
+  for (u32 first = 0; first < ScreenTile::GROUPS; first += BATCH) {
+    uint4 data[BATCH * ScreenTile::RUNS];
 #pragma unroll
-    for (u32 run = 0; run < ScreenTile::RUNS; run++) {
-      const u32 at = base + ((group * ScreenTile::RUNS + run) * ScreenTile::THREADS + threadIdx.x) * ScreenTile::RUN;
-      if (at >= width) continue;
-      float v[8], columns[16];
-      unpackHalves(loadPast(z + at), v);
-      loadFloats(reinterpret_cast<const float*>(ends.columns + at), columns);
-#pragma unroll
-      for (u32 e = 0; e < 8; e++) {
-        float low, high;
-        ends.of(v[e], columns[2 * e], columns[2 * e + 1], low, high);
-        lowest = fmaxf(lowest, low);
-        highest = fmaxf(highest, high);
-      }
+    for (u32 run = 0; run < BATCH * ScreenTile::RUNS; run++) {
+      const u32 at = base + ((first * ScreenTile::RUNS + run) * ScreenTile::THREADS + threadIdx.x) * ScreenTile::RUN;
+      if (at < width) data[run] = loadPast(z + at);
     }
-    lows.set(group, lowest);
-    highs.set(group, highest);
+    float highest = 0;
+#pragma unroll
+    for (u32 run = 0; run < BATCH * ScreenTile::RUNS; run++) {
+      const u32 at = base + ((first * ScreenTile::RUNS + run) * ScreenTile::THREADS + threadIdx.x) * ScreenTile::RUN;
+      if (run % ScreenTile::RUNS == 0) highest = 0;
+      if (at < width) {
+        float v[8], b[8];
+        unpackHalves(data[run], v);
+        loadFloats(biases + at, b);
+#pragma unroll
+        for (u32 e = 0; e < 8; e++) highest = fmaxf(highest, usual.moved(v[e], b[e]));
+      }
+      if (run % ScreenTile::RUNS == ScreenTile::RUNS - 1) maxima.set(first + run / ScreenTile::RUNS, highest);
+    }
   }
 }
 
@@ -333,66 +414,92 @@ __device__ __noinline__ u32 narrow(const u16* z, const Ends& ends, u64* keys, u3
 }
 
 /**
- * z [C,ldz] f16, columns [ldz], ends [C], xc [C,d], encoder [n,d], latentBias [n] -> latent, value,
- * grad (0) [C,k]: the codes of float32, at most hyper[ROW_K] of a row where `annealed`; fired: 1
- * where a value is above hyper[FIRED_ABOVE]. ldz is a multiple of 8, z on 16 bytes. Block 128, grid
- * C, dynamic shared memory 10 capacity as in select_live.
+ * z [C,ldz] f16, columns, usual [ldz], ends [C], common -> found [C,room]: latents that may be among
+ * the k highest of their row, of which hyper[ROW_K] count where `annealed`; counts [C] of them, NONE
+ * where there are more than fit. ldz is a multiple of 8, z on 16 bytes. Block 128, grid C, dynamic
+ * shared memory 10 capacity as in select_live; room: at most capacity / 2.
  */
-extern "C" __global__ void __launch_bounds__(128, 7)
+extern "C" __global__ void __launch_bounds__(128, 8)
     screen_highest(PARAMETERS(screen_highest)) {
   extern __shared__ u64 keys[];
   __shared__ Shared shared;
-  __shared__ float4 tiles[4 * SCORED * TILE_ROW / 4];
   typedef ScreenTile Tile;
   const u64 row = blockIdx.x;
-  const u32 most = annealed != 0 ? min(k, static_cast<u32>(hyper[ROW_K])) : k, wanted = max(1u, most);
+  const u32 wanted = max(1u, annealed != 0 ? min(k, static_cast<u32>(hyper[ROW_K])) : k);
   const u16* const own = z + row * ldz;
   const Ends between(columns, ends[row]);
-  const Scores scores = {xc + row * d, encoder, latentBias, d, reinterpret_cast<float*>(tiles)};
-  // One is read when the other is no longer needed.
+  const Usual most(ends[row], common);
   u16* const hits = reinterpret_cast<u16*>(keys + capacity);
-  u32* const list = reinterpret_cast<u32*>(hits);
-  const u32 lane = threadIdx.x % 32, room = capacity / 2;
+  u32* const list = found + row * room;
+  const u32 lane = threadIdx.x % 32, heavy = common[HEAVY];
   u32 kept = 0, bound = 1;
-  bool fits = true;
   if (threadIdx.x == 0) shared.count = shared.hits[0] = 0;
-  for (u32 base = 0; base < n && fits; base += Tile::SIZE) {
-    GroupMaxima lows, highs;
-    bothMaxima(own, between, base, ldz, lows, highs);
+  const auto look = [&](u32 j) {
+    float low, high;
+    between.at(own, j, low, high);
+    if (!reaches(high, bound)) return;
+    const u32 at = atomicAdd(&shared.count, 1);
+    if (at < capacity) keys[at] = keyOf(fmaxf(low, 0.0f), j);
+  };
+  for (u32 base = 0; base < n; base += Tile::SIZE) {
+    GroupMaxima maxima;
+    maximaOf(own, usual, most, base, ldz, maxima);
     const u32 warps = n - base <= capacity ? 0 : Tile::wholeWarps(n - base);
     if (warps > 0) {
-      const u32 share = warpBound(lows, (wanted + warps - 1) / warps);
+      const u32 share = warpBound(maxima, (wanted + warps - 1) / warps);
       if (lane == 0) shared.bounds[threadIdx.x / 32] = share;
     }
     __syncthreads();
-    if (warps > 0) bound = max(bound, __reduce_min_sync(ALL_LANES, shared.bounds[min(lane, warps - 1)]));
-    eachHit<Tile>(n, base, highs, bound, hits, capacity, shared, [&](u32 j) {
-      float low, high;
-      between.at(own, j, low, high);
-      if (!reaches(high, bound)) return;
-      const u32 at = atomicAdd(&shared.count, 1);
-      if (at < capacity) keys[at] = keyOf(fmaxf(low, 0.0f), j);
+    if (warps > 0) {
+      const float least = most.low(__uint_as_float(__reduce_min_sync(ALL_LANES, shared.bounds[min(lane, warps - 1)])));
+      bound = max(bound, __float_as_uint(fmaxf(least, 0.0f)));
+    }
+    const u32 from = max(1u, __float_as_uint(most.least(__uint_as_float(bound))));
+    // Those above the usual weight come one by one.
+    eachHit<Tile>(n, base, maxima, from, hits, capacity, shared, [&](u32 j) {
+      if (usual[j] > -LARGEST_FLOAT) look(j);
     });
+    if (base == 0) {
+      for (u32 i = threadIdx.x; i < heavy; i += Tile::THREADS) look(common[HEAVY + 1 + i]);
+    }
     __syncthreads();
     kept = shared.count;
-    fits = kept <= capacity;
+    if (kept > capacity) break;
     const bool last = base + Tile::SIZE >= n;
-    if (!fits || (!last && kept <= room)) continue;
+    if (!last && kept <= capacity / 2) continue;
     kept = narrow(own, between, keys, kept, wanted, list, room, bound, shared);
-    fits = kept <= room;
-    if (last || !fits) continue;
+    if (last || kept > room) break;
     for (u32 i = threadIdx.x; i < kept; i += Tile::THREADS) {
       float low, high;
       between.at(own, list[i], low, high);
       keys[i] = keyOf(fmaxf(low, 0.0f), list[i]);
     }
   }
-  if (fits) {
-    scores.all(list, kept, keys);
+  if (threadIdx.x == 0) counts[row] = kept > room ? NONE : kept;
+}
+
+/**
+ * found, counts as screen_highest leaves them, with what it was given; xc [C,d], encoder [n,d],
+ * latentBias [n] -> latent, value, grad (0) [C,k]: the codes of float32; fired: 1 where a value is
+ * above hyper[FIRED_ABOVE]. Block 128, grid C, dynamic shared memory 8 capacity.
+ */
+extern "C" __global__ void __launch_bounds__(128, 7)
+    score_highest(PARAMETERS(score_highest)) {
+  extern __shared__ u64 keys[];
+  __shared__ Shared shared;
+  __shared__ float4 tiles[4 * SCORED * TILE_ROW / 4];
+  typedef ScreenTile Tile;
+  const u64 row = blockIdx.x;
+  const u32 most = annealed != 0 ? min(k, static_cast<u32>(hyper[ROW_K])) : k;
+  const Scores scores = {xc + row * d, encoder, latentBias, d, reinterpret_cast<float*>(tiles)};
+  u32 kept = counts[row];
+  if (kept != NONE) {
+    scores.all(found + row * room, kept, keys);
     __syncthreads();
     sortKeys<Tile::THREADS>(keys, kept);
   } else {
-    kept = highestInParts(own, between, scores, n, wanted, capacity, keys, shared);
+    const Ends between(columns, ends[row]);
+    kept = highestInParts(z + row * ldz, between, scores, n, max(1u, most), capacity, keys, shared);
   }
   const u64 to = row * k;
   const Out out = {latent + to, value + to, grad + to, fired, __double2float_rd(hyper[FIRED_ABOVE])};
@@ -495,8 +602,8 @@ extern "C" __global__ void __launch_bounds__(256, 2)
  */
 extern "C" __global__ void __launch_bounds__(256)
     score_threshold(PARAMETERS(score_threshold)) {
-  constexpr u32 AT_ONCE = 8 * SCORED;
-  __shared__ float4 tiles[8 * SCORED * TILE_ROW / 4];
+  constexpr u32 AT_ONCE = 4 * SCORED;
+  __shared__ float4 tiles[4 * SCORED * TILE_ROW / 4];
   __shared__ float values[AT_ONCE];
   const u64 row = blockIdx.x;
   const u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32;

@@ -13,8 +13,8 @@ import { type Chunk, type Chunks, type ChunksInput, candidates, type HighestOf, 
 
 /** Bytes of a pair of f32. */
 const PAIR = 8;
-/** Numbers that are common to all latents, of 4 bytes. */
-const COMMON = 4;
+/** Numbers that are common to all latents, of 4 bytes: screen.cu, ScreenCommon. */
+const COMMON = 5 + 64 + 3;
 
 /** The encoder in f16 [width,d], zeros from row n on; weight [n]; the numbers common to latents. */
 interface Encoder16 {
@@ -42,6 +42,7 @@ export class ScreenedChunks implements Chunks {
   readonly #rows: Address;
   readonly #ends: Address;
   readonly #columns: Address;
+  readonly #usual: Address;
   readonly #limit: Address;
   readonly #room: number;
 
@@ -52,8 +53,9 @@ export class ScreenedChunks implements Chunks {
     const width = input.stride;
     this.#cuda = cuda;
     this.#input = input;
-    this.#encoder = encoder16(cuda, checked(p.encoder, "f32", n, d));
+    this.#encoder = encoder16(cuda, checked(p.encoder, "f32", n, d), checked(p.latentBias, "f32", n));
     this.#columns = scratch.get("columns of the screen", PAIR * width);
+    this.#usual = scratch.get("columns of usual weight", 4 * width);
     this.#limit = scratch.get("limits of the screen", 4 * width);
     this.#ends = scratch.get("ends of rows", PAIR * B);
     this.#rows = scratch.get("rows in f16", 2 * B * d);
@@ -63,7 +65,8 @@ export class ScreenedChunks implements Chunks {
       "screen_columns",
       { blocks: Math.ceil(width / 256), threads: 256 },
       {
-        ...{ latentBias: input.latentBias, weight, hyper, n, width, columns: this.#columns, limit: this.#limit, bad },
+        ...{ latentBias: input.latentBias, weight, common, hyper, n, width, bad },
+        ...{ columns: this.#columns, usual: this.#usual, limit: this.#limit },
         ...{ threshold: limits?.threshold ?? 0, thresholds: limits?.thresholds ?? 0 },
         ...{ isLive: limits?.live.latent ? 1 : 0, isBand: limits?.band.latent ? 1 : 0 },
       },
@@ -84,15 +87,24 @@ export class ScreenedChunks implements Chunks {
   highest({ z, first, C }: Chunk, codes: CudaCodes, of: HighestOf): void {
     const { p, rows, latentBias, hyper, stride } = this.#input;
     const [n, d] = p.encoder.shape as [number, number];
+    const { kernels, scratch } = this.#cuda;
     const { capacity: k } = codes;
+    const { fired, annealed } = of;
     const capacity = candidates(k);
-    this.#cuda.kernels.launch(
-      "screen_highest",
-      { blocks: C, threads: 128, shared: 10 * capacity },
+    const room = capacity / 2;
+    const own = {
+      ...{ z, ldz: stride, columns: this.#columns, ends: this.#ends + PAIR * first, hyper, n, k, annealed, capacity },
+      ...{ found: scratch.get("candidates of rows", 4 * C * room), room, counts: scratch.get("how many", 4 * C) },
+    };
+    const { common } = this.#encoder;
+    const launch = { blocks: C, threads: 128 };
+    kernels.launch("screen_highest", { ...launch, shared: 10 * capacity }, { ...own, usual: this.#usual, common });
+    kernels.launch(
+      "score_highest",
+      { ...launch, shared: 8 * capacity },
       {
-        ...{ z, ldz: stride, columns: this.#columns, ends: this.#ends + PAIR * first, hyper, ...of },
-        ...{ xc: rows + 4 * first * d, encoder: checked(p.encoder, "f32", n, d).address, latentBias, n, d },
-        ...{ ...codes.from(first), k, capacity },
+        ...{ ...own, xc: rows + 4 * first * d, encoder: checked(p.encoder, "f32", n, d).address, latentBias, d },
+        ...{ fired, ...codes.from(first) },
       },
     );
   }
@@ -114,7 +126,7 @@ export class ScreenedChunks implements Chunks {
     );
     kernels.launch(
       "score_threshold",
-      { blocks: C, threads: 256 },
+      { blocks: C, threads: 128 },
       {
         ...{
           ...found,
@@ -130,11 +142,11 @@ export class ScreenedChunks implements Chunks {
   }
 }
 
-function encoder16(cuda: CudaContext, encoder: CudaTensor): Encoder16 {
+function encoder16(cuda: CudaContext, encoder: CudaTensor, latentBias: CudaTensor): Encoder16 {
   const { device, kernels } = cuda;
   const [n, d] = encoder.shape as [number, number];
   const copy = encoders.get(encoder) ?? encoders.add(encoder, allocate(cuda, n, d));
-  const from = `${encoder.state} ${cuda.replays}`;
+  const from = `${encoder.state} ${latentBias.state} ${cuda.replays}`;
   // A recorded step finds another encoder each time.
   if (copy.from === from && !device.recording) return copy;
   const { address, weight, common } = copy;
@@ -142,6 +154,8 @@ function encoder16(cuda: CudaContext, encoder: CudaTensor): Encoder16 {
   kernels.launch("screen_norms", warps(n), { encoder: encoder.address, n, d, norm: weight, common });
   const to = { encoder16: address, weight, common };
   kernels.launch("screen_encoder", warps(n), { encoder: encoder.address, n, d, ...to });
+  const columns = { weight, latentBias: latentBias.address, n, common };
+  kernels.launch("screen_common", { blocks: 1, threads: 1024 }, columns);
   copy.from = device.recording ? undefined : from;
   return copy;
 }
