@@ -39,7 +39,7 @@ async function heldOutOf(sae: Sae & { readonly path: string }): Promise<FeatureS
   try {
     const { source, ranges, nonFinite } = await evalData(resolve(sae.path), [], {});
     try {
-      const { fvu, rows } = await evaluate(sae, source.dtype, rowsOf(source, ranges, nonFinite, sae.rowsAtOnce));
+      const { fvu, rows } = await evaluate(sae, source.dtype, rowsOf(source, ranges, sae.chunks(nonFinite)));
       return { fvu, rows };
     } finally {
       await source.close();

@@ -1,8 +1,8 @@
 /** Chosen rows of a source, in chunks for evaluation. */
 
-import { SaettaError } from "../util/errors.ts";
+import type { SaettaError } from "../util/errors.ts";
 import { firstNonFinite } from "../util/float16.ts";
-import type { NonFinite } from "./batches.ts";
+import { type NonFinite, notFinite } from "./batches.ts";
 import { countRows, type Range } from "./holdout.ts";
 import { splitPairs } from "./pair.ts";
 import { bytesPerRow, rowWidth, type Source } from "./source.ts";
@@ -15,46 +15,102 @@ export interface Chunk {
   /** The targets [rows, dOut], of a source of pairs. */
   readonly target?: Uint8Array;
   readonly numbers: Float64Array;
+  /** The error of one of these rows, counted from 0, that is not finite. */
+  refuse(row: number): SaettaError;
 }
 
 const CHUNK_ROWS = 4096;
 
+/** Memory that chunks are read into in turn. */
+export interface ChunkMemory {
+  /** At least CHUNKS of them, each of as many bytes as were asked for, or more. */
+  readonly buffers: readonly Uint8Array<ArrayBuffer>[];
+  release(): void;
+}
+
+/** One that is used, the one before it, and one that is read ahead. */
+export const CHUNKS = 3;
+
+export interface ChunkOptions {
+  /** What a row does that is not finite: stops (default), or is left out. */
+  readonly nonFinite?: NonFinite | undefined;
+  /** Whoever takes the rows looks whether they are finite, and says `refuse`. Default: false. */
+  readonly isLookedAt?: boolean | undefined;
+  readonly chunkRows?: number | undefined;
+  /** Default: new memory. */
+  readonly memory?: ((bytes: number) => ChunkMemory) | undefined;
+}
+
 /**
  * The rows of the ranges, in that order. A row that is not finite stops (SaettaError that says
- * where it is), or is left out with "skip". Each chunk has its own memory.
+ * where it is), or is left out with "skip". The next chunk is read while one is used; a chunk stays
+ * as it is until the second one after it is asked for.
  */
 export async function* rowsOf(
   source: Source,
   ranges: readonly Range[],
-  nonFinite: NonFinite = "stop",
-  chunkRows = CHUNK_ROWS,
+  { nonFinite = "stop", isLookedAt = false, chunkRows = CHUNK_ROWS, memory = newMemory }: ChunkOptions = {},
+): AsyncGenerator<Chunk> {
+  const most = Math.min(chunkRows, countRows(ranges));
+  const { buffers, release } = memory(most * bytesPerRow(source));
+  const looks = isLookedAt && nonFinite === "stop" ? undefined : nonFinite;
+  const read = chunksInto(source, ranges, looks, most, buffers);
+  let ahead = read.next();
+  try {
+    for (;;) {
+      const { done, value } = await ahead;
+      if (done) return;
+      ahead = read.next();
+      // Whoever asks for it is told; nobody may.
+      ahead.catch(() => undefined);
+      yield value;
+    }
+  } finally {
+    await ahead.catch(() => undefined);
+    release();
+  }
+}
+
+function newMemory(bytes: number): ChunkMemory {
+  return { buffers: Array.from({ length: CHUNKS }, () => new Uint8Array(bytes)), release: () => undefined };
+}
+
+async function* chunksInto(
+  source: Source,
+  ranges: readonly Range[],
+  nonFinite: NonFinite | undefined,
+  most: number,
+  buffers: readonly Uint8Array[],
 ): AsyncGenerator<Chunk> {
   const rowBytes = bytesPerRow(source);
-  let raw = new Uint8Array(chunkRows * rowBytes);
-  let numbers = new Float64Array(chunkRows);
+  let turn = 0;
+  let numbers = new Float64Array(most);
   let rows = 0;
   for (const range of ranges) {
     for (let done = 0; done < range.count; ) {
+      const raw = buffers[turn]!;
       const first = range.first + done;
-      const count = Math.min(range.count - done, chunkRows - rows);
+      const count = Math.min(range.count - done, most - rows);
       await source.read(first, count, raw.subarray(rows * rowBytes, (rows + count) * rowBytes));
       for (let i = 0; i < count; i++) numbers[rows + i] = first + i;
-      rows = withoutNonFinite(source, raw, numbers, rows, rows + count, nonFinite);
+      rows += count;
+      if (nonFinite !== undefined) rows = withoutNonFinite(source, raw, numbers, rows - count, rows, nonFinite);
       done += count;
-      if (rows < chunkRows) continue;
-      yield chunkOf(source, rows, raw, numbers);
-      raw = new Uint8Array(chunkRows * rowBytes);
-      numbers = new Float64Array(chunkRows);
+      if (rows < most) continue;
+      yield chunkOf(source, rows, raw.subarray(0, rows * rowBytes), numbers);
+      turn = (turn + 1) % buffers.length;
+      numbers = new Float64Array(most);
       rows = 0;
     }
   }
-  if (rows > 0) yield chunkOf(source, rows, raw.subarray(0, rows * rowBytes), numbers.subarray(0, rows));
+  if (rows > 0) yield chunkOf(source, rows, buffers[turn]!.subarray(0, rows * rowBytes), numbers.subarray(0, rows));
 }
 
 function chunkOf(source: Source, rows: number, raw: Uint8Array, numbers: Float64Array): Chunk {
-  if (source.dOut === undefined) return { rows, raw, numbers };
+  const refuse = (row: number) => notFinite(source, numbers[row]!);
+  if (source.dOut === undefined) return { rows, raw, numbers, refuse };
   const { x, y } = splitPairs(raw, source, rows);
-  return { rows, raw: x, target: y, numbers };
+  return { rows, raw: x, target: y, numbers, refuse };
 }
 
 /** Takes rows that are not finite out of [begin, end); returns the new end. */
@@ -74,10 +130,7 @@ function withoutNonFinite(
     if (element < 0) break;
     const row = Math.floor(element / width);
     if (nonFinite === "stop") {
-      throw new SaettaError("holds NaN or Inf", {
-        where: source.locate(numbers[row]),
-        mend: "mend the file, or pass --non-finite skip to leave such rows out",
-      });
+      throw notFinite(source, numbers[row]!);
     }
     raw.copyWithin(row * rowBytes, (row + 1) * rowBytes, left * rowBytes);
     numbers.copyWithin(row, row + 1, left);

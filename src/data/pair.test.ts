@@ -219,7 +219,10 @@ describe("the pipeline on pairs", () => {
       expect([...sample.values.subarray(5 * i, 5 * i + 5)]).toEqual(
         [1, 1, -1, -1, -1].map((sign) => sign * (number + 1)),
       );
-    for await (const { raw, target, rows, numbers } of rowsOf(source, [{ first: 3, count: 7 }], "stop", 4)) {
+    for await (const { raw, target, rows, numbers } of rowsOf(source, [{ first: 3, count: 7 }], {
+      nonFinite: "stop",
+      chunkRows: 4,
+    })) {
       expect([...float32Of(raw)]).toEqual([...numbers].flatMap((number) => [number + 1, number + 1]));
       expect([...float32Of(target!)]).toEqual([...numbers].flatMap((number) => Array(3).fill(-(number + 1))));
       expect(numbers.length).toBe(rows);

@@ -76,6 +76,8 @@ export class ForwardPass {
   #band: Codes | undefined;
   /** How often the slots were doubled. */
   #doublings = 0;
+  /** `index` numbers the rows from 0 on. */
+  #isInOrder = false;
 
   constructor(engine: Engine, options: ForwardOptions) {
     const { rows, dims, live, dead, wide, band, prefixes, target, raw } = options;
@@ -124,8 +126,9 @@ export class ForwardPass {
   prepare(hyper: Hyper, index?: Uint32Array): void {
     writeHyper(this.#engine, this.step, hyper);
     if (this.wideStep !== undefined) this.#clear(this.wideStep.sums);
-    const rows = index ?? Uint32Array.from({ length: this.rows }, (_, row) => row);
-    this.#engine.write(this.index, bytesOf(rows));
+    if (index === undefined && this.#isInOrder) return;
+    this.#engine.write(this.index, bytesOf(index ?? Uint32Array.from({ length: this.rows }, (_, row) => row)));
+    this.#isInOrder = index === undefined;
   }
 
   /** -> x, the target. */

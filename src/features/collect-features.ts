@@ -56,7 +56,7 @@ export async function collectFeatures(
   const sample = new CodeSample(1);
   const total = countRows(ranges);
   let inText = new RowsInText(source, textOf);
-  const metrics = await evaluate(sae, source.dtype, rowsOf(source, ranges, nonFinite, sae.rowsAtOnce), {
+  const metrics = await evaluate(sae, source.dtype, rowsOf(source, ranges, sae.chunks(nonFinite)), {
     async onChunk(chunk, codes) {
       const rows = await inText.next(chunk.numbers);
       profiles.add(rows, codes);
@@ -74,9 +74,9 @@ export async function collectFeatures(
     uses.startNext();
     inText = new RowsInText(source, textOf);
     let done = 0;
-    for await (const { raw, rows, numbers } of rowsOf(source, ranges, nonFinite, sae.rowsAtOnce)) {
+    for await (const { raw, rows, numbers, refuse } of rowsOf(source, ranges, sae.chunks(nonFinite))) {
       const { kinds } = await inText.next(numbers);
-      if (kinds) uses.add(kinds, await sae.encodeRaw(raw, source.dtype, rows));
+      if (kinds) uses.add(kinds, await sae.encodeRaw(raw, source.dtype, rows, refuse));
       done += rows;
       onProgress?.("count", done, total);
     }

@@ -61,8 +61,8 @@ export async function randomPassages(
   const windows = [...spans.values()];
   const firing = windows.map(() => new Set<number>());
   let window = 0;
-  for await (const { raw, rows, numbers } of rowsOf(source, common(windows, ranges), nonFinite, sae.rowsAtOnce)) {
-    const { k, latent } = await sae.encodeRaw(raw, source.dtype, rows);
+  for await (const { raw, rows, numbers, refuse } of rowsOf(source, common(windows, ranges), sae.chunks(nonFinite))) {
+    const { k, latent } = await sae.encodeRaw(raw, source.dtype, rows, refuse);
     for (let row = 0; row < rows; row++) {
       while (numbers[row] >= windows[window].first + windows[window].count) window++;
       for (const each of latent.subarray(row * k, (row + 1) * k)) if (each !== NONE) firing[window].add(each);

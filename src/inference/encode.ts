@@ -67,9 +67,9 @@ export async function encode(sae: Sae, source: Source, options: EncodeOptions): 
     };
     // The codes of a chunk are written while the next one is encoded.
     let before: Encoding | undefined;
-    for await (const chunk of rowsOf(source, chosen, nonFinite, sae.rowsAtOnce)) {
+    for await (const chunk of rowsOf(source, chosen, sae.chunks(nonFinite))) {
       stopIf(signal, out);
-      const codes = sae.encodeRaw(chunk.raw, source.dtype, chunk.rows);
+      const codes = sae.encodeRaw(chunk.raw, source.dtype, chunk.rows, chunk.refuse);
       codes.catch(() => undefined); // `put` throws it
       if (before !== undefined) await put(before);
       before = { chunk, codes };

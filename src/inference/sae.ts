@@ -1,6 +1,7 @@
 /** A trained autoencoder, ready to encode and decode rows on any engine. */
 
-import { rowsToFloat32 } from "../data/convert.ts";
+import type { NonFinite } from "../data/batches.ts";
+import type { ChunkMemory, ChunkOptions } from "../data/chunks.ts";
 import type { RowDType } from "../data/source.ts";
 import { allocParams, freeParams } from "../engine/allocate.ts";
 import {
@@ -8,49 +9,31 @@ import {
   HYPER,
   HYPER_DEFAULTS,
   type Hyper,
-  NONE,
   type Normalization,
   type Params,
   type SelectionPlan,
   type Tensor,
 } from "../engine/engine.ts";
 import { ForwardPass } from "../engine/forward.ts";
+import { readNumbers } from "../engine/numbers.ts";
 import { type Dtype, selectEngine } from "../engine/select.ts";
+import { sumsLength } from "../engine/sums.ts";
 import { isSet, refuseUnset } from "../interchange/selection.ts";
 import { rulesOf } from "../sae/architectures/index.ts";
 import { normalizationOf, paramNames, type SaeDescription } from "../sae/description.ts";
 import type { Dims } from "../sae/dims.ts";
-import { LAYER_NORM_EPS, NO_NORMALIZATION, rowStatistics } from "../sae/math.ts";
+import type { Prefix } from "../sae/math.ts";
+import { NO_NORMALIZATION } from "../sae/math.ts";
 import type { ParamName } from "../sae/params.ts";
 import { mayOverflow, slotsFor } from "../sae/rule.ts";
 import { BYTES, bytesOf, float32Of, float64Of, uint32Of } from "../util/bytes.ts";
 import { SaettaError, UsageError } from "../util/errors.ts";
+import { rowMemory } from "./row-memory.ts";
+import { statisticsIn, statisticsOf } from "./row-statistics.ts";
+import { type CodesOfRows, type RowStatistics, type SparseCodes, together } from "./sparse-codes.ts";
 import { checkWeights, type FoundSae, findSae, type SaeOrigin, type WeightsKind, writeParams } from "./weights.ts";
 
-/**
- * At most k active latents per row: [B,k] each, in the order of the rule (sae/rule.ts): the
- * strongest first where k is fixed, by latent where a threshold decides, and k is then that of the
- * row with the most. An unused slot has latent NONE (2^32 - 1) and value 0.
- */
-export interface SparseCodes {
-  readonly k: number;
-  readonly latent: Uint32Array;
-  readonly value: Float32Array;
-  /**
-   * What `decode` needs to give rows back, where each row is normalised by itself ("unit",
-   * "layer_norm").
-   */
-  readonly rows?: RowStatistics;
-}
-
-/**
- * mean and size [B]: a row is its normalised row times size, plus mean. Means of 0 and sizes of 1
- * stand for the space of normalised rows.
- */
-export interface RowStatistics {
-  readonly mean: Float64Array;
-  readonly size: Float64Array;
-}
+export type { RowStatistics, SparseCodes } from "./sparse-codes.ts";
 
 export interface LoadOptions {
   /** Stays the caller's. Default: the fastest that runs here, closed with the autoencoder. */
@@ -80,7 +63,7 @@ const NO_TRAINING: Hyper = {
 };
 
 /** Rows that go through the engine at once. */
-const CAPACITY = 2048;
+const CAPACITY = 4096;
 /** Rows of a call, and slots of the codes of a call whose rows use all latents. */
 const [CALL_ROWS, CALL_SLOTS] = [4096, 2 ** 25];
 
@@ -154,6 +137,20 @@ export async function saeOver(
   return new Sae(found, engine, params, preBias, close);
 }
 
+interface Forward {
+  readonly raw: Uint8Array;
+  readonly dtype: RowDType;
+  readonly count: number;
+  /** The space of the reconstruction; default: there is none. */
+  readonly decode?: "rows" | "normalized" | undefined;
+  /** Sums of the reconstruction are added to it. */
+  readonly sums?: Float64Array | undefined;
+  /** The error of a row that is not finite. */
+  readonly refuse: (row: number) => SaettaError;
+}
+
+const refuseRow = (row: number): SaettaError => new SaettaError(`row ${row} of those to encode is not finite`);
+
 export class Sae implements AsyncDisposable {
   /** The folder that the weights came from; undefined where they were never saved. */
   readonly path: string | undefined;
@@ -176,6 +173,7 @@ export class Sae implements AsyncDisposable {
   readonly #plan: SelectionPlan;
   /** By number of rows, dtype of the rows, and slots. */
   readonly #passes = new Map<string, ForwardPass>();
+  readonly #rowMemory: (bytes: number) => ChunkMemory;
   #turn: Promise<unknown> = Promise.resolve();
   #life: "open" | "closed" = "open";
 
@@ -188,6 +186,7 @@ export class Sae implements AsyncDisposable {
     this.weights = found.weights;
     this.found = found;
     this.engine = engine;
+    this.#rowMemory = rowMemory(engine);
     const trained = normalizationOf(found.description);
     this.#normalization = trained.kind === "scale" ? NO_NORMALIZATION : trained;
     this.#params = params;
@@ -204,6 +203,12 @@ export class Sae implements AsyncDisposable {
     return Math.min(CALL_ROWS, Math.max(64, 2 ** Math.floor(Math.log2(CALL_SLOTS / this.dims.n))));
   }
 
+  /** How rows are best read that are given to `encodeRaw` and its like. */
+  chunks(nonFinite: NonFinite | undefined): ChunkOptions {
+    const isLookedAt = this.dims.untied !== true;
+    return { nonFinite, isLookedAt, chunkRows: this.rowsAtOnce, memory: this.#rowMemory };
+  }
+
   /** rows [B*d] -> their codes. Throws SaettaError when a row is not finite. */
   encode(rows: Float32Array): Promise<SparseCodes> {
     return this.encodeRaw(bytesOf(rows), "f32", this.#rowsIn(rows.length));
@@ -213,8 +218,8 @@ export class Sae implements AsyncDisposable {
    * The same for `count` rows as little-endian bytes, in any dtype of activations, without a detour
    * through JavaScript numbers.
    */
-  encodeRaw(raw: Uint8Array, dtype: RowDType, count: number): Promise<SparseCodes> {
-    return this.#inTurn(async () => (await this.#forward(raw, dtype, count, undefined)).codes);
+  encodeRaw(raw: Uint8Array, dtype: RowDType, count: number, refuse = refuseRow): Promise<SparseCodes> {
+    return this.#inTurn(async () => (await this.#forward({ raw, dtype, count, refuse })).codes);
   }
 
   /**
@@ -225,9 +230,33 @@ export class Sae implements AsyncDisposable {
     raw: Uint8Array,
     dtype: RowDType,
     count: number,
-    space: "rows" | "normalized" = "rows",
+    decode: "rows" | "normalized" = "rows",
+    refuse = refuseRow,
   ): Promise<{ readonly codes: SparseCodes; readonly output: Float32Array }> {
-    return this.#inTurn(() => this.#forward(raw, dtype, count, space));
+    return this.#inTurn(() => this.#forward({ raw, dtype, count, decode, refuse }));
+  }
+
+  /**
+   * The codes of the rows, and sums of their reconstruction and of those by prefixes (namedSums of
+   * engine/sums.ts), which the engine takes where the rows are: of an autoencoder, in the space of
+   * normalised rows.
+   */
+  measureRaw(
+    raw: Uint8Array,
+    dtype: RowDType,
+    count: number,
+    refuse = refuseRow,
+  ): Promise<{ readonly codes: SparseCodes; readonly sums: Float64Array }> {
+    return this.#inTurn(async () => {
+      const sums = new Float64Array(sumsLength(this.dims.dOut, this.prefixes?.length));
+      const { codes } = await this.#forward({ raw, dtype, count, sums, refuse });
+      return { codes, sums };
+    });
+  }
+
+  /** Of a Matryoshka autoencoder. */
+  get prefixes(): readonly Prefix[] | undefined {
+    return rulesOf(this.description.spec).prefixes;
   }
 
   /**
@@ -246,7 +275,7 @@ export class Sae implements AsyncDisposable {
     for (const [slot, j] of latent.entries()) {
       if (value[slot] !== 0 && j >= n) throw new UsageError(`latent ${j} is in the codes, but there are only ${n}`);
     }
-    const statistics = this.#statisticsIn(codes, rows);
+    const statistics = statisticsIn(codes, rows, this.#normalization);
     const { dIn } = this.dims;
     if (this.#params.skip !== undefined && inputs?.length !== rows * dIn)
       throw new UsageError(`decode of a transcoder with a skip connection needs its ${rows} inputs of ${dIn} numbers`);
@@ -299,12 +328,14 @@ export class Sae implements AsyncDisposable {
     return this.close();
   }
 
-  async #forward(
-    raw: Uint8Array,
-    dtype: RowDType,
-    count: number,
-    decode: "rows" | "normalized" | undefined,
-  ): Promise<{ codes: SparseCodes; output: Float32Array }> {
+  async #forward({
+    raw,
+    dtype,
+    count,
+    decode,
+    sums,
+    refuse,
+  }: Forward): Promise<{ codes: SparseCodes; output: Float32Array }> {
     const { dIn: d, dOut } = this.dims;
     const rowBytes = d * BYTES[dtype];
     if (raw.byteLength !== count * rowBytes) {
@@ -316,16 +347,22 @@ export class Sae implements AsyncDisposable {
     const most = Math.min(CAPACITY, this.rowsAtOnce);
     for (let first = 0; first < count; first += most) {
       const rows = Math.min(most, count - first);
-      const pass = this.#pass(rows, dtype, this.k);
+      const pass = sums === undefined ? this.#pass(rows, dtype, this.k) : this.#measuring(rows, dtype);
       const { engine } = this;
-      engine.write(pass.raw!, raw.subarray(first * rowBytes, (first + rows) * rowBytes));
+      const [bad] = await engine.upload(pass.raw!, raw.subarray(first * rowBytes, (first + rows) * rowBytes), 0);
+      if (bad !== undefined) throw refuse(first + bad);
       // A pass is used whole: what it holds past the last row repeats that row, and is not looked
       // at.
-      pass.prepare(
-        NO_TRAINING,
-        Uint32Array.from({ length: pass.rows }, (_, row) => Math.min(row, rows - 1)),
-      );
-      await pass.encodeFitting(this.#params, pass.raw!);
+      const index =
+        pass.rows === rows ? undefined : Uint32Array.from({ length: pass.rows }, (_, row) => Math.min(row, rows - 1));
+      pass.prepare({ ...NO_TRAINING, rows }, index);
+      const measure = () => {
+        pass.decode(this.#params);
+        pass.residual(this.#params);
+      };
+      await pass.encodeFitting(this.#params, pass.raw!, sums && measure);
+      if (sums !== undefined)
+        for (const [i, sum] of (await readNumbers(engine, pass.step.sums)).entries()) sums[i]! += sum;
       const { codes, err: out } = pass.live;
       if (decode) pass.decode(this.#params);
       const pairs = engine.pairs(codes);
@@ -334,7 +371,7 @@ export class Sae implements AsyncDisposable {
       parts.push({ k, latent, value: (await this.#reals(pairs.value)).subarray(0, rows * k) });
       if (decode) this.#finish(await this.#reals(out), output, first, rows, decode === "rows" ? statistics : undefined);
       if (uint32Of(await engine.read(pass.step.bad))[0] !== 0)
-        throw new SaettaError("a row that was to be encoded is not finite");
+        throw new SaettaError("a row that was to be encoded is too large for its pre-activations");
     }
     const codes = together(parts, count, mayOverflow(this.#plan.rule) ? undefined : this.k);
     return { codes: { ...codes, ...(statistics && { rows: statistics }) }, output };
@@ -359,31 +396,10 @@ export class Sae implements AsyncDisposable {
     }
   }
 
-  /** undefined where nothing is done to rows. */
+  /** What the way back from normalised rows needs; undefined where nothing is done to rows. */
   #statisticsOf(raw: Uint8Array, dtype: RowDType, count: number): RowStatistics | undefined {
-    if (this.#normalization.kind === "none") return undefined;
-    const d = this.dims.dIn;
-    const values = dtype === "f64" ? float64Of(raw) : rowsToFloat32(raw, dtype, count * d);
-    const statistics = { mean: new Float64Array(count), size: new Float64Array(count) };
-    for (let row = 0; row < count; row++) {
-      const { mean, size } = rowStatistics(values.subarray(row * d, (row + 1) * d), this.#normalization);
-      statistics.mean[row] = mean;
-      // What the way back multiplies by; a constant row stays at 0.
-      statistics.size[row] = this.description.saetta?.undoneWith === "std" ? Math.max(0, size - LAYER_NORM_EPS) : size;
-    }
-    return statistics;
-  }
-
-  #statisticsIn({ rows: given }: SparseCodes, rows: number): RowStatistics | undefined {
-    const { kind } = this.#normalization;
-    if (kind === "none") return undefined;
-    if (given?.mean.length === rows && given.size.length === rows) return given;
-    throw new UsageError(
-      `the autoencoder normalises each row (${kind}), and the codes do not say the mean and size of ${rows} rows`,
-      {
-        mend: "decode the codes that encode returned, or give means of 0 and sizes of 1 for the space of normalised rows",
-      },
-    );
+    const withoutEps = this.description.saetta?.undoneWith === "std";
+    return statisticsOf({ raw, dtype, count, d: this.dims.dIn, normalization: this.#normalization, withoutEps });
   }
 
   async #reals(t: Tensor): Promise<Float32Array | Float64Array> {
@@ -409,6 +425,19 @@ export class Sae implements AsyncDisposable {
     return pass;
   }
 
+  /** The same over exactly so many rows, with all that is reconstructed. */
+  #measuring(rows: number, dtype: RowDType): ForwardPass {
+    const key = `${rows} ${dtype} measured`;
+    const { dims, prefixes } = this;
+    const pass =
+      this.#passes.get(key) ??
+      new ForwardPass(this.engine, {
+        ...{ rows, dims, live: this.#plan, prefixes, raw: dtype, normalization: this.#normalization },
+      });
+    this.#passes.set(key, pass);
+    return pass;
+  }
+
   #rowsIn(length: number): number {
     const rows = length / this.dims.dIn;
     if (!Number.isInteger(rows))
@@ -423,38 +452,4 @@ export class Sae implements AsyncDisposable {
     this.#turn = result.catch(() => undefined);
     return result;
   }
-}
-
-interface CodesOfRows {
-  readonly k: number;
-  readonly latent: Uint32Array;
-  readonly value: Float32Array | Float64Array;
-}
-
-/** All rows with the same number of slots: `k`, or what the row with the most uses, at least 1. */
-function together(
-  parts: readonly CodesOfRows[],
-  rows: number,
-  k?: number,
-): Pick<SparseCodes, "k" | "latent" | "value"> {
-  const slots = k ?? Math.max(1, ...parts.map(mostUsed));
-  const latent = new Uint32Array(rows * slots).fill(NONE);
-  const value = new Float32Array(rows * slots);
-  let row = 0;
-  for (const part of parts) {
-    for (let first = 0; first < part.latent.length; first += part.k, row++) {
-      const end = first + Math.min(slots, part.k);
-      latent.set(part.latent.subarray(first, end), row * slots);
-      value.set(part.value.subarray(first, end), row * slots);
-    }
-  }
-  return { k: slots, latent, value };
-}
-
-function mostUsed({ k, latent }: CodesOfRows): number {
-  let most = 0;
-  for (let first = 0; first < latent.length; first += k) {
-    while (most < k && latent[first + most] !== NONE) most++;
-  }
-  return most;
 }

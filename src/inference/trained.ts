@@ -63,5 +63,11 @@ async function partial(
         mend: "load the autoencoder from its checkpoint",
       }),
     );
-  return Object.assign(sae, { encode: refuse, encodeRaw: refuse, reconstructRaw: refuse, decode: refuse });
+  return Object.assign(sae, {
+    encode: refuse,
+    encodeRaw: refuse,
+    reconstructRaw: refuse,
+    measureRaw: refuse,
+    decode: refuse,
+  });
 }

@@ -100,7 +100,7 @@ describe("rowsOf", () => {
       { first: 1, count: 3 },
       { first: 5, count: 4 },
     ];
-    const { numbers, values, sizes } = await collect(rowsOf(source, ranges, "stop", 3));
+    const { numbers, values, sizes } = await collect(rowsOf(source, ranges, { nonFinite: "stop", chunkRows: 3 }));
     expect(numbers).toEqual([1, 2, 3, 5, 6, 7, 8]);
     expect(values).toEqual([1, -1, 2, -2, 3, -3, 5, -5, 6, -6, 7, -7, 8, -8]);
     expect(sizes).toEqual([3, 3, 1]);
@@ -120,7 +120,7 @@ describe("rowsOf", () => {
       "memory, row 1: holds NaN or Inf; mend the file, or pass --non-finite skip",
     );
     for (const size of [1, 2, 3, 6]) {
-      const { numbers, values } = await collect(rowsOf(holed, ranges, "skip", size));
+      const { numbers, values } = await collect(rowsOf(holed, ranges, { nonFinite: "skip", chunkRows: size }));
       expect(numbers).toEqual([0, 3, 4]);
       expect(values).toEqual([1, 1, 4, 4, 5, 5]);
     }
@@ -205,7 +205,7 @@ describe("evaluate", () => {
     [2, 3],
     [-2, -1],
   ]);
-  const rows = () => rowsOf(source, [{ first: 0, count: 4 }], "stop", 3);
+  const rows = () => rowsOf(source, [{ first: 0, count: 4 }], { nonFinite: "stop", chunkRows: 3 });
 
   it("gives what the definitions say", async () => {
     // Reconstructions: [4,0], [4,0], [0,3], [0,0]; errors squared: 1 + 1 + 4 + 5. Means: 2 and 0.5;

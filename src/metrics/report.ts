@@ -48,7 +48,7 @@ export async function evalReport(
   let done = 0;
   const metrics =
     options.metrics ??
-    (await evaluate(sae, source.dtype, rowsOf(source, chosen, nonFinite, sae.rowsAtOnce), {
+    (await evaluate(sae, source.dtype, rowsOf(source, chosen, sae.chunks(nonFinite)), {
       onChunk: (chunk) => {
         done += chunk.rows;
         onProgress?.(done, total);
@@ -57,8 +57,7 @@ export async function evalReport(
   let fvuWithoutUnitDecoder: number | null = null;
   if (sae.weights === "ema" && sae.path !== undefined) {
     await using short = await loadSae(sae.path, { engine: sae.engine, weights: "ema", unitDecoder: false });
-    fvuWithoutUnitDecoder = (await evaluate(short, source.dtype, rowsOf(source, chosen, nonFinite, sae.rowsAtOnce)))
-      .fvu;
+    fvuWithoutUnitDecoder = (await evaluate(short, source.dtype, rowsOf(source, chosen, sae.chunks(nonFinite)))).fvu;
   }
   return {
     autoencoder: sae.path ?? "in memory",

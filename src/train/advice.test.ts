@@ -156,7 +156,7 @@ describe("the running average", () => {
         ["ema", "holdout_fvu_ema"],
       ] as const) {
         await using loaded = await loadSae(out, { weights, engine });
-        const { fvu } = await evaluate(loaded, source.dtype, rowsOf(source, holdout, "stop"));
+        const { fvu } = await evaluate(loaded, source.dtype, rowsOf(source, holdout));
         expect(report![name]).toBeCloseTo(fvu!, 6);
       }
       const metrics = await metricsOf(out);

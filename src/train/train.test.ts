@@ -73,7 +73,7 @@ describe("train", () => {
     expect(densities.length).toBe(metrics.filter(({ holdout_fvu }) => holdout_fvu !== undefined).length);
     // As `saetta eval` counts them on the same rows.
     const { holdout } = await chooseRows(source, withDefaults(options));
-    const { rows, latents, dead } = await evaluate(result.sae, source.dtype, rowsOf(source, holdout, "stop"));
+    const { rows, latents, dead } = await evaluate(result.sae, source.dtype, rowsOf(source, holdout));
     await result.sae.close();
     const last = JSON.parse(densities.at(-1)!) as HeldOutDensity & { step: number };
     expect(last).toMatchObject({

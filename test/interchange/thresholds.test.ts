@@ -123,11 +123,12 @@ describe("an autoencoder with thresholds that PyTorch wrote", () => {
     const { latents, output } = expected(name);
     await using sae = await loadSae(join(FIXTURES, name), { engine });
     const chunk = { raw: bytesOf(ROWS), rows, numbers: Float64Array.from({ length: rows }, (_, row) => row) };
+    const refuse = (row: number) => new SaettaError(`row ${row} is not finite`);
     const found = await evaluate(
       sae,
       "f32",
       (async function* () {
-        yield chunk;
+        yield { ...chunk, refuse };
       })(),
     );
     const column = (i: number) => Array.from({ length: rows }, (_, row) => ROWS[row * d + i]!);

@@ -126,7 +126,7 @@ export function losses(
   const inner = s.prefixErr2.reduce((sum, err2, g) => sum + prefixes[g]!.weight * err2, 0);
   const auxVariation = auxTargetVariation(s, rows);
   const auxkLoss = auxVariation === 0 ? 0 : s.auxErr2 / auxVariation;
-  const variation = s.centred2 - squares(s.centredColumns) / rows;
+  const variation = centredVariation(s, rows);
   return {
     mse,
     auxkLoss,
@@ -136,6 +136,12 @@ export function losses(
     normalizedMse: s.x2 > 0 ? s.err2 / s.x2 : Number.NaN,
     l0: s.active / rows,
   };
+}
+
+/** Sum over rows and columns of (x - mean of the column)^2; 0 where what is left is rounding. */
+export function centredVariation(s: Sums, rows: number): number {
+  const variation = s.centred2 - squares(s.centredColumns) / rows;
+  return variation <= LEAST_VARIATION * s.centred2 ? 0 : variation;
 }
 
 /**

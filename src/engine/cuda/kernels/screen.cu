@@ -2,11 +2,11 @@
 //
 // Rows x - preBias and the encoder are scaled by powers of two and rounded to f16. Their product z
 // says of each pre-activation an upper and a lower end, whatever the roundings were: with x~ and w~
-// what was rounded, |x . w - x~ . w~| <= |x - x~| |w| + |x~| |w - w~| (Cauchy-Schwarz, twice), norms
-// of the rounding errors computed and not assumed; adding up in f32 in any order, and the rounding
-// of z to f16, come on top (`Ends`). Only a latent that may be selected by these ends is computed
-// again, in f32: one fused multiply-add an input, from the first to the last, then the bias, as on
-// the cpu engine. So codes are those of float32 to the bit, on both engines.
+// what was rounded, |x . w - x~ . w~| <= |x - x~| |w| + |x~| |w - w~| (Cauchy-Schwarz, twice);
+// the norms of the rounding errors are computed, not assumed. Adding up in f32 in any order, and
+// the rounding of z to f16, come on top (`Ends`). Only a latent that may be selected by these ends
+// is computed again, in f32: one fused multiply-add an input, from the first to the last, then the
+// bias, as on the cpu engine. So codes are those of float32 to the bit, on both engines.
 //
 //     screen_norms, screen_encoder, screen_common    the encoder in f16, when it has changed
 //     screen_columns, screen_inputs        what the ends are made of; the rows in f16
@@ -50,7 +50,10 @@ __device__ __forceinline__ __half roundedHalf(double x) { return __float2half_rn
 __device__ __forceinline__ double rowNorm(const float* row, u32 d) {
   double sum = 0;
 #pragma unroll 4
-  for (u32 i = threadIdx.x % 32; i < d; i += 32) sum = fma(static_cast<double>(row[i]), static_cast<double>(row[i]), sum);
+  for (u32 i = threadIdx.x % 32; i < d; i += 32) {
+    const double element = row[i];
+    sum = fma(element, element, sum);
+  }
   return sqrt(warpSum(sum));
 }
 
@@ -168,12 +171,13 @@ extern "C" __global__ void __launch_bounds__(256)
   columns[j] = make_float2(bias, own);
   usual[j] = in && own < __uint_as_float(common[USUAL]) ? bias : -LARGEST_FLOAT;
   if (threshold == nullptr) return;
-  limit[j] = in ? lowestOf(threshold[thresholds == 1 ? 0 : j], isLive != 0, isBand != 0, hyper[BANDWIDTH]) : LARGEST_FLOAT;
+  const float of = in ? threshold[thresholds == 1 ? 0 : j] : 0;
+  limit[j] = in ? lowestOf(of, isLive != 0, isBand != 0, hyper[BANDWIDTH]) : LARGEST_FLOAT;
 }
 
-/// xc [B,d] -> xc16 [B,d]; ends [B]: what z is to be multiplied by, and what a latent's weight is to
-/// be multiplied by for the distance that x . w may have from it; bad when a row or the encoder is
-/// not finite. Grid ceil(B / 8), block 256.
+/// xc [B,d] -> xc16 [B,d]; ends [B]: what z is to be multiplied by, and what a latent's weight is
+/// to be multiplied by for the distance that x . w may have from it; bad when a row or the encoder
+/// is not finite. Grid ceil(B / 8), block 256.
 extern "C" __global__ void __launch_bounds__(256)
     screen_inputs(PARAMETERS(screen_inputs)) {
   const u32 b = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -201,7 +205,8 @@ struct Ends {
   const float2* columns;
   float back, reach;
 
-  __device__ __forceinline__ Ends(const float2* columns, const float2& of) : columns(columns), back(of.x), reach(of.y) {}
+  __device__ __forceinline__ Ends(const float2* columns, const float2& of)
+      : columns(columns), back(of.x), reach(of.y) {}
 
   __device__ __forceinline__ void of(float z, float bias, float weight, float& low, float& high) const {
     const float scaled = z * back, middle = scaled + bias;
@@ -414,10 +419,10 @@ __device__ __noinline__ u32 narrow(const u16* z, const Ends& ends, u64* keys, u3
 }
 
 /**
- * z [C,ldz] f16, columns, usual [ldz], ends [C], common -> found [C,room]: latents that may be among
- * the k highest of their row, of which hyper[ROW_K] count where `annealed`; counts [C] of them, NONE
- * where there are more than fit. ldz is a multiple of 8, z on 16 bytes. Block 128, grid C, dynamic
- * shared memory 10 capacity as in select_live; room: at most capacity / 2.
+ * z [C,ldz] f16, columns, usual [ldz], ends [C], common -> found [C,room]: latents that may be
+ * among the k highest of their row, of which hyper[ROW_K] count where `annealed`; counts [C] of
+ * them, NONE where there are more than fit. ldz is a multiple of 8, z on 16 bytes. Block 128, grid
+ * C, dynamic shared memory 10 capacity as in select_live; room: at most capacity / 2.
  */
 extern "C" __global__ void __launch_bounds__(128, 8)
     screen_highest(PARAMETERS(screen_highest)) {
@@ -598,9 +603,9 @@ extern "C" __global__ void __launch_bounds__(256, 2)
 /**
  * found [C,room], counts [C], xc [C,d], encoder [n,d], latentBias [n], threshold [thresholds] ->
  * live, band, fired as in select_threshold, of the values in f32; counts: how many live ones there
- * are, where these are asked for. Grid C, block 256.
+ * are, where these are asked for. Grid C, block 128.
  */
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(128, 8)
     score_threshold(PARAMETERS(score_threshold)) {
   constexpr u32 AT_ONCE = 4 * SCORED;
   __shared__ float4 tiles[4 * SCORED * TILE_ROW / 4];

@@ -1,5 +1,5 @@
-// What selections of the highest of a row share: maxima of groups and the bound that they give, keys
-// and how they are sorted.
+// What selections of the highest of a row share: maxima of groups and the bound that they give,
+// keys and how they are sorted.
 //
 // A candidate is a key: the bits of the value (positive floats are ordered as their bits are) above
 // the complement of its position. Keys differ, so the result does not depend on the order in which
@@ -60,8 +60,8 @@ struct Maxima {
 
 /// look(position) for each position of the groups of a tile that may reach the bound, a thread a
 /// position: few groups are hit, and in one thread their elements would come one after the other.
-/// Where more than `room` groups are hit, shared.count says that they are too many. All threads call
-/// it. Tile: its sizes.
+/// Where more than `room` groups are hit, shared.count says that they are too many. All threads
+/// call it. Tile: its sizes.
 template <class Tile, class Look>
 __device__ __forceinline__ void eachHit(u32 n, u32 base, const Maxima<Tile::GROUPS>& maxima, u32 bound, u16* hits,
                                         u32 room, Shared& shared, const Look& look) {

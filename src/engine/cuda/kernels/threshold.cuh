@@ -4,8 +4,8 @@
 
 #include "saetta.cuh"
 
-/// The codes that a warp takes of a row: live: above 0 and above the threshold; band: within half of
-/// hyper[BANDWIDTH] of it.
+/// The codes that a warp takes of a row: live: above 0 and above the threshold; band: within half
+/// of hyper[BANDWIDTH] of it.
 struct Taken {
   const Selected &live, &band;
   u64 row;

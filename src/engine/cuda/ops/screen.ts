@@ -33,7 +33,7 @@ function roomFor(slots: number, n: number): number {
   return Math.min(n, slots + Math.ceil(slots / 2) + 64);
 }
 
-/** Pre-activations of a chunk as products in f16, with what says how far they are from those of f32. */
+/** Products in f16, with what says how far they are from pre-activations in f32. */
 export class ScreenedChunks implements Chunks {
   readonly elementBytes = 2;
   readonly #cuda: CudaContext;
