@@ -95,8 +95,9 @@ async function sampled(
   const sample = new CodeSample(2);
   const total = countRows(ranges);
   let done = 0;
-  for await (const { raw, rows } of rowsOf(source, ranges, nonFinite, Math.min(a.rowsAtOnce, b.rowsAtOnce))) {
-    sample.add([await a.encodeRaw(raw, source.dtype, rows), await b.encodeRaw(raw, source.dtype, rows)]);
+  const chunkRows = Math.min(a.rowsAtOnce, b.rowsAtOnce);
+  for await (const { raw, rows, refuse } of rowsOf(source, ranges, { ...a.chunks(nonFinite), chunkRows })) {
+    sample.add([await a.encodeRaw(raw, source.dtype, rows, refuse), await b.encodeRaw(raw, source.dtype, rows)]);
     done += rows;
     onProgress?.("rows", done, total);
   }
