@@ -21,6 +21,7 @@ const MOST_OPTIONS = 200;
 const MOST_VALUE = 2000;
 /** Characters of an option in the list of runs. */
 const MOST_WORD = 100;
+const MOST_JSON = 16_384;
 /** Bytes of sweep.json. */
 const MOST_SWEEP = 4 * 1024 * 1024;
 
@@ -238,10 +239,11 @@ function optionsIn(config: Readonly<Record<string, unknown>> | undefined): [stri
     });
 }
 
-/** What was read may be nested deeper than it can be written. */
+/** What was read may be nested deeper than it can be written, or too long to look at. */
 function jsonOf(value: unknown): string {
   try {
-    return JSON.stringify(value);
+    const text = JSON.stringify(value);
+    return text.length > MOST_JSON ? "…" : text;
   } catch {
     return "…";
   }

@@ -265,6 +265,7 @@ describe("the page of a features file", () => {
     const again = await openFeatures(path);
     await expect(writeHtml(again, out, { assets })).rejects.toThrow("cannot stand in a page");
     await again.close();
+    await writeFile(new URL("static.js", assets), "start();\n");
     await rm(new URL("static.css", assets));
     await expect(writeHtml(again, out, { assets })).rejects.toThrow(
       /static\.css: a part of Saetta is missing; npm run build/,

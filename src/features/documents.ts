@@ -61,8 +61,9 @@ export async function encodeDocuments(
     values: [] as number[],
   }));
   let at = 0;
-  for await (const { raw, rows, numbers } of rowsOf(source, common(documents, ranges), nonFinite, sae.rowsAtOnce)) {
-    const { k, latent, value } = await sae.encodeRaw(raw, source.dtype, rows);
+  const chunks = rowsOf(source, common(documents, ranges), sae.chunks(nonFinite));
+  for await (const { raw, rows, numbers, refuse } of chunks) {
+    const { k, latent, value } = await sae.encodeRaw(raw, source.dtype, rows, refuse);
     for (let row = 0; row < rows; row++) {
       while (numbers[row] >= documents[at].first + documents[at].count) at++;
       const { begin, latents, values } = found[at];
