@@ -28,7 +28,10 @@ export function serveCommand(program: Command): void {
   const command = program
     .command("serve")
     .description("show runs in the browser: live charts, compared; with --model also what latents do on your own text")
-    .argument("[runs...]", "run folders, or folders of them (default: runs)");
+    .argument(
+      "[runs...]",
+      "run folders, or folders of them (default: runs); with --model also any autoencoder that Saetta reads",
+    );
   addPortFlag(command)
     .option("--host <address>", "address to listen at; others than this machine can then look (default: 127.0.0.1)")
     .option("--model <path>", "the ONNX model: type text on the page, see its latents, steer them")
@@ -39,17 +42,21 @@ export function serveCommand(program: Command): void {
     )
     .addOption(weightsFlag())
     .option("--threads <N>", "threads of the model (default: all processors)", (text) => parseCount(text, "--threads"))
-    .addHelpText("after", "\nExamples:\n  saetta serve runs\n  saetta serve runs/first --model examples/brown-gpt\n")
-    .action(async (folders: readonly string[], { port, host, ...flags }: Flags) => {
+    .addHelpText(
+      "after",
+      "\nExamples:\n  saetta serve runs\n  saetta serve runs/first --model examples/brown-gpt\n  saetta serve sae-folder --model model/ --tensor NAME\n",
+    )
+    .action(async (paths: readonly string[], { port, host, ...flags }: Flags) => {
       const [{ serveDashboard }, { explorerApi }] = await Promise.all([
         import("../dashboard/server.ts"),
         import("../explorer/api.ts"),
       ]);
       const ending = catchSignals("closing the page");
       await using api = explorerApi();
+      const named = await sorted(paths, flags.model !== undefined);
       await using ask = await startModel(flags);
       const page = await serveDashboard({
-        folders: folders.length > 0 ? folders : ["runs"],
+        ...named,
         port,
         host,
         features: api.answer,
@@ -66,6 +73,26 @@ export function serveCommand(program: Command): void {
       ending.close();
       process.exitCode = ending.exitCode();
     });
+}
+
+/** Which paths are of runs, and which of other autoencoders, that only a model can ask about. */
+async function sorted(
+  paths: readonly string[],
+  hasModel: boolean,
+): Promise<{ readonly folders: readonly string[]; readonly autoencoders: readonly string[] }> {
+  if (paths.length === 0) return { folders: ["runs"], autoencoders: [] };
+  if (!hasModel) return { folders: paths, autoencoders: [] };
+  const [{ isRunFolder }, { namesSae }] = await Promise.all([
+    import("../dashboard/run.ts"),
+    import("../inference/weights.ts"),
+  ]);
+  const folders: string[] = [];
+  const autoencoders: string[] = [];
+  for (const path of paths) {
+    const isOther = !(await isRunFolder(path, false)) && (await namesSae(path));
+    (isOther ? autoencoders : folders).push(path);
+  }
+  return { folders, autoencoders };
 }
 
 /** Opens the model in a process; undefined where none is named. */

@@ -4,6 +4,8 @@ import { randomBytes } from "node:crypto";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { type AddressInfo, isIP } from "node:net";
 import { hostname } from "node:os";
+import { basename } from "node:path";
+import type { AskOffer } from "../explorer/shared/ask.ts";
 import { FormatError, hasCode, SaettaError, UsageError } from "../util/errors.ts";
 import { type Json, parseJson } from "../util/json.ts";
 import { type AskApi, answerAbout, answerQuestion } from "./ask.ts";
@@ -49,6 +51,8 @@ export interface DashboardOptions {
   readonly posts?: PostApi | undefined;
   /** Answers questions about texts. Default: nothing does. */
   readonly ask?: AskApi | undefined;
+  /** Paths of autoencoders that are of no run, to ask about. */
+  readonly autoencoders?: readonly string[] | undefined;
   readonly times?: Partial<WatchTimes> | undefined;
   /** A clock in milliseconds, by which a run becomes quiet. Default: that of the process. */
   readonly now?: (() => number) | undefined;
@@ -78,7 +82,8 @@ export async function serveDashboard(options: DashboardOptions): Promise<Dashboa
   const names = [hostname().toLowerCase(), ...(isIP(host) === 0 ? [host.toLowerCase()] : [])];
   const { features, posts, ask } = options;
   const token = posts === undefined && ask === undefined ? undefined : randomBytes(32).toString("base64url");
-  const site: Site = { assets, watch, names, features, posts, ask, token };
+  const others = othersOf(watch.runs, options.autoencoders ?? []);
+  const site: Site = { assets, watch, names, features, posts, ask, others, token };
   const server = createServer({
     maxHeaderSize: 8192,
     headersTimeout: patience,
@@ -149,6 +154,8 @@ interface Site {
   readonly features: FeaturesApi | undefined;
   readonly posts: PostApi | undefined;
   readonly ask: AskApi | undefined;
+  /** Paths of autoencoders by their ids, which no run has. */
+  readonly others: ReadonlyMap<string, string>;
   /** What a POST must state; a page gets it from /api/token. */
   readonly token: string | undefined;
 }
@@ -175,7 +182,7 @@ async function answer(site: Site, request: IncomingMessage, response: ServerResp
   const parts = partsOf(path);
   const query = new URLSearchParams(search);
   const isPage = parts?.length === 2 && (parts[0] === "features" || parts[0] === "ask");
-  if (isPage && site.watch.runs.get(parts[1]!) !== undefined) {
+  if (isPage && folderOf(site, parts[1]!) !== undefined) {
     const index = site.assets.get(INDEX)!;
     send(response, index.type, index.bytes);
   } else if (parts?.[0] === "api") await answerApi(site, parts.slice(1), query, request, response);
@@ -190,16 +197,16 @@ async function bodyOf(request: IncomingMessage): Promise<Json> {
 }
 
 async function answerPost(
-  { watch, posts, ask }: Site,
+  site: Site,
   [api, kind, id = "", ...rest]: readonly string[] = [],
   request: IncomingMessage,
   response: ServerResponse,
 ): Promise<void> {
   try {
     const body = await bodyOf(request);
-    const run = api === "api" ? watch.runs.get(id) : undefined;
-    if (kind === "ask" && run !== undefined) return await answerQuestion(ask, run.folder, rest, body, response);
-    const found = kind === "features" && run ? await posts?.(run.folder, rest, body) : undefined;
+    const folder = api === "api" ? folderOf(site, id) : undefined;
+    if (kind === "ask" && folder !== undefined) return await answerQuestion(site.ask, folder, rest, body, response);
+    const found = kind === "features" && folder ? await site.posts?.(folder, rest, body) : undefined;
     if (found === undefined) fail(response, 404, "there is nothing here");
     else sendJson(response, found);
   } catch (thrown) {
@@ -209,13 +216,15 @@ async function answerPost(
 }
 
 async function answerApi(
-  { watch, features, ask, token }: Site,
+  site: Site,
   [kind, id, ...rest]: readonly string[],
   query: URLSearchParams,
   request: IncomingMessage,
   response: ServerResponse,
 ): Promise<void> {
+  const { watch, features, ask, others, token } = site;
   const run = id === undefined ? undefined : watch.runs.get(id);
+  const folder = folderOf(site, id);
   const points = Math.round(numberOf(query, "points", 400, 20, 2000));
   const scale = query.get("scale") === "log" ? "log" : "linear";
   if (kind === "events" && id === undefined) {
@@ -236,14 +245,32 @@ async function answerApi(
       numberOf(query, "to", Number.POSITIVE_INFINITY),
     );
     sendJson(response, run.columns.pieces(run.id, points, scale, ...range));
-  } else if (kind === "ask" && id === undefined) sendJson(response, { model: ask?.model ?? null });
-  else if (kind === "ask" && run !== undefined && rest.length === 0) await answerAbout(ask, run.folder, response);
-  else if (kind === "features" && run !== undefined) {
-    const found = await features?.(run.folder, rest, query);
+  } else if (kind === "ask" && id === undefined)
+    sendJson(response, { model: ask?.model ?? null, others: [...others.keys()] } satisfies AskOffer);
+  else if (kind === "ask" && folder !== undefined && rest.length === 0) await answerAbout(ask, folder, response);
+  else if (kind === "features" && folder !== undefined) {
+    const found = await features?.(folder, rest, query);
     if (found === undefined) fail(response, 404, "there is nothing here");
     else sendJson(response, found);
   } else if (kind === "token" && id === undefined && token !== undefined) sendJson(response, { token });
   else fail(response, 404, "there is nothing here");
+}
+
+/** Where a run or autoencoder is: by looking it up. */
+function folderOf({ watch, others }: Site, id = ""): string | undefined {
+  return watch.runs.get(id)?.folder ?? others.get(id);
+}
+
+/** An id for each path, which no run has. */
+function othersOf(runs: Runs, paths: readonly string[]): Map<string, string> {
+  const others = new Map<string, string>();
+  for (const path of paths) {
+    const plain = basename(path).replaceAll(/[^A-Za-z0-9._-]+/g, "~") || "autoencoder";
+    let id = plain;
+    for (let i = 2; runs.get(id) !== undefined || others.has(id); i++) id = `${plain}~${i}`;
+    others.set(id, path);
+  }
+  return others;
 }
 
 /** The decoded parts of an address; undefined when it cannot be decoded or has empty ones. */

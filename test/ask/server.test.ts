@@ -78,7 +78,7 @@ async function isAlive(): Promise<void> {
 describe("a page of this server", () => {
   it("learns what it may ask, and is answered", async () => {
     expect(about).toMatchObject({ name: "first", latents: 128, width: 256, context: 256 });
-    expect(JSON.parse((await ask(page.port, "/api/ask")).body)).toEqual({ model: MODEL });
+    expect(JSON.parse((await ask(page.port, "/api/ask")).body)).toEqual({ model: MODEL, others: [] });
     await isAlive();
     const { status, body } = await post("steer", JSON.stringify(STEER));
     expect(status).toBe(200);
@@ -88,7 +88,7 @@ describe("a page of this server", () => {
 
   it("is told when there is no model, no run or no such question", async () => {
     const plain = await serveDashboard({ folders: [join(folder, "runs")], port: 0, assets: join(folder, "page") });
-    expect(JSON.parse((await ask(plain.port, "/api/ask")).body)).toEqual({ model: null });
+    expect(JSON.parse((await ask(plain.port, "/api/ask")).body)).toEqual({ model: null, others: [] });
     expect((await ask(plain.port, "/api/ask/first")).body).toBe(
       "this server has no language model: start it with saetta serve RUN --model MODEL\n",
     );

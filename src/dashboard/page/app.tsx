@@ -64,7 +64,7 @@ export function App() {
 /** What is at /features/RUN. */
 export function Features({ run }: { run: string }) {
   const holder = useRef<HTMLDivElement>(null);
-  const hasModel = useOffer();
+  const { model } = useOffer();
   useTheme("auto");
   useEffect(() => mountFeatures(holder.current!, `/api/features/${encodeURIComponent(run)}`), [run]);
   document.title = `features of ${run} – Saetta`;
@@ -73,7 +73,7 @@ export function Features({ run }: { run: string }) {
       <header class="top">
         <Brand />
         <a href={`/?${new URLSearchParams({ run })}`}>how {run} was trained</a>
-        {hasModel && <a href={`/ask/${encodeURIComponent(run)}`}>your own text</a>}
+        {model !== null && <a href={`/ask/${encodeURIComponent(run)}`}>your own text</a>}
       </header>
       <main ref={holder} />
     </>
@@ -83,6 +83,8 @@ export function Features({ run }: { run: string }) {
 /** What is at /ask/RUN. */
 export function Ask({ run }: { run: string }) {
   const holder = useRef<HTMLDivElement>(null);
+  const { model, others } = useOffer();
+  const isRun = model !== null && !others.includes(run);
   useTheme("auto");
   useEffect(() => mountAsk(holder.current!, run), [run]);
   document.title = `your own text in ${run} – Saetta`;
@@ -90,8 +92,8 @@ export function Ask({ run }: { run: string }) {
     <>
       <header class="top">
         <Brand />
-        <a href={`/?${new URLSearchParams({ run })}`}>how {run} was trained</a>
-        <a href={`/features/${encodeURIComponent(run)}`}>features</a>
+        {isRun && <a href={`/?${new URLSearchParams({ run })}`}>how {run} was trained</a>}
+        {isRun && <a href={`/features/${encodeURIComponent(run)}`}>features</a>}
       </header>
       <main ref={holder} />
     </>

@@ -2,18 +2,18 @@
 
 import { useEffect, useState } from "preact/hooks";
 import { askOffer } from "../../explorer/page/ask-client.ts";
+import type { AskOffer } from "../../explorer/shared/ask.ts";
 
 export { mountAsk } from "../../explorer/page/ask-mount.tsx";
 export { mountFeatures } from "../../explorer/page/mount.tsx";
 
-/** Whether the server has a language model, so that texts can be asked about. */
-export function useOffer(): boolean {
-  const [hasModel, setHasModel] = useState(false);
+const NOTHING: AskOffer = { model: null, others: [] };
+
+/** Whether the server has a language model, so that texts can be asked about, and of what else. */
+export function useOffer(): AskOffer {
+  const [offer, setOffer] = useState(NOTHING);
   useEffect(() => {
-    askOffer().then(
-      ({ model }) => setHasModel(model !== null),
-      () => undefined, // an older server has none
-    );
+    askOffer().then(setOffer, () => undefined); // an older server offers nothing
   }, []);
-  return hasModel;
+  return offer;
 }

@@ -30,7 +30,7 @@ export function RunList({ model, theme }: { model: Model; theme: "light" | "dark
     a.name.localeCompare(b.name, "en", { numeric: true }),
   );
   const places = new Map(model.shown.map(({ id, place }) => [id, place]));
-  const hasModel = useOffer();
+  const { model: languageModel, others } = useOffer();
   const several = runs.length > 1;
   return (
     <details class="runs card" open={open} onToggle={(event) => setOpen(event.currentTarget.open)}>
@@ -60,7 +60,7 @@ export function RunList({ model, theme }: { model: Model; theme: "light" | "dark
                   <span class="name">{run.name}</span>
                 </label>
                 {run.features && <a href={`/features/${encodeURIComponent(run.id)}`}>features</a>}
-                {hasModel && <a href={`/ask/${encodeURIComponent(run.id)}`}>your own text</a>}
+                {languageModel !== null && <a href={`/ask/${encodeURIComponent(run.id)}`}>your own text</a>}
                 {several && (
                   <button type="button" class="link" onClick={() => model.showOnly(run.id)}>
                     only<span class="visually-hidden"> {run.name}</span>
@@ -79,6 +79,14 @@ export function RunList({ model, theme }: { model: Model; theme: "light" | "dark
             </li>
           );
         })}
+        {others.map((id) => (
+          <li key={id} class="run">
+            <div class="title">
+              <span class="name">{id}</span>
+              <a href={`/ask/${encodeURIComponent(id)}`}>your own text</a>
+            </div>
+          </li>
+        ))}
       </ul>
     </details>
   );

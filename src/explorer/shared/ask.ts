@@ -16,6 +16,8 @@
 
 export interface AskOffer {
   readonly model: string | null;
+  /** Ids of autoencoders that are of no run. */
+  readonly others: readonly string[];
 }
 
 /** What is asked: an autoencoder, the tensor that it reads, and the model that the tensor is in. */
