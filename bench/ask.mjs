@@ -1,6 +1,6 @@
 // How long the page of `saetta serve --model` waits for an answer, over HTTP, with the example
-// model and 2,048 random latents: a sentence (bound: 300 ms), and 20 tokens of continuation with and
-// without an edit (bound: 2 s).
+// model and 2,048 random latents: a sentence (bound: 300 ms), and 20 tokens of continuation with
+// and without an edit (bound: 2 s).
 // Usage: npm run build && node bench/ask.mjs [--rounds N]. Takes a minute; a run is kept in
 // bench/results/.
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
