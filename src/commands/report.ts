@@ -2,8 +2,9 @@ import { stat } from "node:fs/promises";
 import { resolve } from "node:path";
 import type { Command } from "commander";
 import { runFolderOf } from "../checkpoint/layout.ts";
-import { rowsOf } from "../data/chunks.ts";
-import { writeHtmlReport } from "../features/html-report.ts";
+import { atMost, rowsOf } from "../data/chunks.ts";
+import { writeDelphi } from "../features/delphi.ts";
+import { REPORT_FORMATS, type ReportFormat, writeHtmlReport } from "../features/html-report.ts";
 import type { Stage } from "../features/write-features.ts";
 import { loadSae, type Sae } from "../inference/sae.ts";
 import type { WeightsKind } from "../inference/weights.ts";
@@ -15,13 +16,14 @@ import { parseCount } from "../util/numbers.ts";
 import { createProgressLine, type ProgressLine } from "../util/progress.ts";
 import { evalData } from "./eval-data.ts";
 import { noteOddities } from "./eval-run.ts";
-import { addFlags, DATA_FLAGS, givenOptions, selectedPath, selectFlag, weightsFlag } from "./flags.ts";
+import { addFlags, choice, DATA_FLAGS, givenOptions, selectedPath, selectFlag, weightsFlag } from "./flags.ts";
 import { INFERENCE_DTYPE, inferenceEngine } from "./inference-engine.ts";
 import { note } from "./note.ts";
 
 interface Flags {
   readonly data?: readonly string[];
-  readonly out: string;
+  readonly out?: string;
+  readonly format?: ReportFormat | "delphi";
   readonly force?: boolean;
   readonly model?: string;
   readonly tokenizer?: string;
@@ -29,6 +31,14 @@ interface Flags {
   readonly maxRows?: number;
   readonly select?: string;
 }
+
+const OUT = {
+  html: "features.html",
+  csv: "latents.csv",
+  neuronpedia: "neuronpedia",
+  saedashboard: "saedashboard",
+  delphi: "delphi",
+};
 
 /**
  * FVU of a run's autoencoder on the rows that the run held out; undefined where there is no run, or
@@ -63,7 +73,13 @@ export function reportCommand(program: Command): void {
     .description("the features of an autoencoder as one HTML file: what each latent does, in its text")
     .argument("<sae>", "run folder, checkpoint folder, or any autoencoder that Saetta reads")
     .option("--data <paths...>", "files or folders of activations (default: the hold-out of the run)")
-    .option("--out <file>", "the HTML file to write", "features.html")
+    .addOption(
+      choice("--format <format>", "what to write: a page, a table, or the files of another viewer (default: html)", [
+        ...REPORT_FORMATS,
+        "delphi",
+      ]),
+    )
+    .option("--out <path>", "the file to write, or the folder of another viewer's files (default: features.html)")
     .option("--force", "replace the file if it exists")
     .option("--model <path>", "the ONNX model that the activations are of (default: the one they name, if it is there)")
     .option("--tokenizer <path>", "its tokenizer.json (default: the one that the activations name, if it is there)")
@@ -73,7 +89,8 @@ export function reportCommand(program: Command): void {
     .addHelpText("after", "\nExample:\n  saetta report runs/first --data acts.h5 --out features.html\n");
   addFlags(command, DATA_FLAGS, { dtype: INFERENCE_DTYPE });
   command.action(async (named: string, flags: Flags) => {
-    const { data = [], out, force, model, tokenizer, weights, maxRows } = flags;
+    const { data = [], force, model, tokenizer, weights, maxRows, format = "html" } = flags;
+    const out = flags.out ?? OUT[format];
     const path = selectedPath(named, flags.select);
     if (force !== true) await refuseTaken(out);
     const asked = givenOptions(command);
@@ -96,8 +113,20 @@ export function reportCommand(program: Command): void {
         line.stage = stage;
         line.progress?.update(done);
       };
+      if (format === "delphi") {
+        const origin = sae.description.saetta;
+        const [module, name] = [source.origin.tensor ?? origin?.tensor, source.origin.model ?? origin?.model];
+        const folder = await writeDelphi(sae, source, atMost(ranges, maxRows ?? Number.POSITIVE_INFINITY), {
+          out,
+          module: (module ?? "module").replace(/[^\w.-]+/g, "-").replace(/^-+/, ""),
+          model: model ?? name ?? "",
+          nonFinite,
+        });
+        process.stdout.write(`report       ${folder}: delphi's cache of ${counted(sae.dims.n, "latent")}\n`);
+        return;
+      }
       const heldOut = data.length === 0 ? ("these" as const) : await heldOutOf(sae);
-      const options = { out, model, tokenizer, maxRows, nonFinite, heldOut, onNote: note, onProgress };
+      const options = { out, format, model, tokenizer, maxRows, nonFinite, heldOut, onNote: note, onProgress };
       const { first, latents, rows, fvu } = await writeHtmlReport(sae, source, ranges, options);
       line.progress?.done();
       noteOddities(sae, source, fvu);

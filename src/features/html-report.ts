@@ -8,12 +8,18 @@ import type { Source } from "../data/source.ts";
 import { featuresFile } from "../explorer/api.ts";
 import { writeHtml } from "../explorer/html.ts";
 import { openFeatures } from "../explorer/open.ts";
+import { FeatureReader } from "../explorer/shared/reader.ts";
 import { labelsOf } from "../inference/labels.ts";
 import type { Sae } from "../inference/sae.ts";
 import type { FeatureSummary } from "../run-files/feature-summary.ts";
+import { atomicWrite } from "../util/atomic-write.ts";
 import { makeFolders } from "../util/folders.ts";
 import { findModel, findTokenizer } from "./find-model.ts";
+import { latentsCsv, writeNeuronpedia, writeSaeDashboard } from "./viewers.ts";
 import { type FeatureReportOptions, writeFeatureReport } from "./write-features.ts";
+
+export const REPORT_FORMATS = ["html", "csv", "neuronpedia", "saedashboard"] as const;
+export type ReportFormat = (typeof REPORT_FORMATS)[number];
 
 export interface HtmlReportOptions extends Omit<FeatureReportOptions, "tokenizer" | "model"> {
   /**
@@ -23,6 +29,10 @@ export interface HtmlReportOptions extends Omit<FeatureReportOptions, "tokenizer
   readonly model?: string | undefined;
   /** Path of its tokenizer.json; default: the one that the activations name, if it is there. */
   readonly tokenizer?: string | undefined;
+  /**
+   * Whose files to write; default: a page. Those of "neuronpedia" and "saedashboard" are a folder.
+   */
+  readonly format?: ReportFormat | undefined;
   /** Told in a line what is left out, and why. */
   readonly onNote: (note: string) => void;
 }
@@ -38,7 +48,7 @@ export async function writeHtmlReport(
   ranges: readonly Range[],
   options: HtmlReportOptions,
 ): Promise<FeatureSummary> {
-  const { out, onNote } = options;
+  const { out, format = "html", onNote } = options;
   await makeFolders(dirname(resolve(out)));
   const model = await findModel(source, options.model, onNote);
   const beside = model && join(dirname(model.path), "tokenizer.json");
@@ -50,8 +60,17 @@ export async function writeHtmlReport(
   try {
     const summary = await writeFeatureReport(sae, source, ranges, { ...options, out: path, tokenizer, model });
     const features = await openFeatures(path);
-    const { of: labels } = await labelsOf(sae.found);
-    await writeHtml(features, out, { labels }).finally(() => features.close());
+    try {
+      const { of: labels } = await labelsOf(sae.found);
+      const reader = new FeatureReader(summary, features.read, path, () => Promise.resolve(labels));
+      if (format === "html") await writeHtml(features, out, { labels });
+      else if (format === "csv")
+        await atomicWrite(out, async (write) => write(Buffer.from(`${await latentsCsv(reader)}\n`)));
+      else if (format === "saedashboard") await writeSaeDashboard(reader, out);
+      else await writeNeuronpedia(reader, out);
+    } finally {
+      await features.close();
+    }
     return summary;
   } finally {
     if (run === undefined) await rm(path, { force: true });

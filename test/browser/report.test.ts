@@ -1,6 +1,6 @@
 /** The page of `saetta report`, opened from disk in a browser. */
 
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
@@ -221,6 +221,24 @@ describe.skipIf(WHY_NO_CHROMIUM !== undefined)("the page of a report", () => {
       await page.getByRole("region", { name: "Strongest passages" }).waitFor();
       await page.goto(`${url}#latent=20&document=99999`);
       await expect.poll(() => page.getByRole("alert").innerText()).toMatch(/there is no document 99999/);
+    });
+  });
+
+  it("saves its charts as SVG and PNG, without asking for anything", async () => {
+    await onPage("#latent=20", async ({ page }) => {
+      const figure = page.getByRole("region", { name: "How strongly it fires" });
+      const saved = async (name: string) => {
+        const [download] = await Promise.all([
+          page.waitForEvent("download"),
+          figure.getByRole("button", { name }).click(),
+        ]);
+        return { name: download.suggestedFilename(), bytes: await readFile(await download.path()) };
+      };
+      const svg = await saved("Save the chart as SVG");
+      expect(svg.name).toMatch(/^histogram-of-.*\.svg$/);
+      expect(svg.bytes.toString()).toMatch(/^<svg xmlns="http:\/\/www.w3.org\/2000\/svg".*<rect[^>]* fill="rgb\(/s);
+      const png = await saved("Save the chart as PNG");
+      expect([...png.bytes.subarray(1, 4)]).toEqual([0x50, 0x4e, 0x47]);
     });
   });
 

@@ -2,6 +2,7 @@
 
 import type { DensityBin } from "../../run-files/density.ts";
 import type { StoredLatent } from "../shared/format.ts";
+import { Save } from "./save.tsx";
 import { amount, count, counted, level, percent } from "./words.ts";
 
 const WIDTH = 320;
@@ -49,6 +50,7 @@ export function Bars({
       </svg>
       <figcaption>
         <span>{ends[0]}</span>
+        <Save name={label} />
         <span>{ends[1]}</span>
       </figcaption>
     </figure>

@@ -9,6 +9,7 @@ import explorerStyle from "./explorer.css?inline";
 import labelStyle from "./label.css?inline";
 import latentStyle from "./latent.css?inline";
 import { chunk, startPage, WHERE } from "./one-file.ts";
+import viewStyle from "./views.css?inline";
 
 void startPage(async (root) => {
   const comparison = (await inflateJson(await chunk("comparison"), WHERE)) as Comparison;
@@ -16,7 +17,7 @@ void startPage(async (root) => {
   root.replaceChildren();
   const shadow = root.attachShadow({ mode: "open" });
   const style = new CSSStyleSheet();
-  style.replaceSync([explorerStyle, latentStyle, labelStyle, comparisonStyle].join("\n"));
+  style.replaceSync([explorerStyle, latentStyle, labelStyle, viewStyle, comparisonStyle].join("\n"));
   shadow.adoptedStyleSheets = [style];
   render(<ComparisonView comparison={comparison} names={names} />, shadow);
 });
