@@ -52,8 +52,8 @@ export async function writeDelphi(
   }
   const { n } = sae.dims;
   const held: { row: number[]; latent: number[]; value: number[] } = { row: [], latent: [], value: [] };
-  for await (const { raw, rows, numbers } of rowsOf(source, ranges, nonFinite, sae.rowsAtOnce)) {
-    const { k, latent, value } = await sae.encodeRaw(raw, source.dtype, rows);
+  for await (const { raw, rows, numbers, refuse } of rowsOf(source, ranges, sae.chunks(nonFinite))) {
+    const { k, latent, value } = await sae.encodeRaw(raw, source.dtype, rows, refuse);
     for (let slot = 0; slot < value.length; slot++) {
       if (!(value[slot] > LEAST)) continue;
       held.row.push(numbers[Math.floor(slot / k)]);
