@@ -34,8 +34,7 @@ const DICT: TorchDict = {
 async function write(dict: TorchDict, largest?: number): Promise<string> {
   const path = join(folder, "a.pt");
   const file = await open(path, "w");
-  await writeTorch((piece) => file.writeFile(piece), dict, "a", largest);
-  await file.close();
+  await writeTorch((piece) => file.writeFile(piece), dict, "a", largest).finally(() => file.close());
   return path;
 }
 
