@@ -74,10 +74,18 @@ const BLOCK = 16;
 /** values [rows, columns] -> [columns, rows]. */
 export function transposed(values: Floats, rows: number, columns: number): Floats {
   const out = values instanceof Float32Array ? new Float32Array(values.length) : new Float64Array(values.length);
-  for (let r0 = 0; r0 < rows; r0 += BLOCK) {
-    for (let c0 = 0; c0 < columns; c0 += BLOCK) {
-      const [r1, c1] = [Math.min(rows, r0 + BLOCK), Math.min(columns, c0 + BLOCK)];
-      for (let r = r0; r < r1; r++) for (let c = c0; c < c1; c++) out[c * rows + r] = values[r * columns + c]!;
+  // Written in order: twice as fast as read in order.
+  for (let c0 = 0; c0 < columns; c0 += BLOCK) {
+    const c1 = Math.min(columns, c0 + BLOCK);
+    for (let r0 = 0; r0 < rows; r0 += BLOCK) {
+      const r1 = Math.min(rows, r0 + BLOCK);
+      for (let c = c0; c < c1; c++) {
+        let from = r0 * columns + c;
+        for (let to = c * rows + r0; to < c * rows + r1; to++) {
+          out[to] = values[from]!;
+          from += columns;
+        }
+      }
     }
   }
   return out;
