@@ -84,6 +84,7 @@ describe.skipIf(WHY_NO_CHROMIUM !== undefined)(
         const name = page.locator("article .label .name");
         await page.getByRole("button", { name: "Name it" }).focus();
         await page.keyboard.press("Enter");
+        await page.locator("input:focus").waitFor();
         await page.keyboard.type("<img src=x onerror=alert(1)>\u202e of 20");
         await page.keyboard.press("Tab");
         await page.keyboard.type("first line");
@@ -96,6 +97,7 @@ describe.skipIf(WHY_NO_CHROMIUM !== undefined)(
         await expect.poll(() => page.title()).toMatch(/^Latent 20: <img src=x onerror=alert\(1\)>· of 20/);
         // Escape changes nothing.
         await page.getByRole("button", { name: "Edit" }).click();
+        await page.locator("input:focus").waitFor();
         await page.keyboard.type("other");
         await page.keyboard.press("Escape");
         expect(await name.innerText()).toBe("<img src=x onerror=alert(1)>· of 20");
@@ -120,7 +122,7 @@ describe.skipIf(WHY_NO_CHROMIUM !== undefined)(
         await page.getByRole("button", { name: "Name it" }).click();
         await page.route("**/labels", (route) => route.fulfill({ status: 500, body: "something went wrong here" }));
         await page.getByLabel("Name", { exact: true }).fill("x");
-        await page.getByRole("button", { name: "Save" }).click();
+        await page.getByRole("button", { name: "Save", exact: true }).click();
         await expect.poll(() => page.getByRole("alert").innerText()).toBe("something went wrong here");
         expect(await page.getByLabel("Name", { exact: true }).inputValue()).toBe("x");
       } finally {
@@ -139,14 +141,14 @@ describe.skipIf(WHY_NO_CHROMIUM !== undefined)(
         expect(await accessibilityFaults(page)).toEqual([]);
         await page.getByLabel("Name", { exact: true }).fill("n".repeat(200));
         await page.getByLabel("Note", { exact: true }).fill("m".repeat(1000));
-        await page.getByRole("button", { name: "Save" }).click();
+        await page.getByRole("button", { name: "Save", exact: true }).click();
         await page.getByRole("button", { name: "Edit" }).waitFor();
         expect(await accessibilityFaults(page)).toEqual([]);
         expect(await page.evaluate("document.documentElement.scrollWidth - innerWidth")).toBeLessThanOrEqual(0);
         await page.getByRole("button", { name: "Edit" }).click();
         await page.getByLabel("Name", { exact: true }).fill("");
         await page.getByLabel("Note", { exact: true }).fill("");
-        await page.getByRole("button", { name: "Save" }).click();
+        await page.getByRole("button", { name: "Save", exact: true }).click();
         await page.getByRole("button", { name: "Name it" }).waitFor();
       } finally {
         await context.close();
