@@ -181,6 +181,7 @@ describe.skipIf(WHY_NO_CHROMIUM !== undefined)(
         await tokensOf(page).waitFor();
         await steer(page).getByRole("button", { name: "Add a latent" }).focus();
         await page.keyboard.press("Enter");
+        await page.locator("input:focus").waitFor();
         await page.keyboard.type("999");
         await steer(page).getByText("Latents are numbered from 0 to 127.").waitFor();
         await page.keyboard.press("ControlOrMeta+A");
