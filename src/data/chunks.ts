@@ -34,7 +34,7 @@ export const CHUNKS = 3;
 export interface ChunkOptions {
   /** What a row does that is not finite: stops (default), or is left out. */
   readonly nonFinite?: NonFinite | undefined;
-  /** Whoever takes the rows looks whether they are finite, and says `refuse`. Default: false. */
+  /** The reader of the rows checks that they are finite, and throws `refuse`. Default: false. */
   readonly isLookedAt?: boolean | undefined;
   readonly chunkRows?: number | undefined;
   /** Default: new memory. */
@@ -61,7 +61,7 @@ export async function* rowsOf(
       const { done, value } = await ahead;
       if (done) return;
       ahead = read.next();
-      // Whoever asks for it is told; nobody may.
+      // The next to ask gets the error; there may be no next.
       ahead.catch(() => undefined);
       yield value;
     }
@@ -129,9 +129,7 @@ function withoutNonFinite(
     const element = firstNonFinite(raw, dtype, from * width, (left - from) * width);
     if (element < 0) break;
     const row = Math.floor(element / width);
-    if (nonFinite === "stop") {
-      throw notFinite(source, numbers[row]!);
-    }
+    if (nonFinite === "stop") throw notFinite(source, numbers[row]!);
     raw.copyWithin(row * rowBytes, (row + 1) * rowBytes, left * rowBytes);
     numbers.copyWithin(row, row + 1, left);
     left--;

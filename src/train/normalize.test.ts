@@ -280,7 +280,7 @@ describe("--normalize scale", () => {
     const { codes, output } = await sae.reconstructRaw(bytesOf(some), "f32", 30);
     const plain = await sparsify(last, some);
     plain.output.forEach((value, i) => {
-      expect(Math.abs(value - output[i]!)).toBeLessThan(3e-6 * (1 + Math.abs(value)));
+      expect(Math.abs(value - output[i]!)).toBeLessThan(1e-6 * (1 + Math.abs(value)));
     });
     plain.codes.forEach((expected, row) => {
       const slots = [0, 1, 2].filter((slot) => codes.value[3 * row + slot]! > 0).map((slot) => 3 * row + slot);

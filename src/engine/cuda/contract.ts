@@ -69,6 +69,8 @@ export const SIZES = {
   SKIP_BLOCKS: 256,
   /** Rows that a block of cut_apply takes. */
   CUT_ROWS: 32,
+  /** Latents of unusual weight that the screen looks at one by one. */
+  MOST_HEAVY: 64,
   /** Rows of pre-activations that a block of select_threshold takes. */
   THRESHOLD_ROWS: 4,
   /** Set in the row of an entry of the dead branch. */

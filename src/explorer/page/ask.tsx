@@ -7,6 +7,7 @@ import { AskClient } from "./ask-client.ts";
 import { AskSteer, type EditFields } from "./ask-steer.tsx";
 import { LatentChoice, type LatentTools, NextOfToken, TokenLatents } from "./ask-token.tsx";
 import { AskTokens } from "./ask-tokens.tsx";
+import { Legend } from "./charts.tsx";
 import { Tokens } from "./latent.tsx";
 import { useAnswer } from "./use-answer.ts";
 import { amount, counted, figure, percent, visible, wholeBelow } from "./words.ts";
@@ -149,7 +150,7 @@ function AskText({ id, client, about }: Shown & { readonly client: AskClient; re
                   <Tokens texts={(rowOf(shaded)?.on ?? []).slice(0, 5)} />
                 </span>
               )}
-              <Scale max={scaleOf(answer.tokens, shade, shaded)} shade={shade} />
+              <Legend most={(shade === "error" ? percent : amount)(scaleOf(answer.tokens, shade, shaded))} />
             </div>
             <AskTokens
               label="Tokens of the text"
@@ -214,20 +215,6 @@ function useLatents(client: AskClient, wanted: readonly number[]) {
     };
   }, [client, missing.join()]);
   return { rowOf: (latent: number) => known.get(latent), hasFeatures };
-}
-
-function Scale({ max, shade }: { readonly max: number; readonly shade: Shade }) {
-  return (
-    <span class="legend">
-      <span>0</span>
-      <span class="scale" aria-hidden="true">
-        {[1, 2, 3, 4, 5, 6, 7, 8].map((each) => (
-          <span key={each} class={`h${each}`} />
-        ))}
-      </span>
-      <span>{shade === "error" ? percent(max) : amount(max)}</span>
-    </span>
-  );
 }
 
 function statusOf(answer: TextAnswer | undefined, isBusy: boolean, isAsked: boolean): string {

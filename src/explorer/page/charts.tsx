@@ -93,3 +93,18 @@ export function DensityChart({
   const label = `Latents by the share of ${unit}s on which they fire: ${bars.map(({ title }) => title).join("; ")}`;
   return <Bars bars={bars} label={label} ends={["never", "always"]} />;
 }
+
+/** What the shades stand for: from 0 to the most, in words. */
+export function Legend({ most }: { readonly most: string }) {
+  return (
+    <span class="legend">
+      <span>0</span>
+      <span class="scale" aria-hidden="true">
+        {[1, 2, 3, 4, 5, 6, 7, 8].map((each) => (
+          <span key={each} class={`h${each}`} />
+        ))}
+      </span>
+      <span>{most}</span>
+    </span>
+  );
+}

@@ -6,7 +6,7 @@ import type { FeatureSummary } from "../../run-files/feature-summary.ts";
 import type { TokenBar, TokenEffect } from "../shared/format.ts";
 import type { Label } from "../shared/labels.ts";
 import type { ExplorerSource, Latent, Other } from "../shared/source.ts";
-import { Histogram } from "./charts.tsx";
+import { Histogram, Legend } from "./charts.tsx";
 import { LabelView, Name } from "./label.tsx";
 import type { Neighbours } from "./neighbours.ts";
 import { Passages } from "./passages.tsx";
@@ -92,7 +92,7 @@ export function LatentView(shown: Shown) {
           <h2>Strongest {text ? "passages" : "rows"}</h2>
           {text && (
             <>
-              <Legend max={latent.max} />
+              <Legend most={amount(latent.max)} />
               <button type="button" aria-pressed={!aligned} onClick={() => setAligned(!aligned)}>
                 Whole passages
               </button>
@@ -216,20 +216,6 @@ function Fact({ name, value, hint }: { readonly name: string; readonly value: st
       <dt>{name}</dt>
       <dd>{value}</dd>
     </div>
-  );
-}
-
-function Legend({ max }: { readonly max: number }) {
-  return (
-    <span class="legend">
-      <span>0</span>
-      <span class="scale" aria-hidden="true">
-        {[1, 2, 3, 4, 5, 6, 7, 8].map((each) => (
-          <span key={each} class={`h${each}`} />
-        ))}
-      </span>
-      <span>{amount(max)}</span>
-    </span>
   );
 }
 

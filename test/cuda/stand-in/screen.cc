@@ -6,7 +6,7 @@
 namespace standin {
 
 /// Numbers that are common to all latents: screen.cu, ScreenCommon.
-constexpr size_t USUAL = 2, HEAVY = 4, COMMON = HEAVY + 1 + 64;
+constexpr size_t USUAL = 2, HEAVY = 4, COMMON = HEAVY + 1 + MOST_HEAVY;
 
 struct Pair {
   float x, y;
@@ -79,8 +79,8 @@ static void screenCommon(Launch& l) {
   l.expect(l.x == 1 && l.width == 1024, "the launch is wrong");
   std::vector<float> sorted(weight, weight + n);
   std::sort(sorted.rbegin(), sorted.rend());
-  // The 64 heaviest, but for those that are as heavy as the next.
-  const float usual = n > 64 ? sorted[64] : -1;
+  // The heaviest, but for those that are as heavy as the next.
+  const float usual = n > MOST_HEAVY ? sorted[MOST_HEAVY] : -1;
   common[HEAVY] = 0;
   for (size_t j = 0; j < n; j++)
     if (weight[j] > usual) common[HEAVY + 1 + common[HEAVY]++] = static_cast<uint32_t>(j);

@@ -32,6 +32,7 @@ constexpr u32 SHARED_SLOTS = 1024u;
 constexpr u32 COLUMN_PARTS = 64u;
 constexpr u32 SKIP_BLOCKS = 256u;
 constexpr u32 CUT_ROWS = 32u;
+constexpr u32 MOST_HEAVY = 64u;
 constexpr u32 THRESHOLD_ROWS = 4u;
 constexpr u32 DEAD_PATH = 2147483648u;
 

@@ -25,8 +25,6 @@ constexpr int ROW_EXPONENT = 7, ENCODER_EXPONENT = 8;
 constexpr double LEAST_PART = 1.0 / 1024;
 /// Relative: z as it is stored, and the bias added.
 constexpr float STORED = 1.0f / 2048 + 1.0f / 262144, ADDED = 1.0f / 1048576;
-/// Latents that are looked at one by one, at most.
-constexpr u32 MOST_HEAVY = 64;
 constexpr float LARGEST_FLOAT = 3.4028234e38f;
 
 /// What is common to all latents. In f32 bits rounded up: the largest norm of an encoder row; the

@@ -14,7 +14,7 @@ import { type Chunk, type Chunks, type ChunksInput, candidates, type HighestOf, 
 /** Bytes of a pair of f32. */
 const PAIR = 8;
 /** Numbers that are common to all latents, of 4 bytes: screen.cu, ScreenCommon. */
-const COMMON = 5 + 64 + 3;
+const COMMON = 5 + SIZES.MOST_HEAVY;
 
 /** The encoder in f16 [width,d], zeros from row n on; weight [n]; the numbers common to latents. */
 interface Encoder16 {
